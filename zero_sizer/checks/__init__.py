@@ -1,0 +1,1 @@
+"""Rules over a config and a job."""

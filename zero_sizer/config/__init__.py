@@ -1,0 +1,1 @@
+"""Reading DeepSpeed configs."""

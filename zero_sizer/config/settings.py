@@ -1,0 +1,38 @@
+"""A config with every known key resolved: the user's value, a filled "auto", or the default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One resolved key: its value and where it came from.
+
+    Attributes:
+        value: as DeepSpeed 0.19.8 would hold it after parsing.
+        origin: e.g. ``ds.json:12``, ``DeepSpeed's default`` or ``"auto" (ds.json:7): hidden_size²``.
+        is_default: the user said nothing about it.
+    """
+
+    value: Any
+    origin: str
+    is_default: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Dotted key path -> Setting, for every key of every known section."""
+
+    by_key: Mapping[str, Setting]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.by_key[key].value
+
+    def origin(self, key: str) -> str:
+        """Where the value of ``key`` comes from."""
+        return self.by_key[key].origin
+
+    def is_default(self, key: str) -> bool:
+        """Whether the user left ``key`` out."""
+        return self.by_key[key].is_default

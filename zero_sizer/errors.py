@@ -1,0 +1,39 @@
+"""Exceptions that stop a run. What a user can mend without stopping is a ``Finding`` instead."""
+
+
+class ZeroSizerError(Exception):
+    """Stops the run with one readable line; ``exit_code`` is what the process returns.
+
+    Attributes:
+        message: what is wrong, in the user's words.
+        remedy: what to do about it; may be empty.
+        where: ``file:line`` or a flag; may be empty.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, remedy: str = "", where: str = "") -> None:
+        self.message = message
+        self.remedy = remedy
+        self.where = where
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text} ({self.remedy})" if self.remedy else text
+
+
+class InputError(ZeroSizerError):
+    """A file, flag or value that cannot be read or understood. Exit code 2."""
+
+
+class UnsupportedError(ZeroSizerError):
+    """A well-formed question that this version cannot answer. Exit code 3."""
+
+    exit_code = 3
+
+
+class WitnessError(ZeroSizerError):
+    """A real run (dry run) that failed or cannot be started. Exit code 3."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""What DeepSpeed allocates, one feature a file."""

@@ -1,0 +1,1 @@
+"""Model shapes from every source."""

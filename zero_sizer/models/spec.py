@@ -1,0 +1,95 @@
+"""What zero_sizer knows of a model: its tensors by shape and its widths. No DeepSpeed words here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+from zero_sizer.units import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One parameter or buffer.
+
+    Attributes:
+        name: qualified name as in ``named_parameters()`` (tied tensors once, under the first name).
+        shape: elements per dimension.
+        dtype: dtype it is constructed with; None where the model's own default holds.
+        trainable: ``requires_grad``.
+        module_type: class name of the module that owns it (``Linear``, ``LlamaRMSNorm``, ...).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType | None = None
+    trainable: bool = True
+    module_type: str = ""
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def module(self) -> str:
+        """Qualified name of the owning module."""
+        return self.name.rpartition(".")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Widths that closed forms and "auto" values need; None where a model has no such thing."""
+
+    family: str = ""
+    num_layers: int | None = None
+    hidden: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    ffn: int | None = None
+    vocab: int | None = None
+    gated_mlp: bool = False
+    num_experts: int = 0
+    experts_per_token: int = 0
+    expert_ffn: int | None = None
+    decoder_layers: int | None = None  # encoder-decoder models: num_layers counts the encoder's
+    max_positions: int | None = None
+    tied_embeddings: bool = False
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model, resolved.
+
+    Attributes:
+        name: what to call it in reports.
+        origin: where the numbers come from, e.g. ``bundled profile llama-3-8b`` or a path.
+        parameters: in ``named_parameters()`` order, tied tensors once.
+        buffers: in ``named_buffers()`` order, non-persistent ones included.
+        arch: widths.
+        hf_config: the Hugging Face config's fields where there is one ("auto" reads hidden sizes
+            from it exactly as transformers does), else empty.
+        exact_tensors: False when only totals are known (numbers on the command line) and
+            ``parameters`` is a plausible layout.
+    """
+
+    name: str
+    origin: str
+    parameters: tuple[Tensor, ...]
+    buffers: tuple[Tensor, ...] = ()
+    arch: Architecture = field(default_factory=Architecture)
+    hf_config: Mapping[str, Any] = field(default_factory=dict)
+    exact_tensors: bool = True
+
+    @cached_property
+    def num_params(self) -> int:
+        """Elements of all parameters, tied ones once."""
+        return sum(tensor.numel for tensor in self.parameters)
+
+    @cached_property
+    def num_trainable(self) -> int:
+        """Elements of the parameters with ``requires_grad``."""
+        return sum(tensor.numel for tensor in self.parameters if tensor.trainable)

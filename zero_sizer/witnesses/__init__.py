@@ -1,0 +1,1 @@
+"""Independent sources to hold predictions against."""
