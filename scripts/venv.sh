@@ -34,5 +34,5 @@ is_filled() { [ "$(cat "$1/.filled-from" 2>/dev/null)" = "$(fill_key)" ]; }
 mark_filled() { fill_key >"$1/.filled-from"; }
 fill_key() { cat setup.cfg pyproject.toml constraints.txt "$0" scripts/venv.sh | cksum; }
 
-# install ARGS...: pip with the project's pins; silent unless something fails.
-install() { python -m pip install --quiet --constraint constraints.txt "$@"; }
+# install ARGS...: pip with the project's pins; silent unless something fails (-qq hides mere warnings).
+install() { python -m pip install -qq --constraint constraints.txt "$@"; }
