@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from zero_sizer.errors import InputError
+
 _MISSING = object()
+MAX_BYTES = 1 << 20  # real configs have a few KiB; the largest known has 9 KiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +19,14 @@ class Document:
         values: what DeepSpeed's own reader would hand to DeepSpeedConfig.
         lines: dotted key path -> line number (1-based) of the key; list items as ``key[0]``.
             Empty for a mapping.
+        strict_json: the text is plain JSON. Hugging Face reads with ``json.load``, so comments and
+            trailing commas that DeepSpeed accepts stop a Trainer or accelerate run.
     """
 
     source: str
     values: Mapping[str, Any]
     lines: Mapping[str, int] = field(default_factory=dict)
+    strict_json: bool = True
 
     def get(self, path: str, default: Any = None) -> Any:
         """Value at a dotted key path, or ``default``."""
@@ -56,3 +62,123 @@ def _leaves(prefix: str, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _leaves(path, value)
         else:
             yield path, value
+
+
+def from_mapping(
+    mapping: Mapping[str, Any],
+    source: str = "<dict>",
+    lines: Mapping[str, int] | None = None,
+) -> Document:
+    """A document from a mapping (a dict in a script, the ``deepspeed:`` part of a job YAML).
+
+    Args:
+        mapping: the config.
+        source: what to call it in messages.
+        lines: dotted key path -> line in ``source``, where known.
+
+    Raises:
+        InputError: not a mapping, or a key that is not a string.
+    """
+    if not isinstance(mapping, Mapping):
+        raise InputError("a DeepSpeed config must be an object of keys", where=source)
+    try:
+        values = _plain(mapping, source)
+    except RecursionError:
+        raise InputError("nested too deeply", where=source) from None
+    return Document(source=source, values=values, lines=dict(lines or {}))
+
+
+def load(path: str) -> Document:
+    """Read a DeepSpeed config file (JSON or HJSON) exactly as DeepSpeed does.
+
+    Args:
+        path: file name as the user gave it.
+
+    Raises:
+        InputError: it cannot be read, or DeepSpeed's own reader would refuse it; ``where`` names
+            file and line.
+    """
+    text = _read(path)
+    values, lines = _decode(path, text)
+    if not isinstance(values, dict):
+        kind = _JSON_NAMES.get(type(values), "a value")
+        raise InputError(
+            f"holds {kind}, but a DeepSpeed config must be an object of keys", where=path
+        )
+    return Document(source=path, values=values, lines=lines, strict_json=_is_strict(text))
+
+
+_JSON_NAMES = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "a bool"}
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise InputError("is a folder, not a config file", where=path) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot be read: {reason}", where=path) from None
+    if len(raw) > MAX_BYTES:
+        raise InputError(f"is larger than {MAX_BYTES >> 20} MiB: not a DeepSpeed config", where=path)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError("is not text (not valid UTF-8)", where=f"{path}:{line}") from None
+    if not text.strip("\ufeff \t\r\n"):
+        raise InputError("is empty", where=path)
+    return text.replace("\r\n", "\n").replace("\r", "\n")  # as Python's text mode reads it
+
+
+def _decode(path: str, text: str) -> tuple[Any, dict[str, int]]:
+    from zero_sizer.config import reader
+
+    try:
+        return reader.decode(text)
+    except RecursionError:
+        raise InputError("is nested too deeply", where=path) from None
+    except reader.DuplicateKeysError as error:
+        where = f"{path}:{reader.line_at(text, error.offset)}"
+        names = ", ".join(repr(key) for key in error.keys)
+        raise InputError(
+            f"holds a key twice: {names}; DeepSpeed raises ValueError",
+            remedy="keep one of them",
+            where=where,
+        ) from None
+    except OverflowError:
+        raise InputError("holds a number too large for a float", where=path) from None
+    except IndexError:
+        raise InputError("ends inside a comment or a string", where=path) from None
+    except ValueError as error:
+        raise _broken(path, error) from None
+
+
+def _broken(path: str, error: ValueError) -> InputError:
+    line = getattr(error, "lineno", 0)
+    message = str(getattr(error, "msg", error)).splitlines()[0]
+    where = f"{path}:{line}" if line else path
+    column = f" (column {getattr(error, 'colno', 0)})" if line else ""
+    return InputError(f"is not valid JSON or HJSON: {message}{column}", where=where)
+
+
+def _is_strict(text: str) -> bool:
+    import json
+
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _plain(node: Any, source: str) -> Any:
+    if isinstance(node, Mapping):
+        for key in node:
+            if not isinstance(key, str):
+                raise InputError(f"key {key!r} is not a string", where=source)
+        return {key: _plain(value, source) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_plain(value, source) for value in node]
+    return node
