@@ -1,0 +1,19 @@
+"""Settings every test runs under: no network, no clock."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Before any test imports transformers: a name that is not on disk must fail, not be looked up.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A busy machine makes wall-clock limits a coin toss; in CI the examples are the same each time.
+settings.register_profile("local", deadline=None, print_blob=True)
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
