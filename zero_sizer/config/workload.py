@@ -17,6 +17,8 @@ class Workload:
         attention: ``flash``, ``sdpa`` or ``eager``.
         zero_init: the model is built under ``deepspeed.zero.Init`` (None: as the Hugging Face
             Trainer does, so exactly at stage 3).
+        precision: ``bf16``, ``fp16`` or ``fp32`` as the Trainer's own flags say, for the config's
+            "auto" (``--precision``).
         origins: field name -> where its value comes from.
     """
 
@@ -26,4 +28,5 @@ class Workload:
     checkpointing: bool | None = None
     attention: str | None = None
     zero_init: bool | None = None
+    precision: str | None = None
     origins: dict[str, str] = field(default_factory=dict)

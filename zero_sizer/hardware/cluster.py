@@ -9,22 +9,37 @@ class Gpu:
 
     Attributes:
         name: vendor-short and memory, e.g. ``h100-80gb``.
+        label: what the vendor calls it.
         marketing_bytes: the memory on the box (decimal or binary as the vendor counts).
-        visible_bytes: ``torch.cuda.get_device_properties(0).total_memory``: what PyTorch sees.
+        visible_bytes: ``torch.cuda.get_device_properties(0).total_memory``: what PyTorch sees. It
+            moves by some 100 MiB with the driver: this is the lowest published value.
+        visible_high_bytes: the highest published value (full card, ECC as shipped).
+        visible_note: not empty when nobody published what PyTorch sees, so that ``visible_bytes``
+            is only the memory on the box: it must reach the user.
         context_bytes: memory one process' CUDA context takes (low, high).
-        peak_tflops: dense peak by dtype name (``bf16``, ``fp16``, ``tf32``, ``fp32``); no sparsity.
+        context_note: how ``context_bytes`` is known.
+        peak_tflops: dense peak by dtype name (``bf16``, ``fp16``, ``tf32``, ``fp32``, ``fp8``); no
+            sparsity, tensor cores where there are some (``fp32``: without). A dtype that is
+            missing runs without tensor cores.
         memory_gb_per_s: device memory bandwidth, 1e9 bytes a second.
         intra_node_gb_per_s: one direction, per GPU, to its peers in the node.
+        intra_node_link: the link that figure is for, e.g. ``NVLink 4`` or ``PCIe 4.0 x16``.
         pcie_gb_per_s: one direction, per GPU, to the host.
+        sources: where the figures were published, title and URL.
     """
 
     name: str
+    label: str = ""
     marketing_bytes: int
     visible_bytes: int
+    visible_high_bytes: int = 0
+    visible_note: str = ""
     context_bytes: tuple[int, int]
+    context_note: str = ""
     peak_tflops: dict[str, float]
     memory_gb_per_s: float
     intra_node_gb_per_s: float
+    intra_node_link: str = ""
     pcie_gb_per_s: float
     sources: tuple[str, ...] = ()
 
@@ -35,7 +50,9 @@ class Cluster:
 
     Attributes:
         nodes: number of nodes.
-        gpus_per_node: ranks on each node.
+        gpus_per_node: ranks on each node; on the fullest node where ``slots`` differ.
+        slots: ranks of each node in rank order, when a hostfile gives its nodes unequal slots;
+            empty when every node holds ``gpus_per_node``.
         gpu: the GPU, or None when none was named: no capacity is then assumed.
         gpu_memory: bytes a rank may use; the GPU's ``visible_bytes`` unless overridden.
         host_memory: RAM of a node in bytes, or None when not stated.
@@ -45,6 +62,7 @@ class Cluster:
 
     nodes: int = 1
     gpus_per_node: int = 1
+    slots: tuple[int, ...] = ()
     gpu: Gpu | None = None
     gpu_memory: int | None = None
     host_memory: int | None = None
@@ -54,4 +72,9 @@ class Cluster:
     @property
     def world_size(self) -> int:
         """Ranks in the job: one per GPU."""
-        return self.nodes * self.gpus_per_node
+        return sum(self.slots) if self.slots else self.nodes * self.gpus_per_node
+
+    @property
+    def has_equal_nodes(self) -> bool:
+        """Whether every node holds the same number of ranks."""
+        return not self.slots

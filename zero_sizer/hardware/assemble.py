@@ -1,0 +1,112 @@
+"""From what the user stated about the machines to a ``Cluster``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zero_sizer.errors import InputError
+from zero_sizer.hardware import catalog, hostfile
+from zero_sizer.hardware.cluster import Cluster, Gpu
+
+DEFAULT = "default: nothing stated"
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A value the user gave and where: ``--nodes`` or ``job.yaml:7``."""
+
+    value: Any
+    origin: str
+
+
+def assemble(stated: Mapping[str, Stated]) -> Cluster:
+    """The cluster that the stated fields mean.
+
+    Args:
+        stated: any of ``nodes``, ``gpus_per_node``, ``gpu``, ``gpu_memory``, ``host_memory``,
+            ``nvme`` (already of the right type, sizes in bytes) and ``hostfile`` (a path).
+
+    Raises:
+        InputError: unknown GPU, bad hostfile, or nodes without the number of GPUs on each.
+    """
+    origins = {name: item.origin for name, item in stated.items() if name != "hostfile"}
+    slots = _slots(stated, origins)
+    gpu, gpu_memory = _gpu(stated, origins)
+    for name in ("gpu", "gpu_memory", "host_memory", "nvme"):
+        origins.setdefault(name, "not stated")
+    return Cluster(
+        nodes=len(slots),
+        gpus_per_node=max(slots),
+        slots=slots if len(set(slots)) > 1 else (),
+        gpu=gpu,
+        gpu_memory=gpu_memory,
+        host_memory=_value(stated, "host_memory"),
+        nvme=_value(stated, "nvme"),
+        origins=origins,
+    )
+
+
+def _value(stated: Mapping[str, Stated], name: str) -> Any:
+    return stated[name].value if name in stated else None
+
+
+def _slots(stated: Mapping[str, Stated], origins: dict[str, str]) -> tuple[int, ...]:
+    """Ranks on each node."""
+    if "hostfile" in stated:
+        return _hostfile_slots(stated, origins)
+    nodes = stated.get("nodes")
+    gpus = stated.get("gpus_per_node")
+    if nodes is not None and nodes.value > 1 and gpus is None:
+        raise InputError(
+            f"{nodes.value} nodes, but not how many GPUs each has",
+            remedy="add --gpus-per-node, or gpus_per_node under cluster:",
+            where=nodes.origin,
+        )
+    origins.setdefault("nodes", DEFAULT)
+    origins.setdefault("gpus_per_node", DEFAULT)
+    return (gpus.value if gpus else 1,) * (nodes.value if nodes else 1)
+
+
+def _hostfile_slots(stated: Mapping[str, Stated], origins: dict[str, str]) -> tuple[int, ...]:
+    """The first ``nodes`` hosts, ``gpus_per_node`` slots of each: the launcher's own flags."""
+    path = str(stated["hostfile"].value)
+    slots = list(hostfile.read(path).values())
+    origins.setdefault("nodes", f"hostfile {path}")
+    origins.setdefault("gpus_per_node", f"hostfile {path}")
+    nodes, gpus = stated.get("nodes"), stated.get("gpus_per_node")
+    if nodes is not None:
+        if nodes.value > len(slots):
+            raise InputError(
+                f"{nodes.value} nodes, but {path} lists {len(slots)}",
+                remedy="list more hosts, or leave the hostfile out",
+                where=nodes.origin,
+            )
+        slots = slots[: nodes.value]
+    if gpus is not None:
+        if gpus.value > min(slots):
+            raise InputError(
+                f"{gpus.value} GPUs per node, but {path} has a host with {min(slots)} slots",
+                remedy="change its slots, or leave the hostfile out",
+                where=gpus.origin,
+            )
+        slots = [gpus.value] * len(slots)
+    return tuple(slots)
+
+
+def _gpu(stated: Mapping[str, Stated], origins: dict[str, str]) -> tuple[Gpu | None, int | None]:
+    """The table row, and the bytes a rank may use."""
+    gpu = None
+    if "gpu" in stated:
+        name, origin = stated["gpu"].value, stated["gpu"].origin
+        try:
+            gpu = catalog.find(name)
+        except InputError as error:
+            raise InputError(error.message, remedy=error.remedy, where=origin) from None
+        origins["gpu"] = origin
+    if "gpu_memory" in stated:
+        return gpu, int(stated["gpu_memory"].value)
+    if gpu is None:
+        return None, None
+    note = f" ({gpu.visible_note})" if gpu.visible_note else ""
+    origins["gpu_memory"] = f"GPU table: {gpu.name}{note}"
+    return gpu, gpu.visible_bytes

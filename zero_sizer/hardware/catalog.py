@@ -1,0 +1,114 @@
+"""The GPU table: ``data/gpus.json`` read once, and names as people type them."""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.errors import InputError
+from zero_sizer.hardware.cluster import Gpu
+from zero_sizer.units import MIB
+
+_TABLE = Path(__file__).parent / "data" / "gpus.json"
+_NOISE = re.compile(r"nvidia|geforce|quadro|tesla|amd|instinct|radeon|[\s_\-/()]+")
+_HINT = "`zero-sizer gpus` lists them; for any other GPU state its memory: --gpu-memory 24GiB"
+
+
+def find(name: str) -> Gpu:
+    """The GPU that ``name`` means, however it is spelt (``H100``, ``a100_80gb``, ``rtx3090``).
+
+    Raises:
+        InputError: unknown, or a family that comes with several memory sizes.
+    """
+    wanted = _squeeze(name)
+    exact = _by_spelling().get(wanted)
+    if exact is not None:
+        return exact
+    if len(wanted) >= 2:
+        family = [gpu for gpu in all_gpus() if _squeeze(gpu.name).startswith(wanted)]
+        if len(family) == 1:
+            return family[0]
+        if family:
+            choices = ", ".join(gpu.name for gpu in family)
+            raise InputError(f"{name!r} could be any of {choices}", remedy="write which one")
+    raise InputError(f"no GPU {name[:80]!r} in the table{_near(wanted)}", remedy=_HINT)
+
+
+@cache
+def all_gpus() -> tuple[Gpu, ...]:
+    """Every row of the table, in its order."""
+    table = json.loads(_TABLE.read_text(encoding="utf-8"))
+    return tuple(_gpu(row, table["sources"]) for row in table["gpus"])
+
+
+def rows() -> tuple[dict[str, Any], ...]:
+    """The table for ``zero-sizer gpus``: one flat, JSON-ready mapping per GPU."""
+    return tuple(
+        {
+            "name": gpu.name,
+            "label": gpu.label,
+            "visible_bytes": gpu.visible_bytes,
+            "visible_high_bytes": gpu.visible_high_bytes,
+            "visible_note": gpu.visible_note,
+            "context_bytes": list(gpu.context_bytes),
+            "context_note": gpu.context_note,
+            "peak_tflops": dict(gpu.peak_tflops),
+            "memory_gb_per_s": gpu.memory_gb_per_s,
+            "intra_node_gb_per_s": gpu.intra_node_gb_per_s,
+            "intra_node_link": gpu.intra_node_link,
+            "pcie_gb_per_s": gpu.pcie_gb_per_s,
+            "sources": list(gpu.sources),
+        }
+        for gpu in all_gpus()
+    )
+
+
+@cache
+def _by_spelling() -> dict[str, Gpu]:
+    """Squeezed name, label and aliases -> GPU; a spelling that two rows share is left out."""
+    table = json.loads(_TABLE.read_text(encoding="utf-8"))
+    spellings: dict[str, set[int]] = {}
+    for index, row in enumerate(table["gpus"]):
+        for text in (row["name"], row["label"], *row.get("aliases", ())):
+            spellings.setdefault(_squeeze(text), set()).add(index)
+    gpus = all_gpus()
+    return {text: gpus[min(found)] for text, found in spellings.items() if len(found) == 1}
+
+
+def _squeeze(text: str) -> str:
+    """``NVIDIA A100-SXM4-80GB`` and ``a100 sxm4 80 gib`` -> ``a100sxm480gb``."""
+    return _NOISE.sub("", text.lower()).replace("gib", "gb")
+
+
+def _near(wanted: str) -> str:
+    from difflib import get_close_matches
+
+    spellings = _by_spelling()
+    found = {spellings[text].name: None for text in get_close_matches(wanted, spellings, n=3)}
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _gpu(row: dict[str, Any], sources: dict[str, dict[str, str]]) -> Gpu:
+    seen = [figure["bytes"] for figure in row["visible"]] or [row["marketing_bytes"]]
+    context = row["context"]
+    cited = [*row["sources"], *(figure["source"] for figure in row["visible"])]
+    return Gpu(
+        name=row["name"],
+        label=row["label"],
+        marketing_bytes=row["marketing_bytes"],
+        visible_bytes=min(seen),
+        visible_high_bytes=max(seen),
+        visible_note=row.get("visible_note", ""),
+        context_bytes=(context["low_mib"] * MIB, context["high_mib"] * MIB),
+        context_note=context["note"],
+        peak_tflops={dtype: float(rate) for dtype, rate in row["peak_tflops"].items()},
+        memory_gb_per_s=float(row["memory_gb_per_s"]),
+        intra_node_gb_per_s=float(row["intra_node_gb_per_s"]),
+        intra_node_link=row["intra_node_link"],
+        pcie_gb_per_s=float(row["pcie_gb_per_s"]),
+        sources=tuple(
+            f"{sources[key]['title']}: {sources[key]['url']}"
+            for key in dict.fromkeys([*cited, *context["sources"]])
+        ),
+    )

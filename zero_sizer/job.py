@@ -1,0 +1,184 @@
+"""A job: config, model, cluster and workload, from a file and the flags that override it.
+
+``CONFIG`` is a DeepSpeed JSON, or a job YAML::
+
+    model: llama-3-8b
+    deepspeed: ds_zero3.json      # or the mapping itself
+    cluster: {nodes: 4, gpus_per_node: 8, gpu: h100-80gb, host_memory: 2TiB, nvme: 7TB}
+    workload: {seq_len: 4096, micro_batch: 1, grad_accum: 8, checkpointing: true}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zero_sizer import stated
+from zero_sizer.config.document import Document
+from zero_sizer.config.workload import Workload
+from zero_sizer.errors import InputError
+from zero_sizer.hardware.assemble import Stated, assemble
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.models.spec import ModelSpec
+
+_SECTIONS = ("model", "deepspeed", "cluster", "workload")
+_ACCELERATE = ("distributed_type", "deepspeed_config", "compute_environment")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """The shared command line options; None is "not given". Sizes as typed, e.g. ``2TiB``."""
+
+    model: str | None = None
+    nodes: int | None = None
+    gpus_per_node: int | None = None
+    gpu: str | None = None
+    gpu_memory: str | None = None
+    host_memory: str | None = None
+    nvme: str | None = None
+    hostfile: str | None = None
+    seq_len: int | None = None
+    micro_batch: int | None = None
+    grad_accum: int | None = None
+    checkpointing: bool | None = None
+    attention: str | None = None
+    precision: str | None = None
+    zero_init: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything the user said, read and checked one field at a time.
+
+    Attributes:
+        document: the DeepSpeed config as written.
+        model: the model.
+        cluster: the machines.
+        workload: the training loop.
+        origins: ``model`` and ``deepspeed`` -> where they were named.
+    """
+
+    document: Document
+    model: ModelSpec
+    cluster: Cluster
+    workload: Workload
+    origins: Mapping[str, str]
+
+
+def read(path: str, flags: Flags | None = None) -> Job:
+    """The job that a CONFIG file and the flags describe; a flag wins over the file.
+
+    Raises:
+        InputError: anything unreadable or wrong, in one line with file and line.
+    """
+    flags = flags or Flags()
+    file = _job_file(path)
+    document = _config(path, file)
+    cluster = assemble(_section("cluster", stated.CLUSTER, file, flags))
+    reference = _model_reference(path, file, flags)
+    return Job(
+        document=document,
+        cluster=cluster,
+        workload=_workload(_section("workload", stated.WORKLOAD, file, flags)),
+        model=_load_model(reference),
+        origins={"deepspeed": document.source, "model": reference.origin},
+    )
+
+
+def _job_file(path: str) -> Document | None:
+    """The YAML, or None when CONFIG is the DeepSpeed config itself."""
+    if Path(path).suffix.lower() not in (".yaml", ".yml"):
+        return None
+    from zero_sizer import yaml_lines
+
+    file = yaml_lines.load(path)
+    if any(key in file.values for key in _ACCELERATE):
+        raise InputError(
+            "this is an accelerate config, which zero-sizer does not read",
+            remedy="give the DeepSpeed JSON it names under deepspeed_config_file, and the "
+            "cluster by flags",
+            where=path,
+        )
+    stated.refuse_unknown(file, "", _SECTIONS)
+    return file
+
+
+def _config(path: str, file: Document | None) -> Document:
+    """The DeepSpeed config: the file itself, the one the YAML names, or the YAML's mapping."""
+    from zero_sizer.config import document
+
+    if file is None:
+        return document.load(path)
+    value = file.get("deepspeed")
+    if isinstance(value, Mapping):
+        prefix = "deepspeed."
+        lines = {
+            key.removeprefix(prefix): line
+            for key, line in file.lines.items()
+            if key.startswith(prefix)
+        }
+        return Document(source=path, values=value, lines=lines, strict_json=False)
+    if not isinstance(value, str) or not value.strip():
+        what = "no DeepSpeed config" if value is None else "deepspeed: is not a path or a mapping"
+        raise InputError(
+            what,
+            remedy="add deepspeed: ds.json, or the config itself as a mapping",
+            where=file.where("deepspeed"),
+        )
+    target = Path(path).parent / value
+    if not target.exists():
+        raise InputError(f"no file {str(target)!r}", where=file.where("deepspeed"))
+    return document.load(str(target))
+
+
+def _section(
+    name: str, fields: tuple[stated.Field, ...], file: Document | None, flags: Flags
+) -> dict[str, Stated]:
+    """What flags and file state for one section."""
+    found = stated.from_file(file, name, fields) if file is not None else {}
+    for field in fields:
+        value = getattr(flags, field.name)
+        if value is not None:
+            found[field.name] = Stated(field.parse(value, field.flag), field.flag)
+    return found
+
+
+def _workload(found: Mapping[str, Stated]) -> Workload:
+    return Workload(
+        **{name: item.value for name, item in found.items()},
+        origins={name: item.origin for name, item in found.items()},
+    )
+
+
+def _model_reference(path: str, file: Document | None, flags: Flags) -> Stated:
+    """What names the model; a path in the YAML is relative to the YAML."""
+    if flags.model is not None:
+        return Stated(flags.model, "--model")
+    value: Any = file.get("model") if file is not None else None
+    if file is None or value is None:
+        raise InputError(
+            "no model: a DeepSpeed config does not name one",
+            remedy="add --model llama-3-8b, a config.json, module:factory or params=7e9,layers=32"
+            if file is None
+            else "add model: llama-3-8b, or --model",
+            where=path,
+        )
+    where = file.where("model")
+    if isinstance(value, Mapping):
+        return Stated(",".join(f"{key}={item}" for key, item in value.items()), where)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError("model: is not a name, a path or numbers", where=where)
+    beside = Path(path).parent / value
+    is_path = "/" in value or Path(value).suffix in (".json", ".safetensors")
+    return Stated(str(beside) if is_path and beside.exists() else value, where)
+
+
+def _load_model(reference: Stated) -> ModelSpec:
+    from zero_sizer import models
+
+    try:
+        return models.load(reference.value)
+    except InputError as error:
+        if error.where:
+            raise
+        raise InputError(error.message, remedy=error.remedy, where=reference.origin) from None

@@ -1,0 +1,173 @@
+"""The fields a job YAML and the flags share: their names, types and bounds."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.config.document import Document
+from zero_sizer.errors import InputError
+from zero_sizer.hardware.assemble import Stated
+from zero_sizer.units import TIB, parse_size
+
+Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value the user may state.
+
+    Attributes:
+        name: key in the YAML section, and of ``Flags``.
+        check: gives the typed value or raises ValueError.
+    """
+
+    name: str
+    check: Check
+
+    @property
+    def flag(self) -> str:
+        """The command line option."""
+        return "--" + self.name.replace("_", "-")
+
+    def parse(self, value: Any, where: str) -> Any:
+        """The typed value.
+
+        Raises:
+            InputError: wrong type or out of bounds, naming ``where``.
+        """
+        try:
+            return self.check(value)
+        except ValueError as error:
+            raise InputError(f"{self.name}: {error}", where=where) from None
+
+
+def whole(highest: int) -> Check:
+    """A whole number from 1 to ``highest``."""
+
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{shown(value)} is not a whole number")
+        if not 1 <= value <= highest:
+            raise ValueError(f"{shown(value)} is not between 1 and {highest:,}")
+        return value
+
+    return check
+
+
+def size(highest: int) -> Check:
+    """A size above 0: bytes, or text with a unit."""
+
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError(f"{shown(value)} is not a size; write for example 512GiB or 80GB")
+        num_bytes = parse_size(value)
+        if not 1 <= num_bytes <= highest:
+            raise ValueError(
+                f"{shown(value)} is not a size between 1 byte and {highest // TIB} TiB"
+            )
+        return num_bytes
+
+    return check
+
+
+def one_of(*choices: str) -> Check:
+    """One of these words."""
+
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"{shown(value)} is not one of {', '.join(choices)}")
+        return str(value)
+
+    return check
+
+
+def yes_or_no(value: Any) -> bool:
+    """True or false, and no number that looks like it."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is not true or false")
+    return value
+
+
+def text(value: Any) -> str:
+    """A word or a path."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"{shown(value)} is not a name")
+    return value
+
+
+def shown(value: Any) -> str:
+    """``value`` for an error line, never longer than a line."""
+    try:
+        written = repr(value)
+    except ValueError:  # an int of thousands of digits
+        return "this number"
+    return written if len(written) <= 60 else written[:57] + "..."
+
+
+CLUSTER = (
+    Field("nodes", whole(1_000_000)),
+    Field("gpus_per_node", whole(1024)),
+    Field("gpu", text),
+    Field("gpu_memory", size(64 * TIB)),
+    Field("host_memory", size(2**20 * TIB)),
+    Field("nvme", size(2**20 * TIB)),
+    Field("hostfile", text),
+)
+WORKLOAD = (
+    Field("seq_len", whole(2**31)),
+    Field("micro_batch", whole(2**31)),
+    Field("grad_accum", whole(2**31)),
+    Field("checkpointing", yes_or_no),
+    Field("attention", one_of("flash", "sdpa", "eager")),
+    Field("precision", one_of("bf16", "fp16", "fp32")),
+    Field("zero_init", yes_or_no),
+)
+
+
+def from_file(file: Document, section: str, fields: tuple[Field, ...]) -> dict[str, Stated]:
+    """What one section of a job YAML states; a key with no value states nothing.
+
+    Raises:
+        InputError: not a mapping, an unknown key, or a value of the wrong type.
+    """
+    values = file.get(section)
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"{section}: {shown(values)} is not a mapping",
+            remedy=f"write {section}: {{{fields[0].name}: ...}}",
+            where=file.where(section),
+        )
+    refuse_unknown(file, section, [field.name for field in fields])
+    found = {}
+    for field in fields:
+        key = f"{section}.{field.name}"
+        value = values.get(field.name)
+        if value is not None:
+            found[field.name] = Stated(field.parse(value, file.where(key)), file.where(key))
+    if "hostfile" in found:
+        beside = Path(file.source).parent / found["hostfile"].value
+        found["hostfile"] = Stated(str(beside), found["hostfile"].origin)
+    return found
+
+
+def refuse_unknown(file: Document, section: str, known: Iterable[str]) -> None:
+    """Stops at a key the job YAML does not have, with the nearest that it has.
+
+    Raises:
+        InputError: there is one.
+    """
+    known = list(known)
+    values = file.get(section) if section else file.values
+    for key in values:
+        if key in known:
+            continue
+        from difflib import get_close_matches
+
+        near = get_close_matches(str(key), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        path = f"{section}.{key}" if section else str(key)
+        place = f"under {section}:" if section else "in a job file"
+        raise InputError(f"unknown key {shown(key)} {place}", remedy=hint, where=file.where(path))
