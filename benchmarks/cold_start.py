@@ -1,0 +1,104 @@
+"""How long `zero-sizer check` takes from a cold start, beside an empty Python.
+
+    python benchmarks/cold_start.py            # prints the table
+    python benchmarks/cold_start.py --write    # and puts it into benchmarks/results.md
+
+A run is a new process, timed from outside; the two commands take turns, so that both see the same
+load. Only the file cache is warm.
+"""
+
+import argparse
+import os
+import platform
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results.md"
+LIMIT_SECONDS = 0.25
+EMPTY = (sys.executable, "-c", "pass")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=21)
+    parser.add_argument("--write", action="store_true", help="update benchmarks/results.md")
+    options = parser.parse_args()
+    check = demo_check()
+    times = measure((EMPTY, check), options.runs)
+    section = render(check, times, options.runs)
+    print(section)
+    if options.write:
+        replace_section(section)
+    return int(statistics.median(times[check]) > LIMIT_SECONDS)
+
+
+def demo_check() -> tuple[str, ...]:
+    """The README's command, through ``python -m`` so that no installed script is needed."""
+    last = (ROOT / "scripts" / "demo").read_text().strip().splitlines()[-1]
+    return (sys.executable, "-m", *shlex.split(last.replace("zero-sizer", "zero_sizer", 1)))
+
+
+def measure(commands: tuple[tuple[str, ...], ...], runs: int) -> dict[tuple[str, ...], list[float]]:
+    """Seconds of each run of each command, after one unmeasured run that fills the caches."""
+    times: dict[tuple[str, ...], list[float]] = {command: [] for command in commands}
+    for run in range(runs + 1):
+        for command in commands:
+            seconds = one_run(command)
+            if run:
+                times[command].append(seconds)
+    return times
+
+
+def one_run(command: tuple[str, ...]) -> float:
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode not in (0, 1) or done.stderr:
+        raise SystemExit(f"{shlex.join(command)}\n{done.stderr.decode()}")
+    return seconds
+
+
+def render(check: tuple[str, ...], times: dict[tuple[str, ...], list[float]], runs: int) -> str:
+    rows = []
+    for name, command in (("`python -c pass`", EMPTY), ("`zero-sizer check`", check)):
+        low, median, high = (f(times[command]) for f in (min, statistics.median, max))
+        rows.append(f"| {name} | {low:.3f} | {median:.3f} | {high:.3f} |")
+    ratio = statistics.median(times[check]) / statistics.median(times[EMPTY])
+    return "\n".join(
+        [
+            "## Cold start",
+            "",
+            f"`{shlex.join(check[2:])}`, {runs} runs, each a new process, in seconds, by",
+            "`benchmarks/cold_start.py`:",
+            "",
+            "| command | least | median | most |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"Ratio of the medians: {ratio:.1f}. Limit for the median: {LIMIT_SECONDS} s. Python "
+            f"{platform.python_version()} on {os.cpu_count()} cores, {platform.machine()}.",
+            "",
+        ]
+    )
+
+
+def replace_section(section: str) -> None:
+    """Put ``section`` where its heading stands in the results, or at their end."""
+    text = RESULTS.read_text() if RESULTS.exists() else "# Measurements\n"
+    heading = re.escape(section.splitlines()[0])
+    pattern = rf"^{heading}\n.*?(?=^## |\Z)"
+    if re.search(pattern, text, re.MULTILINE | re.DOTALL):
+        text = re.sub(pattern, lambda _: section + "\n", text, flags=re.MULTILINE | re.DOTALL)
+    else:
+        text = f"{text.rstrip()}\n\n{section}"
+    RESULTS.write_text(text.rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Put the real output of the two commands into README.md.
+
+Run it after a change of what `check` prints:
+
+    python scripts/refresh_readme.py                     # the demo
+    python scripts/refresh_readme.py --suite suite.log   # and the last line of a saved scripts/test
+"""
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def main() -> None:
+    """Rewrite the blocks between the markers."""
+    parser = argparse.ArgumentParser(description="Refresh the outputs shown in README.md.")
+    parser.add_argument("--suite", type=Path, help="saved output of scripts/test")
+    suite = parser.parse_args().suite
+    text = put(README.read_text(), "demo", demo_output())
+    if suite:
+        last = suite.read_text().strip().splitlines()[-1]
+        text = put(text, "test", f"$ scripts/test\n{last}")
+    README.write_text(text)
+
+
+def demo_command() -> str:
+    """The command that scripts/demo runs: its last line."""
+    return (ROOT / "scripts" / "demo").read_text().strip().splitlines()[-1]
+
+
+def demo_output() -> str:
+    """What scripts/demo prints once it is set up: the command and its answer."""
+    command = demo_command()
+    return f"$ {command}\n{run(*shlex.split(command)[1:])}".rstrip()
+
+
+def run(*args: str) -> str:
+    """Output of ``zero-sizer ARGS`` from the repository's root, in plain text, 100 columns wide.
+
+    Raises:
+        RuntimeError: the command failed, or complained.
+    """
+    env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    command = (sys.executable, "-m", "zero_sizer", *args)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1) or done.stderr:
+        raise RuntimeError(f"exit {done.returncode}: {shlex.join(command)}\n{done.stderr}")
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines())
+
+
+def block(text: str, name: str) -> str:
+    """The text between the markers of ``name``, without its code fence."""
+    return _find(text, name).group("body")
+
+
+def put(text: str, name: str, body: str) -> str:
+    """``text`` with ``body`` between the markers of ``name``."""
+    start, end = _find(text, name).span("body")
+    return text[:start] + body + text[end:]
+
+
+def _find(text: str, name: str) -> re.Match[str]:
+    pattern = rf"<!-- {name}:start -->\n```console\n(?P<body>.*?)\n```\n<!-- {name}:end -->"
+    match = re.search(pattern, text, re.DOTALL)
+    if match is None:
+        raise ValueError(f"README.md has no block between the markers {name}:start and {name}:end")
+    return match
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The README shows what the commands print today."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import refresh_readme  # noqa: E402
+
+
+def test_the_demo_in_the_readme_is_what_check_prints():
+    shown = refresh_readme.block((ROOT / "README.md").read_text(), "demo")
+    assert shown == refresh_readme.demo_output()
+
+
+def test_the_demo_in_the_readme_is_the_one_the_script_runs():
+    shown = refresh_readme.block((ROOT / "README.md").read_text(), "demo")
+    assert shown.splitlines()[0] == "$ " + refresh_readme.demo_command()
+
+
+def test_the_suite_in_the_readme_is_the_suite(request):
+    """The printed count is a real run's: all passed, and about as many tests as there are now."""
+    config, collected = request.config, request.session.items
+    shown = refresh_readme.block((ROOT / "README.md").read_text(), "test")
+    summary = re.fullmatch(
+        r"\$ scripts/test\n=+ (\d+) passed(?:, (\d+) skipped)? in [\d.]+s.*=+", shown
+    )
+    assert summary, shown
+    if config.option.markexpr or config.option.keyword or config.args != ["tests"]:
+        pytest.skip("only the whole suite can be counted")
+    count = sum(int(group or 0) for group in summary.groups())
+    assert count == pytest.approx(len(collected), rel=0.1)
+
+
+def test_every_command_of_the_readme_exists_and_none_is_missing():
+    rows = re.findall(r"^\| `zero-sizer (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    usage = refresh_readme.run("--help")
+    listed = re.search(r"\{([\w,]+)\}", usage)
+    assert listed, usage
+    assert sorted(rows) == sorted(listed.group(1).split(","))
+
+
+def test_every_file_the_readme_points_to_exists():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        targets = re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text())
+        missing = [target for target in targets if not (ROOT / target).exists()]
+        assert not missing, f"{name}: {missing}"
