@@ -1,4 +1,4 @@
-"""What zero_sizer knows of a model: its tensors by shape and its widths. No DeepSpeed words here."""
+"""What zero_sizer knows of a model: its tensors by shape, and its widths. No DeepSpeed words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,0 +1,182 @@
+"""Writes the bundled model profiles and the config defaults from transformers' own classes.
+
+Usage: ``python scripts/generate_model_profiles.py [NAME ...] [--check]`` in an environment that has
+torch and transformers. Models are built on the meta device: no weights, no network.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from profile_sources import SOURCES, Source
+
+from zero_sizer.models.architecture import from_hf_config
+
+DATA = Path(__file__).parent.parent / "zero_sizer" / "models" / "data"
+MODEL_DTYPE = torch.bfloat16  # built in this one, so that tensors that keep another one show it
+# What "auto", the closed forms and a reader need of a config; the rest tells of generation.
+_KEPT = """
+model_type hidden_size intermediate_size num_hidden_layers num_attention_heads
+num_key_value_heads head_dim vocab_size max_position_embeddings tie_word_embeddings hidden_act
+hidden_activation activation_function attention_bias mlp_bias sliding_window attention_dropout
+hidden_dropout hidden_dropout_prob attention_probs_dropout_prob resid_pdrop embd_pdrop
+attn_pdrop dropout dropout_rate n_embd n_layer n_head n_inner n_positions d_model d_kv d_ff
+num_layers num_decoder_layers num_heads feed_forward_proj ffn_dim word_embed_proj_dim
+do_layer_norm_before num_kv_heads multi_query parallel_attn new_decoder_architecture alibi bias
+ffn_hidden_size type_vocab_size qk_layernorm num_local_experts num_experts num_experts_per_tok
+moe_intermediate_size decoder_sparse_step mlp_only_layers n_routed_experts n_shared_experts
+first_k_dense_replace q_lora_rank kv_lora_rank qk_rope_head_dim qk_nope_head_dim v_head_dim
+use_parallel_residual query_pre_attn_scalar
+"""
+KEPT_FIELDS = frozenset(_KEPT.split())
+STANDARD_NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+def build(source: Source) -> torch.nn.Module:
+    """The model of ``source`` on the meta device, in ``MODEL_DTYPE``."""
+    fields = {key: value for key, value in source.config.items() if key != "dtype"}
+    config = transformers.AutoConfig.for_model(source.family, **fields)
+    model_class = getattr(transformers, source.head)
+    with torch.device("meta"):
+        model: torch.nn.Module = model_class._from_config(config, dtype=MODEL_DTYPE)
+    return model
+
+
+def _shape(tensor: torch.Tensor, first_names: dict[int, str], name: str) -> list[int] | str:
+    first = first_names.setdefault(id(tensor), name)
+    return list(tensor.shape) if first == name else first
+
+
+def _buffer(tensor: torch.Tensor) -> dict[str, Any]:
+    kept = (
+        {} if tensor.dtype == MODEL_DTYPE else {"dtype": str(tensor.dtype).removeprefix("torch.")}
+    )
+    return {"shape": list(tensor.shape), **kept}
+
+
+def module_rows(model: torch.nn.Module) -> list[list[Any]]:
+    """``[name, class, own parameters, own buffers]`` of every module, parents first."""
+    rows: list[list[Any]] = []
+    first_names: dict[int, str] = {}
+    for name, module in model.named_modules():
+        dot = "." if name else ""
+        parameters = {
+            key: _shape(tensor, first_names, f"{name}{dot}{key}")
+            for key, tensor in module._parameters.items()
+            if tensor is not None
+        }
+        if any(t is not None and t.dtype != MODEL_DTYPE for t in module._parameters.values()):
+            raise SystemExit(f"{name}: a parameter that keeps its own dtype; extend the format")
+        buffers = {k: _buffer(t) for k, t in module._buffers.items() if t is not None}
+        rows.append([name, type(module).__name__, parameters, buffers])
+    return rows
+
+
+def _trim(row: list[Any]) -> list[Any]:
+    while row and row[-1] == {}:
+        row = row[:-1]
+    return row
+
+
+def compact(rows: list[list[Any]]) -> list[Any]:
+    """Runs of equal numbered children (blocks of a ModuleList) stored once."""
+    out: list[Any] = []
+    lists = {row[0] for row in rows if row[1] == "ModuleList"}
+    i = 0
+    while i < len(rows):
+        parent, _, index = rows[i][0].rpartition(".")
+        if parent not in lists or not index.isdigit():
+            out.append(_trim(rows[i]))
+            i += 1
+            continue
+        prefix = rows[i][0]
+        block = [row for row in rows[i:] if row[0] == prefix or row[0].startswith(prefix + ".")]
+        relative = [_trim([row[0][len(prefix) + 1 :], *row[1:]]) for row in block]
+        i += len(block)
+        last = out[-1] if out and isinstance(out[-1], dict) else None
+        if last and last["repeat"] == parent + ".{i}" and last["modules"] == relative:
+            last["count"] += 1
+        else:
+            repeat = {"repeat": parent + ".{i}", "first": int(index), "count": 1}
+            out.append({**repeat, "modules": relative})
+    return out
+
+
+def kept_config(source: Source, config: Any) -> dict[str, Any]:
+    """The config's fields that matter here, under the family's and the standard names."""
+    fields = {k: v for k, v in config.to_dict().items() if k in KEPT_FIELDS}
+    for name in STANDARD_NAMES:
+        fields[name] = getattr(config, name)
+    if "dtype" in source.config:
+        fields["dtype"] = source.config["dtype"]
+    fields["architectures"] = [source.head]
+    return dict(sorted(fields.items()))
+
+
+def profile(name: str) -> dict[str, Any]:
+    """The profile of ``SOURCES[name]`` as JSON; raises where the count is not the published one."""
+    source = SOURCES[name]
+    model = build(source)
+    total = sum(tensor.numel() for tensor in model.parameters())
+    if source.params not in (None, total):
+        raise SystemExit(f"{name}: {total:,} parameters, published {source.params:,}")
+    fields = kept_config(source, model.config)
+    return {
+        "name": name,
+        "source": f"{source.source} config.json",
+        "model_class": source.head,
+        "transformers": transformers.__version__,
+        "num_params": total,
+        "arch": asdict(from_hf_config(fields)),
+        "hf_config": fields,
+        "modules": compact(module_rows(model)),  # last: render writes it apart
+    }
+
+
+def render(value: dict[str, Any]) -> str:
+    """JSON with one line a module: small, and readable in a diff."""
+    head = [f" {json.dumps(key)}: {json.dumps(item)}" for key, item in value.items()][:-1]
+    text = "{\n" + ",\n".join(head) + ',\n "modules": [\n'
+    return text + ",\n".join(_lines(value["modules"])) + "\n ]\n}\n"
+
+
+def _lines(items: Iterable[Any]) -> Iterable[str]:
+    for item in items:
+        if isinstance(item, list):
+            yield "  " + json.dumps(item)
+        else:
+            block = {key: value for key, value in item.items() if key != "modules"}
+            inner = ",\n".join("    " + json.dumps(row) for row in item["modules"])
+            yield "  " + json.dumps(block)[:-1] + ', "modules": [\n' + inner + "]}"
+
+
+def _write(path: Path, text: str, *, check: bool) -> bool:
+    """Whether ``path`` already held ``text``; writes it unless ``check``."""
+    same = path.exists() and path.read_text(encoding="utf-8") == text
+    if not same and not check:
+        path.write_text(text, encoding="utf-8")
+    return same
+
+
+def main() -> int:
+    """Writes (or with ``--check`` compares) the files named; 1 where one was not current."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="bundled models; all when none is named")
+    parser.add_argument("--check", action="store_true", help="only say which are not current")
+    options = parser.parse_args()
+    stale = []
+    for name in options.names or SOURCES:
+        if not _write(DATA / f"profile.{name}.json", render(profile(name)), check=options.check):
+            stale.append(name)
+    print("\n".join(f"{'stale' if options.check else 'wrote'} {name}" for name in stale))
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

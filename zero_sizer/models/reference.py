@@ -1,0 +1,124 @@
+"""From what a user writes after ``--model`` to a ``ModelSpec``."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from zero_sizer.errors import InputError
+from zero_sizer.models.profile import bundled_names, load_profile, read_profile
+from zero_sizer.models.spec import ModelSpec
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
+_LIST_COMMAND = "`zero-sizer models` lists the bundled ones"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """One bundled model for a reader; ``source`` names the public config its shapes come from."""
+
+    name: str
+    params: int
+    layers: int
+    hidden: int
+    source: str
+
+
+def describe_all() -> tuple[ModelRow, ...]:
+    """A row for every bundled model, by name."""
+    rows = []
+    for name in bundled_names():
+        profile = read_profile(name)
+        arch = profile["arch"]
+        rows.append(
+            ModelRow(
+                name=name,
+                params=profile["num_params"],
+                layers=arch["num_layers"] + (arch["decoder_layers"] or 0),
+                hidden=arch["hidden"],
+                source=profile["source"],
+            )
+        )
+    return tuple(rows)
+
+
+def load(reference: str) -> ModelSpec:
+    """The model that ``reference`` names.
+
+    Args:
+        reference: a bundled name, the path of a Hugging Face config.json (or its folder), of a
+            safetensors file or index, ``package.module:factory``, or numbers such as
+            ``params=6.7e9,layers=32,hidden=4096``.
+
+    Raises:
+        InputError: there is no such model, or what is there cannot be read.
+        UnsupportedError: reading it needs a package that is not installed.
+    """
+    name = reference.strip()
+    if name.lower() in bundled_names():
+        return load_profile(name.lower())
+    if _exists(name):
+        return _from_path(Path(name))
+    if _FACTORY.fullmatch(name):
+        from zero_sizer.models.torch_module import load_factory
+
+        return load_factory(name)
+    if _NUMBERS.fullmatch(name):
+        from zero_sizer.models.numbers import load_numbers
+
+        return load_numbers(name)
+    by_repository = _bundled_repositories().get(name.lower())
+    if by_repository:
+        return load_profile(by_repository)
+    raise _unknown(name)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return bool(name) and Path(name).exists()
+    except (OSError, ValueError):  # too long, or a NUL byte: no such file
+        return False
+
+
+def _from_path(path: Path) -> ModelSpec:
+    if path.is_dir():
+        return _from_path(_in_folder(path))
+    if path.name.endswith((".safetensors", ".safetensors.index.json")):
+        from zero_sizer.models.safetensors import load_safetensors
+
+        return load_safetensors(path)
+    from zero_sizer.models.hf_config import load_hf_config
+
+    return load_hf_config(path)
+
+
+def _in_folder(folder: Path) -> Path:
+    """What to read in a model folder: its config, else its weights' headers."""
+    for name in ("config.json", "model.safetensors.index.json", "model.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        "is a folder without config.json, model.safetensors or its index", where=str(folder)
+    )
+
+
+@cache
+def _bundled_repositories() -> dict[str, str]:
+    """Lower-case hub repository -> bundled name (the shortest, where several share one)."""
+    found: dict[str, str] = {}
+    for name in sorted(bundled_names(), key=len, reverse=True):
+        found[read_profile(name)["source"].split()[0].lower()] = name
+    return found
+
+
+def _unknown(name: str) -> InputError:
+    if not name:
+        return InputError("no model is named", remedy=_LIST_COMMAND)
+    shown = name if len(name) <= 80 else name[:77] + "..."
+    if name.endswith((".json", ".safetensors")) or name.startswith((".", "/", "~")):
+        return InputError(f"there is no model file {shown!r}", where="--model")
+    close = difflib.get_close_matches(name.lower(), bundled_names(), n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return InputError(f"unknown model {shown!r}", remedy=hint + _LIST_COMMAND, where="--model")
