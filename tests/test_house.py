@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MAX_LINES = 400
-HEAVY = {"torch", "deepspeed", "transformers", "accelerate", "numpy"}
+HEAVY = {"torch", "deepspeed", "transformers", "accelerate", "peft", "numpy"}
+SLOW_TO_IMPORT = {"rich", "yaml", "hjson"}
 DEMO_CHECK = ("check", "deepspeed_configs/demo.json", "--model", "qwen2.5-7b")
 
 # Split so that this file does not contain what it looks for.
@@ -120,6 +121,16 @@ def test_check_imports_nothing_heavy():
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "zero_sizer.cli" in imported
     assert not HEAVY & {name.partition(".")[0] for name in imported}
+
+
+def test_importing_the_core_imports_nothing_heavy():
+    names = (path.relative_to(ROOT).with_suffix("").parts for path in tracked("zero_sizer/*.py"))
+    core = [".".join(parts) for parts in names if parts[1] != "witnesses" and parts[-1][:2] != "__"]
+    core.remove("zero_sizer.models.torch_module")
+    code = "import importlib, sys\nfor n in sys.argv[1:]: importlib.import_module(n)\n"
+    done = run(sys.executable, "-c", code + "print(*sys.modules)", *core)
+    assert done.returncode == 0, done.stderr
+    assert not (HEAVY | SLOW_TO_IMPORT) & set(done.stdout.split())
 
 
 @pytest.mark.slow
