@@ -121,7 +121,9 @@ def _read(path: str) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot be read: {reason}", where=path) from None
     if len(raw) > MAX_BYTES:
-        raise InputError(f"is larger than {MAX_BYTES >> 20} MiB: not a DeepSpeed config", where=path)
+        raise InputError(
+            f"is larger than {MAX_BYTES >> 20} MiB: not a DeepSpeed config", where=path
+        )
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,0 +1,476 @@
+"""Write zero_sizer/config/data/deepspeed_keys.json from DeepSpeed's own config classes.
+
+Nothing is copied by hand. Sections parsed by pydantic are read off the models; sections parsed by
+hand-written code are found by running ``DeepSpeedConfig`` on dicts that note which keys are asked
+for, and by trying a value of every JSON kind in each of those keys.
+
+Usage: python scripts/generate_deepspeed_keys.py [--check]
+"""
+
+import argparse
+import copy
+import inspect
+import json
+import logging
+import os
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+import torch
+from deepspeed.runtime import config as ds_config
+from deepspeed.runtime import constants as ds_constants
+from deepspeed.runtime.config_utils import DeepSpeedConfigModel
+from deepspeed.runtime.model_checkpointing import constants as checkpoint_constants
+from deepspeed.runtime.swap_tensor import aio_config
+
+TARGET = Path(__file__).parents[1] / "zero_sizer" / "config" / "data" / "deepspeed_keys.json"
+BASE = {"train_micro_batch_size_per_gpu": 1}
+BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+PROBE = "zero_sizer_probe"
+ABSENT = object()
+# Companions that make the parsers read further keys of a section.
+COMPANIONS: tuple[dict[str, Any], ...] = ({}, {"type": "Adam"}, {"enabled": True})
+# One value of every kind that JSON can hold; resolve.py sorts the user's values the same way.
+KINDS: dict[str, Any] = {
+    "bool": True,
+    "positive": 3,
+    "zero": 0,
+    "negative": -3,
+    "float": 1.5,
+    "string": "zzz",
+    "digits": "3",
+    "auto": "auto",
+    "null": None,
+    "list": [3],
+    "strings": ["zzz"],
+    "empty_list": [],
+    "object": {"zzz": 3},
+}
+# Read by deepspeed.initialize (deepspeed/__init__.py), before DeepSpeedConfig sees the dict.
+READ_BY_INITIALIZE = ("data_parallel_size",)
+# Given to the optimizer's or scheduler's constructor as they are (runtime/engine.py).
+HANDED_ON = ("optimizer.params", "scheduler.params")
+
+
+class Log:
+    """What one parser run asked for."""
+
+    def __init__(self) -> None:
+        self.reads: dict[str, dict[str, Any]] = {}
+        self.open: set[str] = set()
+        self.models: dict[str, type[DeepSpeedConfigModel]] = {}
+
+    def read(self, section: str, key: object, default: Any) -> None:
+        """Note that ``key`` of ``section`` was asked for."""
+        if isinstance(key, str) and not key.startswith(PROBE):
+            keys = self.reads.setdefault(section, {})
+            if keys.get(key, ABSENT) is ABSENT:
+                keys[key] = default
+
+
+class Keys:
+    """``dict.keys()`` that notes membership tests."""
+
+    def __init__(self, owner: "Recorder") -> None:
+        self._owner = owner
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._owner
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.keys(self._owner))
+
+
+class Recorder(dict):  # type: ignore[type-arg]
+    """A config section that notes what is asked of it."""
+
+    def __init__(self, values: dict[str, Any], path: str, log: Log) -> None:
+        super().__init__(values)
+        self.path, self.log = path, log
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.log.read(self.path, key, default)
+        return super().get(key, default)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        self.log.read(self.path, key, ABSENT)
+        return super().pop(key, *default)
+
+    def __getitem__(self, key: Any) -> Any:
+        self.log.read(self.path, key, ABSENT)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.log.read(self.path, key, ABSENT)
+        return super().__contains__(key)
+
+    def keys(self) -> Any:
+        return Keys(self)
+
+    def items(self) -> Any:
+        self._opened()
+        return super().items()
+
+    def __copy__(self) -> "Recorder":
+        self._opened()
+        return Recorder(dict(self), self.path, self.log)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Recorder":
+        return self.__copy__()
+
+    def _opened(self) -> None:
+        """Copied or iterated: whatever stands in it goes on to other code."""
+        if self.path:
+            self.log.open.add(self.path)
+
+
+def nested(path: str, value: Any, companions: dict[str, Any], log: Log) -> Recorder:
+    """A recording config that holds ``value`` at ``path``, with companions beside it."""
+    parts = path.split(".")
+    node = value
+    for depth in range(len(parts) - 1, -1, -1):
+        here = ".".join(parts[:depth])
+        beside = dict(companions) if depth else dict(BASE)
+        node = Recorder({**beside, parts[depth]: node}, here, log)
+    return node  # type: ignore[no-any-return]
+
+
+def parse(config: Any) -> str:
+    """Run DeepSpeed's parser; '' or the name of the exception it raised."""
+    try:
+        ds_config.DeepSpeedConfig(config)
+    except Exception as error:
+        return type(error).__name__
+    return ""
+
+
+def watch_models(log: Log, path: str) -> Any:
+    """Replacement of the models' ``__init__`` that notes the class given the probe key."""
+    original = DeepSpeedConfigModel.__init__
+
+    def init(self: Any, strict: bool = False, **data: Any) -> None:
+        if data.pop(PROBE, None) is not None:
+            log.models[path] = type(self)
+        original(self, strict=strict, **data)
+
+    return original, init
+
+
+def probe_section(path: str) -> Log:
+    """Everything the parser asks of the section at ``path``."""
+    log = Log()
+    original, init = watch_models(log, path)
+    DeepSpeedConfigModel.__init__ = init
+    try:
+        for companions in COMPANIONS:
+            for inner in COMPANIONS:
+                section = Recorder({PROBE: 1, **inner}, path, log)
+                parse(nested(path, section, companions, log) if path else Recorder(BASE, "", log))
+        if not path:  # the deprecated boolean form reads one more key
+            parse(nested("zero_optimization", True, {}, log))
+    finally:
+        DeepSpeedConfigModel.__init__ = original
+    return log
+
+
+def discover() -> tuple[dict[str, dict[str, Any]], dict[str, Any], set[str]]:
+    """Sections (path -> keys read), models (path -> class), open sections."""
+    removed = removed_keys()
+    sections: dict[str, dict[str, Any]] = {}
+    models: dict[str, type[DeepSpeedConfigModel]] = {}
+    opened: set[str] = set()
+    queue = [""]
+    while queue:
+        path = queue.pop(0)
+        log = probe_section(path)
+        if path in log.models:
+            models[path] = log.models[path]
+            continue
+        reads = {
+            key: default
+            for key, default in log.reads.get(path, {}).items()
+            if join(path, key) not in removed
+        }
+        if path and not reads and path not in log.open:
+            continue
+        sections[path] = reads
+        if path in log.open:
+            opened.add(path)
+        queue += [join(path, key) for key in reads]
+    return sections, models, opened
+
+
+def join(section: str, key: str) -> str:
+    """Dotted path."""
+    return f"{section}.{key}" if section else key
+
+
+def removed_keys() -> dict[str, str]:
+    """Removed keys -> the message of the DeepSpeedConfigError."""
+    top = ds_config._REMOVED_TOP_LEVEL_CONFIG_KEYS
+    zero = ds_config._REMOVED_ZERO_CONFIG_KEYS
+    return {**top, **{f"zero_optimization.{key}": text for key, text in zero.items()}}
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON holds it."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, bool) or value is None:
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return {key: plain(item) for key, item in dict(value).items()}
+
+
+def describe(annotation: Any) -> dict[str, Any]:
+    """A field's type as the table writes it."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        rest = [arg for arg in args if arg is not type(None)]
+        nullable = {"nullable": True} if len(rest) < len(args) else {}
+        if len(rest) == 1:
+            return {**describe(rest[0]), **nullable}
+        return {"type": "|".join(describe(arg)["type"] for arg in rest), **nullable}
+    if origin is typing.Literal:
+        return {"type": "str", "allowed": list(args)}
+    if origin is list:
+        item = describe(args[0])
+        return {"type": "list", "items": item["type"], **pick(item, "allowed")}
+    if origin is not None:
+        return {"type": origin.__name__}
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        base = "int" if issubclass(annotation, int) else "str"
+        return {"type": base, "allowed": sorted({plain(item) for item in annotation})}
+    names = {Path: "path", object: "any", torch.dtype: "dtype"}
+    return {"type": names.get(annotation, annotation.__name__)}
+
+
+def pick(source: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The named entries that ``source`` has."""
+    return {name: source[name] for name in names if name in source}
+
+
+def model_in(annotation: Any) -> type[DeepSpeedConfigModel] | None:
+    """The config model that a field holds, if it is a nested section."""
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, DeepSpeedConfigModel):
+            return candidate
+    return None
+
+
+def model_rows(path: str, model: type[DeepSpeedConfigModel], table: dict[str, Any]) -> None:
+    """Add a pydantic section and its fields to the table."""
+    forbid = model.model_config.get("extra") == "forbid"
+    section = {"parser": "pydantic", "unknown": "forbidden" if forbid else "ignored"}
+    table["sections"][path] = {**section, "model": model.__name__}
+    for name, field in model.model_fields.items():
+        spelling = join(path, field.alias or name)
+        inner = model_in(field.annotation)
+        if inner is not None:
+            model_rows(spelling, inner, table)
+            table["sections"][spelling]["optional"] = field.get_default() is None and (
+                field.default_factory is None
+            )
+            if field.alias:
+                table["sections"][spelling]["field"] = name
+            continue
+        row = describe(field.annotation)
+        row["default"] = plain(field.get_default(call_default_factory=True))
+        if field.alias and field.alias != name:
+            row["field"] = name
+        for bound in field.metadata:
+            row |= {k: plain(v) for k, v in vars_of(bound).items() if k in ("gt", "ge", "lt", "le")}
+        extra = field.json_schema_extra or {}
+        if extra.get("deprecated"):
+            row["deprecated"] = True
+            row |= {"replacement": extra["new_param"]} if extra.get("new_param") else {}
+            row |= {} if extra.get("set_new_param", True) else {"replacement_set": False}
+        table["keys"][spelling] = row
+
+
+def vars_of(bound: Any) -> dict[str, Any]:
+    """Attributes of an annotated-types bound (they use slots)."""
+    return {name: getattr(bound, name) for name in ("gt", "ge", "lt", "le") if hasattr(bound, name)}
+
+
+def spellings() -> list[str]:
+    """Strings that some key may accept: every string constant near the parser."""
+    found = {"true", "false"}
+    for module in (ds_constants, checkpoint_constants, ds_config):
+        found |= {v for v in vars(module).values() if isinstance(v, str) and len(v) < 20}
+    for member in (*ds_config.DtypeEnum, *ds_constants.ValidationMode.__dict__.values()):
+        values = getattr(member, "_all_values", (member,))
+        found |= {value for value in values if isinstance(value, str) and len(value) < 20}
+    lists = (v for v in vars(checkpoint_constants).values() if isinstance(v, list))
+    found |= {item for values in lists for item in values}
+    return sorted(found)
+
+
+def companions_of(path: str) -> dict[str, Any]:
+    """What must stand beside ``path`` for the parser to look at it."""
+    return {"type": "Adam"} if path.startswith(("optimizer.", "scheduler.")) else {}
+
+
+def refusals(path: str) -> dict[str, str]:
+    """Kind of value -> the exception DeepSpeed's parser raises for it."""
+    outcomes = {}
+    for kind, value in KINDS.items():
+        error = parse(unrecorded(path, copy.deepcopy(value), companions_of(path)))
+        if error:
+            outcomes[kind] = error
+    return outcomes
+
+
+def unrecorded(path: str, value: Any, companions: dict[str, Any]) -> dict[str, Any]:
+    """A plain config with ``value`` at ``path``."""
+    for depth, part in reversed(list(enumerate(path.split(".")))):
+        value = {**(companions if depth else BASE), part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def dict_row(path: str, default: Any) -> dict[str, Any]:
+    """One key of a section parsed by hand-written code."""
+    if default is ABSENT:
+        default = held_default(path)
+    row: dict[str, Any] = {"type": "any", "default": plain(default)}
+    if path in BATCH_KEYS:
+        return row
+    refused = refusals(path)
+    if refused:
+        row["refuses"] = refused
+    if "string" in refused:
+        beside = companions_of(path)
+        accepted = [text for text in spellings() if not parse(unrecorded(path, text, beside))]
+        row |= {"allowed": accepted} if accepted else {}
+    return row
+
+
+def held_default(path: str) -> Any:
+    """Default of a key that is only tested for: where a probe ends up when nobody gives one."""
+    probe = KINDS["string"]
+    try:
+        held = vars(ds_config.DeepSpeedConfig(unrecorded(path, probe, companions_of(path))))
+    except Exception:
+        return None
+    for name, value in held.items():
+        if value == probe:
+            return getattr(ds_config.DeepSpeedConfig(dict(BASE)), name)
+    return None
+
+
+def dict_section(path: str, opened: set[str]) -> dict[str, Any]:
+    """One section parsed by hand-written code."""
+    return {"parser": "dict", "unknown": "kept" if path in opened else "ignored"}
+
+
+def signatures(classes: list[Any]) -> dict[str, dict[str, Any]]:
+    """Class name -> the constructor's keyword parameters with their defaults."""
+    skip = ("self", "params", "model_params", "optimizer")
+    table: dict[str, dict[str, Any]] = {}
+    for cls in classes:
+        parameters = inspect.signature(cls).parameters
+        table[f"{cls.__module__}.{cls.__name__}"] = {
+            name: None if item.default is inspect.Parameter.empty else plain(item.default)
+            for name, item in parameters.items()
+            if name not in skip and item.kind.name != "VAR_KEYWORD"
+        }
+    return table
+
+
+def optimizer_classes() -> list[Any]:
+    """Every optimizer class that DeepSpeedEngine._configure_basic_optimizer may build."""
+    from deepspeed.ops.adagrad import DeepSpeedCPUAdagrad
+    from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
+    from deepspeed.ops.lamb import FusedLamb
+    from deepspeed.ops.lion import DeepSpeedCPULion, FusedLion
+
+    ours = [
+        FusedAdam,
+        DeepSpeedCPUAdam,
+        DeepSpeedCPUAdagrad,
+        FusedLamb,
+        FusedLion,
+        DeepSpeedCPULion,
+    ]
+    optim = torch.optim
+    return [*ours, optim.Adam, optim.AdamW, optim.Adagrad, optim.SGD]
+
+
+def scheduler_classes() -> list[Any]:
+    """Every scheduler named in the config by its class."""
+    from deepspeed.runtime import lr_schedules
+
+    return [getattr(lr_schedules, name) for name in lr_schedules.VALID_LR_SCHEDULES]
+
+
+def build() -> dict[str, Any]:
+    """The whole table."""
+    logging.disable(logging.CRITICAL)
+    ds_config.dist.get_rank = lambda: 0  # world size 1, as a single process sees it
+    ds_config.dist.get_world_size = lambda group=None: 1
+    cuda = types.SimpleNamespace(device_name=lambda: "cuda")  # users have a GPU: GDS is allowed
+    aio_config.get_accelerator = lambda: cuda
+    sections, models, opened = discover()
+    table: dict[str, Any] = {"deepspeed": deepspeed.__version__, "sections": {}, "keys": {}}
+    for path, reads in sections.items():
+        table["sections"][path] = dict_section(path, opened)
+        for key, default in reads.items():
+            full = join(path, key)
+            if full not in sections and full not in models:
+                table["keys"][full] = dict_row(full, default)
+    for key in READ_BY_INITIALIZE:
+        table["keys"][key] = {"type": "any", "default": None}
+    for key, default in ds_config.get_pipeline_config({}).items():
+        table["keys"][f"pipeline.{key}"] = {"type": "any", "default": plain(default)}
+    seen: dict[str, str] = {}
+    for path, model in models.items():
+        if model.__name__ in seen:
+            table["sections"][path] = {"alias_of": seen[model.__name__]}
+            continue
+        seen[model.__name__] = path
+        model_rows(path, model, table)
+    for path in HANDED_ON:
+        table["sections"][path] = {"parser": "dict", "unknown": "kept"}
+        table["keys"].pop(path, None)
+    for path, section in table["sections"].items():
+        if path:
+            kinds = {k: v for k, v in refusals(path).items() if k != "object"}
+            section |= {"refuses": kinds} if kinds else {}
+    table["removed"] = removed_keys()
+    table["deepspeed_optimizers"] = list(ds_config.DEEPSPEED_OPTIMIZERS)
+    table["optimizer_classes"] = signatures(optimizer_classes())
+    table["scheduler_classes"] = signatures(scheduler_classes())
+    for part in ("sections", "keys"):
+        table[part] = dict(sorted(table[part].items()))
+    return table
+
+
+def main() -> int:
+    """Write the table, or with --check compare it with the committed one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--check", action="store_true", help="fail if the committed file differs")
+    check = parser.parse_args().check
+    text = json.dumps(build(), indent=1, sort_keys=False) + "\n"
+    if check:
+        return 0 if TARGET.read_text() == text else 1
+    TARGET.parent.mkdir(exist_ok=True)
+    TARGET.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The findings of the resolver, one function each."""
+
+from typing import Any
+
+from zero_sizer.config import keys
+from zero_sizer.config.document import Document
+from zero_sizer.config.values import RefusedError, shown
+from zero_sizer.findings import Finding, Severity
+
+
+def _finding(
+    document: Document, code: str, severity: Severity, path: str, message: str, remedy: str = ""
+) -> Finding:
+    return Finding(
+        code=code,
+        severity=severity,
+        key=path,
+        line=document.line(path),
+        message=message,
+        remedy=remedy,
+    )
+
+
+def removed(document: Document, path: str, message: str) -> Finding:
+    """DeepSpeed raises for the mere presence of the key."""
+    return _finding(
+        document,
+        "removed-key",
+        Severity.ERROR,
+        path,
+        f"DeepSpeedConfigError: {message}",
+        "delete it",
+    )
+
+
+def unknown(document: Document, section: keys.Section, path: str, written: str) -> Finding:
+    """A key that DeepSpeed does not know."""
+    guess = keys.did_you_mean(path)
+    remedy = f"did you mean {guess}?" if guess else "delete it"
+    where = section.path or "the top level"
+    # Pydantic sections drop "auto" before they look at the key, so even a misspelt one passes.
+    if section.unknown == "forbidden" and document.get(written) != "auto":
+        message = f"ValidationError: {where} has no such key"
+        return _finding(document, "unknown-key", Severity.ERROR, written, message, remedy)
+    message = f"DeepSpeed knows no such key in {where} and silently ignores it"
+    return _finding(document, "unknown-key", Severity.WARNING, written, message, remedy)
+
+
+def refused(document: Document, path: str, key: keys.Key, error: RefusedError) -> Finding:
+    """A value that DeepSpeed's parser refuses."""
+    ranged = key.allowed or key.bounds or key.path.startswith("zero_optimization.zenflow")
+    return _finding(
+        document,
+        "bad-value"
+        if ranged
+        and " none of " in str(error)
+        or "must be at" in str(error)
+        or "must be greater" in str(error)
+        or "must be less" in str(error)
+        else "wrong-type",
+        Severity.ERROR,
+        path,
+        f"{error.exception}: {error}",
+        f"the default, {shown(key.default)}, is used here",
+    )
+
+
+def about_value(
+    document: Document, path: str, key: keys.Key, value: Any, result: Any
+) -> list[Finding]:
+    """Accepted values that deserve a word."""
+    findings = []
+    if key.deprecated:
+        findings.append(_deprecated(document, path, key))
+    if isinstance(value, str) and isinstance(result, int | float):
+        message = f"the string {shown(value)} is read as {shown(result)}"
+        findings.append(
+            _finding(document, "number-as-string", Severity.NOTE, path, message, "drop the quotes")
+        )
+    elif isinstance(value, str) and value and isinstance(key.default, int | float):
+        findings.append(_kept_string(document, path, key, value))
+    return findings
+
+
+def _deprecated(document: Document, path: str, key: keys.Key) -> Finding:
+    remedy = f"use {key.replacement}" if key.replacement else "delete it"
+    return _finding(
+        document, "deprecated-key", Severity.WARNING, path, "deprecated by DeepSpeed", remedy
+    )
+
+
+def _kept_string(document: Document, path: str, key: keys.Key, value: str) -> Finding:
+    """Hand-written parsers keep a string where a number or a flag belongs."""
+    if value == "auto":
+        message = 'nobody fills this "auto": DeepSpeed keeps the string and may fail on it later'
+        code = "auto-not-filled"
+    elif isinstance(key.default, bool):
+        message = (
+            f"DeepSpeed keeps the string {shown(value)}, which counts as true whatever it says"
+        )
+        code = "wrong-type"
+    else:
+        message = f"DeepSpeed keeps the string {shown(value)} and fails on it later"
+        code = "number-as-string"
+    remedy = f"write a value such as {shown(key.default)}"
+    return _finding(document, code, Severity.WARNING, path, message, remedy)
+
+
+def auto_dropped(document: Document, path: str, key: keys.Key) -> Finding:
+    """An "auto" that neither Hugging Face nor DeepSpeed fills."""
+    message = (
+        f'nobody fills this "auto": DeepSpeed drops it and uses its default, {shown(key.default)}'
+    )
+    return _finding(
+        document, "auto-not-filled", Severity.WARNING, path, message, "write the value you want"
+    )
+
+
+def no_object(document: Document, path: str, value: Any, exception: str) -> Finding:
+    """Something else than an object where a section belongs."""
+    message = f"{exception}: must be an object of keys, not {shown(value)}"
+    remedy = 'write {"enabled": true} or delete it' if isinstance(value, bool) else "delete it"
+    return _finding(document, "wrong-type", Severity.ERROR, path, message, remedy)
+
+
+def ignored_section(document: Document, path: str, value: Any) -> Finding:
+    """A value that a section's parser passes over."""
+    message = f"DeepSpeed expects an object of keys here and ignores {shown(value)}"
+    return _finding(document, "wrong-type", Severity.WARNING, path, message, "delete it")
+
+
+def boolean_zero(document: Document, path: str, value: bool) -> Finding:
+    """The old form of zero_optimization."""
+    stage = int(value)
+    message = f"deprecated form: DeepSpeed takes {shown(value)} for stage {stage}"
+    remedy = f'write {{"stage": {stage}}}'
+    return _finding(document, "deprecated-key", Severity.WARNING, path, message, remedy)
+
+
+def shadowed(document: Document, path: str, other: str) -> Finding:
+    """An old section name beside the new one."""
+    message = f"ignored, as {other} stands in the config too"
+    return _finding(document, "duplicate-key", Severity.WARNING, path, message, "keep one of them")
+
+
+def twice(document: Document, path: str, before: str) -> Finding:
+    """A key under two names."""
+    message = f"ValidationError: the same key as {before}"
+    return _finding(document, "duplicate-key", Severity.ERROR, path, message, "keep one of them")
+
+
+def old_and_new(document: Document, old: str, new: str) -> Finding:
+    """A deprecated key beside its replacement."""
+    message = f"AssertionError: cannot stand together with {new}, which replaces it"
+    return _finding(document, "deprecated-key", Severity.ERROR, old, message, "delete it")
+
+
+def not_strict_json(document: Document) -> Finding:
+    """Comments or trailing commas in a config that only Hugging Face can fill."""
+    return Finding(
+        code="not-strict-json",
+        severity=Severity.WARNING,
+        message='"auto" needs Hugging Face, which reads the file with json.load and stops at comments '
+        "and trailing commas (JSONDecodeError), though DeepSpeed accepts them",
+        remedy="remove comments and trailing commas",
+    )
