@@ -1,1 +1,27 @@
-"""What DeepSpeed allocates, one feature a file."""
+"""What DeepSpeed allocates, one feature a file.
+
+Each module exports ``ENTRIES``; this is the only place that lists them.
+"""
+
+from zero_sizer.features import (
+    activations,
+    offload,
+    optimizer,
+    runtime,
+    stage0,
+    weights,
+    zero3,
+    zero12,
+)
+from zero_sizer.ledger import Entry
+
+ENTRIES: tuple[Entry, ...] = (
+    *weights.ENTRIES,
+    *optimizer.ENTRIES,
+    *stage0.ENTRIES,
+    *zero12.ENTRIES,
+    *zero3.ENTRIES,
+    *offload.ENTRIES,
+    *activations.ENTRIES,
+    *runtime.ENTRIES,
+)

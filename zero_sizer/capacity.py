@@ -1,0 +1,117 @@
+"""What the cluster has of each device, and whether a peak fits into it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from zero_sizer.findings import Finding, Severity
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.peak import Peak
+from zero_sizer.plan import Device
+from zero_sizer.units import GIB, format_gib
+
+
+class Fit(Enum):
+    """Whether a peak fits."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """Memory of one device.
+
+    Attributes:
+        num_bytes: per rank (GPU) or per node; None when nobody said.
+        outside_bytes: what others take of it that PyTorch does not count (low, high): the CUDA
+            context and communication buffers on a GPU, the processes themselves on the host.
+        origin: where ``num_bytes`` comes from.
+    """
+
+    num_bytes: int | None
+    outside_bytes: tuple[int, int] = (0, 0)
+    origin: str = ""
+
+
+# NCCL allocates its channel buffers outside PyTorch: 4 MiB a buffer (NCCL_BUFFSIZE's default) per
+# channel and peer, which adds up to between some hundred MiB and 2 GiB by topology.
+# https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-buffsize
+_NCCL_BYTES = (GIB // 4, 2 * GIB)
+_DEFAULT_CONTEXT = (int(0.3 * GIB), GIB)
+
+
+def capacities(cluster: Cluster) -> dict[Device, Capacity]:
+    """Capacity of every device of the cluster."""
+    context = cluster.gpu.context_bytes if cluster.gpu else _DEFAULT_CONTEXT
+    nccl = _NCCL_BYTES if cluster.world_size > 1 else (0, 0)
+    return {
+        Device.GPU: Capacity(
+            num_bytes=cluster.gpu_memory,
+            outside_bytes=(context[0] + nccl[0], context[1] + nccl[1]),
+            origin=cluster.origins.get("gpu_memory") or cluster.origins.get("gpu", ""),
+        ),
+        Device.HOST: Capacity(
+            num_bytes=cluster.host_memory, origin=cluster.origins.get("host_memory", "")
+        ),
+        Device.NVME: Capacity(num_bytes=cluster.nvme, origin=cluster.origins.get("nvme", "")),
+    }
+
+
+def fit(peak: Peak, capacity: Capacity) -> Fit:
+    """Whether a peak fits, counting what others take; between low and high nobody can say."""
+    if peak.num_bytes == 0:
+        return Fit.YES
+    if capacity.num_bytes is None:
+        return Fit.UNKNOWN
+    low, high = capacity.outside_bytes
+    if peak.num_bytes + low > capacity.num_bytes:
+        return Fit.NO
+    return Fit.YES if peak.num_bytes + high <= capacity.num_bytes else Fit.UNKNOWN
+
+
+def findings(peaks: Mapping[Device, Peak], found: Mapping[Device, Capacity]) -> list[Finding]:
+    """What is worth saying about capacity: unknown sizes and peaks that are too close to call."""
+    return [
+        finding
+        for device in Device
+        if peaks[device].num_bytes and (finding := _finding(device, peaks[device], found[device]))
+    ]
+
+
+_FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"}
+
+
+def _finding(device: Device, peak: Peak, capacity: Capacity) -> Finding | None:
+    match fit(peak, capacity):
+        case Fit.YES:
+            return None
+        case Fit.NO:
+            short = peak.num_bytes + capacity.outside_bytes[0] - (capacity.num_bytes or 0)
+            return Finding(
+                code=f"{device.value}-too-small",
+                severity=Severity.WARNING,
+                key=_FLAG[device],
+                message=f"{device.value}: {format_gib(peak.num_bytes)} needed at "
+                f"'{peak.moment.value}', {format_gib(short)} more than there is",
+            )
+        case _ if capacity.num_bytes is None:
+            return Finding(
+                code=f"{device.value}-unknown",
+                severity=Severity.WARNING if device is Device.GPU else Severity.NOTE,
+                key=_FLAG[device],
+                message=f"how much {device.value} memory there is was not stated, so nobody can "
+                f"say whether {format_gib(peak.num_bytes)} fit",
+                remedy=f"give {_FLAG[device]}",
+            )
+        case _:
+            return Finding(
+                code=f"{device.value}-tight",
+                severity=Severity.WARNING,
+                key=_FLAG[device],
+                message=f"{device.value}: fits only if context and communication buffers stay "
+                f"below {format_gib((capacity.num_bytes or 0) - peak.num_bytes)}",
+                remedy="leave more room: they took up to "
+                f"{format_gib(capacity.outside_bytes[1])} elsewhere",
+            )

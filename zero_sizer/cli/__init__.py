@@ -1,0 +1,54 @@
+"""The command line: parse, call, render, exit code. No arithmetic here."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from zero_sizer import __version__
+from zero_sizer.errors import ZeroSizerError
+
+_COMMANDS = {
+    "check": "validate a DeepSpeed config and predict what the job needs",
+    "dryrun": "run the real engine (simulated, on one device, or launched) and record it",
+    "crosscheck": "lay the prediction beside independent witnesses",
+    "models": "list the bundled models",
+    "gpus": "list the known GPUs",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code of DESIGN's contract (0, 1, 2, 3)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(arguments)
+    parsed = parser.parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except ZeroSizerError as error:
+        print(f"zero-sizer: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("zero-sizer: interrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zero-sizer",
+        description="Know what a DeepSpeed job needs before you launch it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"zero-sizer {__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    named = next((a for a in arguments if a in _COMMANDS), None)
+    for command, summary in _COMMANDS.items():
+        subparser = subparsers.add_parser(
+            command, help=summary, description=summary, allow_abbrev=False
+        )
+        if command == named:  # only the command that runs is imported: a cold start stays short
+            import_module(f"zero_sizer.cli.{command}").configure(subparser)
+    return parser

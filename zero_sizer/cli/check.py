@@ -1,0 +1,36 @@
+"""``zero-sizer check``: validate a config and predict what the job needs."""
+
+import argparse
+
+from zero_sizer.cli import options
+from zero_sizer.findings import Severity
+from zero_sizer.sizing import Sizing, Verdict, size
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    options.add_job_options(parser)
+    options.add_format_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the answer; the exit code says it again."""
+    sizing = size(options.job_from(arguments))
+    if arguments.format == "json":
+        from zero_sizer.report import json
+
+        print(json.render(sizing))
+    else:
+        from zero_sizer.report import text
+
+        text.show(sizing)
+    return exit_code(sizing)
+
+
+def exit_code(sizing: Sizing) -> int:
+    """0 fits and valid, 1 does not fit or an error-level finding, 3 could not tell."""
+    invalid = any(f.severity is Severity.ERROR for f in sizing.findings)
+    if invalid or sizing.verdict is Verdict.DOES_NOT_FIT:
+        return 1
+    return 0 if sizing.verdict is Verdict.FITS else 3

@@ -1,0 +1,50 @@
+"""The options every command about a job shares."""
+
+import argparse
+from dataclasses import fields
+from typing import Any
+
+from zero_sizer.job import Flags, Job, read
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """CONFIG and the shared options of the contract."""
+    parser.add_argument("config", metavar="CONFIG", help="a DeepSpeed JSON, or a job YAML")
+    parser.add_argument("--model", help="bundled name, path, module:factory, or params=7e9,...")
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument("--nodes", type=_count)
+    cluster.add_argument("--gpus-per-node", type=_count)
+    cluster.add_argument("--gpu", metavar="NAME", help="see `zero-sizer gpus`")
+    cluster.add_argument("--gpu-memory", metavar="SIZE", help="instead of what the GPU shows")
+    cluster.add_argument("--host-memory", metavar="SIZE", help="RAM of a node, e.g. 2TiB")
+    cluster.add_argument("--nvme", metavar="SIZE", help="NVMe of a node")
+    cluster.add_argument("--hostfile", metavar="FILE", help="a DeepSpeed hostfile")
+    workload = parser.add_argument_group("workload: what the files cannot say")
+    workload.add_argument("--seq-len", type=_count, metavar="TOKENS")
+    workload.add_argument("--micro-batch", type=_count, metavar="SAMPLES")
+    workload.add_argument("--grad-accum", type=_count, metavar="STEPS")
+    workload.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=None)
+    workload.add_argument("--attention", choices=("flash", "sdpa", "eager"))
+    workload.add_argument("--precision", choices=("bf16", "fp16", "fp32"), help='for "auto"')
+    workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)
+
+
+def add_format_option(parser: argparse.ArgumentParser) -> None:
+    """``--format text|json``."""
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def job_from(arguments: argparse.Namespace) -> Job:
+    """The job that the parsed options describe."""
+    values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Flags)}
+    return read(arguments.config, Flags(**values))
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if not 0 < value < 2**40:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; a count is 1 or more")
+    return value

@@ -1,0 +1,57 @@
+"""Activations of a transformer in closed form, in elements per token.
+
+Korthikanti et al., arXiv:2205.05198, section 4.1: a layer stores sbh(34 + 5as/h) bytes at 16 bits.
+Counted in elements instead, with the masks of dropout apart, its 34 is 16 elements of 2 bytes and 2
+mask bytes; the terms below are the same ones written for any width, number of key/value heads and
+gated MLPs. What an implementation keeps beyond the paper (fp32 copies in RMSNorm, for one) is not
+in it.
+"""
+
+from dataclasses import dataclass
+
+from zero_sizer.models.spec import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerElements:
+    """What one layer saves for backward, in elements per token.
+
+    Attributes:
+        linear: tensors as long as the sequence.
+        mask_bytes: dropout masks, one byte an element.
+        scores: attention matrices (heads x sequence), only without flash attention.
+    """
+
+    linear: int
+    mask_bytes: int
+    scores: int
+
+
+def layer_elements(arch: Architecture, seq_len: int) -> LayerElements:
+    """Elements per token that one layer saves, attention matrices given for ``seq_len``."""
+    hidden = arch.hidden or 0
+    heads = arch.heads or 0
+    head_dim = arch.head_dim or (hidden // heads if heads else 0)
+    query = heads * head_dim
+    key_value = (arch.kv_heads or heads) * head_dim
+    ffn = _active_ffn(arch)
+    norms, qkv_input, mlp_input = 2 * hidden, hidden, hidden
+    mlp = (4 if arch.gated_mlp else 2) * ffn
+    attention = 2 * query + 2 * key_value  # Q, attention output; K, V
+    dropped = arch.dropout > 0
+    return LayerElements(
+        linear=norms + qkv_input + mlp_input + attention + mlp,
+        mask_bytes=2 * hidden if dropped else 0,
+        scores=(2 if dropped else 1) * heads * seq_len,
+    )
+
+
+def _active_ffn(arch: Architecture) -> int:
+    if arch.num_experts:
+        return (arch.expert_ffn or arch.ffn or 0) * max(arch.experts_per_token, 1)
+    return arch.ffn or 4 * (arch.hidden or 0)
+
+
+def num_layers(arch: Architecture) -> int:
+    """Layers of encoder and decoder together."""
+    return (arch.num_layers or 0) + (arch.decoder_layers or 0)

@@ -1,0 +1,215 @@
+"""What offloading adds: staging and gradient buffers in host memory, swap pools and NVMe files."""
+
+from zero_sizer.features.conditions import (
+    compact_gradients,
+    grad_accum_attribute,
+    is_zero3,
+    is_zero12,
+)
+from zero_sizer.ledger import Category, Entry
+from zero_sizer.moments import ALWAYS, FROM_READY, FROM_WRAPPING
+from zero_sizer.optimizers import StateType
+from zero_sizer.partition import touched_tensors
+from zero_sizer.plan import Device, Plan
+from zero_sizer.units import DType, round_up
+
+_SOURCE = "runtime/zero/stage_1_and_2.py:"
+
+
+def _offloads12(plan: Plan) -> bool:
+    return is_zero12(plan) and plan.offloads_optimizer
+
+
+def _offloads3(plan: Plan) -> bool:
+    return is_zero3(plan) and plan.offloads_optimizer
+
+
+def _touched(plan: Plan) -> tuple[int, ...]:
+    """Tensors this rank's partitions touch, in elements; the rank that holds most if unnamed."""
+    return touched_tensors(
+        plan.groups, plan.dp_world_size, plan.align_tensors, plan.itemsize, plan.rank
+    )
+
+
+def _host_sub_groups(plan: Plan) -> tuple[int, ...]:
+    first = int((1 - plan.optimizer_ratio) * len(plan.partitions))
+    return tuple(n for n in plan.partitions[first:] if not is_swapped(plan, n))
+
+
+def _gpu_sub_groups(plan: Plan) -> tuple[int, ...]:
+    return plan.partitions[: int((1 - plan.optimizer_ratio) * len(plan.partitions))]
+
+
+def is_swapped(plan: Plan, numel: int) -> bool:
+    """Whether a sub-group's optimizer state lives on NVMe."""
+    if plan.optimizer_device is not Device.NVME or plan.stage < 3:
+        return False
+    return numel * plan.master_dtype.itemsize >= max(2**20, plan.aio_block_size)
+
+
+def _swapped(plan: Plan) -> tuple[int, ...]:
+    return tuple(n for n in plan.partitions if is_swapped(plan, n))
+
+
+def _aligned(plan: Plan, numel: int) -> int:
+    """Elements after alignment to the AIO unit (swap_tensor/optimizer_utils.py:184-190)."""
+    unit = 1024 * plan.aio_parallelism // plan.master_dtype.itemsize
+    return round_up(numel, unit)
+
+
+def _in_cpu_numel(plan: Plan) -> int:
+    """Parameter elements kept in the pinned flat buffer rather than on NVMe (``max_in_cpu``)."""
+    return min(plan.partition_numel, plan.param_max_in_cpu)
+
+
+ENTRIES = (
+    Entry(
+        name="single_partition_gradient",
+        category=Category.OFFLOAD,
+        about="gradient of the master weights, in host memory from init on",
+        numel=lambda p: p.partitions,
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=_offloads12,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "934-953",
+    ),
+    Entry(
+        name="param_buffer_of_bit16_for_cpu_offload_groups",
+        category=Category.OFFLOAD,
+        about="staging for the updated 16-bit weights",
+        numel=lambda p: p.partitions,
+        dtype=lambda p: p.model_dtype,
+        live=FROM_WRAPPING,
+        when=_offloads12,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "563-574",
+    ),
+    Entry(
+        name="temp_grad_buffer_for_cpu_offload",
+        category=Category.OFFLOAD,
+        about="room for the largest gradient in host memory",
+        numel=lambda p: p.largest_tensor,
+        dtype=lambda p: p.model_dtype,
+        live=FROM_READY,
+        when=_offloads12,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "653-658",
+    ),
+    Entry(
+        name="temp_grad_buffer_for_gpu_offload",
+        category=Category.OFFLOAD,
+        about="room for the largest gradient on the GPU",
+        numel=lambda p: p.largest_tensor,
+        dtype=lambda p: p.model_dtype,
+        live=FROM_READY,
+        when=_offloads12,
+        source=_SOURCE + "659-661",
+    ),
+    Entry(
+        name="accumulated_grads_in_cpu",
+        category=Category.OFFLOAD,
+        about="accumulated gradients of the tensors this rank touches, one buffer each",
+        numel=_touched,
+        dtype=lambda p: p.model_dtype,
+        live=FROM_READY,
+        when=lambda p: (
+            _offloads12(p)
+            and p.stage == 2
+            and p.accumulates
+            and p.master_dtype is DType.FP32
+            and not compact_gradients(p)
+            and not grad_accum_attribute(p)
+        ),
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "1822-1827",
+    ),
+    Entry(
+        name="fp32_gradient_of_sub_groups",
+        category=Category.OFFLOAD,
+        about="gradient of each sub-group's master weights, in host memory from init on",
+        numel=_host_sub_groups,
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=_offloads3,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source="runtime/zero/stage3.py:1337-1342",
+    ),
+    Entry(
+        name="gradient_of_gpu_sub_groups",
+        category=Category.OFFLOAD,
+        about="gradient of the sub-groups that ratio < 1 leaves on the GPU",
+        numel=_gpu_sub_groups,
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=lambda p: _offloads3(p) and p.optimizer_ratio < 1,
+        source="runtime/zero/stage3.py:1099-1108,1337-1342",
+    ),
+    Entry(
+        name="param_groups_fp16_flat_cpu_memory",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every weight, offloaded; always pinned",
+        numel=_in_cpu_numel,
+        dtype=lambda p: p.model_dtype,
+        live=FROM_WRAPPING,
+        when=lambda p: is_zero3(p) and p.param_device is not Device.GPU,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: True,
+        source="runtime/zero/stage3.py:889-912",
+    ),
+    Entry(
+        name="param_swap_buffers",
+        category=Category.OFFLOAD,
+        about="pool through which parameters are read from NVMe",
+        numel=lambda p: p.param_buffer_count * _aligned(p, p.param_buffer_size),
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: is_zero3(p) and p.param_device is Device.NVME,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: True,
+        source="runtime/swap_tensor/partitioned_param_swapper.py:80-130",
+    ),
+    Entry(
+        name="param_swap_files",
+        category=Category.PARAMETERS,
+        about="parameter partitions on NVMe, written at init",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: is_zero3(p) and p.param_device is Device.NVME,
+        device=lambda p: Device.NVME,
+        source="runtime/swap_tensor/partitioned_param_swapper.py",
+    ),
+    Entry(
+        name="optimizer_swap_buffers",
+        category=Category.OFFLOAD,
+        about="pool through which optimizer states are read from NVMe",
+        numel=lambda p: p.optimizer_buffer_count * _aligned(p, max(p.partitions, default=0)),
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=lambda p: is_zero3(p) and p.optimizer_device is Device.NVME,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: True,
+        source="runtime/swap_tensor/optimizer_utils.py:184-190",
+    ),
+    Entry(
+        name="optimizer_swap_files",
+        category=Category.OPTIMIZER_STATES,
+        about="master weights, states and gradients of swapped sub-groups, on NVMe",
+        numel=lambda p: tuple(_aligned(p, n) * (2 + _num_states(p)) for n in _swapped(p)),
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=lambda p: is_zero3(p) and p.optimizer_device is Device.NVME,
+        device=lambda p: Device.NVME,
+        source="runtime/swap_tensor/partitioned_optimizer_swapper.py",
+    ),
+)
+
+
+def _num_states(plan: Plan) -> int:
+    return sum(1 for kind in plan.optimizer.states.values() if kind is not StateType.INT8)

@@ -1,0 +1,153 @@
+"""What the optimizer owns: master weights, state tensors, and the temporaries of its step."""
+
+from collections.abc import Callable, Iterator
+
+from zero_sizer.ledger import Category, Entry
+from zero_sizer.moments import AFTER_FIRST_STEP, FROM_READY, FROM_WRAPPING, Moment
+from zero_sizer.optimizers import StateType
+from zero_sizer.plan import Device, Plan, Wrapper
+from zero_sizer.units import DType
+
+_STATES = ("exp_avg", "exp_avg_sq", "sum", "momentum_buffer", "square_avg", "state1", "state2")
+_DTYPES: dict[StateType, Callable[[Plan], DType]] = {
+    StateType.FP32: lambda p: DType.FP32,
+    StateType.MOMENTS: lambda p: p.moments_dtype,
+    StateType.GRADIENT: lambda p: p.master_dtype if p.offloads_optimizer else p.model_dtype,
+    StateType.INT8: lambda p: DType.INT8,
+}
+
+
+def _with_master(plan: Plan) -> bool:
+    return plan.wrapper is not Wrapper.NONE
+
+
+def _on_host(plan: Plan, index: int) -> bool:
+    """Whether partition ``index`` is updated on the host (``ratio``: stage3.py:1099-1108)."""
+    if not plan.offloads_optimizer:
+        return False
+    return plan.stage < 3 or index >= int((1 - plan.optimizer_ratio) * len(plan.partitions))
+
+
+def _resident(plan: Plan, device: Device) -> tuple[int, ...]:
+    """Partitions whose master and states stay on ``device``, in elements."""
+    return tuple(
+        0 if _swapped(plan, n) else n
+        for i, n in enumerate(plan.partitions)
+        if _on_host(plan, i) == (device is Device.HOST)
+    )
+
+
+def _swapped(plan: Plan, numel: int) -> bool:
+    """Whether a sub-group lives on NVMe (swap_tensor/optimizer_utils.py: is_swappable_tensor)."""
+    if plan.optimizer_device is not Device.NVME or plan.stage < 3:
+        return False
+    return numel * plan.master_dtype.itemsize >= max(2**20, plan.aio_block_size)
+
+
+def _state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int:
+    return sum(
+        n
+        for i, (n, row) in enumerate(zip(plan.partitions, plan.partition_optimizers, strict=True))
+        if row.states.get(state) is kind
+        and _on_host(plan, i) == (device is Device.HOST)
+        and not _swapped(plan, n)
+    )
+
+
+def _states(device: Device) -> Iterator[Entry]:
+    for state in _STATES:
+        for kind, dtype in _DTYPES.items():
+            yield Entry(
+                name=state,
+                category=Category.OPTIMIZER_STATES,
+                about="optimizer state, one element per owned parameter",
+                numel=lambda p, s=state, k=kind: _state_numels(p, s, k, device),
+                dtype=dtype,
+                live=_states_live,
+                device=lambda p: device,
+                source="the optimizer's class; created at the first step",
+            )
+
+
+def _states_live(plan: Plan) -> frozenset[Moment]:
+    if plan.wrapper in (Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED):
+        return FROM_WRAPPING  # initialize_optimizer_states runs a step at once
+    return FROM_READY if plan.optimizer.states_at_init else AFTER_FIRST_STEP
+
+
+def _master(device: Device) -> Entry:
+    return Entry(
+        name="fp32_partitioned_groups_flat" if device is Device.HOST else "master_weights",
+        category=Category.MASTER_WEIGHTS,
+        about="the optimizer's own copy of the weights it updates",
+        numel=lambda p: _resident(p, device),
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=_with_master,
+        device=lambda p: device,
+        # stage 3 clones the converted weights: pageable even with pin_memory
+        pinned=lambda p: device is Device.HOST and p.optimizer_pinned and p.stage < 3,
+        source="runtime/zero/stage_1_and_2.py:558-576, runtime/zero/stage3.py:1157-1172, "
+        "runtime/fp16/fused_optimizer.py:99, runtime/bf16_optimizer.py:152-237",
+    )
+
+
+def _largest_update(plan: Plan) -> int:
+    """Elements of the largest fp32 temporary while one partition is updated on the GPU."""
+    return max(
+        (
+            n * row.step_copies
+            for i, (n, row) in enumerate(
+                zip(plan.partitions, plan.partition_optimizers, strict=True)
+            )
+            if not _on_host(plan, i)
+        ),
+        default=0,
+    )
+
+
+def _num_step_tensors(plan: Plan) -> int:
+    per_tensor = plan.wrapper in (Wrapper.NONE, Wrapper.FP16_UNFUSED)
+    counts = [len(g) for g in plan.groups] if per_tensor else [1] * len(plan.partitions)
+    rows = plan.group_optimizers if per_tensor else plan.partition_optimizers
+    return sum(c for c, row in zip(counts, rows, strict=True) if row.has_step_tensor)
+
+
+ENTRIES = (
+    _master(Device.GPU),
+    _master(Device.HOST),
+    *_states(Device.GPU),
+    *_states(Device.HOST),
+    Entry(
+        name="optimizer_step_counters",
+        category=Category.OPTIMIZER_STATES,
+        about="torch optimizers keep one 4-byte step per tensor, in host memory unless fused",
+        numel=_num_step_tensors,
+        dtype=lambda p: DType.FP32,
+        live=_states_live,
+        device=lambda p: Device.HOST,
+        source="torch/optim/adam.py:_init_group",
+    ),
+    Entry(
+        name="optimizer_update_temporaries",
+        category=Category.TEMPORARY,
+        about="what the optimizer's loop materialises while it updates one partition",
+        numel=_largest_update,
+        dtype=lambda p: DType.FP32,
+        live=frozenset({Moment.UPDATE}),
+        source="torch/optim/adam.py:_multi_tensor_adam",
+    ),
+    Entry(
+        name="zero_gradient_at_init",
+        category=Category.TEMPORARY,
+        about="a gradient of zeros, allocated to initialise the optimizer and dropped",
+        numel=lambda p: max(p.partitions, default=0) if p.stage else p.partition_numel,
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=lambda p: (
+            _with_master(p) and p.wrapper is not Wrapper.BF16 and not p.offloads_optimizer
+        ),
+        source="runtime/zero/stage_1_and_2.py:934-953, runtime/zero/stage3.py:1304-1306, "
+        "runtime/fp16/fused_optimizer.py:113-126",
+    ),
+)

@@ -1,0 +1,148 @@
+"""The model's own weights: trainable and frozen, whole or partitioned, and the model's buffers."""
+
+from zero_sizer.ledger import Category, Entry
+from zero_sizer.moments import ALWAYS, FROM_FLATTEN, FROM_READY, FROM_WRAPPING, Moment
+from zero_sizer.partition import partition_sum
+from zero_sizer.plan import Device, Plan, Wrapper
+from zero_sizer.units import DType
+
+_FLAT = (Wrapper.ZERO12, Wrapper.BF16)
+_BUILDING = frozenset({Moment.BUILT, Moment.FLATTEN})
+
+
+def _model_buffer_numels(dtype: DType) -> Entry:
+    return Entry(
+        name=f"model_buffers_{dtype.value}",
+        category=Category.MODEL_BUFFERS,
+        about="the model's registered buffers (rotary frequencies, masks)",
+        numel=lambda p: sum(b.numel for b in p.model.buffers if _buffer_dtype(p, b.dtype) is dtype),
+        dtype=lambda p: dtype,
+        live=ALWAYS,
+        source="runtime/engine.py:1365-1440",
+    )
+
+
+def _buffer_dtype(plan: Plan, built: DType | None) -> DType:
+    """A floating buffer follows ``module.bfloat16()``; others keep their type."""
+    if built is None:
+        return plan.model_dtype
+    floating = built in (DType.FP32, DType.FP16, DType.BF16)
+    return plan.model_dtype if floating and plan.is_16bit else built
+
+
+ENTRIES = (
+    Entry(
+        name="parameters",
+        category=Category.PARAMETERS,
+        about="weights of the model, replicated",
+        numel=lambda p: p.num_trainable,
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: p.wrapper in (Wrapper.NONE, Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED),
+        source="runtime/engine.py:1365-1440",
+    ),
+    Entry(
+        name="module_weights_before_flattening",
+        category=Category.PARAMETERS,
+        about="the model as built, until its tensors become views of the flat buffer",
+        numel=lambda p: p.num_trainable,
+        dtype=lambda p: p.model_dtype,
+        live=_BUILDING,
+        when=lambda p: p.wrapper in _FLAT,
+        source="runtime/zero/stage_1_and_2.py:451-512",
+    ),
+    Entry(
+        name="bit16_groups_flat",
+        category=Category.PARAMETERS,
+        about="weights as one padded flat buffer per group, replicated",
+        numel=lambda p: sum(p.flat_groups),
+        dtype=lambda p: p.model_dtype,
+        live=FROM_FLATTEN,
+        when=lambda p: p.wrapper in _FLAT,
+        source="runtime/zero/stage_1_and_2.py:505-512",
+    ),
+    Entry(
+        name="frozen_parameters",
+        category=Category.PARAMETERS,
+        about="weights without requires_grad, replicated",
+        numel=lambda p: sum(p.frozen),
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: p.stage < 3,
+        source="runtime/engine.py:1365-1440",
+    ),
+    Entry(
+        name="module_weights_before_partitioning",
+        category=Category.PARAMETERS,
+        about="the whole model on the device, because it is not built under zero.Init",
+        numel=lambda p: p.num_trainable + sum(p.frozen),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and not p.zero_init,
+        source="runtime/zero/parameter_offload.py:120-180",
+    ),
+    Entry(
+        name="tensor_being_partitioned",
+        category=Category.TEMPORARY,
+        about="zero.Init builds one tensor at a time, whole, on the device",
+        numel=lambda p: p.largest_tensor,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.zero_init,
+        source="runtime/zero/partition_parameters.py:1080-1180",
+    ),
+    Entry(
+        name="ds_tensor",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every weight, before it moves to the flat buffer",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.model_dtype,
+        live=lambda p: _BUILDING if p.zero_init else frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3,
+        device=lambda p: p.param_device if p.param_device is not Device.NVME else Device.HOST,
+        pinned=lambda p: p.param_device is Device.HOST,
+        source="runtime/zero/partition_parameters.py:1693-1830",
+    ),
+    Entry(
+        name="lp_param_buffer",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every weight",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.model_dtype,
+        live=FROM_WRAPPING,
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.param_device is Device.GPU,
+        source="runtime/zero/stage3.py:972",
+    ),
+    Entry(
+        name="frozen_partitions",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every frozen weight",
+        numel=lambda p: partition_sum(p.frozen, p.dp_world_size),
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: p.wrapper is Wrapper.ZERO3,
+        source="runtime/zero/partition_parameters.py:1693-1830",
+    ),
+    Entry(
+        name="persistent_parameters",
+        category=Category.PARAMETERS,
+        about="small tensors that stay gathered between steps",
+        numel=lambda p: sum(p.persistent),
+        dtype=lambda p: p.model_dtype,
+        live=FROM_READY - {Moment.READY},
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.dp_world_size > 1,
+        source="runtime/zero/parameter_offload.py:317-335, runtime/zero/stage3.py:2839-2841",
+    ),
+    *(
+        _model_buffer_numels(dtype)
+        for dtype in (
+            DType.FP32,
+            DType.BF16,
+            DType.FP16,
+            DType.INT64,
+            DType.INT32,
+            DType.BOOL,
+            DType.UINT8,
+        )
+    ),
+)

@@ -1,0 +1,157 @@
+"""ZeRO-3 (DeepSpeedZeroOptimizer_Stage3): gathered parameters, gradients, step temporaries."""
+
+from collections.abc import Callable
+
+from zero_sizer.buckets import largest_bucket
+from zero_sizer.execution import step_modules
+from zero_sizer.features.conditions import is_zero3
+from zero_sizer.gather import Limits, Trace, gathered_numels
+from zero_sizer.ledger import Category, Entry
+from zero_sizer.moments import FROM_READY, Moment
+from zero_sizer.plan import Device, Plan
+from zero_sizer.units import DType, ceil_div
+
+_SOURCE = "runtime/zero/stage3.py:"
+_NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
+
+
+def _gathered(plan: Plan) -> tuple[tuple[int, ...], int]:
+    modules, forward_length = step_modules(plan.model, plan.checkpointing)
+    numels = tuple(t.numel for t in plan.model.parameters)
+    remaining = list(plan.persistent)
+    persistent = []
+    for numel in numels:  # persistent numels are a subsequence, in order
+        is_next = bool(remaining) and remaining[0] == numel
+        persistent.append(is_next)
+        if is_next:
+            remaining.pop(0)
+    limits = Limits(
+        prefetch_bucket_size=plan.prefetch_bucket_size,
+        max_live_parameters=plan.max_live_parameters,
+        max_reuse_distance=plan.max_reuse_distance,
+    )
+    trace = Trace(numels, tuple(persistent), modules, forward_length, plan.dp_world_size)
+    return gathered_numels(trace, limits), forward_length
+
+
+def _gathered_at(name: str, moment: Moment, pick: Callable[[tuple[int, ...], int], int]) -> Entry:
+    return Entry(
+        name=f"gathered_parameters_{name}",
+        category=Category.PARAMETERS,
+        about="parameters in use, kept for reuse or prefetched, with their gather buffers",
+        numel=lambda p: pick(*_gathered(p)),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({moment}),
+        when=is_zero3,
+        source="runtime/zero/partitioned_param_coordinator.py:400-664, "
+        "runtime/zero/partition_parameters.py:780-801,1329-1371",
+    )
+
+
+def _bucket(name: str, dtype: Callable[[Plan], DType], when: Callable[[Plan], bool]) -> Entry:
+    return Entry(
+        name=name,
+        category=Category.COMMUNICATION,
+        about="gradient bucket, of full size however small the model, from init on",
+        numel=lambda p: p.reduce_bucket_size,
+        dtype=dtype,
+        live=FROM_READY,
+        when=lambda p: is_zero3(p) and p.contiguous_gradients and when(p),
+        source=_SOURCE + "780-784",
+    )
+
+
+def _autocast_dtype(plan: Plan) -> DType:
+    return plan.autocast_dtype or plan.comm_dtype
+
+
+def _has_fp32_modules(plan: Plan) -> bool:
+    return plan.autocast_dtype is not None and any(
+        t.trainable and t.module_type != "Linear" for t in plan.model.parameters
+    )
+
+
+ENTRIES = (
+    _gathered_at("in_forward", Moment.FORWARD, lambda series, f: series[f - 1]),
+    _gathered_at("as_backward_begins", Moment.LOSS, lambda series, f: series[f]),
+    _gathered_at("as_backward_ends", Moment.REDUCE, lambda series, f: series[-1]),
+    Entry(
+        name="grad_partitions_flat_buffer",
+        category=Category.GRADIENTS,
+        about="this rank's partition of every gradient, from init on",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.grad_accum_dtype,
+        live=FROM_READY,
+        when=is_zero3,
+        device=lambda p: Device.HOST if p.offloads_optimizer else Device.GPU,
+        pinned=lambda p: p.offloads_optimizer and p.optimizer_pinned,
+        source=_SOURCE + "791-795",
+    ),
+    _bucket("ipg_bucket", _autocast_dtype, lambda p: True),
+    _bucket("ipg_bucket_fp32", lambda p: DType.FP32, _has_fp32_modules),
+    Entry(
+        name="reduce_scatter_input",
+        category=Category.COMMUNICATION,
+        about="a bucket's gradients, interleaved by rank and padded",
+        numel=lambda p: largest_bucket(p.trainable, p.reduce_bucket_size, p.dp_world_size),
+        dtype=lambda p: p.comm_dtype,
+        live=frozenset({Moment.REDUCE}),
+        when=lambda p: is_zero3(p) and p.reduce_scatter,
+        source="runtime/comm/coalesced_collectives.py:90-135",
+    ),
+    Entry(
+        name="gradient_being_produced",
+        category=Category.GRADIENTS,
+        about="the largest single gradient, before it is copied into the bucket",
+        numel=lambda p: p.largest_tensor,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.LOSS, Moment.REDUCE}),
+        when=is_zero3,
+        source=_SOURCE + "1610-1645",
+    ),
+    Entry(
+        name="norm_in_fp64",
+        category=Category.TEMPORARY,
+        about="one gradient partition in fp64 while the norm is taken",
+        numel=lambda p: min(_NORM_CHUNK, ceil_div(p.largest_tensor, p.dp_world_size)),
+        dtype=lambda p: DType.FP64,
+        live=lambda p: frozenset({Moment.REDUCE if p.offloads_optimizer else Moment.NORM}),
+        when=is_zero3,
+        source="runtime/zero/utils.py:59-63",
+    ),
+    Entry(
+        name="flattened_gradient",
+        category=Category.TEMPORARY,
+        about="a sub-group's gradients as one flat tensor",
+        numel=lambda p: max(p.partitions, default=0),
+        dtype=lambda p: p.grad_accum_dtype,
+        live=frozenset({Moment.CAST}),
+        when=lambda p: is_zero3(p) and not p.offloads_optimizer,
+        source=_SOURCE + "2683-2692",
+    ),
+    Entry(
+        name="single_grad_partition",
+        category=Category.TEMPORARY,
+        about="the sub-group's gradient in the master's dtype",
+        numel=lambda p: max(p.partitions, default=0),
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.CAST, Moment.UPDATE}),
+        when=lambda p: (
+            is_zero3(p) and not p.offloads_optimizer and p.grad_accum_dtype != p.master_dtype
+        ),
+        source=_SOURCE + "2683-2692",
+    ),
+    Entry(
+        name="hpz_secondary_partition",
+        category=Category.PARAMETERS,
+        about="a second partition inside the node (hpZ), so that forward gathers stay local",
+        numel=lambda p: sum(
+            ceil_div(ceil_div(n, p.dp_world_size) * p.dp_world_size, p.hpz_partition_size)
+            for n in p.trainable
+        ),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.FORWARD, Moment.LOSS, Moment.REDUCE}),
+        when=lambda p: is_zero3(p) and p.hpz_partition_size > 1,
+        source="runtime/zero/partition_parameters.py:1900-1929",
+    ),
+)

@@ -1,0 +1,176 @@
+"""Which stage-3 parameters are gathered at which point of a step.
+
+DeepSpeed decides it deterministically from the order in which modules run; this follows
+deepspeed 0.19.8 runtime/zero/partitioned_param_coordinator.py: fetch (``_fetch_sub_module_impl``),
+prefetch, and release (``__params_to_release``), in the steady state (trace complete), and the
+buffers of runtime/zero/partition_parameters.py (``AllGatherCoalescedHandle``): several tensors
+gathered together share one flat buffer that lives until each of them has been waited for, beside
+the tensors copied out of it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from zero_sizer.units import round_up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The ``zero_optimization.stage3_*`` keys that steer gathering, in elements."""
+
+    prefetch_bucket_size: int
+    max_live_parameters: int
+    max_reuse_distance: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Modules in the order they run.
+
+    Attributes:
+        numels: elements of each parameter.
+        persistent: whether each stays gathered.
+        modules: parameter indices of each module visited, forward pass then backward pass.
+        forward_length: how many of ``modules`` belong to the forward pass.
+        ranks: ranks a parameter is gathered from.
+    """
+
+    numels: tuple[int, ...]
+    persistent: tuple[bool, ...]
+    modules: tuple[tuple[int, ...], ...]
+    forward_length: int
+    ranks: int
+
+
+@dataclass
+class _Batch:
+    """Parameters gathered by one call."""
+
+    flat_numel: int
+    waiting: set[int]
+    copied: bool = False
+
+
+@dataclass
+class _State:
+    trace: Trace
+    limits: Limits
+    queue: list[tuple[int, int]]  # (parameter, step it is used at), front at ``head``
+    head: int = 0
+    available: int = 0
+    resident: dict[int, int] = field(default_factory=dict)  # parameter -> elements of its own copy
+    inflight: dict[int, _Batch] = field(default_factory=dict)
+    fetched_for: dict[int, int] = field(default_factory=dict)
+
+    def numel(self) -> int:
+        """Elements held by gathered tensors and gather buffers now."""
+        flats = {id(b): b.flat_numel for b in self.inflight.values()}
+        return sum(self.resident.values()) + sum(flats.values())
+
+
+@lru_cache(maxsize=256)
+def gathered_numels(trace: Trace, limits: Limits) -> tuple[int, ...]:
+    """Elements of gathered parameters and their buffers at the peak of each module visited.
+
+    Persistent parameters are not counted: they have an entry of their own. With one rank nothing
+    is gathered.
+    """
+    if trace.ranks == 1:
+        return (0,) * len(trace.modules)
+    queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
+    state = _State(trace, limits, queue)
+    for i, persistent in enumerate(trace.persistent):
+        if persistent:
+            state.resident[i] = 0
+    peaks = []
+    for step, module in enumerate(trace.modules):
+        peak = _fetch(state, step, module)
+        peaks.append(max(peak, state.numel()))
+        _release(state, step + 1, module)
+    return tuple(peaks)
+
+
+def _fetch(state: _State, step: int, module: tuple[int, ...]) -> int:
+    _gather(state, [i for i in module if _absent(state, i)])
+    peak = state.numel()
+    for i in module:
+        peak = max(peak, _wait(state, i))
+    pending = {i for i in module if state.fetched_for.get(i, -1) < step}
+    discarded: set[int] = set()
+    while state.head < len(state.queue) and len(discarded) < len(pending):
+        i, used_at = state.queue[state.head]
+        state.head += 1
+        state.fetched_for[i] = used_at
+        discarded.add(i)
+    if state.limits.prefetch_bucket_size > 0:
+        _prefetch(state)
+    return peak
+
+
+def _prefetch(state: _State) -> None:
+    limit = min(
+        state.limits.max_live_parameters - state.available, state.limits.prefetch_bucket_size
+    )
+    chosen: dict[int, None] = {}
+    numel = 0
+    while state.head < len(state.queue) and numel < limit:
+        i, used_at = state.queue[state.head]
+        state.head += 1
+        state.fetched_for[i] = max(state.fetched_for.get(i, -1), used_at)
+        if _absent(state, i) and i not in chosen:
+            chosen[i] = None
+            numel += state.trace.numels[i]
+    _gather(state, list(chosen))
+
+
+def _absent(state: _State, i: int) -> bool:
+    return i not in state.resident and i not in state.inflight
+
+
+def _gather(state: _State, parameters: list[int]) -> None:
+    if not parameters:
+        return
+    numel = sum(round_up(state.trace.numels[i], state.trace.ranks) for i in parameters)
+    batch = _Batch(numel, set(parameters))
+    state.available += sum(state.trace.numels[i] for i in parameters)
+    state.inflight.update(dict.fromkeys(parameters, batch))
+
+
+def _wait(state: _State, i: int) -> int:
+    """Finish the gather of ``i``; the peak while its copy is made."""
+    batch = state.inflight.pop(i, None)
+    if batch is None:
+        return 0
+    batch.waiting.discard(i)
+    if not batch.copied:
+        batch.copied = True
+        if not batch.waiting:  # a tensor gathered alone lies in the gathered buffer itself
+            state.resident[i] = batch.flat_numel
+            return 0
+        for j in (i, *batch.waiting):
+            state.resident[j] = state.trace.numels[j]
+    return state.numel() + (batch.flat_numel if not batch.waiting else 0)
+
+
+def _release(state: _State, next_step: int, module: tuple[int, ...]) -> None:
+    keep = _reused_soon(state.trace, state.limits.max_reuse_distance, next_step, module)
+    for i in module:
+        if state.trace.persistent[i] or i in keep or state.fetched_for.get(i, -1) > next_step:
+            continue
+        if state.resident.pop(i, None) is not None:
+            state.available -= state.trace.numels[i]
+
+
+def _reused_soon(trace: Trace, distance: int, step: int, module: Iterable[int]) -> set[int]:
+    """Parameters of ``module`` that a module within ``distance`` elements uses again."""
+    candidates, traversed = set(module), 0
+    found: set[int] = set()
+    for later in trace.modules[step:]:
+        if traversed >= distance or found == candidates:
+            break
+        for i in later:
+            traversed += trace.numels[i]
+            if i in candidates:
+                found.add(i)
+    return found

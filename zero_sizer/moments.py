@@ -1,0 +1,61 @@
+"""The moments of a training step at which memory is added up."""
+
+from enum import Enum
+
+
+class Phase(Enum):
+    """What the user calls the part of the run."""
+
+    INIT = "init"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    STEP = "step"
+
+
+class Moment(Enum):
+    """One instant; a phase's peak is the highest of its moments.
+
+    Steady state is meant (from the second optimizer step on) for every moment after ``READY``.
+    """
+
+    BUILT = "model built"
+    FLATTEN = "weights being flattened"
+    WRAPPING = "optimizer being wrapped"
+    READY = "engine ready"
+    FORWARD = "end of forward"
+    LOSS = "backward begins"
+    REDUCE = "end of backward, last gradients reduced"
+    NORM = "gradient norm"
+    CAST = "gradients flattened and cast"
+    UPDATE = "optimizer update"
+    DONE = "after the step"
+
+    @property
+    def phase(self) -> Phase:
+        """The phase this moment belongs to."""
+        return _PHASE[self]
+
+
+_PHASE = {
+    Moment.BUILT: Phase.INIT,
+    Moment.FLATTEN: Phase.INIT,
+    Moment.WRAPPING: Phase.INIT,
+    Moment.READY: Phase.INIT,
+    Moment.FORWARD: Phase.FORWARD,
+    Moment.LOSS: Phase.BACKWARD,
+    Moment.REDUCE: Phase.BACKWARD,
+    Moment.NORM: Phase.STEP,
+    Moment.CAST: Phase.STEP,
+    Moment.UPDATE: Phase.STEP,
+    Moment.DONE: Phase.STEP,
+}
+
+ALWAYS = frozenset(Moment)
+FROM_FLATTEN = ALWAYS - {Moment.BUILT}
+FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}
+FROM_READY = FROM_WRAPPING - {Moment.WRAPPING}
+AFTER_FIRST_STEP = FROM_READY - {Moment.READY}
+BACKWARD = frozenset({Moment.LOSS, Moment.REDUCE})
+BETWEEN_MICRO_STEPS = frozenset({Moment.FORWARD, Moment.LOSS})
+STEP = frozenset({Moment.NORM, Moment.CAST, Moment.UPDATE})
+GRADIENTS_HELD = frozenset({Moment.REDUCE}) | STEP

@@ -1,0 +1,88 @@
+"""Which optimizer class a config builds (deepspeed 0.19.8 runtime/engine.py:2476-2570)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zero_sizer import optimizers as table
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.optimizers import Optimizer
+
+_HOST = {
+    table.FUSED_ADAM.name: table.CPU_ADAM,
+    table.TORCH_ADAM_FUSED.name: table.CPU_ADAM,
+    table.LION.name: table.CPU_LION,
+    table.ADAGRAD.name: table.CPU_ADAGRAD,
+}
+_DEEPSPEED = {
+    "adam": table.FUSED_ADAM,
+    "adamw": table.FUSED_ADAM,
+    "muadam": table.TORCH_ADAM,
+    "muadamw": table.TORCH_ADAM,
+    "lamb": table.LAMB,
+    "lion": table.LION,
+    "adagrad": table.ADAGRAD,
+    "musgd": table.SGD,
+    "muon": table.MUON,
+}
+_TORCH = {
+    "Adam": table.TORCH_ADAM,
+    "AdamW": table.TORCH_ADAM,
+    "NAdam": table.TORCH_ADAM,
+    "RAdam": table.TORCH_ADAM,
+    "Adagrad": table.ADAGRAD,
+    "SGD": table.SGD,
+    "RMSprop": table.RMSPROP,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One param group: a name, the optimizer row that handles it, its trainable tensors."""
+
+    name: str
+    optimizer: Optimizer
+    numels: tuple[int, ...]
+
+
+def choose(name: str | None, params: Mapping[str, Any], *, offloads: bool) -> Optimizer | None:
+    """The row for ``optimizer.type``; None when it is one this table does not know.
+
+    Without an optimizer section the Hugging Face Trainer brings torch's fused AdamW
+    (transformers 5.23 training_args.py:806), or DeepSpeedCPUAdam under optimizer offload.
+    """
+    if name is None:
+        row: Optimizer | None = table.TORCH_ADAM_FUSED
+    elif name.lower() in _DEEPSPEED:
+        row = _DEEPSPEED[name.lower()]
+        if row is table.FUSED_ADAM and params.get("torch_adam"):
+            return table.TORCH_ADAM
+    else:
+        row = _TORCH.get(name)
+    if row is table.SGD and params.get("momentum"):
+        row = table.SGD_MOMENTUM
+    return _HOST.get(row.name, row) if row is not None and offloads else row
+
+
+def groups(
+    row: Optimizer, params: Mapping[str, Any], spec: ModelSpec, *, offloads: bool
+) -> tuple[Group, ...]:
+    """Param groups in the order the optimizer holds them; Muon splits its parameters in two.
+
+    Muon takes matrices whose name holds neither ``embed`` nor ``lm_head``
+    (deepspeed/__init__.py:365-372); the rest go to Adam.
+    """
+    trainable = [t for t in spec.parameters if t.trainable]
+    if row is not table.MUON:
+        return (Group(name="all", optimizer=row, numels=tuple(t.numel for t in trainable)),)
+    adam = choose("adamw", params, offloads=offloads) or table.FUSED_ADAM
+    halves: dict[bool, list[int]] = {True: [], False: []}
+    for tensor in trainable:
+        name = tensor.name.lower()
+        is_matrix = len(tensor.shape) >= 2
+        halves[is_matrix and "embed" not in name and "lm_head" not in name].append(tensor.numel)
+    found = (
+        Group(name="muon-params", optimizer=row, numels=tuple(halves[True])),
+        Group(name="adam-params", optimizer=adam, numels=tuple(halves[False])),
+    )
+    return tuple(group for group in found if group.numels)

@@ -1,0 +1,140 @@
+"""How DeepSpeed cuts tensors into partitions: the only divisions by the data-parallel size.
+
+Sources: deepspeed 0.19.8 runtime/zero/stage_1_and_2.py:441-505 (flat groups),
+runtime/zero/partition_parameters.py:1693 (stage 3 tensors), runtime/zero/stage3.py:1210
+(sub-groups).
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import gcd
+
+from zero_sizer.units import ceil_div, round_up
+
+_NCCL_ALIGNMENT = 2  # elements: nccl_start_alignment_factor, stage_1_and_2.py:387
+_TENSOR_ALIGNMENT_BYTES = 16  # with parameter_alignment, stage_1_and_2.py:444
+
+
+@lru_cache(maxsize=4096)
+def flat_offsets(
+    numels: tuple[int, ...], align_tensors: bool, itemsize: int
+) -> tuple[tuple[int, ...], int]:
+    """Where each tensor of a ZeRO-1/2 group starts in the flat buffer, and the end of the last.
+
+    Args:
+        numels: elements of each tensor, in group order.
+        align_tensors: ``zero_optimization.parameter_alignment``.
+        itemsize: bytes per element of the model dtype.
+    """
+    alignment = _TENSOR_ALIGNMENT_BYTES // gcd(_TENSOR_ALIGNMENT_BYTES, itemsize)
+    offsets, end = [], 0
+    for numel in numels:
+        start = round_up(end, alignment) if align_tensors else end
+        offsets.append(start)
+        end = start + numel
+    return tuple(offsets), end
+
+
+def flat_numel(numels: tuple[int, ...], ranks: int, align_tensors: bool, itemsize: int) -> int:
+    """Elements of a ZeRO-1/2 flat group (F): padded so that every rank's part is aligned."""
+    return round_up(flat_offsets(numels, align_tensors, itemsize)[1], _NCCL_ALIGNMENT * ranks)
+
+
+@lru_cache(maxsize=4096)
+def intersecting_numels(
+    numels: tuple[int, ...], ranks: int, align_tensors: bool, itemsize: int
+) -> tuple[int, ...]:
+    """Per rank, the elements of all tensors that its partition touches (Q >= P).
+
+    ZeRO-1/2 keep a gradient whole when any of it belongs to the rank
+    (``params_in_partition``, stage_1_and_2.py:2184-2203).
+    """
+    offsets, _ = flat_offsets(numels, align_tensors, itemsize)
+    part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
+    totals = [0] * (ranks + 1)  # differences: many ranks may lie inside one tensor
+    for start, numel in zip(offsets, numels, strict=True):
+        if numel:
+            totals[start // part] += numel
+            totals[min((start + numel - 1) // part + 1, ranks)] -= numel
+    running, per_rank = 0, []
+    for difference in totals[:ranks]:
+        running += difference
+        per_rank.append(running)
+    return tuple(per_rank)
+
+
+def tensor_partition(numel: int, ranks: int) -> int:
+    """Elements of one rank's part of one stage-3 tensor: each tensor is padded on its own."""
+    return ceil_div(numel, ranks)
+
+
+@lru_cache(maxsize=4096)
+def partition_sum(numels: tuple[int, ...], ranks: int) -> int:
+    """Elements one rank holds of a list of stage-3 tensors (P3)."""
+    return sum(ceil_div(numel, ranks) for numel in numels)
+
+
+@lru_cache(maxsize=4096)
+def sub_groups(numels: tuple[int, ...], ranks: int, limit: int) -> tuple[tuple[int, ...], ...]:
+    """Stage-3 sub-groups, as the partition sizes of their tensors.
+
+    A sub-group is closed once its partitions reach ``sub_group_size`` (stage3.py:1210-1233), so it
+    may exceed the limit by one tensor.
+    """
+    groups: list[tuple[int, ...]] = []
+    current: list[int] = []
+    total = 0
+    for numel in numels:
+        current.append(ceil_div(numel, ranks))
+        total += current[-1]
+        if total >= limit:
+            groups.append(tuple(current))
+            current, total = [], 0
+    return (*groups, tuple(current)) if current else tuple(groups)
+
+
+def persistent_numels(numels: Sequence[int], threshold: int, model_limit: int) -> tuple[int, ...]:
+    """Stage-3 tensors that stay gathered.
+
+    In order, each below ``stage3_param_persistence_threshold``, while their sum stays within
+    ``stage3_model_persistence_threshold`` (parameter_offload.py:317-335).
+    """
+    kept: list[int] = []
+    total = 0
+    for numel in numels:
+        if numel <= threshold and total + numel <= model_limit:
+            kept.append(numel)
+            total += numel
+    return tuple(kept)
+
+
+def round_robin(numels: tuple[int, ...], ranks: int) -> tuple[int, ...]:
+    """Group order under ``round_robin_gradients``, dealt out to ranks (stage_1_and_2.py:901)."""
+    return tuple(numel for rank in range(ranks) for numel in numels[rank::ranks])
+
+
+def touched_tensors(
+    groups: tuple[tuple[int, ...], ...],
+    ranks: int,
+    align_tensors: bool,
+    itemsize: int,
+    rank: int | None,
+) -> tuple[int, ...]:
+    """Elements of each tensor that a ZeRO-1/2 rank's partitions touch; None: the fullest rank."""
+    if rank is None:
+        totals = [0] * ranks
+        for group in groups:
+            per_rank = intersecting_numels(group, ranks, align_tensors, itemsize)
+            totals = [a + b for a, b in zip(totals, per_rank, strict=True)]
+        rank = totals.index(max(totals))
+    touched = []
+    for group in groups:
+        offsets, _ = flat_offsets(group, align_tensors, itemsize)
+        part = flat_numel(group, ranks, align_tensors, itemsize) // ranks
+        first, last = rank * part, (rank + 1) * part
+        touched += [
+            numel
+            for start, numel in zip(offsets, group, strict=True)
+            if start < last and start + numel > first
+        ]
+    return tuple(touched)

@@ -1,0 +1,243 @@
+"""The Plan: everything a formula may read, resolved once.
+
+Every field names the config keys (or flags) it was resolved from in its metadata; ``Reads`` notes
+which fields a formula touched, so an explanation of an allocation is what was read, not a copy
+kept by hand.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from functools import cached_property
+from types import FunctionType
+from typing import Any
+
+from zero_sizer import partition
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.optimizers import Optimizer
+from zero_sizer.units import DType
+
+
+class Wrapper(Enum):
+    """The class DeepSpeed wraps around the optimizer (engine.py:2294-2369)."""
+
+    NONE = "none"  # stage 0, fp32 or torch_autocast: the optimizer itself
+    FP16_FUSED = "FP16_Optimizer"
+    FP16_UNFUSED = "FP16_UnfusedOptimizer"
+    BF16 = "BF16_Optimizer"
+    ZERO12 = "DeepSpeedZeroOptimizer"
+    ZERO3 = "DeepSpeedZeroOptimizer_Stage3"
+
+
+class Device(Enum):
+    """Where bytes live. DeepSpeed's "cpu" is ``HOST``."""
+
+    GPU = "gpu"
+    HOST = "host"
+    NVME = "nvme"
+
+
+def _read(*keys: str) -> Any:
+    """A field that was resolved from these config keys."""
+    return field(metadata={"keys": keys})
+
+
+_OPT = "zero_optimization.offload_optimizer."
+_PAR = "zero_optimization.offload_param."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One job, resolved. Numels are elements; everything is per rank unless it says otherwise."""
+
+    model: ModelSpec = _read("model")
+    stage: int = _read("zero_optimization.stage")
+    wrapper: Wrapper = _read(
+        "zero_optimization.stage", "bf16.enabled", "fp16.enabled", "optimizer.type"
+    )
+    dp_world_size: int = _read("nodes", "gpus_per_node")
+    ranks_per_node: int = _read("gpus_per_node")
+    rank: int | None = _read()  # None: the rank that needs most
+
+    model_dtype: DType = _read("bf16.enabled", "fp16.enabled")
+    grad_accum_dtype: DType = _read("data_types.grad_accum_dtype", "bf16.enabled", "fp16.enabled")
+    comm_dtype: DType = _read("communication_data_type", "bf16.enabled", "fp16.enabled")
+    master_dtype: DType = _read(
+        "bf16.bf16_master_weights_and_grads", "fp16.fp16_master_weights_and_grads"
+    )
+    moments_dtype: DType = _read("bf16.bf16_optimizer_states", "optimizer.params")
+    autocast_dtype: DType | None = _read("torch_autocast.enabled", "torch_autocast.dtype")
+    built_dtype: DType = _read("model")
+
+    optimizer: Optimizer = _read("optimizer.type", "optimizer.params", _OPT + "device")
+    optimizer_device: Device = _read(_OPT + "device")
+    optimizer_pinned: bool = _read(_OPT + "pin_memory")
+    optimizer_ratio: float = _read(_OPT + "ratio")
+    optimizer_buffer_count: int = _read(_OPT + "buffer_count")
+    optimizer_pipelined: bool = _read(_OPT + "pipeline_read", _OPT + "pipeline_write")
+    param_device: Device = _read(_PAR + "device")
+    param_buffer_count: int = _read(_PAR + "buffer_count")
+    param_buffer_size: int = _read(_PAR + "buffer_size")
+    param_max_in_cpu: int = _read(_PAR + "max_in_cpu")
+    aio_block_size: int = _read("aio.block_size")
+    aio_parallelism: int = _read("aio.intra_op_parallelism")
+
+    reduce_bucket_size: int = _read("zero_optimization.reduce_bucket_size")
+    overlap_comm: bool = _read("zero_optimization.overlap_comm")
+    contiguous_gradients: bool = _read("zero_optimization.contiguous_gradients")
+    reduce_scatter: bool = _read("zero_optimization.reduce_scatter")
+    align_tensors: bool = _read("zero_optimization.parameter_alignment")
+    round_robin: bool = _read("zero_optimization.round_robin_gradients")
+    immediate_grad_update: bool = _read("bf16.immediate_grad_update")
+    sub_group_size: int = _read("zero_optimization.sub_group_size")
+    prefetch_bucket_size: int = _read("zero_optimization.stage3_prefetch_bucket_size")
+    persistence_threshold: int = _read("zero_optimization.stage3_param_persistence_threshold")
+    model_persistence_threshold: int = _read("zero_optimization.stage3_model_persistence_threshold")
+    max_live_parameters: int = _read("zero_optimization.stage3_max_live_parameters")
+    max_reuse_distance: int = _read("zero_optimization.stage3_max_reuse_distance")
+    hpz_partition_size: int = _read("zero_optimization.zero_hpz_partition_size")
+    gradient_clipping: float = _read("gradient_clipping")
+
+    grad_accum: int = _read("gradient_accumulation_steps")
+    micro_batch: int = _read("train_micro_batch_size_per_gpu")
+    seq_len: int = _read("seq_len")
+    checkpointing: bool = _read("checkpointing")
+    attention: str = _read("attention")
+    zero_init: bool = _read("zero_init", "zero_optimization.stage")
+    is_hopper_or_newer: bool = _read("gpu")
+
+    group_names: tuple[str, ...] = _read("optimizer.type")
+    groups: tuple[tuple[int, ...], ...] = _read("model", "optimizer.type")
+    group_optimizers: tuple[Optimizer, ...] = _read("optimizer.type")
+
+    # --- sizes derived from the above -------------------------------------------------------
+
+    @cached_property
+    def frozen(self) -> tuple[int, ...]:
+        """Elements of each tensor without ``requires_grad``."""
+        return tuple(t.numel for t in self.model.parameters if not t.trainable)
+
+    @cached_property
+    def trainable(self) -> tuple[int, ...]:
+        """Elements of each trainable tensor, group by group."""
+        return tuple(n for group in self.groups for n in group)
+
+    @cached_property
+    def largest_tensor(self) -> int:
+        """Elements of the largest trainable tensor (n_max)."""
+        return max(self.trainable, default=0)
+
+    @cached_property
+    def num_trainable(self) -> int:
+        """Trainable elements, unpadded (Psi)."""
+        return sum(self.trainable)
+
+    @cached_property
+    def flat_groups(self) -> tuple[int, ...]:
+        """Elements of each ZeRO-1/2 flat group, padded (F)."""
+        return tuple(
+            partition.flat_numel(g, self.dp_world_size, self.align_tensors, self.itemsize)
+            for g in self.groups
+        )
+
+    @cached_property
+    def partitions(self) -> tuple[int, ...]:
+        """Elements of each buffer the optimizer works on: per group (stages 0-2) or sub-group.
+
+        Stage 0: the whole group. Stages 1-2: F/N. Stage 3: each sub-group's partitions.
+        """
+        match self.wrapper:
+            case Wrapper.ZERO3:
+                return tuple(sum(g) for groups in self.sub_groups for g in groups)
+            case Wrapper.ZERO12 | Wrapper.BF16:
+                return tuple(f // self.dp_world_size for f in self.flat_groups)
+            case _:
+                return tuple(sum(g) for g in self.groups)
+
+    @cached_property
+    def sub_groups(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Stage-3 sub-groups of each group, as partition sizes of their tensors."""
+        return tuple(
+            partition.sub_groups(g, self.dp_world_size, self.sub_group_size) for g in self.groups
+        )
+
+    @cached_property
+    def partition_optimizers(self) -> tuple[Optimizer, ...]:
+        """The optimizer row of each entry of ``partitions``."""
+        counts = [len(s) for s in self.sub_groups] if self.stage == 3 else [1] * len(self.groups)
+        return tuple(
+            optimizer
+            for optimizer, count in zip(self.group_optimizers, counts, strict=True)
+            for _ in range(count)
+        )
+
+    @cached_property
+    def partition_numel(self) -> int:
+        """Elements this rank's optimizer owns: Psi, P or P3."""
+        return sum(self.partitions)
+
+    @cached_property
+    def gradient_numel(self) -> int:
+        """Elements of all gradients a ZeRO-1/2 rank keeps whole (Q), padding excluded."""
+        per_rank = [0] * self.dp_world_size
+        for group in self.groups:
+            touched = partition.intersecting_numels(
+                self._ordered(group), self.dp_world_size, self.align_tensors, self.itemsize
+            )
+            per_rank = [a + b for a, b in zip(per_rank, touched, strict=True)]
+        return max(per_rank) if self.rank is None else per_rank[self.rank]
+
+    def _ordered(self, group: tuple[int, ...]) -> tuple[int, ...]:
+        return partition.round_robin(group, self.dp_world_size) if self.round_robin else group
+
+    @cached_property
+    def persistent(self) -> tuple[int, ...]:
+        """Stage-3 tensors that stay gathered, in elements."""
+        return partition.persistent_numels(
+            tuple(t.numel for t in self.model.parameters),
+            self.persistence_threshold,
+            self.model_persistence_threshold,
+        )
+
+    @cached_property
+    def itemsize(self) -> int:
+        """Bytes per element of the model dtype."""
+        return self.model_dtype.itemsize
+
+    @cached_property
+    def is_16bit(self) -> bool:
+        """Whether the engine casts the model to fp16 or bf16."""
+        return self.model_dtype is not DType.FP32
+
+    @cached_property
+    def accumulates(self) -> bool:
+        """Whether gradients outlive a micro step."""
+        return self.grad_accum > 1
+
+    @cached_property
+    def offloads_optimizer(self) -> bool:
+        """Whether the optimizer works in host memory."""
+        return self.optimizer_device is not Device.GPU
+
+
+_KEYS = {f.name: tuple(f.metadata.get("keys", ())) for f in fields(Plan)}
+
+
+class Reads:
+    """A Plan that notes which config keys were read through it, nested properties included."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.keys: dict[str, None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _KEYS:
+            self.keys.update(dict.fromkeys(_KEYS[name]))
+            return getattr(self._plan, name)
+        attribute: Any = getattr(Plan, name)
+        if isinstance(attribute, cached_property):
+            formula: Callable[[Any], Any] = attribute.func
+            return formula(self)
+        if isinstance(attribute, FunctionType):
+            return attribute.__get__(self)
+        return getattr(self._plan, name)

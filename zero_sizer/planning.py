@@ -1,0 +1,309 @@
+"""From settings and job to the Plan; what had to be assumed comes back as findings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from zero_sizer import optimizer_choice
+from zero_sizer.config.settings import Setting, Settings
+from zero_sizer.findings import Finding, Severity
+from zero_sizer.job import Job
+from zero_sizer.optimizers import Optimizer
+from zero_sizer.plan import Device, Plan, Wrapper
+from zero_sizer.units import DType
+
+_DTYPES = {
+    "fp32": DType.FP32,
+    "float32": DType.FP32,
+    "fp16": DType.FP16,
+    "float16": DType.FP16,
+    "half": DType.FP16,
+    "bf16": DType.BF16,
+    "bfloat16": DType.BF16,
+}
+_DEVICES = {"none": Device.GPU, "cpu": Device.HOST, "nvme": Device.NVME}
+_ASSUMED_SEQ_LEN = 2048
+_HOPPER = ("h100", "h200", "h20", "h800", "gh200", "b100", "b200", "b300", "gb200", "rtx-5090")
+_ZERO = "zero_optimization."
+
+
+@dataclass
+class Assumptions:
+    """What nobody stated: the value taken is a finding, never silent."""
+
+    findings: list[Finding] = field(default_factory=list)
+    settings: dict[str, Setting] = field(default_factory=dict)
+
+    def take(self, key: str, value: Any, message: str, remedy: str) -> Any:
+        """Note that ``key`` was assumed to be ``value``."""
+        self.findings.append(
+            Finding(
+                code=f"assumed-{key.replace('_', '-')}",
+                severity=Severity.NOTE,
+                key=f"--{key.replace('_', '-')}",
+                message=message,
+                remedy=remedy,
+            )
+        )
+        self.settings[key] = Setting(value, "assumed: not stated", is_default=True)
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A plan with the origin of every value a formula can read, and what was assumed.
+
+    Attributes:
+        plan: the plan, or None when the job uses an optimizer nobody here knows.
+        settings: key or flag -> value and origin.
+        findings: assumptions and what could not be planned.
+    """
+
+    plan: Plan | None
+    settings: Mapping[str, Setting]
+    findings: tuple[Finding, ...]
+
+
+def plan_job(job: Job, settings: Settings) -> Planned:
+    """Resolve a job whose config is already resolved."""
+    assumed = Assumptions()
+    workload = _workload(job, settings, assumed)
+    name, params = settings["optimizer.type"], _optimizer_params(job)
+    offload = settings[_ZERO + "offload_optimizer.device"]
+    row = optimizer_choice.choose(name, params, offloads=offload != "none")
+    if row is None:
+        assumed.findings.append(_unknown_optimizer(name, job))
+        return Planned(plan=None, settings=settings.by_key, findings=tuple(assumed.findings))
+    values = {
+        **_precision(job, settings, row, params),
+        **_offload(settings, row),
+        **_zero(settings),
+        **_groups(job, row, params, offload != "none"),
+        **workload,
+        "model": job.model,
+        "optimizer": row,
+        "dp_world_size": job.cluster.world_size,
+        "ranks_per_node": job.cluster.gpus_per_node,
+        "rank": None,
+        "gradient_clipping": _number(settings, "gradient_clipping", 1.0),
+        "is_hopper_or_newer": _is_hopper(job),
+    }
+    return Planned(
+        plan=Plan(**values),
+        settings={**settings.by_key, **_job_settings(job), **assumed.settings},
+        findings=tuple(assumed.findings),
+    )
+
+
+def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, Any]:
+    micro_batch = settings["train_micro_batch_size_per_gpu"]
+    if not _is_positive(micro_batch):
+        micro_batch = assumed.take(
+            "micro_batch",
+            1,
+            "neither the config nor a flag says how many samples a GPU takes at once: 1 assumed",
+            "give --micro-batch",
+        )
+    grad_accum = settings["gradient_accumulation_steps"]
+    seq_len = job.workload.seq_len
+    if seq_len is None:
+        limit = job.model.arch.max_positions or _ASSUMED_SEQ_LEN
+        seq_len = assumed.take(
+            "seq_len",
+            min(limit, _ASSUMED_SEQ_LEN),
+            f"no sequence length was given: {min(limit, _ASSUMED_SEQ_LEN)} tokens assumed",
+            "give --seq-len",
+        )
+    checkpointing = job.workload.checkpointing
+    if checkpointing is None:
+        checkpointing = assumed.take(
+            "checkpointing",
+            False,
+            "activation checkpointing was not stated: off assumed, as in Hugging Face's defaults",
+            "give --checkpointing or --no-checkpointing",
+        )
+    attention = job.workload.attention or assumed.take(
+        "attention",
+        "sdpa",
+        "the attention implementation was not stated: sdpa assumed, transformers' default",
+        "give --attention flash, sdpa or eager",
+    )
+    stage = settings[_ZERO + "stage"]
+    zero_init = job.workload.zero_init
+    return {
+        "micro_batch": int(micro_batch),
+        "grad_accum": int(grad_accum) if _is_positive(grad_accum) else 1,
+        "seq_len": seq_len,
+        "checkpointing": checkpointing,
+        "attention": attention,
+        "zero_init": stage == 3 if zero_init is None else zero_init,
+    }
+
+
+def _precision(
+    job: Job, settings: Settings, row: Optimizer, params: Mapping[str, Any]
+) -> dict[str, Any]:
+    model = DType.FP32
+    if settings["fp16.enabled"] is True:
+        model = DType.FP16
+    elif settings["bf16.enabled"] is True:
+        model = DType.BF16
+    grad_accum = _dtype(settings["data_types.grad_accum_dtype"]) or model
+    low_master = (
+        settings["bf16.bf16_master_weights_and_grads"] is True
+        or settings["fp16.fp16_master_weights_and_grads"] is True
+    )
+    master = model if low_master else DType.FP32
+    low_moments = (
+        settings["bf16.bf16_optimizer_states"] is True
+        or params.get("fp32_optimizer_states") is False
+    )
+    autocast = settings["torch_autocast.enabled"] is True
+    wrapper = _wrapper(settings, model, grad_accum, row)
+    return {
+        "stage": settings[_ZERO + "stage"],
+        "wrapper": wrapper,
+        "model_dtype": model,
+        "grad_accum_dtype": grad_accum,
+        "comm_dtype": _dtype(settings["communication_data_type"]) or model,
+        "master_dtype": master,
+        "moments_dtype": master if low_moments else DType.FP32,
+        "autocast_dtype": (_dtype(settings["torch_autocast.dtype"]) or DType.BF16)
+        if autocast
+        else None,
+        "built_dtype": _dtype(_hf_dtype(job)) or DType.FP32,
+    }
+
+
+def _wrapper(settings: Settings, model: DType, grad_accum: DType, row: Optimizer) -> Wrapper:
+    """engine.py:2294-2369."""
+    stage = settings[_ZERO + "stage"]
+    if stage == 3:
+        return Wrapper.ZERO3
+    if stage:
+        offloads_to_cpu = settings[_ZERO + "offload_optimizer.device"] == "cpu"
+        accumulates_fp32 = model is DType.BF16 and grad_accum is DType.FP32
+        if stage == 1 and accumulates_fp32 and not offloads_to_cpu:
+            return Wrapper.BF16
+        return Wrapper.ZERO12
+    if model is DType.FP32:
+        return Wrapper.NONE
+    return Wrapper.FP16_FUSED if row.is_fused_adam else Wrapper.FP16_UNFUSED
+
+
+def _offload(settings: Settings, row: Optimizer) -> dict[str, Any]:
+    optimizer, param = _ZERO + "offload_optimizer.", _ZERO + "offload_param."
+    stage = settings[_ZERO + "stage"]
+    optimizer_device = _DEVICES.get(settings[optimizer + "device"], Device.GPU)
+    if stage in (1, 2) and optimizer_device is Device.NVME:
+        optimizer_device = Device.HOST  # stage_1_and_2.py:220: any device means cpu
+    if stage == 0:
+        optimizer_device = Device.GPU  # nothing moves: only the optimizer's class changes
+    param_device = _DEVICES.get(settings[param + "device"], Device.GPU)
+    return {
+        "optimizer_device": optimizer_device,
+        "optimizer_pinned": settings[optimizer + "pin_memory"] is True,
+        "optimizer_ratio": settings[optimizer + "ratio"],
+        "optimizer_buffer_count": settings[optimizer + "buffer_count"],
+        "optimizer_pipelined": settings[optimizer + "pipeline_read"] is True
+        or settings[optimizer + "pipeline_write"] is True,
+        "param_device": param_device if stage == 3 else Device.GPU,
+        "param_buffer_count": settings[param + "buffer_count"],
+        "param_buffer_size": settings[param + "buffer_size"],
+        "param_max_in_cpu": settings[param + "max_in_cpu"],
+        "aio_block_size": int(_number(settings, "aio.block_size", 2**20)),
+        "aio_parallelism": int(_number(settings, "aio.intra_op_parallelism", 1)),
+    }
+
+
+def _zero(settings: Settings) -> dict[str, Any]:
+    sequential = settings[_ZERO + "stage3_allgather_sequential"] is True
+    prefetch = settings[_ZERO + "stage3_prefetch_bucket_size"]
+    return {
+        "reduce_bucket_size": settings[_ZERO + "reduce_bucket_size"],
+        "overlap_comm": settings[_ZERO + "overlap_comm"] is True,
+        "contiguous_gradients": settings[_ZERO + "contiguous_gradients"],
+        "reduce_scatter": settings[_ZERO + "reduce_scatter"],
+        "align_tensors": settings[_ZERO + "parameter_alignment"],
+        "round_robin": settings[_ZERO + "round_robin_gradients"],
+        "immediate_grad_update": settings["bf16.immediate_grad_update"],
+        "sub_group_size": settings[_ZERO + "sub_group_size"],
+        "prefetch_bucket_size": 1 if sequential else prefetch,  # engine.py:2742-2744
+        "persistence_threshold": settings[_ZERO + "stage3_param_persistence_threshold"],
+        "model_persistence_threshold": settings[_ZERO + "stage3_model_persistence_threshold"],
+        "max_live_parameters": settings[_ZERO + "stage3_max_live_parameters"],
+        "max_reuse_distance": settings[_ZERO + "stage3_max_reuse_distance"],
+        "hpz_partition_size": settings[_ZERO + "zero_hpz_partition_size"],
+    }
+
+
+def _groups(job: Job, row: Optimizer, params: Mapping[str, Any], offloads: bool) -> dict[str, Any]:
+    groups = optimizer_choice.groups(row, params, job.model, offloads=offloads)
+    return {
+        "group_names": tuple(g.name for g in groups),
+        "groups": tuple(g.numels for g in groups),
+        "group_optimizers": tuple(g.optimizer for g in groups),
+    }
+
+
+def _job_settings(job: Job) -> dict[str, Setting]:
+    origins = {**job.cluster.origins, **job.workload.origins}
+    found: dict[str, Setting] = {
+        "model": Setting(job.model.name, job.model.origin),
+        "world_size": Setting(job.cluster.world_size, "nodes x gpus_per_node"),
+        "gpu": Setting(
+            job.cluster.gpu.name if job.cluster.gpu else None, origins.get("gpu", "not stated")
+        ),
+    }
+    for source, names in (
+        (job.cluster, ("nodes", "gpus_per_node", "gpu_memory", "host_memory", "nvme")),
+        (job.workload, ("seq_len", "checkpointing", "attention", "zero_init")),
+    ):
+        for name in names:
+            value = getattr(source, name)
+            found[name] = Setting(value, origins.get(name, "not stated"), value is None)
+    if found["zero_init"].value is None:
+        found["zero_init"] = Setting("at stage 3", "as the Hugging Face Trainer does", True)
+    return found
+
+
+def _optimizer_params(job: Job) -> Mapping[str, Any]:
+    params = job.document.get("optimizer.params")
+    return params if isinstance(params, Mapping) else {}
+
+
+def _unknown_optimizer(name: Any, job: Job) -> Finding:
+    return Finding(
+        code="optimizer-not-modelled",
+        severity=Severity.WARNING,
+        key="optimizer.type",
+        line=job.document.line("optimizer.type"),
+        message=f"what optimizer {name!r} keeps per parameter is not known here, so nothing is "
+        "predicted",
+        remedy="use one of the optimizers DeepSpeed names, or ask the simulated dry run",
+    )
+
+
+def _dtype(value: Any) -> DType | None:
+    return _DTYPES.get(value.lower().removeprefix("torch.")) if isinstance(value, str) else None
+
+
+def _hf_dtype(job: Job) -> Any:
+    return job.model.hf_config.get("dtype") or job.model.hf_config.get("torch_dtype")
+
+
+def _is_positive(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and isfinite(value) and value >= 1
+
+
+def _number(settings: Settings, key: str, fallback: float) -> float:
+    """A number of a section DeepSpeed does not check; garbage there already has its finding."""
+    value = settings[key]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and isfinite(value) and value >= 0 else fallback
+
+
+def _is_hopper(job: Job) -> bool:
+    return job.cluster.gpu is not None and job.cluster.gpu.name.startswith(_HOPPER)

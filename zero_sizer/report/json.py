@@ -1,0 +1,89 @@
+"""The answer as JSON, in the contract's shape (schema_version 1)."""
+
+import json
+from typing import Any
+
+from zero_sizer import __version__
+from zero_sizer.config.settings import Setting
+from zero_sizer.findings import Finding
+from zero_sizer.ledger import Allocation
+from zero_sizer.moments import Moment
+from zero_sizer.peak import phase_peaks
+from zero_sizer.plan import Device
+from zero_sizer.sizing import Sizing
+
+SCHEMA_VERSION = 1
+MODELS_DEEPSPEED = "0.19.8"
+_PER = {Device.GPU: "rank", Device.HOST: "node", Device.NVME: "node"}
+
+
+def render(sizing: Sizing) -> str:
+    """One JSON document; every byte count is an integer."""
+    return json.dumps(as_mapping(sizing), indent=1, ensure_ascii=False, default=str)
+
+
+def as_mapping(sizing: Sizing) -> dict[str, Any]:
+    """The contract's mapping."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "zero_sizer": __version__,
+        "models_deepspeed": MODELS_DEEPSPEED,
+        "verdict": sizing.verdict.value,
+        "devices": {device.value: _device(sizing, device) for device in Device},
+        "phases": {
+            device.value: {
+                phase.value: peak for phase, peak in phase_peaks(sizing.moments[device]).items()
+            }
+            for device in Device
+        },
+        "allocations": [_allocation(sizing, a) for a in sizing.allocations],
+        "findings": [_finding(f) for f in sizing.findings],
+        "job": {key: _setting(s) for key, s in sorted(sizing.settings.items())},
+    }
+
+
+def _device(sizing: Sizing, device: Device) -> dict[str, Any]:
+    peak, capacity = sizing.peaks[device], sizing.capacities[device]
+    known = capacity.num_bytes is not None
+    return {
+        "per": _PER[device],
+        "peak_bytes": peak.num_bytes,
+        "peak_phase": peak.moment.phase.value,
+        "peak_moment": peak.moment.value,
+        "capacity_bytes": capacity.num_bytes,
+        "headroom_bytes": (capacity.num_bytes or 0) - peak.num_bytes if known else None,
+        "outside_bytes": {"low": capacity.outside_bytes[0], "high": capacity.outside_bytes[1]},
+    }
+
+
+def _allocation(sizing: Sizing, allocation: Allocation) -> dict[str, Any]:
+    return {
+        "name": allocation.name,
+        "category": allocation.category.value,
+        "about": allocation.about,
+        "device": allocation.device.value,
+        "pinned": allocation.pinned,
+        "num_bytes": allocation.num_bytes,
+        "rounding_bytes": allocation.rounding_bytes,
+        "phases": [phase.value for phase in allocation.phases],
+        "moments": [moment.value for moment in Moment if moment in allocation.moments],
+        "keys": {
+            key: _setting(sizing.settings[key]) for key in allocation.keys if key in sizing.settings
+        },
+        "source": allocation.source,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "severity": finding.severity.value,
+        "key": finding.key,
+        "line": finding.line,
+        "message": finding.message,
+        "remedy": finding.remedy,
+    }
+
+
+def _setting(setting: Setting) -> dict[str, Any]:
+    return {"value": setting.value, "origin": setting.origin}

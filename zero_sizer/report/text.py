@@ -1,0 +1,142 @@
+"""The answer for a reader at a terminal."""
+
+from collections.abc import Iterable
+
+from zero_sizer.findings import Finding, Severity
+from zero_sizer.ledger import Allocation
+from zero_sizer.moments import Moment, Phase
+from zero_sizer.peak import phase_peaks
+from zero_sizer.plan import Device, Plan
+from zero_sizer.report.table import show_table
+from zero_sizer.sizing import Sizing, Verdict
+from zero_sizer.units import format_gib
+
+_VERDICT = {
+    Verdict.FITS: "FITS",
+    Verdict.DOES_NOT_FIT: "DOES NOT FIT",
+    Verdict.UNCERTAIN: "COULD NOT TELL",
+}
+_NAME = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "NVMe of each node"}
+_SHOWN = 10  # allocations listed per device; the rest is one line
+_NOTES = 6  # notes listed; the JSON has them all
+_WORTH_A_TABLE = 2**20  # bytes: below, a device's composition is not listed
+
+
+def show(sizing: Sizing) -> None:
+    """Print the report."""
+    print("\n".join(_head(sizing)))
+    if sizing.plan:
+        print()
+        _devices(sizing)
+        for device in Device:
+            if sizing.peaks[device].num_bytes >= _WORTH_A_TABLE:
+                print()
+                _composition(sizing, device)
+    if sizing.findings:
+        print()
+        print("\n".join(_findings(sizing)))
+
+
+def _head(sizing: Sizing) -> Iterable[str]:
+    job = sizing.job
+    cluster = job.cluster
+    gpu = cluster.gpu.name if cluster.gpu else "GPUs of unknown size"
+    yield (
+        f"{_VERDICT[sizing.verdict]}: {job.model.name} ({job.model.num_params:,} parameters) on "
+        f"{cluster.nodes} x {cluster.gpus_per_node} {gpu}"
+    )
+    if sizing.plan:
+        yield _job_line(sizing.plan)
+
+
+def _job_line(plan: Plan) -> str:
+    checkpointing = "with" if plan.checkpointing else "without"
+    return (
+        f"ZeRO-{plan.stage}, {plan.model_dtype.value}, {plan.optimizer.name}, "
+        f"micro batch {plan.micro_batch} x {plan.seq_len} tokens, "
+        f"{plan.grad_accum} micro step{'s' if plan.grad_accum > 1 else ''}, "
+        f"{checkpointing} checkpointing"
+    )
+
+
+def _devices(sizing: Sizing) -> None:
+    rows = []
+    for device in Device:
+        peak, capacity = sizing.peaks[device], sizing.capacities[device]
+        if not peak.num_bytes:
+            continue
+        phases = phase_peaks(sizing.moments[device])
+        there_is, headroom = "not stated", ""
+        if capacity.num_bytes is not None:
+            there_is = format_gib(capacity.num_bytes)
+            headroom = format_gib(capacity.num_bytes - peak.num_bytes)
+        rows.append(
+            (
+                _NAME[device],
+                *(format_gib(phases[phase]) for phase in Phase),
+                format_gib(peak.num_bytes),
+                there_is,
+                headroom,
+            )
+        )
+    heads = ("GiB at most in", *(phase.value for phase in Phase), "peak", "there is", "headroom")
+    show_table(heads, rows, right=range(1, len(heads)))
+
+
+def _composition(sizing: Sizing, device: Device) -> None:
+    peak = sizing.peaks[device]
+    print(f"{_NAME[device]} at its peak ({peak.moment.phase.value}: {peak.moment.value}):")
+    ranks = 1 if device is Device.GPU else sizing.job.cluster.gpus_per_node
+    live = _live(sizing, device, peak.moment)
+    rows = [
+        (
+            format_gib(ranks * _size(allocation)),
+            allocation.name + (" (pinned)" if allocation.pinned else ""),
+            allocation.about,
+            _keys(sizing, allocation),
+        )
+        for allocation in live[:_SHOWN]
+    ]
+    rest = sum(_size(a) for a in live[_SHOWN:])
+    if rest:
+        rows.append((format_gib(ranks * rest), f"{len(live) - _SHOWN} smaller ones", "", ""))
+    show_table(("", "", "", "set in line"), rows, right=(0,))
+
+
+def _size(allocation: Allocation) -> int:
+    return allocation.num_bytes + allocation.rounding_bytes
+
+
+def _live(sizing: Sizing, device: Device, moment: Moment) -> list[Allocation]:
+    found = [a for a in sizing.allocations if a.device is device and moment in a.moments]
+    return sorted(found, key=lambda a: -_size(a))
+
+
+def _keys(sizing: Sizing, allocation: Allocation) -> str:
+    """Keys the user wrote that decide this, with their lines; defaults stay in the JSON."""
+    document = sizing.job.document
+    return ", ".join(
+        f"{key.rpartition('.')[2]}:{document.line(key)}"
+        for key in allocation.keys
+        if document.line(key)
+    )
+
+
+def _findings(sizing: Sizing) -> Iterable[str]:
+    notes = 0
+    for finding in sizing.findings:
+        if finding.severity is Severity.NOTE:
+            notes += 1
+            if notes > _NOTES:
+                continue
+        yield _line(sizing, finding)
+    if notes > _NOTES:
+        yield f"and {notes - _NOTES} more notes (--format json lists them all)"
+
+
+def _line(sizing: Sizing, finding: Finding) -> str:
+    source = sizing.job.document.source
+    where = f"{source}:{finding.line}: " if finding.line else ""
+    key = f"{finding.key}: " if finding.key else ""
+    remedy = f"; {finding.remedy}" if finding.remedy else ""
+    return f"{finding.severity.value}: {where}{key}{finding.message}{remedy} [{finding.code}]"
