@@ -1,1 +1,29 @@
-"""Rules over a config and a job."""
+"""Rules over a resolved config: what DeepSpeed refuses, ignores, or does unexpectedly.
+
+One theme a file, one small function a rule. To add a rule, write it in its theme file and name it
+in that file's ``RULES``.
+"""
+
+from collections.abc import Iterator
+
+from zero_sizer.checks.context import Context, Rule
+from zero_sizer.findings import Finding, Severity
+
+RULES: tuple[Rule, ...] = ()
+
+
+def run(context: Context) -> list[Finding]:
+    """Everything the rules find, worst first, then by line."""
+    return sorted(_found(context), key=_rank)
+
+
+def _found(context: Context) -> Iterator[Finding]:
+    for rule in RULES:
+        yield from rule(context)
+
+
+def _rank(finding: Finding) -> tuple[int, int]:
+    return list(Severity).index(finding.severity), finding.line
+
+
+__all__ = ["RULES", "Context", "Rule", "run"]
