@@ -97,10 +97,12 @@ class Recorder(dict):  # type: ignore[type-arg]
         self.path, self.log = path, log
 
     def get(self, key: Any, default: Any = None) -> Any:
+        """Note the key and its default."""
         self.log.read(self.path, key, default)
         return super().get(key, default)
 
     def pop(self, key: Any, *default: Any) -> Any:
+        """Note the key."""
         self.log.read(self.path, key, ABSENT)
         return super().pop(key, *default)
 
@@ -113,9 +115,11 @@ class Recorder(dict):  # type: ignore[type-arg]
         return super().__contains__(key)
 
     def keys(self) -> Any:
+        """A view that notes membership tests."""
         return Keys(self)
 
     def items(self) -> Any:
+        """Note that everything is handed on."""
         self._opened()
         return super().items()
 
@@ -325,11 +329,23 @@ def companions_of(path: str) -> dict[str, Any]:
     return {"type": "Adam"} if path.startswith(("optimizer.", "scheduler.")) else {}
 
 
-def refusals(path: str) -> dict[str, str]:
-    """Kind of value -> the exception DeepSpeed's parser raises for it."""
+def refusals(path: str, siblings: dict[str, Any] | None = None) -> dict[str, str]:
+    """Kind of value -> the exception DeepSpeed's parser raises for it.
+
+    ``siblings`` are keys that the parser may demand once this one is set: a kind counts as refused
+    only if it is refused with them too.
+    """
+    beside = companions_of(path)
+    company = {**(siblings or {}), **beside}
+    company.pop(path.rpartition(".")[2], None)
+    fair = not parse(unrecorded(path, copy.deepcopy(KINDS["object"]), company)) or not parse(
+        unrecorded(path, False, company)
+    )
     outcomes = {}
     for kind, value in KINDS.items():
-        error = parse(unrecorded(path, copy.deepcopy(value), companions_of(path)))
+        error = parse(unrecorded(path, copy.deepcopy(value), beside))
+        if error and fair and company != beside:
+            error = parse(unrecorded(path, copy.deepcopy(value), company))
         if error:
             outcomes[kind] = error
     return outcomes
@@ -342,14 +358,14 @@ def unrecorded(path: str, value: Any, companions: dict[str, Any]) -> dict[str, A
     return value  # type: ignore[no-any-return]
 
 
-def dict_row(path: str, default: Any) -> dict[str, Any]:
+def dict_row(path: str, default: Any, siblings: dict[str, Any]) -> dict[str, Any]:
     """One key of a section parsed by hand-written code."""
     if default is ABSENT:
         default = held_default(path)
     row: dict[str, Any] = {"type": "any", "default": plain(default)}
     if path in BATCH_KEYS:
         return row
-    refused = refusals(path)
+    refused = refusals(path, siblings)
     if refused:
         row["refuses"] = refused
     if "string" in refused:
@@ -417,39 +433,55 @@ def scheduler_classes() -> list[Any]:
     return [getattr(lr_schedules, name) for name in lr_schedules.VALID_LR_SCHEDULES]
 
 
-def build() -> dict[str, Any]:
-    """The whole table."""
-    logging.disable(logging.CRITICAL)
-    ds_config.dist.get_rank = lambda: 0  # world size 1, as a single process sees it
+def single_process_with_gpu() -> None:
+    """Make the parser see world size 1 and a CUDA device (aio.use_gds asserts one)."""
+    ds_config.dist.get_rank = lambda: 0
     ds_config.dist.get_world_size = lambda group=None: 1
-    cuda = types.SimpleNamespace(device_name=lambda: "cuda")  # users have a GPU: GDS is allowed
+    cuda = types.SimpleNamespace(device_name=lambda: "cuda")
     aio_config.get_accelerator = lambda: cuda
-    sections, models, opened = discover()
-    table: dict[str, Any] = {"deepspeed": deepspeed.__version__, "sections": {}, "keys": {}}
+
+
+def dict_rows(sections: dict[str, dict[str, Any]], models: dict[str, Any]) -> dict[str, Any]:
+    """Keys of all sections parsed by hand-written code."""
+    rows = {}
     for path, reads in sections.items():
-        table["sections"][path] = dict_section(path, opened)
+        demanded = {key: 1 for key, default in reads.items() if default is ABSENT} if path else {}
         for key, default in reads.items():
             full = join(path, key)
-            if full not in sections and full not in models:
-                table["keys"][full] = dict_row(full, default)
-    for key in READ_BY_INITIALIZE:
-        table["keys"][key] = {"type": "any", "default": None}
+            if full not in sections and full not in models and full not in HANDED_ON:
+                rows[full] = dict_row(full, default, demanded)
+    rows |= {key: {"type": "any", "default": None} for key in READ_BY_INITIALIZE}
     for key, default in ds_config.get_pipeline_config({}).items():
-        table["keys"][f"pipeline.{key}"] = {"type": "any", "default": plain(default)}
+        rows[f"pipeline.{key}"] = {"type": "any", "default": plain(default)}
+    return rows
+
+
+def add_models(models: dict[str, type[DeepSpeedConfigModel]], table: dict[str, Any]) -> None:
+    """Sections parsed by pydantic; a second name of the same model is an alias."""
     seen: dict[str, str] = {}
     for path, model in models.items():
         if model.__name__ in seen:
             table["sections"][path] = {"alias_of": seen[model.__name__]}
-            continue
-        seen[model.__name__] = path
-        model_rows(path, model, table)
-    for path in HANDED_ON:
-        table["sections"][path] = {"parser": "dict", "unknown": "kept"}
-        table["keys"].pop(path, None)
+        else:
+            seen[model.__name__] = path
+            model_rows(path, model, table)
+
+
+def build() -> dict[str, Any]:
+    """The whole table."""
+    logging.disable(logging.CRITICAL)
+    single_process_with_gpu()
+    sections, models, opened = discover()
+    table: dict[str, Any] = {
+        "deepspeed": deepspeed.__version__,
+        "sections": {path: dict_section(path, opened) for path in sections},
+        "keys": dict_rows(sections, models),
+    }
+    add_models(models, table)
+    table["sections"] |= {path: {"parser": "dict", "unknown": "kept"} for path in HANDED_ON}
     for path, section in table["sections"].items():
-        if path:
-            kinds = {k: v for k, v in refusals(path).items() if k != "object"}
-            section |= {"refuses": kinds} if kinds else {}
+        kinds = {k: v for k, v in refusals(path).items() if k != "object"} if path else {}
+        section |= {"refuses": kinds} if kinds else {}
     table["removed"] = removed_keys()
     table["deepspeed_optimizers"] = list(ds_config.DEEPSPEED_OPTIMIZERS)
     table["optimizer_classes"] = signatures(optimizer_classes())

@@ -2,8 +2,8 @@
 
 Follows transformers 5.23.0 ``integrations/deepspeed.py`` (``trainer_config_process``,
 ``trainer_config_finalize``) and accelerate 1.15.0 ``DeepSpeedPlugin.__post_init__`` and
-``Accelerator._prepare_deepspeed``, which a Trainer run passes through afterwards. The batch keys are
-in ``batch.py``.
+``Accelerator._prepare_deepspeed``, which a Trainer run passes through afterwards. The batch keys
+are in ``batch.py``.
 """
 
 from collections.abc import Callable, Mapping
@@ -146,8 +146,7 @@ def _fill_precision(document: Document, workload: Workload, fills: Fills) -> Non
     stated = workload.precision
     if stated is None:
         # A literal true leaves no choice: TrainingArguments cannot have both flags set.
-        if any(document.get(path) is True for path in PRECISIONS):
-            stated = next(PRECISIONS[path] for path in PRECISIONS if document.get(path) is True)
+        stated = next((PRECISIONS[p] for p in PRECISIONS if document.get(p) is True), None)
     for path in open_paths:
         origin = f'"auto" ({document.where(path)})'
         if stated is None:
@@ -169,8 +168,8 @@ def _unknown_precision(document: Document, paths: list[str]) -> Finding:
         severity=Severity.WARNING,
         key=paths[0],
         line=document.line(paths[0]),
-        message=f'"auto" in {" and ".join(paths)}: decided by the Trainer\'s --bf16 or --fp16, which is '
-        "not known here",
+        message=f'"auto" in {" and ".join(paths)} follows the Trainer\'s --bf16 or --fp16, which '
+        "are not known here",
         remedy="give --precision bf16, fp16 or fp32",
     )
 
@@ -193,8 +192,8 @@ def _precision_mismatch(document: Document, path: str, origin: str, stated: str 
         severity=Severity.ERROR,
         key=path,
         line=document.line(path),
-        message=f"the config contradicts {origin} {stated}: the Hugging Face Trainer raises ValueError; "
-        "the config's value is used here",
+        message=f"the config contradicts {origin} {stated}: the Hugging Face Trainer raises "
+        "ValueError; the config's value is used here",
         remedy=f'set "{path}" to "auto", or leave {origin} out',
     )
 
@@ -205,8 +204,8 @@ def _auto_stage(document: Document, path: str) -> Finding:
         severity=Severity.WARNING,
         key=path,
         line=document.line(path),
-        message='"auto" becomes 2 under accelerate, but DeepSpeed on its own drops it and trains at '
-        "stage 0",
+        message='"auto" becomes 2 under accelerate, but DeepSpeed on its own drops it and trains '
+        "at stage 0",
         remedy="write the stage",
     )
 

@@ -1,8 +1,8 @@
 """The batch triangle: train_batch_size = micro batch x accumulation x data-parallel ranks.
 
-Follows deepspeed/runtime/config.py ``_set_batch_related_parameters`` and ``_batch_assertion``; "auto"
-and the flags are put in as transformers' ``HfTrainerDeepSpeedConfig.trainer_config_process`` and
-accelerate's ``DeepSpeedPlugin.__post_init__`` do.
+Follows deepspeed/runtime/config.py ``_set_batch_related_parameters`` and ``_batch_assertion``;
+"auto" and the flags are put in as transformers' ``trainer_config_process`` and accelerate's
+``DeepSpeedPlugin.__post_init__`` do.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ KEYS = (TRAIN, MICRO, ACCUM)
 
 @dataclass(frozen=True)
 class Corner:
-    """One corner of the triangle: a value (None: to be computed), its origin, whether it is known."""
+    """One corner: a value (None: to be computed), its origin, whether nothing decides it."""
 
     value: Any = None
     origin: str = ""
@@ -78,7 +78,8 @@ def data_parallel(document: Document, world_size: int) -> float:
     data = document.get("data_parallel_size")
     if _is_count(data):
         return int(data)
-    return world_size // sequence if world_size % sequence == 0 else world_size / sequence
+    whole, rest = divmod(world_size, int(sequence))
+    return world_size / int(sequence) if rest else whole
 
 
 def solve(triangle: Triangle, world: float) -> Triangle:
@@ -207,8 +208,8 @@ def _mismatch(
             severity=Severity.ERROR,
             key=key,
             line=document.line(key),
-            message=f"the config says {shown(value)}, {origin} says {flag}: the Hugging Face Trainer "
-            "raises ValueError; the config's value is used here",
+            message=f"the config says {shown(value)}, {origin} says {flag}: the Hugging Face "
+            "Trainer raises ValueError; the config's value is used here",
             remedy=f'set "{key}" to "auto", or leave {origin} out',
         )
     )
@@ -242,8 +243,8 @@ def _supplied_by_script(flag: int, origin: str) -> Finding:
         severity=Severity.WARNING,
         key=MICRO,
         message="the config has neither train_batch_size nor train_micro_batch_size_per_gpu, which "
-        f"DeepSpeed alone refuses (AssertionError); {flag} from {origin} is used, as if the training "
-        "script put it in",
+        f"DeepSpeed alone refuses (AssertionError); {flag} from {origin} is used, as if the "
+        "training script put it in",
         remedy=f'add "{MICRO}": {flag}',
     )
 

@@ -1,7 +1,7 @@
 """Every config key that DeepSpeed 0.19.8 knows, read from the generated table.
 
-``data/deepspeed_keys.json`` is written by ``scripts/generate_deepspeed_keys.py`` from DeepSpeed's own
-classes; nothing in it is typed by hand.
+``data/deepspeed_keys.json`` is written by ``scripts/generate_deepspeed_keys.py`` from DeepSpeed's
+own classes; nothing in it is typed by hand.
 """
 
 import json
@@ -20,8 +20,8 @@ class Key:
 
     Attributes:
         path: canonical dotted path, spelled as in JSON (``zero_optimization.stage3_...``).
-        type: ``bool``, ``int``, ``float``, ``str``, ``path``, ``list``, ``dict``, ``dtype``, a union
-            such as ``str|int``, or ``any`` where DeepSpeed does not look at the type.
+        type: ``bool``, ``int``, ``float``, ``str``, ``path``, ``list``, ``dict``, ``dtype``,
+            ``str|int``, or ``any`` where DeepSpeed does not look at the type.
         default: value when the key is left out.
         nullable: whether null is accepted.
         allowed: the accepted values, where there are only a few.
@@ -94,13 +94,17 @@ class Table:
     scheduler_classes: Mapping[str, Mapping[str, Any]]
 
 
+# optimizer.params.max_grad_norm is read only to be refused: "please switch to gradient_clipping".
+_TOLD_BY_DEEPSPEED = {"max_grad_norm": "gradient_clipping"}
+
+
 @cache
 def table() -> Table:
     """The table, read once."""
     raw = json.loads(TABLE.read_text(encoding="utf-8"))
     keys = {path: _key(path, row) for path, row in raw["keys"].items()}
     sections = {path: _section(path, row) for path, row in raw["sections"].items()}
-    named = [*keys.values(), *sections.values()]
+    named: list[Key | Section] = [*keys.values(), *sections.values()]
     return Table(
         version=raw["deepspeed"],
         keys=keys,
@@ -165,6 +169,8 @@ def did_you_mean(path: str) -> str:
     near = get_close_matches(name.lower().replace("-", "_"), list(lowered), n=1, cutoff=0.8)
     if near:
         return join(section, lowered[near[0]])
+    if name in _TOLD_BY_DEEPSPEED:
+        return _TOLD_BY_DEEPSPEED[name]
     elsewhere = [
         known
         for known in (*table().keys, *table().sections)

@@ -48,16 +48,9 @@ def unknown(document: Document, section: keys.Section, path: str, written: str) 
 
 def refused(document: Document, path: str, key: keys.Key, error: RefusedError) -> Finding:
     """A value that DeepSpeed's parser refuses."""
-    ranged = key.allowed or key.bounds or key.path.startswith("zero_optimization.zenflow")
     return _finding(
         document,
-        "bad-value"
-        if ranged
-        and " none of " in str(error)
-        or "must be at" in str(error)
-        or "must be greater" in str(error)
-        or "must be less" in str(error)
-        else "wrong-type",
+        "bad-value" if error.out_of_range else "wrong-type",
         Severity.ERROR,
         path,
         f"{error.exception}: {error}",
@@ -160,7 +153,7 @@ def not_strict_json(document: Document) -> Finding:
     return Finding(
         code="not-strict-json",
         severity=Severity.WARNING,
-        message='"auto" needs Hugging Face, which reads the file with json.load and stops at comments '
-        "and trailing commas (JSONDecodeError), though DeepSpeed accepts them",
+        message='"auto" needs Hugging Face, which reads the file with json.load and stops at '
+        "comments and trailing commas (JSONDecodeError), though DeepSpeed accepts them",
         remedy="remove comments and trailing commas",
     )

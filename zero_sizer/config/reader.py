@@ -49,7 +49,7 @@ class _Recorder:
         return scan_member
 
     def parse_object(self, state: tuple[str, int], *args: Any) -> tuple[Any, int]:
-        """hjson's JSONObject, with offsets and refused duplicates."""
+        """JSONObject of hjson, with offsets and refused duplicates."""
         encoding, strict, scan, _, _, memo, *braceless = args
         offsets: list[int] = []
         member = self._following(scan, state[1], offsets)
@@ -62,7 +62,7 @@ class _Recorder:
         return self._keep(dict(pairs), offsets), end
 
     def parse_array(self, state: tuple[str, int], scan: Scan) -> tuple[Any, int]:
-        """hjson's JSONArray, with offsets."""
+        """JSONArray of hjson, with offsets."""
         offsets: list[int] = []
         items, end = self._arrays(state, self._following(scan, state[1], offsets))
         return self._keep(items, offsets), end

@@ -195,7 +195,7 @@ def _after_parsing(
 def _replace_deprecated(
     document: Document, settings: dict[str, Setting], findings: list[Finding]
 ) -> None:
-    """Move deprecated keys to what replaces them (DeepSpeedConfigModel._process_deprecated_field)."""
+    """Move deprecated keys to what replaces them (config_utils._process_deprecated_field)."""
     zero = "zero_optimization"
     for old, new in (
         ("cpu_offload_param", "offload_param"),

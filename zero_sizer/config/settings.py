@@ -16,7 +16,7 @@ class Setting:
 
     Attributes:
         value: as DeepSpeed 0.19.8 would hold it after parsing.
-        origin: e.g. ``ds.json:12``, ``DeepSpeed's default`` or ``"auto" (ds.json:7): hidden_size²``.
+        origin: e.g. ``ds.json:12``, ``DeepSpeed's default`` or ``"auto" (ds.json:7) -> ...``.
         is_default: the user said nothing about it.
     """
 

@@ -24,11 +24,23 @@ _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 
 
 class RefusedError(ValueError):
-    """DeepSpeed's parser would raise; ``exception`` names what."""
+    """DeepSpeed's parser would raise.
 
-    def __init__(self, message: str, exception: str = "ValidationError") -> None:
+    Attributes:
+        exception: name of the exception.
+        out_of_range: the type is right, the value is not.
+    """
+
+    def __init__(
+        self, message: str, exception: str = "ValidationError", *, out_of_range: bool = False
+    ) -> None:
         self.exception = exception
+        self.out_of_range = out_of_range
         super().__init__(message)
+
+
+def _out_of_range(message: str, exception: str = "ValidationError") -> RefusedError:
+    return RefusedError(message, exception, out_of_range=True)
 
 
 def shown(value: Any) -> str:
@@ -57,7 +69,7 @@ def convert(key: Key, value: Any) -> Any:
     for name, limit in key.bounds.items():
         words, holds = _BOUNDS[name]
         if not holds(result, limit):
-            raise RefusedError(f"must be {words} {limit}, not {shown(value)}")
+            raise _out_of_range(f"must be {words} {limit}, not {shown(value)}")
     return _finished(key, result)
 
 
@@ -91,7 +103,7 @@ def _by_kind(key: Key, value: Any) -> Any:
     exception = refusal(key.refuses, value)
     if exception and not (isinstance(value, str) and _spelt(key, value)):
         if key.allowed and isinstance(value, str):
-            raise RefusedError(f"{shown(value)} is none of {_listing(key)}", exception)
+            raise _out_of_range(f"{shown(value)} is none of {_listing(key)}", exception)
         raise RefusedError(f"cannot be {shown(value)}", exception)
     return _spelt(key, value) if key.allowed and isinstance(value, str) else value
 
@@ -123,7 +135,7 @@ def _one_of(key: Key, value: Any) -> Any:
     except RefusedError:
         result = None
     if result is None or result not in key.allowed:
-        raise RefusedError(f"{shown(value)} is none of {_listing(key)}")
+        raise _out_of_range(f"{shown(value)} is none of {_listing(key)}")
     return result
 
 
@@ -138,9 +150,8 @@ def _bool(value: Any) -> bool:
 def _int(value: Any) -> int:
     if isinstance(value, int):
         return int(value)
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        if abs(value) < 2**63:
-            return int(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return int(value)
     if isinstance(value, str) and len(value) <= _MAX_DIGITS:
         text = value.strip()
         if _INT_TEXT.fullmatch(text):
@@ -176,7 +187,7 @@ def _list(key: Key, value: Any) -> list[Any]:
     if key.items == "str" and not all(isinstance(item, str) for item in value):
         raise RefusedError(f"must be a list of strings, not {shown(value)}")
     if key.allowed and not all(item in key.allowed for item in value):
-        raise RefusedError(f"{shown(value)} holds something else than {_listing(key)}")
+        raise _out_of_range(f"{shown(value)} holds something else than {_listing(key)}")
     return list(value)
 
 
@@ -240,10 +251,10 @@ def _finished(key: Key, value: Any) -> Any:
     """DeepSpeed's own validators that run on the converted value (zenflow_config.py:49)."""
     name = key.path.removeprefix("zero_optimization.zenflow.")
     if name == "select_strategy" and value not in ("auto", "step", "epoch"):
-        raise RefusedError(f'{shown(value)} is none of "auto", "step", "epoch"')
+        raise _out_of_range(f'{shown(value)} is none of "auto", "step", "epoch"')
     if name in ("select_interval", "update_interval") and isinstance(value, str):
         if value != "auto":
             raise RefusedError(f'must be "auto" or a whole number, not {shown(value)}')
     elif name == "update_interval" and value < 1:
-        raise RefusedError(f"must be at least 1, not {shown(value)}")
+        raise _out_of_range(f"must be at least 1, not {shown(value)}")
     return value
