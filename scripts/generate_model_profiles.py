@@ -14,27 +14,13 @@ from typing import Any
 
 import torch
 import transformers
-from profile_sources import SOURCES, Source
+from profile_sources import CONFIG_FIELDS, SOURCES, Source
 
 from zero_sizer.models.architecture import from_hf_config
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "models" / "data"
 MODEL_DTYPE = torch.bfloat16  # built in this one, so that tensors that keep another one show it
-# What "auto", the closed forms and a reader need of a config; the rest tells of generation.
-_KEPT = """
-model_type hidden_size intermediate_size num_hidden_layers num_attention_heads
-num_key_value_heads head_dim vocab_size max_position_embeddings tie_word_embeddings hidden_act
-hidden_activation activation_function attention_bias mlp_bias sliding_window attention_dropout
-hidden_dropout hidden_dropout_prob attention_probs_dropout_prob resid_pdrop embd_pdrop
-attn_pdrop dropout dropout_rate n_embd n_layer n_head n_inner n_positions d_model d_kv d_ff
-num_layers num_decoder_layers num_heads feed_forward_proj ffn_dim word_embed_proj_dim
-do_layer_norm_before num_kv_heads multi_query parallel_attn new_decoder_architecture alibi bias
-ffn_hidden_size type_vocab_size qk_layernorm num_local_experts num_experts num_experts_per_tok
-moe_intermediate_size decoder_sparse_step mlp_only_layers n_routed_experts n_shared_experts
-first_k_dense_replace q_lora_rank kv_lora_rank qk_rope_head_dim qk_nope_head_dim v_head_dim
-use_parallel_residual query_pre_attn_scalar
-"""
-KEPT_FIELDS = frozenset(_KEPT.split())
+UNKEPT = frozenset({"layer_types", "pad_token_id"})  # long, or no matter once the model is built
 STANDARD_NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -110,7 +96,7 @@ def compact(rows: list[list[Any]]) -> list[Any]:
 
 def kept_config(source: Source, config: Any) -> dict[str, Any]:
     """The config's fields that matter here, under the family's and the standard names."""
-    fields = {k: v for k, v in config.to_dict().items() if k in KEPT_FIELDS}
+    fields = {k: v for k, v in config.to_dict().items() if k in CONFIG_FIELDS and k not in UNKEPT}
     for name in STANDARD_NAMES:
         fields[name] = getattr(config, name)
     if "dtype" in source.config:

@@ -1,0 +1,60 @@
+"""Writes the defaults of the config fields that layouts read, from transformers' config classes.
+
+Usage: ``python scripts/generate_config_defaults.py [--check]`` where transformers is installed.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import transformers
+from profile_sources import CONFIG_FIELDS
+
+from zero_sizer.models.families import FAMILIES
+
+PATH = Path(__file__).parent.parent / "zero_sizer" / "models" / "data" / "config_defaults.json"
+
+
+def _kind(annotation: Any) -> str:
+    """``int``, ``bool``, ``str``, ``list`` or ``float``, with ``?`` where null is allowed."""
+    options = typing.get_args(annotation) or (annotation,)
+    kinds = {typing.get_origin(option) or option for option in options} - {type(None)}
+    null = "?" if type(None) in options else ""
+    return next(k.__name__ for k in (float, int, bool, str, list) if k in kinds) + null
+
+
+def defaults(model_type: str) -> dict[str, Any]:
+    """``fields`` (name -> [kind, default]) and ``aliases`` (standard -> own name) of a config."""
+    config_class = type(transformers.AutoConfig.for_model(model_type))
+    fields = {
+        field.name: [_kind(field.type), field.default]
+        for field in dataclasses.fields(config_class)
+        if field.name in CONFIG_FIELDS
+    }
+    return {"fields": fields, "aliases": dict(config_class.attribute_map)}
+
+
+def render() -> str:
+    """The data file's text."""
+    lines = [f" {json.dumps(name)}: {json.dumps(defaults(name))}" for name in sorted(FAMILIES)]
+    version = f' "transformers": {json.dumps(transformers.__version__)}'
+    return "{\n" + ",\n".join([version, *lines]) + "\n}\n"
+
+
+def main() -> int:
+    """Writes the file, or with ``--check`` returns 1 where it is not current."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    text = render()
+    if parser.parse_args().check:
+        return int(PATH.read_text(encoding="utf-8") != text)
+    PATH.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""A config of a family without a layout here: transformers' own class, on the meta device."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.errors import InputError
+from zero_sizer.models.hf_config import unknown_family
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.units import DType
+
+_AUTO_CLASSES = (
+    "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForImageTextToText",
+    "AutoModelForMaskedLM",
+    "AutoModel",
+)
+
+
+def load_with_transformers(
+    raw: Mapping[str, Any], model_type: str, *, name: str, path: Path
+) -> ModelSpec:
+    """The model of config ``raw``, built by an installed transformers without weights.
+
+    Only the fields are handed over, never the folder, so no code of its ``auto_map`` can run.
+
+    Raises:
+        InputError: transformers refuses the config.
+        UnsupportedError: transformers is not installed or does not know the family or class.
+    """
+    try:
+        transformers: Any = importlib.import_module("transformers")
+        importlib.import_module("torch")
+    except ImportError as error:
+        raise unknown_family(
+            model_type, path, auto_map=False, reason="transformers is not installed"
+        ) from error
+    auto_map = "auto_map" in raw
+    if model_type not in transformers.CONFIG_MAPPING:
+        reason = f"nor to transformers {transformers.__version__}"
+        raise unknown_family(model_type, path, auto_map=auto_map, reason=reason)
+    fields = {
+        key: value for key, value in raw.items() if key not in ("auto_map", "model_type", "dtype")
+    }
+    fields.pop("torch_dtype", None)
+    module = _build(transformers, model_type, fields, path)
+    from zero_sizer.models.torch_module import spec_from_module
+
+    origin = f"{path} ({type(module).__name__} of transformers {transformers.__version__})"
+    spec = spec_from_module(module, name=name, origin=origin, own_dtype=DType.BF16)
+    dtype = raw.get("dtype", raw.get("torch_dtype"))
+    return replace(spec, hf_config={**spec.hf_config, "dtype": dtype})
+
+
+def _build(transformers: Any, model_type: str, fields: Mapping[str, Any], path: Path) -> Any:
+    torch: Any = importlib.import_module("torch")
+    try:
+        config = transformers.AutoConfig.for_model(model_type, **fields)
+        model_class = _model_class(transformers, config, fields.get("architectures"))
+        if model_class is None:
+            reason = "no class that trains it"
+            raise unknown_family(model_type, path, auto_map=False, reason=reason)
+        with torch.device("meta"):  # in bf16, so that tensors that keep another dtype show it
+            return model_class._from_config(config, dtype=torch.bfloat16)
+    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise InputError(f"transformers refuses it: {text}", where=str(path)) from error
+    except (ArithmeticError, IndexError, RuntimeError, ImportError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise InputError(f"transformers cannot build it: {text}", where=str(path)) from error
+
+
+def _model_class(transformers: Any, config: Any, named: Any) -> Any:
+    """The class that the config names, else the first head that fits its family."""
+    if isinstance(named, list) and named:
+        found = getattr(transformers, str(named[0]), None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
+    for auto in _AUTO_CLASSES:
+        mapping = getattr(transformers, auto)._model_mapping
+        if type(config) in mapping:
+            return mapping[type(config)]
+    return None
