@@ -93,10 +93,11 @@ def _job_file(path: str) -> Document | None:
 
     file = yaml_lines.load(path)
     if any(key in file.values for key in _ACCELERATE):
+        named = file.get("deepspeed_config.deepspeed_config_file")
         raise InputError(
-            "this is an accelerate config, which zero-sizer does not read",
-            remedy="give the DeepSpeed JSON it names under deepspeed_config_file, and the "
-            "cluster by flags",
+            "an accelerate config, which is not read",
+            remedy=f"give {named if isinstance(named, str) else 'a DeepSpeed JSON'} instead, with "
+            "--nodes (num_machines) and --gpus-per-node (num_processes / num_machines)",
             where=path,
         )
     stated.refuse_unknown(file, "", _SECTIONS)
@@ -179,6 +180,6 @@ def _load_model(reference: Stated) -> ModelSpec:
     try:
         return models.load(reference.value)
     except InputError as error:
-        if error.where:
+        if error.where not in ("", "--model"):
             raise
         raise InputError(error.message, remedy=error.remedy, where=reference.origin) from None

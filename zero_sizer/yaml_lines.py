@@ -11,13 +11,14 @@ from zero_sizer.errors import InputError
 if TYPE_CHECKING:
     import yaml
 
-_MAX_BYTES = 4 * 2**20
+_MAX_BYTES = 2**18  # PyYAML reads some 100 KiB a second; a job has one
 _MAX_DEPTH = 64
 _MAX_NODES = 100_000  # aliases multiply: a small file can stand for billions of nodes
 _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 # YAML 1.1 reads 5e8 as text, 010 as 8 and 1:30 as 90. DeepSpeed users mean JSON's numbers.
-_FLOAT = re.compile(r"[-+]?(\d[\d_]*)?\.?\d*([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_FLOAT = re.compile(r"[-+]?(\d[\d_]*\.\d*|\.\d+|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?")
+_SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 def load(path: str) -> Document:
@@ -71,7 +72,7 @@ class _Walk:
         for name_node, value_node in node.value:
             name = self._name(name_node)
             if name in values:
-                raise self._error(name_node, f"the key {name!r} stands here twice")
+                raise self._error(name_node, f"the key {name[:60]!r} stands here twice")
             path = f"{key}.{name}" if key else name
             self.lines.setdefault(path, name_node.start_mark.line + 1)
             values[name] = self.value(value_node, path, depth + 1)
@@ -106,22 +107,21 @@ class _Walk:
             return None
         if kind in ("str", "timestamp", "value"):
             return text
-        raise self._error(node, f"the tag {node.tag!r} is not read; write plain values")
+        raise self._error(node, f"the tag {node.tag[:60]!r} is not read; write plain values")
 
     def _number(self, node: "yaml.Node", text: str) -> int | float | str:
-        try:
-            if _INTEGER.fullmatch(text):
+        if _INTEGER.fullmatch(text):
+            try:
                 return int(text)
-            if any(sign in text for sign in "0123456789.") and _FLOAT.fullmatch(text):
-                return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
-        except ValueError:  # int() refuses thousands of digits; "1e" and "." are words
-            if len(text) > 400:
+            except ValueError:  # Python reads no more than 4300 digits
                 raise self._error(node, f"{text[:20]}... is no number anyone needs") from None
-        return text
+        if _FLOAT.fullmatch(text):
+            return float(text.replace("_", ""))
+        return float(text.replace(".", "")) if _SPECIAL.fullmatch(text) else text
 
     def _expect_tag(self, node: "yaml.Node", kind: str) -> None:
         if node.tag != _TAG + kind:
-            raise self._error(node, f"the tag {node.tag!r} is not read; write plain values")
+            raise self._error(node, f"the tag {node.tag[:60]!r} is not read; write plain values")
 
     def _error(self, node: "yaml.Node", message: str) -> InputError:
         return InputError(message, where=f"{self.path}:{node.start_mark.line + 1}")

@@ -48,14 +48,16 @@ def _lines(path: str) -> list[str]:
     try:
         with Path(path).open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot read the hostfile: {error.strerror}", where=path) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a path"
+        raise InputError(f"cannot read the hostfile: {reason}", where=path) from None
     if len(data) > _MAX_BYTES:
         raise InputError("too large for a hostfile", where=path)
     try:
-        return data.decode("utf-8").splitlines()
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise InputError("not a text file", remedy=_EXAMPLE, where=path) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # as file.readlines() does
 
 
 def _entry(line: str, where: str) -> tuple[str, int]:
