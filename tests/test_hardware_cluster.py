@@ -30,6 +30,7 @@ def test_several_nodes_need_their_gpus_stated():
     with pytest.raises(InputError, match="--gpus-per-node"):
         assemble(stated(nodes=4))
     assert assemble(stated(nodes=4, gpus_per_node=8)).world_size == 32
+    assert assemble(stated(nodes=4, gpus_per_node=8)).layout == "4 x 8"
     assert assemble(stated(gpus_per_node=8)).world_size == 8
 
 
@@ -57,6 +58,7 @@ def test_unequal_hosts_add_up_as_deepspeed_launches_them(hosts):
     assert (cluster.nodes, cluster.gpus_per_node, cluster.world_size) == (3, 8, 20)
     assert cluster.slots == (8, 8, 4)
     assert not cluster.has_equal_nodes
+    assert cluster.layout == "8 + 8 + 4"
     assert cluster.origins["nodes"] == f"hostfile {hosts}"
 
 

@@ -42,28 +42,6 @@ def all_gpus() -> tuple[Gpu, ...]:
     return tuple(_gpu(row, table["sources"]) for row in table["gpus"])
 
 
-def rows() -> tuple[dict[str, Any], ...]:
-    """The table for ``zero-sizer gpus``: one flat, JSON-ready mapping per GPU."""
-    return tuple(
-        {
-            "name": gpu.name,
-            "label": gpu.label,
-            "visible_bytes": gpu.visible_bytes,
-            "visible_high_bytes": gpu.visible_high_bytes,
-            "visible_note": gpu.visible_note,
-            "context_bytes": list(gpu.context_bytes),
-            "context_note": gpu.context_note,
-            "peak_tflops": dict(gpu.peak_tflops),
-            "memory_gb_per_s": gpu.memory_gb_per_s,
-            "intra_node_gb_per_s": gpu.intra_node_gb_per_s,
-            "intra_node_link": gpu.intra_node_link,
-            "pcie_gb_per_s": gpu.pcie_gb_per_s,
-            "sources": list(gpu.sources),
-        }
-        for gpu in all_gpus()
-    )
-
-
 @cache
 def _by_spelling() -> dict[str, Gpu]:
     """Squeezed name, label and aliases -> GPU; a spelling that two rows share is left out."""

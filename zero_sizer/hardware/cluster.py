@@ -78,3 +78,12 @@ class Cluster:
     def has_equal_nodes(self) -> bool:
         """Whether every node holds the same number of ranks."""
         return not self.slots
+
+    @property
+    def layout(self) -> str:
+        """Nodes and ranks for a reader: ``4 x 8``, or ``8 + 8 + 4`` where nodes differ."""
+        if self.has_equal_nodes:
+            return f"{self.nodes} x {self.gpus_per_node}"
+        if len(self.slots) <= 8:
+            return " + ".join(map(str, self.slots))
+        return f"{self.nodes} nodes of {min(self.slots)} to {self.gpus_per_node}, {self.world_size}"
