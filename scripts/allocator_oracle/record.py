@@ -2,10 +2,10 @@
 
 Needs a CUDA build of torch, unpacked (a wheel is a zip file; only torch/lib/libc10*.so and
 torch/include are used), g++, and the headers of the CUDA toolkit. The library runs over the
-stand-ins beside this file. Usage:
+stand-ins beside this file. To write the recording, or to compare N fresh traces with the model:
 
-    python scripts/allocator_oracle/record.py TORCH_FOLDER CUDA_INCLUDE            write the recording
-    python scripts/allocator_oracle/record.py TORCH_FOLDER CUDA_INCLUDE --compare N   N traces, model
+    python scripts/allocator_oracle/record.py TORCH_FOLDER CUDA_INCLUDE
+    python scripts/allocator_oracle/record.py TORCH_FOLDER CUDA_INCLUDE --compare N
 """
 
 import argparse
@@ -48,33 +48,26 @@ EDGES = (1, 512, MIB, MIB + 1, 2 * MIB, 10 * MIB - 1, 10 * MIB, 20 * MIB, 64 * M
 def build(torch_folder: Path, cuda_include: Path, into: Path) -> Path:
     """Compiles the stand-ins and the replayer; returns the program."""
     lib = torch_folder / "lib"
-    wanted = subprocess.run(
-        ["nm", "-D", "--undefined-only", lib / "libc10_cuda.so"],
-        check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+    command = ["nm", "-D", "--undefined-only", str(lib / "libc10_cuda.so")]
+    wanted = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     soname = re.search(r"@(libcudart\.so\.\d+)", wanted)
     if soname is None:
         raise SystemExit(f"{lib}/libc10_cuda.so asks for no libcudart")
     have = (HERE / "fake_cudart.cpp").read_text()
-    rest = [n for n in re.findall(r"(cuda\w+)@libcudart", wanted) if f" {n}(" not in have]
-    (into / "rest.c").write_text(
-        "void abort(void);\n" + "".join(f"void {n}(void) {{ abort(); }}\n" for n in rest)
-    )
-    (into / "version.map").write_text(soname[1] + " { global: cuda*; local: *; };\n")
-    runtime, flags = into / soname[1], ["-shared", "-fPIC", "-O1"]
-    _run("g++", "-std=c++20", *flags, f"-I{cuda_include}", HERE / "fake_cudart.cpp", "-x", "c", into / "rest.c",
-         f"-Wl,-soname,{soname[1]},--version-script={into / 'version.map'}", "-o", runtime)  # fmt: skip
-    _run(
-        "gcc",
-        *flags,
-        HERE / "fake_nvml.c",
-        "-Wl,-soname,libnvidia-ml.so.1",
-        "-o",
-        into / "libnvidia-ml.so.1",
-    )
-    _run("g++", "-std=c++20", "-O1", f"-I{torch_folder / 'include'}", f"-I{cuda_include}", HERE / "replay.cpp",
-         f"-L{lib}", "-lc10_cuda", "-lc10", runtime, f"-Wl,-rpath,{into}:{lib}", "-o", into / "replay")  # fmt: skip
-    return into / "replay"
+    rest = [name for name in re.findall(r"(cuda\w+)@libcudart", wanted) if f" {name}(" not in have]
+    stops = "".join(f'extern "C" void {name}() {{ abort(); }}\n' for name in rest)
+    (into / "rest.cpp").write_text("#include <cstdlib>\n" + stops)
+    version_map = into / "version.map"
+    version_map.write_text(soname[1] + " { global: cuda*; local: *; };\n")
+    runtime, nvml, program = into / soname[1], into / "libnvidia-ml.so.1", into / "replay"
+    cxx, shared = ("g++", "-std=c++20", "-O1"), ("-shared", "-fPIC")
+    named = f"-Wl,-soname,{soname[1]},--version-script={version_map}"
+    cuda, torch = f"-I{cuda_include}", f"-I{torch_folder / 'include'}"
+    _run(*cxx, *shared, cuda, HERE / "fake_cudart.cpp", into / "rest.cpp", named, "-o", runtime)
+    _run("gcc", *shared, HERE / "fake_nvml.c", f"-Wl,-soname,{nvml.name}", "-o", nvml)
+    libraries = (f"-L{lib}", "-lc10_cuda", "-lc10", runtime, f"-Wl,-rpath,{into}:{lib}")
+    _run(*cxx, torch, cuda, HERE / "replay.cpp", *libraries, "-o", program)
+    return program
 
 
 def _run(*command: object) -> None:
@@ -112,7 +105,7 @@ def make_case(seed: int, length: int) -> dict:
     fraction = None if "per_process" in config else rng.choice([None, 0.9, 0.5])
     if "throw" in config:
         fraction = None
-    total = rng.choice([80 * 1024 * MIB, 2048 * MIB, 1024 * MIB, 700 * MIB + 12345])
+    total = rng.choice([80 * 1024 * MIB, 1024 * MIB, 700 * MIB + 12345, 300 * MIB])
     events, live, number = [f"f {fraction}"] if fraction else [], [], 0
     while len(events) < length:
         draw, growing = rng.random(), (len(events) // 100) % 2 == 0
@@ -145,8 +138,9 @@ def main() -> int:
         program = build(torch_folder, args.cuda_include.resolve(), Path(folder))
         if args.compare:
             return compare(program, args.compare)
-        cases = [replay(program, make_case(seed, 220)) for seed in range(len(CONFIGS))]
-    source = f"libc10_cuda.so of torch {version[1] if version else '?'}, by scripts/allocator_oracle/record.py"
+        cases = [replay(program, make_case(seed, 160)) for seed in range(len(CONFIGS))]
+    library = f"libc10_cuda.so of torch {version[1] if version else '?'}"
+    source = f"{library}, by scripts/allocator_oracle/record.py"
     text = json.dumps({"source": source, "cases": cases}, separators=(",", ":"))
     RECORDING.write_text(text.replace('{"config"', '\n{"config"') + "\n")
     return 0

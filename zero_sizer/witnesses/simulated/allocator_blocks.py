@@ -229,7 +229,8 @@ def segments_of(blocks: Iterable[Block]) -> list[Segment]:
     for head in sorted(blocks, key=lambda block: block.address):
         if head.prev is not None and head.prev.mapped:
             continue
-        members, block = [], head
+        members: list[Block] = []
+        block: Block | None = head
         while block is not None and block.mapped:
             members.append(block)
             block = block.next

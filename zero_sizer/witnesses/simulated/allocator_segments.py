@@ -115,7 +115,7 @@ class SegmentStore:
                     self._release(block)
 
     def release_oversize(self, pool: Pool, size: int, stream: int) -> bool:
-        """Gives back unsplittable blocks until ``size`` fits (``release_available_cached_blocks``)."""
+        """Gives back unsplittable blocks for ``size`` (``release_available_cached_blocks``)."""
         oversize = self.settings.max_split_size
         if oversize == UNLIMITED or self.settings.expandable_segments:
             return False
