@@ -1,0 +1,69 @@
+"""What the simulated device answers where a program reads values or pins memory.
+
+No value is ever computed. Reads take the path of a healthy run: nothing overflows, tensors that
+ranks compare are equal.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from zero_sizer.witnesses.simulated.mode import Answer, SimulatedMode
+from zero_sizer.witnesses.simulated.tracker import PINNED
+
+_SAID = "_simulated_value"
+
+
+def table() -> dict[Any, Answer]:
+    """Operator -> answer."""
+    aten = torch.ops.aten
+    return {
+        aten._local_scalar_dense.default: _item,
+        aten.equal.default: _yes,
+        aten._pin_memory.default: _pin_memory,
+        aten.is_pinned.default: _is_pinned,
+        aten.all.default: _all,
+    }
+
+
+def _item(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    tensor = args[0]
+    constant = getattr(tensor, "constant", None)
+    if constant is not None:
+        return constant.item()
+    if not hasattr(tensor, "fake_mode"):
+        return func(tensor)
+    said = getattr(tensor, _SAID, None)
+    if said is not None:
+        return said
+    if tensor.dtype == torch.bool:
+        return False
+    if tensor.is_floating_point():
+        return 1.0
+    # uint8 and int8 carry DeepSpeed's overflow flags, wider integers carry counts.
+    return 0 if tensor.dtype.itemsize == 1 else 1
+
+
+def _yes(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    return True
+
+
+def _all(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    result = mode.ask(func, (), args, kwargs)
+    setattr(result, _SAID, True)
+    return result
+
+
+def _pin_memory(
+    mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    source = args[0]
+    return mode.make(source.shape, source.stride(), source.dtype, source.device, PINNED)
+
+
+def _is_pinned(
+    mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> bool:
+    tensor = args[0]
+    return hasattr(tensor, "fake_mode") and mode.tracker.is_pinned(tensor.untyped_storage())

@@ -1,0 +1,66 @@
+"""The training loop around a DeepSpeed engine, shared by the simulated and the solo dry run."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Observer(Protocol):
+    """Is told when a phase begins and ends."""
+
+    def begin(self, name: str, *, step: int, micro_step: int) -> None:
+        """A phase begins."""
+
+    def end(self, engine: Any) -> None:
+        """It is over."""
+
+
+def initialize(config: dict[str, Any], model: Any, optimizer: Any) -> Any:
+    """``deepspeed.initialize`` as a user's script calls it."""
+    import deepspeed
+
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=optimizer,
+        model_parameters=None if optimizer is not None else trainable,
+        config=config,
+    )
+    return engine
+
+
+def train(
+    engine: Any,
+    make_batch: Callable[[], dict[str, Any]],
+    *,
+    steps: int,
+    grad_accum: int,
+    observer: Observer,
+) -> None:
+    """``steps`` optimizer steps of ``grad_accum`` micro steps each.
+
+    Args:
+        engine: what ``deepspeed.initialize`` returned.
+        make_batch: keyword arguments of one forward, on the device.
+        steps: optimizer steps.
+        grad_accum: micro steps of each.
+        observer: told about forward, backward and step of every micro step.
+    """
+    for step in range(steps):
+        for micro_step in range(grad_accum):
+            observer.begin("forward", step=step, micro_step=micro_step)
+            loss = loss_of(engine(**make_batch()))
+            observer.end(engine)
+            observer.begin("backward", step=step, micro_step=micro_step)
+            engine.backward(loss)
+            del loss
+            observer.end(engine)
+            observer.begin("step", step=step, micro_step=micro_step)
+            engine.step()
+            observer.end(engine)
+
+
+def loss_of(output: Any) -> Any:
+    """The loss in what a model returned: a tensor, an object with ``.loss``, or a tuple."""
+    if hasattr(output, "loss"):
+        return output.loss
+    return output[0] if isinstance(output, tuple | list) else output

@@ -1,0 +1,76 @@
+"""What has to be replaced in DeepSpeed: questions to peers that do not answer, and its memory log."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from zero_sizer.units import GIB
+from zero_sizer.witnesses.simulated.patches import Patches
+from zero_sizer.witnesses.simulated.tracker import GPU, Tracker
+
+# These log every parameter and module; a reader wants the engine's milestones.
+_CHATTY = (
+    "deepspeed.runtime.zero.partition_parameters",
+    "deepspeed.runtime.zero.parameter_offload",
+)
+_MILESTONES = ("DeepSpeedZeRoOffload initialize",)
+
+
+@contextmanager
+def engine_patches(tracker: Tracker, log: list[str], *, host_total: int) -> Iterator[Patches]:
+    """DeepSpeed alone among silent peers; its ``see_memory_usage`` lines go to ``log``.
+
+    Args:
+        tracker: answers the memory questions.
+        log: receives DeepSpeed's lines.
+        host_total: bytes of host memory a node has, for the percentage in the lines.
+    """
+    patches = Patches()
+    _everywhere(patches, "assert_ints_same_as_other_ranks", lambda module: _agree)
+    _everywhere(
+        patches, "see_memory_usage", lambda module: _memory_log(module, tracker, log, host_total)
+    )
+    try:
+        yield patches
+    finally:
+        patches.undo()
+
+
+def _everywhere(patches: Patches, name: str, make: Callable[[str], Any]) -> None:
+    """Replaces a function in every DeepSpeed module that imported it by name."""
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("deepspeed") and name in vars(module):
+            patches.set(module, name, make(module_name))
+
+
+def _agree(ints: list[int]) -> None:
+    """Silent peers always hold the same values."""
+
+
+def _memory_log(
+    module: str, tracker: Tracker, log: list[str], host_total: int
+) -> Callable[..., None]:
+    def see_memory_usage(message: str, force: bool = False) -> None:
+        if module in _CHATTY and not message.startswith(_MILESTONES):
+            return
+        live, peak = tracker.live(GPU), tracker.device_peak(GPU)
+        log.extend(memory_lines(message, live, peak, tracker.live_host(), host_total))
+        tracker.reset_device_peak()
+
+    return see_memory_usage
+
+
+def memory_lines(message: str, live: int, peak: int, host: int, host_total: int) -> list[str]:
+    """DeepSpeed 0.19.8's format (runtime/utils.py); GiB labelled GB, as it labels them.
+
+    The cached figures (CA) are the allocated ones: the caching allocator is replayed elsewhere.
+    """
+    percent = round(100 * host / host_total, 1) if host_total else 0.0
+    gaps = " " * 8
+    return [
+        message,
+        f"MA {round(live / GIB, 2)} GB {gaps}Max_MA {round(peak / GIB, 2)} GB "
+        f"{gaps}CA {round(live / GIB, 2)} GB {gaps}Max_CA {round(peak / GIB)} GB ",
+        f"CPU Virtual Memory:  used = {round(host / GIB, 2)} GB, percent = {percent}%",
+    ]

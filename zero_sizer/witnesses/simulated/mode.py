@@ -1,0 +1,279 @@
+"""Fake tensors on the simulated GPU, made fast, with every storage handed to the tracker.
+
+torch's ``FakeTensorMode`` knows what each operator returns but takes some 0.2 ms to say so. The
+same question comes back thousands of times in a training step, so its answers are remembered
+here: by operator, and by the metadata of the arguments.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from zero_sizer.witnesses.simulated import device
+from zero_sizer.witnesses.simulated.tracker import GPU, HOST, PINNED, Tracker
+
+Answer = Callable[["SimulatedMode", Any, Sequence[Any], Mapping[str, Any]], Any]
+
+_KIND = {device.NAME: GPU, "cpu": HOST}
+# Types that describe themselves in a cache key; int, bool and str carry their type along because
+# 1, 1.0 and True are one key to a dict but not one question to torch.
+_PLAIN = {
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    type(None),
+    torch.Size,
+}
+_IN_PLACE, _VIEW = object(), object()
+
+
+class _Unkeyable(Exception):
+    """An argument that a cache key cannot describe."""
+
+
+def _describe(value: Any) -> Any:
+    kind = type(value)
+    if kind is FakeTensor:
+        if value.constant is not None:
+            raise _Unkeyable
+        return value.shape, value.stride(), value.dtype, value._fake_device
+    if kind is int or kind is bool or kind is str:
+        return kind, value
+    if kind is float:
+        return float
+    if kind in _PLAIN:
+        return value
+    if kind is list or kind is tuple:
+        return tuple(map(_describe, value))
+    raise _Unkeyable
+
+
+class _Operator:
+    """What an operator's schema says about its results."""
+
+    __slots__ = ("in_place", "resizes", "view")
+
+    def __init__(self, func: Any) -> None:
+        schema = func._schema
+        returns = [result.alias_info for result in schema.returns]
+        self.resizes = torch.Tag.inplace_view in func.tags or schema.name.startswith(
+            ("aten::resize", "aten::set_", "aten::_resize")
+        )
+        self.view = not schema.is_mutable and any(returns)
+        # A mutable operator returns its first argument (or ``out``), or nothing.
+        self.in_place = (
+            schema.is_mutable
+            and not self.resizes
+            and (not returns or (len(returns) == 1 and returns[0] is not None))
+        )
+
+
+class SimulatedMode(FakeTensorMode):
+    """Answers every operator with fake tensors and tells the tracker about their storages.
+
+    Args:
+        tracker: counts the storages.
+        answers: operators answered here rather than by torch, such as reads of values.
+    """
+
+    def __init__(self, tracker: Tracker, answers: Mapping[Any, Answer]) -> None:
+        super().__init__(allow_non_fake_inputs=True)
+        self.cache_enabled = False  # ours stands above it
+        self.tracker = tracker
+        self._answers = answers
+        self._results: dict[Any, Any] = {}
+        self._operators: dict[Any, _Operator] = {}
+        self._depth = 0
+
+    @property
+    def avoid_device_init(self) -> bool:
+        """Never touch a real device."""
+        return True
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return args[0].device
+        if self._depth:  # inside a decomposition: torch's kernels make no such temporaries
+            return super().__torch_dispatch__(func, types, args, kwargs)
+        if kwargs.get("pin_memory"):
+            return self._pinned(func, types, args, kwargs)
+        answer = self._answers.get(func)
+        if answer is not None:
+            return answer(self, func, args, kwargs)
+        try:
+            key = (
+                func,
+                torch.get_default_dtype(),
+                tuple(map(_describe, args)),
+                tuple([(name, _describe(value)) for name, value in kwargs.items()]),
+            )
+            result = self._results.get(key)
+        except _Unkeyable:
+            return self.ask(func, types, args, kwargs)
+        if result is None:
+            return self._learn(key, func, types, args, kwargs)
+        if result is _IN_PLACE:
+            return kwargs.get("out", args[0] if func._schema.returns else None)
+        if result is _VIEW:
+            return self._view(func, args, kwargs)
+        return self._replay(result)
+
+    def ask(
+        self,
+        func: Any,
+        types: Sequence[type] = (),
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """The result according to torch's own fake mode, tracked."""
+        self._depth += 1
+        try:
+            result = super().__torch_dispatch__(func, types, args, kwargs or {})
+        finally:
+            self._depth -= 1
+        self._track(result)
+        if self._operator(func).resizes and isinstance(args[0], FakeTensor):
+            self.tracker.resized(args[0].untyped_storage())
+        return result
+
+    def watch(self, tensor: Any, kind: str | None = None) -> None:
+        """Counts a tensor's storage on its device, or as ``kind``."""
+        kind = kind or _KIND.get(tensor._fake_device.type)
+        if kind is not None:
+            self.tracker.watch(tensor.untyped_storage(), kind)
+
+    def _pinned(
+        self, func: Any, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        self._depth += 1
+        try:
+            result = super().__torch_dispatch__(func, types, args, {**kwargs, "pin_memory": False})
+        finally:
+            self._depth -= 1
+        self.watch(result, PINNED)
+        return result
+
+    def _operator(self, func: Any) -> _Operator:
+        operator = self._operators.get(func)
+        if operator is None:
+            operator = self._operators[func] = _Operator(func)
+        return operator
+
+    def _learn(
+        self,
+        key: Any,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        result = self.ask(func, types, args, kwargs)
+        operator = self._operator(func)
+        if operator.in_place:
+            self._results[key] = _IN_PLACE
+        elif operator.view:
+            self._results[key] = _VIEW
+        elif not operator.resizes and not func._schema.is_mutable:
+            recipe = _recipe(result, args, kwargs)
+            if recipe is not None:
+                self._results[key] = recipe
+        return result
+
+    def _view(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        with torch._C._DisableTorchDispatch(), torch._C._PreserveDispatchKeyGuard():
+            torch._C._set_meta_in_tls_dispatch_include(True)
+            self.in_kernel_invocation = True
+            try:
+                result = func(*args, **kwargs)
+            finally:
+                self.in_kernel_invocation = False
+        where = args[0]._fake_device
+        if isinstance(result, torch.Tensor):
+            return _fake(self, result, where)
+        return [_fake(self, part, where) for part in result]
+
+    def _replay(self, recipe: Any) -> Any:
+        kind, parts = recipe
+        if kind is None:
+            return self.make(*parts)
+        return kind([self.make(*part) if type(part) is tuple else part for part in parts])
+
+    def make(
+        self,
+        shape: Sequence[int],
+        stride: Sequence[int],
+        dtype: torch.dtype,
+        where: torch.device,
+        kind: str | None,
+    ) -> Any:
+        """A new tensor on device ``where``, counted as ``kind`` unless that is None."""
+        tensor = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        tensor = _fake(self, tensor, where)
+        if kind is not None:
+            self.tracker.watch(tensor.untyped_storage(), kind)
+        return tensor
+
+    def _track(self, result: Any) -> None:
+        if isinstance(result, FakeTensor):
+            self.watch(result)
+        elif isinstance(result, tuple | list):
+            for part in result:
+                self._track(part)
+
+
+def _fake(mode: SimulatedMode, elem: torch.Tensor, where: torch.device) -> Any:
+    """``FakeTensor(mode, elem, where)`` without its checks."""
+    tensor = torch.Tensor._make_subclass(
+        FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=where
+    )
+    state = tensor.__dict__
+    state["_fake_device"] = where
+    state["fake_mode"] = mode
+    for name in ("constant", "pytype", "dispatch_keys", "real_tensor", *_MEMOS):
+        state[name] = None
+    return tensor
+
+
+_MEMOS = ("_nonzero_memo", "_item_memo", "_unique_memo", "_unique_consecutive_memo")
+_MEMOS = (*_MEMOS, "_nested_int_memo")
+
+
+def _recipe(result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """How to make ``result`` again without torch, or None when it shares an argument's storage."""
+    if not isinstance(result, tuple | list | torch.Tensor):
+        return None  # a number or a device: no storage, and cheap to ask for
+    parts = result if isinstance(result, tuple | list) else (result,)
+    tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+    if any(type(tensor) is not FakeTensor or tensor.constant is not None for tensor in tensors):
+        return None
+    storages = {tensor.untyped_storage()._cdata for tensor in tensors}
+    given = {arg.untyped_storage()._cdata for arg in _tensors((args, tuple(kwargs.values())))}
+    if len(storages) != len(tensors) or storages & given:
+        return _VIEW if len(tensors) == 1 and isinstance(result, torch.Tensor) else None
+    made = tuple(_metadata(part) if isinstance(part, torch.Tensor) else part for part in parts)
+    if isinstance(result, torch.Tensor):
+        return None, made[0]
+    return (list if isinstance(result, list) else tuple), made
+
+
+def _metadata(tensor: Any) -> tuple[Any, ...]:
+    where = tensor._fake_device
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype, where, _KIND.get(where.type)
+
+
+def _tensors(values: Any) -> list[Any]:
+    if isinstance(values, torch.Tensor):
+        return [values]
+    if isinstance(values, tuple | list):
+        return [tensor for value in values for tensor in _tensors(value)]
+    return []

@@ -1,0 +1,180 @@
+"""Building the model as the user's script would."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.witnesses.simulated.patches import Patches
+from zero_sizer.witnesses.simulated.request import Request
+
+# What transformers calls the attention whose kernel we choose (attention.py routes sdpa's).
+_HF_ATTENTION = {"flash": "sdpa", "sdpa": "sdpa", "eager": "eager"}
+
+
+def build(request: Request) -> Any:
+    """The model, on the host or partitioned by ``zero.Init``, in training mode.
+
+    Raises:
+        InputError: the factory fails, or transformers has no such model.
+        UnsupportedError: the model has no causal or other head with a loss.
+    """
+    if request.hf_config:
+        model = _from_config(request)
+    else:
+        with _zero_init(request):
+            model = _from_factory(request.factory)
+    if request.lora is not None:
+        with _zero_init(request):
+            model = _with_lora(model, request.lora)
+    if request.checkpointing:
+        _enable_checkpointing(model)
+    return model.train()
+
+
+@contextmanager
+def _zero_init(request: Request) -> Iterator[None]:
+    if not request.zero_init:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.Init(config_dict_or_path=dict(request.config)):
+        yield
+
+
+def _from_config(request: Request) -> Any:
+    from transformers import CONFIG_MAPPING
+
+    fields = dict(request.hf_config)
+    model_type = str(fields.pop("model_type", ""))
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedError(f"transformers has no model type {model_type!r}")
+    if request.num_layers:
+        fields = shortened(fields, request.num_layers)
+    config = CONFIG_MAPPING[model_type](**fields)
+    # The Trainer switches the generation cache off; with it every key and value would stay.
+    config.use_cache = False
+    dtype = request.built_dtype or fields.get("dtype") or "float32"
+    kwargs = {"dtype": getattr(torch, str(dtype).removeprefix("torch."))}
+    with _transformers_zero_init(request), _without_values():
+        return _model_class(config)._from_config(
+            config, attn_implementation=_HF_ATTENTION[request.attention], **kwargs
+        )
+
+
+def shortened(fields: Mapping[str, Any], num_layers: int) -> dict[str, Any]:
+    """The config of the same model with fewer identical blocks."""
+    short = dict(fields)
+    for name in ("num_hidden_layers", "n_layer", "num_layers"):
+        if name in short:
+            short[name] = num_layers
+    if isinstance(short.get("layer_types"), list):
+        short["layer_types"] = short["layer_types"][:num_layers]
+    return short
+
+
+def _model_class(config: Any) -> Any:
+    import transformers
+
+    for name in config.architectures or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    mapping = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    if type(config) in mapping:
+        return mapping[type(config)]
+    raise UnsupportedError(f"model type {config.model_type} has no causal language model")
+
+
+@contextmanager
+def _transformers_zero_init(request: Request) -> Iterator[None]:
+    """What the Trainer sets up first: transformers then builds under ``zero.Init`` on its own."""
+    if not request.zero_init:
+        yield
+        return
+    from transformers.integrations import deepspeed as integration
+
+    # transformers keeps a weak reference only: the object must live while the model is built.
+    config = integration.HfDeepSpeedConfig(dict(request.config))
+    try:
+        yield
+    finally:
+        del config
+        integration.unset_hf_deepspeed_config()
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """Weights have no values here, so drawing them would only take time."""
+    from transformers import PreTrainedModel
+
+    patches = Patches()
+    patches.set(PreTrainedModel, "initialize_weights", lambda self: None)
+    try:
+        yield
+    finally:
+        patches.undo()
+
+
+def _from_factory(reference: str) -> Any:
+    from zero_sizer.models.torch_module import build_from_factory
+
+    if not reference:
+        raise InputError("a simulated run needs a model with a config or a factory")
+    return build_from_factory(reference, device=None)
+
+
+def _with_lora(model: Any, settings: Mapping[str, Any]) -> Any:
+    import peft
+
+    return peft.get_peft_model(model, peft.LoraConfig(**settings))
+
+
+def _enable_checkpointing(model: Any) -> None:
+    enable = getattr(model, "gradient_checkpointing_enable", None)
+    if enable is None:
+        raise UnsupportedError(
+            "the model has no gradient_checkpointing_enable()",
+            remedy="let the factory return a model that checkpoints, and leave the option out",
+        )
+    enable()
+    if hasattr(model, "enable_input_require_grads") and hasattr(model, "peft_config"):
+        model.enable_input_require_grads()
+
+
+def batch(request: Request, where: torch.device) -> dict[str, Any]:
+    """Token ids and labels of one micro step, on the GPU."""
+    shape = (request.micro_batch, request.seq_len)
+    ids = torch.zeros(shape, dtype=torch.long, device=where)
+    return {"input_ids": ids, "labels": torch.zeros_like(ids)}
+
+
+def client_optimizer(request: Request, model: Any) -> Any:
+    """The optimizer a user's script hands to DeepSpeed, or None when the config names one."""
+    if "optimizer" in request.config:
+        return None
+    offload = request.config.get("zero_optimization", {}).get("offload_optimizer") or {}
+    if offload.get("device", "none") != "none" and request.config.get(
+        "zero_force_ds_cpu_optimizer", True
+    ):
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(_weight_decay_groups(model))  # as accelerate swaps it
+    options = {"adamw_torch": {}, "adamw_torch_fused": {"fused": True}}
+    if request.optimizer not in options:
+        raise UnsupportedError(f"client optimizer {request.optimizer!r} is not simulated")
+    return torch.optim.AdamW(_weight_decay_groups(model), **options[request.optimizer])
+
+
+def _weight_decay_groups(model: Any) -> list[dict[str, Any]]:
+    """The two groups of the Trainer: biases and norms are not decayed (trainer.py:1408)."""
+    from transformers.trainer import Trainer
+
+    decayed = set(Trainer.get_decay_parameter_names(None, model))
+    groups: tuple[list[Any], list[Any]] = ([], [])
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[name not in decayed].append(parameter)
+    return [{"params": group, "weight_decay": 0.0} for group in groups if group]

@@ -1,0 +1,74 @@
+"""Phase records of a simulated run."""
+
+from collections.abc import Callable
+from typing import Any
+
+from zero_sizer.witnesses.owners import owned
+from zero_sizer.witnesses.recording import LiveBuffer, PhaseRecord
+from zero_sizer.witnesses.simulated.tracker import GPU, HOST, NVME, PINNED, Tracker
+
+
+class PhaseObserver:
+    """Asks the tracker what each phase held, and who owns what is left at its end.
+
+    Args:
+        tracker: counts the storages.
+        progress: called with (done, phase name) at every phase's end.
+    """
+
+    def __init__(self, tracker: Tracker, progress: Callable[[int, str], None]) -> None:
+        self.records: list[PhaseRecord] = []
+        self._tracker = tracker
+        self._progress = progress
+        self._now = ("init", 0, 0)
+
+    def begin(self, name: str, *, step: int, micro_step: int) -> None:
+        """A phase begins; its peak starts from what is live."""
+        self._now = (name, step, micro_step)
+        self._tracker.start_phase(name)
+
+    def end(self, engine: Any) -> None:
+        """A phase is over: note its figures."""
+        name, step, micro_step = self._now
+        self.records.append(
+            PhaseRecord(
+                name=name,
+                step=step,
+                micro_step=micro_step,
+                device=self._figures(),
+                live=live_rows(engine, self._tracker),
+            )
+        )
+        self._progress(len(self.records), name)
+
+    def _figures(self) -> dict[str, dict[str, int]]:
+        tracker = self._tracker
+        figures = {
+            GPU: {"allocated": tracker.live(GPU), "max_allocated": tracker.peak(GPU)},
+            HOST: {"allocated": tracker.live_host(), "max_allocated": tracker.peak_host()},
+            "host_pinned": {
+                "allocated": tracker.live(PINNED),
+                "max_allocated": tracker.peak(PINNED),
+            },
+        }
+        if tracker.peak(NVME):
+            figures[NVME] = {"allocated": tracker.live(NVME), "max_allocated": tracker.peak(NVME)}
+        return figures
+
+
+def live_rows(engine: Any, tracker: Tracker) -> tuple[LiveBuffer, ...]:
+    """Every live storage, summed by the attribute of the engine that owns it.
+
+    What no attribute owns is an activation when forward created it, and ``other`` otherwise.
+    """
+    from zero_sizer.witnesses.measure import Tally
+
+    tally = Tally(lambda storage, place: tracker.place(storage))
+    for owner in owned(engine):
+        tally.add(owner)
+    for storage, phase in tracker.storages():
+        if phase == "forward":
+            tally.add_storage(storage, "saved for backward", "activations", GPU)
+        else:
+            tally.add_storage(storage, f"created in {phase}", "other", GPU)
+    return tally.rows()

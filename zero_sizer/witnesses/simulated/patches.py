@@ -1,0 +1,89 @@
+"""What has to be replaced in torch for programs to move fake tensors between devices, and back."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+_MISSING = object()
+
+
+class Patches:
+    """Attributes replaced for a while; ``undo`` puts back what stood there."""
+
+    def __init__(self) -> None:
+        self._undo: list[tuple[Any, str, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Replaces ``owner.name``, remembering whether and how it was defined on ``owner`` itself."""
+        self._undo.append((owner, name, vars(owner).get(name, _MISSING)))
+        setattr(owner, name, value)
+
+    def undo(self) -> None:
+        """Restores everything, last change first."""
+        while self._undo:
+            owner, name, before = self._undo.pop()
+            if before is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
+
+
+@contextmanager
+def torch_patches() -> Iterator[Patches]:
+    """Fake tensors that keep their identity when a module moves to another device."""
+    patches = Patches()
+    patches.set(FakeTensor, "data", property(_get_data, _set_data))
+    patches.set(FakeTensor, "record_stream", lambda self, stream: None)
+    patches.set(torch.nn.Module, "_apply", _apply)
+    only_cpu = torch._C._only_lift_cpu_tensors()
+    # Otherwise torch.tensor([...], device=<simulated>) would allocate on the real device.
+    torch._C._set_only_lift_cpu_tensors(True)
+    try:
+        yield patches
+    finally:
+        torch._C._set_only_lift_cpu_tensors(only_cpu)
+        patches.undo()
+
+
+_DATA = torch._C.TensorBase.data
+
+
+def _get_data(tensor: Any) -> Any:
+    return _DATA.__get__(tensor)
+
+
+def _set_data(tensor: Any, value: Any) -> None:
+    """``tensor.data = value``, across devices too.
+
+    Optimizers and hooks hold the tensor object, so it must stay and only its content may change;
+    torch refuses that between device types because real kernels would be mixed up.
+    """
+    if type(value) is FakeTensor and value._fake_device.type != tensor._fake_device.type:
+        content = value.detach()
+        content.requires_grad_(tensor.requires_grad)
+        torch._C._swap_tensor_impl(tensor, content)
+        tensor._fake_device, content._fake_device = content._fake_device, tensor._fake_device
+    else:
+        _DATA.__set__(tensor, value)
+        if type(value) is FakeTensor:
+            tensor._fake_device = value._fake_device
+
+
+def _apply(module: torch.nn.Module, fn: Callable[[Any], Any], recurse: bool = True) -> Any:
+    """``Module._apply`` that changes parameters in place, as it does for real tensors."""
+    if recurse:
+        for child in module.children():
+            child._apply(fn)
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            with torch.no_grad():
+                parameter.data = fn(parameter)
+                if parameter.grad is not None:
+                    parameter.grad.data = fn(parameter.grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = fn(buffer)
+    return module

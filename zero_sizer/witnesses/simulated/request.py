@@ -1,0 +1,67 @@
+"""What a child process is asked to run: plain values, JSON in and out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+DEFAULT_OPTIMIZER = "adamw_torch_fused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One rank of one job.
+
+    Attributes:
+        config: the DeepSpeed config, every "auto" filled.
+        hf_config: a Hugging Face config's fields; the model is built from transformers' class.
+        factory: ``module:function`` returning the model, where there is no ``hf_config``.
+        rank: global rank to be.
+        world_size: ranks of the job.
+        local_world_size: ranks of a node.
+        gpu_bytes: memory of a GPU; what DeepSpeed sees as ``total_memory``.
+        host_bytes: memory of a node, for the percentage in DeepSpeed's log lines.
+        micro_batch: samples of a micro step.
+        grad_accum: micro steps of an optimizer step.
+        seq_len: tokens of a sample.
+        checkpointing: Hugging Face's gradient checkpointing.
+        attention: ``flash``, ``sdpa`` or ``eager``.
+        zero_init: the model is built under ``deepspeed.zero.Init``.
+        built_dtype: dtype of a model built on the host; its config's own where empty.
+        optimizer: the client's optimizer where the config has none: a name of transformers'
+            ``OptimizerNames``.
+        lora: ``peft.LoraConfig`` arguments; the base model is then frozen.
+        steps: optimizer steps; the first allocates the states, so at least two show the peak.
+        keep_events: keep every allocation and free.
+        num_layers: blocks to build, where fewer than the model has (the answer says so).
+    """
+
+    config: Mapping[str, Any]
+    hf_config: Mapping[str, Any] = field(default_factory=dict)
+    factory: str = ""
+    rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    gpu_bytes: int = 2**60
+    host_bytes: int = 0
+    micro_batch: int = 1
+    grad_accum: int = 1
+    seq_len: int = 1
+    checkpointing: bool = False
+    attention: str = "flash"
+    zero_init: bool = False
+    built_dtype: str = ""
+    optimizer: str = DEFAULT_OPTIMIZER
+    lora: Mapping[str, Any] | None = None
+    steps: int = 2
+    keep_events: bool = False
+    num_layers: int = 0
+
+    def to_json(self) -> str:
+        """The request as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Request":
+        """The request that ``to_json`` wrote."""
+        return Request(**json.loads(text))

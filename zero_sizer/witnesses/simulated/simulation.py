@@ -1,0 +1,101 @@
+"""The one place that turns this process into rank r of N, and turns it back."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from zero_sizer.witnesses.simulated import device, peers
+from zero_sizer.witnesses.simulated.tracker import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """Who to be.
+
+    Attributes:
+        rank: global rank.
+        world_size: ranks of the job.
+        local_world_size: ranks of a node.
+        gpu_bytes: memory of a GPU.
+        host_bytes: memory of a node; 0 where not stated.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    gpu_bytes: int = 2**60
+    host_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """A running simulation.
+
+    Attributes:
+        tracker: what is allocated, where.
+        log: DeepSpeed's ``see_memory_usage`` lines so far.
+    """
+
+    tracker: Tracker
+    log: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
+    """Inside, this process is ``rank`` and every tensor is fake; outside, all is as before.
+
+    Only the device type stays registered: torch cannot unregister one. Use it in a process of
+    its own where DeepSpeed was not imported before, since DeepSpeed binds operators to the
+    accelerator that it finds at import.
+    """
+    simulation = Simulation(tracker=Tracker(keep_events=keep_events))
+    tracker = simulation.tracker
+    variables = peers.rank_environment(
+        rank=rank.rank, world_size=rank.world_size, local_world_size=rank.local_world_size
+    )
+    local_rank = rank.rank % rank.local_world_size
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(peers.environment(variables))
+        device.register(local_rank=local_rank, local_world_size=rank.local_world_size)
+        # From here on torch and DeepSpeed are imported; both must come after the registration.
+        from zero_sizer.witnesses.simulated import answers, mode, patches
+
+        stack.enter_context(_accelerator(tracker, rank, local_rank))
+        from zero_sizer.witnesses.simulated import attention, autocast, engine_patches
+
+        stack.enter_context(peers.silent_peers(rank=rank.rank, world_size=rank.world_size))
+        stack.enter_context(patches.torch_patches())
+        stack.enter_context(attention.fused_attention())
+        stack.enter_context(autocast.registered())
+        stack.enter_context(
+            engine_patches.engine_patches(tracker, simulation.log, host_total=rank.host_bytes)
+        )
+        stack.enter_context(mode.SimulatedMode(tracker, answers.table()))
+        yield simulation
+
+
+@contextmanager
+def _accelerator(tracker: Tracker, rank: Rank, local_rank: int) -> Iterator[None]:
+    package = peers.preload_accelerator()
+    from zero_sizer.witnesses.simulated.accelerator import SimulatedAccelerator
+
+    before = package.real_accelerator.ds_accelerator
+    package.set_accelerator(
+        SimulatedAccelerator(
+            tracker,
+            capacity=rank.gpu_bytes,
+            local_rank=local_rank,
+            local_world_size=rank.local_world_size,
+        )
+    )
+    import deepspeed
+    import deepspeed.comm
+
+    deepspeed.accelerator = package
+    try:
+        yield
+    finally:
+        package.real_accelerator.ds_accelerator = before
