@@ -38,14 +38,22 @@ PROBE = "zero_sizer_probe"
 ABSENT = object()
 # Companions that make the parsers read further keys of a section.
 COMPANIONS: tuple[dict[str, Any], ...] = ({}, {"type": "Adam"}, {"enabled": True})
-# One value of every kind that JSON can hold; resolve.py sorts the user's values the same way.
+# One value of every kind; config/values.py (kind_of) sorts the user's values the same way.
 KINDS: dict[str, Any] = {
-    "bool": True,
-    "positive": 3,
+    "true": True,
+    "false": False,
     "zero": 0,
+    "one": 1,
+    "positive": 3,
     "negative": -3,
     "float": 1.5,
+    "float_zero": 0.0,
+    "float_one": 1.0,
+    "float_negative": -1.5,
+    "inf": float("inf"),
+    "nan": float("nan"),
     "string": "zzz",
+    "empty_string": "",
     "digits": "3",
     "auto": "auto",
     "null": None,
@@ -53,6 +61,7 @@ KINDS: dict[str, Any] = {
     "strings": ["zzz"],
     "empty_list": [],
     "object": {"zzz": 3},
+    "empty_object": {},
 }
 # Read by deepspeed.initialize (deepspeed/__init__.py), before DeepSpeedConfig sees the dict.
 READ_BY_INITIALIZE = ("data_parallel_size",)
@@ -294,6 +303,8 @@ def model_rows(path: str, model: type[DeepSpeedConfigModel], table: dict[str, An
             continue
         row = describe(field.annotation)
         row["default"] = plain(field.get_default(call_default_factory=True))
+        if row["type"] == "float":  # defaults are validated too
+            row["default"] = float(row["default"])
         if field.alias and field.alias != name:
             row["field"] = name
         for bound in field.metadata:
@@ -480,7 +491,8 @@ def build() -> dict[str, Any]:
     add_models(models, table)
     table["sections"] |= {path: {"parser": "dict", "unknown": "kept"} for path in HANDED_ON}
     for path, section in table["sections"].items():
-        kinds = {k: v for k, v in refusals(path).items() if k != "object"} if path else {}
+        kinds = refusals(path) if path else {}
+        kinds = {kind: error for kind, error in kinds.items() if "object" not in kind}
         section |= {"refuses": kinds} if kinds else {}
     table["removed"] = removed_keys()
     table["deepspeed_optimizers"] = list(ds_config.DEEPSPEED_OPTIMIZERS)

@@ -76,21 +76,34 @@ def convert(key: Key, value: Any) -> Any:
 def kind_of(value: Any) -> str:
     """Kind of a JSON value, in the words of the table's ``refuses``."""
     if value is None or isinstance(value, bool):
-        return "null" if value is None else "bool"
+        return "null" if value is None else str(value).lower()
     if isinstance(value, str):
-        return "auto" if value == "auto" else "digits" if value.isdecimal() else "string"
-    if isinstance(value, int | float):
-        return _kind_of_number(value)
+        return _kind_of_text(value)
+    if isinstance(value, float):
+        return _kind_of_float(value)
+    if isinstance(value, int):
+        return {0: "zero", 1: "one"}.get(value, "positive" if value > 0 else "negative")
     if isinstance(value, list):
         texts = all(isinstance(item, str) for item in value)
         return "empty_list" if not value else "strings" if texts else "list"
-    return "object"
+    return "object" if value else "empty_object"
 
 
-def _kind_of_number(value: float) -> str:
-    if value <= 0:
-        return "negative" if value < 0 else "zero"
-    return "positive" if isinstance(value, int) else "float"
+def _kind_of_text(value: str) -> str:
+    if value in ("", "auto"):
+        return value or "empty_string"
+    try:
+        int(value)
+    except ValueError:
+        return "string"
+    return "digits"
+
+
+def _kind_of_float(value: float) -> str:
+    if math.isnan(value) or math.isinf(value):
+        return "nan" if math.isnan(value) else "inf"
+    named = {0.0: "float_zero", 1.0: "float_one"}
+    return named.get(value, "float" if value > 0 else "float_negative")
 
 
 def refusal(refuses: Any, value: Any) -> str:
@@ -241,8 +254,9 @@ def _loss_scale(value: Any) -> float:
 
 
 def _no_bool_integer(value: Any) -> Any:
+    whole = not isinstance(value, str) or _kind_of_text(value) == "digits"
     finite = not isinstance(value, float) or math.isfinite(value)
-    if isinstance(value, bool) or not finite:
+    if isinstance(value, bool) or not (whole and finite):
         raise RefusedError(f"must be a whole number, not {shown(value)}")
     return value
 
