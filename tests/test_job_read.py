@@ -140,6 +140,7 @@ BASE = f"model: {NUMBERS}\ndeepspeed: {{}}\n"
         ("a: " + "[" * 70 + "]" * 70, 1, "nested too deeply"),
         ("a: !!python/object/apply:os.getcwd []", 1, "tag"),
         ("a: \x07", None, "not YAML"),
+        ('a: "\\ud800"', 1, "half of an escaped character"),
         ("x: &x {a: 1}\ny: {<<: *x}", 2, "merge keys"),
     ],
 )

@@ -94,11 +94,11 @@ class _Walk:
             raise self._error(node, "a key must be a word")
         if node.tag == _TAG + "merge":
             raise self._error(node, "merge keys (<<) are not read; write the keys out")
-        return str(node.value)
+        return self._word(node)
 
     def _scalar(self, node: "yaml.ScalarNode") -> Hashable:
         kind = node.tag.removeprefix(_TAG)
-        text: str = node.value
+        text = self._word(node)
         if kind in ("int", "float", "str") and not node.style:
             return self._number(node, text)
         if kind == "bool":
@@ -108,6 +108,16 @@ class _Walk:
         if kind in ("str", "timestamp", "value"):
             return text
         raise self._error(node, f"the tag {node.tag[:60]!r} is not read; write plain values")
+
+    def _word(self, node: "yaml.ScalarNode") -> str:
+        """The text; JSON writes characters beyond U+FFFF as an escaped pair, YAML as one."""
+        text = str(node.value)
+        try:
+            return (
+                text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+            )
+        except UnicodeDecodeError:
+            raise self._error(node, "half of an escaped character") from None
 
     def _number(self, node: "yaml.Node", text: str) -> int | float | str:
         if _INTEGER.fullmatch(text):
