@@ -31,6 +31,7 @@ _END = "model.norm {C}RMSNorm weight=hidden\nmodel.rotary_emb " + ROTARY + LM_HE
 
 
 def decoder(layer: str, *, embedding: str = "Embedding weight=vocab,hidden") -> tuple[Block, ...]:
+    """Embedding, ``layer`` as often as there are layers, final norm, rotary buffers and head."""
     return (
         Block(lines="model.embed_tokens " + embedding),
         Block(lines=layer, count="layers"),

@@ -32,6 +32,7 @@ def _decoder(fields: Fields, where: str) -> dict[str, int]:
     heads, kv_heads = fields["num_attention_heads"], fields["num_key_value_heads"]
     plain_head = fields["hidden_size"] // heads
     head_dim = fields.get("head_dim") or plain_head
+    _refuse_odd_rotation(fields, where)
     ffn = fields["intermediate_size"]
     bias = int(fields.get("attention_bias", False))
     return {
@@ -49,6 +50,15 @@ def _decoder(fields: Fields, where: str) -> dict[str, int]:
         "sparse": 0,
         "qk_layernorm": int(fields.get("qk_layernorm", False)),
     }
+
+
+def _refuse_odd_rotation(fields: Fields, where: str) -> None:
+    """As transformers does, where the config says ``head_dim`` and all of it is rotated."""
+    head_dim = fields.get("head_dim")
+    if head_dim is None or head_dim <= 4 or head_dim % 2 == 0:
+        return
+    if _rotated(head_dim, fields, "partial_rotary_factor", 1.0, where) == head_dim:
+        raise InputError(f"head_dim {head_dim} is odd and cannot be rotated", where=where)
 
 
 def _half(rotated: int) -> int:
@@ -149,6 +159,7 @@ def _bloom(fields: Fields, where: str) -> dict[str, int]:
 def _falcon(fields: Fields, where: str) -> dict[str, int]:
     hidden, heads = fields["hidden_size"], fields["num_attention_heads"]
     head_dim = hidden // heads
+    _refuse_odd_rotation({**fields, "head_dim": head_dim}, where)
     if fields["new_decoder_architecture"]:
         qkv = (2 * fields["num_kv_heads"] + heads) * head_dim
     else:
