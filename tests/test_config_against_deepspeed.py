@@ -17,7 +17,8 @@ VALUES: list[Any] = [
     True, False, 0, 1, 2, 3, 7, -1, 500_000_000, 10**12, 2**70,
     0.0, 1.0, 0.5, 1.5, -0.5, 5e8, 1e12, 1e19, 1e300, math.inf, math.nan,
     "", "x", "auto", "cpu", "CPU", "none", "fp16", "bf16", "BF16", "warn", "SUM", "true", "Yes",
-    "off",     "3", " 3 ", "03", "3.0", "5e8", "-1", "1_000", "1__0", "0.5", ".5", "1.", "nan", "torch", "z1",
+    "off", "3", " 3 ", "03", "3.0", "5e8", "-1", "1_000", "1__0", "0.5", ".5", "1.", "nan",
+    "torch", "z1",
     None, [], [1], ["x"], ["z1"], ["x", 1], [[1]], {}, {"x": 1}, {"enabled": True},
 ]  # fmt: skip
 # Rules about two keys at once belong to zero_sizer.checks; here each key gets company that

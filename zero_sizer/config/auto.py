@@ -43,7 +43,7 @@ PLUGIN_DEFAULTS: dict[str, Any] = {
     "zero_optimization.offload_param.nvme_path": "none",
     "zero_optimization.stage3_gather_16bit_weights_on_model_save": False,
 }
-PRECISIONS = {"fp16.enabled": "fp16", "bf16.enabled": "bf16"}
+PRECISIONS = {"bf16.enabled": "bf16", "fp16.enabled": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,10 @@ class Fill:
 
 @dataclass
 class Fills:
-    """The filled keys by path as written, and what there is to say about them."""
+    """The filled keys by path as written, keys that Hugging Face adds, and the findings."""
 
     by_path: dict[str, Fill] = field(default_factory=dict)
+    added: dict[str, Fill] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -183,7 +184,7 @@ def _check_precision(document: Document, workload: Workload, fills: Fills) -> No
             fills.findings.append(_precision_mismatch(document, path, origin, stated))
         elif name == stated and not document.has(name):
             text = f"{origin} {stated}: accelerate adds the section (set_mixed_precision)"
-            fills.by_path[path] = Fill(True, text)
+            fills.added[path] = Fill(True, text)
 
 
 def _precision_mismatch(document: Document, path: str, origin: str, stated: str | None) -> Finding:

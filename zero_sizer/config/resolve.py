@@ -38,6 +38,7 @@ def resolve(
     """
     resolver = _Resolver(document, auto.fill(document, workload, model))
     resolver.read_section("", document.values)
+    resolver.add_filled()
     settings, findings = resolver.settings, resolver.findings
     batch, batch_findings = resolve_batch(document, workload, world_size)
     settings.update(batch)
@@ -65,6 +66,12 @@ class _Resolver:
         """Read the object at ``path`` (canonical; ``written`` is the user's spelling)."""
         for name, value in values.items():
             self._read(path, name, keys.join(written, name), value)
+
+    def add_filled(self) -> None:
+        """Put in the keys that Hugging Face adds to a config without them."""
+        for path, filled in self.fills.added.items():
+            self.settings[keys.parent(path)] = Setting(True, filled.origin)
+            self.settings[path] = Setting(filled.value, filled.origin)
 
     def _read(self, section: str, name: str, written: str, value: Any) -> None:
         path = keys.join(section, name)
