@@ -3,18 +3,18 @@
 import gc
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from zero_sizer.witnesses.launched import build
+from zero_sizer.witnesses.launched.build import build
 from zero_sizer.witnesses.launched.watch import StorageWatch, activations
 from zero_sizer.witnesses.measure import PinnedStorages, measure
 from zero_sizer.witnesses.owners import GPU, Owner
 from zero_sizer.witnesses.recording import PhaseRecord, RankRecord
+from zero_sizer.witnesses.simulated import engine as engine_loop
 
 _NO_GPU_NOTES = (
     "CPU ranks: storages are placed where DeepSpeed would put them on a machine with GPUs",
@@ -40,21 +40,24 @@ class Run:
         self._phases: list[PhaseRecord] = []
         self._batch: dict[str, Any] = {}
         self._engine: Any = None
+        self._at = ("init", 0, 0)
 
     def record(self) -> RankRecord:
         """Run it and return what this rank saw."""
         gc.collect()
-        gc.freeze()  # tensors of earlier runs and imports are not this run's
-        try:
-            with self._watching():
-                self._begin("init")
-                self._engine = self._initialize()
-                self._boundary("init")
-                for step in range(self._task["steps"]):
-                    self._optimizer_step(step)
-            skipped = int(self._engine.skipped_steps)
-        finally:
-            gc.unfreeze()
+        gc.freeze()  # tensors of earlier runs and of imports are not this run's
+        with self._watching():
+            self.begin("init")
+            self._engine = self._initialize()
+            self.end(self._engine)
+            engine_loop.train(
+                self._engine,
+                self._next_batch,
+                steps=self._task["steps"],
+                grad_accum=self._engine.gradient_accumulation_steps(),
+                observer=self,
+            )
+        skipped = int(self._engine.skipped_steps)
         notes = _NO_GPU_NOTES if self._pinned is not None else ()
         rank = torch.distributed.get_rank()
         return RankRecord(rank=rank, phases=tuple(self._phases), skipped_steps=skipped, notes=notes)
@@ -72,67 +75,40 @@ class Run:
         return self._watch if self._watch is not None else nullcontext()
 
     def _initialize(self) -> Any:
-        config = dict(self._task["config"])
-        source = self._task["model"]
-        if self._workload.get("zero_init"):
-            with deepspeed.zero.Init(config_dict_or_path=config):
-                module = build.model(source, self._workload)
-        else:
-            module = build.model(source, self._workload)
+        module, client = build(self._task)
         if self._watch is not None:
             self._watch.adopt(list(module.parameters()), list(module.buffers()))
-        trainable = [param for param in module.parameters() if param.requires_grad]
-        client = None
-        if "optimizer" not in config:
-            # Hugging Face's Trainer makes AdamW itself when the config names no optimizer.
-            client = torch.optim.AdamW(trainable, lr=1e-5)
-            config["zero_allow_untested_optimizer"] = True
-            config.setdefault("zero_force_ds_cpu_optimizer", False)
-        engine, *_ = deepspeed.initialize(
-            model=module,
-            model_parameters=trainable,
-            optimizer=client,
-            config=config,
-            dist_init_required=False,
-        )
-        return engine
-
-    def _optimizer_step(self, step: int) -> None:
-        engine = self._engine
-        for micro_step in range(engine.gradient_accumulation_steps()):
-            self._batch = self._next_batch()
-            self._begin("forward")
-            loss = _loss(engine(**self._batch))
-            self._boundary("forward", step, micro_step)
-            self._begin("backward")
-            engine.backward(loss)
-            del loss
-            self._boundary("backward", step, micro_step)
-            self._begin("step")
-            engine.step()
-        self._boundary("step", step, micro_step)
+        config = dict(self._task["config"])
+        if client is not None:
+            config["zero_allow_untested_optimizer"] = True  # as the Trainer sets it
+        return engine_loop.initialize(config, module, client)
 
     def _next_batch(self) -> dict[str, Any]:
         shape = (self._workload["micro_batch"], self._workload["seq_len"])
         device = get_accelerator().current_device_name()
         tokens = torch.randint(0, self._task["model"].get("vocab") or 2, shape, device=device)
-        return {"input_ids": tokens, "labels": tokens.clone()}
+        self._batch = {"input_ids": tokens, "labels": tokens.clone()}
+        return self._batch
 
-    def _begin(self, phase: str) -> None:
+    def begin(self, name: str, *, step: int = 0, micro_step: int = 0) -> None:
+        """A phase begins."""
+        self._at = (name, step, micro_step)
         if self._watch is not None:
-            self._watch.begin(phase)
+            self._watch.begin(name)
         elif self._pinned is None:
             get_accelerator().reset_peak_memory_stats()
 
-    def _boundary(self, name: str, step: int = 0, micro_step: int = 0) -> None:
+    def end(self, engine: Any) -> None:
+        """It is over: count what is alive."""
         gc.collect(0)
         tally = measure(
-            self._engine,
+            engine,
             pinned=self._pinned,
             extra=[Owner(name="batch", category="other", place=GPU, value=self._batch)],
             leftovers=activations(self._watch),
             walk=self._walk,
         )
+        name, step, micro_step = self._at
         record = PhaseRecord(
             name=name, step=step, micro_step=micro_step, device={}, live=tally.rows()
         )
@@ -142,12 +118,7 @@ class Run:
                 device[place]["max_allocated"] = most
         elif self._pinned is None:
             device[GPU] = _allocator_figures()
-        fields = {**vars(record), "device": device}
-        self._phases.append(PhaseRecord(**fields))
-
-
-def _loss(output: Any) -> Any:
-    return output if isinstance(output, torch.Tensor) else output.loss
+        self._phases.append(replace(record, device=device))
 
 
 def _allocator_figures() -> dict[str, int]:

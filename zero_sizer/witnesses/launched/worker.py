@@ -14,6 +14,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.witnesses.launched import processes
+
 
 def main() -> int:
     """Run the tasks; 0 when all of them went through or ``--keep-going``."""
@@ -25,6 +27,7 @@ def main() -> int:
     args = parser.parse_args()
     tasks = json.loads(Path(args.tasks).read_text(encoding="utf-8"))
     out = Path(args.out)
+    processes.die_with_parent()
     pinned = _start()
     for index, task in enumerate(tasks):
         result = _run(task, pinned)
@@ -40,18 +43,18 @@ def _start() -> Any:
     import torch
     from deepspeed.accelerator import get_accelerator
 
-    from zero_sizer.witnesses.launched import kernels
+    from zero_sizer.witnesses.launched import cpu
     from zero_sizer.witnesses.measure import PinnedStorages
 
     accelerator = get_accelerator()
     accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    on_cpu = accelerator.device_name() == "cpu"
+    if on_cpu:
+        cpu.prepare(accelerator)
     deepspeed.init_distributed(dist_backend=accelerator.communication_backend_name())
     torch.manual_seed(0)
-    if accelerator.device_name() != "cpu":
+    if not on_cpu:
         return None
-    torch.set_num_threads(1)
-    if os.environ.get("ZERO_SIZER_KERNELS") != "compiled":
-        kernels.install()
     pinned = PinnedStorages()
     pinned.install(accelerator)
     return pinned
@@ -78,4 +81,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a peer that is gone must not keep this rank in its clean-up

@@ -1,0 +1,45 @@
+"""What a CPU rank changes in its own process so that a dry run needs no compiler and no GPU.
+
+None of it changes which tensors DeepSpeed makes:
+
+* optimizer kernels come from ``kernels`` unless ``ZERO_SIZER_KERNELS=compiled`` is set;
+* the shared-memory all-reduce (for inference) is not compiled;
+* DeepSpeedCPUAdam asks for the CPU's name in a child process each time; the answer is kept;
+* fp16 is allowed where the CPU has no fast fp16: slower, the same bytes.
+"""
+
+import importlib
+import os
+from functools import cache
+from typing import Any
+
+import torch
+
+NOTES = (
+    "optimizer kernels: torch stand-ins (set ZERO_SIZER_KERNELS=compiled for DeepSpeed's own)",
+    "fp16 is run whether or not this CPU has fast fp16",
+)
+
+
+def prepare(accelerator: Any) -> None:
+    """Change this process as the module says.
+
+    Args:
+        accelerator: DeepSpeed's CPU accelerator.
+    """
+    import deepspeed.comm.torch
+
+    from zero_sizer.witnesses.launched import kernels
+
+    torch.set_num_threads(1)
+    deepspeed.comm.torch.build_shm_op = lambda: None
+    cpuinfo: Any = importlib.import_module("cpuinfo")
+    cpuinfo.get_cpu_info = cache(cpuinfo.get_cpu_info)
+    accelerator.is_fp16_supported = lambda: True
+    if not uses_compiled_kernels():
+        kernels.install()
+
+
+def uses_compiled_kernels() -> bool:
+    """Whether the environment asks for DeepSpeed's own kernels."""
+    return os.environ.get("ZERO_SIZER_KERNELS") == "compiled"

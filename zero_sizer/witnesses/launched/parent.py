@@ -1,0 +1,167 @@
+"""The side of the launched dry run that asks: starts the ranks, reads what they wrote."""
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.errors import WitnessError
+from zero_sizer.job import Job
+from zero_sizer.witnesses.cut import cut_job
+from zero_sizer.witnesses.launched import processes
+from zero_sizer.witnesses.launched.task import RankTask, rank_task
+from zero_sizer.witnesses.recording import RankRecord, Recording, rank_from_json
+
+DEFAULT_TIMEOUT = 600.0
+_PACKAGES = ("torch", "deepspeed", "transformers")
+_MEMORY_LINE = re.compile(r"\bMA [\d.]+ GB|CPU Virtual Memory")
+_ERROR_LINE = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)\b|Killed|Segmentation)")
+
+
+def run(
+    job: Job,
+    *,
+    ranks: int,
+    steps: int = 2,
+    layers: int | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Recording:
+    """Train the job's model for a few steps on ``ranks`` real ranks of this machine.
+
+    Args:
+        job: as read; its cluster does not matter here.
+        ranks: processes; CPU ranks on gloo where the machine has no accelerator.
+        steps: optimizer steps; the first allocates optimizer states, so 2 show the steady state.
+        layers: keep only this many layers of the model.
+        timeout: seconds until everything is stopped.
+
+    Raises:
+        WitnessError: torch or deepspeed is missing, a rank failed, or it took too long.
+        UnsupportedError: the model cannot be cut.
+    """
+    require_packages()
+    with tempfile.TemporaryDirectory(prefix="zero-sizer-swap-") as swap:
+        task = rank_task(cut_job(job, layers), steps=steps, nvme_path=swap)
+        (result,), log = _launch([task], ranks=ranks, timeout=timeout, keep_going=False)
+    if isinstance(result, str):
+        raise WitnessError(result)
+    return Recording(
+        how="launched",
+        versions=_versions(),
+        world_size=ranks,
+        job={**task.to_json(), "name": job.model.name, "layers": layers},
+        ranks=tuple(result),
+        log=tuple(log),
+        notes=(*task.notes, *result[0].notes),
+    )
+
+
+def run_tasks(
+    tasks: Sequence[RankTask], *, ranks: int, timeout: float = DEFAULT_TIMEOUT
+) -> list[list[RankRecord] | str]:
+    """Run many tasks one after the other in the same ranks.
+
+    Returns:
+        For each task the record of every rank, or the error that DeepSpeed refused it with.
+
+    Raises:
+        WitnessError: the ranks did not get through the list.
+    """
+    require_packages()
+    return _launch(tasks, ranks=ranks, timeout=timeout, keep_going=True)[0]
+
+
+def require_packages() -> None:
+    """Refuse at once where the engine is not installed.
+
+    Raises:
+        WitnessError: torch or deepspeed is missing.
+    """
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise WitnessError(
+            f"a dry run needs {' and '.join(missing)}, which is not installed",
+            remedy="pip install 'zero-sizer[deepspeed]'",
+        )
+
+
+def _launch(
+    tasks: Sequence[RankTask], *, ranks: int, timeout: float, keep_going: bool
+) -> tuple[list[list[RankRecord] | str], list[str]]:
+    with tempfile.TemporaryDirectory(prefix="zero-sizer-launched-") as name:
+        folder = Path(name)
+        (folder / "out").mkdir()
+        listing = folder / "tasks.json"
+        listing.write_text(json.dumps([task.to_json() for task in tasks]), encoding="utf-8")
+        arguments = ["--tasks", str(listing), "--out", str(folder / "out")]
+        arguments += ["--keep-going"] if keep_going else []
+        try:
+            code = processes.launch(arguments, ranks=ranks, folder=folder, timeout=timeout, env={})
+        except subprocess.TimeoutExpired:
+            raise WitnessError(
+                f"the run took more than {timeout:g} s and was stopped",
+                remedy="give --timeout, fewer --layers or a shorter --seq-len",
+            ) from None
+        answers = [_answers(folder / "out", index) for index in range(len(tasks))]
+        results = [_result(answer, ranks) for answer in answers]
+        if any(result is None for result in results):
+            raise WitnessError(_why(folder, code))
+        log = [line for line in _lines(_rank_log(folder, 0)) if _MEMORY_LINE.search(line)]
+        return [result for result in results if result is not None], log
+
+
+def _answers(folder: Path, index: int) -> list[dict[str, Any]]:
+    """What the ranks wrote for one task, the earliest first."""
+    files = sorted(folder.glob(f"{index}.*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+
+
+def _result(answers: list[dict[str, Any]], ranks: int) -> list[RankRecord] | str | None:
+    """Every rank's record, the first error, or None when ranks are missing without one."""
+    for answer in answers:
+        if "error" in answer:  # the earliest: the others lost their peer to it
+            return f"rank {answer['rank']} failed: {_one_line(answer['error'])}"
+    if len(answers) < ranks:
+        return None
+    return sorted((rank_from_json(answer) for answer in answers), key=lambda rank: rank.rank)
+
+
+def _why(folder: Path, code: int) -> str:
+    """The best single line about a run that ended without an answer."""
+    for log in sorted((folder / "ranks").glob("*_rank*.log")):
+        errors = [line for line in _lines(log) if _ERROR_LINE.match(line)]
+        if errors:
+            rank = log.stem.rpartition("rank")[2]
+            return f"rank {rank} failed: {_one_line(errors[-1])}"
+    launcher = _lines(folder / "launcher.log")
+    signalled = next((line for line in launcher if "return code = -" in line), "")
+    if signalled:
+        number = signalled.rpartition("-")[2]
+        return f"a rank was killed by signal {number} (9: most likely out of host memory)"
+    last = next((line for line in reversed(launcher) if line), "it said nothing")
+    return f"the launcher ended with code {code}: {_one_line(last)}"
+
+
+def _rank_log(folder: Path, rank: int) -> Path:
+    found = sorted((folder / "ranks").glob(f"*_rank{rank}.log"))
+    return found[0] if found else folder / "none"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:400]
+
+
+def _versions() -> Mapping[str, str]:
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}

@@ -1,0 +1,116 @@
+"""What a rank is asked to do, as plain values: from a job to the worker's JSON."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from zero_sizer.config.resolve import resolve
+from zero_sizer.config.settings import Setting, Settings
+from zero_sizer.errors import UnsupportedError
+from zero_sizer.job import Job
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.plan import Plan
+from zero_sizer.planning import plan_job
+from zero_sizer.witnesses.engine_config import engine_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankTask:
+    """One run of the engine.
+
+    Attributes:
+        config: for ``deepspeed.initialize``, every "auto" filled.
+        model: ``kind`` is ``huggingface`` (with ``config``: the fields), ``factory`` (with
+            ``target``) or ``shapes`` (with ``parameters``); ``vocab`` bounds the tokens.
+        workload: micro_batch, seq_len, checkpointing, attention, zero_init.
+        steps: optimizer steps.
+        peak: follow every storage, for peaks and activations.
+        walk: list live tensors that no part of the engine owns.
+        notes: every way in which the run differs from the job.
+    """
+
+    config: Mapping[str, Any]
+    model: Mapping[str, Any]
+    workload: Mapping[str, Any]
+    steps: int = 2
+    peak: bool = True
+    walk: bool = True
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """The worker's JSON."""
+        return asdict(self)
+
+
+def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> RankTask:
+    """The task every rank runs for a job.
+
+    Args:
+        job: as read, its model cut where that is wanted.
+        steps: optimizer steps.
+        nvme_path: where swap files go.
+    """
+    settings, _ = resolve(
+        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
+    )
+    plan = _plan(job, settings)
+    config, notes = engine_config(
+        job.document,
+        settings,
+        job.workload,
+        job.model,
+        micro_batch=plan.micro_batch,
+        nvme_path=nvme_path,
+    )
+    source, model_notes = model_source(job.model)
+    return RankTask(
+        config=config,
+        model=source,
+        workload={
+            "micro_batch": plan.micro_batch,
+            "seq_len": plan.seq_len,
+            "checkpointing": plan.checkpointing,
+            "attention": plan.attention,
+            "zero_init": plan.zero_init,
+        },
+        steps=steps,
+        notes=(*model_notes, *notes),
+    )
+
+
+def _plan(job: Job, settings: Settings) -> Plan:
+    """The job's workload, resolved; an optimizer the ledger does not know can still be run."""
+    plan = plan_job(job, settings).plan
+    if plan is None:
+        known = Setting("AdamW", "stands in: only the workload is read")
+        settings = Settings(by_key={**settings.by_key, "optimizer.type": known})
+        plan = plan_job(job, settings).plan
+    if plan is None:
+        raise UnsupportedError("the job cannot be planned, so it cannot be run")
+    return plan
+
+
+def model_source(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
+    """How the worker builds a model, and what the reader must know about it."""
+    vocab = model.arch.vocab
+    if model.origin.startswith("factory "):
+        target = model.origin.removeprefix("factory ")
+        return {"kind": "factory", "target": target, "vocab": vocab}, []
+    if model.hf_config.get("model_type"):
+        return {"kind": "huggingface", "config": dict(model.hf_config), "vocab": vocab}, []
+    note = "a stand-in with the model's tensors and no activations: only shapes are known"
+    return shapes_source(model), [note]
+
+
+def shapes_source(model: ModelSpec) -> dict[str, Any]:
+    """A model source of the kind ``shapes``."""
+    parameters = [
+        {
+            "name": tensor.name,
+            "shape": list(tensor.shape),
+            "dtype": tensor.dtype.value if tensor.dtype is not None else None,
+            "trainable": tensor.trainable,
+        }
+        for tensor in model.parameters
+    ]
+    return {"kind": "shapes", "parameters": parameters, "vocab": model.arch.vocab}
