@@ -6,10 +6,29 @@ in that file's ``RULES``.
 
 from collections.abc import Iterator
 
+from zero_sizer.checks import (
+    ignored,
+    offload,
+    optimizer,
+    parallel,
+    precision,
+    reduction,
+    scheduler,
+    zenflow,
+)
 from zero_sizer.checks.context import Context, Rule
 from zero_sizer.findings import Finding, Severity
 
-RULES: tuple[Rule, ...] = ()
+RULES: tuple[Rule, ...] = (
+    *precision.RULES,
+    *optimizer.RULES,
+    *scheduler.RULES,
+    *reduction.RULES,
+    *offload.RULES,
+    *zenflow.RULES,
+    *parallel.RULES,
+    *ignored.RULES,
+)
 
 
 def run(context: Context) -> list[Finding]:

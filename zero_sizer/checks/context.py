@@ -63,7 +63,7 @@ class Context:
 
     def is_written(self, key: str) -> bool:
         """Whether the user wrote ``key``, under any of its names, with more than "auto"."""
-        return self.document.get(self.spelling(key), "auto") != "auto"
+        return bool(self.document.get(self.spelling(key), "auto") != "auto")
 
     def spelling(self, key: str) -> str:
         """``key`` as the user spelt it: aliases of keys and sections count."""

@@ -1,0 +1,168 @@
+"""The optimizer a config names: whether it exists, what it takes, whether ZeRO takes it."""
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from zero_sizer.checks import engine
+from zero_sizer.checks.context import ZERO, Context, Rule
+from zero_sizer.config.keys import table
+from zero_sizer.findings import Finding
+
+TYPE = "optimizer.type"
+_REMOVED = ("onebitadam", "onebitlamb", "zerooneadam", "1bitadam", "1bitlamb")
+_SUPPORTED = (  # runtime/zero/utils.py:45; mup's MuAdam and MuAdamW are torch's classes
+    "Adam",
+    "AdamW",
+    "FusedAdam",
+    "DeepSpeedCPUAdam",
+    "ZenFlowCPUAdam",
+    "Adagrad",
+    "DeepSpeedCPUAdagrad",
+    "DeepSpeedCPULion",
+    "FusedLion",
+    "MuonWithAuxAdam",
+    "MuAdam",
+    "MuAdamW",
+)
+_POPPED = ("torch_adam", "adam_w_mode", "fp32_optimizer_states")  # engine.py:2395, 2485
+_NO_AMSGRAD = ("FusedAdam", "DeepSpeedCPUAdam", "ZenFlowCPUAdam", "FusedLamb")
+
+
+def exists(context: Context) -> Iterator[Finding]:
+    """engine.py:2010."""
+    if not isinstance(context.document.get(TYPE), str) or engine.optimizer_class(context):
+        return
+    name = context.text(TYPE)
+    message = f"AssertionError: DeepSpeed and torch.optim have no optimizer {name!r}"
+    if name.lower() in _REMOVED:
+        message = (
+            f"AssertionError: {name} was removed from DeepSpeed; 0.19.8 has no 1-bit optimizer"
+        )
+        yield context.error("removed-optimizer", TYPE, message, "use AdamW, or an older DeepSpeed")
+        return
+    known = {item.lower(): item for item in engine.TORCH_OPTIMIZERS}
+    known |= {item: item for item in table().optimizers}
+    near = get_close_matches(name.lower(), list(known), n=1)
+    remedy = f"did you mean {known[near[0]]}?" if near else "build it in the training script"
+    yield context.error("unknown-optimizer", TYPE, message, remedy)
+
+
+def supported_by_zero(context: Context) -> Iterator[Finding]:
+    """engine.py:2298."""
+    optimizer = engine.optimizer_class(context)
+    if not context.stage or not optimizer or optimizer in _SUPPORTED:
+        return
+    if context.flag("zero_allow_untested_optimizer"):
+        message = f"{optimizer} is not among the optimizers ZeRO is tested with"
+        yield context.note("untested-optimizer", TYPE, message)
+    else:
+        yield context.error(
+            "untested-optimizer",
+            TYPE,
+            f"AssertionError: ZeRO takes {optimizer} only when asked to",
+            'add "zero_allow_untested_optimizer": true at the top level',
+        )
+
+
+def arguments(context: Context) -> Iterator[Finding]:
+    """engine.py:2476-2550: optimizer.params become keyword arguments."""
+    optimizer = engine.optimizer_class(context)
+    known = _arguments(optimizer)
+    if not known:
+        return
+    for name in context.mapping("optimizer.params"):
+        if name != "max_grad_norm" and name not in known:
+            near = get_close_matches(name, known, n=1)
+            yield context.error(
+                "optimizer-argument",
+                f"optimizer.params.{name}",
+                f"TypeError: {optimizer} knows no such argument",
+                f"did you mean {near[0]}?" if near else "delete it",
+            )
+
+
+def _arguments(optimizer: str) -> list[str]:
+    """Names that optimizer.params may hold; none when the class is not in the table."""
+    base = "DeepSpeedCPUAdam" if optimizer == "ZenFlowCPUAdam" else optimizer
+    by_class = {
+        path.rpartition(".")[2]: set(names) for path, names in table().optimizer_classes.items()
+    }
+    names = by_class.get(base, set())
+    if names and optimizer in ("FusedAdam", "DeepSpeedCPUAdam", "ZenFlowCPUAdam", "AdamW"):
+        names = (names - {"adamw_mode"}) | set(_POPPED)
+    return sorted(names)
+
+
+def amsgrad(context: Context) -> Iterator[Finding]:
+    """ops/adam/fused_adam.py, cpu_adam.py, ops/lamb/fused_lamb.py."""
+    optimizer = engine.optimizer_class(context)
+    if optimizer in _NO_AMSGRAD and context.mapping("optimizer.params").get("amsgrad"):
+        yield context.error(
+            "amsgrad",
+            "optimizer.params.amsgrad",
+            f"RuntimeError: {optimizer} has no AMSGrad variant",
+            'delete it, or add "torch_adam": true',
+        )
+
+
+def clipping_in_params(context: Context) -> Iterator[Finding]:
+    """engine.py:2481; the parser only warns."""
+    if "max_grad_norm" in context.mapping("optimizer.params") and context.text(TYPE):
+        yield context.error(
+            "max-grad-norm",
+            "optimizer.params.max_grad_norm",
+            "ValueError: no optimizer takes it",
+            "use gradient_clipping at the top level",
+        )
+
+
+def lamb_loss_scale(context: Context) -> Iterator[Finding]:
+    """engine.py:2015."""
+    if context.text(TYPE).lower() == "lamb" and context.number("fp16.loss_scale"):
+        yield context.error(
+            "lamb-loss-scale",
+            "fp16.loss_scale",
+            "AssertionError: Lamb needs dynamic loss scaling",
+            "set it to 0",
+        )
+
+
+def muon_at_stage_3(context: Context) -> Iterator[Finding]:
+    """stage3.py:360-363."""
+    if context.stage != 3 or engine.optimizer_class(context) != "MuonWithAuxAdam":
+        return
+    if context.flag(ZERO + "reduce_scatter"):
+        yield context.error(
+            "muon-stage-3",
+            ZERO + "reduce_scatter",
+            "ValueError: Muon at stage 3 does without reduce_scatter, which is on"
+            + (" by default" if context.settings.is_default(ZERO + "reduce_scatter") else ""),
+            f"set {ZERO}reduce_scatter to false",
+        )
+    elif context.flag(ZERO + "zero_quantized_gradients"):
+        yield context.error(
+            "muon-stage-3",
+            ZERO + "zero_quantized_gradients",
+            "ValueError: Muon at stage 3 does without quantized gradients",
+            "delete it",
+        )
+
+
+def needs_mup(context: Context) -> Iterator[Finding]:
+    """engine.py:2511-2530."""
+    if engine.optimizer_class(context).startswith("Mu") and context.text(TYPE).lower() != "muon":
+        yield context.note(
+            "needs-mup", TYPE, "needs the mup package; without it, UnboundLocalError is raised"
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    exists,
+    supported_by_zero,
+    arguments,
+    amsgrad,
+    clipping_in_params,
+    lamb_loss_scale,
+    muon_at_stage_3,
+    needs_mup,
+)
