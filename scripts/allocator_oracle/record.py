@@ -21,6 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RECORDING = ROOT / "tests" / "data" / "allocator_recorded.json"
+PINNED_RECORDING = RECORDING.with_name("allocator_pinned_recorded.json")
 MIB = 2**20
 CONFIGS = (
     "",
@@ -41,6 +42,12 @@ CONFIGS = (
     "per_process_memory_fraction:0.4,throw_on_cudamalloc_oom:True",
     "throw_on_cudamalloc_oom:True",
     "throw_on_cudamalloc_oom:True,expandable_segments:True",
+)
+PINNED_CONFIGS = (  # a round threshold below a request makes PyTorch 2.13 fail its own assertions
+    "",
+    "pinned_max_cached_size_mb:4",
+    "pinned_max_cached_size_mb:0",
+    "pinned_max_round_threshold_mb:1024",
 )
 EDGES = (1, 512, MIB, MIB + 1, 2 * MIB, 10 * MIB - 1, 10 * MIB, 20 * MIB, 64 * MIB, 200 * MIB)
 
@@ -67,6 +74,8 @@ def build(torch_folder: Path, cuda_include: Path, into: Path) -> Path:
     _run("gcc", *shared, HERE / "fake_nvml.c", f"-Wl,-soname,{nvml.name}", "-o", nvml)
     libraries = (f"-L{lib}", "-lc10_cuda", "-lc10", runtime, f"-Wl,-rpath,{into}:{lib}")
     _run(*cxx, torch, cuda, HERE / "replay.cpp", *libraries, "-o", program)
+    pinned = into / "replay_pinned"
+    _run(*cxx, "-w", torch, HERE / "replay_pinned.cpp", *libraries, "-o", pinned)
     return program
 
 
@@ -95,6 +104,24 @@ def replay(program: Path, case: dict) -> dict:
         "rows": [[row[0], *map(int, row[1:])] for row in rows],
         "segments": [line[2:] for line in lines if line.startswith("S ")],
     }
+
+
+def replay_pinned(program: Path, case: dict) -> dict:
+    """``case`` with the bytes in use and the bytes locked after each event."""
+    env = os.environ | {"PYTORCH_ALLOC_CONF": case["config"]}
+    text = "\n".join(case["events"]) + "\n"
+    command = [program.with_name("replay_pinned")]
+    result = subprocess.run(
+        command, input=text, check=True, capture_output=True, text=True, env=env
+    )
+    return case | {"rows": [[int(n) for n in line.split()] for line in result.stdout.splitlines()]}
+
+
+def make_pinned_case(seed: int, length: int) -> dict:
+    """The allocations and frees of ``make_case``, for the host."""
+    events = make_case(len(CONFIGS) * seed, length)["events"]
+    plain = [" ".join(event.split()[:3]) for event in events if event[0] != "f"]
+    return {"config": PINNED_CONFIGS[seed % len(PINNED_CONFIGS)], "events": plain}
 
 
 def make_case(seed: int, length: int) -> dict:
@@ -139,11 +166,17 @@ def main() -> int:
         if args.compare:
             return compare(program, args.compare)
         cases = [replay(program, make_case(seed, 160)) for seed in range(len(CONFIGS))]
-    library = f"libc10_cuda.so of torch {version[1] if version else '?'}"
-    source = f"{library}, by scripts/allocator_oracle/record.py"
-    text = json.dumps({"source": source, "cases": cases}, separators=(",", ":"))
-    RECORDING.write_text(text.replace('{"config"', '\n{"config"') + "\n")
+        seeds = range(len(PINNED_CONFIGS))
+        pinned = [replay_pinned(program, make_pinned_case(seed, 160)) for seed in seeds]
+    library = f"of torch {version[1] if version else '?'}, by scripts/allocator_oracle/record.py"
+    _write(RECORDING, f"libc10_cuda.so {library}", cases)
+    _write(PINNED_RECORDING, f"ATen/core/CachingHostAllocator.h {library}", pinned)
     return 0
+
+
+def _write(path: Path, source: str, cases: list[dict]) -> None:
+    text = json.dumps({"source": source, "cases": cases}, separators=(",", ":"))
+    path.write_text(text.replace('{"config"', '\n{"config"') + "\n")
 
 
 def compare(program: Path, count: int) -> int:
