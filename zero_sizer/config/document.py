@@ -129,6 +129,8 @@ def _read(path: str) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError("is not text (not valid UTF-8)", where=f"{path}:{line}") from None
+    if "\0" in text:
+        raise InputError("is not text (holds NUL bytes)", where=path)
     if not text.strip("\ufeff \t\r\n"):
         raise InputError("is empty", where=path)
     return text.replace("\r\n", "\n").replace("\r", "\n")  # as Python's text mode reads it
