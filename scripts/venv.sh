@@ -32,7 +32,7 @@ use_venv() {
 # is_filled DIR: whether DIR was filled to the end from the files that say what to install.
 is_filled() { [ "$(cat "$1/.filled-from" 2>/dev/null)" = "$(fill_key)" ]; }
 mark_filled() { fill_key >"$1/.filled-from"; }
-fill_key() { cat setup.cfg pyproject.toml constraints.txt "$0" scripts/venv.sh | cksum; }
+fill_key() { cat setup.cfg constraints.txt scripts/venv.sh "scripts/${0##*/}" | cksum; }
 
 # install ARGS...: pip with the project's pins; silent unless something fails (-qq hides mere warnings).
 install() { python -m pip install -qq --constraint constraints.txt "$@"; }
