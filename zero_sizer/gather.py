@@ -8,7 +8,7 @@ gathered together share one flat buffer that lives until each of them has been w
 the tensors copied out of it.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -59,14 +59,10 @@ class _State:
     queue: list[tuple[int, int]]  # (parameter, step it is used at), front at ``head``
     head: int = 0
     available: int = 0
+    numel: int = 0  # elements held by gathered tensors and gather buffers now
     resident: dict[int, int] = field(default_factory=dict)  # parameter -> elements of its own copy
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
-
-    def numel(self) -> int:
-        """Elements held by gathered tensors and gather buffers now."""
-        flats = {id(b): b.flat_numel for b in self.inflight.values()}
-        return sum(self.resident.values()) + sum(flats.values())
 
 
 @lru_cache(maxsize=256)
@@ -80,20 +76,19 @@ def gathered_numels(trace: Trace, limits: Limits) -> tuple[int, ...]:
         return (0,) * len(trace.modules)
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue)
-    for i, persistent in enumerate(trace.persistent):
-        if persistent:
-            state.resident[i] = 0
+    state.resident = {i: 0 for i, persistent in enumerate(trace.persistent) if persistent}
+    reuse = _Reuse(trace, limits.max_reuse_distance)
     peaks = []
     for step, module in enumerate(trace.modules):
         peak = _fetch(state, step, module)
-        peaks.append(max(peak, state.numel()))
-        _release(state, step + 1, module)
+        peaks.append(max(peak, state.numel))
+        _release(state, reuse, step + 1, module)
     return tuple(peaks)
 
 
 def _fetch(state: _State, step: int, module: tuple[int, ...]) -> int:
     _gather(state, [i for i in module if _absent(state, i)])
-    peak = state.numel()
+    peak = state.numel
     for i in module:
         peak = max(peak, _wait(state, i))
     pending = {i for i in module if state.fetched_for.get(i, -1) < step}
@@ -132,9 +127,9 @@ def _gather(state: _State, parameters: list[int]) -> None:
     if not parameters:
         return
     numel = sum(round_up(state.trace.numels[i], state.trace.ranks) for i in parameters)
-    batch = _Batch(numel, set(parameters))
+    state.numel += numel
     state.available += sum(state.trace.numels[i] for i in parameters)
-    state.inflight.update(dict.fromkeys(parameters, batch))
+    state.inflight.update(dict.fromkeys(parameters, _Batch(numel, set(parameters))))
 
 
 def _wait(state: _State, i: int) -> int:
@@ -150,27 +145,40 @@ def _wait(state: _State, i: int) -> int:
             return 0
         for j in (i, *batch.waiting):
             state.resident[j] = state.trace.numels[j]
-    return state.numel() + (batch.flat_numel if not batch.waiting else 0)
+            state.numel += state.trace.numels[j]
+    peak = state.numel
+    if not batch.waiting:  # the last one: nothing refers to the flat buffer any more
+        state.numel -= batch.flat_numel
+    return peak
 
 
-def _release(state: _State, next_step: int, module: tuple[int, ...]) -> None:
-    keep = _reused_soon(state.trace, state.limits.max_reuse_distance, next_step, module)
+def _release(state: _State, reuse: "_Reuse", next_step: int, module: tuple[int, ...]) -> None:
     for i in module:
-        if state.trace.persistent[i] or i in keep or state.fetched_for.get(i, -1) > next_step:
+        skipped = state.fetched_for.get(i, -1) > next_step
+        if state.trace.persistent[i] or skipped or reuse.is_near(i, next_step):
             continue
-        if state.resident.pop(i, None) is not None:
+        held = state.resident.pop(i, None)
+        if held is not None:
+            state.numel -= held
             state.available -= state.trace.numels[i]
 
 
-def _reused_soon(trace: Trace, distance: int, step: int, module: Iterable[int]) -> set[int]:
-    """Parameters of ``module`` that a module within ``distance`` elements uses again."""
-    candidates, traversed = set(module), 0
-    found: set[int] = set()
-    for later in trace.modules[step:]:
-        if traversed >= distance or found == candidates:
-            break
-        for i in later:
-            traversed += trace.numels[i]
-            if i in candidates:
-                found.add(i)
-    return found
+class _Reuse:
+    """Whether a parameter is used again within ``distance`` elements of the trace."""
+
+    def __init__(self, trace: Trace, distance: int) -> None:
+        self._distance = distance
+        self._before = [0]  # elements of all modules before each step
+        self._uses: dict[int, list[int]] = {}
+        for step, module in enumerate(trace.modules):
+            self._before.append(self._before[-1] + sum(trace.numels[i] for i in module))
+            for i in module:
+                self._uses.setdefault(i, []).append(step)
+
+    def is_near(self, i: int, step: int) -> bool:
+        """Whether the walk from ``step`` on meets parameter ``i`` before it gives up."""
+        uses = self._uses[i]
+        position = bisect_left(uses, step)
+        if position == len(uses):
+            return False
+        return self._before[uses[position]] - self._before[step] < self._distance

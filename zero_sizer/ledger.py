@@ -92,8 +92,9 @@ def evaluate(entries: Iterable[Entry], plan: Plan, *, explain: bool = True) -> l
     With ``explain`` the keys that each formula read are noted; sweeps leave it out.
     """
     allocations = []
+    memo: dict[str, Any] = {}
     for entry in entries:
-        reads = Reads(plan) if explain else None
+        reads = Reads(plan, memo) if explain else None
         view = plan if reads is None else cast(Plan, reads)
         allocation = _allocation(entry, view)
         if allocation is not None:

@@ -5,7 +5,6 @@ runtime/zero/partition_parameters.py:1693 (stage 3 tensors), runtime/zero/stage3
 (sub-groups).
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from math import gcd
 
@@ -93,18 +92,18 @@ def sub_groups(numels: tuple[int, ...], ranks: int, limit: int) -> tuple[tuple[i
     return (*groups, tuple(current)) if current else tuple(groups)
 
 
-def persistent_numels(numels: Sequence[int], threshold: int, model_limit: int) -> tuple[int, ...]:
-    """Stage-3 tensors that stay gathered.
+@lru_cache(maxsize=256)
+def persistent(numels: tuple[int, ...], threshold: int, model_limit: int) -> tuple[bool, ...]:
+    """Which stage-3 tensors stay gathered.
 
-    In order, each below ``stage3_param_persistence_threshold``, while their sum stays within
+    In order, each within ``stage3_param_persistence_threshold``, while their sum stays within
     ``stage3_model_persistence_threshold`` (parameter_offload.py:317-335).
     """
-    kept: list[int] = []
+    kept: list[bool] = []
     total = 0
     for numel in numels:
-        if numel <= threshold and total + numel <= model_limit:
-            kept.append(numel)
-            total += numel
+        kept.append(numel <= threshold and total + numel <= model_limit)
+        total += numel if kept[-1] else 0
     return tuple(kept)
 
 

@@ -5,7 +5,6 @@ which fields a formula touched, so an explanation of an allocation is what was r
 kept by hand.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import cached_property
@@ -191,13 +190,21 @@ class Plan:
         return partition.round_robin(group, self.dp_world_size) if self.round_robin else group
 
     @cached_property
-    def persistent(self) -> tuple[int, ...]:
-        """Stage-3 tensors that stay gathered, in elements."""
-        return partition.persistent_numels(
-            tuple(t.numel for t in self.model.parameters),
-            self.persistence_threshold,
-            self.model_persistence_threshold,
+    def numels(self) -> tuple[int, ...]:
+        """Elements of every parameter, frozen ones included, in order."""
+        return tuple(t.numel for t in self.model.parameters)
+
+    @cached_property
+    def is_persistent(self) -> tuple[bool, ...]:
+        """Which stage-3 parameters stay gathered."""
+        return partition.persistent(
+            self.numels, self.persistence_threshold, self.model_persistence_threshold
         )
+
+    @cached_property
+    def persistent_numel(self) -> int:
+        """Elements of the stage-3 parameters that stay gathered."""
+        return sum(n for n, kept in zip(self.numels, self.is_persistent, strict=True) if kept)
 
     @cached_property
     def itemsize(self) -> int:
@@ -224,10 +231,16 @@ _KEYS = {f.name: tuple(f.metadata.get("keys", ())) for f in fields(Plan)}
 
 
 class Reads:
-    """A Plan that notes which config keys were read through it, nested properties included."""
+    """A Plan that notes which config keys were read through it, nested properties included.
 
-    def __init__(self, plan: Plan) -> None:
+    Args:
+        plan: the plan to read.
+        memo: property -> its value and the keys it read; share it between entries of one plan.
+    """
+
+    def __init__(self, plan: Plan, memo: dict[str, tuple[Any, dict[str, None]]]) -> None:
         self._plan = plan
+        self._memo = memo
         self.keys: dict[str, None] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -236,8 +249,12 @@ class Reads:
             return getattr(self._plan, name)
         attribute: Any = getattr(Plan, name)
         if isinstance(attribute, cached_property):
-            formula: Callable[[Any], Any] = attribute.func
-            return formula(self)
+            if name not in self._memo:
+                nested = Reads(self._plan, self._memo)
+                self._memo[name] = (attribute.func(nested), nested.keys)
+            value, keys = self._memo[name]
+            self.keys.update(keys)
+            return value
         if isinstance(attribute, FunctionType):
             return attribute.__get__(self)
         return getattr(self._plan, name)

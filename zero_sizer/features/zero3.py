@@ -17,20 +17,13 @@ _NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
 
 def _gathered(plan: Plan) -> tuple[tuple[int, ...], int]:
     modules, forward_length = step_modules(plan.model, plan.checkpointing)
-    numels = tuple(t.numel for t in plan.model.parameters)
-    remaining = list(plan.persistent)
-    persistent = []
-    for numel in numels:  # persistent numels are a subsequence, in order
-        is_next = bool(remaining) and remaining[0] == numel
-        persistent.append(is_next)
-        if is_next:
-            remaining.pop(0)
+    numels = plan.numels
     limits = Limits(
         prefetch_bucket_size=plan.prefetch_bucket_size,
         max_live_parameters=plan.max_live_parameters,
         max_reuse_distance=plan.max_reuse_distance,
     )
-    trace = Trace(numels, tuple(persistent), modules, forward_length, plan.dp_world_size)
+    trace = Trace(numels, plan.is_persistent, modules, forward_length, plan.dp_world_size)
     return gathered_numels(trace, limits), forward_length
 
 
