@@ -115,10 +115,12 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _optimizer_states(base: Any) -> Iterator[Owner]:
+    defaults = getattr(base, "defaults", {})
+    # torch keeps its step counters on the host otherwise.
+    steps_beside = defaults.get("fused") or defaults.get("capturable")
     for state in getattr(base, "state", {}).values():
         for name, value in state.items() if isinstance(state, Mapping) else ():
-            # torch keeps its step counters on the host unless fused or capturable.
-            place = HOST if name == "step" else WITH_OPTIMIZER
+            place = HOST if name == "step" and not steps_beside else WITH_OPTIMIZER
             yield Owner(name=name, category="optimizer_states", place=place, value=value)
     overflow = getattr(base, "_dummy_overflow_buf", None)
     yield Owner(name="_dummy_overflow_buf", category="other", place=GPU, value=overflow)

@@ -1,0 +1,202 @@
+"""The prediction beside independent witnesses, row by row, with the relative error of each."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zero_sizer import features
+from zero_sizer.config.document import from_mapping
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.job import Job
+from zero_sizer.ledger import Allocation, Category, evaluate
+from zero_sizer.moments import Moment
+from zero_sizer.plan import Device, Plan
+from zero_sizer.sizing import Sizing, size
+from zero_sizer.witnesses import helpers
+from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording
+
+BOUNDARIES = {
+    "init": Moment.READY,
+    "forward": Moment.FORWARD,
+    "backward": Moment.REDUCE,
+    "step": Moment.DONE,
+}
+STATES = ("parameters", "master_weights", "optimizer_states", "gradients")
+_NOT_TENSORS = (Category.RUNTIME,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One quantity, predicted and witnessed.
+
+    Attributes:
+        witness: ``helpers``, ``launched``, ...
+        device: ``gpu`` or ``host``.
+        phase: phase or option line.
+        quantity: ``live``, ``model states``, ``peak`` or a category.
+        rank: rank of a recording, None where ranks do not matter.
+        predicted: bytes.
+        witnessed: bytes.
+    """
+
+    witness: str
+    device: str
+    phase: str
+    quantity: str
+    rank: int | None = None
+    predicted: int
+    witnessed: int
+
+    @property
+    def error(self) -> float | None:
+        """(predicted - witnessed) / witnessed; 0 where both are 0, None where only one is."""
+        if self.witnessed:
+            return (self.predicted - self.witnessed) / self.witnessed
+        return None if self.predicted else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crosscheck:
+    """What the witnesses say.
+
+    Attributes:
+        rows: in reading order.
+        differences: for the helper's line that fits the job, why it differs from the ledger.
+        notes: what the reader must know about the witnesses.
+    """
+
+    rows: tuple[Row, ...]
+    differences: tuple[helpers.Difference, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``--format json``."""
+        return {
+            "schema_version": 1,
+            "rows": [{**vars(row), "relative_error": row.error} for row in self.rows],
+            "differences": [
+                {"device": d.device.value, "num_bytes": d.num_bytes, "about": d.about}
+                for d in self.differences
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def against_helpers(job: Job) -> Crosscheck:
+    """The job's predicted peaks beside every line of DeepSpeed's helpers.
+
+    Raises:
+        WitnessError: DeepSpeed is not installed.
+    """
+    sizing = size(job)
+    if sizing.plan is None:
+        return Crosscheck(rows=(), notes=("nothing is predicted for this job",))
+    lines = helpers.for_job(sizing)
+    fitting = helpers.matching(sizing.plan, lines)
+    rows = [row for line in lines for row in _helper_rows(sizing, line, line == fitting)]
+    if fitting is None:
+        note = f"no line of DeepSpeed's helpers is about this job (stage {sizing.plan.stage})"
+        return Crosscheck(rows=tuple(rows), notes=(note,))
+    return Crosscheck(rows=tuple(rows), differences=helpers.differences(sizing, fitting))
+
+
+def _helper_rows(sizing: Sizing, line: helpers.Estimate, fits: bool) -> Iterator[Row]:
+    phase = f"stage {line.stage}: {line.options}" + (" (this job)" if fits else "")
+    for device, witnessed in ((Device.GPU, line.gpu_bytes), (Device.HOST, line.host_bytes)):
+        yield Row(
+            witness="helpers",
+            device=device.value,
+            phase=phase,
+            quantity="peak" if fits else "peak of this job",
+            predicted=sizing.peaks[device].num_bytes,
+            witnessed=witnessed,
+        )
+
+
+def recorded_job(job: Job, recording: Recording) -> Job:
+    """The job that a recording ran: its ranks on one node, its config, its (cut) model."""
+    cluster = Cluster(
+        nodes=1,
+        gpus_per_node=recording.world_size,
+        gpu=job.cluster.gpu,
+        gpu_memory=job.cluster.gpu_memory,
+        origins={"nodes": "the recording", "gpus_per_node": "the recording"},
+    )
+    config = recording.job.get("config")
+    document = from_mapping(config, "the recording") if config is not None else job.document
+    return replace(job, cluster=cluster, document=document)
+
+
+def against_recording(job: Job, recording: Recording) -> Crosscheck:
+    """The ledger beside a recording of the same job (see ``recorded_job``), rank by rank."""
+    plan = size(job).plan
+    if plan is None:
+        return Crosscheck(rows=(), notes=("nothing is predicted for this job",))
+    rows = [row for rank in recording.ranks for row in rank_rows(plan, rank, recording.how)]
+    return Crosscheck(rows=tuple(rows), notes=recording.notes)
+
+
+def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
+    """One rank's boundaries in the steady state beside the ledger evaluated for that rank."""
+    allocations = [
+        a
+        for a in evaluate(features.ENTRIES, replace(plan, rank=rank.rank), explain=False)
+        if a.category not in _NOT_TENSORS
+    ]
+    for name, moment in BOUNDARIES.items():
+        phase = rank.last(name)
+        for device in (Device.GPU, Device.HOST) if phase is not None else ():
+            live = [a for a in allocations if a.device is device and moment in a.moments]
+            for quantity, predicted, witnessed in _quantities(live, phase, device.value):
+                yield Row(
+                    witness=how,
+                    device=device.value,
+                    phase=name,
+                    quantity=quantity,
+                    rank=rank.rank,
+                    predicted=predicted,
+                    witnessed=witnessed,
+                )
+
+
+def _quantities(
+    live: Iterable[Allocation], phase: PhaseRecord | None, device: str
+) -> Iterator[tuple[str, int, int]]:
+    if phase is None:
+        return
+    predicted = _by_category(live)
+    witnessed = {
+        category: phase.num_bytes(category, device)
+        for category in dict.fromkeys(buffer.category for buffer in phase.live)
+    }
+    yield "live", sum(predicted.values()), phase.num_bytes(device=device)
+    yield "model states", _states(predicted), _states(witnessed)
+    for category in dict.fromkeys((*predicted, *witnessed)):
+        if predicted.get(category) or witnessed.get(category):
+            yield category, predicted.get(category, 0), witnessed.get(category, 0)
+
+
+def _by_category(allocations: Iterable[Allocation]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for allocation in allocations:
+        name = allocation.category.value
+        sums[name] = sums.get(name, 0) + allocation.num_bytes
+    return sums
+
+
+def _states(by_category: Mapping[str, int]) -> int:
+    return sum(by_category.get(name, 0) for name in STATES)
+
+
+def worst_ranks(rows: Iterable[Row]) -> list[Row]:
+    """For each quantity the rank whose prediction is furthest off, in reading order."""
+    worst: dict[tuple[str, str, str, str], Row] = {}
+    for row in rows:
+        key = (row.witness, row.device, row.phase, row.quantity)
+        if key not in worst or _distance(row) > _distance(worst[key]):
+            worst[key] = row
+    return list(worst.values())
+
+
+def _distance(row: Row) -> int:
+    return abs(row.predicted - row.witnessed)
