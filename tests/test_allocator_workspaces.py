@@ -1,0 +1,77 @@
+import pytest
+
+from zero_sizer.errors import InputError
+from zero_sizer.units import GIB, MIB, DType
+from zero_sizer.witnesses.simulated.workspaces import (
+    CUDA_CONTEXT,
+    CUDA_CONTEXT_EAGER,
+    NCCL_COMMUNICATOR,
+    AttentionShape,
+    cublas_workspace_bytes,
+    cublaslt_workspace_bytes,
+    flash_backward_bytes,
+)
+
+
+@pytest.mark.parametrize("major", [7, 8])
+def test_cublas_takes_the_8519680_bytes_that_users_see_in_snapshots(major):
+    # https://discuss.pytorch.org/t/178671: an allocation of 8519680 bytes at the first product
+    assert cublas_workspace_bytes(major) == 8_519_680
+
+
+@pytest.mark.parametrize("major", [9, 10, 12])
+def test_cublas_takes_32_mib_from_hopper_on(major):
+    assert cublas_workspace_bytes(major) == 32 * MIB
+
+
+def test_cublas_config_adds_up_size_times_count():
+    assert cublas_workspace_bytes(9, ":4096:8") == 32 * MIB
+    assert cublas_workspace_bytes(9, ":16:8") == 128 * 1024
+    assert cublas_workspace_bytes(9, ":4096:2:16:8") == 8_519_680  # two pairs
+    with pytest.raises(InputError, match="CUBLAS_WORKSPACE_CONFIG"):
+        cublas_workspace_bytes(9, "4096")
+
+
+def test_cublaslt_shares_cublas_workspace_unless_told_otherwise():
+    assert cublaslt_workspace_bytes() == 0
+    assert cublaslt_workspace_bytes(unified=False) == MIB
+    assert cublaslt_workspace_bytes(unified=False, size_kib=4096) == 4 * MIB
+
+
+def llama_7b_attention(**changes):
+    shape = {"batch": 1, "seq_len_q": 4096, "seq_len_k": 4096, "heads": 32, "kv_heads": 32}
+    return AttentionShape(**{**shape, "head_dim": 128, **changes})
+
+
+def test_flash_backward_of_llama_2_7b():
+    # dq_accum 1 x 4096 x 32 x 128 x 4 B = 64 MiB, softmax_d 1 x 32 x 4096 x 4 B = 0.5 MiB
+    assert flash_backward_bytes(llama_7b_attention()) == 64 * MIB + MIB // 2
+
+
+def test_flash_backward_rounds_rows_to_128_and_heads_to_32_or_64():
+    # 100 rows -> 128; 72 -> 96 (multiples of 32 up to 128), 160 -> 192 (multiples of 64 above)
+    for head_dim, rounded in ((72, 96), (160, 192), (60, 64)):
+        shape = llama_7b_attention(seq_len_q=100, seq_len_k=100, head_dim=head_dim)
+        assert flash_backward_bytes(shape) == 32 * 128 * (rounded + 1) * 4
+
+
+def test_flash_backward_expands_grouped_key_heads():
+    # dk and dv in bf16 for all 32 heads: 2 x 4096 x 32 x 128 x 2 B = 64 MiB on top
+    grouped = flash_backward_bytes(llama_7b_attention(kv_heads=8))
+    assert grouped - flash_backward_bytes(llama_7b_attention()) == 64 * MIB
+    double = flash_backward_bytes(llama_7b_attention(kv_heads=8, dtype=DType.FP32))
+    assert double - grouped == 64 * MIB
+
+
+def test_deterministic_backward_keeps_one_accumulator_per_split():
+    # 132 multiprocessors over 1 x 32 heads: 5 splits of 64 MiB
+    shape = llama_7b_attention()
+    assert flash_backward_bytes(shape, deterministic_sms=132) == 5 * 64 * MIB + MIB // 2
+
+
+def test_measured_ranges_hold_the_published_figures():
+    # stas00/ml-engineering: 0.47 GiB lazy, 0.92 eager; nccl#864: 1.6 GB; barrier 0.55 -> 2.00 GiB
+    assert CUDA_CONTEXT.low <= 0.47 * GIB <= CUDA_CONTEXT.high
+    assert CUDA_CONTEXT.high < CUDA_CONTEXT_EAGER.low <= 0.92 * GIB <= CUDA_CONTEXT_EAGER.high
+    assert NCCL_COMMUNICATOR.low < (2.00 - 0.55) * GIB <= NCCL_COMMUNICATOR.high
+    assert all(r.sources for r in (CUDA_CONTEXT, CUDA_CONTEXT_EAGER, NCCL_COMMUNICATOR))
