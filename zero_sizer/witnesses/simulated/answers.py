@@ -19,12 +19,17 @@ def table() -> dict[Any, Answer]:
     """Operator -> answer."""
     aten = torch.ops.aten
     return {
+        torch.ops.prim.device.default: _device,
         aten._local_scalar_dense.default: _item,
         aten.equal.default: _yes,
         aten._pin_memory.default: _pin_memory,
         aten.is_pinned.default: _is_pinned,
         aten.all.default: _all,
     }
+
+
+def _device(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    return args[0].device
 
 
 def _item(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

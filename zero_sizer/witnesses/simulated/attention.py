@@ -38,7 +38,7 @@ def fused_attention() -> Iterator[None]:
         patches.undo()
 
 
-def _fused(
+def _fused(  # noqa: PLR0913 (torch's signature)
     query: Any,
     key: Any,
     value: Any,

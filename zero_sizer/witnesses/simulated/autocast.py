@@ -1,45 +1,21 @@
 """torch.autocast on the simulated GPU: the casts that torch makes on a CUDA device.
 
 torch knows autocast only for its own devices; without these registrations an operator under
-``torch.autocast("simgpu")`` has no kernel. The lists are those of ATen/autocast_mode.h
-(torch 2.13); a test reads them from the installed header.
+``torch.autocast("simgpu")`` has no kernel. Which operator casts how is read from the header that
+torch installs, ``ATen/autocast_mode.h``, so that it is the installed version's answer.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from zero_sizer.errors import UnsupportedError
 from zero_sizer.witnesses.simulated import device
 from zero_sizer.witnesses.simulated.patches import Patches
-
-LOWER_PRECISION = (
-    "_convolution.deprecated _convolution conv1d conv2d conv3d conv_tbc conv_transpose1d "
-    "conv_transpose2d.input conv_transpose3d.input convolution prelu addmm addmv addr matmul "
-    "einsum mm mv linalg_vecdot linear addbmm baddbmm bmm chain_matmul linalg_multi_dot "
-    "_thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell "
-    "_scaled_dot_product_flash_attention scaled_dot_product_attention"
-).split()
-FP32 = (
-    "acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan "
-    "pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar softplus layer_norm native_layer_norm rms_norm "
-    "group_norm frobenius_norm.dim nuclear_norm nuclear_norm.dim cosine_similarity "
-    "poisson_nll_loss cosine_embedding_loss nll_loss nll_loss2d hinge_embedding_loss kl_div "
-    "l1_loss smooth_l1_loss huber_loss mse_loss margin_ranking_loss multilabel_margin_loss "
-    "soft_margin_loss triplet_margin_loss multi_margin_loss binary_cross_entropy_with_logits dist "
-    "pdist cdist renorm logsumexp upsample_nearest1d _upsample_nearest_exact1d upsample_nearest2d "
-    "_upsample_nearest_exact2d upsample_nearest3d _upsample_nearest_exact3d upsample_linear1d "
-    "upsample_bilinear2d _upsample_bilinear2d_aa upsample_trilinear3d upsample_bicubic2d "
-    "_upsample_bicubic2d_aa"
-).split()
-FP32_SET_OPT_DTYPE = (
-    "prod prod.dim_int softmax.int log_softmax.int cumprod cumsum linalg_vector_norm "
-    "linalg_matrix_norm linalg_matrix_norm.str_ord sum sum.dim_IntList"
-).split()
-PROMOTE = (
-    "addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put tensordot scatter_add"
-).split()
 
 _KEY = "AutocastPrivateUse1"
 _16_BIT = (torch.float16, torch.bfloat16)
@@ -114,6 +90,30 @@ def _promote(casts: _Casts, args: Any, kwargs: Any) -> tuple[Any, Any]:
     return _map(lambda t: casts.to(t, widest), args), kwargs
 
 
+_RULES = {
+    "AT_FORALL_LOWER_PRECISION_FP": _lower,
+    "AT_FORALL_FP32": _raise,
+    "AT_FORALL_FP32_SET_OPT_DTYPE": _set_dtype,
+    "AT_FORALL_PROMOTE": _promote,
+}
+_ENTRY = re.compile(r"_\((\w+)(?:, *(\w+))?\)")
+
+
+def listed(macro: str) -> tuple[str, ...]:
+    """Operators of one of torch's autocast lists, as ``name`` or ``name.overload``.
+
+    Raises:
+        UnsupportedError: this torch installs no header, or one without the list.
+    """
+    header = Path(torch.__file__).parent / "include" / "ATen" / "autocast_mode.h"
+    text = header.read_text(encoding="utf-8") if header.exists() else ""
+    found = re.search(rf"#define {macro}\(_\)((?:.*\\\n)*.*)", text)
+    if found is None:
+        raise UnsupportedError(f"this torch does not install {header.name} with {macro}")
+    entries = _ENTRY.findall(found.group(1))
+    return tuple(f"{name}.{overload}" if overload else name for name, overload in entries)
+
+
 @contextmanager
 def registered() -> Iterator[None]:
     """Autocast kernels for the simulated GPU, removed on exit."""
@@ -121,13 +121,8 @@ def registered() -> Iterator[None]:
     everything = torch.library.Library("_", "IMPL", _KEY)
     everything.fallback(torch.library.fallthrough_kernel, _KEY)
     aten = torch.library.Library("aten", "IMPL", _KEY)
-    for names, rule in (
-        (LOWER_PRECISION, _lower),
-        (FP32, _raise),
-        (FP32_SET_OPT_DTYPE, _set_dtype),
-        (PROMOTE, _promote),
-    ):
-        for name in names:
+    for macro, rule in _RULES.items():
+        for name in listed(macro):
             _register(aten, name, rule, casts)
     clear = torch.clear_autocast_cache
 

@@ -39,6 +39,7 @@ def record(request: Request, report: Any = lambda done, name: None) -> dict[str,
         local_world_size=request.local_world_size,
         gpu_bytes=request.gpu_bytes,
         host_bytes=request.host_bytes,
+        short_loops=request.short_loops,
     )
     with simulated(rank, keep_events=request.keep_events) as simulation:
         import deepspeed

@@ -1,4 +1,4 @@
-"""What has to be replaced in DeepSpeed: questions to peers that do not answer, and its memory log."""
+"""What has to be replaced in DeepSpeed: questions to silent peers, and its memory log."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from zero_sizer.units import GIB
+from zero_sizer.witnesses.simulated import short_loops
 from zero_sizer.witnesses.simulated.patches import Patches
 from zero_sizer.witnesses.simulated.tracker import GPU, Tracker
 
@@ -18,19 +19,24 @@ _MILESTONES = ("DeepSpeedZeRoOffload initialize",)
 
 
 @contextmanager
-def engine_patches(tracker: Tracker, log: list[str], *, host_total: int) -> Iterator[Patches]:
+def engine_patches(
+    tracker: Tracker, log: list[str], *, host_total: int, short_loops_of_rank: int | None
+) -> Iterator[Patches]:
     """DeepSpeed alone among silent peers; its ``see_memory_usage`` lines go to ``log``.
 
     Args:
         tracker: answers the memory questions.
         log: receives DeepSpeed's lines.
         host_total: bytes of host memory a node has, for the percentage in the lines.
+        short_loops_of_rank: this rank, to shorten loops over all ranks; None keeps DeepSpeed's.
     """
     patches = Patches()
     _everywhere(patches, "assert_ints_same_as_other_ranks", lambda module: _agree)
     _everywhere(
         patches, "see_memory_usage", lambda module: _memory_log(module, tracker, log, host_total)
     )
+    if short_loops_of_rank is not None:
+        short_loops.install(patches, short_loops_of_rank)
     try:
         yield patches
     finally:

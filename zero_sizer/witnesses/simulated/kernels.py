@@ -1,5 +1,8 @@
-"""DeepSpeed's compiled operators, silent: their Python halves run as they are and allocate as
-they do; the kernels themselves would allocate nothing and here do nothing."""
+"""DeepSpeed's compiled operators, silent.
+
+Their Python halves run as they are and allocate as they do; the kernels would allocate nothing,
+and here do nothing.
+"""
 
 from collections.abc import Callable
 from typing import Any

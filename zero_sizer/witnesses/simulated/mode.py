@@ -30,7 +30,7 @@ _PLAIN = {
 _IN_PLACE, _VIEW = object(), object()
 
 
-class _Unkeyable(Exception):
+class _UnkeyableError(Exception):
     """An argument that a cache key cannot describe."""
 
 
@@ -38,7 +38,7 @@ def _describe(value: Any) -> Any:
     kind = type(value)
     if kind is FakeTensor:
         if value.constant is not None:
-            raise _Unkeyable
+            raise _UnkeyableError
         return value.shape, value.stride(), value.dtype, value._fake_device
     if kind is int or kind is bool or kind is str:
         return kind, value
@@ -48,7 +48,7 @@ def _describe(value: Any) -> Any:
         return value
     if kind is list or kind is tuple:
         return tuple(map(_describe, value))
-    raise _Unkeyable
+    raise _UnkeyableError
 
 
 class _Operator:
@@ -71,7 +71,7 @@ class _Operator:
         )
 
 
-class SimulatedMode(FakeTensorMode):
+class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not followed by mypy
     """Answers every operator with fake tensors and tells the tracker about their storages.
 
     Args:
@@ -88,6 +88,11 @@ class SimulatedMode(FakeTensorMode):
         self._operators: dict[Any, _Operator] = {}
         self._depth = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Otherwise torch wraps every dispatch in dynamo's context; nothing is compiled here.
+        return False
+
     @property
     def avoid_device_init(self) -> bool:
         """Never touch a real device."""
@@ -101,15 +106,16 @@ class SimulatedMode(FakeTensorMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.prim.device.default:
-            return args[0].device
         if self._depth:  # inside a decomposition: torch's kernels make no such temporaries
             return super().__torch_dispatch__(func, types, args, kwargs)
-        if kwargs.get("pin_memory"):
-            return self._pinned(func, types, args, kwargs)
-        answer = self._answers.get(func)
+        answer = self._answers.get(func) or (_pinned if kwargs.get("pin_memory") else None)
         if answer is not None:
             return answer(self, func, args, kwargs)
+        return self._remembered(func, types, args, kwargs)
+
+    def _remembered(
+        self, func: Any, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         try:
             key = (
                 func,
@@ -118,7 +124,7 @@ class SimulatedMode(FakeTensorMode):
                 tuple([(name, _describe(value)) for name, value in kwargs.items()]),
             )
             result = self._results.get(key)
-        except _Unkeyable:
+        except _UnkeyableError:
             return self.ask(func, types, args, kwargs)
         if result is None:
             return self._learn(key, func, types, args, kwargs)
@@ -134,14 +140,15 @@ class SimulatedMode(FakeTensorMode):
         types: Sequence[type] = (),
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
+        kind: str | None = None,
     ) -> Any:
-        """The result according to torch's own fake mode, tracked."""
+        """The result according to torch's own fake mode, tracked (as ``kind``, where given)."""
         self._depth += 1
         try:
             result = super().__torch_dispatch__(func, types, args, kwargs or {})
         finally:
             self._depth -= 1
-        self._track(result)
+        self._track(result, kind)
         if self._operator(func).resizes and isinstance(args[0], FakeTensor):
             self.tracker.resized(args[0].untyped_storage())
         return result
@@ -151,17 +158,6 @@ class SimulatedMode(FakeTensorMode):
         kind = kind or _KIND.get(tensor._fake_device.type)
         if kind is not None:
             self.tracker.watch(tensor.untyped_storage(), kind)
-
-    def _pinned(
-        self, func: Any, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Any:
-        self._depth += 1
-        try:
-            result = super().__torch_dispatch__(func, types, args, {**kwargs, "pin_memory": False})
-        finally:
-            self._depth -= 1
-        self.watch(result, PINNED)
-        return result
 
     def _operator(self, func: Any) -> _Operator:
         operator = self._operators.get(func)
@@ -223,12 +219,16 @@ class SimulatedMode(FakeTensorMode):
             self.tracker.watch(tensor.untyped_storage(), kind)
         return tensor
 
-    def _track(self, result: Any) -> None:
+    def _track(self, result: Any, kind: str | None) -> None:
         if isinstance(result, FakeTensor):
-            self.watch(result)
+            self.watch(result, kind)
         elif isinstance(result, tuple | list):
             for part in result:
-                self._track(part)
+                self._track(part, kind)
+
+
+def _pinned(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    return mode.ask(func, (), args, {**kwargs, "pin_memory": False}, PINNED)
 
 
 def _fake(mode: SimulatedMode, elem: torch.Tensor, where: torch.device) -> Any:
@@ -244,8 +244,13 @@ def _fake(mode: SimulatedMode, elem: torch.Tensor, where: torch.device) -> Any:
     return tensor
 
 
-_MEMOS = ("_nonzero_memo", "_item_memo", "_unique_memo", "_unique_consecutive_memo")
-_MEMOS = (*_MEMOS, "_nested_int_memo")
+_MEMOS = (
+    "_nonzero_memo",
+    "_item_memo",
+    "_unique_memo",
+    "_unique_consecutive_memo",
+    "_nested_int_memo",
+)
 
 
 def _recipe(result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -63,7 +63,7 @@ def live_rows(engine: Any, tracker: Tracker) -> tuple[LiveBuffer, ...]:
     """
     from zero_sizer.witnesses.measure import Tally
 
-    tally = Tally(lambda storage, place: tracker.place(storage))
+    tally = Tally(lambda storage, place: tracker.place(storage))  # type: ignore[arg-type]  # duck
     for owner in owned(engine):
         tally.add(owner)
     for storage, phase in tracker.storages():

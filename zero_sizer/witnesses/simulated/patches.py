@@ -17,7 +17,7 @@ class Patches:
         self._undo: list[tuple[Any, str, Any]] = []
 
     def set(self, owner: Any, name: str, value: Any) -> None:
-        """Replaces ``owner.name``, remembering whether and how it was defined on ``owner`` itself."""
+        """Replaces ``owner.name``, remembering how ``owner`` itself defined it, if it did."""
         self._undo.append((owner, name, vars(owner).get(name, _MISSING)))
         setattr(owner, name, value)
 
@@ -42,7 +42,9 @@ def torch_patches() -> Iterator[Patches]:
     # Otherwise torch.tensor([...], device=<simulated>) would allocate on the real device.
     torch._C._set_only_lift_cpu_tensors(True)
     try:
-        yield patches
+        # One thread: a backward thread of its own would see neither modes nor module names.
+        with torch.autograd.set_multithreading_enabled(False):
+            yield patches
     finally:
         torch._C._set_only_lift_cpu_tensors(only_cpu)
         patches.undo()

@@ -34,6 +34,7 @@ class Request:
         steps: optimizer steps; the first allocates the states, so at least two show the peak.
         keep_events: keep every allocation and free.
         num_layers: blocks to build, where fewer than the model has (the answer says so).
+        short_loops: shorten DeepSpeed's loops over all ranks.
     """
 
     config: Mapping[str, Any]
@@ -56,6 +57,7 @@ class Request:
     steps: int = 2
     keep_events: bool = False
     num_layers: int = 0
+    short_loops: bool = True
 
     def to_json(self) -> str:
         """The request as one line of JSON."""

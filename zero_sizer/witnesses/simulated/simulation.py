@@ -19,6 +19,7 @@ class Rank:
         local_world_size: ranks of a node.
         gpu_bytes: memory of a GPU.
         host_bytes: memory of a node; 0 where not stated.
+        short_loops: shorten DeepSpeed's loops over all ranks (the same bytes, in less time).
     """
 
     rank: int = 0
@@ -26,6 +27,7 @@ class Rank:
     local_world_size: int = 1
     gpu_bytes: int = 2**60
     host_bytes: int = 0
+    short_loops: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,12 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
         stack.enter_context(attention.fused_attention())
         stack.enter_context(autocast.registered())
         stack.enter_context(
-            engine_patches.engine_patches(tracker, simulation.log, host_total=rank.host_bytes)
+            engine_patches.engine_patches(
+                tracker,
+                simulation.log,
+                host_total=rank.host_bytes,
+                short_loops_of_rank=rank.rank if rank.short_loops else None,
+            )
         )
         stack.enter_context(mode.SimulatedMode(tracker, answers.table()))
         yield simulation
