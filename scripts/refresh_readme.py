@@ -2,8 +2,13 @@
 
 Run it after a change of what `check` prints:
 
-    python scripts/refresh_readme.py                     # the demo
-    python scripts/refresh_readme.py --suite suite.log   # and the last line of a saved scripts/test
+    python scripts/refresh_readme.py
+
+and to show a run of the whole suite:
+
+    python scripts/refresh_readme.py --forget-suite
+    scripts/test | tee suite.log
+    python scripts/refresh_readme.py --suite suite.log
 """
 
 import argparse
@@ -16,17 +21,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+NO_SUITE = "$ scripts/test"
 
 
 def main() -> None:
     """Rewrite the blocks between the markers."""
     parser = argparse.ArgumentParser(description="Refresh the outputs shown in README.md.")
     parser.add_argument("--suite", type=Path, help="saved output of scripts/test")
-    suite = parser.parse_args().suite
+    parser.add_argument("--forget-suite", action="store_true", help="show no run of scripts/test")
+    options = parser.parse_args()
     text = put(README.read_text(), "demo", demo_output())
-    if suite:
-        last = suite.read_text().strip().splitlines()[-1]
-        text = put(text, "test", f"$ scripts/test\n{last}")
+    if options.forget_suite:
+        text = put(text, "test", NO_SUITE)
+    if options.suite:
+        last = options.suite.read_text().strip().splitlines()[-1]
+        text = put(text, "test", f"{NO_SUITE}\n{last}")
     README.write_text(text)
 
 
