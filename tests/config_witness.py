@@ -46,6 +46,7 @@ class Witness:
 
     def __init__(self, config_module: Any) -> None:
         self._module = config_module
+        self.world_size = 1
 
     def parse(self, config: dict[str, Any]) -> Any:
         """The DeepSpeedConfig of a copy of ``config``."""
@@ -103,10 +104,11 @@ def load_witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
         from deepspeed.runtime.swap_tensor import aio_config
     logging.getLogger("DeepSpeed").setLevel(logging.CRITICAL)
     monkeypatch.setattr(config.dist, "get_rank", lambda *_: 0)
-    monkeypatch.setattr(config.dist, "get_world_size", lambda *_: 1)
+    witness = Witness(config)
+    monkeypatch.setattr(config.dist, "get_world_size", lambda *_: witness.world_size)
     cuda = types.SimpleNamespace(device_name=lambda: "cuda")
     monkeypatch.setattr(aio_config, "get_accelerator", lambda: cuda)
-    return Witness(config)
+    return witness
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Follows deepspeed/runtime/config.py ``_set_batch_related_parameters`` and ``_bat
 ``DeepSpeedPlugin.__post_init__`` do.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,9 +86,10 @@ def data_parallel(document: Document, world_size: int) -> float:
 def solve(triangle: Triangle, world: float) -> Triangle:
     """Compute the missing corners as DeepSpeed does, then check them as it does."""
     values = (triangle.train.value, triangle.micro.value, triangle.accum.value)
-    for key, value in zip(KEYS, values, strict=True):
-        if value is not None and not isinstance(value, int | float):
-            return replace(triangle, error=f"TypeError: {key} is {shown(value)}", key=key)
+    if None in values and values[:2] != (None, None):  # DeepSpeed computes before it checks
+        odd = _first_odd(zip(KEYS, values, strict=True))
+        if odd:
+            return replace(triangle, error=odd, key=odd.split()[1])
     try:
         train, micro, accum = _complete(*values, world)
         error = _violated(train, micro, accum, world)
@@ -118,6 +120,14 @@ def _complete(train: Any, micro: Any, accum: Any, world: float) -> tuple[Any, An
     return None, None, accum
 
 
+def _first_odd(corners: Iterable[tuple[str, Any]]) -> str:
+    """The TypeError of the first corner that is no number; "" if all are."""
+    for key, value in corners:
+        if value is not None and not isinstance(value, int | float):
+            return f"TypeError: {key} is {shown(value)}, not a number"
+    return ""
+
+
 def _violated(train: Any, micro: Any, accum: Any, world: float) -> str:
     if train is None:
         return (
@@ -125,6 +135,9 @@ def _violated(train: Any, micro: Any, accum: Any, world: float) -> str:
             "provided"
         )
     for name, value in ((TRAIN, train), (MICRO, micro), (ACCUM, accum)):
+        odd = _first_odd([(name, value)])
+        if odd:
+            return odd
         if not value > 0:
             return f"AssertionError: {name} is {value:g}, and has to be greater than 0"
     if train != micro * accum * world:
