@@ -51,10 +51,15 @@ _ON_HOST = {
 
 
 def model_dtype(context: Context) -> str:
-    """``fp16``, ``bf16`` or ``fp32`` (torch_autocast keeps fp32 weights)."""
-    if context.flag("fp16.enabled"):
-        return "fp16"
-    return "bf16" if context.flag("bf16.enabled") else "fp32"
+    """``fp16``, ``bf16`` or ``fp32`` (torch_autocast keeps fp32 weights); "" if undecided.
+
+    An "auto" that nothing stated decides stands as None in the settings.
+    """
+    for name in ("fp16", "bf16"):
+        if context.flag(f"{name}.enabled"):
+            return name
+    switches = [context.value(f"{name}.enabled") for name in ("fp16", "bf16")]
+    return "" if None in switches else "fp32"
 
 
 def dtype_named(context: Context, key: str) -> str | None:

@@ -99,7 +99,7 @@ def master_weights_of_other_precision(context: Context) -> Iterator[Finding]:
     if not engine.uses_zero(context):
         return
     for key, enabled in ((FP16_MASTER, "fp16"), (BF16_MASTER, "bf16")):
-        if context.flag(key) and engine.model_dtype(context) != enabled:
+        if context.flag(key) and engine.model_dtype(context) not in (enabled, ""):
             yield context.warning(
                 "master-weights-dtype",
                 key,
@@ -139,7 +139,7 @@ def accumulation_at_stage_0(context: Context) -> Iterator[Finding]:
     """engine.py:2322."""
     accumulated = engine.grad_accum_dtype(context)
     model = engine.model_dtype(context)
-    if context.stage == 0 and accumulated not in (None, model):
+    if model and context.stage == 0 and accumulated not in (None, model):
         yield context.error(
             "grad-accum-dtype",
             ACCUM_DTYPE,
@@ -153,7 +153,7 @@ def param_dtype_conflict(context: Context) -> Iterator[Finding]:
     """engine.py:1812, _assert_valid_mixed_precision_config."""
     named = engine.dtype_named(context, "data_types.param_dtype")
     model = engine.model_dtype(context)
-    if named and named != model:
+    if named and model and named != model:
         yield context.error(
             "param-dtype",
             "data_types.param_dtype",
@@ -187,7 +187,7 @@ def autocast(context: Context) -> Iterator[Finding]:
             "AssertionError: torch_autocast and zero_quantized_weights exclude each other",
             "disable one",
         )
-    if engine.model_dtype(context) != "fp32":
+    if engine.model_dtype(context) in ("fp16", "bf16"):
         yield context.warning(
             "autocast-with-16-bit",
             key,

@@ -60,7 +60,7 @@ def name_is_no_string(context: Context) -> Iterator[Finding]:
 def torch_scheduler(context: Context) -> Iterator[Finding]:
     """engine.py:1940 hands it DeepSpeed's wrapper, which is no torch Optimizer."""
     name = context.text(TYPE)
-    wrapped = context.stage or engine.model_dtype(context) != "fp32"
+    wrapped = context.stage or engine.model_dtype(context) in ("fp16", "bf16")
     if name in TORCH_SCHEDULERS and wrapped:
         yield context.error(
             "torch-scheduler",

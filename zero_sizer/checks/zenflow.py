@@ -33,7 +33,7 @@ def unknown_to_optimizer(context: Context) -> Iterator[Finding]:
     sequential = engine.optimizer_class(context) == "ZenFlowCPUAdam" and not context.flag(
         f"{SECTION}.overlap_step"
     )
-    if sequential and not context.stage and engine.model_dtype(context) != "fp32":
+    if sequential and not context.stage and engine.model_dtype(context) in ("fp16", "bf16"):
         message = f"TypeError: {optimizer} steps ZenFlow's Adam without the step's number"
         yield context.error("zenflow-stage", SECTION, message, remedy)
     else:
