@@ -13,6 +13,7 @@ from typing import Any
 
 import transformers
 from profile_sources import CONFIG_FIELDS
+from transformers.activations import ACT2FN
 
 from zero_sizer.models.families import FAMILIES
 
@@ -41,8 +42,14 @@ def defaults(model_type: str) -> dict[str, Any]:
 def render() -> str:
     """The data file's text."""
     lines = [f" {json.dumps(name)}: {json.dumps(defaults(name))}" for name in sorted(FAMILIES)]
-    version = f' "transformers": {json.dumps(transformers.__version__)}'
-    return "{\n" + ",\n".join([version, *lines]) + "\n}\n"
+    learnt = [name for name in sorted(ACT2FN) if any(True for _ in ACT2FN[name].parameters())]
+    known = {
+        "transformers": transformers.__version__,
+        "activations": [name for name in sorted(ACT2FN) if name not in learnt],
+        "learnt_activations": learnt,
+    }
+    start = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in known.items()]
+    return "{\n" + ",\n".join([*start, *lines]) + "\n}\n"
 
 
 def main() -> int:

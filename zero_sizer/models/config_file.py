@@ -1,5 +1,6 @@
 """Reads a config.json: JSON, values in bounds, the config class's defaults and post-init rules."""
 
+import difflib
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -24,13 +25,14 @@ _MAY_BE_ZERO = frozenset(
         "type_vocab_size",
     }
 )
+ACTIVATION_KEYS = frozenset({"hidden_act", "hidden_activation", "activation_function"})
 _ANY_INTEGER = frozenset({"pad_token_id"})
 _PYTHON_TYPES = {"int": int, "bool": bool, "str": str, "list": list}
 
 
 @cache
 def config_defaults() -> Mapping[str, Any]:
-    """Per family: ``fields`` (name -> [kind, default]) and ``aliases``, from transformers."""
+    """Per family ``fields`` (name -> [kind, default]) and ``aliases``; all ``activations``."""
     defaults: Mapping[str, Any] = json.loads(_DEFAULTS.read_text(encoding="utf-8"))
     return defaults
 
@@ -81,6 +83,7 @@ def resolve_fields(raw: Mapping[str, Any], model_type: str, where: str) -> dict[
     if "head_dim" not in known["fields"] and values.get("head_dim") is not None:
         _check("head_dim", "int?", values["head_dim"], where)  # read by attention all the same
     for key, (kind, default) in known["fields"].items():
+        _check(key, kind, raw.get(key, default), where)  # what an alias overrides counts too
         _check(key, kind, values.setdefault(key, default), where)
     _derive(values, model_type)
     for standard, own in known["aliases"].items():
@@ -188,7 +191,7 @@ def _check_together(values: Mapping[str, Any], family: Family, where: str) -> No
             f"{family.hidden_key} {hidden} is not a multiple of the {heads} attention heads",
             where=where,
         )
-    if hidden < heads and values.get("head_dim") is None:
+    if hidden < heads and not values.get("head_dim"):
         raise InputError(f"{family.hidden_key} {hidden} is less than {heads} heads", where=where)
     kv_heads = values.get("num_key_value_heads") or 1
     if heads % kv_heads:
@@ -196,6 +199,16 @@ def _check_together(values: Mapping[str, Any], family: Family, where: str) -> No
             f"num_key_value_heads {kv_heads} does not divide the {heads} attention heads",
             where=where,
         )
+    for key in ACTIVATION_KEYS & values.keys():
+        _check_activation(key, values[key], where)
     pad, vocab = values.get("pad_token_id"), values["vocab_size"]
     if family.padding_idx and pad is not None and not -vocab <= pad < vocab:
         raise InputError(f"pad_token_id {pad} is outside vocab_size {vocab}", where=where)
+
+
+def _check_activation(key: str, name: Any, where: str) -> None:
+    known = config_defaults()["activations"]
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else ""
+        raise InputError(f"{key} {name!r} is no activation", remedy=hint, where=where)

@@ -8,7 +8,12 @@ from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.architecture import from_hf_config
-from zero_sizer.models.config_file import read_json, resolve_fields
+from zero_sizer.models.config_file import (
+    ACTIVATION_KEYS,
+    config_defaults,
+    read_json,
+    resolve_fields,
+)
 from zero_sizer.models.families import FAMILIES, Family
 from zero_sizer.models.layout import expand
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
@@ -95,15 +100,21 @@ def _head(raw: Mapping[str, Any], model_type: str, where: str) -> str | None:
     ):
         raise InputError(f"architectures is {named!r}, not a list of names", where=where)
     family = FAMILIES.get(model_type)
-    if family is None or "per_layer_config" in raw or _has_cross_attention(raw, model_type):
+    if family is None or _has_more_tensors(raw, model_type):
         return None
     head = named[0] if named else family.head
     known = (family.head, family.base, *family.heads_known)
     return head if head in known else None
 
 
-def _has_cross_attention(raw: Mapping[str, Any], model_type: str) -> bool:
-    return model_type == "bert" and bool(raw.get("add_cross_attention"))
+def _has_more_tensors(raw: Mapping[str, Any], model_type: str) -> bool:
+    """Whether an option is on that our layouts leave out and transformers' classes have."""
+    learnt = config_defaults()["learnt_activations"]
+    return (
+        "per_layer_config" in raw
+        or (model_type == "bert" and bool(raw.get("add_cross_attention")))
+        or any(raw.get(key) in learnt for key in ACTIVATION_KEYS)
+    )
 
 
 def _name(raw: Mapping[str, Any], path: Path) -> str:

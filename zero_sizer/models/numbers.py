@@ -151,5 +151,7 @@ def _mlp(block: str, numel: int, numbers: Mapping[str, int], matrices: int) -> I
     hidden = numbers["hidden"]
     for i in range(matrices):
         part = numel * (i + 1) // matrices - numel * i // matrices
-        shape = (part,) if part % hidden else (part // hidden, hidden)
+        rows_columns = (part // hidden, hidden)
+        down = i == matrices - 1
+        shape = (part,) if part % hidden else rows_columns[::-1] if down else rows_columns
         yield Tensor(f"{block}.mlp.{i}.weight", shape, module_type="Linear")

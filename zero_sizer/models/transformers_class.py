@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.errors import InputError
+from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.hf_config import unknown_family
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import DType
@@ -65,12 +65,11 @@ def _build(transformers: Any, model_type: str, fields: Mapping[str, Any], path: 
             raise unknown_family(model_type, path, auto_map=False, reason=reason)
         with torch.device("meta"):  # in bf16, so that tensors that keep another dtype show it
             return model_class._from_config(config, dtype=torch.bfloat16)
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        text = " ".join(str(error).split())[:300]
+    except UnsupportedError:
+        raise
+    except Exception as error:  # a config class may raise anything over a wrong value
+        text = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"transformers refuses it: {text}", where=str(path)) from error
-    except (ArithmeticError, IndexError, RuntimeError, ImportError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise InputError(f"transformers cannot build it: {text}", where=str(path)) from error
 
 
 def _model_class(transformers: Any, config: Any, named: Any) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zero_sizer.errors import InputError
+from zero_sizer.models.config_file import config_defaults
 
 Fields = Mapping[str, Any]
 
@@ -209,9 +210,15 @@ def _bert(fields: Fields, where: str) -> dict[str, int]:
     }
 
 
+def _activations() -> list[str]:
+    known: list[str] = config_defaults()["activations"]
+    return known
+
+
 def _t5(fields: Fields, where: str) -> dict[str, int]:
     activation = fields["feed_forward_proj"].split("-")
-    if len(activation) > 2 or (len(activation) == 2 and activation[0] != "gated"):
+    gated = len(activation) == 2 and activation[0] == "gated"
+    if not (gated or len(activation) == 1) or activation[-1] not in _activations():
         raise InputError(
             f"feed_forward_proj is {fields['feed_forward_proj']!r}, not an activation or "
             "gated-{activation}",
@@ -220,7 +227,7 @@ def _t5(fields: Fields, where: str) -> dict[str, int]:
     return {
         "inner": fields["num_heads"] * fields["d_kv"],
         "ffn": fields["d_ff"],
-        "gated": int(activation[0] == "gated"),
+        "gated": int(gated),
         "buckets": fields["relative_attention_num_buckets"],
         "decoder_layers": fields["num_decoder_layers"],
         "first": 0,
