@@ -7,7 +7,7 @@ from zero_sizer.units import format_gib
 from zero_sizer.witnesses.crosscheck import Crosscheck, Row, worst_ranks
 from zero_sizer.witnesses.helpers import Difference
 
-_ALWAYS = ("live", "model states", "peak", "peak of this job")
+_ALWAYS = ("live", "model states", "peak")
 
 
 def show(check: Crosscheck) -> None:

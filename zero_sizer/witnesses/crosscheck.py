@@ -15,10 +15,12 @@ from zero_sizer.sizing import Sizing, size
 from zero_sizer.witnesses import helpers
 from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording
 
+# The ledger's moment that each boundary of a recording is. When backward has returned the buckets
+# are gone and the norm is next; the norm's own temporaries are not there yet.
 BOUNDARIES = {
     "init": Moment.READY,
     "forward": Moment.FORWARD,
-    "backward": Moment.REDUCE,
+    "backward": Moment.NORM,
     "step": Moment.DONE,
 }
 STATES = ("parameters", "master_weights", "optimizer_states", "gradients")
@@ -83,7 +85,7 @@ class Crosscheck:
 
 
 def against_helpers(job: Job) -> Crosscheck:
-    """The job's predicted peaks beside every line of DeepSpeed's helpers.
+    """Every line of DeepSpeed's helpers beside the ledger on the job with that line's options.
 
     Raises:
         WitnessError: DeepSpeed is not installed.
@@ -93,24 +95,35 @@ def against_helpers(job: Job) -> Crosscheck:
         return Crosscheck(rows=(), notes=("nothing is predicted for this job",))
     lines = helpers.for_job(sizing)
     fitting = helpers.matching(sizing.plan, lines)
-    rows = [row for line in lines for row in _helper_rows(sizing, line, line == fitting)]
+    rows = [row for line in lines for row in _helper_rows(job, line, line == fitting)]
     if fitting is None:
         note = f"no line of DeepSpeed's helpers is about this job (stage {sizing.plan.stage})"
         return Crosscheck(rows=tuple(rows), notes=(note,))
     return Crosscheck(rows=tuple(rows), differences=helpers.differences(sizing, fitting))
 
 
-def _helper_rows(sizing: Sizing, line: helpers.Estimate, fits: bool) -> Iterator[Row]:
+def _helper_rows(job: Job, line: helpers.Estimate, fits: bool) -> Iterator[Row]:
+    sizing = size(job if fits else helpers.variant(job, line))
     phase = f"stage {line.stage}: {line.options}" + (" (this job)" if fits else "")
     for device, witnessed in ((Device.GPU, line.gpu_bytes), (Device.HOST, line.host_bytes)):
-        yield Row(
-            witness="helpers",
-            device=device.value,
-            phase=phase,
-            quantity="peak" if fits else "peak of this job",
-            predicted=sizing.peaks[device].num_bytes,
-            witnessed=witnessed,
-        )
+        states = _most_states(sizing, device)
+        peak = sizing.peaks[device].num_bytes
+        for quantity, predicted in (("model states", states), ("peak", peak)):
+            yield Row(
+                witness="helpers",
+                device=device.value,
+                phase=phase,
+                quantity=quantity,
+                predicted=predicted,
+                witnessed=witnessed,
+            )
+
+
+def _most_states(sizing: Sizing, device: Device) -> int:
+    """Most bytes of model states that are alive together, per rank on the GPU, else per node."""
+    ranks = 1 if device is Device.GPU else sizing.job.cluster.gpus_per_node
+    states = [a for a in sizing.allocations if a.device is device and a.category.value in STATES]
+    return ranks * max(sum(a.num_bytes for a in states if m in a.moments) for m in Moment)
 
 
 def recorded_job(job: Job, recording: Recording) -> Job:
@@ -132,21 +145,24 @@ def against_recording(job: Job, recording: Recording) -> Crosscheck:
     plan = size(job).plan
     if plan is None:
         return Crosscheck(rows=(), notes=("nothing is predicted for this job",))
-    rows = [row for rank in recording.ranks for row in rank_rows(plan, rank, recording.how)]
+    rows = [
+        row
+        for of_rank in (rank_rows, peak_rows)
+        for rank in recording.ranks
+        for row in of_rank(plan, rank, recording.how)
+    ]
     return Crosscheck(rows=tuple(rows), notes=recording.notes)
 
 
 def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
     """One rank's boundaries in the steady state beside the ledger evaluated for that rank."""
-    allocations = [
-        a
-        for a in evaluate(features.ENTRIES, replace(plan, rank=rank.rank), explain=False)
-        if a.category not in _NOT_TENSORS
-    ]
+    allocations = _tensors(plan, rank.rank)
     for name, moment in BOUNDARIES.items():
         phase = rank.last(name)
         for device in (Device.GPU, Device.HOST) if phase is not None else ():
             live = [a for a in allocations if a.device is device and moment in a.moments]
+            if name == "backward":
+                live = [a for a in live if a.category is not Category.TEMPORARY]
             for quantity, predicted, witnessed in _quantities(live, phase, device.value):
                 yield Row(
                     witness=how,
@@ -157,6 +173,39 @@ def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
                     predicted=predicted,
                     witnessed=witnessed,
                 )
+
+
+def peak_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
+    """One rank's peak of each phase beside the ledger's highest moment of that phase."""
+    allocations = _tensors(plan, rank.rank)
+    for name in BOUNDARIES:
+        moments = [m for m in Moment if m.phase.value == name]
+        for device in (Device.GPU, Device.HOST):
+            seen = [
+                phase.device.get(device.value, {}).get("max_allocated")
+                for phase in rank.phases
+                if phase.name == name
+            ]
+            most = [figure for figure in seen if figure is not None]
+            here = [a for a in allocations if a.device is device]
+            if most:
+                yield Row(
+                    witness=how,
+                    device=device.value,
+                    phase=name,
+                    quantity="peak",
+                    rank=rank.rank,
+                    predicted=max(
+                        sum(a.num_bytes for a in here if m in a.moments) for m in moments
+                    ),
+                    witnessed=max(most),
+                )
+
+
+def _tensors(plan: Plan, rank: int) -> list[Allocation]:
+    """The ledger of one rank without what is no tensor."""
+    ledger = evaluate(features.ENTRIES, replace(plan, rank=rank), explain=False)
+    return [a for a in ledger if a.category not in _NOT_TENSORS]
 
 
 def _quantities(

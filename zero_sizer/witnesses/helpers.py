@@ -5,12 +5,15 @@
 numbers of the model. The ``_all_live`` and ``_all_cold`` functions print what these return.
 """
 
+import copy
 import importlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from zero_sizer.config.document import from_mapping
 from zero_sizer.errors import WitnessError
+from zero_sizer.job import Job
 from zero_sizer.ledger import Allocation, Category
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan import Device, Plan
@@ -157,6 +160,27 @@ def matching(plan: Plan, lines: Iterable[Estimate]) -> Estimate | None:
         if line.stage == plan.stage and same_offload and same_init:
             return line
     return None
+
+
+def variant(job: Job, line: Estimate) -> Job:
+    """The job with the stage, the offload and the ``zero.Init`` that a line is about."""
+    config = copy.deepcopy(dict(job.document.values))
+    zero = config.get("zero_optimization")
+    zero = dict(zero) if isinstance(zero, Mapping) else {}
+    zero["stage"] = line.stage
+    for name, offloads in (
+        ("offload_optimizer", line.offload_optimizer),
+        ("offload_param", line.offload_param),
+    ):
+        before = zero.pop(name, None)
+        if offloads:
+            zero[name] = {**(before if isinstance(before, Mapping) else {}), "device": "cpu"}
+    config["zero_optimization"] = zero
+    return replace(
+        job,
+        document=from_mapping(config, job.document.source),
+        workload=replace(job.workload, zero_init=bool(line.zero_init)),
+    )
 
 
 def differences(sizing: Sizing, estimate: Estimate) -> tuple[Difference, ...]:
