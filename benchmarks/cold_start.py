@@ -96,8 +96,8 @@ def render(check: tuple[str, ...], measured: dict[tuple[str, ...], list[Run]], r
             *rows,
             "",
             f"Ratio of the medians: {ratio:.1f}. Limit for the median: {LIMIT_SECONDS} s. Python "
-            f"{platform.python_version()} on {os.cpu_count()} cores, {platform.machine()}; load average "
-            f"{os.getloadavg()[0]:.1f}, of which 1 is the benchmark's own.",
+            f"{platform.python_version()} on {os.cpu_count()} cores, {platform.machine()}; load "
+            f"average {os.getloadavg()[0]:.1f}, of which 1 is the benchmark's own.",
             "",
         ]
     )
