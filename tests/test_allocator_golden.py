@@ -153,6 +153,35 @@ def test_max_split_size_keeps_oversize_blocks_whole():
     assert allocator.point() == (124 * MIB, 124 * MIB, 124 * MIB, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("conf", "cached", "wanted", "reused"),
+    [
+        ("max_split_size_mb:32", 70 * MIB, 50 * MIB, False),  # 70 >= 50 + 20
+        ("max_split_size_mb:32", 70 * MIB, 50 * MIB + 512, True),  # 70 < 50 + 20 + a bit
+        # the 20 MiB follow large_segment_size_mb: 76 < 50 + 40, 44 >= 30 + 12, 40 < 30 + 12
+        ("large_segment_size_mb:40,max_split_size_mb:40", 76 * MIB, 50 * MIB, True),
+        ("large_segment_size_mb:12,max_split_size_mb:20", 44 * MIB, 30 * MIB, False),
+        ("large_segment_size_mb:12,max_split_size_mb:20", 40 * MIB, 30 * MIB, True),
+    ],
+)
+def test_an_oversize_block_serves_requests_not_much_smaller(conf, cached, wanted, reused):
+    allocator = allocator_with(cached, conf=conf)
+    allocator.free(1)
+    allocator.allocate(2, wanted)
+    assert (allocator.point().reserved == cached) == reused
+
+
+def test_no_more_oversize_blocks_go_than_the_request_needs():
+    # GIVEN 160 MiB with free oversize blocks of 40, 44 and 48 MiB; 90 MiB are wanted
+    sizes = (40 * MIB, 44 * MIB, 48 * MIB)
+    allocator = allocator_with(*sizes, conf="max_split_size_mb:32", capacity=160 * MIB)
+    for number in (1, 2, 3):
+        allocator.free(number)
+    allocator.allocate(4, 90 * MIB)
+    # THEN the largest go until 90 are reached: 48 + 44 = 92; the 40 stay
+    assert (allocator.point().reserved, allocator.retries) == (130 * MIB, 0)
+
+
 def test_oversize_blocks_go_first_when_memory_is_short():
     # GIVEN 200 MiB: a free oversize block of 100, a free one of 20, 40 in use
     allocator = allocator_with(

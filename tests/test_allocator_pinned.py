@@ -61,10 +61,19 @@ def test_native_backend_locks_what_is_asked_for_and_frees_at_once():
 
 
 def test_requests_over_the_threshold_are_not_rounded():
-    allocator = PinnedAllocator(parse_alloc_conf("pinned_max_round_threshold_mb:4"))
-    allocator.allocate(1, 4 * MIB)
+    allocator = PinnedAllocator(parse_alloc_conf("pinned_max_round_threshold_mb:3"))
+    allocator.allocate(1, 3 * MIB)  # at the threshold: 4 MiB
     allocator.allocate(2, 5_000_000)
     assert allocator.reserved == 4 * MIB + 5_000_000
+
+
+def test_unrounded_sizes_share_a_bucket_as_in_pytorch():
+    # the header's allocator answered 20000000 for both requests
+    allocator = PinnedAllocator(parse_alloc_conf("pinned_max_round_threshold_mb:16"))
+    allocator.allocate(1, 20_000_000)
+    allocator.free(1)
+    allocator.allocate(2, 30_000_000)
+    assert allocator.reserved == 20_000_000
 
 
 def test_reserved_segment_is_taken_whole_and_never_given_back():
