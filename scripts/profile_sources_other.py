@@ -156,6 +156,8 @@ OTHERS = {
         "microsoft/phi-2",
         2_779_683_840,
         **decoder(2560, 10240, 32, 32, 32, 51200, max_position_embeddings=2048),
+        partial_rotary_factor=0.4,
+        resid_pdrop=0.1,
     ),
     "phi-3-mini": causal(
         "phi3",
@@ -163,6 +165,7 @@ OTHERS = {
         "microsoft/Phi-3-mini-4k-instruct",
         3_821_079_552,
         **decoder(3072, 8192, 32, 32, 32, 32064, max_position_embeddings=4096),
+        sliding_window=2047,
     ),
     "phi-4": causal(
         "phi3",
@@ -215,5 +218,6 @@ OTHERS = {
         "google/gemma-2-27b",
         27_227_128_320,
         **decoder(4608, 36864, 46, 32, 16, 256000, head_dim=128, **LLAMA_3),
+        query_pre_attn_scalar=144,
     ),
 }

@@ -85,3 +85,12 @@ def test_stored_defaults_are_those_of_the_config_class(model_type):
         key: default for key, (_, default) in stored["fields"].items()
     }
     assert {"vocab_size", FAMILIES[model_type].hidden_key} <= stored["fields"].keys()
+
+
+def test_the_dtype_is_kept_under_its_newer_name(tmp_path):
+    config = random_config("llama", random.Random(0))
+    path = write_config(tmp_path, config | {"torch_dtype": "float16"})
+    assert load_hf_config(path).hf_config["dtype"] == "float16"
+    path = write_config(tmp_path, config | {"torch_dtype": "float16", "dtype": "bfloat16"})
+    assert load_hf_config(path).hf_config["dtype"] == "bfloat16"
+    assert load_hf_config(write_config(tmp_path, config)).hf_config["dtype"] is None

@@ -57,7 +57,7 @@ def test_numbers_always_sum_to_params(params, layers, hidden, ffn, vocab):
     [
         "params=7e9",
         "params=7e9,layers=32",
-        "params=7e9,layers=32,hiden=4096",
+        "params=7e9,layers=32,hiddn=4096",
         "params=nan,layers=1,hidden=8",
         "params=inf,layers=1,hidden=8",
         "params=-5,layers=1,hidden=8",

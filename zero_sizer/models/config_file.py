@@ -85,6 +85,7 @@ def resolve_fields(raw: Mapping[str, Any], model_type: str, where: str) -> dict[
     for key, (kind, default) in known["fields"].items():
         _check(key, kind, raw.get(key, default), where)  # what an alias overrides counts too
         _check(key, kind, values.setdefault(key, default), where)
+    _check_dtype(values, where)
     _derive(values, model_type)
     for standard, own in known["aliases"].items():
         source, target = (own, standard) if own in known["fields"] else (standard, own)
@@ -105,6 +106,14 @@ def _own_names(raw: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     if values.get("n_embed") is not None and model_type in ("bloom", "falcon"):
         values["hidden_size"] = values["n_embed"]
     return values
+
+
+def _check_dtype(values: dict[str, Any], where: str) -> None:
+    """``dtype`` is the newer name of ``torch_dtype`` and counts first."""
+    dtype = values.get("dtype", values.get("torch_dtype"))
+    if dtype is not None and not isinstance(dtype, str):
+        raise InputError(f"dtype is {dtype!r}, not a name such as bfloat16", where=where)
+    values["dtype"] = dtype
 
 
 def _check(key: str, kind: str, value: Any, where: str) -> None:

@@ -59,8 +59,9 @@ def load(reference: str) -> ModelSpec:
     name = reference.strip()
     if name.lower() in bundled_names():
         return load_profile(name.lower())
-    if _exists(name):
-        return _from_path(Path(name))
+    path = _existing(name)
+    if path is not None:
+        return _from_path(path)
     if _FACTORY.fullmatch(name):
         from zero_sizer.models.torch_module import load_factory
 
@@ -75,11 +76,12 @@ def load(reference: str) -> ModelSpec:
     raise _unknown(name)
 
 
-def _exists(name: str) -> bool:
+def _existing(name: str) -> Path | None:
     try:
-        return bool(name) and Path(name).exists()
-    except (OSError, ValueError):  # too long, or a NUL byte: no such file
-        return False
+        path = Path(name).expanduser()
+        return path if name and path.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, no such user: no file
+        return None
 
 
 def _from_path(path: Path) -> ModelSpec:
