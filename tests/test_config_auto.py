@@ -86,6 +86,8 @@ def namespace(hf_config: dict[str, Any]) -> SimpleNamespace:
     return SimpleNamespace(**nested)
 
 
+ZERO_OFF = {"zero_optimization": {"stage": 0}}
+FLAGS = {"micro_batch": 1, "grad_accum": 1, "precision": "fp32"}
 WITHOUT_SECTIONS = {key: value for key, value in CONFIG.items() if key not in ("bf16", "fp16")}
 ONLY_MICRO = {"train_micro_batch_size_per_gpu": "auto", "zero_optimization": {"stage": 1}}
 OFFLOAD_AUTO = {
@@ -122,7 +124,7 @@ def test_every_auto_becomes_what_hugging_face_makes_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     load_witness(monkeypatch)
-    flags = {"micro_batch": 3, "grad_accum": 1, "precision": precision}
+    flags = {**FLAGS, "precision": precision}
     settings, findings = ours(config, hf_config, **flags)
     assert not errors(findings)
     theirs = by_hugging_face(config, namespace(hf_config), world=8, flags=flags)
@@ -221,8 +223,16 @@ def test_an_auto_that_nobody_fills_is_said_to_be_the_default() -> None:
     assert codes(findings) == {("warning", "auto-not-filled", key)}
 
 
+@pytest.mark.slow
+def test_accelerate_wants_a_zero_section() -> None:
+    _, findings = ours({"train_micro_batch_size_per_gpu": "auto"}, micro_batch=1)
+    assert codes(findings) == {("warning", "auto-without-zero", "zero_optimization")}
+    with pytest.raises(ValueError, match="ZeRO optimization config"):
+        by_hugging_face({"train_batch_size": 8}, None, world=8, flags=FLAGS)
+
+
 def test_learning_rate_and_the_like_are_no_findings() -> None:
     optimizer = {"type": "AdamW", "params": {"lr": "auto", "betas": "auto", "eps": "auto"}}
-    settings, findings = ours({"train_batch_size": 8, "optimizer": optimizer})
+    settings, findings = ours({"train_batch_size": 8, "optimizer": optimizer, **ZERO_OFF})
     assert not findings
     assert "does not affect memory" in settings.origin("optimizer.params.lr")

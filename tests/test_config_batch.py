@@ -95,7 +95,7 @@ def test_flags_beside_a_train_batch_size_are_checked_like_any_triangle() -> None
 
 
 def test_auto_everywhere_takes_the_flags() -> None:
-    config = dict.fromkeys(KEYS, "auto")
+    config = {**dict.fromkeys(KEYS, "auto"), "zero_optimization": {}}
     assert by_flags(config, micro_batch=2, grad_accum=3) == ((24, 2, 3), [])
     assert by_flags(config, micro_batch=2) == ((8, 2, 1), [("note", "auto-default")])
     unresolved = [("warning", "auto-unresolved")]

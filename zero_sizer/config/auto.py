@@ -8,12 +8,14 @@ are in ``batch.py``.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
-from zero_sizer.models.spec import ModelSpec
+
+if TYPE_CHECKING:  # importing the models package costs a third of a cold start
+    from zero_sizer.models.spec import ModelSpec
 
 BUCKET = "zero_optimization.reduce_bucket_size"
 PREFETCH = "zero_optimization.stage3_prefetch_bucket_size"
@@ -63,7 +65,7 @@ class Fills:
     findings: list[Finding] = field(default_factory=list)
 
 
-def fill(document: Document, workload: Workload, model: ModelSpec | None) -> Fills:
+def fill(document: Document, workload: Workload, model: "ModelSpec | None") -> Fills:
     """Fill every "auto" of the config that Hugging Face fills, except the batch triangle.
 
     Args:
@@ -93,7 +95,7 @@ def fill(document: Document, workload: Workload, model: ModelSpec | None) -> Fil
     return fills
 
 
-def hidden_size(model: ModelSpec) -> int | None:
+def hidden_size(model: "ModelSpec") -> int | None:
     """The hidden size that transformers would read off ``model.config``; None if it has none."""
     config = model.hf_config
     text = config.get("text_config")
@@ -109,7 +111,7 @@ def hidden_size(model: ModelSpec) -> int | None:
 
 
 def _fill_hidden(
-    document: Document, paths: list[str], model: ModelSpec | None, fills: Fills
+    document: Document, paths: list[str], model: "ModelSpec | None", fills: Fills
 ) -> None:
     hidden = hidden_size(model) if model is not None else None
     for path in paths:
@@ -123,7 +125,7 @@ def _fill_hidden(
         fills.by_path[path] = Fill(formula(hidden), text)
 
 
-def _no_hidden(document: Document, path: str, model: ModelSpec | None) -> Finding:
+def _no_hidden(document: Document, path: str, model: "ModelSpec | None") -> Finding:
     if model is None:
         message, severity = '"auto" depends on the model\'s hidden size', Severity.WARNING
         remedy = "give --model"

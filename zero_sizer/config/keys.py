@@ -5,13 +5,13 @@ own classes; nothing in it is typed by hand.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-TABLE = Path(__file__).parent / "data" / "deepspeed_keys.json"
+TABLE = os.path.join(os.path.dirname(__file__), "data", "deepspeed_keys.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,8 @@ _TOLD_BY_DEEPSPEED = {"max_grad_norm": "gradient_clipping"}
 @cache
 def table() -> Table:
     """The table, read once."""
-    raw = json.loads(TABLE.read_text(encoding="utf-8"))
+    with open(TABLE, encoding="utf-8") as file:
+        raw = json.load(file)
     keys = {path: _key(path, row) for path, row in raw["keys"].items()}
     sections = {path: _section(path, row) for path, row in raw["sections"].items()}
     named: list[Key | Section] = [*keys.values(), *sections.values()]

@@ -157,3 +157,26 @@ def not_strict_json(document: Document) -> Finding:
         "comments and trailing commas (JSONDecodeError), though DeepSpeed accepts them",
         remedy="remove comments and trailing commas",
     )
+
+
+def no_zero_section() -> Finding:
+    """A config for Hugging Face without the section that accelerate insists on."""
+    return Finding(
+        code="auto-without-zero",
+        severity=Severity.WARNING,
+        key="zero_optimization",
+        message='accelerate, which fills "auto", raises ValueError when this section is missing',
+        remedy='add "zero_optimization": {"stage": 0}',
+    )
+
+
+def demanded(document: Document, section: str, name: str) -> Finding:
+    """A section that is on without a key that it needs."""
+    message = f"AssertionError: enabled, so {name} must be specified"
+    return _finding(document, "missing-key", Severity.ERROR, section, message, f"add {name}")
+
+
+def no_integer(document: Document, path: str, error: Exception) -> Finding:
+    """A value that DeepSpeed hands to int()."""
+    message = f"{type(error).__name__}: must be a whole number, not {shown(document.get(path))}"
+    return _finding(document, "wrong-type", Severity.ERROR, path, message, "write a number")

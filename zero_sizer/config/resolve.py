@@ -5,7 +5,7 @@ WARNING where the file is accepted but does not do what it seems to say; NOTE ot
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config import auto, keys, problems
 from zero_sizer.config.batch import KEYS as BATCH_KEYS
@@ -15,14 +15,21 @@ from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.config.values import RefusedError, convert, refusal
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding
-from zero_sizer.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from zero_sizer.models.spec import ModelSpec
 
 DEFAULT = "DeepSpeed's default"
 _AUTO = "auto"
+_BATCHING = "data_efficiency.data_sampling.dynamic_batching"
+_DEMANDED = {
+    "data_efficiency.data_sampling.curriculum_learning": "curriculum_metrics",
+    _BATCHING: "max_tokens",
+}
 
 
 def resolve(
-    document: Document, workload: Workload, *, world_size: int, model: ModelSpec | None
+    document: Document, workload: Workload, *, world_size: int, model: "ModelSpec | None"
 ) -> tuple[Settings, list[Finding]]:
     """Resolve every known key.
 
@@ -46,6 +53,8 @@ def resolve(
     _after_parsing(document, settings, findings)
     if not document.strict_json and resolver.any_auto:
         findings.append(problems.not_strict_json(document))
+    if resolver.any_auto and not document.has("zero_optimization"):
+        findings.append(problems.no_zero_section())
     everything = [*findings, *resolver.fills.findings, *batch_findings]
     return Settings(by_key=settings), sorted(everything, key=lambda finding: finding.line)
 
@@ -80,12 +89,18 @@ class _Resolver:
             self.findings.append(problems.removed(self.document, written, self.table.removed[path]))
         elif path in BATCH_KEYS:
             return
+        elif section == "optimizer" and name == "params" and not self._names_optimizer():
+            self.settings[path] = Setting(False, self.document.where(written))
         elif path in self.table.sections:
             self._read_subsection(path, written, value)
         elif path in self.table.keys:
             self._read_key(self.table.keys[path], written, value)
         else:
             self._read_unknown(self.table.sections[section], path, written, value)
+
+    def _names_optimizer(self) -> bool:
+        """Without a type DeepSpeed does not look at the parameters (runtime/config.py:295)."""
+        return self.document.get("optimizer.type") is not None
 
     def _read_subsection(self, path: str, written: str, value: Any) -> None:
         section = self.table.sections[path]
@@ -194,9 +209,25 @@ def _after_parsing(
         stage = settings["zero_optimization.stage"].value
         origin = f"{DEFAULT} at stage {stage}"
         settings["zero_optimization.overlap_comm"] = Setting(stage == 3, origin, overlap.is_default)
+    findings += _demands(document, settings)
     name = settings["optimizer.type"]
     if isinstance(name.value, str) and name.value.lower() in keys.table().optimizers:
         settings["optimizer.type"] = Setting(name.value.lower(), name.origin)
+
+
+def _demands(document: Document, settings: Mapping[str, Setting]) -> list[Finding]:
+    """Keys that become required once their section is on (data_pipeline/config.py:84, 107)."""
+    findings = []
+    for section, name in _DEMANDED.items():
+        if settings[f"{section}.enabled"].value and not document.has(f"{section}.{name}"):
+            findings.append(problems.demanded(document, section, name))
+    tokens = f"{_BATCHING}.{_DEMANDED[_BATCHING]}"
+    if settings[f"{_BATCHING}.enabled"].value and document.has(tokens):
+        try:
+            int(document.get(tokens))
+        except (TypeError, ValueError, OverflowError) as error:
+            findings.append(problems.no_integer(document, tokens, error))
+    return findings
 
 
 def _replace_deprecated(
