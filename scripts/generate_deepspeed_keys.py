@@ -15,9 +15,6 @@ import logging
 import os
 import sys
 import types
-import typing
-from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,8 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
 import torch
+from config_models import join, model_rows, plain
+from config_recorder import ABSENT, PROBE, Log, Recorder
 from deepspeed.runtime import config as ds_config
 from deepspeed.runtime import constants as ds_constants
 from deepspeed.runtime.config_utils import DeepSpeedConfigModel
@@ -34,8 +33,6 @@ from deepspeed.runtime.swap_tensor import aio_config
 TARGET = Path(__file__).parents[1] / "zero_sizer" / "config" / "data" / "deepspeed_keys.json"
 BASE = {"train_micro_batch_size_per_gpu": 1}
 BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
-PROBE = "zero_sizer_probe"
-ABSENT = object()
 # Companions that make the parsers read further keys of a section.
 COMPANIONS: tuple[dict[str, Any], ...] = ({}, {"type": "Adam"}, {"enabled": True})
 # One value of every kind; config/values.py (kind_of) sorts the user's values the same way.
@@ -67,82 +64,6 @@ KINDS: dict[str, Any] = {
 READ_BY_INITIALIZE = ("data_parallel_size",)
 # Given to the optimizer's or scheduler's constructor as they are (runtime/engine.py).
 HANDED_ON = ("optimizer.params", "scheduler.params")
-
-
-class Log:
-    """What one parser run asked for."""
-
-    def __init__(self) -> None:
-        self.reads: dict[str, dict[str, Any]] = {}
-        self.open: set[str] = set()
-        self.models: dict[str, type[DeepSpeedConfigModel]] = {}
-
-    def read(self, section: str, key: object, default: Any) -> None:
-        """Note that ``key`` of ``section`` was asked for."""
-        if isinstance(key, str) and not key.startswith(PROBE):
-            keys = self.reads.setdefault(section, {})
-            if keys.get(key, ABSENT) is ABSENT:
-                keys[key] = default
-
-
-class Keys:
-    """``dict.keys()`` that notes membership tests."""
-
-    def __init__(self, owner: "Recorder") -> None:
-        self._owner = owner
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._owner
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.keys(self._owner))
-
-
-class Recorder(dict):  # type: ignore[type-arg]
-    """A config section that notes what is asked of it."""
-
-    def __init__(self, values: dict[str, Any], path: str, log: Log) -> None:
-        super().__init__(values)
-        self.path, self.log = path, log
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """Note the key and its default."""
-        self.log.read(self.path, key, default)
-        return super().get(key, default)
-
-    def pop(self, key: Any, *default: Any) -> Any:
-        """Note the key."""
-        self.log.read(self.path, key, ABSENT)
-        return super().pop(key, *default)
-
-    def __getitem__(self, key: Any) -> Any:
-        self.log.read(self.path, key, ABSENT)
-        return super().__getitem__(key)
-
-    def __contains__(self, key: object) -> bool:
-        self.log.read(self.path, key, ABSENT)
-        return super().__contains__(key)
-
-    def keys(self) -> Any:
-        """A view that notes membership tests."""
-        return Keys(self)
-
-    def items(self) -> Any:
-        """Note that everything is handed on."""
-        self._opened()
-        return super().items()
-
-    def __copy__(self) -> "Recorder":
-        self._opened()
-        return Recorder(dict(self), self.path, self.log)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Recorder":
-        return self.__copy__()
-
-    def _opened(self) -> None:
-        """Copied or iterated: whatever stands in it goes on to other code."""
-        if self.path:
-            self.log.open.add(self.path)
 
 
 def nested(path: str, value: Any, companions: dict[str, Any], log: Log) -> Recorder:
@@ -221,105 +142,11 @@ def discover() -> tuple[dict[str, dict[str, Any]], dict[str, Any], set[str]]:
     return sections, models, opened
 
 
-def join(section: str, key: str) -> str:
-    """Dotted path."""
-    return f"{section}.{key}" if section else key
-
-
 def removed_keys() -> dict[str, str]:
     """Removed keys -> the message of the DeepSpeedConfigError."""
     top = ds_config._REMOVED_TOP_LEVEL_CONFIG_KEYS
     zero = ds_config._REMOVED_ZERO_CONFIG_KEYS
     return {**top, **{f"zero_optimization.{key}": text for key, text in zero.items()}}
-
-
-def plain(value: Any) -> Any:
-    """``value`` as JSON holds it."""
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if isinstance(value, torch.dtype):
-        return str(value).removeprefix("torch.")
-    if isinstance(value, bool) or value is None:
-        return value
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return {key: plain(item) for key, item in dict(value).items()}
-
-
-def describe(annotation: Any) -> dict[str, Any]:
-    """A field's type as the table writes it."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        rest = [arg for arg in args if arg is not type(None)]
-        nullable = {"nullable": True} if len(rest) < len(args) else {}
-        if len(rest) == 1:
-            return {**describe(rest[0]), **nullable}
-        return {"type": "|".join(describe(arg)["type"] for arg in rest), **nullable}
-    if origin is typing.Literal:
-        return {"type": "str", "allowed": list(args)}
-    if origin is list:
-        item = describe(args[0])
-        return {"type": "list", "items": item["type"], **pick(item, "allowed")}
-    if origin is not None:
-        return {"type": origin.__name__}
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        base = "int" if issubclass(annotation, int) else "str"
-        return {"type": base, "allowed": sorted({plain(item) for item in annotation})}
-    names = {Path: "path", object: "any", torch.dtype: "dtype"}
-    return {"type": names.get(annotation, annotation.__name__)}
-
-
-def pick(source: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The named entries that ``source`` has."""
-    return {name: source[name] for name in names if name in source}
-
-
-def model_in(annotation: Any) -> type[DeepSpeedConfigModel] | None:
-    """The config model that a field holds, if it is a nested section."""
-    for candidate in (annotation, *typing.get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, DeepSpeedConfigModel):
-            return candidate
-    return None
-
-
-def model_rows(path: str, model: type[DeepSpeedConfigModel], table: dict[str, Any]) -> None:
-    """Add a pydantic section and its fields to the table."""
-    forbid = model.model_config.get("extra") == "forbid"
-    section = {"parser": "pydantic", "unknown": "forbidden" if forbid else "ignored"}
-    table["sections"][path] = {**section, "model": model.__name__}
-    for name, field in model.model_fields.items():
-        spelling = join(path, field.alias or name)
-        inner = model_in(field.annotation)
-        if inner is not None:
-            model_rows(spelling, inner, table)
-            table["sections"][spelling]["optional"] = field.get_default() is None and (
-                field.default_factory is None
-            )
-            if field.alias:
-                table["sections"][spelling]["field"] = name
-            continue
-        row = describe(field.annotation)
-        row["default"] = plain(field.get_default(call_default_factory=True))
-        if row["type"] == "float":  # defaults are validated too
-            row["default"] = float(row["default"])
-        if field.alias and field.alias != name:
-            row["field"] = name
-        for bound in field.metadata:
-            row |= {k: plain(v) for k, v in vars_of(bound).items() if k in ("gt", "ge", "lt", "le")}
-        extra = field.json_schema_extra or {}
-        if extra.get("deprecated"):
-            row["deprecated"] = True
-            row |= {"replacement": extra["new_param"]} if extra.get("new_param") else {}
-            row |= {} if extra.get("set_new_param", True) else {"replacement_set": False}
-        table["keys"][spelling] = row
-
-
-def vars_of(bound: Any) -> dict[str, Any]:
-    """Attributes of an annotated-types bound (they use slots)."""
-    return {name: getattr(bound, name) for name in ("gt", "ge", "lt", "le") if hasattr(bound, name)}
 
 
 def spellings() -> list[str]:

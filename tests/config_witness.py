@@ -52,13 +52,16 @@ class Witness:
         """The DeepSpeedConfig of a copy of ``config``."""
         return self._module.DeepSpeedConfig(copy.deepcopy(config))
 
+    def judge(self, config: dict[str, Any]) -> tuple[Any, str]:
+        """The DeepSpeedConfig and "", or None and the name of the exception."""
+        try:
+            return self.parse(config), ""
+        except Exception as error:
+            return None, type(error).__name__
+
     def refusal(self, config: dict[str, Any]) -> str:
         """Name of the exception; "" if the config is accepted."""
-        try:
-            self.parse(config)
-        except Exception as error:
-            return type(error).__name__
-        return ""
+        return self.judge(config)[1]
 
     def unreadable(self, text: str) -> bool:
         """Whether DeepSpeed's own reader fails on the text of a file."""
@@ -69,8 +72,8 @@ class Witness:
             return True
         return False
 
-    def held(self, config: dict[str, Any], path: str) -> Any:
-        """Value held for ``path``; LookupError where DeepSpeed keeps none."""
+    def held(self, parsed: Any, path: str) -> Any:
+        """Value a DeepSpeedConfig holds for ``path``; LookupError where it keeps none."""
         section, _, name = path.rpartition(".")
         place, inner = section, ""
         while place and place not in HELD_AT:
@@ -79,7 +82,7 @@ class Witness:
         if not place:
             raise LookupError(path)
         row = keys.table().keys[path]
-        node: Any = self.parse(config)
+        node = parsed
         steps = [*HELD_AT[place].split("."), *(_field_names(place, inner)), row.field or name]
         for step in steps:
             node = node[step] if isinstance(node, dict) else getattr(node, step)
