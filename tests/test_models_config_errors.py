@@ -147,3 +147,38 @@ def test_other_families_and_heads_are_built_by_transformers(tmp_path):
     assert classifier.parameters[-1].name == "score.bias"
     with pytest.raises(InputError):
         load_config(tmp_path, {"model_type": "gptj", **small, "n_embd": "eight"})
+    with pytest.raises(InputError, match="n_embd is missing"):
+        load_config(tmp_path, {"model_type": "gptj"})
+
+
+def test_a_model_that_sees_has_the_widths_of_its_text_part(tmp_path):
+    pytest.importorskip("transformers")
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "vocab_size": 64,
+    }
+    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {
+        "model_type": "gemma3",
+        "text_config": {"model_type": "gemma3_text", **text},
+        "vision_config": {**vision, "image_size": 28, "patch_size": 14},
+    }
+    arch = load_config(tmp_path, config).arch
+    assert (arch.hidden, arch.num_layers, arch.ffn, arch.vocab) == (16, 2, 32, 64)
+    assert arch.gated_mlp
+
+
+def test_without_transformers_or_torch_the_answer_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UnsupportedError, match="transformers is not installed") as error:
+        load_config(tmp_path, {"model_type": "gptj", "n_embd": 8})
+    assert "zero-sizer[deepspeed]" in error.value.remedy
+    with pytest.raises(UnsupportedError, match="torch, which is not installed"):
+        models.load("os:getcwd")
+    assert load_config(tmp_path, LLAMA).num_params > 0

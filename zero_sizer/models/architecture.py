@@ -23,7 +23,7 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
 _DROPOUTS = ("hidden_dropout", "hidden_dropout_prob", "resid_pdrop", "dropout_rate", "dropout")
 _GATED_FAMILIES = "llama mistral mixtral qwen2 qwen3 qwen3_moe deepseek_v3 phi3 gemma gemma2"
 _GATED = frozenset(_GATED_FAMILIES.split())
-_FFN_IS_4_HIDDEN = frozenset({"gpt2", "bloom", "falcon"})
+_FFN_IS_4_HIDDEN = frozenset({"bloom", "falcon"})  # and wherever n_inner is null, as in GPT-2
 
 
 def from_hf_config(fields: Mapping[str, Any]) -> Architecture:
@@ -37,7 +37,7 @@ def from_hf_config(fields: Mapping[str, Any]) -> Architecture:
         found["head_dim"] = hidden // heads
     if found["kv_heads"] is None:
         found["kv_heads"] = 1 if _one_kv_head(family, fields) else heads
-    if found["ffn"] is None and hidden and family in _FFN_IS_4_HIDDEN:
+    if found["ffn"] is None and hidden and ("n_inner" in fields or family in _FFN_IS_4_HIDDEN):
         found["ffn"] = 4 * hidden
     if found["num_experts"] and found["expert_ffn"] is None:
         found["expert_ffn"] = found["ffn"]

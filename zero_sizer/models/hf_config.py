@@ -158,7 +158,7 @@ def unknown_family(model_type: str, path: Path, *, auto_map: bool, reason: str) 
     close = difflib.get_close_matches(model_type, FAMILIES, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return UnsupportedError(
-        f"model_type {model_type!r} is not known here; {reason}",
-        remedy=hint + "pip install zero-sizer[deepspeed] brings transformers, which may know it",
+        f"model_type {model_type!r} has no layout here, and {reason}",
+        remedy=hint + "pip install zero-sizer[deepspeed], or name your own package.module:factory",
         where=str(path),
     )

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.errors import InputError, UnsupportedError
@@ -15,6 +16,7 @@ from zero_sizer.units import DType
 if TYPE_CHECKING:
     import torch
 
+_GATE_NAMES = (".gate_proj.", ".gate_up_proj", ".wi_1.")
 _STANDARD_NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
@@ -71,7 +73,7 @@ def spec_from_module(
         origin=origin or f"module {type(module).__name__}",
         parameters=tuple(parameters),
         buffers=tuple(buffers),
-        arch=_architecture(hf_config),
+        arch=_architecture(hf_config, parameters),
         hf_config=hf_config,
     )
 
@@ -107,12 +109,16 @@ def _config_fields(module: Any) -> Mapping[str, Any]:
     return fields
 
 
-def _architecture(hf_config: Mapping[str, Any]) -> Architecture:
+def _architecture(hf_config: Mapping[str, Any], parameters: list[Tensor]) -> Architecture:
     """Widths of a Hugging Face config; nothing for a module without one that we can read."""
+    text = hf_config.get("text_config")  # of a model that sees or hears as well
+    fields = text if isinstance(text, Mapping) and "hidden_size" not in hf_config else hf_config
     try:
-        return from_hf_config(hf_config)
+        arch = from_hf_config(fields)
     except (TypeError, ValueError, ZeroDivisionError):
         return Architecture()
+    gated = any(part in tensor.name for tensor in parameters for part in _GATE_NAMES)
+    return replace(arch, gated_mlp=arch.gated_mlp or gated)
 
 
 def load_factory(reference: str) -> ModelSpec:

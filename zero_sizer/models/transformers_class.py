@@ -1,12 +1,13 @@
 """A config of a family without a layout here: transformers' own class, on the meta device."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.errors import InputError, ZeroSizerError
 from zero_sizer.models.hf_config import unknown_family
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import DType
@@ -40,13 +41,14 @@ def load_with_transformers(
         ) from error
     auto_map = "auto_map" in raw
     if model_type not in transformers.CONFIG_MAPPING:
-        reason = f"nor to transformers {transformers.__version__}"
+        reason = f"transformers {transformers.__version__} does not know it"
         raise unknown_family(model_type, path, auto_map=auto_map, reason=reason)
     fields = {
         key: value for key, value in raw.items() if key not in ("auto_map", "model_type", "dtype")
     }
     fields.pop("torch_dtype", None)
-    module = _build(transformers, model_type, fields, path)
+    with _only_errors(transformers):
+        module = _build(transformers, model_type, fields, path)
     from zero_sizer.models.torch_module import spec_from_module
 
     origin = f"{path} ({type(module).__name__} of transformers {transformers.__version__})"
@@ -59,17 +61,36 @@ def _build(transformers: Any, model_type: str, fields: Mapping[str, Any], path: 
     torch: Any = importlib.import_module("torch")
     try:
         config = transformers.AutoConfig.for_model(model_type, **fields)
+        _require_hidden_size(config, fields, path)
         model_class = _model_class(transformers, config, fields.get("architectures"))
         if model_class is None:
-            reason = "no class that trains it"
+            reason = "transformers has no class that trains it"
             raise unknown_family(model_type, path, auto_map=False, reason=reason)
         with torch.device("meta"):  # in bf16, so that tensors that keep another dtype show it
             return model_class._from_config(config, dtype=torch.bfloat16)
-    except UnsupportedError:
+    except ZeroSizerError:
         raise
     except Exception as error:  # a config class may raise anything over a wrong value
         text = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"transformers refuses it: {text}", where=str(path)) from error
+
+
+def _require_hidden_size(config: Any, fields: Mapping[str, Any], path: Path) -> None:
+    """A file that leaves out the width is no model's; the class's default is another model."""
+    own = config.attribute_map.get("hidden_size", "hidden_size")
+    if hasattr(config, own) and not {own, "hidden_size", "text_config"} & fields.keys():
+        raise InputError(f"{own} is missing", where=str(path))
+
+
+@contextmanager
+def _only_errors(transformers: Any) -> Iterator[None]:
+    """Keeps transformers' advice about tokens and the like off the terminal."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 def _model_class(transformers: Any, config: Any, named: Any) -> Any:
