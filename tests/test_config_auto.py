@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from config_witness import errors, load_witness
 
+from zero_sizer.config.auto import hidden_size
 from zero_sizer.config.document import Document, from_mapping
 from zero_sizer.config.resolve import resolve
 from zero_sizer.config.settings import Settings
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding
+from zero_sizer.models.profile import bundled_names, load_profile
 from zero_sizer.models.spec import Architecture, ModelSpec
 
 HIDDEN = {"hidden_size": 4096}
@@ -181,6 +183,17 @@ def test_other_names_of_the_hidden_size_count() -> None:
     spec = model({"n_embd": 768}, hidden=768)  # GPT-2: attribute_map makes n_embd the hidden size
     settings, _ = resolve(from_mapping(config), Workload(), world_size=1, model=spec)
     assert settings["zero_optimization.stage3_param_persistence_threshold"] == 7680
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", bundled_names())
+def test_the_hidden_size_is_the_one_transformers_reads(name: str) -> None:
+    from transformers import CONFIG_MAPPING
+
+    spec = load_profile(name)
+    config = CONFIG_MAPPING[spec.hf_config["model_type"]].from_dict(dict(spec.hf_config))
+    owner = config if hasattr(config, "hidden_size") else config.text_config
+    assert hidden_size(spec) == owner.hidden_size
 
 
 @pytest.mark.parametrize(

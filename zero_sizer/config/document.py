@@ -7,7 +7,7 @@ from typing import Any
 from zero_sizer.errors import InputError
 
 _MISSING = object()
-MAX_BYTES = 1 << 20  # real configs have a few KiB; the largest known has 9 KiB
+MAX_BYTES = 1 << 18  # real configs have a few KiB; the largest known has 9 KiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def _read(path: str) -> str:
         raise InputError(f"cannot be read: {reason}", where=path) from None
     if len(raw) > MAX_BYTES:
         raise InputError(
-            f"is larger than {MAX_BYTES >> 20} MiB: not a DeepSpeed config", where=path
+            f"is larger than {MAX_BYTES >> 10} KiB: not a DeepSpeed config", where=path
         )
     try:
         text = raw.decode("utf-8")

@@ -165,6 +165,8 @@ def did_you_mean(path: str) -> str:
     """
     from difflib import get_close_matches
 
+    if path in table().keys:  # a dotted path written as one key
+        return path
     section, _, name = path.rpartition(".")
     lowered = {item.lower().replace("-", "_"): item for item in members(section)}
     near = get_close_matches(name.lower().replace("-", "_"), list(lowered), n=1, cutoff=0.8)

@@ -42,6 +42,8 @@ def unknown(document: Document, section: keys.Section, path: str, written: str) 
     if section.unknown == "forbidden" and document.get(written) != "auto":
         message = f"ValidationError: {where} has no such key"
         return _finding(document, "unknown-key", Severity.ERROR, written, message, remedy)
+    if path.rpartition(".")[2][:1] in ("_", "#", "/"):
+        return _finding(document, "unknown-key", Severity.NOTE, written, "taken for a comment")
     message = f"DeepSpeed knows no such key in {where} and silently ignores it"
     return _finding(document, "unknown-key", Severity.WARNING, written, message, remedy)
 

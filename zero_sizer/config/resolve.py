@@ -85,7 +85,9 @@ class _Resolver:
     def _read(self, section: str, name: str, written: str, value: Any) -> None:
         path = keys.join(section, name)
         path = self.table.aliases.get(path, path)
-        if path in self.table.removed:
+        if not name or "." in name:  # one key with a dot in its name, not a path
+            self._read_unknown(self.table.sections[section], path, written, value)
+        elif path in self.table.removed:
             self.findings.append(problems.removed(self.document, written, self.table.removed[path]))
         elif path in BATCH_KEYS:
             return
