@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zero_sizer import optimizers as table
-from zero_sizer.models.spec import ModelSpec
+from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.optimizers import Optimizer
 
 _HOST = {
@@ -76,13 +76,14 @@ def groups(
     if row is not table.MUON:
         return (Group(name="all", optimizer=row, numels=tuple(t.numel for t in trainable)),)
     adam = choose("adamw", params, offloads=offloads) or table.FUSED_ADAM
-    halves: dict[bool, list[int]] = {True: [], False: []}
+    halves: dict[bool, list[Tensor]] = {True: [], False: []}
     for tensor in trainable:
         name = tensor.name.lower()
         is_matrix = len(tensor.shape) >= 2
-        halves[is_matrix and "embed" not in name and "lm_head" not in name].append(tensor.numel)
+        halves[is_matrix and "embed" not in name and "lm_head" not in name].append(tensor)
+    halves[True].sort(key=lambda t: t.shape, reverse=True)  # muon_optimizer.py sorts by size
     found = (
-        Group(name="muon-params", optimizer=row, numels=tuple(halves[True])),
-        Group(name="adam-params", optimizer=adam, numels=tuple(halves[False])),
+        Group(name="muon-params", optimizer=row, numels=tuple(t.numel for t in halves[True])),
+        Group(name="adam-params", optimizer=adam, numels=tuple(t.numel for t in halves[False])),
     )
     return tuple(group for group in found if group.numels)

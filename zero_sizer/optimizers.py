@@ -105,7 +105,6 @@ ADAGRAD = Optimizer(
 CPU_ADAGRAD = Optimizer(
     name="DeepSpeedCPUAdagrad",
     states={"exp_avg_sq": StateType.FP32},
-    states_at_init=True,
     on_host=True,
     source="deepspeed/ops/adagrad/cpu_adagrad.py",
 )

@@ -67,6 +67,11 @@ def tensor_partition(numel: int, ranks: int) -> int:
     return ceil_div(numel, ranks)
 
 
+def padded(numel: int, ranks: int) -> int:
+    """Elements of the buffer a stage-3 tensor is gathered into."""
+    return round_up(numel, ranks)
+
+
 @lru_cache(maxsize=4096)
 def partition_sum(numels: tuple[int, ...], ranks: int) -> int:
     """Elements one rank holds of a list of stage-3 tensors (P3)."""

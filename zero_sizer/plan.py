@@ -178,8 +178,12 @@ class Plan:
     @cached_property
     def gradient_numel(self) -> int:
         """Elements of all gradients a ZeRO-1/2 rank keeps whole (Q), padding excluded."""
+        return self.touched_numel(self.groups)
+
+    def touched_numel(self, groups: tuple[tuple[int, ...], ...]) -> int:
+        """Elements of all tensors of ``groups`` that this rank's ZeRO-1/2 partitions touch."""
         per_rank = [0] * self.dp_world_size
-        for group in self.groups:
+        for group in groups:
             touched = partition.intersecting_numels(
                 self._ordered(group), self.dp_world_size, self.align_tensors, self.itemsize
             )
@@ -203,8 +207,9 @@ class Plan:
 
     @cached_property
     def persistent_numel(self) -> int:
-        """Elements of the stage-3 parameters that stay gathered."""
-        return sum(n for n, kept in zip(self.numels, self.is_persistent, strict=True) if kept)
+        """Elements of the stage-3 parameters that stay gathered, each padded to the ranks."""
+        kept = zip(self.numels, self.is_persistent, strict=True)
+        return sum(partition.padded(n, self.dp_world_size) for n, is_kept in kept if is_kept)
 
     @cached_property
     def itemsize(self) -> int:

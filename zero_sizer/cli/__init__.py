@@ -18,7 +18,7 @@ _COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code of DESIGN's contract (0, 1, 2, 3)."""
+    """Run one command; the exit code of the documented contract (0, 1, 2, 3)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(arguments)
     parsed = parser.parse_args(arguments)

@@ -5,6 +5,7 @@ Each module exports ``ENTRIES``; this is the only place that lists them.
 
 from zero_sizer.features import (
     activations,
+    muon,
     offload,
     optimizer,
     runtime,
@@ -18,6 +19,7 @@ from zero_sizer.ledger import Entry
 ENTRIES: tuple[Entry, ...] = (
     *weights.ENTRIES,
     *optimizer.ENTRIES,
+    *muon.ENTRIES,
     *stage0.ENTRIES,
     *zero12.ENTRIES,
     *zero3.ENTRIES,

@@ -7,7 +7,7 @@ from zero_sizer.features.conditions import (
     is_zero12,
 )
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import ALWAYS, FROM_READY, FROM_WRAPPING
+from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_READY, FROM_WRAPPING
 from zero_sizer.optimizers import StateType
 from zero_sizer.partition import touched_tensors
 from zero_sizer.plan import Device, Plan
@@ -64,8 +64,8 @@ def _in_cpu_numel(plan: Plan) -> int:
 
 ENTRIES = (
     Entry(
-        name="single_partition_gradient",
-        category=Category.OFFLOAD,
+        name="single_partition_of_fp32_groups.grad",
+        category=Category.GRADIENTS,
         about="gradient of the master weights, in host memory from init on",
         numel=lambda p: p.partitions,
         dtype=lambda p: p.master_dtype,
@@ -101,7 +101,7 @@ ENTRIES = (
     ),
     Entry(
         name="temp_grad_buffer_for_gpu_offload",
-        category=Category.OFFLOAD,
+        category=Category.COMMUNICATION,
         about="room for the largest gradient on the GPU",
         numel=lambda p: p.largest_tensor,
         dtype=lambda p: p.model_dtype,
@@ -111,11 +111,11 @@ ENTRIES = (
     ),
     Entry(
         name="accumulated_grads_in_cpu",
-        category=Category.OFFLOAD,
+        category=Category.GRADIENTS,
         about="accumulated gradients of the tensors this rank touches, one buffer each",
         numel=_touched,
         dtype=lambda p: p.model_dtype,
-        live=FROM_READY,
+        live=AFTER_FIRST_STEP,
         when=lambda p: (
             _offloads12(p)
             and p.stage == 2
@@ -129,8 +129,8 @@ ENTRIES = (
         source=_SOURCE + "1822-1827",
     ),
     Entry(
-        name="fp32_gradient_of_sub_groups",
-        category=Category.OFFLOAD,
+        name="fp32_partitioned_groups_flat.grad",
+        category=Category.GRADIENTS,
         about="gradient of each sub-group's master weights, in host memory from init on",
         numel=_host_sub_groups,
         dtype=lambda p: p.master_dtype,
@@ -141,8 +141,8 @@ ENTRIES = (
         source="runtime/zero/stage3.py:1337-1342",
     ),
     Entry(
-        name="gradient_of_gpu_sub_groups",
-        category=Category.OFFLOAD,
+        name="fp32_partitioned_groups_flat.grad_on_gpu",
+        category=Category.GRADIENTS,
         about="gradient of the sub-groups that ratio < 1 leaves on the GPU",
         numel=_gpu_sub_groups,
         dtype=lambda p: p.master_dtype,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import AFTER_FIRST_STEP, FROM_READY, FROM_WRAPPING, Moment
+from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_READY, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
 from zero_sizer.plan import Device, Plan, Wrapper
 from zero_sizer.units import DType
@@ -12,7 +12,6 @@ _STATES = ("exp_avg", "exp_avg_sq", "sum", "momentum_buffer", "square_avg", "sta
 _DTYPES: dict[StateType, Callable[[Plan], DType]] = {
     StateType.FP32: lambda p: DType.FP32,
     StateType.MOMENTS: lambda p: p.moments_dtype,
-    StateType.GRADIENT: lambda p: p.master_dtype if p.offloads_optimizer else p.model_dtype,
     StateType.INT8: lambda p: DType.INT8,
 }
 
@@ -110,7 +109,9 @@ def _num_step_tensors(plan: Plan) -> int:
     per_tensor = plan.wrapper in (Wrapper.NONE, Wrapper.FP16_UNFUSED)
     counts = [len(g) for g in plan.groups] if per_tensor else [1] * len(plan.partitions)
     rows = plan.group_optimizers if per_tensor else plan.partition_optimizers
-    return sum(c for c, row in zip(counts, rows, strict=True) if row.has_step_tensor)
+    # FP16_UnfusedOptimizer replaces the parameters, but not what was made for the old ones
+    copies = 2 if plan.wrapper is Wrapper.FP16_UNFUSED and plan.optimizer.states_at_init else 1
+    return copies * sum(c for c, row in zip(counts, rows, strict=True) if row.has_step_tensor)
 
 
 ENTRIES = (
@@ -127,6 +128,16 @@ ENTRIES = (
         live=_states_live,
         device=lambda p: Device.HOST,
         source="torch/optim/adam.py:_init_group",
+    ),
+    Entry(
+        name="states_of_replaced_parameters",
+        category=Category.OPTIMIZER_STATES,
+        about="states made for the 16-bit tensors before fp32 copies took their place",
+        numel=lambda p: p.num_trainable,
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: p.wrapper is Wrapper.FP16_UNFUSED and p.optimizer.states_at_init,
+        source="runtime/fp16/unfused_optimizer.py:66-90",
     ),
     Entry(
         name="optimizer_update_temporaries",

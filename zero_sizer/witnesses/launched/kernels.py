@@ -133,7 +133,7 @@ def multi_tensor_lion(
     chunk_size: int, noop: Any, lists: list[list[Any]], lr: float, *rest: Any
 ) -> None:
     """FusedLion's kernel: ``lists`` are gradients, parameters and exp_avg."""
-    beta1, beta2, _step, _mode, weight_decay = rest[:5]
+    beta1, beta2, _step, weight_decay = rest[:4]
     for grad, param, exp_avg in zip(*lists, strict=True):
         _lion((param, grad, exp_avg), lr, (beta1, beta2), weight_decay)
 
