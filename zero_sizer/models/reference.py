@@ -1,6 +1,5 @@
 """From what a user writes after ``--model`` to a ``ModelSpec``."""
 
-import difflib
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -121,6 +120,8 @@ def _unknown(name: str) -> InputError:
     shown = name if len(name) <= 80 else name[:77] + "..."
     if name.endswith((".json", ".safetensors")) or name.startswith((".", "/", "~")):
         return InputError(f"there is no model file {shown!r}", where="--model")
+    import difflib  # only where something is wrong
+
     close = difflib.get_close_matches(name.lower(), bundled_names(), n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return InputError(f"unknown model {shown!r}", remedy=hint + _LIST_COMMAND, where="--model")
