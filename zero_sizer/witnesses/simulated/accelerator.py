@@ -125,13 +125,26 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
 
     reset_max_memory_allocated = reset_peak_memory_stats
     reset_max_memory_cached = reset_peak_memory_stats
-    memory_reserved = memory_cached = memory_allocated
-    max_memory_reserved = max_memory_cached = max_memory_allocated
+
+    def memory_reserved(self, device_index: int | None = None) -> int:
+        return self._tracker.reserved(GPU)
+
+    def max_memory_reserved(self, device_index: int | None = None) -> int:
+        return self._tracker.device_peak_reserved()
+
+    memory_cached = memory_reserved
+    max_memory_cached = max_memory_reserved
+
+    def empty_cache(self) -> None:
+        self._tracker.empty_cache()
 
     def memory_stats(self, device_index: int | None = None) -> dict[str, int]:
         return {
             "allocated_bytes.all.current": self._tracker.live(GPU),
             "allocated_bytes.all.peak": self._tracker.device_peak(GPU),
+            "reserved_bytes.all.current": self._tracker.reserved(GPU),
+            "reserved_bytes.all.peak": self._tracker.device_peak_reserved(),
+            "num_alloc_retries": 0,
         }
 
     def total_memory(self, device_index: int | None = None) -> int:

@@ -1,13 +1,15 @@
-"""One simulated rank in a process of its own.
+"""Simulated ranks in a process of their own.
 
-    python -m zero_sizer.witnesses.simulated.child REQUEST.json RECORDING.json
+    python -m zero_sizer.witnesses.simulated.child REQUESTS.json FOLDER
 
-REQUEST holds the fields of ``request.Request`` (``{"config": {...}, "hf_config": {...},
-"world_size": 8, "seq_len": 4096, "zero_init": true, ...}``); RECORDING is written in the
-contract's form: per phase, ``device.gpu.max_allocated`` is the phase's peak, ``allocated`` what is
-left at its end, ``live`` who owns it. From Python, ``zero_sizer.witnesses.simulated.run`` starts
-this process for a ``Job``, ``run_request`` for a ``Request``. Progress goes to stderr, one JSON
-object a line, behind ``@progress``. A failure is written to RECORDING as ``{"error": ...}``.
+REQUESTS is a list of mappings with the fields of ``request.Request`` (``{"config": {...},
+"hf_config": {...}, "world_size": 8, "seq_len": 4096, "zero_init": true, ...}``); for each, FOLDER
+gets ``INDEX.json``: a recording in the contract's form, or ``{"error": ...}``. Per phase,
+``device.gpu.max_allocated`` is the phase's peak, ``allocated`` what is left at its end, and
+``live`` who owns it. From Python: ``zero_sizer.witnesses.simulated.run`` for a ``Job``,
+``run_request`` for a ``Request``, ``run_requests`` for many (in forks of one process, which
+imports torch and DeepSpeed once). Progress goes to stderr, one JSON object a line, behind
+``@progress``.
 """
 
 import contextlib
@@ -15,6 +17,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,10 @@ from zero_sizer.errors import ZeroSizerError
 from zero_sizer.witnesses.simulated.request import Request
 
 PROGRESS = "@progress "
+Report = Callable[[int, str], None]
 
 
-def record(request: Request, report: Any = lambda done, name: None) -> dict[str, Any]:
+def record(request: Request, report: Report) -> dict[str, Any]:
     """Runs the request in this process; returns the recording's mapping."""
     from zero_sizer.witnesses.recording import RankRecord, Recording
     from zero_sizer.witnesses.simulated import engine as loop
@@ -53,7 +57,7 @@ def record(request: Request, report: Any = lambda done, name: None) -> dict[str,
         observer.begin("init", step=0, micro_step=0)
         module = model.build(request)
         optimizer = model.client_optimizer(request, module)
-        engine = loop.initialize(dict(request.config), module, optimizer)
+        engine = loop.initialize(_config(request, optimizer), module, optimizer)
         del module, optimizer
         observer.end(engine)
         loop.train(
@@ -67,7 +71,7 @@ def record(request: Request, report: Any = lambda done, name: None) -> dict[str,
         how="simulated",
         versions={name: metadata.version(name) for name in ("torch", "deepspeed", "transformers")},
         world_size=request.world_size,
-        job=json.loads(request.to_json()),
+        job=request.to_json(),
         ranks=(RankRecord(rank=request.rank, phases=tuple(observer.records)),),
         log=tuple(simulation.log),
         extra={"seconds": round(time.perf_counter() - started, 2)},
@@ -75,28 +79,65 @@ def record(request: Request, report: Any = lambda done, name: None) -> dict[str,
     answer = recording.to_json()
     if simulation.tracker.events is not None:
         answer["events"] = simulation.tracker.events
+    answer["notes"] = list(request.notes)
     return answer
 
 
-def main(request_path: str, recording_path: str) -> int:
-    """Runs the request in a file and writes the recording, or the error, to another."""
-    request = Request.from_json(Path(request_path).read_text(encoding="utf-8"))
+def _config(request: Request, optimizer: Any) -> dict[str, Any]:
+    config = dict(request.config)
+    if optimizer is not None:
+        config["zero_allow_untested_optimizer"] = True  # as the Trainer sets it
+    return config
+
+
+def main(requests_path: str, folder: str) -> int:
+    """Runs every request in the file; the answers go to the folder."""
+    requests = Request.list_from_json(Path(requests_path).read_text(encoding="utf-8"))
     progress = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, encoding="utf-8")
 
     def report(done: int, name: str) -> None:
         progress.write(PROGRESS + json.dumps({"done": done, "phase": name}) + "\n")
 
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; the answer is a file
+    if len(requests) == 1 or not hasattr(os, "fork"):
+        for index, request in enumerate(requests):
+            _answer(request, Path(folder, f"{index}.json"), report)
+        return 0
+    with contextlib.suppress(ZeroSizerError, ImportError):
+        _import_everything()
+    for index, request in enumerate(requests):
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                _answer(request, Path(folder, f"{index}.json"), report)
+            os._exit(0)
+        os.waitpid(child, 0)
+    return 0
+
+
+def _import_everything() -> None:
+    """What every fork needs; no engine is built and no process group made."""
+    from zero_sizer.witnesses.simulated.simulation import Rank, simulated
+
+    with simulated(Rank(world_size=2, local_world_size=2)):
+        import deepspeed
+        import torch
+        import transformers
+        from deepspeed.runtime.zero import stage3
+
+        del deepspeed, torch, transformers, stage3
+
+
+def _answer(request: Request, path: Path, report: Report) -> None:
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            answer = record(request, report)
+        answer = record(request, report)
     except ZeroSizerError as error:
         answer = {"error": {"kind": type(error).__name__, "message": str(error)}}
     except Exception as error:  # whatever DeepSpeed, torch or the user's model raise
         message = " ".join(str(error).split()) or "no message"
         text = f"{type(error).__name__}: {message}"
         answer = {"error": {"kind": "WitnessError", "message": text, "trace": _trace(error)}}
-    Path(recording_path).write_text(json.dumps(answer) + "\n", encoding="utf-8")
-    return 3 if "error" in answer else 0
+    path.write_text(json.dumps(answer) + "\n", encoding="utf-8")
 
 
 def _trace(error: BaseException) -> list[str]:

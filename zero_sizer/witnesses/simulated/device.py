@@ -42,7 +42,7 @@ class _BackendModule:
         """Everything has already happened."""
 
     def empty_cache(self) -> None:
-        """The tracker caches nothing."""
+        """DeepSpeed and transformers empty the cache through the accelerator."""
 
     def get_rng_state(self, device: object = None) -> Any:
         import torch

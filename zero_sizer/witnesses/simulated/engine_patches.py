@@ -60,23 +60,22 @@ def _memory_log(
     def see_memory_usage(message: str, force: bool = False) -> None:
         if module in _CHATTY and not message.startswith(_MILESTONES):
             return
-        live, peak = tracker.live(GPU), tracker.device_peak(GPU)
-        log.extend(memory_lines(message, live, peak, tracker.live_host(), host_total))
+        log.extend(memory_lines(message, tracker, host_total))
         tracker.reset_device_peak()
 
     return see_memory_usage
 
 
-def memory_lines(message: str, live: int, peak: int, host: int, host_total: int) -> list[str]:
-    """DeepSpeed 0.19.8's format (runtime/utils.py); GiB labelled GB, as it labels them.
-
-    The cached figures (CA) are the allocated ones: the caching allocator is replayed elsewhere.
-    """
+def memory_lines(message: str, tracker: Tracker, host_total: int) -> list[str]:
+    """DeepSpeed 0.19.8's format (runtime/utils.py); GiB labelled GB, as it labels them."""
+    live, peak = tracker.live(GPU) / GIB, tracker.device_peak(GPU) / GIB
+    cached, most_cached = tracker.reserved(GPU) / GIB, tracker.device_peak_reserved() / GIB
+    host = tracker.live_host()
     percent = round(100 * host / host_total, 1) if host_total else 0.0
-    gaps = " " * 8
+    gap = " " * 8
     return [
         message,
-        f"MA {round(live / GIB, 2)} GB {gaps}Max_MA {round(peak / GIB, 2)} GB "
-        f"{gaps}CA {round(live / GIB, 2)} GB {gaps}Max_CA {round(peak / GIB)} GB ",
+        f"MA {round(live, 2)} GB {gap}Max_MA {round(peak, 2)} GB "
+        f"{gap}CA {round(cached, 2)} GB {gap}Max_CA {round(most_cached)} GB ",
         f"CPU Virtual Memory:  used = {round(host / GIB, 2)} GB, percent = {percent}%",
     ]

@@ -23,6 +23,8 @@ def build(request: Request) -> Any:
     """
     if request.hf_config:
         model = _from_config(request)
+    elif request.parameters:
+        model = _from_shapes(request)
     else:
         with _zero_init(request):
             model = _from_factory(request.factory)
@@ -52,8 +54,6 @@ def _from_config(request: Request) -> Any:
     model_type = str(fields.pop("model_type", ""))
     if model_type not in CONFIG_MAPPING:
         raise UnsupportedError(f"transformers has no model type {model_type!r}")
-    if request.num_layers:
-        fields = shortened(fields, request.num_layers)
     config = CONFIG_MAPPING[model_type](**fields)
     # The Trainer switches the generation cache off; with it every key and value would stay.
     config.use_cache = False
@@ -63,17 +63,6 @@ def _from_config(request: Request) -> Any:
         return _model_class(config)._from_config(
             config, attn_implementation=_HF_ATTENTION[request.attention], **kwargs
         )
-
-
-def shortened(fields: Mapping[str, Any], num_layers: int) -> dict[str, Any]:
-    """The config of the same model with fewer identical blocks."""
-    short = dict(fields)
-    for name in ("num_hidden_layers", "n_layer", "num_layers"):
-        if name in short:
-            short[name] = num_layers
-    if isinstance(short.get("layer_types"), list):
-        short["layer_types"] = short["layer_types"][:num_layers]
-    return short
 
 
 def _model_class(config: Any) -> Any:
@@ -124,6 +113,13 @@ def _from_factory(reference: str) -> Any:
     if not reference:
         raise InputError("a simulated run needs a model with a config or a factory")
     return build_from_factory(reference, device=None)
+
+
+def _from_shapes(request: Request) -> Any:
+    from zero_sizer.witnesses.launched.build import ShapesModel
+
+    with _zero_init(request):
+        return ShapesModel(request.parameters)
 
 
 def _with_lora(model: Any, settings: Mapping[str, Any]) -> Any:

@@ -43,12 +43,19 @@ class PhaseObserver:
 
     def _figures(self) -> dict[str, dict[str, int]]:
         tracker = self._tracker
+        pageable = tracker.live_host() - tracker.live(PINNED)
         figures = {
-            GPU: {"allocated": tracker.live(GPU), "max_allocated": tracker.peak(GPU)},
-            HOST: {"allocated": tracker.live_host(), "max_allocated": tracker.peak_host()},
-            "host_pinned": {
-                "allocated": tracker.live(PINNED),
-                "max_allocated": tracker.peak(PINNED),
+            GPU: {
+                "allocated": tracker.live(GPU),
+                "max_allocated": tracker.peak(GPU),
+                "reserved": tracker.reserved(GPU),
+                "max_reserved": tracker.peak_reserved(GPU),
+            },
+            HOST: {
+                "allocated": tracker.live_host(),
+                "max_allocated": tracker.peak_host(),
+                "reserved": pageable + tracker.reserved(PINNED),
+                "pinned": tracker.live(PINNED),
             },
         }
         if tracker.peak(NVME):

@@ -4,58 +4,160 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.errors import InputError, UnsupportedError, WitnessError
+from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
+from zero_sizer.job import Job
+from zero_sizer.witnesses.cut import cut_job
+from zero_sizer.witnesses.launched.task import rank_task
 from zero_sizer.witnesses.recording import Recording, from_json
-from zero_sizer.witnesses.simulated.request import Request
+from zero_sizer.witnesses.simulated.request import NO_LIMIT, Request
+from zero_sizer.witnesses.simulated.tracker import Event
 
-_ERRORS = {"InputError": InputError, "UnsupportedError": UnsupportedError}
+_ERRORS: dict[str, type[ZeroSizerError]] = {
+    "InputError": InputError,
+    "UnsupportedError": UnsupportedError,
+}
 _PROGRESS = "@progress "
 
 Progress = Callable[[int, int, str], None]
 
 
-def run_request(request: Request, *, progress: Progress | None = None) -> Recording:
-    """Runs one rank; the child's answer.
+def run(
+    job: Job,
+    *,
+    rank: int = 0,
+    steps: int = 2,
+    layers: int | None = None,
+    trace: str | None = None,
+    progress: Progress | None = None,
+) -> Recording:
+    """Runs rank ``rank`` of a job on a simulated GPU.
 
     Args:
-        request: what to run.
+        job: as read; its cluster says how many ranks there are.
+        rank: global rank to be.
+        steps: optimizer steps; the first allocates the states, so 2 show the steady state.
+        layers: keep only this many layers of the model.
+        trace: a file for every allocation and free, one JSON object a line.
         progress: called with (phases done, phases in all, phase that ended).
 
     Raises:
         WitnessError: the engine failed; the message is DeepSpeed's.
-        InputError, UnsupportedError: the model or an option cannot be run.
+        UnsupportedError: the model or an option cannot be simulated.
+        InputError: the trace cannot be written.
     """
+    with tempfile.TemporaryDirectory(prefix="zero-sizer-swap-") as swap:
+        request = request_of(cut_job(job, layers), rank=rank, steps=steps, nvme_path=swap)
+        request = replace(request, keep_events=trace is not None)
+        found = answer(request, progress=progress)
+    if trace is not None:
+        write_trace(trace, found["events"])
+    return from_json(found)
+
+
+def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None) -> Request:
+    """What a child is asked for a job.
+
+    Raises:
+        InputError: there is no such rank.
+        UnsupportedError: the job cannot be planned.
+    """
+    cluster = job.cluster
+    if not 0 <= rank < cluster.world_size:
+        raise InputError(f"there is no rank {rank} among {cluster.world_size}")
+    task = rank_task(job, steps=steps, nvme_path=nvme_path)
+    model, workload = task.model, task.workload
+    return Request(
+        config=task.config,
+        hf_config=model.get("config", {}),
+        factory=model.get("target", ""),
+        parameters=model.get("parameters", ()),
+        rank=rank,
+        world_size=cluster.world_size,
+        local_world_size=cluster.gpus_per_node,
+        gpu_bytes=cluster.gpu_memory or NO_LIMIT,
+        host_bytes=cluster.host_memory or 0,
+        micro_batch=workload["micro_batch"],
+        grad_accum=int(task.config.get("gradient_accumulation_steps", 1)),
+        seq_len=workload["seq_len"] or 1,
+        checkpointing=bool(workload["checkpointing"]),
+        attention=workload["attention"] or "flash",
+        zero_init=bool(workload["zero_init"]),
+        steps=steps,
+        notes=task.notes,
+    )
+
+
+def write_trace(path: str, events: Iterable[Sequence[Any]]) -> None:
+    """Events as JSON lines.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        with Path(path).open("w", encoding="utf-8") as file:
+            for event in events:
+                file.write(json.dumps(dict(zip(Event._fields, event, strict=True))) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror}", where=path) from None
+
+
+def run_request(request: Request, *, progress: Progress | None = None) -> Recording:
+    """Runs one rank; see ``run``."""
     return from_json(answer(request, progress=progress))
 
 
+def run_requests(requests: Sequence[Request]) -> list[Recording | ZeroSizerError]:
+    """Runs many requests one after the other; an error stands where a recording would.
+
+    Raises:
+        WitnessError: the process died.
+    """
+    return [
+        from_json(found) if "error" not in found else _error(found["error"])
+        for found in _ask(requests, None)
+    ]
+
+
 def answer(request: Request, *, progress: Progress | None = None) -> dict[str, Any]:
-    """The child's JSON: a recording and, where asked for, its ``events``."""
-    with tempfile.TemporaryDirectory(prefix="zero-sizer-") as folder:
-        question, reply = Path(folder, "request.json"), Path(folder, "recording.json")
-        question.write_text(request.to_json(), encoding="utf-8")
-        code, noise = _spawn(question, reply, request, progress)
-        if not reply.exists():
-            raise WitnessError(f"the simulated run died (exit {code}): {_last_line(noise)}")
-        found: dict[str, Any] = json.loads(reply.read_text(encoding="utf-8"))
-    error = found.get("error")
-    if error is not None:
-        raise _ERRORS.get(error["kind"], WitnessError)(error["message"])
+    """The child's JSON: a recording and, where asked for, its ``events``.
+
+    Raises:
+        ZeroSizerError: what the child reported.
+    """
+    (found,) = _ask([request], progress)
+    if "error" in found:
+        raise _error(found["error"])
     return found
 
 
+def _error(error: Mapping[str, str]) -> ZeroSizerError:
+    return _ERRORS.get(error["kind"], WitnessError)(error["message"])
+
+
+def _ask(requests: Sequence[Request], progress: Progress | None) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="zero-sizer-simulated-") as name:
+        folder = Path(name)
+        question = folder / "requests.json"
+        question.write_text(json.dumps([r.to_json() for r in requests]), encoding="utf-8")
+        total = sum(1 + 3 * request.steps * request.grad_accum for request in requests)
+        code, noise = _spawn([str(question), name], total, progress)
+        replies = [folder / f"{index}.json" for index in range(len(requests))]
+        if not all(reply.exists() for reply in replies):
+            raise WitnessError(f"the simulated run died (exit {code}): {_last_line(noise)}")
+        return [json.loads(reply.read_text(encoding="utf-8")) for reply in replies]
+
+
 def _spawn(
-    question: Path, reply: Path, request: Request, progress: Progress | None
+    arguments: Sequence[str], total: int, progress: Progress | None
 ) -> tuple[int, list[str]]:
-    command = [sys.executable, "-m", "zero_sizer.witnesses.simulated.child"]
-    total = 1 + 3 * request.steps * request.grad_accum
+    command = [sys.executable, "-m", "zero_sizer.witnesses.simulated.child", *arguments]
     noise: list[str] = []
-    with subprocess.Popen(
-        [*command, str(question), str(reply)], stderr=subprocess.PIPE, text=True
-    ) as child:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         for line in child.stderr or ():
             if not line.startswith(_PROGRESS):
                 noise.append(line)

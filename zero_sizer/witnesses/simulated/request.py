@@ -1,10 +1,11 @@
 """What a child process is asked to run: plain values, JSON in and out."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+NO_LIMIT = 2**60  # memory of a GPU that nobody named
 DEFAULT_OPTIMIZER = "adamw_torch_fused"
 
 
@@ -16,6 +17,7 @@ class Request:
         config: the DeepSpeed config, every "auto" filled.
         hf_config: a Hugging Face config's fields; the model is built from transformers' class.
         factory: ``module:function`` returning the model, where there is no ``hf_config``.
+        parameters: tensors of a stand-in model, where only shapes are known.
         rank: global rank to be.
         world_size: ranks of the job.
         local_world_size: ranks of a node.
@@ -33,17 +35,18 @@ class Request:
         lora: ``peft.LoraConfig`` arguments; the base model is then frozen.
         steps: optimizer steps; the first allocates the states, so at least two show the peak.
         keep_events: keep every allocation and free.
-        num_layers: blocks to build, where fewer than the model has (the answer says so).
         short_loops: shorten DeepSpeed's loops over all ranks.
+        notes: every way in which the run differs from the job.
     """
 
     config: Mapping[str, Any]
     hf_config: Mapping[str, Any] = field(default_factory=dict)
     factory: str = ""
+    parameters: Sequence[Mapping[str, Any]] = ()
     rank: int = 0
     world_size: int = 1
     local_world_size: int = 1
-    gpu_bytes: int = 2**60
+    gpu_bytes: int = NO_LIMIT
     host_bytes: int = 0
     micro_batch: int = 1
     grad_accum: int = 1
@@ -56,14 +59,14 @@ class Request:
     lora: Mapping[str, Any] | None = None
     steps: int = 2
     keep_events: bool = False
-    num_layers: int = 0
     short_loops: bool = True
+    notes: Sequence[str] = ()
 
-    def to_json(self) -> str:
-        """The request as one line of JSON."""
-        return json.dumps(asdict(self))
+    def to_json(self) -> dict[str, Any]:
+        """The request as JSON values."""
+        return asdict(self)
 
     @staticmethod
-    def from_json(text: str) -> "Request":
-        """The request that ``to_json`` wrote."""
-        return Request(**json.loads(text))
+    def list_from_json(text: str) -> "list[Request]":
+        """The requests of a JSON list."""
+        return [Request(**fields) for fields in json.loads(text)]

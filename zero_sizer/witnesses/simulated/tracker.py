@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from zero_sizer.units import next_power_of_two, round_up
+from zero_sizer.witnesses.simulated.allocator import CachingAllocator
+from zero_sizer.witnesses.simulated.pinned import PinnedAllocator
 
 GPU, HOST, PINNED, NVME = "gpu", "host", "pinned", "nvme"
 
@@ -59,7 +61,7 @@ class Tracker:
     """Live bytes and peaks per device, storage by storage.
 
     A storage is counted when it is first seen and subtracted when torch frees it, so views count
-    once and frees are exact.
+    once and frees are exact. What PyTorch's caching allocators hold beyond that is followed too.
 
     Attributes:
         phase: written into events; set by whoever drives the run.
@@ -77,6 +79,9 @@ class Tracker:
         self._host_peak = 0
         self._watches: dict[int, _Watch] = {}
         self._next_block = 0
+        self._caches = {GPU: CachingAllocator(), PINNED: PinnedAllocator()}
+        self._reserved_peak = dict.fromkeys(self._caches, 0)
+        self._device_reserved_peak = 0
 
     def live(self, device: str) -> int:
         """Bytes now allocated on ``device``, after its allocator's rounding."""
@@ -94,11 +99,31 @@ class Tracker:
         """Largest ``live_host`` since ``start_phase``."""
         return self._host_peak
 
+    def reserved(self, device: str) -> int:
+        """Bytes that PyTorch's allocator of ``gpu`` or ``pinned`` holds, cached ones included."""
+        cache = self._caches[device]
+        return cache.reserved if isinstance(cache, PinnedAllocator) else cache.segments.reserved
+
+    def peak_reserved(self, device: str) -> int:
+        """Largest ``reserved`` since ``start_phase``."""
+        return self._reserved_peak[device]
+
+    def device_peak_reserved(self) -> int:
+        """Largest ``reserved`` of the GPU since ``reset_device_peak``."""
+        return self._device_reserved_peak
+
+    def empty_cache(self) -> None:
+        """``torch.cuda.empty_cache``."""
+        self._caches[GPU].empty_cache()
+        if self.events is not None:
+            self._log("empty_cache", -1, 0, GPU)
+
     def start_phase(self, phase: str) -> None:
         """Names what follows and lets its peak start from what is live now."""
         self.phase = phase
         self._peak = dict(self._live)
         self._host_peak = self.live_host()
+        self._reserved_peak = {device: self.reserved(device) for device in self._caches}
 
     def device_peak(self, device: str) -> int:
         """Largest ``live`` since ``reset_device_peak``: what DeepSpeed asks its accelerator for."""
@@ -107,6 +132,7 @@ class Tracker:
     def reset_device_peak(self) -> None:
         """``torch.cuda.reset_peak_memory_stats``."""
         self._device_peak = dict(self._live)
+        self._device_reserved_peak = self.reserved(GPU)
 
     def watch(self, storage: Any, device: str) -> None:
         """Counts ``storage`` on ``device`` until torch frees it; a second call changes nothing.
@@ -162,6 +188,8 @@ class Tracker:
         if live > self._device_peak[device]:
             self._device_peak[device] = live
         self._host_peak = max(self._host_peak, self.live_host())
+        if device in self._caches:
+            self._cache(device, block, num_bytes)
         if self.events is not None:
             self._log("alloc", block, num_bytes, device)
         return block, counted
@@ -169,8 +197,17 @@ class Tracker:
     def free(self, device: str, block: int, num_bytes: int, counted: int) -> None:
         """Takes back what ``allocate`` counted."""
         self._live[device] -= counted
+        if device in self._caches:
+            self._caches[device].free(block)
         if self.events is not None:
             self._log("free", block, num_bytes, device)
+
+    def _cache(self, device: str, block: int, num_bytes: int) -> None:
+        self._caches[device].allocate(block, num_bytes)
+        reserved = self.reserved(device)
+        self._reserved_peak[device] = max(self._reserved_peak[device], reserved)
+        if device == GPU:
+            self._device_reserved_peak = max(self._device_reserved_peak, reserved)
 
     def _log(self, kind: str, block: int, num_bytes: int, device: str) -> None:
         if self.events is not None:
