@@ -98,15 +98,15 @@ def watch_models(log: Log, path: str) -> Any:
     return original, init
 
 
-def probe_section(path: str) -> Log:
-    """Everything the parser asks of the section at ``path``."""
+def probe_section(path: str, demanded: dict[str, Any]) -> Log:
+    """Everything the parser asks of the section at ``path``, given keys that it may demand."""
     log = Log()
     original, init = watch_models(log, path)
     DeepSpeedConfigModel.__init__ = init
     try:
         for companions in COMPANIONS:
             for inner in COMPANIONS:
-                section = Recorder({PROBE: 1, **inner}, path, log)
+                section = Recorder({PROBE: 1, **inner, **demanded}, path, log)
                 parse(nested(path, section, companions, log) if path else Recorder(BASE, "", log))
         if not path:  # the deprecated boolean form reads one more key
             parse(nested("zero_optimization", True, {}, log))
@@ -124,7 +124,7 @@ def discover() -> tuple[dict[str, dict[str, Any]], dict[str, Any], set[str]]:
     queue = [""]
     while queue:
         path = queue.pop(0)
-        log = probe_section(path)
+        log = probe_section(path, {})
         if path in log.models:
             models[path] = log.models[path]
             continue
@@ -136,7 +136,8 @@ def discover() -> tuple[dict[str, dict[str, Any]], dict[str, Any], set[str]]:
         if path and not reads and path not in log.open:
             continue
         sections[path] = reads
-        if path in log.open:
+        demanded = {key: {} for key, default in reads.items() if default is ABSENT}
+        if path in log.open | probe_section(path, demanded).open:
             opened.add(path)
         queue += [join(path, key) for key in reads]
     return sections, models, opened

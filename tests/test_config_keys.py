@@ -56,6 +56,8 @@ def test_every_field_of_every_config_model_is_in_the_table() -> None:
         ("zero_optimization.train_batch_size", "train_batch_size"),
         ("max_grad_norm", "gradient_clipping"),
         ("my_own_note", ""),
+        ("model_parallel_size", ""),
+        ("hidden_size", ""),
         ("wandb_project_of_mine", ""),
     ],
 )

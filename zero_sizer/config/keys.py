@@ -169,7 +169,7 @@ def did_you_mean(path: str) -> str:
         return path
     section, _, name = path.rpartition(".")
     lowered = {item.lower().replace("-", "_"): item for item in members(section)}
-    near = get_close_matches(name.lower().replace("-", "_"), list(lowered), n=1, cutoff=0.8)
+    near = get_close_matches(name.lower().replace("-", "_"), list(lowered), n=1, cutoff=0.84)
     if near:
         return join(section, lowered[near[0]])
     if name in _TOLD_BY_DEEPSPEED:
@@ -177,7 +177,7 @@ def did_you_mean(path: str) -> str:
     elsewhere = [
         known
         for known in (*table().keys, *table().sections)
-        if known.rpartition(".")[2] == name and known != path
+        if known.rpartition(".")[2] == name and not known.startswith("autotuning.")
     ]
     return min(elsewhere, key=_nearness(section)) if elsewhere else ""
 
