@@ -47,23 +47,19 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
     what the simulated rank holds.
 
     Args:
-        tracker: counts the storages.
+        tracker: counts the storages; also an attribute.
         capacity: bytes of the GPU; what ``total_memory`` answers.
-        local_rank: index of the rank's device in its node.
         local_world_size: devices of the node.
     """
 
     _torch_pins_host_memory = True
 
-    def __init__(
-        self, tracker: Tracker, *, capacity: int, local_rank: int, local_world_size: int
-    ) -> None:
+    def __init__(self, tracker: Tracker, *, capacity: int, local_world_size: int) -> None:
         super().__init__()
         self._name = device.NAME
         self._communication_backend_name = "fake"
-        self._tracker = tracker
+        self.tracker = tracker
         self._capacity = capacity
-        self._local_rank = local_rank
         self._local_world_size = local_world_size
         self._stream = _Stream()
 
@@ -87,10 +83,10 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
         return nullcontext()
 
     def current_device(self) -> int:
-        return self._local_rank
+        return 0
 
     def current_device_name(self) -> str:
-        return f"{device.NAME}:{self._local_rank}"
+        return f"{device.NAME}:0"
 
     def device_count(self) -> int:
         return self._local_world_size
@@ -115,35 +111,35 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
     default_stream = current_stream
 
     def memory_allocated(self, device_index: int | None = None) -> int:
-        return self._tracker.live(GPU)
+        return self.tracker.live(GPU)
 
     def max_memory_allocated(self, device_index: int | None = None) -> int:
-        return self._tracker.device_peak(GPU)
+        return self.tracker.device_peak(GPU)
 
     def reset_peak_memory_stats(self, device_index: int | None = None) -> None:
-        self._tracker.reset_device_peak()
+        self.tracker.reset_device_peak()
 
     reset_max_memory_allocated = reset_peak_memory_stats
     reset_max_memory_cached = reset_peak_memory_stats
 
     def memory_reserved(self, device_index: int | None = None) -> int:
-        return self._tracker.reserved(GPU)
+        return self.tracker.reserved(GPU)
 
     def max_memory_reserved(self, device_index: int | None = None) -> int:
-        return self._tracker.device_peak_reserved()
+        return self.tracker.device_peak_reserved()
 
     memory_cached = memory_reserved
     max_memory_cached = max_memory_reserved
 
     def empty_cache(self) -> None:
-        self._tracker.empty_cache()
+        self.tracker.empty_cache()
 
     def memory_stats(self, device_index: int | None = None) -> dict[str, int]:
         return {
-            "allocated_bytes.all.current": self._tracker.live(GPU),
-            "allocated_bytes.all.peak": self._tracker.device_peak(GPU),
-            "reserved_bytes.all.current": self._tracker.reserved(GPU),
-            "reserved_bytes.all.peak": self._tracker.device_peak_reserved(),
+            "allocated_bytes.all.current": self.tracker.live(GPU),
+            "allocated_bytes.all.peak": self.tracker.device_peak(GPU),
+            "reserved_bytes.all.current": self.tracker.reserved(GPU),
+            "reserved_bytes.all.peak": self.tracker.device_peak_reserved(),
             "num_alloc_retries": 0,
         }
 
@@ -151,7 +147,7 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
         return self._capacity
 
     def available_memory(self, device_index: int | None = None) -> int:
-        return max(self._capacity - self._tracker.live(GPU), 0)
+        return max(self._capacity - self.tracker.live(GPU), 0)
 
     def is_fp16_supported(self) -> bool:
         return True

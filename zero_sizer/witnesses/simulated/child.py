@@ -51,7 +51,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
 
         from zero_sizer.witnesses.simulated import device, model
 
-        where = torch.device(device.NAME, rank.rank % rank.local_world_size)
+        where = torch.device(device.NAME, 0)
         observer = PhaseObserver(simulation.tracker, report)
         deepspeed.init_distributed(dist_backend="fake")
         observer.begin("init", step=0, micro_step=0)

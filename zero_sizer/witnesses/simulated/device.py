@@ -10,9 +10,8 @@ NAME = "simgpu"
 
 
 class _BackendModule:
-    """What torch asks of ``torch.<device>``; the current device is the rank's local one."""
+    """What torch asks of ``torch.<device>``. The rank has one device, number 0."""
 
-    local_rank = 0
     local_world_size = 1
 
     def is_initialized(self) -> bool:
@@ -22,7 +21,7 @@ class _BackendModule:
         return True
 
     def current_device(self) -> int:
-        return self.local_rank
+        return 0
 
     def set_device(self, device: object) -> None:
         """One rank, one device: nothing to choose."""
@@ -62,10 +61,10 @@ _module = _BackendModule()
 _registered = False
 
 
-def register(*, local_rank: int, local_world_size: int) -> None:
-    """Makes ``torch.device("simgpu", local_rank)`` valid in this process, once and for good."""
+def register(*, local_world_size: int) -> None:
+    """Makes ``torch.device("simgpu", 0)`` valid in this process, once and for good."""
     global _registered
-    _module.local_rank, _module.local_world_size = local_rank, local_world_size
+    _module.local_world_size = local_world_size
     if _registered:
         return
     import torch

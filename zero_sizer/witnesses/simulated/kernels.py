@@ -7,14 +7,84 @@ and here do nothing.
 from collections.abc import Callable
 from typing import Any
 
+from zero_sizer.errors import UnsupportedError
+from zero_sizer.witnesses.simulated.tracker import LOCKED, NVME, Tracker
+
 
 class _Silent:
     """A compiled module whose every function accepts anything and does nothing."""
+
+    def __init__(self, tracker: Tracker) -> None: ...
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("__"):
             raise AttributeError(name)
         return lambda *args, **kwargs: None
+
+
+class _AsyncIo:
+    """DeepSpeed's asynchronous file access: sizes of the files, and nothing in them."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._files = _Files(tracker)
+
+    def aio_handle(self, **settings: object) -> "_AioHandle":
+        return _AioHandle(self._files)
+
+
+class _Files:
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def write(self, path: str, end: int) -> None:
+        """A file that holds ``end`` bytes at least."""
+        block, size = self._sizes.get(path, (-1, 0))
+        if end > size:
+            if block >= 0:
+                self.tracker.free(NVME, block, size, size)
+            block, _ = self.tracker.allocate(NVME, end)
+            self._sizes[path] = (block, end)
+
+
+class _AioHandle:
+    """One queue of reads and writes, all of them done at once."""
+
+    def __init__(self, files: _Files) -> None:
+        self._files = files
+        self._pending = 0
+
+    def async_pread(self, buffer: Any, path: str, offset: int = 0) -> int:
+        self._pending += 1
+        return 0
+
+    def async_pwrite(self, buffer: Any, path: str, offset: int = 0) -> int:
+        self._files.write(path, offset + buffer.numel() * buffer.element_size())
+        self._pending += 1
+        return 0
+
+    def sync_pread(self, buffer: Any, path: str, offset: int = 0) -> int:
+        return 1
+
+    def sync_pwrite(self, buffer: Any, path: str, offset: int = 0) -> int:
+        self.async_pwrite(buffer, path, offset)
+        return self.wait()
+
+    def wait(self) -> int:
+        done, self._pending = self._pending, 0
+        return done
+
+    def new_cpu_locked_tensor(self, numel: int, example: Any) -> Any:
+        """Host memory locked page by page: no power of two (csrc/aio/py_lib)."""
+        tensor = example.new_empty(numel, device="cpu")
+        self._files.tracker.move(tensor.untyped_storage(), LOCKED)
+        return tensor
+
+    def free_cpu_locked_tensor(self, tensor: Any) -> bool:
+        return True
+
+    def is_pinned(self, buffer: Any) -> bool:
+        return self._files.tracker.is_pinned(buffer.untyped_storage())
 
 
 class _Builder:
@@ -23,44 +93,39 @@ class _Builder:
     module: Any = None
 
     def load(self, verbose: bool = True) -> Any:
-        return type(self).module()
+        """The stand-in, bound to the tracker of the accelerator that is set now."""
+        from deepspeed.accelerator import get_accelerator
+
+        if self.module is None:
+            raise UnsupportedError(f"{self.NAME} cannot be simulated: it needs a compiled operator")
+        return self.module(get_accelerator().tracker)
 
     def builder_available(self) -> bool:
         return True
 
     def is_compatible(self, verbose: bool = False) -> bool:
-        return True
+        return self.module is not None
 
     def absolute_name(self) -> str:
         return self.NAME
 
 
-class _Missing(_Builder):
-    def is_compatible(self, verbose: bool = False) -> bool:
-        return False
-
-    def load(self, verbose: bool = True) -> Any:
-        raise NotImplementedError(f"{self.NAME} has no silent stand-in on the simulated device")
-
-
-def _make(class_name: str, name: str, module: Any) -> type[_Builder]:
-    return type(class_name, (_Builder,), {"NAME": name, "name": name, "module": module})
-
-
-_BUILDERS: dict[str, type[_Builder]] = {
-    "FusedAdamBuilder": _make("FusedAdamBuilder", "fused_adam", _Silent),
-    "FusedLambBuilder": _make("FusedLambBuilder", "fused_lamb", _Silent),
-    "FusedLionBuilder": _make("FusedLionBuilder", "fused_lion", _Silent),
-    "CPUAdamBuilder": _make("CPUAdamBuilder", "cpu_adam", _Silent),
-    "CPUAdagradBuilder": _make("CPUAdagradBuilder", "cpu_adagrad", _Silent),
-    "CPULionBuilder": _make("CPULionBuilder", "cpu_lion", _Silent),
+_MODULES: dict[str, tuple[str, Any]] = {
+    "FusedAdamBuilder": ("fused_adam", _Silent),
+    "FusedLambBuilder": ("fused_lamb", _Silent),
+    "FusedLionBuilder": ("fused_lion", _Silent),
+    "CPUAdamBuilder": ("cpu_adam", _Silent),
+    "CPUAdagradBuilder": ("cpu_adagrad", _Silent),
+    "CPULionBuilder": ("cpu_lion", _Silent),
+    "AsyncIOBuilder": ("async_io", _AsyncIo),
 }
+_BUILDERS: dict[str, type[_Builder]] = {}
 
 
 def builder(class_name: str) -> type[_Builder]:
     """The builder class DeepSpeed asks its accelerator for."""
     if class_name not in _BUILDERS:
-        _BUILDERS[class_name] = type(
-            class_name, (_Missing,), {"NAME": class_name, "name": class_name}
-        )
+        name, module = _MODULES.get(class_name, (class_name, None))
+        fields = {"NAME": name, "name": name, "module": module}
+        _BUILDERS[class_name] = type(class_name, (_Builder,), fields)
     return _BUILDERS[class_name]

@@ -29,8 +29,7 @@ def build(request: Request) -> Any:
         with _zero_init(request):
             model = _from_factory(request.factory)
     if request.lora is not None:
-        with _zero_init(request):
-            model = _with_lora(model, request.lora)
+        model = _with_lora(model, request.lora)
     if request.checkpointing:
         _enable_checkpointing(model)
     return model.train()

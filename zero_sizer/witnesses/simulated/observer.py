@@ -5,7 +5,7 @@ from typing import Any
 
 from zero_sizer.witnesses.owners import owned
 from zero_sizer.witnesses.recording import LiveBuffer, PhaseRecord
-from zero_sizer.witnesses.simulated.tracker import GPU, HOST, NVME, PINNED, Tracker
+from zero_sizer.witnesses.simulated.tracker import GPU, HOST, LOCKED, NVME, PINNED, Tracker
 
 
 class PhaseObserver:
@@ -43,7 +43,7 @@ class PhaseObserver:
 
     def _figures(self) -> dict[str, dict[str, int]]:
         tracker = self._tracker
-        pageable = tracker.live_host() - tracker.live(PINNED)
+        uncached = tracker.live_host() - tracker.live(PINNED)
         figures = {
             GPU: {
                 "allocated": tracker.live(GPU),
@@ -54,8 +54,8 @@ class PhaseObserver:
             HOST: {
                 "allocated": tracker.live_host(),
                 "max_allocated": tracker.peak_host(),
-                "reserved": pageable + tracker.reserved(PINNED),
-                "pinned": tracker.live(PINNED),
+                "reserved": uncached + tracker.reserved(PINNED),
+                "pinned": tracker.live(PINNED) + tracker.live(LOCKED),
             },
         }
         if tracker.peak(NVME):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch._subclasses.fake_tensor import FakeTensor
 
 _MISSING = object()
@@ -38,6 +39,7 @@ def torch_patches() -> Iterator[Patches]:
     patches.set(FakeTensor, "data", property(_get_data, _set_data))
     patches.set(FakeTensor, "record_stream", lambda self, stream: None)
     patches.set(torch.nn.Module, "_apply", _apply)
+    patches.set(torch._dynamo.config, "disable", True)  # compiled functions run as written
     only_cpu = torch._C._only_lift_cpu_tensors()
     # Otherwise torch.tensor([...], device=<simulated>) would allocate on the real device.
     torch._C._set_only_lift_cpu_tensors(True)

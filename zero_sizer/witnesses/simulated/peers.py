@@ -11,11 +11,14 @@ from typing import Any
 
 
 def rank_environment(*, rank: int, world_size: int, local_world_size: int) -> dict[str, str]:
-    """The variables a launcher gives rank ``rank``; nothing ever connects to the address."""
+    """The variables a launcher gives rank ``rank``; nothing ever connects to the address.
+
+    ``LOCAL_RANK`` is 0 on every rank: each sees its own device only, as with one visible device.
+    """
     return {
         "RANK": str(rank),
         "WORLD_SIZE": str(world_size),
-        "LOCAL_RANK": str(rank % local_world_size),
+        "LOCAL_RANK": "0",
         "LOCAL_WORLD_SIZE": str(local_world_size),
         "LOCAL_SIZE": str(local_world_size),
         "MASTER_ADDR": "127.0.0.1",

@@ -70,8 +70,7 @@ def _short_handle(module: Any) -> type:
             super().__init__(allgather_handle, params, partitions, world_size, **options)
 
         def wait(self, handle_dependency: bool = True) -> None:
-            done: bool = self.complete
-            if done or self.quantization or self.use_secondary_tensor:
+            if self.quantization or self.use_secondary_tensor or vars(self)["complete"]:
                 super().wait(handle_dependency)
                 return
             self.allgather_handle.wait()

@@ -56,16 +56,15 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
     variables = peers.rank_environment(
         rank=rank.rank, world_size=rank.world_size, local_world_size=rank.local_world_size
     )
-    local_rank = rank.rank % rank.local_world_size
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(peers.environment(variables))
-        device.register(local_rank=local_rank, local_world_size=rank.local_world_size)
+        device.register(local_world_size=rank.local_world_size)
         # From here on torch and DeepSpeed are imported; both must come after the registration.
         from zero_sizer.witnesses.simulated import answers, mode, patches
 
-        stack.enter_context(_accelerator(tracker, rank, local_rank))
+        stack.enter_context(_accelerator(tracker, rank))
         from zero_sizer.witnesses.simulated import attention, autocast, engine_patches
 
         stack.enter_context(peers.silent_peers(rank=rank.rank, world_size=rank.world_size))
@@ -85,7 +84,7 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
 
 
 @contextmanager
-def _accelerator(tracker: Tracker, rank: Rank, local_rank: int) -> Iterator[None]:
+def _accelerator(tracker: Tracker, rank: Rank) -> Iterator[None]:
     package = peers.preload_accelerator()
     from zero_sizer.witnesses.simulated.accelerator import SimulatedAccelerator
 
@@ -94,7 +93,6 @@ def _accelerator(tracker: Tracker, rank: Rank, local_rank: int) -> Iterator[None
         SimulatedAccelerator(
             tracker,
             capacity=rank.gpu_bytes,
-            local_rank=local_rank,
             local_world_size=rank.local_world_size,
         )
     )

@@ -8,7 +8,7 @@ from zero_sizer.units import next_power_of_two, round_up
 from zero_sizer.witnesses.simulated.allocator import CachingAllocator
 from zero_sizer.witnesses.simulated.pinned import PinnedAllocator
 
-GPU, HOST, PINNED, NVME = "gpu", "host", "pinned", "nvme"
+GPU, HOST, PINNED, LOCKED, NVME = "gpu", "host", "pinned", "locked", "nvme"
 
 # c10::CachingAllocator's kMinBlockSize (torch 2.13, c10/core/AllocatorConfig.h).
 GPU_BLOCK_BYTES = 512
@@ -18,6 +18,7 @@ _ROUNDED: dict[str, Callable[[int], int]] = {
     HOST: lambda num_bytes: num_bytes,
     # ATen/core/CachingHostAllocator.h: every pinned request becomes a power of two.
     PINNED: next_power_of_two,
+    LOCKED: lambda num_bytes: num_bytes,  # DeepSpeed's own: mlock of the size asked for
     NVME: lambda num_bytes: num_bytes,
 }
 
@@ -30,7 +31,8 @@ class Event(NamedTuple):
         block: number of the allocation; never used twice.
         num_bytes: bytes asked for, before the allocator's rounding.
         stream: always 0: DeepSpeed's side streams are not told apart.
-        device: ``gpu``, ``host``, ``pinned`` or ``nvme``.
+        device: ``gpu``, ``host`` (pageable), ``pinned`` (by torch), ``locked`` (by DeepSpeed) or
+            ``nvme``.
         phase: the training phase it happened in.
         module: qualified name of the module that was running; empty outside of one.
     """
@@ -79,8 +81,8 @@ class Tracker:
         self._host_peak = 0
         self._watches: dict[int, _Watch] = {}
         self._next_block = 0
-        self._caches = {GPU: CachingAllocator(), PINNED: PinnedAllocator()}
-        self._reserved_peak = dict.fromkeys(self._caches, 0)
+        self._gpu_cache, self._pinned_cache = CachingAllocator(), PinnedAllocator()
+        self._reserved_peak = {GPU: 0, PINNED: 0}
         self._device_reserved_peak = 0
 
     def live(self, device: str) -> int:
@@ -92,8 +94,8 @@ class Tracker:
         return self._peak[device]
 
     def live_host(self) -> int:
-        """Host bytes, pageable and pinned."""
-        return self._live[HOST] + self._live[PINNED]
+        """Host bytes, pageable, pinned and locked."""
+        return self._live[HOST] + self._live[PINNED] + self._live[LOCKED]
 
     def peak_host(self) -> int:
         """Largest ``live_host`` since ``start_phase``."""
@@ -101,8 +103,9 @@ class Tracker:
 
     def reserved(self, device: str) -> int:
         """Bytes that PyTorch's allocator of ``gpu`` or ``pinned`` holds, cached ones included."""
-        cache = self._caches[device]
-        return cache.reserved if isinstance(cache, PinnedAllocator) else cache.segments.reserved
+        if device == PINNED:
+            return self._pinned_cache.reserved
+        return self._gpu_cache.segments.reserved
 
     def peak_reserved(self, device: str) -> int:
         """Largest ``reserved`` since ``start_phase``."""
@@ -114,7 +117,7 @@ class Tracker:
 
     def empty_cache(self) -> None:
         """``torch.cuda.empty_cache``."""
-        self._caches[GPU].empty_cache()
+        self._gpu_cache.empty_cache()
         if self.events is not None:
             self._log("empty_cache", -1, 0, GPU)
 
@@ -123,7 +126,7 @@ class Tracker:
         self.phase = phase
         self._peak = dict(self._live)
         self._host_peak = self.live_host()
-        self._reserved_peak = {device: self.reserved(device) for device in self._caches}
+        self._reserved_peak = {device: self.reserved(device) for device in (GPU, PINNED)}
 
     def device_peak(self, device: str) -> int:
         """Largest ``live`` since ``reset_device_peak``: what DeepSpeed asks its accelerator for."""
@@ -139,7 +142,7 @@ class Tracker:
 
         Args:
             storage: a ``torch.UntypedStorage``.
-            device: ``gpu``, ``host`` or ``pinned``.
+            device: any but ``nvme``.
         """
         address = storage._cdata
         if address in self._watches:
@@ -155,7 +158,7 @@ class Tracker:
         """(``gpu`` or ``host``, pinned) of a storage; one never seen lies on the host."""
         watch = self._watches.get(storage._cdata)
         device = watch.device if watch is not None else HOST
-        return (GPU if device == GPU else HOST), device == PINNED
+        return (GPU if device == GPU else HOST), device in (PINNED, LOCKED)
 
     def storages(self) -> Iterator[tuple[Any, str]]:
         """(storage, phase that created it) of every storage alive."""
@@ -167,15 +170,20 @@ class Tracker:
     def is_pinned(self, storage: Any) -> bool:
         """Whether ``storage`` was counted as page-locked."""
         watch = self._watches.get(storage._cdata)
-        return watch is not None and watch.device == PINNED
+        return watch is not None and watch.device in (PINNED, LOCKED)
 
     def resized(self, storage: Any) -> None:
         """Counts ``storage`` anew if its size changed in place."""
         watch = self._watches.get(storage._cdata)
         if watch is not None and watch.num_bytes != storage.nbytes():
-            del self._watches[watch.address]
+            self.move(storage, watch.device)
+
+    def move(self, storage: Any, device: str) -> None:
+        """Counts ``storage`` on ``device`` from now on."""
+        watch = self._watches.pop(storage._cdata, None)
+        if watch is not None:
             self.free(watch.device, watch.block, watch.num_bytes, watch.counted)
-            self.watch(storage, watch.device)
+        self.watch(storage, device)
 
     def allocate(self, device: str, num_bytes: int) -> tuple[int, int]:
         """Counts ``num_bytes``; returns the block's number and the bytes counted for it."""
@@ -188,7 +196,7 @@ class Tracker:
         if live > self._device_peak[device]:
             self._device_peak[device] = live
         self._host_peak = max(self._host_peak, self.live_host())
-        if device in self._caches:
+        if device in (GPU, PINNED):
             self._cache(device, block, num_bytes)
         if self.events is not None:
             self._log("alloc", block, num_bytes, device)
@@ -197,13 +205,18 @@ class Tracker:
     def free(self, device: str, block: int, num_bytes: int, counted: int) -> None:
         """Takes back what ``allocate`` counted."""
         self._live[device] -= counted
-        if device in self._caches:
-            self._caches[device].free(block)
+        if device == GPU:
+            self._gpu_cache.free(block)
+        elif device == PINNED:
+            self._pinned_cache.free(block)
         if self.events is not None:
             self._log("free", block, num_bytes, device)
 
     def _cache(self, device: str, block: int, num_bytes: int) -> None:
-        self._caches[device].allocate(block, num_bytes)
+        if device == GPU:
+            self._gpu_cache.allocate(block, num_bytes)
+        else:
+            self._pinned_cache.allocate(block, num_bytes)
         reserved = self.reserved(device)
         self._reserved_peak[device] = max(self._reserved_peak[device], reserved)
         if device == GPU:
