@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import NoReturn
 
 _GUARD = "ZERO_SIZER_PARENT"
 _GUARD_SECONDS = 2.0
+_KILL_SECONDS = 10.0  # a killed process ends at once unless the system is in trouble
 
 
 def launch(
@@ -81,14 +83,27 @@ def _terminable() -> Iterator[None]:
 
 
 def kill_tree(process: "subprocess.Popen[bytes]") -> None:
-    """Stop the launcher's session and every descendant that left it."""
+    """Stop the launcher's session and every descendant that left it, and wait until they ended."""
     strays = descendants(process.pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for pid in strays:
+    with contextlib.ExitStack() as stack:
+        handles = [handle for pid in strays if (handle := _handle(pid, stack)) is not None]
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        for pid in strays:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        for handle in handles:
+            select.select([handle], [], [], _KILL_SECONDS)  # readable once the process has ended
+
+
+def _handle(pid: int, stack: contextlib.ExitStack) -> int | None:
+    """A file that tells when a process ends; None when it has, or the system has no such file."""
+    with contextlib.suppress(OSError, AttributeError):
+        handle = os.pidfd_open(pid)
+        stack.callback(os.close, handle)
+        return handle
+    return None
 
 
 def descendants(pid: int) -> list[int]:
