@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.keys import table
 from zero_sizer.config.settings import Settings
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
-from zero_sizer.hardware.cluster import Cluster
-from zero_sizer.models.spec import ModelSpec
+
+if TYPE_CHECKING:  # importing these packages costs a part of a cold start
+    from zero_sizer.hardware.cluster import Cluster
+    from zero_sizer.models.spec import ModelSpec
 
 ZERO = "zero_optimization."
 OFFLOAD_OPTIMIZER = ZERO + "offload_optimizer."
@@ -31,9 +33,9 @@ class Context:
 
     document: Document
     settings: Settings
-    cluster: Cluster
+    cluster: "Cluster"
     workload: Workload
-    model: ModelSpec | None = None
+    model: "ModelSpec | None" = None
 
     def value(self, key: str) -> Any:
         """Resolved value of ``key``; None when nothing is known of it."""
@@ -125,6 +127,15 @@ class Context:
 
 
 Rule = Callable[[Context], Iterable[Finding]]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that ``name`` most resembles, whatever the case; "" if none does."""
+    from difflib import get_close_matches
+
+    lowered = {item.lower(): item for item in known}
+    near = get_close_matches(name.lower(), list(lowered), n=1)
+    return lowered[near[0]] if near else ""
 
 
 def _spellings(key: str) -> Iterable[str]:

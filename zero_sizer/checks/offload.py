@@ -196,6 +196,7 @@ def param_always_pinned(context: Context) -> Iterator[Finding]:
             "pin-memory-ignored",
             key,
             "ignored: the host copy of the parameters is pinned whatever it says",
+            "delete it",
         )
 
 

@@ -1,10 +1,9 @@
 """The optimizer a config names: whether it exists, what it takes, whether ZeRO takes it."""
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from zero_sizer.checks import engine
-from zero_sizer.checks.context import ZERO, Context, Rule
+from zero_sizer.checks.context import ZERO, Context, Rule, nearest
 from zero_sizer.config.keys import table
 from zero_sizer.findings import Finding
 
@@ -40,10 +39,8 @@ def exists(context: Context) -> Iterator[Finding]:
         )
         yield context.error("removed-optimizer", TYPE, message, "use AdamW, or an older DeepSpeed")
         return
-    known = {item.lower(): item for item in engine.TORCH_OPTIMIZERS}
-    known |= {item: item for item in table().optimizers}
-    near = get_close_matches(name.lower(), list(known), n=1)
-    remedy = f"did you mean {known[near[0]]}?" if near else "build it in the training script"
+    near = nearest(name, (*engine.TORCH_OPTIMIZERS, *table().optimizers))
+    remedy = f"did you mean {near}?" if near else "build it in the training script"
     yield context.error("unknown-optimizer", TYPE, message, remedy)
 
 
@@ -72,12 +69,12 @@ def arguments(context: Context) -> Iterator[Finding]:
         return
     for name in context.mapping("optimizer.params"):
         if name != "max_grad_norm" and name not in known:
-            near = get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             yield context.error(
                 "optimizer-argument",
                 f"optimizer.params.{name}",
                 f"TypeError: {optimizer} knows no such argument",
-                f"did you mean {near[0]}?" if near else "delete it",
+                f"did you mean {near}?" if near else "delete it",
             )
 
 

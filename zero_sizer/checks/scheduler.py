@@ -1,11 +1,10 @@
 """The learning-rate scheduler a config names (engine.py:1931; runtime/lr_schedules.py)."""
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from zero_sizer.checks import engine
-from zero_sizer.checks.context import Context, Rule
+from zero_sizer.checks.context import Context, Rule, nearest
 from zero_sizer.config.keys import table
 from zero_sizer.findings import Finding
 
@@ -41,12 +40,12 @@ def exists(context: Context) -> Iterator[Finding]:
     known = [*_deepspeed(), *TORCH_SCHEDULERS]
     if not isinstance(context.value(TYPE), str) or name in known:
         return
-    near = get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     yield context.error(
         "unknown-scheduler",
         TYPE,
         f"AssertionError: DeepSpeed and torch have no scheduler {name!r}",
-        f"did you mean {near[0]}?" if near else f"use one of {', '.join(_deepspeed())}",
+        f"did you mean {near}?" if near else f"use one of {', '.join(_deepspeed())}",
     )
 
 
@@ -54,7 +53,7 @@ def name_is_no_string(context: Context) -> Iterator[Finding]:
     """engine.py:1934, hasattr of a number."""
     value = context.value(TYPE)
     if value is not None and not isinstance(value, str):
-        yield context.error("unknown-scheduler", TYPE, "TypeError: not a name")
+        yield context.error("unknown-scheduler", TYPE, "TypeError: not a name", "write a name")
 
 
 def torch_scheduler(context: Context) -> Iterator[Finding]:
@@ -89,12 +88,12 @@ def arguments(context: Context) -> Iterator[Finding]:
             )
     for argument in params:
         if argument not in known:
-            near = get_close_matches(argument, list(known), n=1)
+            near = nearest(argument, known)
             yield context.error(
                 "scheduler-argument",
                 f"scheduler.params.{argument}",
                 f"TypeError: {name} knows no such argument",
-                f"did you mean {near[0]}?" if near else "delete it",
+                f"did you mean {near}?" if near else "delete it",
             )
 
 
@@ -109,7 +108,7 @@ def steps(context: Context) -> Iterator[Finding]:
             yield context.error(
                 "scheduler-steps",
                 f"scheduler.params.{name}",
-                "ValueError: must be a whole number above 0, written without a decimal point",
+                "ValueError: must be a whole number above 0",
                 "write for example 100",
             )
 
