@@ -21,6 +21,7 @@ class Moment(Enum):
     BUILT = "model built"
     FLATTEN = "weights being flattened"
     WRAPPING = "optimizer being wrapped"
+    LINKING = "optimizer states linked to parameters"
     READY = "engine ready"
     FORWARD = "end of forward"
     LOSS = "backward begins"
@@ -40,6 +41,7 @@ _PHASE = {
     Moment.BUILT: Phase.INIT,
     Moment.FLATTEN: Phase.INIT,
     Moment.WRAPPING: Phase.INIT,
+    Moment.LINKING: Phase.INIT,
     Moment.READY: Phase.INIT,
     Moment.FORWARD: Phase.FORWARD,
     Moment.LOSS: Phase.BACKWARD,
@@ -53,8 +55,8 @@ _PHASE = {
 ALWAYS = frozenset(Moment)
 FROM_FLATTEN = ALWAYS - {Moment.BUILT}
 FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}
-FROM_READY = FROM_WRAPPING - {Moment.WRAPPING}
-AFTER_FIRST_STEP = FROM_READY - {Moment.READY}
+FROM_LINKING = FROM_WRAPPING - {Moment.WRAPPING}
+AFTER_FIRST_STEP = FROM_LINKING - {Moment.LINKING, Moment.READY}
 BACKWARD = frozenset({Moment.LOSS, Moment.REDUCE})
 BETWEEN_MICRO_STEPS = frozenset({Moment.FORWARD, Moment.LOSS})
 STEP = frozenset({Moment.NORM, Moment.CAST, Moment.UPDATE})

@@ -7,7 +7,7 @@ from zero_sizer.features.conditions import (
     is_zero12,
 )
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_READY, FROM_WRAPPING
+from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
 from zero_sizer.partition import touched_tensors
 from zero_sizer.plan import Device, Plan
@@ -93,7 +93,7 @@ ENTRIES = (
         about="room for the largest gradient in host memory",
         numel=lambda p: p.largest_tensor,
         dtype=lambda p: p.model_dtype,
-        live=FROM_READY,
+        live=FROM_LINKING,
         when=_offloads12,
         device=lambda p: Device.HOST,
         pinned=lambda p: p.optimizer_pinned,
@@ -105,7 +105,7 @@ ENTRIES = (
         about="room for the largest gradient on the GPU",
         numel=lambda p: p.largest_tensor,
         dtype=lambda p: p.model_dtype,
-        live=FROM_READY,
+        live=FROM_LINKING,
         when=_offloads12,
         source=_SOURCE + "659-661",
     ),
@@ -127,6 +127,39 @@ ENTRIES = (
         device=lambda p: Device.HOST,
         pinned=lambda p: p.optimizer_pinned,
         source=_SOURCE + "1822-1827",
+    ),
+    Entry(
+        name="unpinned_sources",
+        category=Category.TEMPORARY,
+        about="ordinary tensors whose pinned copies are being made",
+        numel=lambda p: p.partitions[-1],
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=lambda p: _offloads12(p) and p.optimizer_pinned,
+        device=lambda p: Device.HOST,
+        source=_SOURCE + "563-574",
+    ),
+    Entry(
+        name="unpinned_gradient",
+        category=Category.TEMPORARY,
+        about="zeros that become the pinned gradient",
+        numel=lambda p: max(p.partitions),
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=lambda p: p.offloads_optimizer and p.optimizer_pinned,
+        device=lambda p: Device.HOST,
+        source=_SOURCE + "934-953, runtime/zero/stage3.py:1332-1342",
+    ),
+    Entry(
+        name="gradient_buffer_at_init",
+        category=Category.TEMPORARY,
+        about="a gradient of zeros of the largest sub-group, dropped after init",
+        numel=lambda p: max(p.partitions, default=0),
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=_offloads3,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:1304-1306",
     ),
     Entry(
         name="fp32_partitioned_groups_flat.grad",

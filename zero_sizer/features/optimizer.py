@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_READY, FROM_WRAPPING, Moment
+from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
 from zero_sizer.plan import Device, Plan, Wrapper
 from zero_sizer.units import DType
@@ -71,7 +71,7 @@ def _states(device: Device) -> Iterator[Entry]:
 def _states_live(plan: Plan) -> frozenset[Moment]:
     if plan.wrapper in (Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED):
         return FROM_WRAPPING  # initialize_optimizer_states runs a step at once
-    return FROM_READY if plan.optimizer.states_at_init else AFTER_FIRST_STEP
+    return FROM_LINKING if plan.optimizer.states_at_init else AFTER_FIRST_STEP
 
 
 def _master(device: Device) -> Entry:

@@ -1,8 +1,14 @@
 """The model's own weights: trainable and frozen, whole or partitioned, and the model's buffers."""
 
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import ALWAYS, FROM_FLATTEN, FROM_READY, FROM_WRAPPING, Moment
-from zero_sizer.partition import partition_sum
+from zero_sizer.moments import (
+    AFTER_FIRST_STEP,
+    ALWAYS,
+    FROM_FLATTEN,
+    FROM_WRAPPING,
+    Moment,
+)
+from zero_sizer.partition import padded, partition_sum, tensor_partition
 from zero_sizer.plan import Device, Plan, Wrapper
 from zero_sizer.units import DType
 
@@ -28,6 +34,13 @@ def _buffer_dtype(plan: Plan, built: DType | None) -> DType:
         return plan.model_dtype
     floating = built in (DType.FP32, DType.FP16, DType.BF16)
     return plan.model_dtype if floating and plan.is_16bit else built
+
+
+def _linked_numel(plan: Plan) -> int:
+    """The gathered tensor, and its own partition when that first has to come from the host."""
+    ranks = plan.dp_world_size
+    brought = tensor_partition(plan.largest_tensor, ranks)
+    return padded(plan.largest_tensor, ranks) + (0 if plan.param_device is Device.GPU else brought)
 
 
 ENTRIES = (
@@ -92,6 +105,38 @@ ENTRIES = (
         source="runtime/zero/partition_parameters.py:1080-1180",
     ),
     Entry(
+        name="model_on_host",
+        category=Category.PARAMETERS,
+        about="the model as the script builds it, in every process, before it moves to the GPU",
+        numel=lambda p: sum(p.numels),
+        dtype=lambda p: p.built_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: not (p.wrapper is Wrapper.ZERO3 and p.zero_init),
+        device=lambda p: Device.HOST,
+        source="runtime/engine.py:1365-1440",
+    ),
+    Entry(
+        name="defragmentation_copy",
+        category=Category.TEMPORARY,
+        about="the partitions, copied to the host and back into one buffer",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.param_device is Device.GPU,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/utils.py:215-243",
+    ),
+    Entry(
+        name="tensor_being_linked",
+        category=Category.TEMPORARY,
+        about="the largest tensor, gathered while optimizer states are linked to parameters",
+        numel=_linked_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.LINKING}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.dp_world_size > 1,
+        source="runtime/zero/stage3.py:1501-1531",
+    ),
+    Entry(
         name="ds_tensor",
         category=Category.PARAMETERS,
         about="this rank's partition of every weight, before it moves to the flat buffer",
@@ -129,7 +174,7 @@ ENTRIES = (
         about="small tensors that stay gathered between steps",
         numel=lambda p: p.persistent_numel,
         dtype=lambda p: p.model_dtype,
-        live=FROM_READY - {Moment.READY},
+        live=AFTER_FIRST_STEP,
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.dp_world_size > 1,
         source="runtime/zero/parameter_offload.py:317-335, runtime/zero/stage3.py:2839-2841",
     ),

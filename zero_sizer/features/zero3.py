@@ -7,7 +7,7 @@ from zero_sizer.execution import step_modules
 from zero_sizer.features.conditions import is_zero3
 from zero_sizer.gather import Limits, Trace, gathered_numels
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import FROM_READY, Moment
+from zero_sizer.moments import FROM_LINKING, Moment
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, ceil_div
 
@@ -48,7 +48,7 @@ def _bucket(name: str, dtype: Callable[[Plan], DType], when: Callable[[Plan], bo
         about="gradient bucket, of full size however small the model, from init on",
         numel=lambda p: p.reduce_bucket_size,
         dtype=dtype,
-        live=FROM_READY,
+        live=FROM_LINKING,
         when=lambda p: is_zero3(p) and p.contiguous_gradients and when(p),
         source=_SOURCE + "780-784",
     )
@@ -74,7 +74,7 @@ ENTRIES = (
         about="this rank's partition of every gradient, from init on",
         numel=lambda p: p.partition_numel,
         dtype=lambda p: p.grad_accum_dtype,
-        live=FROM_READY,
+        live=FROM_LINKING,
         when=is_zero3,
         device=lambda p: Device.HOST if p.offloads_optimizer else Device.GPU,
         pinned=lambda p: p.offloads_optimizer and p.optimizer_pinned,
