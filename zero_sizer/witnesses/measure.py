@@ -4,7 +4,8 @@ Storages are counted, not tensors: views share one storage, and a storage is cou
 first owner that reaches it. On a machine with GPUs the storage's own device says where it lies.
 On the CPU accelerator every storage lies on the host; there the place is the one DeepSpeed would
 have chosen: what the engine asked to pin is pinned host memory, optimizer data is on the host
-exactly with ``offload_optimizer``, the rest is on the GPU.
+exactly with ``offload_optimizer``, parameter partitions exactly with ``offload_param``, the rest is
+on the GPU.
 """
 
 import gc
@@ -78,6 +79,7 @@ class Placement:
         self._optimizer_on_host = bool(
             getattr(wrapper, "cpu_offload", False) or getattr(wrapper, "offload_optimizer", False)
         )
+        self._parameters_on_host = bool(getattr(wrapper, "offload_param", False))
 
     def __call__(self, storage: Any, place: str) -> tuple[str, bool]:
         """(``gpu`` or ``host``, pinned) of a storage whose owner's rule is ``place``."""
@@ -89,8 +91,9 @@ class Placement:
             return HOST, True
         if place == WITH_OPTIMIZER:
             return (HOST if self._optimizer_on_host else GPU), False
-        # Offloaded parameter partitions are always pinned, so the rest of them are on the GPU.
-        return (GPU if place == WITH_OFFLOADED_PARAMETERS else place), False
+        if place == WITH_OFFLOADED_PARAMETERS:
+            return (HOST if self._parameters_on_host else GPU), False
+        return place, False
 
 
 class Tally:

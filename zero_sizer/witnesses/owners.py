@@ -172,5 +172,6 @@ def _partition(param: Any) -> Iterator[Owner]:
         yield Owner(name=name, category="offload_buffers", place=HOST, value=buffers)
     for name in ("ds_tensor", "ds_secondary_tensor"):
         value = getattr(param, name, None)
-        place = GPU if getattr(param, "ds_persist", False) else WITH_OFFLOADED_PARAMETERS
+        # Persistence is decided after partitioning, so persistent partitions are offloaded too.
+        place = WITH_OFFLOADED_PARAMETERS
         yield Owner(name=name, category="parameters", place=place, value=value)

@@ -20,6 +20,8 @@ from zero_sizer.witnesses.recording import RankRecord, Recording, rank_from_json
 DEFAULT_TIMEOUT = 600.0
 _PACKAGES = ("torch", "deepspeed", "transformers")
 _MEMORY_LINE = re.compile(r"\bMA [\d.]+ GB|CPU Virtual Memory")
+# What gloo and NCCL say in a rank whose peer is gone: never the cause.
+_LOST_PEER = re.compile(r"closed by peer|reset by peer|gloo|NCCL|Broken pipe|Read timeout", re.I)
 _ERROR_LINE = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)\b|Killed|Segmentation)")
 
 
@@ -109,8 +111,10 @@ def _launch(
             ) from None
         answers = [_answers(folder / "out", index) for index in range(len(tasks))]
         results = [_result(answer, ranks) for answer in answers]
-        if any(result is None for result in results):
-            raise WitnessError(_why(folder, code))
+        for answer, result in zip(answers, results, strict=True):
+            if result is None:
+                silent = set(range(ranks)) - {item["rank"] for item in answer}
+                raise WitnessError(_why(folder, code, sorted(silent)))
         log = [line for line in _lines(_rank_log(folder, 0)) if _MEMORY_LINE.search(line)]
         return [result for result in results if result is not None], log
 
@@ -122,27 +126,31 @@ def _answers(folder: Path, index: int) -> list[dict[str, Any]]:
 
 
 def _result(answers: list[dict[str, Any]], ranks: int) -> list[RankRecord] | str | None:
-    """Every rank's record, the first error, or None when ranks are missing without one."""
-    for answer in answers:
-        if "error" in answer:  # the earliest: the others lost their peer to it
-            return f"rank {answer['rank']} failed: {_one_line(answer['error'])}"
+    """Every rank's record, the error to blame, or None when the rank to blame left no answer."""
+    errors = [answer for answer in answers if "error" in answer]
+    own = [answer for answer in errors if not _LOST_PEER.search(answer["error"])]
+    if own or (errors and len(answers) == ranks):
+        first = (own or errors)[0]
+        return f"rank {first['rank']} failed: {_one_line(first['error'])}"
     if len(answers) < ranks:
         return None
     return sorted((rank_from_json(answer) for answer in answers), key=lambda rank: rank.rank)
 
 
-def _why(folder: Path, code: int) -> str:
-    """The best single line about a run that ended without an answer."""
-    for log in sorted((folder / "ranks").glob("*_rank*.log")):
-        errors = [line for line in _lines(log) if _ERROR_LINE.match(line)]
+def _why(folder: Path, code: int, silent: list[int]) -> str:
+    """The best single line about a run in which the ranks ``silent`` left no answer."""
+    for rank in silent:
+        errors = [line for line in _lines(_rank_log(folder, rank)) if _ERROR_LINE.match(line)]
         if errors:
-            rank = log.stem.rpartition("rank")[2]
             return f"rank {rank} failed: {_one_line(errors[-1])}"
     launcher = _lines(folder / "launcher.log")
     signalled = next((line for line in launcher if "return code = -" in line), "")
     if signalled:
         number = signalled.rpartition("-")[2]
         return f"a rank was killed by signal {number} (9: most likely out of host memory)"
+    if silent and any((folder / "ranks").glob("*")):
+        which = ", ".join(str(rank) for rank in silent)
+        return f"rank {which} was killed: it ended without an error (out of host memory?)"
     last = next((line for line in reversed(launcher) if line), "it said nothing")
     return f"the launcher ended with code {code}: {_one_line(last)}"
 
