@@ -156,7 +156,7 @@ def against_recording(job: Job, recording: Recording) -> Crosscheck:
 
 def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
     """One rank's boundaries in the steady state beside the ledger evaluated for that rank."""
-    allocations = _tensors(plan, rank.rank)
+    allocations = tensors_of(plan, rank.rank)
     for name, moment in BOUNDARIES.items():
         phase = rank.last(name)
         for device in (Device.GPU, Device.HOST) if phase is not None else ():
@@ -177,7 +177,7 @@ def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
 
 def peak_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
     """One rank's peak of each phase beside the ledger's highest moment of that phase."""
-    allocations = _tensors(plan, rank.rank)
+    allocations = tensors_of(plan, rank.rank)
     for name in BOUNDARIES:
         moments = [m for m in Moment if m.phase.value == name]
         for device in (Device.GPU, Device.HOST):
@@ -202,7 +202,7 @@ def peak_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
                 )
 
 
-def _tensors(plan: Plan, rank: int) -> list[Allocation]:
+def tensors_of(plan: Plan, rank: int) -> list[Allocation]:
     """The ledger of one rank without what is no tensor."""
     ledger = evaluate(features.ENTRIES, replace(plan, rank=rank), explain=False)
     return [a for a in ledger if a.category not in _NOT_TENSORS]
