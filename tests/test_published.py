@@ -1,0 +1,102 @@
+"""Published measurements: printed beside the prediction, and no error may grow unseen.
+
+``pytest -s tests/test_published.py`` shows the tables. After a change that moves a prediction for a
+good reason: ``python scripts/refresh_published.py``.
+"""
+
+import json
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import published
+import pytest
+
+from zero_sizer.sizing import Verdict
+from zero_sizer.units import GIB
+
+ALLOWED_GROWTH = 0.5  # percentage points
+ROWS = published.rows()
+MEASURED = [row for row in ROWS if not row.is_outcome]
+OUTCOMES = [row for row in ROWS if row.is_outcome]
+TRUTH = Path(__file__).parent.parent.parent / "shared" / "truth" / "published.jsonl"
+COMMITTED = json.loads(published.ERRORS.read_text())
+
+
+def test_every_measurement_has_a_committed_error_and_no_other():
+    ids = [row.id for row in MEASURED]
+    assert len(set(ids)) == len(ids)
+    assert set(COMMITTED) == set(ids)
+
+
+def test_table_of_errors_is_printed():
+    sys.stdout.write("\n" + published.table() + "\n")
+    worst = max(abs(error) for error in published.errors().values())
+    assert worst < 100, "a prediction of nothing, or of twice the measurement"
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: row.id)
+def test_no_error_grows(row):
+    error = published.error_percent(row)
+    assert abs(error) <= abs(COMMITTED[row.id]) + ALLOWED_GROWTH, row.fields.get("why")
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in MEASURED if row.fields.get("exact")], ids=lambda row: row.id
+)
+def test_exact_rows_are_met_to_the_printed_digit(row):
+    (num_bytes, _) = published.predicted(row)
+    places = -Decimal(str(row.fields["value"])).as_tuple().exponent
+    assert round(num_bytes / GIB, places) == row.fields["value"]
+    assert row.fields["unit"] == "GiB"
+
+
+def test_large_errors_have_a_reason():
+    """Beyond 2 %, the reason is named, or the row says that it is unexplained."""
+    silent = [
+        row.id
+        for row in MEASURED
+        if abs(published.error_percent(row)) > 2
+        and not (row.fields.get("exact") or row.fields.get("why") or row.job.get("why"))
+    ]
+    assert not silent
+
+
+def _verdict(row):
+    return published.sizing_of(row).verdict
+
+
+def _known_wrong(row):
+    reason = row.fields.get("known_wrong")
+    return pytest.mark.xfail(reason=reason, strict=False) if reason else ()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.id, marks=_known_wrong(row))
+        for row in OUTCOMES
+        if row.fields["outcome"] == "oom"
+    ],
+)
+def test_what_ran_out_of_memory_is_not_called_fitting(row):
+    assert _verdict(row) is not Verdict.FITS
+
+
+def test_table_of_outcomes_is_printed():
+    sys.stdout.write("\n" + published.outcome_table() + "\n")
+    fitted = [row for row in OUTCOMES if row.fields["outcome"] == "fits"]
+    wrong = [row for row in fitted if _verdict(row) is Verdict.DOES_NOT_FIT]
+    rate = f"{len(fitted) - len(wrong)} of {len(fitted)}"
+    sys.stdout.write(f"called fitting or uncertain: {rate} that fitted\n")
+    assert not [row.id for row in wrong if not row.fields.get("why")]
+
+
+@pytest.mark.skipif(not TRUTH.exists(), reason="the collection of measurements is not here")
+def test_every_published_row_is_used_or_left_out_with_a_reason():
+    collected = {json.loads(line)["id"] for line in TRUTH.read_text().splitlines()}
+    used = {row.fields.get("published", row.id) for row in ROWS}
+    left_out = [i for ids in published.read()["left_out"].values() for i in ids]
+    assert len(left_out) == len(set(left_out))
+    assert used | set(left_out) == collected
+    assert not used & set(left_out)
