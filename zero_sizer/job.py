@@ -138,7 +138,7 @@ def _section(
     """What flags and file state for one section."""
     found = stated.from_file(file, name, fields) if file is not None else {}
     for field in fields:
-        value = getattr(flags, field.name)
+        value = getattr(flags, field.name, None)  # rates stand in a job file only
         if value is not None:
             found[field.name] = Stated(field.parse(value, field.flag), field.flag)
     return found

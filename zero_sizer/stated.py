@@ -7,7 +7,7 @@ from typing import Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.errors import InputError
-from zero_sizer.hardware.assemble import Stated
+from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.units import TIB, parse_size
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
@@ -82,6 +82,15 @@ def one_of(*choices: str) -> Check:
     return check
 
 
+def rate(value: Any) -> float:
+    """A number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{shown(value)} is not a number")
+    if not 0 < value <= 1e9:
+        raise ValueError(f"{shown(value)} is not a rate between 0 and 1e9")
+    return float(value)
+
+
 def yes_or_no(value: Any) -> bool:
     """True or false, and no number that looks like it."""
     if not isinstance(value, bool):
@@ -113,6 +122,7 @@ CLUSTER = (
     Field("host_memory", size(2**20 * TIB)),
     Field("nvme", size(2**20 * TIB)),
     Field("hostfile", text),
+    *(Field(name, rate) for name in RATES),
 )
 WORKLOAD = (
     Field("seq_len", whole(2**31)),

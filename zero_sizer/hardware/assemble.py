@@ -9,6 +9,14 @@ from zero_sizer.hardware import catalog, hostfile
 from zero_sizer.hardware.cluster import Cluster, Gpu
 
 DEFAULT = "default: nothing stated"
+RATES = (
+    "matmul_tflops",
+    "intra_node_gb_per_s",
+    "inter_node_gb_per_s",
+    "pcie_gb_per_s",
+    "host_memory_gb_per_s",
+    "nvme_gb_per_s",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +32,8 @@ def assemble(stated: Mapping[str, Stated]) -> Cluster:
 
     Args:
         stated: any of ``nodes``, ``gpus_per_node``, ``gpu``, ``gpu_memory``, ``host_memory``,
-            ``nvme`` (already of the right type, sizes in bytes) and ``hostfile`` (a path).
+            ``nvme`` (already of the right type, sizes in bytes), ``hostfile`` (a path) and
+            ``RATES`` (numbers above 0).
 
     Raises:
         InputError: unknown GPU, bad hostfile, or nodes without the number of GPUs on each.
@@ -42,6 +51,7 @@ def assemble(stated: Mapping[str, Stated]) -> Cluster:
         gpu_memory=gpu_memory,
         host_memory=_value(stated, "host_memory"),
         nvme=_value(stated, "nvme"),
+        rates={name: stated[name].value for name in RATES if name in stated},
         origins=origins,
     )
 

@@ -1,6 +1,7 @@
 """The machines a job runs on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,8 @@ class Cluster:
         gpu_memory: bytes a rank may use; the GPU's ``visible_bytes`` unless overridden.
         host_memory: RAM of a node in bytes, or None when not stated.
         nvme: NVMe of a node in bytes, or None when not stated.
+        rates: what the user measured or knows of the hardware's speed, by key of a job file's
+            ``cluster:`` section (``inter_node_gb_per_s``, ...).
         origins: field name -> where its value comes from (flag, file and line, table row).
     """
 
@@ -67,6 +70,7 @@ class Cluster:
     gpu_memory: int | None = None
     host_memory: int | None = None
     nvme: int | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
     origins: dict[str, str]
 
     @property

@@ -1,0 +1,202 @@
+"""The step-time model against 108 measured training runs (1B to 70B, 8 to 512 GPUs).
+
+Run it to print the table that docs/speed.md shows: ``python benchmarks/throughput.py [--write]``.
+Nothing here is fitted to a row; the model's few constants are in zero_sizer/speed/data/rates.json.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "tests" / "data" / "throughput.json"
+DOC = ROOT / "docs" / "speed.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from zero_sizer.config import document, resolve  # noqa: E402
+from zero_sizer.config.workload import Workload  # noqa: E402
+from zero_sizer.hardware import catalog  # noqa: E402
+from zero_sizer.hardware.cluster import Cluster  # noqa: E402
+from zero_sizer.job import Job  # noqa: E402
+from zero_sizer.models.spec import Architecture, ModelSpec, Tensor  # noqa: E402
+from zero_sizer.planning import plan_job  # noqa: E402
+from zero_sizer.speed import Case, step_time  # noqa: E402
+
+_STAGE = {"FULL_SHARD": 3, "SHARD_GRAD_OP": 2}
+# An H100's FP8 matrix product of 8192^3 (Azure's benchmarking guide, H100 v5), and the share
+# of such a measurement that training keeps (rates.json).
+_FP8_TFLOPS = 1290.1 * 0.92
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row: tokens per second and GPU, measured and predicted (low, expected, high)."""
+
+    row: Mapping[str, Any]
+    measured: float
+    predicted: tuple[float, float, float]
+
+    @property
+    def error(self) -> float:
+        return self.predicted[1] / self.measured - 1
+
+
+def mpt(name: str, seq_len: int, facts: Mapping[str, Any]) -> ModelSpec:
+    """An MPT model: learned positions, tied head, biases everywhere."""
+    hidden, layers, heads = facts["shapes"][name]
+    vocab = facts["vocab"]
+    tensors = [
+        Tensor("transformer.wte.weight", (vocab, hidden), module_type="SharedEmbedding"),
+        Tensor("transformer.wpe.weight", (seq_len, hidden), module_type="Embedding"),
+    ]
+    for index in range(layers):
+        tensors += _block(f"transformer.blocks.{index}.", hidden)
+    tensors += _layer_norm("transformer.norm_f", hidden)
+    return ModelSpec(
+        name=name,
+        origin=facts["shapes_source"],
+        parameters=tuple(tensors),
+        arch=Architecture(
+            family="mpt",
+            num_layers=layers,
+            hidden=hidden,
+            heads=heads,
+            kv_heads=heads,
+            head_dim=hidden // heads,
+            ffn=4 * hidden,
+            vocab=vocab,
+            tied_embeddings=True,
+        ),
+    )
+
+
+def _block(prefix: str, hidden: int) -> Iterator[Tensor]:
+    yield from _layer_norm(prefix + "norm_1", hidden)
+    yield from _linear(prefix + "attn.Wqkv", hidden, 3 * hidden)
+    yield from _linear(prefix + "attn.out_proj", hidden, hidden)
+    yield from _layer_norm(prefix + "norm_2", hidden)
+    yield from _linear(prefix + "ffn.up_proj", hidden, 4 * hidden)
+    yield from _linear(prefix + "ffn.down_proj", 4 * hidden, hidden)
+
+
+def _linear(name: str, inputs: int, outputs: int) -> Iterator[Tensor]:
+    yield Tensor(name + ".weight", (outputs, inputs), module_type="Linear")
+    yield Tensor(name + ".bias", (outputs,), module_type="Linear")
+
+
+def _layer_norm(name: str, hidden: int) -> Iterator[Tensor]:
+    yield Tensor(name + ".weight", (hidden,), module_type="LayerNorm")
+    yield Tensor(name + ".bias", (hidden,), module_type="LayerNorm")
+
+
+def job_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Job:
+    """The DeepSpeed job that does what the row's run did."""
+    ranks = min(8, row["gpus"])
+    config = {
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": _STAGE[row["sharding"]], "overlap_comm": True},
+        "train_micro_batch_size_per_gpu": row["micro_batch"],
+        "gradient_accumulation_steps": row["grad_accum"],
+    }
+    return Job(
+        document=document.from_mapping(config),
+        model=mpt(row["model"], row["seq_len"], facts),
+        cluster=Cluster(
+            nodes=row["gpus"] // ranks,
+            gpus_per_node=ranks,
+            gpu=catalog.find(row["gpu"]),
+            rates={"matmul_tflops": _FP8_TFLOPS} if row["precision"] == "amp_fp8" else {},
+            origins={},
+        ),
+        workload=Workload(
+            seq_len=row["seq_len"],
+            checkpointing=row["activation_checkpointing"],
+            attention="flash",
+        ),
+        origins={},
+    )
+
+
+def predict(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Result:
+    """The row beside its prediction."""
+    job = job_of(row, facts)
+    settings, _ = resolve.resolve(
+        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
+    )
+    plan = plan_job(job, settings).plan
+    times = [step_time(plan, job.cluster, case) for case in Case] if plan else []
+    low, expected, high = (time.tokens_per_second for time in reversed(times) if time)
+    return Result(row, row["tokens_per_s_per_gpu"], (low, expected, high))
+
+
+def results(facts: Mapping[str, Any]) -> list[Result]:
+    return [predict(row, facts) for row in facts["rows"]]
+
+
+def read() -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(DATA.read_text(encoding="utf-8"))
+    return facts
+
+
+def rank_correlation(found: Iterable[Result]) -> float:
+    """Spearman's, ties sharing their mean rank."""
+    found = list(found)
+    first = _ranks([result.measured for result in found])
+    second = _ranks([result.predicted[1] for result in found])
+    return statistics.correlation(first, second)
+
+
+def _ranks(values: list[float]) -> list[float]:
+    ordered = sorted(values)
+    return [(ordered.index(v) + len(ordered) - ordered[::-1].index(v) - 1) / 2 for v in values]
+
+
+def median_error(found: Iterable[Result]) -> float:
+    return statistics.median(abs(result.error) for result in found)
+
+
+def table(found: list[Result]) -> str:
+    """Markdown: all rows, each GPU and precision, and the worst rows one by one."""
+    lines = ["| rows | runs | median error | worst | inside low..high |", "|---|---|---|---|---|"]
+    groups = {"all": found}
+    for result in found:
+        key = f"{result.row['gpu']} {result.row['precision']}"
+        groups.setdefault(key, []).append(result)
+    for name, group in groups.items():
+        inside = sum(r.predicted[0] <= r.measured <= r.predicted[2] for r in group)
+        worst = max((r.error for r in group), key=abs)
+        lines.append(
+            f"| {name} | {len(group)} | {median_error(group):.1%} | {worst:+.1%} "
+            f"| {inside} of {len(group)} |"
+        )
+    lines += ["", f"Rank correlation {rank_correlation(found):.3f}. The ten worst:", ""]
+    lines += ["| model | GPUs | tokens | micro batch | measured tokens/s | predicted | error |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for result in sorted(found, key=lambda r: -abs(r.error))[:10]:
+        row = result.row
+        lines.append(
+            f"| {row['model']} {row['precision']} | {row['gpus']} {row['gpu']} | {row['seq_len']} "
+            f"| {row['micro_batch']} | {result.measured:,.0f} | {result.predicted[1]:,.0f} "
+            f"| {result.error:+.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    text = table(results(read()))
+    print(text)
+    if "--write" in sys.argv:
+        before, _, rest = DOC.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        DOC.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

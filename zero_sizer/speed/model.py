@@ -1,0 +1,92 @@
+"""Adding the terms up: what overlaps is hidden as far as there is compute to hide it."""
+
+from dataclasses import dataclass
+
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.plan import Plan
+from zero_sizer.speed.rates import Case, rates_of
+from zero_sizer.speed.step import Kind, Per, Step, Term
+from zero_sizer.speed.terms import TERMS
+from zero_sizer.speed.work import work_of
+from zero_sizer.units import ceil_div
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One term with its number.
+
+    Attributes:
+        seconds: per optimizer step, if nothing overlapped.
+        visible_seconds: what the step is longer for it.
+    """
+
+    term: Term
+    seconds: float
+    visible_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """The time of one optimizer step in one case.
+
+    Attributes:
+        seconds: of the whole step.
+        parts: its terms, in the order of ``TERMS``.
+        tokens: tokens of the step on one GPU.
+    """
+
+    seconds: float
+    parts: tuple[Part, ...]
+    tokens: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Per GPU."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | None:
+    """What the terms read; None when no GPU was named."""
+    rates = rates_of(cluster, plan.autocast_dtype or plan.model_dtype, case)
+    if rates is None:
+        return None
+    nodes = ceil_div(plan.dp_world_size, max(plan.ranks_per_node, 1))
+    return Step(plan=plan, rates=rates, work=work_of(plan.model), nodes=nodes)
+
+
+def step_time(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> StepTime | None:
+    """Seconds of one optimizer step; None when no GPU was named."""
+    step = step_of(plan, cluster, case)
+    return None if step is None else time_of(step)
+
+
+def time_of(step: Step) -> StepTime:
+    """Add up every term."""
+    found = [(term, term.seconds(step) * _times(step, term)) for term in TERMS if term.when(step)]
+    overlapping = sum(seconds for term, seconds in found if term.overlaps(step))
+    compute = sum(seconds for term, seconds in found if term.kind is Kind.COMPUTE)
+    visible = _visible_share(overlapping, compute, step.rates.hidden)
+    parts = tuple(
+        Part(
+            term=term,
+            seconds=seconds,
+            visible_seconds=seconds * (visible if term.overlaps(step) else 1.0),
+        )
+        for term, seconds in found
+    )
+    return StepTime(
+        seconds=sum(part.visible_seconds for part in parts),
+        parts=parts,
+        tokens=step.tokens * step.plan.grad_accum,
+    )
+
+
+def _times(step: Step, term: Term) -> int:
+    return step.plan.grad_accum if term.per is Per.MICRO_STEP else 1
+
+
+def _visible_share(overlapping: float, compute: float, hidden: float) -> float:
+    """Share of the overlapping time that still lengthens the step."""
+    if not overlapping:
+        return 1.0
+    return max(1.0 - hidden, 1.0 - compute / overlapping)

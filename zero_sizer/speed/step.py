@@ -1,0 +1,139 @@
+"""What a step-time formula may read, and the terms' common arithmetic."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from zero_sizer.plan import Device, Plan
+from zero_sizer.speed.rates import Rates
+from zero_sizer.speed.work import Work
+from zero_sizer.units import ceil_div
+
+
+class Kind(Enum):
+    """What a term waits for."""
+
+    COMPUTE = "compute"
+    COMMUNICATION = "communication"
+    TRANSFER = "transfer"  # PCIe and NVMe
+    UPDATE = "update"
+
+
+class Per(Enum):
+    """How often a term is paid."""
+
+    MICRO_STEP = "micro step"
+    STEP = "step"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One training step of one job in one case.
+
+    Attributes:
+        plan: the job.
+        rates: what the hardware reaches.
+        work: what the model computes.
+        nodes: nodes that the ranks stand on.
+    """
+
+    plan: Plan
+    rates: Rates
+    work: Work
+    nodes: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro step on one GPU."""
+        return self.plan.micro_batch * self.plan.seq_len
+
+    @property
+    def recompute(self) -> int:
+        """Extra forward passes through the blocks."""
+        return 1 if self.plan.checkpointing else 0
+
+    def gather_seconds(self, num_bytes: float, calls: float) -> float:
+        """All-gather (or reduce-scatter) of ``num_bytes`` over all ranks, in ``calls`` pieces.
+
+        Every rank receives (N-1)/N of it over its link to the node's GPUs, and every node the part
+        that the other nodes hold over its network cards; the slower of the two pipelines decides
+        (a ring: Patarasuk and Yuan, 2009; NCCL's across the cards of a node).
+        """
+        ranks, plan = self.plan.dp_world_size, self.plan
+        if ranks == 1:
+            return 0.0
+        inside = num_bytes * (ranks - 1) / ranks / self.rates.node_link
+        between = num_bytes * (self.nodes - 1) / self.nodes / self.rates.network
+        latency = self.rates.node_latency + (self.nodes - 1) * self.rates.network_latency
+        return max(inside if plan.ranks_per_node > 1 else 0.0, between) + calls * latency
+
+    def node_gather_seconds(self, num_bytes: float, calls: float) -> float:
+        """The same among the ranks of one node."""
+        ranks = min(self.plan.ranks_per_node, self.plan.dp_world_size)
+        inside = num_bytes * (ranks - 1) / ranks / self.rates.node_link
+        return inside + calls * self.rates.node_latency
+
+    def reduce_seconds(self, num_bytes: float, calls: float) -> float:
+        """All-reduce: a reduce-scatter and an all-gather."""
+        return 2.0 * self.gather_seconds(num_bytes, calls)
+
+    @property
+    def buckets(self) -> int:
+        """Reductions of one pass over the gradients."""
+        return ceil_div(self.plan.num_trainable, max(self.plan.reduce_bucket_size, 1))
+
+    @property
+    def offloaded(self) -> float:
+        """Elements of this rank's partition whose optimizer works on the host."""
+        plan = self.plan
+        ratio = plan.optimizer_ratio if plan.stage == 3 else 1.0
+        return plan.partition_numel * ratio if plan.offloads_optimizer else 0.0
+
+    @property
+    def host_share(self) -> float:
+        """Bytes/s of host memory that one rank gets while all ranks of the node update."""
+        return self.rates.host_memory / self.plan.ranks_per_node
+
+    @property
+    def nvme_share(self) -> float:
+        """Bytes/s of the node's drives that one rank gets."""
+        return self.rates.nvme / self.plan.ranks_per_node
+
+
+def _never(step: Step) -> bool:
+    return False
+
+
+def _always(step: Step) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One declared part of the step time.
+
+    Attributes:
+        name: stable name.
+        about: one clause for the reader.
+        seconds: time on one GPU if nothing overlapped.
+        per: how often it is paid.
+        when: whether this job has it.
+        overlaps: whether it runs beside compute in this job.
+        formula: the formula in words and symbols.
+        source: what it follows.
+    """
+
+    name: str
+    kind: Kind
+    about: str
+    seconds: Callable[[Step], float]
+    per: Per
+    when: Callable[[Step], bool] = field(default=_always)
+    overlaps: Callable[[Step], bool] = field(default=_never)
+    formula: str
+    source: str
+
+
+def offloads_params(step: Step) -> bool:
+    """Whether weights wait outside the GPU."""
+    return step.plan.param_device is not Device.GPU

@@ -1,0 +1,143 @@
+"""What one micro step computes and moves, per token: a closed form until profiles are traced.
+
+``work_of`` is the one function a traced FLOP profile would replace. Matrix products are counted
+tensor by tensor (2 FLOPs per element and pass); attention and the elementwise operations come from
+the widths (Korthikanti et al., arXiv:2205.05198, appendix A and section 4).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from zero_sizer.closed_form import num_layers
+from zero_sizer.execution import block_of
+from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
+
+_BIDIRECTIONAL = frozenset({"bert", "roberta", "t5", "mt5", "electra", "deberta-v2"})
+_NOT_ROTATING = frozenset({"bert", "gpt2", "opt", "bloom", "t5", "mt5", "mpt", "roberta"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Counts per token; a pass is a forward, or one of the two products of a backward.
+
+    Attributes:
+        block_flops: one pass of the matrix products inside blocks, which checkpointing repeats.
+        head_flops: one pass of those outside.
+        frozen_share: share of the products whose weight needs no gradient.
+        operand_elements: elements that one pass reads and writes for its products.
+        head_operand_elements: the same outside blocks.
+        weight_elements: elements of the weights that one pass reads, whatever the tokens.
+        attention_flops: scores and values of one forward, for one token of context.
+        attention_share: share of the square that a fused kernel computes: causal is half.
+        elementwise_forward: elements moved by norms, activations and residuals.
+        elementwise_backward: the same backward.
+        score_width: attention matrices' elements for one token of context.
+        vocab: elements of the logits.
+    """
+
+    block_flops: float
+    head_flops: float
+    frozen_share: float
+    operand_elements: float
+    head_operand_elements: float
+    weight_elements: float
+    attention_flops: float
+    attention_share: float
+    elementwise_forward: float
+    elementwise_backward: float
+    score_width: float
+    vocab: int
+
+
+class _Key:
+    """Identity as a cache key: a spec is large and never changes."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    def __hash__(self) -> int:
+        return id(self.spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other.spec is self.spec
+
+
+def work_of(spec: ModelSpec) -> Work:
+    """The counts of a model."""
+    return _work(_Key(spec))
+
+
+@lru_cache(maxsize=64)
+def _work(key: _Key) -> Work:
+    spec = key.spec
+    products = [_Product(spec, tensor) for tensor in spec.parameters if _is_product(tensor)]
+    products += _tied_head(spec)
+    inside = [product for product in products if product.in_block]
+    outside = [product for product in products if not product.in_block]
+    flops = sum(product.flops for product in products)
+    arch = spec.arch
+    return Work(
+        block_flops=sum(product.flops for product in inside),
+        head_flops=sum(product.flops for product in outside),
+        frozen_share=sum(p.flops for p in products if not p.trainable) / flops if flops else 0.0,
+        operand_elements=sum(product.operands for product in inside),
+        head_operand_elements=sum(product.operands for product in outside),
+        weight_elements=sum(product.weights for product in products),
+        attention_flops=4.0 * num_layers(arch) * _query_width(arch),
+        attention_share=1.0 if arch.family in _BIDIRECTIONAL else 0.5,
+        elementwise_forward=num_layers(arch) * _elementwise(arch, backward=False),
+        elementwise_backward=num_layers(arch) * _elementwise(arch, backward=True),
+        score_width=float(num_layers(arch) * (arch.heads or 0)),
+        vocab=arch.vocab or 0,
+    )
+
+
+class _Product:
+    """The matrix product of one weight."""
+
+    def __init__(self, spec: ModelSpec, tensor: Tensor, in_block: bool | None = None) -> None:
+        arch = spec.arch
+        is_expert = bool(arch.num_experts) and ".experts." in f".{tensor.name}."
+        share = arch.experts_per_token / arch.num_experts if is_expert else 1.0
+        copies = tensor.numel // (tensor.shape[-1] * tensor.shape[-2])  # stacked experts
+        self.in_block = bool(block_of(tensor.name)) if in_block is None else in_block
+        self.trainable = tensor.trainable
+        self.flops = 2.0 * tensor.numel * share
+        self.operands = float(tensor.shape[-1] + tensor.shape[-2]) * copies * share
+        self.weights = tensor.numel
+
+
+def _is_product(tensor: Tensor) -> bool:
+    return len(tensor.shape) >= 2 and "Embedding" not in tensor.module_type
+
+
+def _tied_head(spec: ModelSpec) -> list[_Product]:
+    """The head that shares the embedding's weight: listed once, multiplied all the same."""
+    if not spec.arch.tied_embeddings:
+        return []
+    shape = (spec.arch.vocab, spec.arch.hidden)
+    found = [t for t in spec.parameters if t.shape == shape and not _is_product(t)]
+    return [_Product(spec, tensor, in_block=False) for tensor in found[:1]]
+
+
+def _query_width(arch: Architecture) -> int:
+    heads = arch.heads or 0
+    return heads * (arch.head_dim or ((arch.hidden or 0) // heads if heads else 0))
+
+
+def _elementwise(arch: Architecture, *, backward: bool) -> float:
+    """Elements read and written per token and layer by fused kernels.
+
+    Forward: two norms (read, write), two residuals (read twice, write), the activation (read and
+    write; a gated one also multiplies), the rotation of queries and keys. Backward: each reads the
+    gradient and what was saved, and writes a gradient.
+    """
+    hidden = arch.hidden or 0
+    ffn = arch.ffn or 4 * hidden
+    if arch.num_experts:
+        ffn = (arch.expert_ffn or ffn) * max(arch.experts_per_token, 1)
+    kv_width = (arch.kv_heads or arch.heads or 0) * (arch.head_dim or 0)
+    rotation = 0 if arch.family in _NOT_ROTATING else 2 * (_query_width(arch) + kv_width)
+    if backward:
+        return 12 * hidden + (8 if arch.gated_mlp else 3) * ffn + rotation
+    return 10 * hidden + (5 if arch.gated_mlp else 2) * ffn + rotation
