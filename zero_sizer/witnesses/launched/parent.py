@@ -47,8 +47,9 @@ def run(
         UnsupportedError: the model cannot be cut.
     """
     require_packages()
+    cut = cut_job(job, layers)
     with tempfile.TemporaryDirectory(prefix="zero-sizer-swap-") as swap:
-        task = rank_task(cut_job(job, layers), steps=steps, nvme_path=swap)
+        task = rank_task(cut, steps=steps, nvme_path=swap)
         (result,), log = _launch([task], ranks=ranks, timeout=timeout, keep_going=False)
     if isinstance(result, str):
         raise WitnessError(result)
@@ -56,7 +57,7 @@ def run(
         how="launched",
         versions=_versions(),
         world_size=ranks,
-        job={**task.to_json(), "name": job.model.name, "layers": layers},
+        job={**task.to_json(), "name": cut.model.name, "layers": layers},
         ranks=tuple(result),
         log=tuple(log),
         notes=(*task.notes, *result[0].notes),
