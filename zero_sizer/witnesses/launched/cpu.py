@@ -27,12 +27,12 @@ def prepare(accelerator: Any) -> None:
     Args:
         accelerator: DeepSpeed's CPU accelerator.
     """
-    import deepspeed.comm.torch
-
     from zero_sizer.witnesses.launched import kernels
 
     torch.set_num_threads(1)
-    deepspeed.comm.torch.build_shm_op = lambda: None
+    # As an attribute of deepspeed.comm, ``torch`` is the torch package itself.
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
     cpuinfo: Any = importlib.import_module("cpuinfo")
     cpuinfo.get_cpu_info = cache(cpuinfo.get_cpu_info)
     accelerator.is_fp16_supported = lambda: True
