@@ -77,6 +77,8 @@ def _raise(casts: _Casts, args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 
 def _set_dtype(casts: _Casts, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    while args[-1] is None:  # a dtype that was not given, by position
+        args = args[:-1]
     if kwargs.get("dtype") is None and _is_eligible(args[0]) and args[0].dtype in _16_BIT:
         kwargs = {**kwargs, "dtype": torch.float32}
     return args, kwargs
