@@ -9,7 +9,7 @@ from zero_sizer.job import Job
 from zero_sizer.witnesses import crosscheck
 from zero_sizer.witnesses.cut import cut_job
 
-WITNESSES = ("helpers", *dryrun.HOWS)
+WITNESSES = ("helpers", "rules", *dryrun.HOWS)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_job_options(parser)
     options.add_format_option(parser)
     parser.add_argument(
+        "--with",
         "--witness",
+        dest="witness",
         action="append",
         choices=WITNESSES,
         help="may be given several times; helpers where none is given",
@@ -52,6 +54,9 @@ def _checks(
     for witness in dict.fromkeys(wanted):
         if witness == "helpers":
             yield crosscheck.against_helpers(job)
+            continue
+        if witness == "rules":
+            yield crosscheck.against_rules(job)
             continue
         recording = dryrun.record(arguments, witness)
         cut = cut_job(job, arguments.layers)

@@ -23,7 +23,7 @@ def show(check: Crosscheck) -> None:
 
 
 def _is_worth_showing(row: Row) -> bool:
-    if row.quantity in _ALWAYS:
+    if row.quantity in _ALWAYS or row.witness == "rules":
         return bool(row.predicted or row.witnessed)
     return row.predicted != row.witnessed
 

@@ -12,7 +12,7 @@ from zero_sizer.ledger import Allocation, Category, evaluate
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device, Plan
 from zero_sizer.sizing import Sizing, size
-from zero_sizer.witnesses import helpers
+from zero_sizer.witnesses import helpers, rules
 from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording
 
 # The ledger's moment that each boundary of a recording is. When backward has returned the buckets
@@ -32,9 +32,9 @@ class Row:
     """One quantity, predicted and witnessed.
 
     Attributes:
-        witness: ``helpers``, ``launched``, ...
+        witness: ``helpers``, ``rules``, ``launched``, ...
         device: ``gpu`` or ``host``.
-        phase: phase or option line.
+        phase: phase, option line or the rule's name.
         quantity: ``live``, ``model states``, ``peak`` or a category.
         rank: rank of a recording, None where ranks do not matter.
         predicted: bytes.
@@ -124,6 +124,34 @@ def _most_states(sizing: Sizing, device: Device) -> int:
     ranks = 1 if device is Device.GPU else sizing.job.cluster.gpus_per_node
     states = [a for a in sizing.allocations if a.device is device and a.category.value in STATES]
     return ranks * max(sum(a.num_bytes for a in states if m in a.moments) for m in Moment)
+
+
+def against_rules(job: Job) -> Crosscheck:
+    """Every rule of thumb and closed form that is about this job beside the ledger, per GPU."""
+    found = rules.answers(size(job))
+    if not found:
+        return Crosscheck(rows=(), notes=("nothing is predicted for this job",))
+    return Crosscheck(
+        rows=tuple(row for answer in found for row in _rule_rows(answer)),
+        notes=tuple(
+            f"{rule.name} ({rule.text}; {rule.source}): {rule.why}"
+            for rule in (answer.rule for answer in found)
+        ),
+    )
+
+
+def _rule_rows(answer: rules.Answer) -> Iterator[Row]:
+    ends = {"at least": answer.low, "at most": answer.high}
+    is_range = answer.low != answer.high
+    for end, witnessed in ends.items() if is_range else [("", answer.low)]:
+        yield Row(
+            witness="rules",
+            device="gpu",
+            phase=answer.rule.name,
+            quantity=f"{answer.rule.quantity} {end}".strip(),
+            predicted=answer.ledger,
+            witnessed=witnessed,
+        )
 
 
 def recorded_job(job: Job, recording: Recording) -> Job:
