@@ -23,9 +23,8 @@ class Moment(Enum):
     WRAPPING = "optimizer being wrapped"
     LINKING = "optimizer states linked to parameters"
     READY = "engine ready"
-    FORWARD = "end of forward"
-    LOSS = "backward begins"
-    REDUCE = "end of backward, last gradients reduced"
+    FORWARD = "forward at its highest"
+    BACKWARD = "backward at its highest"
     NORM = "gradient norm"
     CAST = "gradients flattened and cast"
     UPDATE = "optimizer update"
@@ -44,8 +43,7 @@ _PHASE = {
     Moment.LINKING: Phase.INIT,
     Moment.READY: Phase.INIT,
     Moment.FORWARD: Phase.FORWARD,
-    Moment.LOSS: Phase.BACKWARD,
-    Moment.REDUCE: Phase.BACKWARD,
+    Moment.BACKWARD: Phase.BACKWARD,
     Moment.NORM: Phase.STEP,
     Moment.CAST: Phase.STEP,
     Moment.UPDATE: Phase.STEP,
@@ -57,7 +55,5 @@ FROM_FLATTEN = ALWAYS - {Moment.BUILT}
 FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}
 FROM_LINKING = FROM_WRAPPING - {Moment.WRAPPING}
 AFTER_FIRST_STEP = FROM_LINKING - {Moment.LINKING, Moment.READY}
-BACKWARD = frozenset({Moment.LOSS, Moment.REDUCE})
-BETWEEN_MICRO_STEPS = frozenset({Moment.FORWARD, Moment.LOSS})
+PASSES = frozenset({Moment.FORWARD, Moment.BACKWARD})
 STEP = frozenset({Moment.NORM, Moment.CAST, Moment.UPDATE})
-GRADIENTS_HELD = frozenset({Moment.REDUCE}) | STEP

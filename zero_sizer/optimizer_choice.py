@@ -38,11 +38,14 @@ _TORCH = {
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """One param group: a name, the optimizer row that handles it, its trainable tensors."""
+    """One param group: a name, the optimizer row that handles it, its tensors.
+
+    ``indices`` point into the model's parameters, in the order the optimizer holds them.
+    """
 
     name: str
     optimizer: Optimizer
-    numels: tuple[int, ...]
+    indices: tuple[int, ...]
 
 
 def choose(name: str | None, params: Mapping[str, Any], *, offloads: bool) -> Optimizer | None:
@@ -72,18 +75,21 @@ def groups(
     Muon takes matrices whose name holds neither ``embed`` nor ``lm_head``
     (deepspeed/__init__.py:365-372); the rest go to Adam.
     """
-    trainable = [t for t in spec.parameters if t.trainable]
+    tensors = spec.parameters
+    trainable = [i for i, tensor in enumerate(tensors) if tensor.trainable]
     if row is not table.MUON:
-        return (Group(name="all", optimizer=row, numels=tuple(t.numel for t in trainable)),)
+        return (Group(name="all", optimizer=row, indices=tuple(trainable)),)
     adam = choose("adamw", params, offloads=offloads) or table.FUSED_ADAM
-    halves: dict[bool, list[Tensor]] = {True: [], False: []}
-    for tensor in trainable:
-        name = tensor.name.lower()
-        is_matrix = len(tensor.shape) >= 2
-        halves[is_matrix and "embed" not in name and "lm_head" not in name].append(tensor)
-    halves[True].sort(key=lambda t: t.shape, reverse=True)  # muon_optimizer.py sorts by size
+    matrices = [i for i in trainable if _takes_muon(tensors[i])]
+    others = [i for i in trainable if not _takes_muon(tensors[i])]
+    matrices.sort(key=lambda i: tensors[i].shape, reverse=True)  # muon_optimizer.py sorts by size
     found = (
-        Group(name="muon-params", optimizer=row, numels=tuple(t.numel for t in halves[True])),
-        Group(name="adam-params", optimizer=adam, numels=tuple(t.numel for t in halves[False])),
+        Group(name="muon-params", optimizer=row, indices=tuple(matrices)),
+        Group(name="adam-params", optimizer=adam, indices=tuple(others)),
     )
-    return tuple(group for group in found if group.numels)
+    return tuple(group for group in found if group.indices)
+
+
+def _takes_muon(tensor: Tensor) -> bool:
+    name = tensor.name.lower()
+    return len(tensor.shape) >= 2 and "embed" not in name and "lm_head" not in name

@@ -11,21 +11,14 @@ from functools import cached_property
 from types import FunctionType
 from typing import Any
 
-from zero_sizer import partition
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
+from zero_sizer.passes import compose
+from zero_sizer.passes.levels import MicroStep
+from zero_sizer.passes.timeline import Timeline
 from zero_sizer.units import DType
-
-
-class Wrapper(Enum):
-    """The class DeepSpeed wraps around the optimizer (engine.py:2294-2369)."""
-
-    NONE = "none"  # stage 0, fp32 or torch_autocast: the optimizer itself
-    FP16_FUSED = "FP16_Optimizer"
-    FP16_UNFUSED = "FP16_UnfusedOptimizer"
-    BF16 = "BF16_Optimizer"
-    ZERO12 = "DeepSpeedZeroOptimizer"
-    ZERO3 = "DeepSpeedZeroOptimizer_Stage3"
+from zero_sizer.zero import partition
+from zero_sizer.zero.wrapper import Wrapper
 
 
 class Device(Enum):
@@ -85,6 +78,7 @@ class Plan:
     overlap_comm: bool = _read("zero_optimization.overlap_comm")
     contiguous_gradients: bool = _read("zero_optimization.contiguous_gradients")
     reduce_scatter: bool = _read("zero_optimization.reduce_scatter")
+    multi_rank_allreduce: bool = _read("zero_optimization.use_multi_rank_bucket_allreduce")
     align_tensors: bool = _read("zero_optimization.parameter_alignment")
     round_robin: bool = _read("zero_optimization.round_robin_gradients")
     immediate_grad_update: bool = _read("bf16.immediate_grad_update")
@@ -106,10 +100,15 @@ class Plan:
     is_hopper_or_newer: bool = _read("gpu")
 
     group_names: tuple[str, ...] = _read("optimizer.type")
-    groups: tuple[tuple[int, ...], ...] = _read("model", "optimizer.type")
+    group_indices: tuple[tuple[int, ...], ...] = _read("model", "optimizer.type")
     group_optimizers: tuple[Optimizer, ...] = _read("optimizer.type")
 
     # --- sizes derived from the above -------------------------------------------------------
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Elements of the tensors of each param group."""
+        return tuple(tuple(self.numels[i] for i in group) for group in self.group_indices)
 
     @cached_property
     def frozen(self) -> tuple[int, ...]:
@@ -231,6 +230,40 @@ class Plan:
         """Whether the optimizer works in host memory."""
         return self.optimizer_device is not Device.GPU
 
+    @cached_property
+    def has_grad_accum_attribute(self) -> bool:
+        """Gradients accumulate whole, in an attribute of each tensor (stage_1_and_2.py:400-408)."""
+        return self.stage == 1 and self.grad_accum_dtype != self.model_dtype
+
+    @cached_property
+    def has_compact_gradients(self) -> bool:
+        """Reduced gradients live in one fp32 buffer of the partition's size.
+
+        stage_1_and_2.py:1250.
+        """
+        accumulates_fp32 = self.grad_accum_dtype is DType.FP32 is not self.model_dtype
+        return accumulates_fp32 and self.optimizer.name != "MuonWithAuxAdam"
+
+    @cached_property
+    def num_comm_dtypes(self) -> int:
+        """Communication dtypes in use: autocast adds fp32 for modules outside its list."""
+        if self.autocast_dtype is None:
+            return 1
+        types = {t.module_type for t in self.model.parameters if t.trainable}
+        return 2 if types - _AUTOCAST_MODULES else 1
+
+    @cached_property
+    def step_activations(self) -> MicroStep:
+        """Activations of one micro step."""
+        return compose.activations_of(self)
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """The highest points of forward and backward."""
+        return compose.timeline_of(self)
+
+
+_AUTOCAST_MODULES = {"Linear", "Conv1d", "Conv2d", "Conv3d"}  # runtime/torch_autocast.py:15-25
 
 _KEYS = {f.name: tuple(f.metadata.get("keys", ())) for f in fields(Plan)}
 

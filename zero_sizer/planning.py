@@ -10,8 +10,9 @@ from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.job import Job
 from zero_sizer.optimizers import Optimizer
-from zero_sizer.plan import Device, Plan, Wrapper
+from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
+from zero_sizer.zero.wrapper import Wrapper
 
 _DTYPES = {
     "fp32": DType.FP32,
@@ -225,6 +226,7 @@ def _zero(settings: Settings) -> dict[str, Any]:
         "overlap_comm": settings[_ZERO + "overlap_comm"] is True,
         "contiguous_gradients": settings[_ZERO + "contiguous_gradients"],
         "reduce_scatter": settings[_ZERO + "reduce_scatter"],
+        "multi_rank_allreduce": settings[_ZERO + "use_multi_rank_bucket_allreduce"],
         "align_tensors": settings[_ZERO + "parameter_alignment"],
         "round_robin": settings[_ZERO + "round_robin_gradients"],
         "immediate_grad_update": settings["bf16.immediate_grad_update"],
@@ -242,7 +244,7 @@ def _groups(job: Job, row: Optimizer, params: Mapping[str, Any], offloads: bool)
     groups = optimizer_choice.groups(row, params, job.model, offloads=offloads)
     return {
         "group_names": tuple(g.name for g in groups),
-        "groups": tuple(g.numels for g in groups),
+        "group_indices": tuple(g.indices for g in groups),
         "group_optimizers": tuple(g.optimizer for g in groups),
     }
 

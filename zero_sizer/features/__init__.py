@@ -4,10 +4,10 @@ Each module exports ``ENTRIES``; this is the only place that lists them.
 """
 
 from zero_sizer.features import (
-    activations,
     muon,
     offload,
     optimizer,
+    passes,
     runtime,
     stage0,
     weights,
@@ -24,6 +24,6 @@ ENTRIES: tuple[Entry, ...] = (
     *zero12.ENTRIES,
     *zero3.ENTRIES,
     *offload.ENTRIES,
-    *activations.ENTRIES,
+    *passes.ENTRIES,
     *runtime.ENTRIES,
 )

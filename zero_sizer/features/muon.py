@@ -3,8 +3,9 @@
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import MUON
-from zero_sizer.plan import Device, Plan, Wrapper
+from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
+from zero_sizer.zero.wrapper import Wrapper
 
 _WHOLE = (Wrapper.NONE, Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED)
 

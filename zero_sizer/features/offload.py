@@ -1,17 +1,12 @@
 """What offloading adds: staging and gradient buffers in host memory, swap pools and NVMe files."""
 
-from zero_sizer.features.conditions import (
-    compact_gradients,
-    grad_accum_attribute,
-    is_zero3,
-    is_zero12,
-)
+from zero_sizer.features.conditions import is_zero3, is_zero12
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
-from zero_sizer.partition import touched_tensors
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, round_up
+from zero_sizer.zero.partition import touched_tensors
 
 _SOURCE = "runtime/zero/stage_1_and_2.py:"
 
@@ -121,8 +116,8 @@ ENTRIES = (
             and p.stage == 2
             and p.accumulates
             and p.master_dtype is DType.FP32
-            and not compact_gradients(p)
-            and not grad_accum_attribute(p)
+            and not p.has_compact_gradients
+            and not p.has_grad_accum_attribute
         ),
         device=lambda p: Device.HOST,
         pinned=lambda p: p.optimizer_pinned,

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
-from zero_sizer.plan import Device, Plan, Wrapper
+from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
+from zero_sizer.zero.wrapper import Wrapper
 
 _STATES = ("exp_avg", "exp_avg_sq", "sum", "momentum_buffer", "square_avg", "state1", "state2")
 _DTYPES: dict[StateType, Callable[[Plan], DType]] = {
@@ -53,6 +54,10 @@ def _state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> in
     )
 
 
+def _numel_of(state: str, kind: StateType, device: Device) -> Callable[[Plan], int]:
+    return lambda plan: _state_numels(plan, state, kind, device)
+
+
 def _states(device: Device) -> Iterator[Entry]:
     for state in _STATES:
         for kind, dtype in _DTYPES.items():
@@ -60,7 +65,7 @@ def _states(device: Device) -> Iterator[Entry]:
                 name=state,
                 category=Category.OPTIMIZER_STATES,
                 about="optimizer state, one element per owned parameter",
-                numel=lambda p, s=state, k=kind: _state_numels(p, s, k, device),
+                numel=_numel_of(state, kind, device),
                 dtype=dtype,
                 live=_states_live,
                 device=lambda p: device,

@@ -8,9 +8,10 @@ from zero_sizer.moments import (
     FROM_WRAPPING,
     Moment,
 )
-from zero_sizer.partition import padded, partition_sum, tensor_partition
-from zero_sizer.plan import Device, Plan, Wrapper
+from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
+from zero_sizer.zero.partition import padded, partition_sum, tensor_partition
+from zero_sizer.zero.wrapper import Wrapper
 
 _FLAT = (Wrapper.ZERO12, Wrapper.BF16)
 _BUILDING = frozenset({Moment.BUILT, Moment.FLATTEN})

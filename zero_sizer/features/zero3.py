@@ -2,43 +2,14 @@
 
 from collections.abc import Callable
 
-from zero_sizer.buckets import largest_bucket
-from zero_sizer.execution import step_modules
 from zero_sizer.features.conditions import is_zero3
-from zero_sizer.gather import Limits, Trace, gathered_numels
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import FROM_LINKING, Moment
+from zero_sizer.moments import FROM_LINKING, PASSES, Moment
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, ceil_div
 
 _SOURCE = "runtime/zero/stage3.py:"
 _NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
-
-
-def _gathered(plan: Plan) -> tuple[tuple[int, ...], int]:
-    modules, forward_length = step_modules(plan.model, plan.checkpointing)
-    numels = plan.numels
-    limits = Limits(
-        prefetch_bucket_size=plan.prefetch_bucket_size,
-        max_live_parameters=plan.max_live_parameters,
-        max_reuse_distance=plan.max_reuse_distance,
-    )
-    trace = Trace(numels, plan.is_persistent, modules, forward_length, plan.dp_world_size)
-    return gathered_numels(trace, limits), forward_length
-
-
-def _gathered_at(name: str, moment: Moment, pick: Callable[[tuple[int, ...], int], int]) -> Entry:
-    return Entry(
-        name=f"gathered_parameters_{name}",
-        category=Category.PARAMETERS,
-        about="parameters in use, kept for reuse or prefetched, with their gather buffers",
-        numel=lambda p: pick(*_gathered(p)),
-        dtype=lambda p: p.model_dtype,
-        live=frozenset({moment}),
-        when=is_zero3,
-        source="runtime/zero/partitioned_param_coordinator.py:400-664, "
-        "runtime/zero/partition_parameters.py:780-801,1329-1371",
-    )
 
 
 def _bucket(name: str, dtype: Callable[[Plan], DType], when: Callable[[Plan], bool]) -> Entry:
@@ -65,9 +36,6 @@ def _has_fp32_modules(plan: Plan) -> bool:
 
 
 ENTRIES = (
-    _gathered_at("in_forward", Moment.FORWARD, lambda series, f: series[f - 1]),
-    _gathered_at("as_backward_begins", Moment.LOSS, lambda series, f: series[f]),
-    _gathered_at("as_backward_ends", Moment.REDUCE, lambda series, f: series[-1]),
     Entry(
         name="grad_partitions_flat_buffer",
         category=Category.GRADIENTS,
@@ -83,33 +51,13 @@ ENTRIES = (
     _bucket("ipg_bucket", _autocast_dtype, lambda p: True),
     _bucket("ipg_bucket_fp32", lambda p: DType.FP32, _has_fp32_modules),
     Entry(
-        name="reduce_scatter_input",
-        category=Category.COMMUNICATION,
-        about="a bucket's gradients, interleaved by rank and padded",
-        numel=lambda p: largest_bucket(p.trainable, p.reduce_bucket_size, p.dp_world_size),
-        dtype=lambda p: p.comm_dtype,
-        live=frozenset({Moment.REDUCE}),
-        when=lambda p: is_zero3(p) and p.reduce_scatter,
-        source="runtime/comm/coalesced_collectives.py:90-135",
-    ),
-    Entry(
-        name="gradient_being_produced",
-        category=Category.GRADIENTS,
-        about="the largest single gradient, before it is copied into the bucket",
-        numel=lambda p: p.largest_tensor,
-        dtype=lambda p: p.model_dtype,
-        live=frozenset({Moment.LOSS, Moment.REDUCE}),
-        when=is_zero3,
-        source=_SOURCE + "1610-1645",
-    ),
-    Entry(
         name="norm_in_fp64",
         category=Category.TEMPORARY,
         about="one gradient partition in fp64 while the norm is taken",
         numel=lambda p: min(_NORM_CHUNK, ceil_div(p.largest_tensor, p.dp_world_size)),
         dtype=lambda p: DType.FP64,
-        live=lambda p: frozenset({Moment.REDUCE if p.offloads_optimizer else Moment.NORM}),
-        when=is_zero3,
+        live=frozenset({Moment.NORM}),
+        when=lambda p: is_zero3(p) and not p.offloads_optimizer,
         source="runtime/zero/utils.py:59-63",
     ),
     Entry(
@@ -143,7 +91,7 @@ ENTRIES = (
             for n in p.trainable
         ),
         dtype=lambda p: p.model_dtype,
-        live=frozenset({Moment.FORWARD, Moment.LOSS, Moment.REDUCE}),
+        live=PASSES,
         when=lambda p: is_zero3(p) and p.hpz_partition_size > 1,
         source="runtime/zero/partition_parameters.py:1900-1929",
     ),

@@ -8,9 +8,9 @@ the widths (Korthikanti et al., arXiv:2205.05198, appendix A and section 4).
 from dataclasses import dataclass
 from functools import lru_cache
 
-from zero_sizer.closed_form import num_layers
-from zero_sizer.execution import block_of
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
+from zero_sizer.passes.closed_form import num_layers
+from zero_sizer.passes.execution import block_of
 
 _BIDIRECTIONAL = frozenset({"bert", "roberta", "t5", "mt5", "electra", "deberta-v2"})
 _NOT_ROTATING = frozenset({"bert", "gpt2", "opt", "bloom", "t5", "mt5", "mpt", "roberta"})

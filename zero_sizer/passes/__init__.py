@@ -1,0 +1,1 @@
+"""Forward and backward: activations and what ZeRO holds, step by step."""

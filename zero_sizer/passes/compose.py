@@ -1,0 +1,134 @@
+"""From a plan to its timeline: which variant of the profile, which rules of reduction.
+
+``Plan`` asks this module, so it knows plans only by name (``TYPE_CHECKING``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zero_sizer import profiles
+from zero_sizer.passes import fallback
+from zero_sizer.passes.layout import layout_of
+from zero_sizer.passes.timeline import Timeline, Zero, timeline
+from zero_sizer.units import DType
+from zero_sizer.zero.gather import Limits
+from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
+from zero_sizer.zero.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from zero_sizer.passes.levels import MicroStep
+    from zero_sizer.plan import Plan
+
+
+def timeline_of(plan: Plan) -> Timeline:
+    """The highest points of forward and backward."""
+    step = plan.step_activations
+    return timeline(step, layout_of(plan.model, step), zero_of(plan))
+
+
+def activations_of(plan: Plan) -> MicroStep:
+    """One micro step's activations: from the model's profile, else in closed form."""
+    profile = profiles.load(plan.model)
+    if profile is None:
+        return fallback.step_activations(
+            plan.model,
+            batch=plan.micro_batch,
+            seq_len=plan.seq_len,
+            dtype=plan.autocast_dtype or plan.model_dtype,
+            checkpointing=plan.checkpointing,
+            attention=plan.attention,
+        )
+    variant = _variant(plan)
+    return profile.evaluate(
+        variant,
+        profile.attention_for(variant, plan.attention),
+        plan.micro_batch,
+        plan.seq_len,
+        checkpointing=plan.checkpointing,
+    )
+
+
+def _variant(plan: Plan) -> str:
+    if plan.autocast_dtype is not None:
+        return "autocast"
+    return "fp32" if plan.model_dtype is DType.FP32 else "bf16"
+
+
+def zero_of(plan: Plan) -> Zero:
+    """What ZeRO brings to forward and backward."""
+    return Zero(
+        tensors=Tensors(plan.group_indices, plan.numels),
+        persistent=plan.is_persistent,
+        itemsize=plan.itemsize,
+        ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 else 0,
+        limits=Limits(
+            prefetch_bucket_size=plan.prefetch_bucket_size,
+            max_live_parameters=plan.max_live_parameters,
+            max_reuse_distance=plan.max_reuse_distance,
+        ),
+        rules=_rules(plan),
+    )
+
+
+def _rules(plan: Plan) -> Rules:
+    """See ``gradient_flow.Rules``; each line follows the feature file of its wrapper."""
+    scheme = _scheme(plan)
+    attribute = plan.has_grad_accum_attribute
+    itemsize = plan.grad_accum_dtype.itemsize if attribute else plan.itemsize
+    cast = plan.comm_dtype.itemsize if plan.comm_dtype != plan.model_dtype else 0
+    buffered = plan.contiguous_gradients or plan.offloads_optimizer
+    return Rules(
+        scheme=scheme,
+        ranks=plan.dp_world_size,
+        rank=plan.dp_world_size - 1 if plan.rank is None else plan.rank,
+        itemsize=itemsize,
+        bucket_itemsize=itemsize if buffered else 0,
+        bucket_numel=plan.reduce_bucket_size,
+        num_buckets=(2 if plan.overlap_comm else 1) * plan.num_comm_dtypes,
+        cast_itemsize=cast,
+        copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
+        kept=_kept(plan),
+        held=_held(plan, scheme, itemsize),
+        adds_in_place=_adds_in_place(plan, scheme),
+        buffers_held=scheme is Scheme.DEFERRED and plan.accumulates,
+        offloads=plan.offloads_optimizer,
+        align_tensors=plan.align_tensors,
+    )
+
+
+def _scheme(plan: Plan) -> Scheme:
+    if plan.wrapper is Wrapper.ZERO3:
+        return Scheme.SCATTERED
+    if plan.wrapper is not Wrapper.ZERO12:
+        return Scheme.AFTER
+    return Scheme.HOOKED if plan.stage == 2 or plan.overlap_comm else Scheme.DEFERRED
+
+
+def _kept(plan: Plan) -> int:
+    """Bytes of this rank's reduced gradients (stage_1_and_2.py:1024-1045, 1259-1326)."""
+    if plan.wrapper is not Wrapper.ZERO12:
+        return 0
+    if plan.has_compact_gradients:
+        return 0 if plan.accumulates else plan.partition_numel * plan.grad_accum_dtype.itemsize
+    return 0 if plan.offloads_optimizer else plan.gradient_numel * plan.itemsize
+
+
+def _held(plan: Plan, scheme: Scheme, itemsize: int) -> int:
+    """Bytes of gradients that earlier micro steps left."""
+    if not plan.accumulates or scheme is Scheme.SCATTERED:
+        return 0
+    if scheme is Scheme.AFTER:
+        return 0 if plan.immediate_grad_update else plan.num_trainable * itemsize
+    if plan.stage == 1:
+        return plan.num_trainable * itemsize
+    if plan.has_compact_gradients:
+        return plan.partition_numel * plan.grad_accum_dtype.itemsize
+    return 0 if plan.offloads_optimizer else plan.gradient_numel * plan.itemsize
+
+
+def _adds_in_place(plan: Plan, scheme: Scheme) -> bool:
+    if plan.wrapper is Wrapper.BF16 and plan.immediate_grad_update:
+        return True  # accumulated in fp32 and dropped, bf16_optimizer.py:707-715
+    whole = scheme is Scheme.AFTER or plan.stage == 1
+    return plan.accumulates and whole and scheme is not Scheme.SCATTERED

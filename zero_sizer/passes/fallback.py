@@ -1,0 +1,134 @@
+"""Activations of a model without a profile: the closed form, in a profile's shape."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.passes.closed_form import layer_elements, num_layers
+from zero_sizer.passes.execution import block_of, forward_modules
+from zero_sizer.units import DType, num_bytes
+
+
+class Level(NamedTuple):
+    """A piece of a section (see ``zero_sizer.profiles``)."""
+
+    runs: str
+    completes: str
+    peak: int
+    end: int
+
+
+class Section(NamedTuple):
+    """A forward or backward; within it only its sum is known, so each step carries the peak."""
+
+    steps: tuple[Level, ...]
+
+    @property
+    def end(self) -> int:
+        """Level at its end, bytes."""
+        return self.steps[-1].end
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One block, or what lies outside of blocks."""
+
+    blocks: str
+    first: int
+    count: int
+    forward: Section
+    backward: Section
+
+
+class ClosedForm(NamedTuple):
+    """One micro step."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def saved(self) -> int:
+        """Bytes held between forward and backward."""
+        return sum(part.forward.end for part in self.parts)
+
+
+def step_activations(
+    spec: ModelSpec,
+    *,
+    batch: int,
+    seq_len: int,
+    dtype: DType,
+    checkpointing: bool,
+    attention: str,
+) -> ClosedForm:
+    """One micro step by arXiv:2205.05198 (see ``closed_form``), blocks told apart by name."""
+    tokens = batch * seq_len
+    layer = layer_elements(spec.arch, seq_len)
+    scores = layer.scores if attention == "eager" else 0
+    layer_bytes = num_bytes(tokens * (layer.linear + scores), dtype) + tokens * layer.mask_bytes
+    hidden = num_bytes(tokens * (spec.arch.hidden or 0), dtype)
+    saved = hidden if checkpointing else layer_bytes
+    # what a block's backward holds beside what was saved: its recomputation, or the gradients
+    transient = layer_bytes if checkpointing else hidden
+    groups = _groups(spec)
+    named = sum(1 for group in groups if block_of(group[0][0]))
+    layers = max(num_layers(spec.arch), 1)
+    parts = [
+        _part(group, layer_bytes, saved, transient)
+        if block_of(group[0][0])
+        else _part(group, 0, 0, 0)
+        for group in groups
+    ]
+    if not named:  # numbers alone: no block to be seen in the names, all layers in one
+        parts.append(_part([], layer_bytes, layers * saved, transient))
+    return ClosedForm((*parts, _head(tokens * (spec.arch.vocab or 0), dtype)))
+
+
+def _head(logits: int, dtype: DType) -> Part:
+    """Logits, their fp32 copy, log-probabilities; backward adds the gradient of the fp32 logits."""
+    upcast = num_bytes(logits, DType.FP32)
+    held = num_bytes(logits, dtype) + (upcast if dtype is not DType.FP32 else 0) + upcast
+    return Part(
+        "",
+        0,
+        1,
+        Section((Level("", "", held, held),)),
+        Section((Level("", "", upcast, -held),)),
+    )
+
+
+def _groups(spec: ModelSpec) -> list[list[tuple[str, ...]]]:
+    """Modules (as parameter names) in order: each block's together, others as they come."""
+    groups: list[list[tuple[str, ...]]] = []
+    last = None
+    for module in forward_modules(spec):
+        names = tuple(spec.parameters[i].name for i in module)
+        block = block_of(names[0])
+        if groups and block == last:
+            groups[-1].append(names)
+        else:
+            groups.append([names])
+        last = block
+    return groups
+
+
+def _part(names: Sequence[tuple[str, ...]], highest: int, saved: int, transient: int) -> Part:
+    block = block_of(names[0][0]) if names else ""
+    blocks, _, number = block.rpartition(".")
+    numbered = number.isdigit()
+    prefix = f"{block}." if numbered else ""
+    runs = [(m[0].rpartition(".")[0].removeprefix(prefix), "") for m in names]
+    done = [("", name.removeprefix(prefix)) for m in reversed(names) for name in reversed(m)]
+    return Part(
+        blocks if numbered else "",
+        int(number) if numbered else 0,
+        1,
+        _section(runs, highest, saved),
+        _section(done, transient, -saved),
+    )
+
+
+def _section(labels: Sequence[tuple[str, str]], peak: int, end: int) -> Section:
+    rows = labels or [("", "")]
+    steps = [Level(runs, completes, peak, max(end, 0)) for runs, completes in rows]
+    return Section((*steps[:-1], steps[-1]._replace(end=end)))

@@ -1,0 +1,75 @@
+"""The shape in which activations reach the timeline: from a profile or from a closed form.
+
+What the numbers mean: ``zero_sizer.profiles``.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class StepLevels(Protocol):
+    """A piece of a section."""
+
+    @property
+    def runs(self) -> str:
+        """Module that begins to run."""
+
+    @property
+    def completes(self) -> str:
+        """Parameter whose gradient is complete at its end."""
+
+    @property
+    def peak(self) -> int:
+        """Highest level within, bytes."""
+
+    @property
+    def end(self) -> int:
+        """Level at its end, bytes."""
+
+
+class SectionLevels(Protocol):
+    """One part's forward or backward."""
+
+    @property
+    def end(self) -> int:
+        """Level at its end, bytes."""
+
+    @property
+    def steps(self) -> Sequence[StepLevels]:
+        """Its pieces, in order."""
+
+
+class PartLevels(Protocol):
+    """Equal blocks in a row, or what lies outside of blocks."""
+
+    @property
+    def blocks(self) -> str:
+        """Qualified name of the list of blocks; empty outside of blocks."""
+
+    @property
+    def first(self) -> int:
+        """Index of the first block."""
+
+    @property
+    def count(self) -> int:
+        """How many blocks."""
+
+    @property
+    def forward(self) -> SectionLevels:
+        """Forward of each."""
+
+    @property
+    def backward(self) -> SectionLevels:
+        """Backward of each."""
+
+
+class MicroStep(Protocol):
+    """One micro step of one rank."""
+
+    @property
+    def parts(self) -> Sequence[PartLevels]:
+        """In forward order."""
+
+    @property
+    def saved(self) -> int:
+        """Bytes held between forward and backward."""
