@@ -79,7 +79,10 @@ def _raise(casts: _Casts, args: Any, kwargs: Any) -> tuple[Any, Any]:
 def _set_dtype(casts: _Casts, args: Any, kwargs: Any) -> tuple[Any, Any]:
     while args[-1] is None:  # a dtype that was not given, by position
         args = args[:-1]
-    if kwargs.get("dtype") is None and _is_eligible(args[0]) and args[0].dtype in _16_BIT:
+    given = [*args, kwargs.get("dtype")]
+    if not any(isinstance(value, torch.dtype) for value in given) and (
+        _is_eligible(args[0]) and args[0].dtype in _16_BIT
+    ):
         kwargs = {**kwargs, "dtype": torch.float32}
     return args, kwargs
 
