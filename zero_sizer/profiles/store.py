@@ -1,0 +1,119 @@
+"""Where profiles lie: shipped beside the bundled models, or in the user's cache, by content."""
+
+import hashlib
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.profiles.activations import Profile
+
+_DATA = Path(__file__).parent / "data"
+_PREFIX, _INDEX = "activations.", "index.json"
+SCHEMA_VERSION = 1
+
+# Beside the tensors' shapes, what decides which operators run.
+_FIELDS = [
+    "activation_function",
+    "alibi",
+    "architectures",
+    "attention_bias",
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "attn_pdrop",
+    "do_layer_norm_before",
+    "dropout",
+    "dropout_rate",
+    "embd_pdrop",
+    "feed_forward_proj",
+    "hidden_act",
+    "hidden_activation",
+    "hidden_dropout",
+    "hidden_dropout_prob",
+    "max_position_embeddings",
+    "model_type",
+    "multi_query",
+    "new_decoder_architecture",
+    "num_attention_heads",
+    "num_experts_per_tok",
+    "num_heads",
+    "num_key_value_heads",
+    "parallel_attn",
+    "qk_layernorm",
+    "qk_nope_head_dim",
+    "qk_rope_head_dim",
+    "resid_pdrop",
+    "sliding_window",
+    "use_parallel_residual",
+    "use_sliding_window",
+    "v_head_dim",
+]
+
+
+def key_of(spec: ModelSpec) -> str:
+    """What tells models apart whose profiles differ: tensors, and the fields above."""
+    fields = {name: spec.hf_config[name] for name in _FIELDS if name in spec.hf_config}
+    shapes = [(tensor.name, tensor.shape, tensor.trainable) for tensor in spec.parameters]
+    text = json.dumps([fields, shapes], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cache_file(key: str) -> Path:
+    """The profile of content ``key`` in the user's cache; it need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "zero_sizer" / "profiles" / f"{key}.json"
+
+
+def load(spec: ModelSpec) -> Profile | None:
+    """The profile of ``spec``: bundled, or traced before by ``zero-sizer models --profile``."""
+    if spec.origin.startswith("bundled profile "):
+        found = load_bundled(spec.name)
+        if found is not None:
+            return found
+    if not spec.exact_tensors or not spec.hf_config:
+        return None
+    key = key_of(spec)
+    name = _index().get(key)
+    return load_bundled(name) if name else _from_cache(key)
+
+
+@cache
+def load_bundled(name: str) -> Profile | None:
+    """The shipped profile of bundled model ``name``, None where there is none."""
+    return _read(_DATA / f"{_PREFIX}{name}.json")
+
+
+@cache
+def _index() -> dict[str, str]:
+    """Content key -> bundled name."""
+    try:
+        index: dict[str, str] = json.loads((_DATA / _INDEX).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return index
+
+
+@cache
+def _from_cache(key: str) -> Profile | None:
+    return _read(cache_file(key))
+
+
+def _read(path: Path) -> Profile | None:
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or half written: as if it were not
+        return None
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        return None
+    alias = document.get("same_as")
+    return load_bundled(alias) if isinstance(alias, str) else Profile(document)
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Writes a profile, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,122 @@
+"""Models to trace: transformers' own classes at full width, with as many blocks as needed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from zero_sizer.errors import UnsupportedError
+from zero_sizer.witnesses.simulated.patches import Patches
+
+ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
+
+
+def config_of(fields: Mapping[str, Any]) -> Any:
+    """transformers' config object of a config.json's fields."""
+    from transformers import CONFIG_MAPPING
+
+    values = {key: value for key, value in fields.items() if key not in ("model_type", "dtype")}
+    model_type = str(fields.get("model_type", ""))
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedError(f"transformers has no model type {model_type!r}")
+    config = CONFIG_MAPPING[model_type](**values)
+    config.use_cache = False  # as the Trainer sets it
+    if config.is_encoder_decoder:  # to shift the labels with
+        config.decoder_start_token_id = config.pad_token_id = 0
+    return config
+
+
+def model_class(config: Any) -> Any:
+    """The class that is trained: the config's own, else the family's causal language model."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    for name in config.architectures or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    raise UnsupportedError(f"model type {config.model_type} has no causal language model")
+
+
+def build(config: Any, dtype: torch.dtype, where: torch.device, attention: str) -> Any:
+    """The model of ``config`` without values, in training mode.
+
+    Raises:
+        UnsupportedError: it has no such attention.
+    """
+    with _without_values(), torch.device(where):
+        try:
+            model = model_class(config)._from_config(
+                config, attn_implementation=attention, dtype=dtype
+            )
+        except ValueError as error:
+            raise UnsupportedError(f"no {attention} attention: {error}") from error
+    return model.train()
+
+
+def block_names(model: Any) -> list[str]:
+    """Qualified names of the layers that gradient checkpointing wraps, in the order they run."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, GradientCheckpointingLayer)
+    ]
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    from transformers import PreTrainedModel
+
+    changed = Patches()
+    changed.set(PreTrainedModel, "initialize_weights", lambda self: None)
+    try:
+        yield
+    finally:
+        changed.undo()
+
+
+def kinds(model: Any, names: list[str]) -> list[Any]:
+    """What tells the blocks ``names`` of ``model`` apart: class, parameters, kind of attention."""
+    modules = dict(model.named_modules())
+    layer_types = getattr(model.config, "layer_types", None) or ()
+    found = []
+    for index, name in enumerate(names):
+        module = modules[name]
+        shapes = tuple((key, tuple(value.shape)) for key, value in module.named_parameters())
+        layer_type = layer_types[index] if len(layer_types) == len(names) else ""
+        found.append((type(module).__name__, shapes, layer_type))
+    return found
+
+
+def windows(config: Any) -> list[int]:
+    """Sequence lengths from which on attention is local, where the config has such layers."""
+    layer_types = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    if not window or (layer_types is not None and "sliding_attention" not in layer_types):
+        return []
+    return [int(window)]
+
+
+def shorten(config: Any, depths: list[int]) -> None:
+    """Cuts ``config`` to stacks of ``depths`` blocks (encoder first)."""
+    layer_types = getattr(config, "layer_types", None)
+    config.num_hidden_layers = depths[0]
+    if len(depths) > 1:
+        config.num_decoder_layers = depths[1]
+    if isinstance(layer_types, list):
+        config.layer_types = layer_types[: depths[0]]
+
+
+def checkpoint(model: Any) -> None:
+    """Gradient checkpointing as the Trainer switches it on."""
+    model.activation_checkpointing_enable()
+
+
+def batch(b: int, s: int, where: torch.device) -> dict[str, Any]:
+    """Token ids and labels; no attention mask, as for packed or equally long samples."""
+    ids = torch.zeros((b, s), dtype=torch.long, device=where)
+    return {"input_ids": ids, "labels": torch.zeros_like(ids)}

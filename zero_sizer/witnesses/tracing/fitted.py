@@ -1,0 +1,205 @@
+"""Traces at several batches and sequences, fitted: every section as polynomials."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+
+from zero_sizer.errors import WitnessError
+from zero_sizer.units import round_up
+from zero_sizer.witnesses.tracing import sections, symbolic
+from zero_sizer.witnesses.tracing.recorder import Event, Gone, Made
+from zero_sizer.witnesses.tracing.sections import Section, Slice
+from zero_sizer.witnesses.tracing.step import Trace
+from zero_sizer.witnesses.tracing.symbolic import ZERO, Point, Poly
+
+_BLOCK = 512  # what torch's CUDA allocator rounds up to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Where one fit holds.
+
+    Attributes:
+        with_batch: b >= 2; else b = 1, where torch copies less.
+        sequences: smallest and largest s.
+    """
+
+    with_batch: bool
+    sequences: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FittedStep:
+    """One slice of a section; levels count from where the section begins.
+
+    Attributes:
+        runs: module that begins to run, relative to the block.
+        completes: parameter whose gradient is complete at its end, relative to the block.
+        peaks: the largest of these is the highest level within.
+        end: level at its end.
+    """
+
+    runs: str
+    completes: str
+    peaks: tuple[Poly, ...]
+    end: Poly
+
+
+@dataclass(frozen=True)
+class FittedSection:
+    """One section; equal ones are the same for a timeline.
+
+    Attributes:
+        steps: in order.
+        flops: floating-point operations.
+        gradient: bytes of the gradient that arrives.
+    """
+
+    steps: tuple[FittedStep, ...]
+    flops: Poly
+    gradient: Poly
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedStack:
+    """All sections of one trace setup.
+
+    Attributes:
+        rows: (block, is_backward, section), in order.
+        late: block -> bytes made in its forward that the last section of the forward frees, as
+            autocast's copies of weights where nothing saves them.
+    """
+
+    rows: tuple[tuple[str, bool, FittedSection], ...]
+    late: Mapping[str, Poly]
+
+
+def fit(
+    traces: Mapping[Point, Trace], held_out: Point, owners: frozenset[str], where: Range
+) -> FittedStack:
+    """Fits all traces but the one at ``held_out``, which must come out to the byte.
+
+    Raises:
+        WitnessError: the traces differ in more than sizes, or sizes are no polynomials.
+    """
+    first = next(iter(traces.values()))
+    for trace in traces.values():
+        if sections.shape_of(trace.events) != sections.shape_of(first.events):
+            raise WitnessError(f"traces differ in their operators: {_first_difference(traces)}")
+    sizes = _fit_all({p: t.sizes for p, t in traces.items()}, held_out, where)
+    counts = _fit_all({p: tuple(n for _, n in t.flops) for p, t in traces.items()}, held_out, where)
+    flops = [(index, poly) for (index, _), poly in zip(first.flops, counts, strict=True)]
+    cut = sections.cut(first.events, owners)
+    left_out = sections.parameter_gradients(first.events, cut)
+    ledger = _Levels(first.events, [_rounded(size) for size in sizes], left_out, where)
+    return FittedStack(
+        rows=tuple((s.block, s.is_backward, ledger.section(s, flops)) for s in cut),
+        late=ledger.late(cut),
+    )
+
+
+def measure(trace: Trace, owners: frozenset[str]) -> FittedStack:
+    """One trace's own byte counts, as constants."""
+    cut = sections.cut(trace.events, owners)
+    left_out = sections.parameter_gradients(trace.events, cut)
+    sizes = [(size, 0, 0, 0, 0, 0) for size in trace.sizes]
+    ledger = _Levels(trace.events, sizes, left_out, Range(with_batch=False, sequences=(1, 1)))
+    rows = tuple((s.block, s.is_backward, ledger.section(s, ())) for s in cut)
+    return FittedStack(rows=rows, late={})
+
+
+def _fit_all(values: Mapping[Point, Sequence[int]], held_out: Point, where: Range) -> list[Poly]:
+    fitted = []
+    for number, expected in enumerate(values[held_out]):
+        at = {point: row[number] for point, row in values.items() if point != held_out}
+        poly = symbolic.fit(at, with_batch=where.with_batch)
+        if symbolic.at(poly, *held_out) != expected:
+            raise WitnessError(f"no polynomial gives {expected} at {held_out}: {poly}")
+        fitted.append(poly)
+    return fitted
+
+
+def _first_difference(traces: Mapping[Point, Trace]) -> str:
+    (p0, first), *others = traces.items()
+    for point, trace in others:
+        for left, right in zip(first.events, trace.events, strict=False):
+            if left != right:
+                return f"{left} at {p0}, {right} at {point}"
+    return "one is longer"
+
+
+class _Levels:
+    """Adds up what is live, storage by storage, parameter gradients left out."""
+
+    def __init__(
+        self, events: Sequence[Event], sizes: Sequence[Poly], left_out: set[int], where: Range
+    ) -> None:
+        self._events = events
+        self._left_out = left_out
+        self._where = where
+        self._sizes = sizes
+
+    def section(self, section: Section, flops: Sequence[tuple[int, Poly]]) -> FittedSection:
+        prefix = section.block + "." if section.block else ""
+        level, steps, total = ZERO, [], ZERO
+        for part in section.slices:
+            peaks, level = self._slice(part, level)
+            step = FittedStep(
+                part.runs.removeprefix(prefix), part.completes.removeprefix(prefix), peaks, level
+            )
+            steps.append(step)
+        first, last = section.slices[0].first, section.slices[-1].last
+        for index, count in flops:
+            if first <= index - 1 < last:
+                total = symbolic.add(total, count)
+        gradient = self._sizes[section.gradient] if section.gradient >= 0 else ZERO
+        return FittedSection(_merged(steps), total, gradient)
+
+    def late(self, cut: Sequence[Section]) -> dict[str, Poly]:
+        forward = [section for section in cut if not section.is_backward]
+        freed = {e.storage for e in self._of(forward[-1]) if isinstance(e, Gone)}
+        return {
+            section.block: reduce(
+                symbolic.add,
+                (
+                    self._sizes[event.storage]
+                    for event in self._of(section)
+                    if isinstance(event, Made) and event.storage in freed
+                ),
+                ZERO,
+            )
+            for section in forward
+            if section.block
+        }
+
+    def _of(self, section: Section) -> Sequence[Event]:
+        return self._events[section.slices[0].first : section.slices[-1].last]
+
+    def _slice(self, part: Slice, level: Poly) -> tuple[tuple[Poly, ...], Poly]:
+        levels = [level]
+        for event in self._events[part.first : part.last]:
+            if isinstance(event, Made | Gone) and event.storage not in self._left_out:
+                sign = 1 if isinstance(event, Made) else -1
+                level = symbolic.add(level, self._sizes[event.storage], sign)
+                if sign == 1:
+                    levels.append(level)
+        kept = symbolic.envelope(
+            levels, with_batch=self._where.with_batch, sequences=self._where.sequences
+        )
+        return tuple(kept), level
+
+
+def _rounded(size: Poly) -> Poly:
+    """Sizes that neither batch nor sequence change are rounded as torch's allocator does."""
+    return (round_up(size[0], _BLOCK), 0, 0, 0, 0, 0) if size[0] and not any(size[1:]) else size
+
+
+def _merged(steps: Sequence[FittedStep]) -> tuple[FittedStep, ...]:
+    """Without the steps in which nothing happens and no gradient is completed."""
+    kept = [steps[0]]
+    for before, step in pairwise(steps):
+        nothing = step.peaks == (before.end,) and step.end == before.end
+        if not (nothing and not step.completes and not step.runs):
+            kept.append(step)
+    return tuple(kept)

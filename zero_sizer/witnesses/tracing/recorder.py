@@ -1,0 +1,101 @@
+"""Notes every storage of a traced step: who made it, how large it is, when it goes."""
+
+import weakref
+from typing import Any, NamedTuple
+
+
+class Made(NamedTuple):
+    """A storage appears.
+
+    Attributes:
+        storage: its number, in order of appearance.
+        op: the operator that made it.
+    """
+
+    storage: int
+    op: str
+
+
+class Gone(NamedTuple):
+    """Storage number ``storage`` is freed."""
+
+    storage: int
+
+
+class Mark(NamedTuple):
+    """The step reaches a place.
+
+    Attributes:
+        kind: ``enter``/``leave`` (a block), ``module`` (one that owns parameters, or any outside of
+            the blocks, is about to run), ``gradient`` (a parameter's is complete), ``arrives``
+            (the gradient of a block's input or output is complete), or ``forward``, ``loss``,
+            ``backward``, ``end``.
+        name: qualified name of the module or parameter.
+        storage: of the gradient, where one is meant; else -1.
+    """
+
+    kind: str
+    name: str
+    storage: int = -1
+
+
+_BEFORE = -1  # stands for the storages that were there before the step
+
+Event = Made | Gone | Mark
+
+
+class Recorder:
+    """Takes the place of the simulation's tracker: storages on the GPU only, nothing rounded.
+
+    Attributes:
+        events: what happened so far.
+        sizes: bytes of each storage.
+        op: the operator now running.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.sizes: list[int] = []
+        self.flops: list[tuple[int, int]] = []
+        self.op = ""
+        self.on = False
+        self._numbers: dict[int, tuple[int, Any]] = {}
+
+    def watch(self, storage: Any, device: str) -> None:
+        """Notes a storage when it is first seen; while off, only that it was there before."""
+        address = storage._cdata
+        if device != "gpu" or address in self._numbers:
+            return
+        number = len(self.sizes) if self.on else _BEFORE
+        if self.on:
+            self.sizes.append(storage.nbytes())
+            self.events.append(Made(number, self.op))
+        reference = weakref.ref(storage, lambda _: self._gone(address, number))
+        self._numbers[address] = (number, reference)
+
+    def resized(self, storage: Any) -> None:
+        """Nothing that a forward or backward runs resizes what it counts."""
+
+    def is_pinned(self, storage: Any) -> bool:
+        """No tensor of a traced step is page-locked."""
+        return False
+
+    def number(self, tensor: Any) -> int:
+        """The number of a tensor's storage; -1 where it was made before recording."""
+        return self._numbers.get(tensor.untyped_storage()._cdata, (_BEFORE, None))[0]
+
+    def mark(self, kind: str, name: str = "", storage: int = -1) -> None:
+        """The step reaches a place."""
+        if self.on:
+            self.events.append(Mark(kind, name, storage))
+
+    def count_flops(self, count: int) -> None:
+        """``count`` floating-point operations run now."""
+        if self.on and count:
+            self.flops.append((len(self.events), count))
+
+    def _gone(self, address: int, number: int) -> None:
+        if self._numbers.get(address, (_BEFORE, None))[0] == number:
+            self._numbers.pop(address, None)
+        if number != _BEFORE:
+            self.events.append(Gone(number))

@@ -1,0 +1,124 @@
+"""A traced step, cut into its parts: outside of the blocks, each block, forward and backward."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from zero_sizer.witnesses.tracing.recorder import Event, Gone, Made, Mark
+
+OUTSIDE = ""
+
+
+@dataclass(kw_only=True)
+class Slice:
+    """Consecutive events between two marks of a section.
+
+    Attributes:
+        runs: the module about to run when it begins, where one that owns parameters is.
+        completes: the parameter whose gradient is complete when it ends.
+        first: index of its first event.
+        last: index after its last event.
+    """
+
+    runs: str = ""
+    completes: str = ""
+    first: int
+    last: int = 0
+
+
+@dataclass(kw_only=True)
+class Section:
+    """One block's forward or backward, or what runs before, between or after the blocks.
+
+    Attributes:
+        block: the block's name; empty outside of blocks.
+        is_backward: of the two passes.
+        slices: its events.
+        gradient: number of the storage of the gradient that arrives; -1 where none does.
+    """
+
+    block: str
+    is_backward: bool
+    slices: list[Slice] = field(default_factory=list)
+    gradient: int = -1
+
+
+def cut(events: Sequence[Event], owners: frozenset[str]) -> list[Section]:
+    """The sections of a step, in order.
+
+    Args:
+        events: of one trace.
+        owners: names of the modules that own parameters.
+    """
+    sections: list[Section] = []
+    for index, block, is_backward, mark in _boundaries(events, owners):
+        if sections:
+            sections[-1].slices[-1].last = index
+        if block is not None:
+            sections.append(Section(block=block, is_backward=is_backward))
+            sections[-1].slices.append(Slice(first=index))
+            if mark.kind == "comes":
+                sections[-1].gradient = mark.storage
+        elif mark.kind == "gradient":
+            sections[-1].slices[-1].completes = mark.name
+            sections[-1].slices.append(Slice(first=index))
+        else:
+            sections[-1].slices.append(Slice(first=index))
+        if mark.kind == "module" and mark.name in owners:
+            sections[-1].slices[-1].runs = mark.name
+    sections[-1].slices[-1].last = len(events)
+    return sections
+
+
+def _boundaries(
+    events: Sequence[Event], owners: frozenset[str]
+) -> Iterator[tuple[int, str | None, bool, Mark]]:
+    """(index, block of the section that begins or None, backward?, mark) where something begins."""
+    current, has_left, is_backward = OUTSIDE, False, False
+    yield 0, OUTSIDE, False, Mark("start", "")
+    for index, event in enumerate(events):
+        if not isinstance(event, Mark):
+            continue
+        is_backward = is_backward or event.kind == "backward"
+        begins = _begins(event, current, has_left=has_left)
+        has_left = event.kind == "leave" or (has_left and begins is None)
+        if begins is not None:
+            current = begins
+            yield index, begins, is_backward, event
+        elif event.kind == "gradient" or (event.kind == "module" and event.name in owners):
+            yield index, None, is_backward, event
+
+
+def _begins(mark: Mark, current: str, *, has_left: bool) -> str | None:
+    """The block whose section ``mark`` begins, ``OUTSIDE``, or None where none does."""
+    if mark.kind in ("enter", "comes"):
+        return mark.name
+    ends = (
+        mark.kind == "backward"
+        or (mark.kind == "module" and has_left)
+        or (mark.kind == "leaves" and mark.name == current)
+    )
+    return OUTSIDE if ends else None
+
+
+def parameter_gradients(events: Sequence[Event], sections: Sequence[Section]) -> set[int]:
+    """Storages that become a parameter's gradient in the slice in which they are made.
+
+    A gradient made earlier waits for another contribution, as those of tied weights do; it is no
+    finished gradient yet and counts with the activations.
+    """
+    found: set[int] = set()
+    for section in sections:
+        for part in section.slices:
+            made = {e.storage for e in events[part.first : part.last] if isinstance(e, Made)}
+            mark = events[part.last] if part.last < len(events) else None
+            if isinstance(mark, Mark) and mark.kind == "gradient" and mark.storage in made:
+                found.add(mark.storage)
+    return found
+
+
+def shape_of(events: Sequence[Event]) -> list[tuple[object, ...]]:
+    """What must agree between two traces for their storages to be compared one by one."""
+    return [
+        (type(event), *event) if not isinstance(event, Gone) else (Gone, event.storage)
+        for event in events
+    ]

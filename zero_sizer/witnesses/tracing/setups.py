@@ -1,0 +1,171 @@
+"""Tracing one model in every way that changes its memory."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from zero_sizer.errors import UnsupportedError
+from zero_sizer.witnesses.tracing import build, fitted, session, symbolic
+from zero_sizer.witnesses.tracing.depth import Stack, stacks_of
+from zero_sizer.witnesses.tracing.fitted import FittedStack, Range
+from zero_sizer.witnesses.tracing.recorder import Recorder
+from zero_sizer.witnesses.tracing.step import Trace, run_step
+
+VARIANTS = ("bf16", "fp32", "autocast")
+_LONGEST = 2**20
+_GRID = (128, 320)  # every model bundled takes 512 positions
+_HELD_OUT = 448
+_STEP = 64
+_ROUNDING = 8 * 512  # bytes: what torch's allocator rounds a few small storages by
+_IDS = 16  # bytes a token: two integers, as copies of ids and labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What is traced.
+
+    Attributes:
+        variant: ``bf16`` (a 16-bit model), ``fp32``, or ``autocast`` (bf16 over fp32 weights).
+        attention: ``flash``, ``sdpa`` or ``eager``.
+        checkpointing: whether every block is recomputed.
+    """
+
+    variant: str
+    attention: str
+    checkpointing: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A fit and where it holds; of several, the first that covers a point is meant."""
+
+    where: Range
+    stack: FittedStack
+
+
+class Tracer:
+    """Traces a model of a config at the smallest depth that shows every kind of block.
+
+    Args:
+        fields: the config.json.
+        depths: blocks per stack instead; the config's own depth is ``{}`` with ``whole``.
+        whole: trace all blocks.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], *, whole: bool = False) -> None:
+        self._config = build.config_of(fields)
+        self.model_class = build.model_class(self._config).__name__
+        full = build.build(self._config, torch.bfloat16, torch.device("meta"), "eager")
+        names = build.block_names(full)
+        self.stacks = stacks_of(names, build.kinds(full, names))
+        self.windows = build.windows(self._config)
+        if not whole:
+            build.shorten(self._config, [stack.traced for stack in self.stacks])
+
+    def fits(self, setup: Setup) -> list[Fit]:
+        """The model's step under ``setup``, for every batch and sequence.
+
+        Raises:
+            UnsupportedError: transformers does not run the model so.
+        """
+        with self._steps(setup) as (trace, owners):
+            return [fit for window in self._ranges() for fit in _fit_range(trace, owners, window)]
+
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        low = 1
+        for window in self.windows:  # from here on a mask is made
+            yield low, window - 1
+            low = window
+        yield low, _LONGEST
+
+    def _steps(self, setup: Setup) -> Any:
+        return _Steps(self._config, setup)
+
+
+class _Steps:
+    """Context: a function that traces a step at (b, s), and the modules that own parameters."""
+
+    def __init__(self, config: Any, setup: Setup) -> None:
+        self._config = config
+        self._setup = setup
+
+    def __enter__(self) -> tuple[Callable[[int, int], Trace], frozenset[str]]:
+        setup, recorder = self._setup, Recorder()
+        self._device = session.fake_gpu(recorder)
+        where = self._device.__enter__()
+        try:
+            return self._ready(setup, recorder, where)
+        except BaseException:
+            self._device.__exit__(None, None, None)
+            raise
+
+    def __exit__(self, *error: Any) -> None:
+        self._device.__exit__(None, None, None)
+
+    def _ready(
+        self, setup: Setup, recorder: Recorder, where: Any
+    ) -> tuple[Callable[[int, int], Trace], frozenset[str]]:
+        dtype = torch.bfloat16 if setup.variant == "bf16" else torch.float32
+        if setup.attention == "flash" and setup.variant == "fp32":
+            raise UnsupportedError("flash attention takes 16-bit tensors only")
+        model = build.build(self._config, dtype, where, build.ATTENTION[setup.attention])
+        if setup.checkpointing:
+            build.checkpoint(model)
+        blocks = build.block_names(model)
+        owners = frozenset(name for name, m in model.named_modules() if m._parameters)
+
+        def trace(b: int, s: int) -> Trace:
+            batch = build.batch(b, s, where)
+            return run_step(model, blocks, recorder, batch, autocast=setup.variant == "autocast")
+
+        return trace, owners
+
+
+def _fit_range(
+    trace: Callable[[int, int], Trace], owners: frozenset[str], window: tuple[int, int]
+) -> list[Fit]:
+    low, _ = window
+    start = 0 if low <= _GRID[0] else -(-low // _STEP) * _STEP
+    short, long, held_out = (start + s for s in (*_GRID, _HELD_OUT))
+    points = [(2, short), (3, long), (4, short)]
+    where = Range(with_batch=True, sequences=window)
+    every = _fit(trace, owners, points, (3, held_out), where)
+    alone = Range(with_batch=False, sequences=window)
+    one = trace(1, held_out)
+    if _agrees(every, fitted.measure(one, owners), held_out):
+        return [Fit(where=where, stack=every)]
+    single = _fit(trace, owners, [(1, short), (1, long)], (1, held_out), alone)
+    return [Fit(where=alone, stack=single), Fit(where=where, stack=every)]
+
+
+def _fit(
+    trace: Callable[[int, int], Trace],
+    owners: frozenset[str],
+    points: list[tuple[int, int]],
+    held_out: tuple[int, int],
+    where: Range,
+) -> FittedStack:
+    traces = {point: trace(*point) for point in [*points, held_out]}
+    return fitted.fit(traces, held_out, owners, where)
+
+
+def _agrees(stack: FittedStack, measured: FittedStack, s: int) -> bool:
+    """Whether the fit for several samples holds for one, but for rounding and copies of ids."""
+    tolerance = _ROUNDING + _IDS * s
+    if len(stack.rows) != len(measured.rows):
+        return False
+    for (_, _, fit), (_, _, seen) in zip(stack.rows, measured.rows, strict=True):
+        if len(fit.steps) != len(seen.steps):
+            return False
+        for left, right in zip(fit.steps, seen.steps, strict=True):
+            peak = max(symbolic.at(poly, 1, s) for poly in left.peaks)
+            if abs(peak - right.peaks[0][0]) > tolerance:
+                return False
+            if abs(symbolic.at(left.end, 1, s) - right.end[0]) > tolerance:
+                return False
+    return True
+
+
+__all__ = ["VARIANTS", "Fit", "Setup", "Stack", "Tracer"]
