@@ -85,6 +85,24 @@ def read(path: str, flags: Flags | None = None) -> Job:
     )
 
 
+def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
+    """The job that the flags describe when there is no CONFIG; ``values`` stands in for it.
+
+    Raises:
+        InputError: no model, or anything wrong with a flag.
+    """
+    from zero_sizer.config import document
+
+    reference = _model_reference("", None, flags)
+    return Job(
+        document=document.from_mapping(values, source="(no config)"),
+        cluster=assemble(_section("cluster", stated.CLUSTER, None, flags)),
+        workload=_workload(_section("workload", stated.WORKLOAD, None, flags)),
+        model=_load_model(reference),
+        origins={"deepspeed": "none given", "model": reference.origin},
+    )
+
+
 def _job_file(path: str) -> Document | None:
     """The YAML, or None when CONFIG is the DeepSpeed config itself."""
     if Path(path).suffix.lower() not in (".yaml", ".yml"):

@@ -7,22 +7,27 @@ from typing import Any
 from zero_sizer.job import Flags, Job, read
 
 
-def add_job_options(parser: argparse.ArgumentParser) -> None:
+def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = True) -> None:
     """CONFIG and the shared options of the contract."""
-    parser.add_argument("config", metavar="CONFIG", help="a DeepSpeed JSON, or a job YAML")
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs=None if needs_config else "?",
+        help="a DeepSpeed JSON, or a job YAML",
+    )
     parser.add_argument("--model", help="bundled name, path, module:factory, or params=7e9,...")
     cluster = parser.add_argument_group("cluster")
-    cluster.add_argument("--nodes", type=_count)
-    cluster.add_argument("--gpus-per-node", type=_count)
+    cluster.add_argument("--nodes", type=count)
+    cluster.add_argument("--gpus-per-node", type=count)
     cluster.add_argument("--gpu", metavar="NAME", help="see `zero-sizer gpus`")
     cluster.add_argument("--gpu-memory", metavar="SIZE", help="instead of what the GPU shows")
     cluster.add_argument("--host-memory", metavar="SIZE", help="RAM of a node, e.g. 2TiB")
     cluster.add_argument("--nvme", metavar="SIZE", help="NVMe of a node")
     cluster.add_argument("--hostfile", metavar="FILE", help="a DeepSpeed hostfile")
     workload = parser.add_argument_group("workload: what the files cannot say")
-    workload.add_argument("--seq-len", type=_count, metavar="TOKENS")
-    workload.add_argument("--micro-batch", type=_count, metavar="SAMPLES")
-    workload.add_argument("--grad-accum", type=_count, metavar="STEPS")
+    workload.add_argument("--seq-len", type=count, metavar="TOKENS")
+    workload.add_argument("--micro-batch", type=count, metavar="SAMPLES")
+    workload.add_argument("--grad-accum", type=count, metavar="STEPS")
     workload.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=None)
     workload.add_argument("--attention", choices=("flash", "sdpa", "eager"))
     workload.add_argument("--precision", choices=("bf16", "fp16", "fp32"), help='for "auto"')
@@ -36,11 +41,17 @@ def add_format_option(parser: argparse.ArgumentParser) -> None:
 
 def job_from(arguments: argparse.Namespace) -> Job:
     """The job that the parsed options describe."""
+    return read(arguments.config, flags_from(arguments))
+
+
+def flags_from(arguments: argparse.Namespace) -> Flags:
+    """The shared options that were given."""
     values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Flags)}
-    return read(arguments.config, Flags(**values))
+    return Flags(**values)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number from 1 on."""
     try:
         value = int(text)
     except ValueError:

@@ -81,7 +81,7 @@ def _kept_share(step: Step) -> float:
     """
     plan = step.plan
     near = min(plan.max_reuse_distance / 2, plan.max_live_parameters)
-    total = sum(plan.numels)
+    total = plan.model.num_params
     return min(1.0, near / total) if total else 0.0
 
 
@@ -91,11 +91,11 @@ def _gather_calls(step: Step) -> int:
     layers = (plan.model.arch.num_layers or 1) + (plan.model.arch.decoder_layers or 0)
     if plan.prefetch_bucket_size <= 0:
         return len(plan.numels)
-    return max(layers, ceil_div(sum(plan.numels), plan.prefetch_bucket_size))
+    return max(layers, ceil_div(plan.model.num_params, plan.prefetch_bucket_size))
 
 
 def _weight_bytes(step: Step) -> float:
-    return float(sum(step.plan.numels) * step.plan.itemsize)
+    return float(step.plan.model.num_params * step.plan.itemsize)
 
 
 def _gradient_bytes(step: Step) -> float:
@@ -164,7 +164,7 @@ def _swap_optimizer(step: Step) -> float:
 
 def _fetch_weights(step: Step) -> float:
     plan = step.plan
-    size = sum(plan.numels) * plan.itemsize / plan.dp_world_size * (2 - _kept_share(step))
+    size = plan.model.num_params * plan.itemsize / plan.dp_world_size * (2 - _kept_share(step))
     nvme = size / step.nvme_share if plan.param_device is Device.NVME else 0.0
     return max(size / step.rates.pcie, nvme)
 

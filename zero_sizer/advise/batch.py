@@ -1,0 +1,70 @@
+"""Which micro batches are worth trying, and the micro steps that go with each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zero_sizer.config.document import Document
+from zero_sizer.config.workload import Workload
+
+_LARGEST = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What is fixed about the batch.
+
+    Attributes:
+        train_batch: samples of one optimizer step over all ranks, or None when free.
+        micro_batch: samples of one micro step on one GPU, or None when free.
+        grad_accum: micro steps where the train batch is free.
+    """
+
+    train_batch: int | None = None
+    micro_batch: int | None = None
+    grad_accum: int = 1
+
+    def choices(self, ranks: int) -> Sequence[tuple[int, int]]:
+        """(micro batch, micro steps) for this many ranks, smallest micro batch first.
+
+        Powers of two where the train batch is free; otherwise every divisor of a rank's share.
+        Empty when the train batch cannot be split over the ranks.
+        """
+        if self.train_batch is None:
+            if self.micro_batch is not None:
+                return ((self.micro_batch, self.grad_accum),)
+            powers = (1 << exponent for exponent in range(_LARGEST.bit_length()))
+            return tuple((size, self.grad_accum) for size in powers)
+        share, rest = divmod(self.train_batch, ranks)
+        if rest or not share:
+            return ()
+        found = [size for size in range(1, min(share, _LARGEST) + 1) if share % size == 0]
+        if self.micro_batch is not None:
+            found = [size for size in found if size == self.micro_batch]
+        return tuple((size, share // size) for size in found)
+
+
+def batch_of(
+    document: Document, workload: Workload, ranks: int, train_batch: int | None = None
+) -> Batch:
+    """What the flags and the config fix.
+
+    A flag fixes the micro batch. The train batch is fixed by ``train_batch``, by the config, or by
+    the config's micro batch and micro steps together with the cluster they were written for.
+    """
+    written = {name: document.get(name) for name in _KEYS}
+    micro, accum, train = (value if _is_count(value) else None for value in written.values())
+    fixed = train_batch or train
+    if fixed is None and workload.micro_batch is None and micro and accum:
+        fixed = micro * accum * ranks
+    return Batch(
+        train_batch=fixed,
+        micro_batch=workload.micro_batch,
+        grad_accum=workload.grad_accum or accum or 1,
+    )
+
+
+_KEYS = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

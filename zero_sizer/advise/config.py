@@ -1,0 +1,75 @@
+"""From a chosen plan to a DeepSpeed config: the user's keys stay, the chosen ones are written."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from zero_sizer.advise.strategy import Setting, Strategy
+
+ZERO = "zero_optimization"
+_OURS = (
+    "stage",
+    "offload_optimizer",
+    "offload_param",
+    "cpu_offload",
+    "cpu_offload_param",
+    "cpu_offload_use_pin_memory",
+    "zero_hpz_partition_size",
+    "overlap_comm",
+    "contiguous_gradients",
+    "reduce_bucket_size",
+    "prefetch_bucket_size",
+    "max_live_parameters",
+    "max_reuse_distance",
+)
+_BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+
+
+def default_config(precision: str | None = None) -> dict[str, Any]:
+    """What stands in for a config that was not given: AdamW, bf16 unless told otherwise."""
+    sections = {"fp16": {"fp16": {"enabled": True}}, "fp32": {}}
+    return {
+        **deepcopy(sections.get(precision or "", {"bf16": {"enabled": True}})),
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4, "weight_decay": 0.01}},
+        "gradient_clipping": 1.0,
+    }
+
+
+def strategy_config(values: Mapping[str, Any], strategy: Strategy) -> dict[str, Any]:
+    """The user's config turned to ``strategy``, with DeepSpeed's default buffers."""
+    config = {key: deepcopy(value) for key, value in values.items() if key not in _BATCH}
+    before = values.get(ZERO)
+    kept = {
+        key: deepcopy(value)
+        for key, value in (before.items() if isinstance(before, Mapping) else ())
+        if key.removeprefix("stage3_") not in _OURS
+    }
+    if strategy.stage < 3:
+        kept = {key: value for key, value in kept.items() if not key.startswith("stage3_")}
+    zero: dict[str, Any] = deepcopy(dict(strategy.zero))
+    for section in ("offload_optimizer", "offload_param"):
+        given = before.get(section) if isinstance(before, Mapping) else None
+        if isinstance(given, Mapping) and section in zero:  # the user's path, buffers and pinning
+            zero[section] = {**zero[section], **deepcopy(given), "device": zero[section]["device"]}
+    if strategy.stage:
+        zero |= {"overlap_comm": True, "contiguous_gradients": True}
+    config[ZERO] = {**zero, **kept}
+    return config
+
+
+def chosen_config(
+    values: Mapping[str, Any],
+    strategy: Strategy,
+    setting: Setting,
+    *,
+    micro_batch: int,
+    grad_accum: int,
+) -> dict[str, Any]:
+    """The complete config of one candidate."""
+    config = strategy_config(values, strategy)
+    config[ZERO] = {**config[ZERO], **setting.keys}
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": grad_accum,
+        **config,
+    }

@@ -1,0 +1,296 @@
+"""Which plans fit, and which of them is fastest.
+
+Memory grows with the micro batch, so the largest that fits is found by bisection; every smaller
+one fits too and is ranked by time.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from zero_sizer import checks, features
+from zero_sizer.advise.batch import Batch
+from zero_sizer.advise.config import chosen_config, strategy_config
+from zero_sizer.advise.limits import Limits, Shortfall
+from zero_sizer.advise.strategy import Setting, Strategy, settings_of, strategies
+from zero_sizer.advise.sweep import Sweep, Use
+from zero_sizer.advise.view import Values
+from zero_sizer.config import document, resolve
+from zero_sizer.findings import Finding, Severity
+from zero_sizer.job import Job
+from zero_sizer.ledger import Allocation, evaluate
+from zero_sizer.plan import Device, Plan
+from zero_sizer.planning import plan_job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One plan that was considered.
+
+    Attributes:
+        nodes: nodes it runs on.
+        seconds: predicted time of one optimizer step; 0 when no GPU was named.
+        tokens: tokens of one step over all ranks.
+        uses: peaks per device.
+    """
+
+    strategy: Strategy
+    setting: Setting
+    checkpointing: bool
+    micro_batch: int
+    grad_accum: int
+    nodes: int
+    world_size: int
+    seconds: float
+    tokens: int
+    uses: Mapping[Device, Use]
+
+    @property
+    def seconds_per_token(self) -> float:
+        """What plans are ranked by."""
+        return self.seconds / self.tokens
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over all GPUs."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def train_batch(self) -> int:
+        """Samples of one step."""
+        return self.micro_batch * self.grad_accum * self.world_size
+
+    @property
+    def rank_key(self) -> tuple[float, int, bool, int]:
+        """Fastest first; among equals the simplest."""
+        written = len(self.setting.keys) if self.setting.values else 0
+        return (self.seconds_per_token, self.strategy.simplicity, self.checkpointing, written)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A strategy of which no plan fits, or that DeepSpeed would refuse.
+
+    Attributes:
+        closest: the plan that is short of least, if any could be made.
+        shortfalls: what it is short of.
+        entries: the largest allocations at that moment on the first device.
+        refusals: why DeepSpeed would not run it.
+        reason: why there was nothing to try, in words.
+    """
+
+    strategy: Strategy
+    closest: Candidate | None = None
+    shortfalls: tuple[Shortfall, ...] = ()
+    entries: tuple[Allocation, ...] = ()
+    refusals: tuple[Finding, ...] = ()
+    reason: str = ""
+
+
+class Search:
+    """Candidates of one job over any number of nodes.
+
+    Args:
+        job: what the user said; its stage, offload, batch and buffers are free.
+        batch: what is fixed about the batch.
+        limits: what each device allows.
+        tick: called after every strategy.
+    """
+
+    def __init__(
+        self, job: Job, batch: Batch, limits: Limits, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        self.job = job
+        self.batch = batch
+        self.limits = limits
+        self.considered = 0  # candidates whose fit was decided
+        self.strategies = strategies(job.cluster)
+        self._tick = tick
+        prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
+        self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
+        plans = {name: plan for name, (plan, _) in prepared.items() if plan}
+        self._sweep = Sweep(plans, job.cluster) if plans else None
+
+    def best(self, strategy: Strategy, nodes: int) -> Candidate | Loss:
+        """The fastest plan of a strategy that fits, or why there is none."""
+        found = self._best(strategy, nodes)
+        self._tick()
+        return found
+
+    def fitting(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
+        """Every plan of a strategy that fits."""
+        if strategy.name in self._refusals or nodes < strategy.needs_nodes:
+            return
+        for group in self._groups(strategy, nodes):
+            yield from self._fitting(group)
+
+    def _best(self, strategy: Strategy, nodes: int) -> Candidate | Loss:
+        if strategy.name in self._refusals:
+            return Loss(strategy=strategy, refusals=self._refusals[strategy.name])
+        if nodes < strategy.needs_nodes:
+            return Loss(strategy=strategy, reason="says nothing new on one node")
+        smallest = [group[0] for group in self._groups(strategy, nodes)]
+        if not smallest:
+            return Loss(
+                strategy=strategy,
+                reason=f"a train batch of {self.batch.train_batch} cannot be split over "
+                f"{self._world_size(nodes)} GPUs",
+            )
+        found = min(self.fitting(strategy, nodes), key=lambda c: c.rank_key, default=None)
+        return found or self._loss(strategy, smallest)
+
+    def _prepare(self, strategy: Strategy) -> tuple[Plan | None, tuple[Finding, ...]]:
+        values = strategy_config(self.job.document.values, strategy)
+        job = replace(
+            self.job,
+            document=document.from_mapping({"train_micro_batch_size_per_gpu": 1, **values}),
+            workload=replace(self.job.workload, micro_batch=None, grad_accum=None),
+        )
+        plan, errors = plan_of(job)
+        return (None if errors else plan), errors
+
+    def _world_size(self, nodes: int) -> int:
+        cluster = self.job.cluster
+        return cluster.world_size if nodes == cluster.nodes else nodes * cluster.gpus_per_node
+
+    def _groups(self, strategy: Strategy, nodes: int) -> Iterator[list[Candidate]]:
+        """Candidates that differ in the micro batch only, smallest first, not yet evaluated."""
+        ranks = self._world_size(nodes)
+        stated = self.job.workload.checkpointing
+        sizes = self.batch.choices(ranks)
+        for checkpointing in (False, True) if stated is None else (stated,):
+            for setting in settings_of(strategy.stage) if sizes else ():
+                yield [
+                    Candidate(
+                        strategy=strategy,
+                        setting=setting,
+                        checkpointing=checkpointing,
+                        micro_batch=size,
+                        grad_accum=steps,
+                        nodes=nodes,
+                        world_size=ranks,
+                        seconds=0.0,
+                        tokens=0,
+                        uses={},
+                    )
+                    for size, steps in sizes
+                ]
+
+    def _fitting(self, group: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates of a group that fit, timed."""
+        low, high = 0, len(group)  # group[:low] fits, group[high:] does not
+        self.considered += len(group)
+        while low < high:
+            middle = min(2 * low, (low + high) // 2)  # most groups end early: gallop
+            if self._shortfalls(group[middle]):
+                high = middle
+            else:
+                low = middle + 1
+        return [self._timed(candidate) for candidate in group[:low]]
+
+    def _shortfalls(self, candidate: Candidate) -> list[Shortfall]:
+        return self.limits.shortfalls(self._uses(candidate), candidate.strategy.offloads)
+
+    def _uses(self, candidate: Candidate) -> Mapping[Device, Use]:
+        return self._swept.uses(self._values(candidate))
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens of one sample."""
+        return self._swept.seq_len
+
+    @property
+    def _swept(self) -> Sweep:
+        if self._sweep is None:
+            raise LookupError("no strategy can be planned")
+        return self._sweep
+
+    def _values(self, candidate: Candidate) -> Values:
+        return self._swept.values(
+            candidate.strategy.name,
+            dp_world_size=candidate.world_size,
+            micro_batch=candidate.micro_batch,
+            grad_accum=candidate.grad_accum,
+            checkpointing=candidate.checkpointing,
+            **candidate.setting.values,
+        )
+
+    def _timed(self, candidate: Candidate) -> Candidate:
+        values = self._values(candidate)
+        return replace(
+            candidate,
+            seconds=self._swept.seconds(values),
+            tokens=candidate.train_batch * self.seq_len,
+            uses=self._swept.uses(values),
+        )
+
+    def _loss(self, strategy: Strategy, smallest: list[Candidate]) -> Loss:
+        closest = min(smallest, key=lambda c: _missing(self._shortfalls(c)))
+        shortfalls = tuple(self._shortfalls(closest))
+        return Loss(
+            strategy=strategy,
+            closest=self._timed(closest),
+            shortfalls=shortfalls,
+            entries=largest(self.plan(closest), shortfalls[0]),
+        )
+
+    def plan(self, candidate: Candidate) -> Plan:
+        """The candidate's whole plan."""
+        return self._swept.plan(self._values(candidate))
+
+    def job_of(self, candidate: Candidate) -> Job:
+        """The candidate as a job of its own, for ``sizing.size`` or a config file."""
+        values = chosen_config(
+            self.job.document.values,
+            candidate.strategy,
+            candidate.setting,
+            micro_batch=candidate.micro_batch,
+            grad_accum=candidate.grad_accum,
+        )
+        cluster = self.job.cluster
+        if candidate.nodes != cluster.nodes:
+            cluster = replace(cluster, nodes=candidate.nodes, slots=())
+        return replace(
+            self.job,
+            document=document.from_mapping(values, source="(chosen)"),
+            cluster=cluster,
+            workload=replace(
+                self.job.workload,
+                micro_batch=None,
+                grad_accum=None,
+                checkpointing=candidate.checkpointing,
+            ),
+        )
+
+
+def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
+    """The plan of a job, and the findings that stop it."""
+    settings, found = resolve.resolve(
+        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
+    )
+    context = checks.Context(
+        document=job.document,
+        settings=settings,
+        cluster=job.cluster,
+        workload=job.workload,
+        model=job.model,
+    )
+    planned = plan_job(job, settings)
+    everything = (*found, *checks.run(context), *planned.findings)
+    errors = tuple(f for f in everything if f.severity is Severity.ERROR)
+    unknown = tuple(planned.findings) if planned.plan is None else ()
+    return planned.plan, errors or unknown
+
+
+def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocation, ...]:
+    """The largest allocations on a device at the moment of its peak."""
+    live = [
+        allocation
+        for allocation in evaluate(features.ENTRIES, plan, explain=False)
+        if allocation.device is shortfall.device and shortfall.moment in allocation.moments
+    ]
+    return tuple(sorted(live, key=lambda a: -a.num_bytes)[:count])
+
+
+def _missing(shortfalls: list[Shortfall]) -> tuple[int, int]:
+    """Order of closeness: what is short first by devices, then by bytes."""
+    return (len(shortfalls), sum(s.missing_bytes or s.need_bytes for s in shortfalls))

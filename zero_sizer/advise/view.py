@@ -1,0 +1,164 @@
+"""Many plans that differ in some fields: formulas are evaluated once per values they read.
+
+A ``View`` looks like a ``Plan`` whose varied fields come from a mapping, and notes which of them a
+formula reads. A formula that reads the same values gives the same result, so results are kept
+under the values read: thousands of candidates cost little more than the distinct parts.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from types import FunctionType
+from typing import Any
+
+from zero_sizer.plan import Plan
+
+NUMBERS = (
+    "dp_world_size",
+    "micro_batch",
+    "grad_accum",
+    "checkpointing",
+    "reduce_bucket_size",
+    "prefetch_bucket_size",
+    "max_live_parameters",
+    "max_reuse_distance",
+)
+"""Fields that vary within a strategy: plain numbers, nothing else in a plan follows from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The varied fields of one plan.
+
+    Attributes:
+        of: field -> value.
+        tokens: field -> what stands for the value when results are looked up.
+    """
+
+    of: Mapping[str, Any]
+    tokens: Mapping[str, Any]
+
+    def with_numbers(self, **numbers: int) -> "Values":
+        """The same with other numbers (of ``NUMBERS``)."""
+        return Values({**self.of, **numbers}, {**self.tokens, **numbers})
+
+
+class _Results:
+    """Results of one formula by the varied values that it read, in the order it read them."""
+
+    def __init__(self) -> None:
+        self._root: list[Any] = []  # [] unknown, [name, {token: node}] or [None, result]
+
+    def find(self, values: Values, reads: dict[str, None]) -> list[Any]:
+        """The node of these values: ``[None, result]``, or ``[]`` where nothing is known yet."""
+        node = self._root
+        tokens = values.tokens
+        while node and node[0] is not None:
+            name, branches = node
+            reads[name] = None
+            node = branches.setdefault(tokens[name], [])
+        return node
+
+    def add(self, values: Values, reads: Mapping[str, None], result: Any) -> None:
+        """Keep ``result`` under what was read to get it."""
+        node = self._root
+        for name in reads:
+            if not node:
+                node.extend([name, {}])
+            node = node[1].setdefault(values.tokens[name], [])
+        node[:] = [None, result]
+
+
+class Family:
+    """Plans of one job; whatever field differs between any two of them is varied.
+
+    Args:
+        plans: one plan of each strategy, by name.
+    """
+
+    def __init__(self, plans: Mapping[str, Plan]) -> None:
+        self.base = next(iter(plans.values()))
+        names = [field.name for field in fields(Plan)]
+        self.varied = frozenset(
+            name for name in names if name in NUMBERS or not _same(plans.values(), name)
+        )
+        self._distinct: dict[str, list[Any]] = {name: [] for name in self.varied}
+        self._values = {name: self._values_of(plan) for name, plan in plans.items()}
+        self._properties: dict[str, _Results] = {}
+        self._formulas: dict[Any, _Results] = {}
+
+    def values(self, strategy: str) -> Values:
+        """The varied fields of a strategy's plan."""
+        return self._values[strategy]
+
+    def _values_of(self, plan: Plan) -> Values:
+        of = {name: getattr(plan, name) for name in self.varied}
+        return Values(of, {name: self._token(name, value) for name, value in of.items()})
+
+    def _token(self, name: str, value: Any) -> Any:
+        """The number itself, or the place of an equal value among those met so far."""
+        if name in NUMBERS:
+            return value
+        met = self._distinct[name]
+        if value not in met:
+            met.append(value)
+        return met.index(value)
+
+    def view(self, values: Values) -> "View":
+        """The plan with these values."""
+        return View(self, values)
+
+    def property(self, name: str, values: Values, reads: dict[str, None]) -> Any:
+        """A cached property of the plan with these values."""
+        return self._kept(self._properties, name, values, reads, getattr(Plan, name).func)
+
+    def formula(self, key: Any, values: Values, compute: Callable[[Any], Any]) -> Any:
+        """``compute`` of the view with these values, where ``key`` names the formula."""
+        return self._kept(self._formulas, key, values, {}, compute)
+
+    def _kept(
+        self,
+        kept: dict[Any, _Results],
+        key: Any,
+        values: Values,
+        reads: dict[str, None],
+        compute: Callable[[Any], Any],
+    ) -> Any:
+        results = kept.get(key)
+        if results is None:
+            results = kept[key] = _Results()
+        node = results.find(values, reads)
+        if node:
+            return node[1]
+        view = View(self, values)
+        result = compute(view)
+        results.add(values, view.reads, result)
+        reads.update(view.reads)
+        return result
+
+
+def _same(plans: Iterable[Plan], name: str) -> bool:
+    found = [getattr(plan, name) for plan in plans]
+    return all(value == found[0] for value in found[1:])
+
+
+class View:
+    """A plan for formulas; ``reads`` collects the varied fields that they touch."""
+
+    __slots__ = ("_family", "_values", "reads")
+
+    def __init__(self, family: Family, values: Values) -> None:
+        self._family = family
+        self._values = values
+        self.reads: dict[str, None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._family.varied:
+            self.reads[name] = None
+            return self._values.of[name]
+        attribute = getattr(Plan, name, None)
+        if isinstance(attribute, cached_property):
+            return self._family.property(name, self._values, self.reads)
+        if isinstance(attribute, FunctionType):
+            return attribute.__get__(self)
+        return getattr(self._family.base, name)

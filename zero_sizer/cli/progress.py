@@ -1,0 +1,49 @@
+"""A progress bar for whoever waits longer than a second."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+_PATIENCE_SECONDS = 1.0
+
+
+class Progress:
+    """Counts ticks; shows a bar on a terminal once a second has passed."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title = title
+        self._total = total
+        self._done = 0
+        self._started = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def tick(self) -> None:
+        """One more is done."""
+        self._done += 1
+        waited = time.monotonic() - self._started
+        if self._bar is None and waited > _PATIENCE_SECONDS and sys.stderr.isatty():
+            self._show()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done)
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(self._title, total=self._total)
+        self._bar.start()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

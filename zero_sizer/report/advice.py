@@ -1,0 +1,207 @@
+"""Choices and cluster sizes for a reader at a terminal, and as JSON."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zero_sizer.advise.choose import Choice
+from zero_sizer.advise.limits import Limits, Shortfall
+from zero_sizer.advise.search import Candidate, Loss
+from zero_sizer.plan import Device
+from zero_sizer.report.table import show_table
+from zero_sizer.speed import as_mapping
+from zero_sizer.units import format_gib
+
+_WORTH_SHOWING = 0.005  # share of the step below which a term is left out
+
+
+def show_choice(choice: Choice) -> None:
+    """Print the winner, the runners-up, why the others lost, and where the winner's time goes."""
+    winner = choice.winner
+    if winner is None:
+        print(f"NOTHING FITS: {_where(choice)}")
+    else:
+        print(f"CHOSEN: {_plan_line(winner)}")
+        print(f"on {_where(choice)}; {_pace(choice, winner)}")
+        print()
+        _show_ranked(choice)
+        print()
+        _show_time(choice, winner)
+    if choice.losses:
+        print()
+        _show_losses(choice.losses)
+    print()
+    print("\n".join(_notes(choice)))
+
+
+def _where(choice: Choice) -> str:
+    job = choice.search.job
+    gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
+    return f"{job.model.name} on {job.cluster.layout} {gpu}"
+
+
+def _plan_line(candidate: Candidate) -> str:
+    checkpointing = "with" if candidate.checkpointing else "without"
+    steps = candidate.grad_accum
+    return (
+        f"{candidate.strategy.name}, micro batch {candidate.micro_batch}, {steps} micro "
+        f"step{'s' if steps > 1 else ''}, {checkpointing} checkpointing"
+    )
+
+
+def _pace(choice: Choice, candidate: Candidate) -> str:
+    speed = speed_of(choice, candidate)
+    if speed is None:
+        return ""
+    step, rate = speed["step_seconds"], speed["tokens_per_second_per_gpu"]
+    return (
+        f"a step of {candidate.train_batch} samples takes {step['expected']:.2f} s "
+        f"({step['low']:.2f} to {step['high']:.2f}), {rate['expected']:,.0f} tokens/s a GPU"
+    )
+
+
+def speed_of(choice: Choice, candidate: Candidate) -> Mapping[str, Any] | None:
+    """The speed block of one candidate."""
+    search = choice.search
+    return as_mapping(search.plan(candidate), search.job.cluster)
+
+
+def _show_ranked(choice: Choice) -> None:
+    best = choice.ranked[0].seconds_per_token
+    rows = [
+        (
+            candidate.strategy.name,
+            f"{candidate.micro_batch} x {candidate.grad_accum}",
+            "yes" if candidate.checkpointing else "no",
+            f"{candidate.tokens_per_second:,.0f}",
+            f"{candidate.seconds_per_token / best:.2f}x" if best else "",
+            *(_use(candidate, device) for device in Device),
+        )
+        for candidate in choice.ranked
+    ]
+    heads = ("fits", "batch x steps", "checkpointing", "tokens/s", "time", "GPU", "host", "NVMe")
+    show_table(heads, rows, right=range(3, len(heads)))
+
+
+def _use(candidate: Candidate, device: Device) -> str:
+    use = candidate.uses[device].num_bytes
+    return format_gib(use) if use else "-"
+
+
+def _show_time(choice: Choice, winner: Candidate) -> None:
+    speed = speed_of(choice, winner)
+    if speed is None:
+        return
+    total = speed["step_seconds"]["expected"]
+    rows = [
+        (
+            f"{term['visible_seconds']:.3f} s",
+            f"{term['visible_seconds'] / total:.0%}",
+            term["name"].replace("_", " "),
+            term["formula"],
+        )
+        for term in speed["terms"]
+        if term["visible_seconds"] >= _WORTH_SHOWING * total
+    ]
+    show_table(("", "", "where the step's time goes", ""), rows, right=(0, 1))
+
+
+def _show_losses(losses: Iterable[Loss]) -> None:
+    rows = [(loss.strategy.name, _why(loss), _entries(loss)) for loss in losses]
+    show_table(("does not fit", "short of, at least", "the largest there"), rows)
+
+
+def _why(loss: Loss) -> str:
+    if loss.refusals:
+        return loss.refusals[0].message
+    if loss.closest is None:
+        return loss.reason
+    missing = ", ".join(_missing(shortfall) for shortfall in loss.shortfalls)
+    checkpointing = ", checkpointing" if loss.closest.checkpointing else ""
+    return f"{missing} (micro batch {loss.closest.micro_batch}{checkpointing})"
+
+
+def _missing(shortfall: Shortfall) -> str:
+    if shortfall.missing_bytes is None:
+        need = format_gib(shortfall.need_bytes)
+        return f"{shortfall.device.value} memory was not stated; {need} needed"
+    return (
+        f"{format_gib(shortfall.missing_bytes)} of {shortfall.device.value} memory at "
+        f"'{shortfall.moment.value}'"
+    )
+
+
+def _entries(loss: Loss) -> str:
+    return ", ".join(f"{entry.name} {format_gib(entry.num_bytes)}" for entry in loss.entries[:2])
+
+
+def _notes(choice: Choice) -> Iterable[str]:
+    yield f"{choice.considered:,} plans considered; left free: {_margins(choice.search.limits)}"
+    winner = choice.winner
+    if winner is None:
+        return
+    batch = choice.search.batch
+    if batch.train_batch is None:
+        yield (
+            f"the batch was free: {winner.train_batch} samples of {choice.search.seq_len} tokens a "
+            "step; fix it with --train-batch-size"
+        )
+    if choice.search.job.workload.checkpointing is None:
+        verb = "turn on" if winner.checkpointing else "leave off"
+        yield f"{verb} activation checkpointing in the training code: no DeepSpeed key does that"
+
+
+def _margins(limits: Limits) -> str:
+    shares = ", ".join(f"{share:.0%} of {device.value}" for device, share in limits.margins.items())
+    return f"{shares}, and on a GPU the most that context and communication took elsewhere"
+
+
+def choice_mapping(choice: Choice) -> dict[str, Any]:
+    """The choice as JSON."""
+    winner = choice.winner
+    return {
+        "schema_version": 1,
+        "chosen": None if winner is None else _candidate(choice, winner),
+        "config": None if winner is None else choice.search.job_of(winner).document.values,
+        "runners_up": [_candidate(choice, candidate) for candidate in choice.ranked[1:]],
+        "do_not_fit": [_loss(loss) for loss in choice.losses],
+        "considered": choice.considered,
+        "margins": {device.value: share for device, share in choice.search.limits.margins.items()},
+    }
+
+
+def _candidate(choice: Choice, candidate: Candidate) -> dict[str, Any]:
+    return {**plan_mapping(candidate), "speed": speed_of(choice, candidate)}
+
+
+def plan_mapping(candidate: Candidate) -> dict[str, Any]:
+    """One plan as JSON, without its speed."""
+    return {
+        "strategy": candidate.strategy.name,
+        "stage": candidate.strategy.stage,
+        "nodes": candidate.nodes,
+        "world_size": candidate.world_size,
+        "micro_batch": candidate.micro_batch,
+        "gradient_accumulation_steps": candidate.grad_accum,
+        "checkpointing": candidate.checkpointing,
+        "buckets": dict(candidate.setting.keys),
+        "step_seconds": candidate.seconds,
+        "tokens_per_second": candidate.tokens_per_second,
+        "peak_bytes": {device.value: use.num_bytes for device, use in candidate.uses.items()},
+    }
+
+
+def _loss(loss: Loss) -> dict[str, Any]:
+    return {
+        "strategy": loss.strategy.name,
+        "reason": _why(loss),
+        "short": [
+            {
+                "device": shortfall.device.value,
+                "need_bytes": shortfall.need_bytes,
+                "missing_bytes": shortfall.missing_bytes,
+                "moment": shortfall.moment.value,
+            }
+            for shortfall in loss.shortfalls
+        ],
+        "largest": [{"name": e.name, "num_bytes": e.num_bytes} for e in loss.entries],
+    }
