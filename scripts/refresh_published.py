@@ -1,4 +1,4 @@
-"""Commit today's errors against the published measurements.
+"""Commit today's errors against the published measurements, and summarise them in docs/limits.md.
 
 Run it after a change that moves predictions for a good reason, and read the difference:
 
@@ -20,6 +20,7 @@ def main() -> None:
     before = json.loads(path.read_text()) if path.exists() else {}
     errors = published.errors()
     path.write_text(json.dumps(errors, indent=1) + "\n")
+    published.LIMITS.write_text(published.with_summary(published.LIMITS.read_text()))
     for name, error in errors.items():
         if before.get(name) != error:
             print(f"{name}: {before.get(name)} -> {error} %")

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from zero_sizer import models
@@ -27,6 +28,7 @@ from zero_sizer.units import GIB, MIB, DType
 DATA = Path(__file__).parent / "data"
 MEASUREMENTS = DATA / "published_measurements.json"
 ERRORS = DATA / "published_errors.json"
+LIMITS = DATA.parent.parent / "docs" / "limits.md"
 UNITS = {"GiB": (GIB, GIB), "MiB": (MIB, MIB), "GB": (10**9, 10**9), "GB or GiB": (10**9, GIB)}
 
 
@@ -184,4 +186,38 @@ def outcome_table() -> str:
             peak = sizing.peaks[Device.GPU].num_bytes / GIB
             cells = f"{row.fields['outcome']:>9} {sizing.verdict.value:>13} {peak:13.2f}"
             lines.append(f"{row.id:44} {cells}  {why}")
+    return "\n".join(lines)
+
+
+def with_summary(text: str) -> str:
+    """docs/limits.md with today's summary between its markers."""
+    first, start, rest = text.partition("<!-- published:start -->\n")
+    _, end, last = rest.partition("<!-- published:end -->")
+    if not (start and end):
+        raise ValueError("docs/limits.md has no markers published:start and published:end")
+    return f"{first}{start}{summary()}\n{end}{last}"
+
+
+KINDS = {
+    "live": "log lines of allocated memory, between operations",
+    "highest": "log lines of the highest allocated memory, and an out-of-memory trace",
+    "peak": "highest allocated or reserved memory of a run",
+    "device_used": "nvidia-smi or NVML, or a table that does not say",
+    "outside": "context and NCCL alone",
+    "host_peak": "host memory of a process",
+}
+
+
+def summary() -> str:
+    """Rows, and the errors' sizes, by how the memory was read."""
+    lines = [
+        "| read as | rows | median error | worst error | within 2 % |",
+        "|---|---|---|---|---|",
+    ]
+    for quantity, about in KINDS.items():
+        found = [row for row in rows() if row.fields["quantity"] == quantity]
+        sizes = sorted(abs(error_percent(row)) for row in found)
+        close = sum(1 for size in sizes if size <= 2)
+        cells = (about, len(found), f"{median(sizes):.1f} %", f"{sizes[-1]:.1f} %", close)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
