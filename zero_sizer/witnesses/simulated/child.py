@@ -49,7 +49,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         import deepspeed
         import torch
 
-        from zero_sizer.witnesses.simulated import device, model
+        from zero_sizer.witnesses.simulated import device, model, modules
 
         where = torch.device(device.NAME, 0)
         observer = PhaseObserver(simulation.tracker, report)
@@ -60,6 +60,8 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         engine = loop.initialize(_config(request, optimizer), module, optimizer)
         del module, optimizer
         observer.end(engine)
+        if request.keep_events:
+            modules.follow(engine.module, simulation.tracker)
         loop.train(
             engine,
             lambda: model.batch(request, where),

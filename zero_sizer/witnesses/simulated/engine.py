@@ -47,8 +47,9 @@ def train(
     """
     for step in range(steps):
         for micro_step in range(grad_accum):
+            batch = make_batch()  # stays until the next one, as a loop variable does
             observer.begin("forward", step=step, micro_step=micro_step)
-            loss = loss_of(engine(**make_batch()))
+            loss = loss_of(engine(**batch))
             observer.end(engine)
             observer.begin("backward", step=step, micro_step=micro_step)
             engine.backward(loss)

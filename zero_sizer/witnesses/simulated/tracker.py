@@ -68,12 +68,14 @@ class Tracker:
     Attributes:
         phase: written into events; set by whoever drives the run.
         module: written into events; set by the module hooks.
+        name_of_node: names the autograd node that runs, where no module does.
         events: every allocation and free, when asked for at construction.
     """
 
     def __init__(self, *, keep_events: bool = False) -> None:
         self.phase = "init"
         self.module = ""
+        self.name_of_node: Callable[[], str] = str
         self.events: list[Event] | None = [] if keep_events else None
         self._live = dict.fromkeys(_ROUNDED, 0)
         self._peak = dict.fromkeys(_ROUNDED, 0)
@@ -224,7 +226,8 @@ class Tracker:
 
     def _log(self, kind: str, block: int, num_bytes: int, device: str) -> None:
         if self.events is not None:
-            self.events.append(Event(kind, block, num_bytes, 0, device, self.phase, self.module))
+            module = self.module or self.name_of_node()
+            self.events.append(Event(kind, block, num_bytes, 0, device, self.phase, module))
 
     def _forget(self, watch: weakref.ref[Any]) -> None:
         if isinstance(watch, _Watch) and self._watches.pop(watch.address, None) is not None:
