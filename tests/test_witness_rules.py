@@ -125,7 +125,7 @@ def test_only_rules_about_the_job_answer(stage, checkpointing):
 
 
 def test_where_a_rule_is_right_the_ledger_agrees():
-    """Stage 0 in bf16, nothing tied: one copy of the weights, one of gradients, 12 bytes of Adam."""
+    """Stage 0 in bf16, nothing tied: weights once, gradients once, 12 bytes of Adam."""
     _, sizing = sized(0, ranks=1, model="llama-2-7b")
     by_name = {answer.rule.name: answer for answer in rules.answers(sizing)}
     for name in ("weights in fp16 or bf16", "gradients like weights", "Adam states"):
