@@ -6,7 +6,7 @@ gradients, optimizer states and the batch itself are not in it.
 
 ``load(spec)`` finds the profile, ``Profile.evaluate(...)`` gives ``StepActivations``:
 
-* ``parts``: what runs, in forward order. A part is a run of equal blocks (``depth`` of them) or
+* ``parts``: what runs, in forward order. A part is a run of equal blocks (``count`` of them) or
   what lies outside of blocks: before the first block (embedding, rotary tables, masks), between the
   stacks of an encoder-decoder, and after the last block (final norm, head, loss). The backward
   runs the parts, and the blocks of a run, in reverse.

@@ -1,7 +1,7 @@
 """Evaluates a profile (the numbers' meaning: ``zero_sizer.profiles``)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -78,20 +78,21 @@ class Section:
         return tuple(steps)
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Part:
     """Equal blocks in a row, or what lies outside of blocks.
 
     Attributes:
         blocks: qualified name of their list (``model.layers``); empty outside.
         first: index of the first in that list.
-        depth: how many.
+        count: how many.
         forward: of each.
         backward: of each.
     """
 
     blocks: str
     first: int
-    depth: int
+    count: int
     forward: Section
     backward: Section
 
@@ -109,27 +110,17 @@ class StepActivations:
     @property
     def saved(self) -> int:
         """Bytes held between forward and backward."""
-        return sum(part.depth * part.forward.end for part in self.parts)
+        return sum(part.count * part.forward.end for part in self.parts)
 
     @property
     def forward_peak(self) -> int:
         """Highest level of the forward, bytes."""
-        level = highest = 0
-        for _, _, depth, forward, _ in self.parts:
-            last = level + max((depth - 1) * forward.end, 0)
-            highest = max(highest, last + forward.peak)
-            level += depth * forward.end
-        return highest
+        return _peak([(part.count, part.forward) for part in self.parts], 0)
 
     @property
     def backward_peak(self) -> int:
         """Highest level of the backward, bytes."""
-        level = highest = self.saved
-        for _, _, depth, _, backward in reversed(self.parts):
-            last = level + max((depth - 1) * backward.end, 0)
-            highest = max(highest, last + backward.peak)
-            level += depth * backward.end
-        return highest
+        return _peak([(part.count, part.backward) for part in reversed(self.parts)], self.saved)
 
     @property
     def peak(self) -> int:
@@ -139,20 +130,30 @@ class StepActivations:
     @property
     def forward_flops(self) -> int:
         """Floating-point operations of the forward."""
-        return sum(part.depth * part.forward.flops for part in self.parts)
+        return sum(part.count * part.forward.flops for part in self.parts)
 
     @property
     def backward_flops(self) -> int:
         """Floating-point operations of the backward, recomputation included."""
-        return sum(part.depth * part.backward.flops for part in self.parts)
+        return sum(part.count * part.backward.flops for part in self.parts)
 
 
-class _Place(NamedTuple):
+def _peak(sections: Sequence[tuple[int, Section]], level: int) -> int:
+    highest = level
+    for count, section in sections:
+        last = level + max((count - 1) * section.end, 0)
+        highest = max(highest, last + section.peak)
+        level += count * section.end
+    return highest
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
     """Where a part's sections are stored."""
 
     blocks: str
     first: int
-    depth: int
+    count: int
     forward: int
     backward: int
 
@@ -247,14 +248,15 @@ class Profile:
     def _parts(self, fit: _Fit, at: tuple[int, ...]) -> tuple[Part, ...]:
         sections: dict[int, Section] = {}
         parts = []
-        for blocks, first, depth, forward, backward in fit.places:
-            for number in (forward, backward):
+        for place in fit.places:
+            for number in (place.forward, place.backward):
                 if number not in sections:
                     sections[number] = Section(self._stored(number), at)
-            parts.append(Part(blocks, first, depth, sections[forward], sections[backward]))
+            forward, backward = sections[place.forward], sections[place.backward]
+            parts.append(Part(place.blocks, place.first, place.count, forward, backward))
         if fit.late:
             last = Section(self._stored(fit.places[-1].forward), at, _value(fit.late, at))
-            parts[-1] = parts[-1]._replace(forward=last)
+            parts[-1] = replace(parts[-1], forward=last)
         return tuple(parts)
 
     def _stored(self, number: int) -> _Stored:
@@ -374,7 +376,7 @@ def _places(stack: Mapping[str, Any], traced: list[tuple[int, int]], missing: in
     for index, pair in enumerate(row):
         last = places[-1] if places else None
         if last is not None and (last.forward, last.backward) == pair:
-            places[-1] = last._replace(depth=last.depth + 1)
+            places[-1] = replace(last, count=last.count + 1)
         else:
             places.append(_Place(stack["blocks"], index, 1, *pair))
     return places
