@@ -1,0 +1,91 @@
+"""Starting a solo rank in a process of its own, and reading what it measured."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.errors import InputError, WitnessError
+from zero_sizer.job import Job
+from zero_sizer.witnesses.cut import cut_job
+from zero_sizer.witnesses.launched.parent import require_packages
+from zero_sizer.witnesses.launched.task import RankTask, rank_task
+from zero_sizer.witnesses.recording import Recording, rank_from_json
+
+DEFAULT_TIMEOUT = 600.0
+_PACKAGES = ("torch", "deepspeed", "transformers")
+_NOTES = (
+    "peers are silent: a gathered tensor is this rank's partition repeated, a reduced gradient is "
+    "its own",
+)
+
+
+def run(
+    job: Job,
+    *,
+    rank: int = 0,
+    steps: int = 2,
+    layers: int | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Recording:
+    """Runs rank ``rank`` of a job on this machine's accelerator (or its CPU), without the others.
+
+    Args:
+        job: as read; its cluster says how many ranks there are.
+        rank: global rank to be.
+        steps: optimizer steps; the first allocates the states, so 2 show the steady state.
+        layers: keep only this many layers of the model.
+        timeout: seconds until the run is stopped.
+
+    Raises:
+        WitnessError: torch or deepspeed is missing, the engine failed, or it took too long.
+        UnsupportedError: the job cannot be planned, or the model not be cut.
+        InputError: there is no such rank.
+    """
+    require_packages()
+    cluster = job.cluster
+    if not 0 <= rank < cluster.world_size:
+        raise InputError(f"there is no rank {rank} among {cluster.world_size}")
+    with tempfile.TemporaryDirectory(prefix="zero-sizer-solo-") as name:
+        task = rank_task(cut_job(job, layers), steps=steps, nvme_path=name)
+        question = {
+            "task": task.to_json(),
+            "rank": rank,
+            "world_size": cluster.world_size,
+            "local_world_size": cluster.gpus_per_node,
+        }
+        found = _ask(question, Path(name), timeout)
+    return _recording(found, task, job, cluster.world_size)
+
+
+def _ask(question: dict[str, Any], folder: Path, timeout: float) -> dict[str, Any]:
+    asked, reply = folder / "question.json", folder / "reply.json"
+    asked.write_text(json.dumps(question), encoding="utf-8")
+    command = [sys.executable, "-m", "zero_sizer.witnesses.solo.child", str(asked), str(reply)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise WitnessError(f"the run took more than {timeout:g} s and was stopped") from None
+    if not reply.exists():
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        last = lines[-1] if lines else "it said nothing"
+        raise WitnessError(f"the solo run died (exit {done.returncode}): {last}")
+    found: dict[str, Any] = json.loads(reply.read_text(encoding="utf-8"))
+    if "error" in found:
+        raise WitnessError(" ".join(found["error"].split()))
+    return found
+
+
+def _recording(found: dict[str, Any], task: RankTask, job: Job, world_size: int) -> Recording:
+    record = rank_from_json(found)
+    return Recording(
+        how="solo",
+        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        world_size=world_size,
+        job={**task.to_json(), "name": job.model.name, "device": found["device"]},
+        ranks=(record,),
+        notes=(*task.notes, *_NOTES, *record.notes),
+    )
