@@ -199,13 +199,17 @@ def _closed_over(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     """Names a function takes from elsewhere: numbers of its module, values and functions."""
     closed = inspect.getclosurevars(function)
     for name, value in closed.globals.items():
-        if isinstance(value, int) and name.isupper():
+        if isinstance(value, int | tuple | frozenset) and name.isupper():
             yield name, _shown(value)
     for name, value in closed.nonlocals.items():
         yield name, value if inspect.isfunction(value) else _shown(value)
 
 
 def _shown(value: Any) -> ast.expr:
+    if isinstance(value, frozenset):
+        value = tuple(item for item in Moment if item in value)
+    if isinstance(value, tuple):
+        return ast.Tuple([_shown(item) for item in value])
     text = str(value) if isinstance(value, Enum) else repr(value)
     return ast.parse(text, mode="eval").body
 

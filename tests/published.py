@@ -6,6 +6,7 @@ contains what others take of the device, which is known as a range only.
 
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from zero_sizer.ledger import Category
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device
-from zero_sizer.sizing import Sizing, size
+from zero_sizer.sizing import Sizing, Verdict, size
 from zero_sizer.units import GIB, MIB, DType
 
 DATA = Path(__file__).parent / "data"
@@ -220,4 +221,15 @@ def summary() -> str:
         close = sum(1 for size in sizes if size <= 2)
         cells = (about, len(found), f"{median(sizes):.1f} %", f"{sizes[-1]:.1f} %", close)
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_outcomes()])
+
+
+def _outcomes() -> Iterator[str]:
+    for happened, wrong, words in (
+        ("fits", Verdict.DOES_NOT_FIT, "jobs that ran, called too large"),
+        ("oom", Verdict.FITS, "jobs that ran out of memory, called fitting"),
+    ):
+        found = [row for row in rows() if row.fields.get("outcome") == happened]
+        missed = [row.id for row in found if sizing_of(row).verdict is wrong]
+        names = f" ({', '.join(missed)})" if missed else ""
+        yield f"* {words}: {len(missed)} of {len(found)}{names}"
