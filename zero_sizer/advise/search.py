@@ -1,7 +1,9 @@
 """Which plans fit, and which of them is fastest.
 
 Memory grows with the micro batch, so the largest that fits is found by bisection; every smaller
-one fits too and is ranked by time.
+one fits too and is ranked by time. It shrinks with the buffers, while time grows: where the
+smallest buffers allow no larger micro batch than DeepSpeed's defaults, nothing between them can
+win. A test holds both shortcuts against trying everything.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,19 +118,38 @@ class Search:
         self._tick()
         return found
 
+    def can_split(self, nodes: int) -> bool:
+        """Whether the train batch can be split over the ranks of so many nodes."""
+        return bool(self.batch.choices(self._world_size(nodes)))
+
     def fitting(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
-        """Every plan of a strategy that fits."""
+        """The plans of a strategy that fit, less those that others of them are sure to beat."""
         if strategy.name in self._refusals or nodes < strategy.needs_nodes:
             return
-        for group in self._groups(strategy, nodes):
-            yield from self._fitting(group)
+        for groups in self._groups(strategy, nodes):
+            largest_buffers = self._fitting(groups[0])
+            yield from largest_buffers
+            if len(groups) > 1:
+                smallest_buffers = self._fitting(groups[-1])
+                yield from smallest_buffers
+                if len(smallest_buffers) > len(largest_buffers):
+                    for group in groups[1:-1]:
+                        yield from self._fitting(group)
+
+    def all_fitting(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
+        """Every plan of a strategy that fits, each tried."""
+        if strategy.name in self._refusals or nodes < strategy.needs_nodes:
+            return
+        for groups in self._groups(strategy, nodes):
+            for group in groups:
+                yield from (self._timed(c) for c in group if not self._shortfalls(c))
 
     def _best(self, strategy: Strategy, nodes: int) -> Candidate | Loss:
         if strategy.name in self._refusals:
             return Loss(strategy=strategy, refusals=self._refusals[strategy.name])
         if nodes < strategy.needs_nodes:
             return Loss(strategy=strategy, reason="says nothing new on one node")
-        smallest = [group[0] for group in self._groups(strategy, nodes)]
+        smallest = [group[0] for groups in self._groups(strategy, nodes) for group in groups]
         if not smallest:
             return Loss(
                 strategy=strategy,
@@ -152,14 +173,14 @@ class Search:
         cluster = self.job.cluster
         return cluster.world_size if nodes == cluster.nodes else nodes * cluster.gpus_per_node
 
-    def _groups(self, strategy: Strategy, nodes: int) -> Iterator[list[Candidate]]:
-        """Candidates that differ in the micro batch only, smallest first, not yet evaluated."""
+    def _groups(self, strategy: Strategy, nodes: int) -> Iterator[list[list[Candidate]]]:
+        """Per choice of checkpointing and per setting of buffers: micro batches, smallest first."""
         ranks = self._world_size(nodes)
         stated = self.job.workload.checkpointing
         sizes = self.batch.choices(ranks)
-        for checkpointing in (False, True) if stated is None else (stated,):
-            for setting in settings_of(strategy.stage) if sizes else ():
-                yield [
+        for checkpointing in ((False, True) if stated is None else (stated,)) if sizes else ():
+            yield [
+                [
                     Candidate(
                         strategy=strategy,
                         setting=setting,
@@ -174,6 +195,8 @@ class Search:
                     )
                     for size, steps in sizes
                 ]
+                for setting in settings_of(strategy.stage)
+            ]
 
     def _fitting(self, group: Sequence[Candidate]) -> list[Candidate]:
         """The candidates of a group that fit, timed."""

@@ -11,6 +11,7 @@ from zero_sizer.errors import ZeroSizerError
 _COMMANDS = {
     "check": "validate a DeepSpeed config and predict what the job needs",
     "choose": "rank ZeRO stages, offload, batch and buffers on a cluster; write the config",
+    "size": "the fewest nodes that fit, per strategy, and where more stop helping",
     "dryrun": "run the real engine (simulated, on one device, or launched) and record it",
     "crosscheck": "lay the prediction beside independent witnesses",
     "models": "list the bundled models",

@@ -106,11 +106,12 @@ def _show_time(choice: Choice, winner: Candidate) -> None:
 
 
 def _show_losses(losses: Iterable[Loss]) -> None:
-    rows = [(loss.strategy.name, _why(loss), _entries(loss)) for loss in losses]
+    rows = [(loss.strategy.name, why(loss), _entries(loss)) for loss in losses]
     show_table(("does not fit", "short of, at least", "the largest there"), rows)
 
 
-def _why(loss: Loss) -> str:
+def why(loss: Loss) -> str:
+    """What a strategy is short of, in a line."""
     if loss.refusals:
         return loss.refusals[0].message
     if loss.closest is None:
@@ -193,7 +194,7 @@ def plan_mapping(candidate: Candidate) -> dict[str, Any]:
 def _loss(loss: Loss) -> dict[str, Any]:
     return {
         "strategy": loss.strategy.name,
-        "reason": _why(loss),
+        "reason": why(loss),
         "short": [
             {
                 "device": shortfall.device.value,

@@ -1,0 +1,199 @@
+"""How many nodes to ask for: the best plan of every size, the fewest that fit, and the useful most."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from zero_sizer.advise.choose import Options, search_of
+from zero_sizer.advise.search import Candidate, Loss, Search
+from zero_sizer.advise.strategy import Strategy
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.job import Job
+
+WORTH_IT = 0.5
+"""A node is worth adding while it brings at least this share of its part of the throughput."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One number of nodes.
+
+    Attributes:
+        best: the fastest plan there, or None.
+        by_strategy: the best plan of each strategy that fits.
+        losses: why the others do not.
+    """
+
+    nodes: int
+    best: Candidate | None
+    by_strategy: Mapping[str, Candidate]
+    losses: tuple[Loss, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fewest:
+    """The smallest cluster on which a strategy fits.
+
+    Attributes:
+        plan: its best plan there; None when it fits nowhere in the range.
+        loss: why not, at the largest size, when ``plan`` is None.
+    """
+
+    strategy: Strategy
+    plan: Candidate | None
+    loss: Loss | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The answer to "how many nodes do I have to ask for?".
+
+    Attributes:
+        search: what was searched, on whole nodes.
+        sizes: one row a number of nodes, smallest first.
+        fewest: one row a strategy, simplest first.
+        stops_helping: nodes beyond which a further one is not ``WORTH_IT``; None if none is.
+        target: the fewest nodes that reach the wanted speed; None if none does or none was wanted.
+    """
+
+    search: Search
+    sizes: tuple[Size, ...]
+    fewest: tuple[Fewest, ...]
+    stops_helping: int | None
+    target: Candidate | None
+
+
+def fleet(
+    job: Job,
+    options: Options | None = None,
+    *,
+    max_nodes: int = 64,
+    tokens_per_second: float | None = None,
+) -> Fleet:
+    """Best plans on 1 to ``max_nodes`` nodes of the job's kind.
+
+    Args:
+        job: its cluster says what a node is.
+        options: margin and batch.
+        max_nodes: largest size considered.
+        tokens_per_second: over all GPUs; the fewest nodes that reach it are looked for.
+    """
+    options = options or Options()
+    search = search_of(job, options)
+    sizes = tuple(_size(search, nodes) for nodes in node_counts(max_nodes))
+    target = None
+    if tokens_per_second is not None:
+        target = _first_fast(search, sizes, tokens_per_second)
+    return Fleet(
+        search=search,
+        sizes=sizes,
+        fewest=tuple(_fewest(search, strategy, sizes, options) for strategy in search.strategies),
+        stops_helping=_stops_helping(sizes),
+        target=target,
+    )
+
+
+def node_counts(max_nodes: int) -> tuple[int, ...]:
+    """Powers of two up to ``max_nodes``, and ``max_nodes`` itself."""
+    counts = [1 << exponent for exponent in range(max_nodes.bit_length())]
+    return (*(count for count in counts if count < max_nodes), max_nodes)
+
+
+def _size(search: Search, nodes: int) -> Size:
+    found = {strategy.name: search.best(strategy, nodes) for strategy in search.strategies}
+    plans = {name: plan for name, plan in found.items() if isinstance(plan, Candidate)}
+    return Size(
+        nodes=nodes,
+        best=min(plans.values(), key=lambda plan: plan.rank_key, default=None),
+        by_strategy=plans,
+        losses=tuple(loss for loss in found.values() if isinstance(loss, Loss)),
+    )
+
+
+def _fewest(search: Search, strategy: Strategy, sizes: Sequence[Size], options: Options) -> Fewest:
+    """The first size that fits, refined between the sizes of the table and inside one node."""
+    first = next((size for size in sizes if strategy.name in size.by_strategy), None)
+    if first is None:
+        losses = [loss for loss in sizes[-1].losses if loss.strategy.name == strategy.name]
+        return Fewest(strategy=strategy, plan=None, loss=losses[0] if losses else None)
+    plan = first.by_strategy[strategy.name]
+    if first.nodes == 1:
+        return Fewest(strategy=strategy, plan=_inside_node(search, strategy, plan, options))
+    below = max((size.nodes for size in sizes if size.nodes < first.nodes), default=0)
+    return Fewest(
+        strategy=strategy,
+        plan=_bisect(search, below, plan, lambda nodes: _plan(search, strategy, nodes)),
+    )
+
+
+def _bisect(
+    search: Search, below: int, plan: Candidate, at: Callable[[int], Candidate | None]
+) -> Candidate:
+    """The plan on the fewest nodes above ``below``: what fits, or is fast enough, grows with them.
+
+    Sizes over which the train batch cannot be split are left out.
+    """
+    sizes = [nodes for nodes in range(below + 1, plan.nodes) if search.can_split(nodes)]
+    low, high, best = 0, len(sizes), plan
+    while low < high:
+        middle = (low + high) // 2
+        found = at(sizes[middle])
+        if found is None:
+            low = middle + 1
+        else:
+            high, best = middle, found
+    return best
+
+
+def _plan(search: Search, strategy: Strategy, nodes: int) -> Candidate | None:
+    found = search.best(strategy, nodes)
+    return found if isinstance(found, Candidate) else None
+
+
+def _inside_node(
+    search: Search, strategy: Strategy, plan: Candidate, options: Options
+) -> Candidate:
+    """Half the GPUs of a node, and half again, as long as the strategy fits."""
+    best, gpus = plan, search.job.cluster.gpus_per_node
+    while gpus % 2 == 0 and strategy.needs_nodes == 1:
+        gpus //= 2
+        part = search_of(replace(search.job, cluster=_part(search.job.cluster, gpus)), options)
+        same = [s for s in part.strategies if s.name == strategy.name]
+        found = _plan(part, same[0], 1) if same else None
+        if found is None:
+            break
+        best = found
+    return best
+
+
+def _part(cluster: Cluster, gpus: int) -> Cluster:
+    """One node of which a job uses ``gpus`` GPUs."""
+    return replace(cluster, nodes=1, gpus_per_node=gpus, slots=())
+
+
+def _stops_helping(sizes: Sequence[Size]) -> int | None:
+    """The last size before the next one brings less than its worth."""
+    known = [size for size in sizes if size.best is not None]
+    for smaller, larger in pairwise(known):
+        if smaller.best is None or larger.best is None:
+            continue
+        gained = larger.best.tokens_per_second / smaller.best.tokens_per_second - 1
+        if gained < WORTH_IT * (larger.nodes / smaller.nodes - 1):
+            return smaller.nodes
+    if known and known[-1].nodes < sizes[-1].nodes:
+        return known[-1].nodes  # beyond, the train batch cannot be split
+    return None
+
+
+def _first_fast(search: Search, sizes: Sequence[Size], wanted: float) -> Candidate | None:
+    """The fewest nodes that are fast enough, refined between the sizes of the table."""
+    first = next((s for s in sizes if s.best and s.best.tokens_per_second >= wanted), None)
+    if first is None or first.best is None:
+        return None
+    below = max((size.nodes for size in sizes if size.nodes < first.nodes), default=0)
+
+    def fast(nodes: int) -> Candidate | None:
+        best = _size(search, nodes).best
+        return best if best is not None and best.tokens_per_second >= wanted else None
+
+    return _bisect(search, below, first.best, fast)

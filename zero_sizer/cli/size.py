@@ -1,0 +1,79 @@
+"""``zero-sizer size``: the fewest nodes that fit, per strategy, and what more of them bring."""
+
+import argparse
+import json
+
+from zero_sizer.advise.choose import Options
+from zero_sizer.advise.fleet import fleet, node_counts
+from zero_sizer.advise.strategy import strategies
+from zero_sizer.cli import options
+from zero_sizer.cli.choose import add_choice_options, job_from
+from zero_sizer.cli.progress import Progress
+from zero_sizer.errors import InputError
+
+_DAY = 86_400
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    options.add_job_options(parser, needs_config=False)
+    options.add_format_option(parser)
+    add_choice_options(parser)
+    target = parser.add_argument_group("target")
+    target.add_argument("--max-nodes", type=options.count, default=64, help="largest size (64)")
+    target.add_argument(
+        "--target-tokens-per-second", type=_positive, metavar="RATE", help="over all GPUs"
+    )
+    target.add_argument("--target-days", type=_positive, metavar="DAYS", help="with --tokens")
+    target.add_argument("--tokens", type=_positive, help="to train on, e.g. 1e12")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table; 1 where nothing fits or no size reaches the target."""
+    from zero_sizer.report import fleet as report
+
+    wanted = _wanted(arguments)
+    job = job_from(arguments)
+    total = len(node_counts(arguments.max_nodes)) * len(strategies(job.cluster))
+    with Progress("sizing", total) as progress:
+        found = fleet(
+            job,
+            Options(
+                margin=arguments.margin,
+                train_batch=arguments.train_batch_size,
+                tick=progress.tick,
+            ),
+            max_nodes=arguments.max_nodes,
+            tokens_per_second=wanted,
+        )
+    if arguments.format == "json":
+        print(json.dumps(report.fleet_mapping(found, arguments.tokens), indent=1, default=str))
+    else:
+        report.show_fleet(found, tokens=arguments.tokens, wanted=wanted)
+    reached = wanted is None or found.target is not None
+    return 0 if reached and any(size.best for size in found.sizes) else 1
+
+
+def _wanted(arguments: argparse.Namespace) -> float | None:
+    """Tokens a second that were asked for, directly or as days."""
+    rate: float | None = arguments.target_tokens_per_second
+    if arguments.target_days is None:
+        return rate
+    if arguments.tokens is None:
+        raise InputError("days of what?", remedy="add --tokens 1e12", where="--target-days")
+    if rate is not None:
+        raise InputError(
+            "two targets", remedy="give this or --target-tokens-per-second", where="--target-days"
+        )
+    return float(arguments.tokens / (arguments.target_days * _DAY))
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 < value < 1e30:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value

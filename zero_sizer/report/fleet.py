@@ -1,0 +1,131 @@
+"""Cluster sizes for a reader at a terminal, and as JSON."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from zero_sizer.advise.fleet import WORTH_IT, Fewest, Fleet, Size
+from zero_sizer.advise.search import Candidate
+from zero_sizer.plan import Device
+from zero_sizer.report.advice import plan_mapping, why
+from zero_sizer.report.table import show_table
+from zero_sizer.units import format_gib
+
+_DAY = 86_400
+
+
+def show_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | None = None) -> None:
+    """Print the sizes, the fewest nodes per strategy, and the answer to the target."""
+    job = fleet.search.job
+    gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
+    print(f"{job.model.name} on nodes of {job.cluster.gpus_per_node} {gpu}")
+    print("\n".join(_answers(fleet, wanted, tokens)))
+    print()
+    _show_sizes(fleet, tokens)
+    print()
+    _show_fewest(fleet)
+
+
+def _answers(fleet: Fleet, wanted: float | None, tokens: float | None) -> Iterator[str]:
+    if wanted is not None:
+        if fleet.target is None:
+            largest = fleet.sizes[-1].nodes
+            yield f"no size up to {largest} nodes reaches {wanted:,.0f} tokens/s"
+        else:
+            days = f", {_days(fleet.target, tokens)} days" if tokens else ""
+            yield (
+                f"{wanted:,.0f} tokens/s: {_count(fleet.target)}, {fleet.target.strategy.name}, "
+                f"{fleet.target.tokens_per_second:,.0f} expected{days}"
+            )
+    fitting = [row.plan for row in fleet.fewest if row.plan]
+    if not fitting:
+        yield f"nothing fits on up to {fleet.sizes[-1].nodes} nodes"
+        return
+    fewest = min(fitting, key=lambda plan: (plan.world_size, plan.rank_key))
+    yield f"the fewest: {_count(fewest)}, {fewest.strategy.name}"
+    if fleet.stops_helping is None:
+        yield f"more nodes help up to {fleet.sizes[-1].nodes}, the most considered"
+    else:
+        yield (
+            f"more than {fleet.stops_helping} nodes stop helping: a further one brings less than "
+            f"{WORTH_IT:.0%} of its share, or the batch cannot be split"
+        )
+
+
+def _count(plan: Candidate) -> str:
+    nodes = f"{plan.nodes} node{'s' if plan.nodes > 1 else ''}"
+    return f"{nodes} ({plan.world_size} GPU{'s' if plan.world_size > 1 else ''})"
+
+
+def _days(plan: Candidate, tokens: float | None) -> str:
+    return f"{tokens / plan.tokens_per_second / _DAY:,.1f}" if tokens else ""
+
+
+def _show_sizes(fleet: Fleet, tokens: float | None) -> None:
+    heads = ["nodes", "GPUs", "best plan", "batch x steps", "checkpointing", "tokens/s", "a GPU"]
+    heads += ["GPU memory", *(["days"] if tokens else [])]
+    rows = [_size_row(fleet, size, tokens) for size in fleet.sizes]
+    show_table(heads, rows, right=(0, 1, *range(5, len(heads))))
+
+
+def _size_row(fleet: Fleet, size: Size, tokens: float | None) -> list[str]:
+    gpus = size.nodes * fleet.search.job.cluster.gpus_per_node
+    plan = size.best
+    if plan is None:
+        return [str(size.nodes), str(gpus), "nothing fits", *[""] * (6 if tokens else 5)]
+    return [
+        str(size.nodes),
+        str(gpus),
+        plan.strategy.name,
+        f"{plan.micro_batch} x {plan.grad_accum}",
+        "yes" if plan.checkpointing else "no",
+        f"{plan.tokens_per_second:,.0f}",
+        f"{plan.tokens_per_second / plan.world_size:,.0f}",
+        format_gib(plan.uses[Device.GPU].num_bytes),
+        *([_days(plan, tokens)] if tokens else []),
+    ]
+
+
+def _show_fewest(fleet: Fleet) -> None:
+    rows = [
+        (row.strategy.name, _count(row.plan) if row.plan else "none", _detail(row))
+        for row in fleet.fewest
+    ]
+    show_table(("strategy", "fewest that fit", ""), rows)
+
+
+def _detail(row: Fewest) -> str:
+    if row.plan is None:
+        return f"at the largest size: {why(row.loss)}" if row.loss else ""
+    checkpointing = "with" if row.plan.checkpointing else "without"
+    return (
+        f"micro batch {row.plan.micro_batch} {checkpointing} checkpointing, "
+        f"{row.plan.tokens_per_second:,.0f} tokens/s"
+    )
+
+
+def fleet_mapping(fleet: Fleet, tokens: float | None = None) -> dict[str, Any]:
+    """The sizes as JSON."""
+    return {
+        "schema_version": 1,
+        "sizes": [
+            {
+                "nodes": size.nodes,
+                "best": plan_mapping(size.best) if size.best else None,
+                "days": tokens / size.best.tokens_per_second / _DAY
+                if tokens and size.best
+                else None,
+                "fits": sorted(size.by_strategy),
+            }
+            for size in fleet.sizes
+        ],
+        "fewest": [
+            {
+                "strategy": row.strategy.name,
+                "plan": plan_mapping(row.plan) if row.plan else None,
+                "reason": why(row.loss) if row.loss else "",
+            }
+            for row in fleet.fewest
+        ],
+        "stops_helping": fleet.stops_helping,
+        "target": plan_mapping(fleet.target) if fleet.target else None,
+    }
