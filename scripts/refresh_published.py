@@ -20,7 +20,7 @@ def main() -> None:
     before = json.loads(path.read_text()) if path.exists() else {}
     errors = published.errors()
     path.write_text(json.dumps(errors, indent=1) + "\n")
-    published.LIMITS.write_text(published.with_summary(published.LIMITS.read_text()))
+    published.LIMITS.write_text(published.with_summary(published.LIMITS.read_text(), errors))
     for name, error in errors.items():
         if before.get(name) != error:
             print(f"{name}: {before.get(name)} -> {error} %")
