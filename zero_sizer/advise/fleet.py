@@ -1,4 +1,4 @@
-"""How many nodes to ask for: the best plan of every size, the fewest that fit, and the useful most."""
+"""How many nodes to ask for: the best plan of every size, the fewest that fit, the most of use."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

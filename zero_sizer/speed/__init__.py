@@ -1,16 +1,24 @@
 """How long a step takes: a model of declared terms, with an interval rather than a point."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.plan import Plan
 from zero_sizer.speed.model import Part, StepTime, step_time
 from zero_sizer.speed.rates import Case, Rate, explain
 
-__all__ = ["Case", "Part", "Rate", "StepTime", "as_mapping", "explain", "step_time"]
+if TYPE_CHECKING:
+    from zero_sizer.sizing import Sizing
+
+__all__ = ["Case", "Part", "Rate", "StepTime", "as_mapping", "estimate", "explain", "step_time"]
 
 _NAMES = {Case.LOW: "low", Case.EXPECTED: "expected", Case.HIGH: "high"}
+
+
+def estimate(sizing: "Sizing") -> Mapping[str, Any] | None:
+    """The ``speed`` block of the JSON contract for a sized job; None when nobody can say."""
+    return as_mapping(sizing.plan, sizing.job.cluster)
 
 
 def as_mapping(plan: Plan | None, cluster: Cluster) -> Mapping[str, Any] | None:

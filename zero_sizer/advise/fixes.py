@@ -1,0 +1,184 @@
+"""The least disruptive changes that make a job fit, with what each costs.
+
+Cheap changes come first (buffers, checkpointing, a smaller micro batch), then a higher stage, then
+offload, then more nodes; each with as few cheap changes beside it as it needs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from zero_sizer import capacity, features
+from zero_sizer.advise import moves
+from zero_sizer.advise.moves import Change, Move
+from zero_sizer.advise.search import plan_of
+from zero_sizer.capacity import Fit
+from zero_sizer.job import Job
+from zero_sizer.ledger import evaluate
+from zero_sizer.peak import peak_of, totals
+from zero_sizer.plan import Device, Plan
+from zero_sizer.sizing import Sizing
+from zero_sizer.speed import step_time
+
+_MOST_NODES = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fix:
+    """Changes after which the job fits.
+
+    Attributes:
+        name: short name.
+        changes: what to change.
+        peaks: new peak per device in bytes; per rank on the GPU, per node elsewhere.
+        slowdown: predicted seconds per token over the job's own; None when no GPU was named.
+        unknown: devices of which the job now uses more, and nobody said how much there is.
+    """
+
+    name: str
+    changes: tuple[Change, ...]
+    peaks: Mapping[Device, int]
+    slowdown: float | None
+    unknown: tuple[Device, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A job after some moves."""
+
+    plan: Plan
+    peaks: Mapping[Device, int]
+    fits: Mapping[Device, Fit]
+
+
+def fixes(sizing: Sizing, most: int = 5) -> list[Fix]:
+    """At most ``most`` ways to make a job fit that does not; empty for one that does.
+
+    A fix fits for certain (the most that others take of a GPU is counted), on devices whose size
+    is known.
+    """
+    if sizing.plan is None or not _needs_fix(sizing):
+        return []
+    return _Search(sizing.job, sizing.plan).found(most)
+
+
+def _needs_fix(sizing: Sizing) -> bool:
+    known = [device for device in Device if sizing.capacities[device].num_bytes is not None]
+    return any(
+        capacity.fit(sizing.peaks[device], sizing.capacities[device]) is not Fit.YES
+        for device in known
+    )
+
+
+class _Search:
+    """Tries moves on one job."""
+
+    def __init__(self, job: Job, plan: Plan) -> None:
+        self._job = job
+        self._plan = plan
+        self._before = _seconds_per_token(plan, job)
+
+    def found(self, most: int) -> list[Fix]:
+        enough: list[frozenset[str]] = []
+        fixes = list(self._with_cheap_moves(None, enough))
+        has_nvme = self._job.cluster.nvme is not None
+        for structural in moves.strategies(self._plan, has_nvme=has_nvme):
+            if len(fixes) >= most:
+                break
+            fixes += islice(self._with_cheap_moves(structural, list(enough)), 1)
+        if len(fixes) < most:
+            fixes += self._with_nodes()
+        return fixes[:most]
+
+    def _with_cheap_moves(
+        self, structural: Move | None, enough: list[frozenset[str]]
+    ) -> Iterator[Fix]:
+        """The smallest sets of cheap moves that suffice; ``enough`` names those that already do."""
+        for cheap in self._cheap_sets():
+            chosen = ([structural] if structural else []) + list(cheap)
+            names = frozenset(move.name for move in cheap)
+            if not chosen or any(names >= smaller for smaller in enough):
+                continue
+            fix = self._try(chosen)
+            if fix is not None:
+                enough.append(names)
+                yield fix
+
+    def _cheap_sets(self) -> Iterator[Sequence[Move]]:
+        plan = self._plan
+        buckets, checkpointing = moves.smaller_buckets(plan), moves.checkpointing(plan)
+        both = [move for move in (buckets, checkpointing) if move]
+        yield ()
+        yield from ([move] for move in both)
+        batches = list(moves.smaller_batches(plan))
+        yield from ([batch] for batch in batches)
+        if checkpointing:
+            yield from ([checkpointing, batch] for batch in batches)
+        if len(both) == 2:
+            yield both
+        yield from ([*both, batch] for batch in batches)
+
+    def _with_nodes(self) -> list[Fix]:
+        """The fewest nodes, doubled until the job fits as it is or checkpointed."""
+        checkpointing = moves.checkpointing(self._plan)
+        nodes = self._job.cluster.nodes * 2
+        while nodes <= _MOST_NODES:
+            for extra in ([], [checkpointing] if checkpointing else []):
+                fix = self._try([moves.more_nodes(self._job, nodes), *extra])
+                if fix:
+                    return [fix]
+            nodes *= 2
+        return []
+
+    def _try(self, chosen: Sequence[Move]) -> Fix | None:
+        job = self._job
+        for move in chosen:
+            job = move.apply(job)
+        tried = _size(job)
+        if tried is None or not self._is_fit(tried):
+            return None
+        after = _seconds_per_token(tried.plan, job)
+        return Fix(
+            name=" and ".join(move.name for move in chosen),
+            changes=tuple(change for move in chosen for change in move.changes),
+            peaks=tried.peaks,
+            slowdown=after / self._before if after and self._before else None,
+            unknown=_unknown(tried),
+        )
+
+    def _is_fit(self, tried: _Tried) -> bool:
+        known = capacity.capacities(self._job.cluster)
+        return all(
+            tried.fits[device] is Fit.YES
+            for device in Device
+            if known[device].num_bytes is not None
+        )
+
+
+def _unknown(tried: _Tried) -> tuple[Device, ...]:
+    return tuple(
+        device
+        for device in (Device.HOST, Device.NVME)
+        if tried.fits[device] is Fit.UNKNOWN and tried.peaks[device]
+    )
+
+
+def _size(job: Job) -> _Tried | None:
+    """Peaks of a job; None when DeepSpeed would refuse it."""
+    plan, errors = plan_of(job)
+    if plan is None or errors:
+        return None
+    allocations = evaluate(features.ENTRIES, plan, explain=False)
+    moments = totals(allocations, job.cluster.gpus_per_node)
+    peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
+    known = capacity.capacities(job.cluster)
+    return _Tried(
+        plan=plan,
+        peaks={device: peak.num_bytes for device, peak in peaks.items()},
+        fits={device: capacity.fit(peaks[device], known[device]) for device in Device},
+    )
+
+
+def _seconds_per_token(plan: Plan, job: Job) -> float | None:
+    time = step_time(plan, job.cluster)
+    return time.seconds / (time.tokens * plan.dp_world_size) if time and time.tokens else None

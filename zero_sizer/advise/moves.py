@@ -1,0 +1,154 @@
+"""Changes to a job that free memory, each as small as it can be."""
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zero_sizer.config import document
+from zero_sizer.job import Job
+from zero_sizer.plan import Device, Plan
+
+_ZERO = "zero_optimization"
+_SMALL_BUCKET = 50_000_000  # elements
+_MICRO, _ACCUM = "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One thing to change.
+
+    Attributes:
+        key: config key, or a flag where no key says it.
+        value: what it becomes.
+    """
+
+    key: str
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A named change of a job.
+
+    Attributes:
+        name: short name.
+        changes: what the user does.
+        apply: the job after it.
+    """
+
+    name: str
+    changes: tuple[Change, ...]
+    apply: Callable[[Job], Job]
+
+
+def _write(job: Job, changes: Mapping[str, Any]) -> Job:
+    """The job with these config keys."""
+    values = deepcopy(dict(job.document.values))
+    for key, value in changes.items():
+        node = values
+        *parents, last = key.split(".")
+        for name in parents:
+            below = node.get(name)
+            node[name] = dict(below) if isinstance(below, Mapping) else {}
+            node = node[name]
+        node[last] = value
+    return replace(job, document=document.from_mapping(values, source=job.document.source))
+
+
+def keys(name: str, changes: Mapping[str, Any]) -> Move:
+    """A move that only writes config keys."""
+    return Move(
+        name=name,
+        changes=tuple(Change(key=key, value=value) for key, value in changes.items()),
+        apply=lambda job: _write(job, changes),
+    )
+
+
+def smaller_buckets(plan: Plan) -> Move | None:
+    """Smaller communication buffers."""
+    if not plan.stage or plan.reduce_bucket_size <= _SMALL_BUCKET:
+        return None
+    changes = {f"{_ZERO}.reduce_bucket_size": _SMALL_BUCKET}
+    if plan.stage == 3:
+        changes |= {
+            f"{_ZERO}.stage3_max_live_parameters": 100_000_000,
+            f"{_ZERO}.stage3_max_reuse_distance": 0,
+        }
+    return keys("smaller buckets", changes)
+
+
+def checkpointing(plan: Plan) -> Move | None:
+    """Activation checkpointing, which stands in the training code."""
+    if plan.checkpointing:
+        return None
+    return Move(
+        name="checkpointing",
+        changes=(Change(key="--checkpointing", value=True),),
+        apply=lambda job: replace(job, workload=replace(job.workload, checkpointing=True)),
+    )
+
+
+def smaller_batches(plan: Plan) -> Iterator[Move]:
+    """Smaller micro batches with more micro steps, the same train batch; the largest first."""
+    for size in range(plan.micro_batch - 1, 0, -1):
+        if plan.micro_batch % size == 0:
+            yield _micro_batch(size, plan.grad_accum * (plan.micro_batch // size))
+
+
+def _micro_batch(size: int, steps: int) -> Move:
+    changes = {_MICRO: size, _ACCUM: steps}
+
+    def apply(job: Job) -> Job:
+        free = replace(job.workload, micro_batch=None, grad_accum=None)
+        return _write(replace(job, workload=free), changes)
+
+    return Move(
+        name="smaller micro batch",
+        changes=tuple(Change(key=key, value=value) for key, value in changes.items()),
+        apply=apply,
+    )
+
+
+def strategies(plan: Plan, *, has_nvme: bool) -> Iterator[Move]:
+    """Higher stages, then offload, the least first."""
+    for stage in range(plan.stage + 1, 4):
+        yield keys(f"ZeRO-{stage}", {f"{_ZERO}.stage": stage})
+    if plan.optimizer_device is Device.GPU:
+        if 0 < plan.stage < 3:
+            yield keys("optimizer on host", _offload("optimizer", "cpu"))
+        yield keys("ZeRO-3, optimizer on host", _at_stage_3(plan, _offload("optimizer", "cpu")))
+    if plan.param_device is Device.GPU:
+        kept = plan.stage == 3 and plan.optimizer_device is not Device.GPU
+        optimizer = {} if kept else _offload("optimizer", "cpu")
+        both = optimizer | _offload("param", "cpu")
+        yield keys("ZeRO-3, weights on host too", _at_stage_3(plan, both))
+    if has_nvme and plan.optimizer_device is not Device.NVME:
+        swapped = _offload("optimizer", "nvme") | _offload("param", "cpu")
+        yield keys("ZeRO-3, optimizer on NVMe", _at_stage_3(plan, swapped))
+
+
+def _offload(what: str, device: str) -> dict[str, Any]:
+    section = f"{_ZERO}.offload_{what}."
+    path = {section + "nvme_path": "/local_nvme"} if device == "nvme" else {}
+    return {section + "device": device, **path}
+
+
+def _at_stage_3(plan: Plan, changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**({} if plan.stage == 3 else {f"{_ZERO}.stage": 3}), **changes}
+
+
+def more_nodes(job: Job, nodes: int) -> Move:
+    """More nodes of the same kind; each GPU keeps its micro batch."""
+
+    def apply(before: Job) -> Job:
+        values = {k: v for k, v in before.document.values.items() if k != "train_batch_size"}
+        cluster = replace(before.cluster, nodes=nodes, slots=())
+        text = document.from_mapping(values, source=before.document.source)
+        return replace(before, document=text, cluster=cluster)
+
+    return Move(
+        name=f"{nodes} nodes",
+        changes=(Change(key="--nodes", value=nodes),),
+        apply=apply,
+    )
