@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from zero_sizer.witnesses.simulated import device
-from zero_sizer.witnesses.simulated.patches import Patches
+from zero_sizer.witnesses.simulated.undo import Patches
 
 _HALF = (torch.float16, torch.bfloat16)
 _FLASH_MAX_HEAD_DIM = 256  # torch's flash kernel (aten/native/transformers/cuda/sdp_utils.cpp)

@@ -15,7 +15,7 @@ import torch
 
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.witnesses.simulated import device
-from zero_sizer.witnesses.simulated.patches import Patches
+from zero_sizer.witnesses.simulated.undo import Patches
 
 _KEY = "AutocastPrivateUse1"
 _16_BIT = (torch.float16, torch.bfloat16)

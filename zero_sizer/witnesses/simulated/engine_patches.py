@@ -7,8 +7,8 @@ from typing import Any
 
 from zero_sizer.units import GIB
 from zero_sizer.witnesses.simulated import short_loops
-from zero_sizer.witnesses.simulated.patches import Patches
 from zero_sizer.witnesses.simulated.tracker import GPU, Tracker
+from zero_sizer.witnesses.simulated.undo import Patches
 
 # These log every parameter and module; a reader wants the engine's milestones.
 _CHATTY = (

@@ -108,6 +108,9 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         kwargs = kwargs or {}
         if self._depth:  # inside a decomposition: torch's kernels make no such temporaries
             return super().__torch_dispatch__(func, types, args, kwargs)
+        where = kwargs.get("device")
+        if where is not None and where.type == "cuda":  # what a script calls the rank's GPU
+            kwargs = {**kwargs, "device": torch.device(device.NAME, 0)}
         answer = self._answers.get(func) or (_pinned if kwargs.get("pin_memory") else None)
         if answer is not None:
             return answer(self, func, args, kwargs)

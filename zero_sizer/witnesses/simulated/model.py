@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.witnesses.simulated.patches import Patches
 from zero_sizer.witnesses.simulated.request import Request
+from zero_sizer.witnesses.simulated.undo import Patches
 
 # What transformers calls the attention whose kernel we choose (attention.py routes sdpa's).
 _HF_ATTENTION = {"flash": "sdpa", "sdpa": "sdpa", "eager": "eager"}
@@ -56,12 +56,16 @@ def _from_config(request: Request) -> Any:
     config = CONFIG_MAPPING[model_type](**fields)
     # The Trainer switches the generation cache off; with it every key and value would stay.
     config.use_cache = False
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0  # a checkpoint's generation config would say which
     dtype = request.built_dtype or fields.get("dtype") or "float32"
     kwargs = {"dtype": getattr(torch, str(dtype).removeprefix("torch."))}
+    model_class = _model_class(config)
+    attention = _HF_ATTENTION[request.attention]
+    if not getattr(model_class, "_supports_sdpa", False):
+        attention = "eager"  # as transformers chooses for such a model
     with _transformers_zero_init(request), _without_values():
-        return _model_class(config)._from_config(
-            config, attn_implementation=_HF_ATTENTION[request.attention], **kwargs
-        )
+        return model_class._from_config(config, attn_implementation=attention, **kwargs)
 
 
 def _model_class(config: Any) -> Any:

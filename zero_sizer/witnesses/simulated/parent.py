@@ -12,6 +12,7 @@ from typing import Any
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.job import Job
 from zero_sizer.witnesses.cut import cut_job
+from zero_sizer.witnesses.launched.parent import require_packages
 from zero_sizer.witnesses.launched.task import rank_task
 from zero_sizer.witnesses.recording import Recording, from_json
 from zero_sizer.witnesses.simulated.request import NO_LIMIT, Request
@@ -46,10 +47,11 @@ def run(
         progress: called with (phases done, phases in all, phase that ended).
 
     Raises:
-        WitnessError: the engine failed; the message is DeepSpeed's.
+        WitnessError: a package is missing, or the engine failed; the message is DeepSpeed's.
         UnsupportedError: the model or an option cannot be simulated.
         InputError: the trace cannot be written.
     """
+    require_packages()
     with tempfile.TemporaryDirectory(prefix="zero-sizer-swap-") as swap:
         request = request_of(cut_job(job, layers), rank=rank, steps=steps, nvme_path=swap)
         request = replace(request, keep_events=trace is not None)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from zero_sizer.units import ceil_div
-from zero_sizer.witnesses.simulated.patches import Patches
+from zero_sizer.witnesses.simulated.undo import Patches
 
 COMPARED_VERSIONS = ("0.19.8",)
 

@@ -1,0 +1,140 @@
+"""``simulate``: a user's own training loop as rank r of N on GPUs that do not exist."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+from zero_sizer.hardware import catalog
+from zero_sizer.units import parse_size
+from zero_sizer.witnesses.recording import RankRecord, Recording
+from zero_sizer.witnesses.simulated.observer import PhaseObserver
+from zero_sizer.witnesses.simulated.request import NO_LIMIT
+from zero_sizer.witnesses.simulated.simulation import Rank, Simulation, simulated
+from zero_sizer.witnesses.simulated.undo import Patches
+
+
+class _Enough(BaseException):
+    """The asked-for optimizer steps are done; not an error, and not for ``except Exception``."""
+
+
+class Session:
+    """What a simulated script has done so far.
+
+    Attributes:
+        log: DeepSpeed's ``see_memory_usage`` lines.
+    """
+
+    def __init__(self, simulation: Simulation, rank: Rank, steps: int | None) -> None:
+        self.log = simulation.log
+        self._rank = rank
+        self._steps = steps
+        self._observer = PhaseObserver(simulation.tracker, lambda done, name: None)
+        self._observer.begin("init", step=0, micro_step=0)
+        self._step = self._micro_step = 0
+
+    @property
+    def peak(self) -> dict[str, int]:
+        """Device -> most bytes in any phase so far."""
+        return self._record().peak()
+
+    def recording(self) -> Recording:
+        """Every phase so far, in the form of any dry run."""
+        names = ("torch", "deepspeed")
+        return Recording(
+            how="simulated",
+            versions={name: metadata.version(name) for name in names},
+            world_size=self._rank.world_size,
+            job={"script": True},
+            ranks=(self._record(),),
+            log=tuple(self.log),
+        )
+
+    def _record(self) -> RankRecord:
+        return RankRecord(rank=self._rank.rank, phases=tuple(self._observer.records))
+
+    def follow(self, patches: Patches) -> None:
+        """Phases begin and end where the engine's forward, backward and step do."""
+        from deepspeed.runtime.engine import DeepSpeedEngine
+
+        for name in ("forward", "backward", "step"):
+            patches.set(DeepSpeedEngine, name, self._timed(name, getattr(DeepSpeedEngine, name)))
+
+    def _timed(self, name: str, original: Any) -> Any:
+        def method(engine: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._observer.records:
+                self._observer.end(engine)  # init lasts until the first forward
+            boundary = name == "step" and engine.is_gradient_accumulation_boundary()
+            self._observer.begin(name, step=self._step, micro_step=self._micro_step)
+            result = original(engine, *args, **kwargs)
+            self._observer.end(engine)
+            if name == "step":
+                self._count(boundary)
+            return result
+
+        return method
+
+    def _count(self, boundary: bool) -> None:
+        self._micro_step += 1
+        if boundary:
+            self._step, self._micro_step = self._step + 1, 0
+            if self._step == self._steps:
+                raise _Enough
+
+
+@contextmanager
+def simulate(
+    *,
+    nodes: int = 1,
+    gpus_per_node: int = 1,
+    gpu: str | None = None,
+    host_memory: int | str | None = None,
+    rank: int = 0,
+    steps: int | None = None,
+) -> Iterator[Session]:
+    """Inside, ``deepspeed.initialize`` and the loop after it run on a simulated GPU.
+
+    DeepSpeed must not be imported yet, since it binds operators to the accelerator it finds::
+
+        with zero_sizer.simulate(nodes=4, gpus_per_node=8, gpu="h100-80gb", steps=2) as sim:
+            train()
+        print(sim.peak)
+
+    Args:
+        nodes: nodes of the job.
+        gpus_per_node: ranks of a node.
+        gpu: a name of the GPU table; without one memory has no limit.
+        host_memory: of a node, in bytes or as ``2TiB``.
+        rank: global rank to be.
+        steps: leave the block after this many optimizer steps; None runs it to its end.
+
+    Raises:
+        InputError: an unknown GPU.
+    """
+    row = catalog.find(gpu) if gpu is not None else None
+    who = Rank(
+        rank=rank,
+        world_size=nodes * gpus_per_node,
+        local_world_size=gpus_per_node,
+        gpu_bytes=row.visible_bytes if row is not None else NO_LIMIT,
+        host_bytes=parse_size(host_memory) if host_memory is not None else 0,
+    )
+    patches = Patches()
+    with simulated(who) as simulation:
+        from zero_sizer.witnesses.simulated import cuda
+
+        session = Session(simulation, who, steps)
+        session.follow(patches)
+        answers = cuda.cuda_answers(
+            simulation.tracker,
+            name=row.name if row is not None else "simulated GPU",
+            capacity=who.gpu_bytes,
+            local_world_size=gpus_per_node,
+        )
+        try:
+            with answers:
+                yield session
+        except _Enough:
+            pass
+        finally:
+            patches.undo()
