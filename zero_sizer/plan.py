@@ -16,7 +16,7 @@ from zero_sizer.optimizers import Optimizer
 from zero_sizer.passes import compose
 from zero_sizer.passes.levels import MicroStep
 from zero_sizer.passes.timeline import Timeline
-from zero_sizer.units import DType
+from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero import partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -98,6 +98,7 @@ class Plan:
     attention: str = _read("attention")
     zero_init: bool = _read("zero_init", "zero_optimization.stage")
     is_hopper_or_newer: bool = _read("gpu")
+    gpu_memory: int | None = _read("gpu_memory")
 
     group_names: tuple[str, ...] = _read("optimizer.type")
     group_indices: tuple[tuple[int, ...], ...] = _read("model", "optimizer.type")
@@ -251,6 +252,13 @@ class Plan:
             return 1
         types = {t.module_type for t in self.model.parameters if t.trainable}
         return 2 if types - _AUTOCAST_MODULES else 1
+
+    @cached_property
+    def flattens_on_gpu(self) -> bool:
+        """Whether the GPU has room for the model and its flat copy (stage_1_and_2.py:451-453)."""
+        weights = num_bytes(self.num_trainable + sum(self.frozen), self.model_dtype)
+        flat = num_bytes(sum(self.flat_groups), self.model_dtype)
+        return self.gpu_memory is None or self.gpu_memory - weights >= flat
 
     @cached_property
     def step_activations(self) -> MicroStep:

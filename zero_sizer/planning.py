@@ -89,6 +89,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
         "rank": None,
         "gradient_clipping": _number(settings, "gradient_clipping", 1.0),
         "is_hopper_or_newer": _is_hopper(job),
+        "gpu_memory": job.cluster.gpu_memory,
     }
     return Planned(
         plan=Plan(**values),

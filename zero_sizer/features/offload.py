@@ -2,7 +2,7 @@
 
 from zero_sizer.features.conditions import is_zero3, is_zero12
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
+from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, round_up
@@ -88,7 +88,7 @@ ENTRIES = (
         about="room for the largest gradient in host memory",
         numel=lambda p: p.largest_tensor,
         dtype=lambda p: p.model_dtype,
-        live=FROM_LINKING,
+        live=FROM_WRAPPING,
         when=_offloads12,
         device=lambda p: Device.HOST,
         pinned=lambda p: p.optimizer_pinned,
@@ -100,7 +100,7 @@ ENTRIES = (
         about="room for the largest gradient on the GPU",
         numel=lambda p: p.largest_tensor,
         dtype=lambda p: p.model_dtype,
-        live=FROM_LINKING,
+        live=FROM_WRAPPING,
         when=_offloads12,
         source=_SOURCE + "659-661",
     ),

@@ -37,6 +37,11 @@ def _buffer_dtype(plan: Plan, built: DType | None) -> DType:
     return plan.model_dtype if floating and plan.is_16bit else built
 
 
+def _parked_on(plan: Plan) -> Device:
+    """Where a partition waits; one that comes from NVMe passes through the host."""
+    return Device.GPU if plan.param_device is Device.GPU else Device.HOST
+
+
 def _linked_numel(plan: Plan) -> int:
     """The gathered tensor, and its own partition when that first has to come from the host."""
     ranks = plan.dp_world_size
@@ -61,9 +66,20 @@ ENTRIES = (
         about="the model as built, until its tensors become views of the flat buffer",
         numel=lambda p: p.num_trainable,
         dtype=lambda p: p.model_dtype,
-        live=_BUILDING,
+        live=lambda p: _BUILDING if p.flattens_on_gpu else frozenset({Moment.BUILT}),
         when=lambda p: p.wrapper in _FLAT,
         source="runtime/zero/stage_1_and_2.py:451-512",
+    ),
+    Entry(
+        name="flattening_through_host",
+        category=Category.TEMPORARY,
+        about="weights and their flat buffer, on the host because the GPU has no room for both",
+        numel=lambda p: p.num_trainable + sum(p.flat_groups),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper is Wrapper.ZERO12 and not p.flattens_on_gpu,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage_1_and_2.py:451-467,508-530",
     ),
     Entry(
         name="bit16_groups_flat",
@@ -145,7 +161,7 @@ ENTRIES = (
         dtype=lambda p: p.model_dtype,
         live=lambda p: _BUILDING if p.zero_init else frozenset({Moment.FLATTEN}),
         when=lambda p: p.wrapper is Wrapper.ZERO3,
-        device=lambda p: p.param_device if p.param_device is not Device.NVME else Device.HOST,
+        device=_parked_on,
         pinned=lambda p: p.param_device is Device.HOST,
         source="runtime/zero/partition_parameters.py:1693-1830",
     ),
@@ -167,6 +183,8 @@ ENTRIES = (
         dtype=lambda p: p.model_dtype,
         live=ALWAYS,
         when=lambda p: p.wrapper is Wrapper.ZERO3,
+        device=_parked_on,
+        pinned=lambda p: p.param_device is not Device.GPU,
         source="runtime/zero/partition_parameters.py:1693-1830",
     ),
     Entry(

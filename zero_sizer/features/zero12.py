@@ -20,9 +20,10 @@ ENTRIES = (
         about="whole gradients of every tensor that this rank's partition touches",
         numel=lambda p: p.gradient_numel,
         dtype=lambda p: p.model_dtype,
-        live=STEP,
+        # one storage for all groups: the last group's flattening lets go of it
+        live=lambda p: STEP if len(p.groups) > 1 else STEP - {Moment.UPDATE},
         when=lambda p: _on_gpu(p) and not p.has_compact_gradients,
-        source=_SOURCE + "1024-1045,2184-2203",
+        source=_SOURCE + "1024-1045,2184-2203,3127-3132",
     ),
     Entry(
         name="compact_gradient_partition",

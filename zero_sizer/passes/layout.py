@@ -67,30 +67,49 @@ class _Names:
 
 
 def _positions(names: _Names, row: _Row, *, is_backward: bool) -> tuple[tuple[Place, ...], ...]:
-    blocks, first, count, forward, backward = row
-    labels = backward if is_backward else forward
+    blocks, first, count, _, _ = row
     numbers = (
         range(first + count - 1, first - 1, -1) if is_backward else range(first, first + count)
     )
-    columns = [tuple(_places(names, blocks, number, labels, is_backward)) for number in numbers]
+    places = _backward if is_backward else _forward
+    columns = [tuple(places(names, _prefix(blocks, number), row)) for number in numbers]
     return tuple(zip(*columns, strict=True))
 
 
-def _places(
-    names: _Names, blocks: str, number: int, labels: _Labels, is_backward: bool
-) -> Iterator[Place]:
-    prefix = f"{blocks}.{number}" if blocks else ""
-    seen: set[tuple[int, ...]] = set()
-    for runs, completes in labels:
-        gathers = names.module(_join(prefix, runs)) if runs else ()
-        index = names.index.get(_join(prefix, completes), -1) if completes else -1
-        if is_backward and index >= 0 and not gathers:
-            owner = names.module(_join(prefix, completes).rpartition(".")[0])
-            gathers = () if owner in seen else owner
-            seen.add(owner)
-        passed = "backward of" if is_backward else "forward of"
-        what = _join(prefix, completes or runs) or "what lies outside of blocks"
-        yield Place(f"{passed} {what}", gathers, index if index in names.trainable else -1)
+def _forward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
+    for runs, _ in row[3]:
+        gathers = (names.module(_join(prefix, runs)),) if runs else ()
+        yield Place(f"forward of {_join(prefix, runs) or 'the model'}", gathers, -1)
+
+
+def _backward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
+    """A module whose gradients never become complete here (tied, frozen) is fetched in its turn."""
+    waiting = [_join(prefix, runs) for runs, _ in row[3] if runs]
+    for runs, completes in row[4]:
+        gathers = [names.module(_join(prefix, runs))] if runs else []
+        name = _join(prefix, completes)
+        index = names.index.get(name, -1) if completes else -1
+        if index >= 0:
+            gathers += [names.module(module) for module in _due(waiting, name.rpartition(".")[0])]
+        yield Place(
+            f"backward of {name if completes else _join(prefix, runs) or 'the model'}",
+            tuple(gathers),
+            index if index in names.trainable else -1,
+        )
+
+
+def _due(waiting: list[str], module: str) -> list[str]:
+    """Takes from ``waiting`` (forward order) what backward reaches up to ``module``."""
+    if module not in waiting:
+        return []
+    position = waiting.index(module)
+    due = waiting[position:][::-1]
+    del waiting[position:]
+    return due
+
+
+def _prefix(blocks: str, number: int) -> str:
+    return f"{blocks}.{number}" if blocks else ""
 
 
 def _join(prefix: str, name: str) -> str:

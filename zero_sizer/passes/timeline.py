@@ -56,7 +56,7 @@ class Place(NamedTuple):
     """One step of one block: where the parts' steps meet parameters (indices into the model's)."""
 
     label: str
-    gathers: tuple[int, ...]
+    gathers: tuple[tuple[int, ...], ...]  # the parameters of each module that is fetched
     completes: int  # -1: none
 
 
@@ -171,14 +171,16 @@ class _Walk:
         return tuple((_hull(a), _hull(b)) for a, b in zip(within, ends, strict=True))
 
     def _at(self, block: int, place: Place) -> tuple[_Point, _Point]:
-        if place.gathers:
+        highest = self.gathered
+        for position, _ in enumerate(place.gathers):
             self.gathered = next(self._series, 0) * self._itemsize
+            highest = max(highest if position else 0, self.gathered)
         step = self._reduction.steps.get(place.completes)
         before = hook = self._held
         if step is not None:
             before, hook, self._held = step
         return (
-            _Point(block, self.gathered, before, place.label),
+            _Point(block, highest, before, place.label),
             _Point(block, self.gathered, hook, place.label),
         )
 
@@ -201,8 +203,8 @@ def _is_below(a: _Point, b: _Point, c: _Point) -> bool:
 def _gathered(layout: Layout, zero: Zero) -> tuple[int, ...]:
     if not zero.ranks:
         return ()
-    forward = [place.gathers for place in _in_order(layout.forward) if place.gathers]
-    backward = [place.gathers for place in _in_order(layout.backward[::-1]) if place.gathers]
+    forward = [module for place in _in_order(layout.forward) for module in place.gathers]
+    backward = [module for place in _in_order(layout.backward[::-1]) for module in place.gathers]
     modules = (*forward, *backward)
     trace = Trace(zero.tensors.numels, zero.persistent, modules, len(forward), zero.ranks)
     return gathered_numels(trace, zero.limits)
