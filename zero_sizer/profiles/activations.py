@@ -313,7 +313,9 @@ def _stored(document: Mapping[str, Any], number: int) -> _Stored:
     )
 
 
-def _sparse(coefficients: Sequence[int]) -> _Poly:
+def _sparse(coefficients: Sequence[int] | int) -> _Poly:
+    if isinstance(coefficients, int):  # of b*s alone
+        return ((0, coefficients),)
     return tuple((i, c) for i, c in enumerate(coefficients) if c)
 
 
@@ -331,7 +333,9 @@ def _highest(polys: set[_Poly]) -> tuple[_Poly, ...]:
 
 
 def _fit(
-    fit: Mapping[str, Any], stacks: Sequence[Mapping[str, Any]], polys: Sequence[Sequence[int]]
+    fit: Mapping[str, Any],
+    stacks: Sequence[Mapping[str, Any]],
+    polys: Sequence[Sequence[int] | int],
 ) -> _Fit:
     outside = [_Place("", 0, 1, *pair) for pair in fit["outside"]]
     places = [outside[0]]
@@ -341,7 +345,7 @@ def _fit(
         missing = _missing(stack, len(traced))
         places += _places(stack, traced, missing)
         places.append(after)
-        for index, coefficient in enumerate(polys[fit["late"][i]]):
+        for index, coefficient in _sparse(polys[fit["late"][i]]):
             late[index] += missing * coefficient
     return _Fit(
         batch=(fit["batch"][0], fit["batch"][1] or 2**62),

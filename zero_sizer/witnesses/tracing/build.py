@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from zero_sizer.errors import UnsupportedError
-from zero_sizer.witnesses.simulated.patches import Patches
+from zero_sizer.models.families import FAMILIES
+from zero_sizer.witnesses.simulated.undo import Patches
 
 ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 
@@ -35,6 +36,8 @@ def model_class(config: Any) -> Any:
     for name in config.architectures or ():
         if hasattr(transformers, name):
             return getattr(transformers, name)
+    if config.model_type in FAMILIES:
+        return getattr(transformers, FAMILIES[config.model_type].head)
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     raise UnsupportedError(f"model type {config.model_type} has no causal language model")

@@ -83,7 +83,7 @@ class Encoder:
             pattern = [fit.stack.late[name] for name in names[start : start + stack.period]]
             late.append(self._polys.index(reduce(symbolic.add, pattern, ZERO)))
         return {
-            "batch": [2 if fit.where.with_batch else 1, None if fit.where.with_batch else 1],
+            "batch": [1, None if fit.where.with_batch else 1],
             "sequence": list(fit.where.sequences),
             "outside": [self._pair(pair) for pair in outside],
             "blocks": blocks,
@@ -131,10 +131,10 @@ def _check_traced(stack: Stack, pairs: Sequence[Any]) -> None:
         raise WitnessError(f"{len(pairs)} blocks of {stack.prefix} seen, not {stack.traced}")
 
 
-def _shortest(poly: Poly) -> list[int]:
-    """Coefficients of (b*s, 1, s, b, s*s, b*s*s), without the zeros at the end."""
+def _shortest(poly: Poly) -> list[int] | int:
+    """Coefficients of (b*s, 1, s, b, s*s, b*s*s), zeros at the end left out; alone, that of b*s."""
     const, s, b, bs, ss, bss = poly
     values = [bs, const, s, b, ss, bss]
     while values and values[-1] == 0:
         values.pop()
-    return values
+    return values[0] if len(values) == 1 else values

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zero_sizer.witnesses.simulated.patches import Patches
+from zero_sizer.witnesses.simulated.undo import Patches
 
 _HEAD_DIM_MULTIPLE = 8
 

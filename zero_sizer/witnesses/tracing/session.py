@@ -10,7 +10,8 @@ import torch
 
 from zero_sizer.witnesses.simulated import answers, attention, autocast, device, patches
 from zero_sizer.witnesses.simulated.mode import SimulatedMode
-from zero_sizer.witnesses.tracing import flash
+from zero_sizer.witnesses.simulated.undo import Patches
+from zero_sizer.witnesses.tracing import experts, flash
 from zero_sizer.witnesses.tracing.recorder import Recorder
 
 _ANSWERS: dict[Any, Any] = {}  # what operators return, for all traces of this process
@@ -20,12 +21,12 @@ class _TracingMode(SimulatedMode):
     """Tells the recorder which operator runs, and its floating-point operations."""
 
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__(recorder, answers.table())  # type: ignore[arg-type]  # same methods
+        super().__init__(recorder, {**answers.table(), experts.OPERATOR.default: experts.answer})  # type: ignore[arg-type]  # same methods
         self._recorder = recorder
         self._results = _ANSWERS
         from torch.utils.flop_counter import flop_registry
 
-        self._flops = flop_registry
+        self._flops = {**flop_registry, experts.OPERATOR: experts.flops}
 
     def __torch_dispatch__(
         self,
@@ -68,7 +69,6 @@ def fake_gpu(recorder: Recorder) -> Iterator[torch.device]:
 @contextmanager
 def _collector_off() -> Iterator[None]:
     was_on = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
@@ -82,7 +82,7 @@ def _as_on_a_gpu() -> Iterator[None]:
     """transformers keeps masks that it need not where it meets fake tensors; not for training."""
     from transformers import masking_utils
 
-    changed = patches.Patches()
+    changed = Patches()
     changed.set(masking_utils, "is_tracing", lambda tensor=None: False)
     try:
         yield

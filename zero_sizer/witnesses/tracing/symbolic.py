@@ -3,8 +3,9 @@
 A polynomial is a tuple of integers, the coefficients of (1, s, b, b*s, s*s, b*s*s).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from operator import ge
 
 from zero_sizer.errors import WitnessError
 
@@ -89,7 +90,7 @@ def envelope(polys: Sequence[Poly], *, with_batch: bool, sequences: tuple[int, i
         with_batch: whether b may be other than 1.
         sequences: smallest and largest s.
     """
-    unique = list(dict.fromkeys(polys))
+    unique = _undominated(dict.fromkeys(polys))
     if len(unique) == 1:
         return unique
     low, high = sequences
@@ -98,3 +99,12 @@ def envelope(polys: Sequence[Poly], *, with_batch: bool, sequences: tuple[int, i
         for b in _BATCHES if with_batch else (1,):
             kept[max(unique, key=lambda poly: at(poly, b, s))] = None
     return list(kept)
+
+
+def _undominated(polys: Iterable[Poly]) -> list[Poly]:
+    """Without those that another exceeds in every coefficient."""
+    kept: list[Poly] = []
+    for poly in sorted(polys, reverse=True, key=sum):
+        if not any(all(map(ge, other, poly)) for other in kept):
+            kept.append(poly)
+    return kept

@@ -1,0 +1,62 @@
+"""Writes the activation profiles of the bundled models (``zero_sizer/profiles/data``).
+
+Usage: ``python scripts/generate_activation_profiles.py [NAME ...] [--check] [--missing]`` in an
+environment that has torch and transformers. Nothing is computed: tensors are fake.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.models.profile import bundled_names, load_profile, read_profile
+from zero_sizer.profiles.store import SCHEMA_VERSION, key_of, write
+from zero_sizer.witnesses.tracing.profile import trace_profile
+
+DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
+
+
+def keys() -> dict[str, str]:
+    """Content key -> the first bundled model that has it."""
+    found: dict[str, str] = {}
+    for name in bundled_names():
+        found.setdefault(key_of(load_profile(name)), name)
+    return found
+
+
+def document(name: str, first: dict[str, str]) -> dict[str, Any]:
+    """The profile of bundled model ``name``, or a pointer to an equal one."""
+    key = key_of(load_profile(name))
+    if first[key] != name:
+        return {"schema_version": SCHEMA_VERSION, "same_as": first[key]}
+    return trace_profile(read_profile(name)["hf_config"], name=name, key=key)
+
+
+def main() -> int:
+    """Writes (or with ``--check`` compares) the files; 1 where one was not current."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="bundled models; all when none is named")
+    parser.add_argument("--check", action="store_true", help="only say which are not current")
+    parser.add_argument("--missing", action="store_true", help="only those that have none")
+    options = parser.parse_args()
+    first = keys()
+    stale = []
+    for name in options.names or bundled_names():
+        path = DATA / f"activations.{name}.json"
+        if options.missing and path.exists():
+            continue
+        made = document(name, first)
+        if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != made:
+            stale.append(name)
+            if not options.check:
+                write(path, made)
+                print(f"wrote {path.name}, {path.stat().st_size:,} bytes", flush=True)
+    if not options.check:
+        write(DATA / "index.json", first)
+    print("\n".join(f"stale {name}" for name in stale) if options.check else "done")
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

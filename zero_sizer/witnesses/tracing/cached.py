@@ -1,0 +1,40 @@
+"""Profiles of the user's own models, traced once and kept in the user's cache."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zero_sizer.errors import UnsupportedError
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.profiles.store import cache_file, key_of, write
+
+
+def trace_to_cache(spec: ModelSpec, report: Callable[[str], None] = lambda line: None) -> Path:
+    """Traces ``spec`` and writes its profile where ``zero_sizer.profiles.load`` finds it.
+
+    Args:
+        spec: a model with a Hugging Face config.
+        report: told about each way of running it that is done.
+
+    Returns:
+        The file.
+
+    Raises:
+        UnsupportedError: there is no config, torch or transformers is missing, or transformers does
+            not train it.
+    """
+    if not spec.hf_config or not spec.exact_tensors:
+        raise UnsupportedError(
+            f"{spec.name}: a profile is traced from a Hugging Face config, and there is none",
+            remedy="name a bundled model, or a config.json",
+        )
+    try:
+        from zero_sizer.witnesses.tracing.profile import trace_profile
+    except ImportError as error:
+        raise UnsupportedError(
+            "tracing a profile needs torch and transformers",
+            remedy="pip install zero-sizer[deepspeed]",
+        ) from error
+    key = key_of(spec)
+    path = cache_file(key)
+    write(path, trace_profile(spec.hf_config, name=spec.name, key=key, report=report))
+    return path
