@@ -105,7 +105,7 @@ class Search:
         self.batch = batch
         self.limits = limits
         self.considered = 0  # candidates whose fit was decided
-        self.strategies = strategies(job.cluster)
+        self.strategies = strategies(job)
         self._tick = tick
         prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
         self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}

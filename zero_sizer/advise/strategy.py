@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.job import Job
+from zero_sizer.units import ceil_div, round_up
 
 _CPU = {"device": "cpu", "pin_memory": True}
+_SWAP_BUFFER = 100_000_000  # elements, DeepSpeed's default buffer_size
 _NVME = {"device": "nvme", "nvme_path": "/local_nvme", "pin_memory": True}
 
 
@@ -39,8 +41,19 @@ def _offload(stage: int, **devices: Mapping[str, Any]) -> dict[str, Any]:
     return {"stage": stage, **{f"offload_{name}": dict(value) for name, value in devices.items()}}
 
 
-def strategies(cluster: Cluster) -> tuple[Strategy, ...]:
-    """Every strategy for this kind of node, simplest first."""
+def _swapped_weights(job: Job) -> dict[str, Any]:
+    """Weights on NVMe, none kept in host memory, in buffers that hold a rank's part of any tensor.
+
+    The swapper asserts the latter (partitioned_param_swapper.py:357).
+    """
+    largest = max((tensor.numel for tensor in job.model.parameters), default=0)
+    part = round_up(ceil_div(largest, job.cluster.gpus_per_node), 2**20)
+    return {**_NVME, "max_in_cpu": 0, "buffer_size": max(_SWAP_BUFFER, part)}
+
+
+def strategies(job: Job) -> tuple[Strategy, ...]:
+    """Every strategy for the job's kind of node, simplest first."""
+    cluster = job.cluster
     rows: tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...] = (
         ("no ZeRO", {"stage": 0}, ()),
         ("ZeRO-1", {"stage": 1}, ()),
@@ -57,7 +70,11 @@ def strategies(cluster: Cluster) -> tuple[Strategy, ...]:
             _offload(3, optimizer=_NVME, param=_CPU),
             ("host", "nvme"),
         ),
-        ("ZeRO-3, all on NVMe", _offload(3, optimizer=_NVME, param=_NVME), ("host", "nvme")),
+        (
+            "ZeRO-3, all on NVMe",
+            _offload(3, optimizer=_NVME, param=_swapped_weights(job)),
+            ("host", "nvme"),
+        ),
     )
     found = []
     for place, (name, zero, offloads) in enumerate(rows):

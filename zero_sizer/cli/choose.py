@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from zero_sizer.report import advice
 
     job = job_from(arguments)
-    with Progress("choosing", len(strategies(job.cluster))) as progress:
+    with Progress("choosing", len(strategies(job))) as progress:
         choice = choose(
             job,
             Options(

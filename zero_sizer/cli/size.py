@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     wanted = _wanted(arguments)
     job = job_from(arguments)
-    total = len(node_counts(arguments.max_nodes)) * len(strategies(job.cluster))
+    total = len(node_counts(arguments.max_nodes)) * len(strategies(job))
     with Progress("sizing", total) as progress:
         found = fleet(
             job,
