@@ -68,6 +68,50 @@ def test_a_plain_loop_runs_two_steps_as_rank_0_of_8(tmp_path, zero):
     assert found["peak"]["gpu"] > held["optimizer_states"]["num_bytes"]
 
 
+AUTO = {
+    "bf16": {"enabled": "auto"},
+    "gradient_accumulation_steps": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "train_batch_size": "auto",
+    "gradient_clipping": "auto",
+    "optimizer": {
+        "type": "AdamW",
+        "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"},
+    },
+}
+AUTO_3 = {"stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto"}
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("offload", [{}, {"offload_optimizer": HOST}], ids=["gpu", "host"])
+def test_a_trainer_script_runs_with_its_auto_config(tmp_path, stage, offload):
+    zero = {"stage": stage, "reduce_bucket_size": "auto", **offload}
+    config = tmp_path / "ds.json"
+    zero.update(AUTO_3 if stage == 3 else {})
+    config.write_text(json.dumps({**AUTO, "zero_optimization": zero}))
+    options = {
+        "output_dir": tmp_path / "out",
+        "deepspeed": config,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "report_to": "none",
+    }
+    flags = [text for name, value in options.items() for text in (f"--{name}", value)]
+    found = _simulate("trainer.py", *flags, "--bf16", "--gradient_checkpointing")
+    phases = [(p["name"], p["step"], p["micro_step"]) for p in found["recording"]["phases"]]
+    # accelerate calls the engine's step at the accumulation boundary only.
+    one = [("forward", 0), ("backward", 0), ("forward", 1), ("backward", 1), ("step", 1)]
+    expected = [(name, step, micro) for step in (0, 1) for name, micro in one]
+    assert phases == [("init", 0, 0), *expected]
+    states = [
+        row
+        for row in found["recording"]["phases"][-1]["live"]
+        if row["category"] == "optimizer_states"
+    ]
+    assert {row["device"] for row in states} == {"host" if offload else "gpu"}
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_nothing_is_left_behind(tmp_path):
     config = tmp_path / "ds.json"
     config.write_text(json.dumps(config_of({"stage": 1})))

@@ -31,7 +31,7 @@ class Session:
         self._steps = steps
         self._observer = PhaseObserver(simulation.tracker, lambda done, name: None)
         self._observer.begin("init", step=0, micro_step=0)
-        self._step = self._micro_step = 0
+        self._step = self._forwards = 0
 
     @property
     def peak(self) -> dict[str, int]:
@@ -64,22 +64,22 @@ class Session:
         def method(engine: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._observer.records:
                 self._observer.end(engine)  # init lasts until the first forward
+            self._forwards += name == "forward"
             boundary = name == "step" and engine.is_gradient_accumulation_boundary()
-            self._observer.begin(name, step=self._step, micro_step=self._micro_step)
+            micro_step = max(self._forwards - 1, 0)
+            self._observer.begin(name, step=self._step, micro_step=micro_step)
             result = original(engine, *args, **kwargs)
             self._observer.end(engine)
-            if name == "step":
-                self._count(boundary)
+            if boundary:
+                self._count_step()
             return result
 
         return method
 
-    def _count(self, boundary: bool) -> None:
-        self._micro_step += 1
-        if boundary:
-            self._step, self._micro_step = self._step + 1, 0
-            if self._step == self._steps:
-                raise _Enough
+    def _count_step(self) -> None:
+        self._step, self._forwards = self._step + 1, 0
+        if self._step == self._steps:
+            raise _Enough
 
 
 @contextmanager
