@@ -31,7 +31,7 @@ def plans(search, nodes=1):
 
 
 @pytest.mark.slow
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(
     st.sampled_from(MODELS), st.sampled_from(GPUS), st.sampled_from([1, 2, 8]), st.integers(1, 2)
 )
@@ -68,7 +68,7 @@ def test_a_sweep_sees_what_sizing_sees(model):
 
 
 @pytest.mark.slow
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.sampled_from(MODELS), st.sampled_from(GPUS), st.integers(4, 200), st.integers(1, 400))
 def test_more_host_memory_removes_no_plan(model, gpu, host_gib, more):
     before, after = (

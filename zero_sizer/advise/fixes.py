@@ -87,7 +87,7 @@ class _Search:
                 break
             fixes += islice(self._with_cheap_moves(structural, list(enough)), 1)
         if len(fixes) < most:
-            fixes += self._with_nodes()
+            fixes += self._with_nodes(enough)
         return fixes[:most]
 
     def _with_cheap_moves(
@@ -118,12 +118,15 @@ class _Search:
             yield both
         yield from ([*both, batch] for batch in batches)
 
-    def _with_nodes(self) -> list[Fix]:
-        """The fewest nodes, doubled until the job fits as it is or checkpointed."""
+    def _with_nodes(self, enough: list[frozenset[str]]) -> list[Fix]:
+        """The fewest nodes, doubled until the job fits as it is, or checkpointed if that helps."""
         checkpointing = moves.checkpointing(self._plan)
+        extras: list[list[Move]] = [[]]
+        if checkpointing and frozenset({checkpointing.name}) not in enough:
+            extras.append([checkpointing])
         nodes = self._job.cluster.nodes * 2
         while nodes <= _MOST_NODES:
-            for extra in ([], [checkpointing] if checkpointing else []):
+            for extra in extras:
                 fix = self._try([moves.more_nodes(self._job, nodes), *extra])
                 if fix:
                     return [fix]
