@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from zero_sizer import models  # noqa: E402 (the checkout, installed or not)
+
 RESULTS = ROOT / "benchmarks" / "results.md"
 GIB = 2**30
 
@@ -63,8 +67,6 @@ def main() -> int:
 
 def measure(target: Target) -> Cost:
     """One run of ZeRO-3, bf16, AdamW, checkpointing, micro batch 1, two optimizer steps."""
-    from zero_sizer import models
-
     request = {
         "config": {
             "train_micro_batch_size_per_gpu": 1,

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulated_jobs import HOST, config_of
+from simulated_jobs import HOST, TINY_LLAMA, config_of
+
+from zero_sizer.errors import InputError, WitnessError
+from zero_sizer.witnesses.simulated.script import ScriptRequest, run_script
 
 pytestmark = pytest.mark.slow
 
@@ -116,3 +119,26 @@ def test_nothing_is_left_behind(tmp_path):
     config = tmp_path / "ds.json"
     config.write_text(json.dumps(config_of({"stage": 1})))
     assert _simulate("plain_loop.py", config)["after"] == ["Tensor", "cpu", False, False]
+
+
+def test_weights_are_neither_loaded_nor_saved(tmp_path):
+    # The folder holds no weights at all: shapes from config.json are enough.
+    (tmp_path / "config.json").write_text(json.dumps(TINY_LLAMA))
+    request = ScriptRequest(
+        command=[str(SCRIPTS / "pretrained.py"), str(tmp_path)], nodes=2, gpus_per_node=8
+    )
+    recording = run_script(request)
+    assert recording.world_size == 16
+    assert recording.first.last("step").num_bytes("optimizer_states", "gpu") > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_scripts_own_error_is_one_line(tmp_path):
+    with pytest.raises(WitnessError, match=r"OSError|HFValidationError|ValueError") as caught:
+        run_script(ScriptRequest(command=[str(SCRIPTS / "pretrained.py"), str(tmp_path / "no")]))
+    assert "\n" not in caught.value.message
+
+
+def test_a_script_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="no script"):
+        run_script(ScriptRequest(command=["no/such/script.py"]))
