@@ -42,31 +42,6 @@ def adam(**params: Any) -> dict[str, Any]:
     return {"type": "Adam", "params": {"lr": 1e-4, **params}}
 
 
-def core() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Stages x precisions x offloads x accumulation: what the issue names."""
-    offloads = {
-        "none": {},
-        "optimizer": {"offload_optimizer": CPU},
-        "both": {"offload_optimizer": CPU, "offload_param": CPU},
-    }
-    for stage in (0, 1, 2, 3):
-        for precision in ("bf16", "fp16", "fp32"):
-            for name, zero in offloads.items():
-                if (stage < 3 and name == "both") or (stage == 0 and name != "none"):
-                    continue
-                for accumulation in (1, 2):
-                    yield (
-                        f"stage {stage}, {precision}, offload {name}, accumulation {accumulation}",
-                        config(
-                            stage,
-                            precision,
-                            adam(),
-                            zero=zero,
-                            gradient_accumulation_steps=accumulation,
-                        ),
-                    )
-
-
 def breadth() -> Iterator[tuple[str, dict[str, Any]]]:
     """Optimizers, accumulation dtypes and layout keys."""
     for stage in (0, 1, 2, 3):

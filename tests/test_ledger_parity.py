@@ -1,24 +1,24 @@
-"""The ledger against real DeepSpeed ranks: persistent bytes, on every rank, to the byte.
+"""Optimizers and layout keys: the ledger against real DeepSpeed ranks, to the byte on every rank.
 
 Each task is trained for two steps by the real engine on real ranks (CPU, gloo, DeepSpeed's own
 launcher). Live tensors are counted after init and after the step by category and place; the ledger
 must say the same numbers for the same rank. ``other`` (the batch, the loss) and activations are
-not model states.
+not model states. Stages, precisions and offloads are in test_witness_parity.
 """
 
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from parity_grid import SHAPES, breadth, core
+from parity_grid import SHAPES, breadth
 from plans import ledger_of, make_job, make_plan, spec_of
 
 from zero_sizer.moments import Moment
 
-pytestmark = pytest.mark.slow
+pytest.importorskip("deepspeed")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(590)]
 
 SPEC = spec_of(SHAPES)
-FROZEN = spec_of(SHAPES, frozenset({"embed.weight", "layers.0.a.weight", "layers.0.n.weight"}))
 NOT_STATES = {"activations", "other", "runtime"}
 
 
@@ -38,6 +38,13 @@ def _measured(record):
     return dict(sums)
 
 
+def _by_category(sums):
+    totals = Counter()
+    for (category, _), num_bytes in sums.items():
+        totals[category] += num_bytes
+    return dict(totals)
+
+
 def _differences(grid, spec, ranks):
     from zero_sizer.witnesses import launched
     from zero_sizer.witnesses.launched.task import rank_task
@@ -53,6 +60,8 @@ def _differences(grid, spec, ranks):
             for phase, moment in (("init", Moment.READY), ("step", Moment.DONE)):
                 measured = _measured(record.last(phase))
                 predicted = _predicted(config, spec, ranks, record.rank, moment)
+                if "ratio" in name:  # a CPU rank cannot show which sub-groups sit on a GPU
+                    measured, predicted = _by_category(measured), _by_category(predicted)
                 compared += 1
                 if measured != predicted:
                     different.append(
@@ -62,22 +71,8 @@ def _differences(grid, spec, ranks):
     return compared, different
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
-def test_model_states_equal_real_ranks_to_the_byte(ranks):
-    grid = list(core())
-    compared, different = _differences(grid, SPEC, ranks)
-    assert different == []
-    assert compared == 2 * ranks * len(grid)
-
-
 def test_optimizers_and_layout_keys_equal_real_ranks_to_the_byte():
     _, different = _differences(list(breadth()), SPEC, 3)
     # Muon's all-gather scratch is not modelled (docs/limits.md); its states are.
     assert [d for d in different if "Muon" not in d] == []
     assert all("communication_buffers" in d for d in different)
-
-
-def test_frozen_parameters_equal_real_ranks_to_the_byte():
-    grid = [(name, config) for name, config in core() if "accumulation 1" in name]
-    _, different = _differences(grid, FROZEN, 2)
-    assert different == []

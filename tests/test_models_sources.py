@@ -36,7 +36,7 @@ def test_numbers_of_llama_2_7b_give_its_matrices():
 
 
 @given(
-    params=st.integers(10**7, 10**12),
+    params=st.integers(2 * 10**7, 10**12),
     layers=st.integers(1, 40),
     hidden=st.sampled_from([1, 7, 64, 256]),
     ffn=st.none() | st.integers(1, 1000),
