@@ -1,6 +1,7 @@
 """Tracing one model in every way that changes its memory."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.witnesses.tracing import build, fitted, session, symbolic
-from zero_sizer.witnesses.tracing.depth import Stack, stacks_of
+from zero_sizer.witnesses.tracing.depth import stacks_of
 from zero_sizer.witnesses.tracing.fitted import FittedStack, Range
 from zero_sizer.witnesses.tracing.recorder import Recorder
 from zero_sizer.witnesses.tracing.step import Trace, run_step
@@ -55,15 +56,15 @@ class Tracer:
     """
 
     def __init__(self, fields: Mapping[str, Any], *, whole: bool = False) -> None:
-        self._config = build.config_of(fields)
-        self.model_class = build.model_class(self._config).__name__
-        full = build.build(self._config, torch.bfloat16, torch.device("meta"), "eager")
+        self.config = build.config_of(fields)
+        self.model_class = build.model_class(self.config).__name__
+        full = build.build(self.config, torch.bfloat16, torch.device("meta"), "eager")
         names = build.block_names(full)
         self.stacks = stacks_of(names, build.kinds(full, names))
-        self.windows = build.windows(self._config)
+        self.windows = build.windows(self.config)
         self._seen: dict[Any, list[Fit]] = {}
         if not whole:
-            build.shorten(self._config, [stack.traced for stack in self.stacks])
+            build.shorten(self.config, [stack.traced for stack in self.stacks])
 
     def fits(self, setup: Setup) -> list[Fit]:
         """The model's step under ``setup``, for every batch and sequence.
@@ -71,7 +72,7 @@ class Tracer:
         Raises:
             UnsupportedError: transformers does not run the model so.
         """
-        with _Steps(self._config, setup) as (trace, owners):
+        with traced(self.config, setup) as (trace, owners):
             known = self._known(setup, trace)
             if not known:
                 windows = list(self._ranges())
@@ -92,44 +93,33 @@ class Tracer:
         yield low, _LONGEST
 
 
-class _Steps:
-    """Context: a function that traces a step at (b, s), and the modules that own parameters."""
+Steps = tuple[Callable[[int, int], Trace], frozenset[str]]
 
-    def __init__(self, config: Any, setup: Setup) -> None:
-        self._config = config
-        self._setup = setup
 
-    def __enter__(self) -> tuple[Callable[[int, int], Trace], frozenset[str]]:
-        setup, recorder = self._setup, Recorder()
-        self._device = session.fake_gpu(recorder)
-        where = self._device.__enter__()
-        try:
-            return self._ready(setup, recorder, where)
-        except BaseException:
-            self._device.__exit__(None, None, None)
-            raise
+@contextmanager
+def traced(config: Any, setup: Setup) -> Iterator[Steps]:
+    """A function that traces a step at (b, s), and the names of the modules that own parameters.
 
-    def __exit__(self, *error: Any) -> None:
-        self._device.__exit__(None, None, None)
-
-    def _ready(
-        self, setup: Setup, recorder: Recorder, where: Any
-    ) -> tuple[Callable[[int, int], Trace], frozenset[str]]:
-        dtype = torch.bfloat16 if setup.variant == "bf16" else torch.float32
-        if setup.attention == "flash" and setup.variant == "fp32":
-            raise UnsupportedError("flash attention takes 16-bit tensors only")
-        model = build.build(self._config, dtype, where, build.ATTENTION[setup.attention])
+    Raises:
+        UnsupportedError: transformers does not run the model so.
+    """
+    if setup.attention == "flash" and setup.variant == "fp32":
+        raise UnsupportedError("flash attention takes 16-bit tensors only")
+    recorder = Recorder()
+    dtype = torch.bfloat16 if setup.variant == "bf16" else torch.float32
+    with session.fake_gpu(recorder) as where:
+        model = build.build(config, dtype, where, build.ATTENTION[setup.attention])
         if setup.checkpointing:
             build.checkpoint(model)
         blocks = build.block_names(model)
-        owners = frozenset(name for name, m in model.named_modules() if m._parameters)
+        owners = frozenset(name for name, module in model.named_modules() if module._parameters)
 
         @cache
         def trace(b: int, s: int) -> Trace:
             batch = build.batch(b, s, where)
             return run_step(model, blocks, recorder, batch, autocast=setup.variant == "autocast")
 
-        return trace, owners
+        yield trace, owners
 
 
 def _fit_range(
@@ -175,6 +165,3 @@ def _agrees(stack: FittedStack, measured: FittedStack, s: int) -> bool:
             if abs(symbolic.at(left.end, 1, s) - right.end[0]) > tolerance:
                 return False
     return True
-
-
-__all__ = ["VARIANTS", "Fit", "Setup", "Stack", "Tracer"]
