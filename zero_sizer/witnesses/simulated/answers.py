@@ -25,7 +25,31 @@ def table() -> dict[Any, Answer]:
         aten._pin_memory.default: _pin_memory,
         aten.is_pinned.default: _is_pinned,
         aten.all.default: _all,
+        **{operator: _Collective() for operator in _collectives()},
     }
+
+
+def _collectives() -> list[Any]:
+    """Collectives that return what they were given, and a handle."""
+    c10d = torch.ops.c10d
+    names = ("_allgather_base_", "_reduce_scatter_base_", "broadcast_", "allreduce_")
+    return [getattr(c10d, name).default for name in names if hasattr(c10d, name)]
+
+
+class _Collective:
+    """A collective among silent peers: the fake group's first handle serves all later calls."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def __call__(
+        self, mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        if self._handle is None:
+            result = mode.ask(func, (), args, kwargs)
+            self._handle = result[1]
+            return result
+        return args[0], self._handle
 
 
 def _device(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
