@@ -1,6 +1,7 @@
 """Bundled activation profiles, evaluated: against arithmetic done by hand from the widths."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,10 @@ def test_another_model_has_another_profile_or_none(change, tmp_path, monkeypatch
     store._from_cache.cache_clear()
     assert found is not None
     assert found.name == "llama-3-8b"
+
+
+def test_a_cut_of_a_bundled_model_has_its_profile():
+    spec = models.load("llama-3-8b")
+    kept = tuple(t for t in spec.parameters if ".layers.9." not in t.name)
+    found = profiles.load(replace(spec, name="llama-3-8b, cut", parameters=kept))
+    assert found is profiles.load_bundled("llama-3-8b")

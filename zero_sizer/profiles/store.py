@@ -13,6 +13,7 @@ from zero_sizer.profiles.activations import Profile
 _DATA = Path(__file__).parent / "data"
 _PREFIX, _INDEX = "activations.", "index.json"
 SCHEMA_VERSION = 1
+_BUNDLED = "bundled profile "
 
 # Beside the tensors' shapes, what decides which operators run.
 _FIELDS = [
@@ -32,7 +33,6 @@ _FIELDS = [
     "hidden_activation",
     "hidden_dropout",
     "hidden_dropout_prob",
-    "max_position_embeddings",
     "model_type",
     "multi_query",
     "new_decoder_architecture",
@@ -68,8 +68,8 @@ def cache_file(key: str) -> Path:
 
 def load(spec: ModelSpec) -> Profile | None:
     """The profile of ``spec``: bundled, or traced before by ``zero-sizer models --profile``."""
-    if spec.origin.startswith("bundled profile "):
-        found = load_bundled(spec.name)
+    if spec.origin.startswith(_BUNDLED):  # a cut of it has another name, but the same blocks
+        found = load_bundled(spec.origin.removeprefix(_BUNDLED).partition(" ")[0])
         if found is not None:
             return found
     if not spec.exact_tensors or not spec.hf_config:
