@@ -51,7 +51,7 @@ def _fused(  # noqa: PLR0913 (torch's signature)
     """The kernel torch picks: flash for 16-bit without a mask, else the memory-efficient one."""
     query, key, value = _cast_for_autocast(query, key, value)
     head_dim = query.shape[-1]
-    if attn_mask is None and query.dtype in _HALF and head_dim <= _FLASH_MAX_HEAD_DIM:
+    if attn_mask is None and _flash_takes(query, value):
         scale = head_dim**-0.5 if scale is None else scale
         padded = [_pad(tensor) for tensor in (query, key, value)]
         output = torch.ops.aten._scaled_dot_product_flash_attention(
@@ -66,6 +66,13 @@ def _fused(  # noqa: PLR0913 (torch's signature)
     return torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, attn_mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
     )[0]
+
+
+def _flash_takes(query: Any, value: Any) -> bool:
+    """Whether the flash kernel knows this type and size (sdp_utils.cpp)."""
+    head_dim = query.shape[-1]
+    same = bool(value.shape[-1] == head_dim)  # not so in multi-head latent attention
+    return same and query.dtype in _HALF and head_dim <= _FLASH_MAX_HEAD_DIM
 
 
 def _cast_for_autocast(*tensors: Any) -> tuple[Any, ...]:
