@@ -85,7 +85,7 @@ def test_more_host_memory_removes_no_plan(model, gpu, host_gib, more):
 STATES = {Category.MASTER_WEIGHTS, Category.OPTIMIZER_STATES, Category.GRADIENTS}
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 4, 8]))
 def test_more_nodes_never_raise_model_states_beyond_padding(stage, nodes, more, gpus):
     """A rank's share shrinks; padding each tensor or group to the ranks is all that may grow."""
@@ -99,7 +99,10 @@ def test_more_nodes_never_raise_model_states_beyond_padding(stage, nodes, more, 
     few, many = sized(nodes), sized(nodes + more)
     ranks = many.plan.dp_world_size
     tensors = len(many.plan.trainable)
-    padding = 16 * (tensors + 2 * len(many.plan.groups))  # bytes of state an element, rounded up
+    groups = len(many.plan.groups)
+    padding = 16 * (tensors + 2 * groups)  # bytes of state an element, rounded up
+    if stage < 3:  # gradients are kept whole: those that a partition cuts at its two ends too
+        padding += 2 * groups * many.plan.largest_tensor * many.plan.itemsize
 
     def states(found):
         live = [a for a in found.allocations if a.device is Device.GPU and a.category in STATES]

@@ -1,9 +1,9 @@
 """Which plans fit, and which of them is fastest.
 
 Memory grows with the micro batch, so the largest that fits is found by bisection; every smaller
-one fits too and is ranked by time. It shrinks with the buffers, while time grows: where the
-smallest buffers allow no larger micro batch than DeepSpeed's defaults, nothing between them can
-win. A test holds both shortcuts against trying everything.
+one fits too and is ranked by time. Memory shrinks with the buffers, while time grows: where the
+smallest buffers allow no larger micro batch than DeepSpeed's defaults, smaller ones cannot win. A
+test holds both shortcuts against trying everything.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,7 +104,7 @@ class Search:
         self.job = job
         self.batch = batch
         self.limits = limits
-        self.considered = 0  # candidates whose fit was decided
+        self.considered = 0  # plans whose fit was decided, most of them by their neighbours'
         self.strategies = strategies(job)
         self._tick = tick
         prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
@@ -126,15 +126,16 @@ class Search:
         """The plans of a strategy that fit, less those that others of them are sure to beat."""
         if strategy.name in self._refusals or nodes < strategy.needs_nodes:
             return
-        for groups in self._groups(strategy, nodes):
-            largest_buffers = self._fitting(groups[0])
-            yield from largest_buffers
-            if len(groups) > 1:
-                smallest_buffers = self._fitting(groups[-1])
-                yield from smallest_buffers
-                if len(smallest_buffers) > len(largest_buffers):
-                    for group in groups[1:-1]:
-                        yield from self._fitting(group)
+        for default, *smaller in self._groups(strategy, nodes):
+            self.considered += len(default) * (1 + len(smaller))
+            if smaller and self._shortfalls(smaller[-1][0]):
+                continue  # not even one sample with the smallest buffers
+            found = self._fitting(default)
+            yield from found
+            is_short = bool(smaller) and len(found) < len(default)
+            if is_short and not self._shortfalls(smaller[-1][len(found)]):
+                for group in smaller:
+                    yield from self._fitting(group)
 
     def all_fitting(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
         """Every plan of a strategy that fits, each tried."""
@@ -149,7 +150,7 @@ class Search:
             return Loss(strategy=strategy, refusals=self._refusals[strategy.name])
         if nodes < strategy.needs_nodes:
             return Loss(strategy=strategy, reason="says nothing new on one node")
-        smallest = [group[0] for groups in self._groups(strategy, nodes) for group in groups]
+        smallest = [groups[-1][0] for groups in self._groups(strategy, nodes)]
         if not smallest:
             return Loss(
                 strategy=strategy,
@@ -201,7 +202,6 @@ class Search:
     def _fitting(self, group: Sequence[Candidate]) -> list[Candidate]:
         """The candidates of a group that fit, timed."""
         low, high = 0, len(group)  # group[:low] fits, group[high:] does not
-        self.considered += len(group)
         while low < high:
             middle = min(2 * low, (low + high) // 2)  # most groups end early: gallop
             if self._shortfalls(group[middle]):

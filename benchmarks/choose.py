@@ -1,0 +1,86 @@
+"""How long choosing takes: one job over growing clusters, and candidates a second.
+
+python benchmarks/choose.py            # prints the table
+python benchmarks/choose.py --write    # and puts it into benchmarks/results.md
+"""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from cold_start import replace_section  # noqa: E402
+
+from zero_sizer import job  # noqa: E402
+from zero_sizer.advise.choose import Options, search_of  # noqa: E402
+from zero_sizer.advise.config import default_config  # noqa: E402
+from zero_sizer.advise.fleet import node_counts  # noqa: E402
+from zero_sizer.job import Flags, Job  # noqa: E402
+
+LIMIT_SECONDS = 5.0
+MODEL, GPU, NODES = "llama-3-70b", "h100-80gb", 64
+
+
+def wanted() -> Job:
+    flags = Flags(
+        model=MODEL,
+        gpus_per_node=8,
+        gpu=GPU,
+        host_memory="2TiB",
+        nvme="30TB",
+        seq_len=4096,
+        attention="flash",
+    )
+    return job.without_config(default_config(), flags)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="update benchmarks/results.md")
+    options = parser.parse_args()
+    section, seconds = render()
+    print(section)
+    if options.write:
+        replace_section(section)
+    return int(seconds > LIMIT_SECONDS)
+
+
+def render() -> tuple[str, float]:
+    clock, processor = time.perf_counter(), time.process_time()
+    search = search_of(wanted(), Options())
+    rows = []
+    for nodes in node_counts(NODES):
+        start, before = time.process_time(), search.considered
+        best = [search.best(strategy, nodes) for strategy in search.strategies]
+        count = search.considered - before
+        rows.append(f"| {nodes} | {len(best)} | {count:,} | {time.process_time() - start:.2f} |")
+    clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    text = "\n".join(
+        [
+            "## Choosing",
+            "",
+            f"{MODEL} on 1 to {NODES} nodes of 8 {GPU}, in one process, by `benchmarks/choose.py`.",
+            "",
+            "| nodes | strategies | plans decided | processor seconds |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"Together {search.considered:,} plans in {processor:.2f} s of the processor "
+            f"({search.considered / processor:,.0f} a second), {clock:.2f} s by the clock; the "
+            f"limit is {LIMIT_SECONDS:.0f} s. Python {platform.python_version()} on "
+            f"{os.cpu_count()} cores, {platform.machine()}; load average {os.getloadavg()[0]:.1f}, "
+            "of which 1 is the benchmark's own.",
+            "",
+        ]
+    )
+    return text, processor
+
+
+if __name__ == "__main__":
+    sys.exit(main())
