@@ -50,5 +50,14 @@ def test_measured_runs_lie_within_the_interval(measured):
     assert not outside
 
 
-def test_committed_table_is_current(bench, measured):
-    assert bench.table(measured) in bench.DOC.read_text(encoding="utf-8")
+def test_deepspeeds_own_runs_come_in_order_and_mostly_inside(bench):
+    """No expected rate was calibrated on these; plain training loops lie near the slow end."""
+    found = bench.deepspeed_results()
+    inside = [r for r in found if r.predicted[0] <= r.measured <= r.predicted[2]]
+    assert len(inside) >= 8
+    assert all(r.measured >= 0.9 * r.predicted[0] for r in found)
+    assert bench.rank_correlation(found) >= 0.9
+
+
+def test_committed_table_is_current(bench):
+    assert bench.whole_text() in bench.DOC.read_text(encoding="utf-8")
