@@ -11,6 +11,7 @@ from zero_sizer.findings import Finding, Severity
 from zero_sizer.job import Job
 from zero_sizer.ledger import Allocation, evaluate
 from zero_sizer.moments import Moment
+from zero_sizer.passes import compose
 from zero_sizer.peak import Peak, peak_of, totals
 from zero_sizer.plan import Device, Plan
 from zero_sizer.planning import plan_job
@@ -66,6 +67,7 @@ def size(job: Job) -> Sizing:
     planned = plan_job(job, settings)
     collected = [*findings, *checks.run(context), *planned.findings]
     allocations = tuple(evaluate(features.ENTRIES, planned.plan)) if planned.plan else ()
+    collected += _about_activations(planned.plan)
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
     capacities = capacity.capacities(job.cluster)
@@ -81,6 +83,20 @@ def size(job: Job) -> Sizing:
         findings=tuple(sorted(collected, key=lambda f: list(Severity).index(f.severity))),
         verdict=_verdict(planned.plan is not None, peaks, capacities, collected),
     )
+
+
+def _about_activations(plan: Plan | None) -> list[Finding]:
+    if plan is None or compose.traced_activations(plan) is not None:
+        return []
+    return [
+        Finding(
+            code="activations-in-closed-form",
+            severity=Severity.NOTE,
+            message=f"no activation profile of {plan.model.name} fits this job: activations are in "
+            "closed form (arXiv:2205.05198), which leaves out what an implementation adds",
+            remedy="`zero-sizer models --profile MODEL` traces one",
+        )
+    ]
 
 
 def _verdict(

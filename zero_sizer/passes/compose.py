@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zero_sizer import profiles
+from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.passes import fallback
-from zero_sizer.passes.layout import layout_of
+from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.timeline import Timeline, Zero, timeline
 from zero_sizer.units import DType
 from zero_sizer.zero.gather import Limits
@@ -29,24 +30,33 @@ def timeline_of(plan: Plan) -> Timeline:
 
 def activations_of(plan: Plan) -> MicroStep:
     """One micro step's activations: from the model's profile, else in closed form."""
+    return traced_activations(plan) or fallback.step_activations(
+        plan.model,
+        batch=plan.micro_batch,
+        seq_len=plan.seq_len,
+        dtype=plan.autocast_dtype or plan.model_dtype,
+        checkpointing=plan.checkpointing,
+        attention=plan.attention,
+    )
+
+
+def traced_activations(plan: Plan) -> MicroStep | None:
+    """The same from the profile alone; None where there is none for this job."""
     profile = profiles.load(plan.model)
     if profile is None:
-        return fallback.step_activations(
-            plan.model,
-            batch=plan.micro_batch,
-            seq_len=plan.seq_len,
-            dtype=plan.autocast_dtype or plan.model_dtype,
-            checkpointing=plan.checkpointing,
-            attention=plan.attention,
-        )
+        return None
     variant = _variant(plan)
-    return profile.evaluate(
-        variant,
-        profile.attention_for(variant, plan.attention),
-        plan.micro_batch,
-        plan.seq_len,
-        checkpointing=plan.checkpointing,
-    )
+    try:
+        return profile.evaluate(
+            variant,
+            profile.attention_for(variant, plan.attention),
+            plan.micro_batch,
+            plan.seq_len,
+            checkpointing=plan.checkpointing,
+            depths=depths_of(plan.model, profile.depths),
+        )
+    except (UnsupportedError, InputError):  # too shallow, too long, or an attention it has not
+        return None
 
 
 def _variant(plan: Plan) -> str:

@@ -1,6 +1,6 @@
 """Where a profile's steps meet a model's parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from zero_sizer.models.spec import ModelSpec
@@ -22,6 +22,11 @@ def layout_of(spec: ModelSpec, step: MicroStep) -> Layout:
     return _layout(_Identity(spec), key)
 
 
+def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
+    """How many blocks the model has in each list of blocks; one that was cut has fewer."""
+    return {stack: _depth(_Identity(spec), stack) for stack in stacks}
+
+
 _Labels = tuple[tuple[str, str], ...]
 _Row = tuple[str, int, int, _Labels, _Labels]
 
@@ -41,6 +46,13 @@ class _Identity:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Identity) and other.spec is self.spec
+
+
+@lru_cache(maxsize=64)
+def _depth(identity: _Identity, stack: str) -> int:
+    prefix = f"{stack}."
+    names = (tensor.name for tensor in identity.spec.parameters)
+    return len({n.removeprefix(prefix).partition(".")[0] for n in names if n.startswith(prefix)})
 
 
 @lru_cache(maxsize=64)
@@ -83,16 +95,27 @@ def _forward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
 
 
 def _backward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
-    """A module whose gradients never become complete here (tied, frozen) is fetched in its turn."""
+    """A module whose gradients never become complete here (tied, frozen) is fetched in its turn.
+
+    The fetch is where the module's backward begins: at the first step after whatever was complete
+    or began to run before.
+    """
     waiting = [_join(prefix, runs) for runs, _ in row[3] if runs]
-    for runs, completes in row[4]:
-        gathers = [names.module(_join(prefix, runs))] if runs else []
-        name = _join(prefix, completes)
+    fetched: list[list[tuple[int, ...]]] = [[] for _ in row[4]]
+    begins = 0
+    for position, (runs, completes) in enumerate(row[4]):
+        if runs:
+            fetched[position].append(names.module(_join(prefix, runs)))
+            begins = position + 1
+        if completes:
+            owner = _join(prefix, completes).rpartition(".")[0]
+            fetched[min(begins, position)] += [names.module(m) for m in _due(waiting, owner)]
+            begins = position + 1
+    for (runs, completes), gathers in zip(row[4], fetched, strict=True):
+        name = _join(prefix, completes or runs)
         index = names.index.get(name, -1) if completes else -1
-        if index >= 0:
-            gathers += [names.module(module) for module in _due(waiting, name.rpartition(".")[0])]
         yield Place(
-            f"backward of {name if completes else _join(prefix, runs) or 'the model'}",
+            f"backward of {name or 'the model'}",
             tuple(gathers),
             index if index in names.trainable else -1,
         )

@@ -32,10 +32,20 @@ def fused_attention() -> Iterator[None]:
         return _fused(query, key, value, *args, **kwargs)
 
     patches.set(functional, "scaled_dot_product_attention", attention)
+    _skip_masks(patches)
     try:
         yield
     finally:
         patches.undo()
+
+
+def _skip_masks(patches: Patches) -> None:
+    """transformers keeps masks that it does not need where it meets fake tensors; not on a GPU."""
+    try:
+        from transformers import masking_utils
+    except ImportError:  # a factory's model needs none of it
+        return
+    patches.set(masking_utils, "is_tracing", lambda tensor=None: False)
 
 
 def _fused(  # noqa: PLR0913 (torch's signature)

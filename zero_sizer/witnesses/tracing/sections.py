@@ -66,7 +66,21 @@ def cut(events: Sequence[Event], owners: frozenset[str]) -> list[Section]:
         if mark.kind == "module" and mark.name in owners:
             sections[-1].slices[-1].runs = mark.name
     sections[-1].slices[-1].last = len(events)
+    for section in sections:
+        section.slices = [piece for part in section.slices for piece in _split(part, events)]
     return sections
+
+
+def _split(part: Slice, events: Sequence[Event]) -> list[Slice]:
+    """Before and from where the gradient that it completes is made: only then is it held."""
+    mark = events[part.last] if part.completes else None
+    for index in range(part.first + 1, part.last):
+        event = events[index]
+        made = isinstance(event, Made) and isinstance(mark, Mark) and event.storage == mark.storage
+        if made:
+            before = Slice(runs=part.runs, first=part.first, last=index)
+            return [before, Slice(completes=part.completes, first=index, last=part.last)]
+    return [part]
 
 
 def _boundaries(
