@@ -71,6 +71,21 @@ def fit(peak: Peak, capacity: Capacity) -> Fit:
     return Fit.YES if peak.num_bytes + high <= capacity.num_bytes else Fit.UNKNOWN
 
 
+def unpublished(cluster: Cluster) -> list[Finding]:
+    """A GPU whose memory, as PyTorch sees it, nobody published."""
+    if cluster.gpu is None or not cluster.gpu.visible_note:
+        return []
+    return [
+        Finding(
+            code="gpu-memory-unpublished",
+            severity=Severity.NOTE,
+            key="--gpu",
+            message=f"{cluster.gpu.name}: {cluster.gpu.visible_note}",
+            remedy="give --gpu-memory as torch.cuda.get_device_properties(0).total_memory shows it",
+        )
+    ]
+
+
 def findings(peaks: Mapping[Device, Peak], found: Mapping[Device, Capacity]) -> list[Finding]:
     """What is worth saying about capacity: unknown sizes and peaks that are too close to call."""
     return [

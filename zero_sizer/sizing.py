@@ -71,7 +71,7 @@ def size(job: Job) -> Sizing:
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
     capacities = capacity.capacities(job.cluster)
-    collected += capacity.findings(peaks, capacities)
+    collected += [*capacity.findings(peaks, capacities), *capacity.unpublished(job.cluster)]
     return Sizing(
         job=job,
         plan=planned.plan,

@@ -3,14 +3,14 @@
 import json
 from typing import Any
 
-from zero_sizer import __version__
+from zero_sizer import __version__, speed
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Finding
 from zero_sizer.ledger import Allocation
 from zero_sizer.moments import Moment
 from zero_sizer.peak import phase_peaks
 from zero_sizer.plan import Device
-from zero_sizer.sizing import Sizing
+from zero_sizer.sizing import Sizing, Verdict
 
 SCHEMA_VERSION = 1
 MODELS_DEEPSPEED = "0.19.8"
@@ -38,8 +38,20 @@ def as_mapping(sizing: Sizing) -> dict[str, Any]:
         },
         "allocations": [_allocation(sizing, a) for a in sizing.allocations],
         "findings": [_finding(f) for f in sizing.findings],
+        "fixes": _fixes(sizing),
+        "speed": speed.estimate(sizing) or {},
         "job": {key: _setting(s) for key, s in sorted(sizing.settings.items())},
     }
+
+
+def _fixes(sizing: Sizing) -> list[Any]:
+    """Changes that would make it fit; looked for only where it does not."""
+    if sizing.verdict is not Verdict.DOES_NOT_FIT:
+        return []
+    from zero_sizer.advise.fixes import fixes
+    from zero_sizer.report.fixes import fix_mapping
+
+    return [fix_mapping(fix) for fix in fixes(sizing)]
 
 
 def _device(sizing: Sizing, device: Device) -> dict[str, Any]:

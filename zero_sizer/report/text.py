@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
+from zero_sizer.advise.fixes import fixes
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.ledger import Allocation
 from zero_sizer.moments import Moment, Phase
-from zero_sizer.peak import phase_peaks
+from zero_sizer.peak import Peak, phase_peaks
 from zero_sizer.plan import Device, Plan
+from zero_sizer.report.fixes import show_fixes
 from zero_sizer.report.table import show_table
 from zero_sizer.sizing import Sizing, Verdict
 from zero_sizer.units import format_gib
@@ -18,6 +20,8 @@ _VERDICT = {
 }
 _NAME = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "NVMe of each node"}
 _SHOWN = 10  # allocations listed per device; the rest is one line
+_EVERYWHERE = ("zero_optimization.stage", "bf16.enabled", "fp16.enabled", "optimizer.type")
+_KEYS_SHOWN = 2
 _NOTES = 6  # notes listed; the JSON has them all
 _WORTH_A_TABLE = 2**20  # bytes: below, a device's composition is not listed
 
@@ -32,6 +36,10 @@ def show(sizing: Sizing) -> None:
             if sizing.peaks[device].num_bytes >= _WORTH_A_TABLE:
                 print()
                 _composition(sizing, device)
+        _speed(sizing)
+        if sizing.verdict is Verdict.DOES_NOT_FIT:
+            print()
+            show_fixes(fixes(sizing))
     if sizing.findings:
         print()
         print("\n".join(_findings(sizing)))
@@ -43,7 +51,7 @@ def _head(sizing: Sizing) -> Iterable[str]:
     gpu = cluster.gpu.name if cluster.gpu else "GPUs of unknown size"
     yield (
         f"{_VERDICT[sizing.verdict]}: {job.model.name} ({job.model.num_params:,} parameters) on "
-        f"{cluster.nodes} x {cluster.gpus_per_node} {gpu}"
+        f"{cluster.layout} {gpu}"
     )
     if sizing.plan:
         yield _job_line(sizing.plan)
@@ -79,13 +87,13 @@ def _devices(sizing: Sizing) -> None:
                 headroom,
             )
         )
-    heads = ("GiB at most in", *(phase.value for phase in Phase), "peak", "there is", "headroom")
+    heads = ("highest in", *(phase.value for phase in Phase), "peak", "there is", "headroom")
     show_table(heads, rows, right=range(1, len(heads)))
 
 
 def _composition(sizing: Sizing, device: Device) -> None:
     peak = sizing.peaks[device]
-    print(f"{_NAME[device]} at its peak ({peak.moment.phase.value}: {peak.moment.value}):")
+    print(f"{_NAME[device]} at its peak, in {peak.moment.phase.value} ({_place(sizing, peak)}):")
     ranks = 1 if device is Device.GPU else sizing.job.cluster.gpus_per_node
     live = _live(sizing, device, peak.moment)
     rows = [
@@ -100,7 +108,15 @@ def _composition(sizing: Sizing, device: Device) -> None:
     rest = sum(_size(a) for a in live[_SHOWN:])
     if rest:
         rows.append((format_gib(ranks * rest), f"{len(live) - _SHOWN} smaller ones", "", ""))
-    show_table(("", "", "", "set in line"), rows, right=(0,))
+    show_table(("", "", "", "key:line in your config"), rows, right=(0,))
+
+
+def _place(sizing: Sizing, peak: Peak) -> str:
+    if sizing.plan and peak.moment is Moment.FORWARD:
+        return sizing.plan.timeline.forward.place
+    if sizing.plan and peak.moment is Moment.BACKWARD:
+        return sizing.plan.timeline.backward.place
+    return peak.moment.value
 
 
 def _size(allocation: Allocation) -> int:
@@ -113,13 +129,25 @@ def _live(sizing: Sizing, device: Device, moment: Moment) -> list[Allocation]:
 
 
 def _keys(sizing: Sizing, allocation: Allocation) -> str:
-    """Keys the user wrote that decide this, with their lines; defaults stay in the JSON."""
+    """Keys of the config that decide this, with their lines; defaults stay in the JSON."""
     document = sizing.job.document
-    return ", ".join(
-        f"{key.rpartition('.')[2]}:{document.line(key)}"
-        for key in allocation.keys
-        if document.line(key)
-    )
+    lines = {key: document.line(key) for key in allocation.keys if document.line(key)}
+    telling = {key: line for key, line in lines.items() if key not in _EVERYWHERE} or lines
+    shown = [f"{key.rpartition('.')[2]}:{line}" for key, line in telling.items()][:_KEYS_SHOWN]
+    return ", ".join(shown) + (", ..." if len(telling) > _KEYS_SHOWN else "")
+
+
+def _speed(sizing: Sizing) -> None:
+    from zero_sizer import speed
+
+    estimate = speed.estimate(sizing)
+    if estimate is not None:
+        step, rate = estimate["step_seconds"], estimate["tokens_per_second_per_gpu"]
+        print(
+            f"\nA step takes about {step['expected']:.3g} s ({step['low']:.3g} to "
+            f"{step['high']:.3g}): {rate['expected']:,.0f} tokens a second on each GPU "
+            f"({rate['low']:,.0f} to {rate['high']:,.0f})."
+        )
 
 
 def _findings(sizing: Sizing) -> Iterable[str]:
