@@ -9,7 +9,7 @@ from simulated_jobs import HOST, TINY_LLAMA, request_for
 
 from zero_sizer.errors import UnsupportedError, WitnessError
 from zero_sizer.witnesses import simulated
-from zero_sizer.witnesses.simulated import parent
+from zero_sizer.witnesses.simulated import outputs, parent
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +100,7 @@ def test_events_add_up_to_what_the_phases_say():
 def test_trace_file_names_phase_and_module(tmp_path):
     request = request_for({"stage": 2, **BUCKET}, keep_events=True)
     path = tmp_path / "trace.jsonl"
-    parent.write_trace(str(path), parent.answer(request)["events"])
+    outputs.write_trace(str(path), parent.answer(request)["events"])
     events = [json.loads(line) for line in path.read_text().splitlines()]
     phases = {event["phase"] for event in events}
     assert phases == {"init", "forward", "backward", "step"}

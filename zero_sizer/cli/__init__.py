@@ -22,8 +22,8 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code of the documented contract (0, 1, 2, 3)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser(arguments)
-    parsed = parser.parse_args(arguments)
+    arguments, script = _split_script(arguments)
+    parsed = _parser(arguments).parse_args(arguments, argparse.Namespace(script=script))
     try:
         code: int = parsed.run(parsed)
     except ZeroSizerError as error:
@@ -38,6 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _split_script(arguments: list[str]) -> tuple[list[str], list[str] | None]:
+    """What ``dryrun`` finds after ``--`` is a script and its own options, not ours."""
+    if "--" not in arguments or _named(arguments) != "dryrun":
+        return arguments, None
+    where = arguments.index("--")
+    return arguments[:where], arguments[where + 1 :]
+
+
+def _named(arguments: Sequence[str]) -> str | None:
+    return next((a for a in arguments if a in _COMMANDS), None)
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="zero-sizer",
@@ -46,7 +58,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"zero-sizer {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    named = next((a for a in arguments if a in _COMMANDS), None)
+    named = _named(arguments)
     for command, summary in _COMMANDS.items():
         subparser = subparsers.add_parser(
             command, help=summary, description=summary, allow_abbrev=False

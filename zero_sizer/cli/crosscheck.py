@@ -2,12 +2,15 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 
 from zero_sizer.cli import dryrun, options
 from zero_sizer.errors import InputError
 from zero_sizer.job import Job
 from zero_sizer.witnesses import crosscheck
+from zero_sizer.witnesses.causes import explained
 from zero_sizer.witnesses.cut import cut_job
+from zero_sizer.witnesses.recording import Recording
 
 WITNESSES = ("helpers", "rules", *dryrun.HOWS)
 
@@ -27,13 +30,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recording", action="append", default=[], metavar="FILE", help="of an earlier dry run"
     )
-    dryrun.add_run_options(parser)
+    dryrun.add_run_options(parser, ranks_help="ranks of each dry run, on one node")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one table for every witness."""
     wanted = arguments.witness or ([] if arguments.recording else ["helpers"])
+    runs = [name for name in wanted if name in dryrun.HOWS]
+    dryrun.refuse_unused(arguments, runs, also=("ranks",) if runs else ())
     job = options.job_from(arguments)
     checks = list(_checks(arguments, job, wanted))
     if arguments.format == "json":
@@ -43,8 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         from zero_sizer.report import crosscheck as report
 
-        for check in checks:
-            report.show(check)
+        report.show_all(checks)
     return 0
 
 
@@ -58,9 +62,8 @@ def _checks(
         if witness == "rules":
             yield crosscheck.against_rules(job)
             continue
-        recording = dryrun.record(arguments, witness)
-        cut = cut_job(job, arguments.layers)
-        yield crosscheck.against_recording(crosscheck.recorded_job(cut, recording), recording)
+        recording = dryrun.record(arguments, witness, _on_ranks(job, arguments.ranks))
+        yield _against(cut_job(job, arguments.layers), recording)
     for path in arguments.recording:
         from zero_sizer.witnesses.recording import read
 
@@ -68,13 +71,27 @@ def _checks(
         layers = recording.job.get("layers")
         if layers is not None and not isinstance(layers, int):
             raise InputError("job.layers is not a number", where=path)
-        recorded = crosscheck.recorded_job(cut_job(job, layers), recording)
-        yield crosscheck.against_recording(recorded, recording)
+        yield _against(cut_job(job, layers), recording)
+
+
+def _against(job: Job, recording: Recording) -> crosscheck.Crosscheck:
+    recorded = crosscheck.recorded_job(job, recording)
+    return explained(crosscheck.against_recording(recorded, recording), recorded, recording)
+
+
+def _on_ranks(job: Job, ranks: int | None) -> Job:
+    """The job on ``ranks`` GPUs of one node, as a launched run has it; as it is for None."""
+    if ranks is None:
+        return job
+    origins = {"nodes": "--ranks", "gpus_per_node": "--ranks"}
+    cluster = replace(job.cluster, nodes=1, gpus_per_node=ranks, slots=(), origins=origins)
+    return replace(job, cluster=cluster)
 
 
 def _joined(checks: list[crosscheck.Crosscheck]) -> crosscheck.Crosscheck:
     return crosscheck.Crosscheck(
         rows=tuple(row for check in checks for row in check.rows),
         differences=tuple(item for check in checks for item in check.differences),
+        causes=tuple(cause for check in checks for cause in check.causes),
         notes=tuple(note for check in checks for note in check.notes),
     )

@@ -11,9 +11,12 @@ _PATIENCE_SECONDS = 1.0
 class Progress:
     """Counts ticks; shows a bar on a terminal once a second has passed."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(
+        self, title: str, total: int | None, *, patience: float = _PATIENCE_SECONDS
+    ) -> None:
         self._title = title
         self._total = total
+        self._patience = patience
         self._done = 0
         self._started = time.monotonic()
         self._bar: Any = None
@@ -21,12 +24,16 @@ class Progress:
 
     def tick(self) -> None:
         """One more is done."""
-        self._done += 1
+        self.at(self._done + 1, self._total, self._title)
+
+    def at(self, done: int, total: int | None, title: str) -> None:
+        """``done`` of ``total`` (None while unknown) are done."""
+        self._done, self._total, self._title = done, total, title
         waited = time.monotonic() - self._started
-        if self._bar is None and waited > _PATIENCE_SECONDS and sys.stderr.isatty():
+        if self._bar is None and waited >= self._patience and sys.stderr.isatty():
             self._show()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done)
+            self._bar.update(self._task, completed=done, total=total, description=title)
 
     def _show(self) -> None:
         from rich.console import Console

@@ -1,13 +1,77 @@
 """A crosscheck for a reader at a terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from zero_sizer.report.table import show_table
 from zero_sizer.units import format_gib
-from zero_sizer.witnesses.crosscheck import Crosscheck, Row, worst_ranks
+from zero_sizer.witnesses.crosscheck import BOUNDARIES, Cause, Crosscheck, Row, worst_ranks
 from zero_sizer.witnesses.helpers import Difference
 
 _ALWAYS = ("live", "model states", "peak")
+
+
+def show_all(checks: Sequence[Crosscheck]) -> None:
+    """Print every check; dry runs, which have the same rows, side by side."""
+    runs = [check for check in checks if any(row.rank is not None for row in check.rows)]
+    if len(runs) < 2:
+        runs = []
+    for check in checks:
+        if check not in runs:
+            show(check)
+    if not runs:
+        return
+    _side_by_side([row for check in runs for row in check.rows if _is_worth_showing(row)])
+    for check in runs:
+        _show_causes(check.causes)
+    for note in dict.fromkeys(note for check in runs for note in check.notes):
+        print(f"note: {note}")
+
+
+def _side_by_side(rows: Sequence[Row]) -> None:
+    """One line per quantity and prediction; of each witness the rank furthest off."""
+    witnesses = list(dict.fromkeys(row.witness for row in rows))
+    table: dict[tuple[str, str, str, int], dict[str, Row]] = {}
+    for row in rows:
+        cells = table.setdefault((row.device, row.phase, row.quantity, row.predicted), {})
+        before = cells.get(row.witness)
+        if before is None or abs(row.predicted - row.witnessed) > abs(
+            before.predicted - before.witnessed
+        ):
+            cells[row.witness] = row
+    pairs = tuple(head for name in witnesses for head in (name, "error"))
+    heads = ("device", "phase", "what", "predicted", *pairs)
+    lines = []
+    for (device, phase, quantity, predicted), cells in sorted(table.items(), key=_place):
+        found = [_cells(cells[name])[-2:] if name in cells else ("", "") for name in witnesses]
+        lines.append(
+            (device, phase, quantity, format_gib(predicted), *(t for pair in found for t in pair))
+        )
+    show_table(heads, lines, right=range(3, len(heads)))
+
+
+def _place(item: tuple[tuple[str, str, str, int], object]) -> tuple[bool, int, str]:
+    """Peaks last, then by phase and device; the rest stays as found."""
+    device, phase, quantity, _ = item[0]
+    return quantity == "peak", list(BOUNDARIES).index(phase), device
+
+
+def _show_causes(causes: Sequence[Cause]) -> None:
+    if not causes:
+        return
+    print(f"\nBehind the largest differences from {causes[0].row.witness}:")
+    for cause in causes:
+        row = cause.row
+        gap = row.predicted - row.witnessed
+        sign = "-" if gap < 0 else "+"
+        what = f"{row.device}, {row.phase}, {row.quantity}, rank {row.rank}"
+        print(f"  {what}: {sign}{format_gib(abs(gap))}")
+        print(f"    ledger: {_named(cause.entries)}")
+        if cause.seen:
+            print(f"    {row.witness}: {_named(cause.seen)}")
+
+
+def _named(parts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {format_gib(size)}" for name, size in parts.items()) or "nothing"
 
 
 def show(check: Crosscheck) -> None:
@@ -18,6 +82,7 @@ def show(check: Crosscheck) -> None:
     if check.differences:
         print("\nPredicted minus helper, part by part:")
         show_table(("", "", ""), _reasons(check.differences), right=(1,))
+    _show_causes(check.causes)
     for note in check.notes:
         print(f"note: {note}")
 

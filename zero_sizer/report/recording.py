@@ -1,10 +1,22 @@
 """A recording for a reader at a terminal."""
 
+from collections.abc import Sequence
+
 from zero_sizer.report.table import show_table
 from zero_sizer.units import format_gib
 from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording
 
 _SHOWN = 12  # buffers listed at the last boundary
+_MICRO_STEP = "Engine before forward"
+_FIGURES = {
+    "gpu at end": ("gpu", "allocated"),
+    "gpu peak": ("gpu", "max_allocated"),
+    "gpu reserved": ("gpu", "max_reserved"),
+    "host at end": ("host", "allocated"),
+    "host peak": ("host", "max_allocated"),
+    "pinned": ("host", "pinned"),
+    "nvme": ("nvme", "allocated"),
+}
 
 
 def show(recording: Recording) -> None:
@@ -15,26 +27,44 @@ def show(recording: Recording) -> None:
         f"{recording.world_size}, DeepSpeed {recording.versions.get('deepspeed', '?')}"
     )
     print()
+    if recording.log:
+        _log(recording.log)
     _phases(rank)
     print()
     _live(rank.phases[-1])
-    for note in recording.notes:
+    print()
+    for note in (*recording.notes, *_outside(recording)):
         print(f"note: {note}")
     if rank.skipped_steps:
         print(f"note: fp16 loss scaling skipped {rank.skipped_steps} optimizer steps")
 
 
+def _log(lines: Sequence[str]) -> None:
+    """``see_memory_usage`` of init and the first micro step, in DeepSpeed's format."""
+    starts = [index for index, line in enumerate(lines) if line.startswith(_MICRO_STEP)]
+    shown = starts[1] if len(starts) > 1 else len(lines)
+    for line in lines[:shown]:
+        print(line)
+    if shown < len(lines):
+        print(f"... and {len(lines) - shown} more lines in the recording (--output FILE)")
+    print()
+
+
 def _phases(rank: RankRecord) -> None:
+    measured = {
+        head: (device, figure)
+        for head, (device, figure) in _FIGURES.items()
+        if any(figure in phase.device.get(device, {}) for phase in rank.phases)
+    }
     rows = []
     for phase in rank.phases:
         cells = [phase.name, str(phase.step), str(phase.micro_step)]
-        for device in ("gpu", "host"):
+        for device, name in measured.values():
             figures = phase.device.get(device, {})
-            for name in ("allocated", "max_allocated"):
-                cells.append(format_gib(figures[name]) if name in figures else "")
+            cells.append(format_gib(figures[name]) if name in figures else "")
         rows.append(cells)
-    heads = ("phase", "step", "micro", "gpu at end", "gpu peak", "host at end", "host peak")
-    show_table(heads, rows, right=range(1, 7))
+    heads = ("phase", "step", "micro", *measured)
+    show_table(heads, rows, right=range(1, len(heads)))
 
 
 def _live(phase: PhaseRecord) -> None:
@@ -52,3 +82,19 @@ def _live(phase: PhaseRecord) -> None:
     if rest:
         rows.append((f"{len(buffers) - _SHOWN} more", "", "", format_gib(rest)))
     show_table((f"alive after {phase.name}", "category", "device", "size"), rows, right=(3,))
+
+
+def _outside(recording: Recording) -> list[str]:
+    """What a simulated GPU has no figures for, as ranges of published measurements."""
+    if recording.how != "simulated":
+        return []
+    from zero_sizer.witnesses.simulated.workspaces import CUDA_CONTEXT, NCCL_COMMUNICATOR
+
+    parts = {"the CUDA context": CUDA_CONTEXT}
+    if recording.world_size > 1:
+        parts["each NCCL communicator"] = NCCL_COMMUNICATOR
+    texts = [
+        f"{what} ({format_gib(measured.low)} to {format_gib(measured.high)})"
+        for what, measured in parts.items()
+    ]
+    return [f"outside PyTorch's allocator and not in these figures: {' and '.join(texts)}"]

@@ -58,17 +58,36 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cause:
+    """The ledger entries behind one difference, and what the witness names instead.
+
+    Attributes:
+        row: the difference.
+        entries: ledger entry -> bytes per rank, the largest first; of a peak, what is alive at the
+            ledger's highest moment.
+        seen: the witness's name for a buffer -> bytes; empty for a peak, whose parts are not
+            recorded.
+    """
+
+    row: Row
+    entries: Mapping[str, int]
+    seen: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Crosscheck:
     """What the witnesses say.
 
     Attributes:
         rows: in reading order.
         differences: for the helper's line that fits the job, why it differs from the ledger.
+        causes: of a recording's largest differences.
         notes: what the reader must know about the witnesses.
     """
 
     rows: tuple[Row, ...]
     differences: tuple[helpers.Difference, ...] = ()
+    causes: tuple[Cause, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +98,10 @@ class Crosscheck:
             "differences": [
                 {"device": d.device.value, "num_bytes": d.num_bytes, "about": d.about}
                 for d in self.differences
+            ],
+            "causes": [
+                {**vars(c.row), "entries": dict(c.entries), "seen": dict(c.seen)}
+                for c in self.causes
             ],
             "notes": list(self.notes),
         }
@@ -155,10 +178,11 @@ def _rule_rows(answer: rules.Answer) -> Iterator[Row]:
 
 
 def recorded_job(job: Job, recording: Recording) -> Job:
-    """The job that a recording ran: its ranks on one node, its config, its (cut) model."""
+    """The job that a recording ran: its ranks (on one node where it does not say), its config."""
+    per_node = recording.job.get("local_world_size", recording.world_size)
     cluster = Cluster(
-        nodes=1,
-        gpus_per_node=recording.world_size,
+        nodes=max(1, recording.world_size // per_node),
+        gpus_per_node=per_node,
         gpu=job.cluster.gpu,
         gpu_memory=job.cluster.gpu_memory,
         origins={"nodes": "the recording", "gpus_per_node": "the recording"},
@@ -204,8 +228,12 @@ def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
 
 
 def peak_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
-    """One rank's peak of each phase beside the ledger's highest moment of that phase."""
+    """One rank's peak of each phase beside the ledger's highest moment of that phase.
+
+    A simulated run counts pinned buffers as rounded by their allocator, real ranks as tensors.
+    """
     allocations = tensors_of(plan, rank.rank)
+    rounds = how == "simulated"
     for name in BOUNDARIES:
         moments = [m for m in Moment if m.phase.value == name]
         for device in (Device.GPU, Device.HOST):
@@ -224,7 +252,8 @@ def peak_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
                     quantity="peak",
                     rank=rank.rank,
                     predicted=max(
-                        sum(a.num_bytes for a in here if m in a.moments) for m in moments
+                        sum(a.num_bytes + rounds * a.rounding_bytes for a in here if m in a.moments)
+                        for m in moments
                     ),
                     witnessed=max(most),
                 )

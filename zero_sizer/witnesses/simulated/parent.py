@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from zero_sizer.witnesses.cut import cut_job
 from zero_sizer.witnesses.launched.parent import require_packages
 from zero_sizer.witnesses.launched.task import rank_task
 from zero_sizer.witnesses.recording import Recording, from_json
+from zero_sizer.witnesses.simulated.outputs import NOTHING, Outputs
 from zero_sizer.witnesses.simulated.request import NO_LIMIT, Request
-from zero_sizer.witnesses.simulated.tracker import Event
 
 _ERRORS: dict[str, type[ZeroSizerError]] = {
     "InputError": InputError,
@@ -33,7 +33,7 @@ def run(
     rank: int = 0,
     steps: int = 2,
     layers: int | None = None,
-    trace: str | None = None,
+    outputs: Outputs = NOTHING,
     progress: Progress | None = None,
 ) -> Recording:
     """Runs rank ``rank`` of a job on a simulated GPU.
@@ -43,22 +43,25 @@ def run(
         rank: global rank to be.
         steps: optimizer steps; the first allocates the states, so 2 show the steady state.
         layers: keep only this many layers of the model.
-        trace: a file for every allocation and free, one JSON object a line.
+        outputs: the trace and snapshot to write.
         progress: called with (phases done, phases in all, phase that ended).
 
     Raises:
         WitnessError: a package is missing, or the engine failed; the message is DeepSpeed's.
         UnsupportedError: the model or an option cannot be simulated.
-        InputError: the trace cannot be written.
+        InputError: there is no such rank, or a file cannot be written.
     """
     require_packages()
+    outputs.check()
+    cut = cut_job(job, layers)
     with tempfile.TemporaryDirectory(prefix="zero-sizer-swap-") as swap:
-        request = request_of(cut_job(job, layers), rank=rank, steps=steps, nvme_path=swap)
-        request = replace(request, keep_events=trace is not None)
+        request = request_of(cut, rank=rank, steps=steps, nvme_path=swap)
+        request = replace(request, keep_events=bool(outputs))
         found = answer(request, progress=progress)
-    if trace is not None:
-        write_trace(trace, found["events"])
-    return from_json(found)
+    if outputs:
+        outputs.write(found["events"])
+    recording = from_json(found)
+    return replace(recording, job={**recording.job, "name": cut.model.name, "layers": layers})
 
 
 def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None) -> Request:
@@ -92,20 +95,6 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
         steps=steps,
         notes=task.notes,
     )
-
-
-def write_trace(path: str, events: Iterable[Sequence[Any]]) -> None:
-    """Events as JSON lines.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    try:
-        with Path(path).open("w", encoding="utf-8") as file:
-            for event in events:
-                file.write(json.dumps(dict(zip(Event._fields, event, strict=True))) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror}", where=path) from None
 
 
 def run_request(request: Request, *, progress: Progress | None = None) -> Recording:

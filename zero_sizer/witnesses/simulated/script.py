@@ -15,8 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.errors import InputError, WitnessError, ZeroSizerError
+from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
+from zero_sizer.hardware import catalog
+from zero_sizer.witnesses.launched.parent import require_packages
 from zero_sizer.witnesses.recording import Recording, from_json
+from zero_sizer.witnesses.simulated.outputs import NOTHING, Outputs
+
+_ERRORS: dict[str, type[ZeroSizerError]] = {
+    "InputError": InputError,
+    "UnsupportedError": UnsupportedError,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +45,44 @@ class ScriptRequest:
     steps: int | None = 2
 
 
-def run_script(request: ScriptRequest) -> Recording:
-    """Runs the script until its optimizer steps are done.
+def run_script(request: ScriptRequest, outputs: Outputs = NOTHING) -> Recording:
+    """Runs the script until its optimizer steps are done; what it prints goes to stderr.
+
+    Args:
+        request: what to run, where.
+        outputs: the trace and snapshot to write.
 
     Raises:
-        InputError: there is no such script.
-        WitnessError: the script failed, or never trained.
+        InputError: there is no such script, GPU or rank, or a file cannot be written.
+        WitnessError: a package is missing, the script failed, or it never trained.
     """
+    require_packages()
+    outputs.check()
+    _check(request)
+    found = _ask(request, keep_events=bool(outputs))
+    if "error" in found:
+        raise _ERRORS.get(found["kind"], WitnessError)(found["error"])
+    if outputs:
+        outputs.write(found["events"])
+    return from_json(found)
+
+
+def _check(request: ScriptRequest) -> None:
     if not request.command or not Path(request.command[0]).is_file():
         raise InputError(f"no script {' '.join(request.command)!r}")
+    world_size = request.nodes * request.gpus_per_node
+    if not 0 <= request.rank < world_size:
+        raise InputError(f"there is no rank {request.rank} among {world_size}")
+    if request.gpu is not None:
+        catalog.find(request.gpu)
+
+
+def _ask(request: ScriptRequest, *, keep_events: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="zero-sizer-script-") as folder:
         question, reply = Path(folder, "question.json"), Path(folder, "reply.json")
-        question.write_text(json.dumps(asdict(request)), encoding="utf-8")
+        question.write_text(
+            json.dumps({**asdict(request), "keep_events": keep_events}), encoding="utf-8"
+        )
         module = "zero_sizer.witnesses.simulated.script"
         done = subprocess.run(
             [sys.executable, "-m", module, str(question), str(reply)],
@@ -58,9 +92,7 @@ def run_script(request: ScriptRequest) -> Recording:
         if not reply.exists():
             raise WitnessError(f"the script's process died (exit {done.returncode})")
         found: dict[str, Any] = json.loads(reply.read_text(encoding="utf-8"))
-    if "error" in found:
-        raise WitnessError(found["error"])
-    return from_json(found)
+    return found
 
 
 def main(question_path: str, reply_path: str) -> int:
@@ -70,9 +102,10 @@ def main(question_path: str, reply_path: str) -> int:
     try:
         reply = _simulate(command, fields)
     except ZeroSizerError as error:
-        reply = {"error": str(error)}
+        reply = {"error": str(error), "kind": type(error).__name__}
     except (Exception, SystemExit) as error:  # the user's script may do anything
-        reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        reply = {"error": message, "kind": "WitnessError"}
     Path(reply_path).write_text(json.dumps(reply), encoding="utf-8")
     return 3 if "error" in reply else 0
 
@@ -81,6 +114,7 @@ def _simulate(command: list[str], fields: dict[str, Any]) -> dict[str, Any]:
     from zero_sizer.witnesses.simulated import peers, quiet
     from zero_sizer.witnesses.simulated.session import simulate
 
+    keep_events = fields.pop("keep_events")
     sys.argv = command
     sys.path.insert(0, str(Path(command[0]).resolve().parent))
     with (
@@ -89,8 +123,11 @@ def _simulate(command: list[str], fields: dict[str, Any]) -> dict[str, Any]:
         quiet.weightless(),
         contextlib.suppress(_CleanExitError),  # sys.exit(0) is a script's normal end
     ):
+        if keep_events:
+            session.keep_events()
         _run(command[0])
-    recording = session.recording().to_json()
+    recording = {**session.recording().to_json(), "events": session.events}
+    recording["job"] = {"script": command, "name": Path(command[0]).name}
     if not recording["phases"]:
         raise WitnessError("the script ended without a DeepSpeed engine's forward")
     return recording

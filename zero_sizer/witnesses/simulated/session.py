@@ -11,6 +11,7 @@ from zero_sizer.witnesses.recording import RankRecord, Recording
 from zero_sizer.witnesses.simulated.observer import PhaseObserver
 from zero_sizer.witnesses.simulated.request import NO_LIMIT
 from zero_sizer.witnesses.simulated.simulation import Rank, Simulation, simulated
+from zero_sizer.witnesses.simulated.tracker import Event
 from zero_sizer.witnesses.simulated.undo import Patches
 
 
@@ -29,9 +30,19 @@ class Session:
         self.log = simulation.log
         self._rank = rank
         self._steps = steps
+        self._tracker = simulation.tracker
         self._observer = PhaseObserver(simulation.tracker, lambda done, name: None)
         self._observer.begin("init", step=0, micro_step=0)
         self._step = self._forwards = 0
+
+    @property
+    def events(self) -> list[Event]:
+        """Every allocation and free since ``keep_events``."""
+        return self._tracker.events or []
+
+    def keep_events(self) -> None:
+        """Keep every allocation and free from now on."""
+        self._tracker.events = []
 
     @property
     def peak(self) -> dict[str, int]:
@@ -64,6 +75,7 @@ class Session:
         def method(engine: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._observer.records:
                 self._observer.end(engine)  # init lasts until the first forward
+                self._follow_modules(engine)
             self._forwards += name == "forward"
             boundary = name == "step" and engine.is_gradient_accumulation_boundary()
             micro_step = max(self._forwards - 1, 0)
@@ -75,6 +87,12 @@ class Session:
             return result
 
         return method
+
+    def _follow_modules(self, engine: Any) -> None:
+        if self._tracker.events is not None:
+            from zero_sizer.witnesses.simulated import modules
+
+            modules.follow(engine.module, self._tracker)
 
     def _count_step(self) -> None:
         self._step, self._forwards = self._step + 1, 0

@@ -50,7 +50,8 @@ def run(
     if not 0 <= rank < cluster.world_size:
         raise InputError(f"there is no rank {rank} among {cluster.world_size}")
     with tempfile.TemporaryDirectory(prefix="zero-sizer-solo-") as name:
-        task = rank_task(cut_job(job, layers), steps=steps, nvme_path=name)
+        cut = cut_job(job, layers)
+        task = rank_task(cut, steps=steps, nvme_path=name)
         question = {
             "task": task.to_json(),
             "rank": rank,
@@ -58,7 +59,8 @@ def run(
             "local_world_size": cluster.gpus_per_node,
         }
         found = _ask(question, Path(name), timeout)
-    return _recording(found, task, job, cluster.world_size)
+    about = {"name": cut.model.name, "layers": layers, "local_world_size": cluster.gpus_per_node}
+    return _recording(found, task, about, cluster.world_size)
 
 
 def _ask(question: dict[str, Any], folder: Path, timeout: float) -> dict[str, Any]:
@@ -79,13 +81,15 @@ def _ask(question: dict[str, Any], folder: Path, timeout: float) -> dict[str, An
     return found
 
 
-def _recording(found: dict[str, Any], task: RankTask, job: Job, world_size: int) -> Recording:
+def _recording(
+    found: dict[str, Any], task: RankTask, about: dict[str, Any], world_size: int
+) -> Recording:
     record = rank_from_json(found)
     return Recording(
         how="solo",
         versions={name: importlib.metadata.version(name) for name in _PACKAGES},
         world_size=world_size,
-        job={**task.to_json(), "name": job.model.name, "device": found["device"]},
+        job={**task.to_json(), **about, "device": found["device"]},
         ranks=(record,),
         notes=(*task.notes, *_NOTES, *record.notes),
     )

@@ -1,0 +1,275 @@
+"""``dryrun`` and ``crosscheck`` on simulated and solo ranks, through the command line."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from simulated_jobs import HOST, TINY_LLAMA, config_of
+
+from zero_sizer import cli
+from zero_sizer.errors import InputError
+from zero_sizer.witnesses import recording
+from zero_sizer.witnesses.simulated.outputs import Outputs
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = Path(__file__).parent / "data" / "scripts"
+CLUSTER = ("--nodes", "2", "--gpus-per-node", "2")
+WORKLOAD = ("--seq-len", "32", "--attention", "eager")
+BUCKET = {"reduce_bucket_size": 20_000}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """Arguments that describe a small ZeRO-3 job whose optimizer lies in pinned memory."""
+    folder = tmp_path_factory.mktemp("job")
+    zero = {"stage": 3, "offload_optimizer": {**HOST, "pin_memory": True}, **BUCKET}
+    (folder / "ds.json").write_text(json.dumps(config_of(zero)))
+    (folder / "config.json").write_text(json.dumps(TINY_LLAMA))
+    return [str(folder / "ds.json"), "--model", str(folder / "config.json"), *CLUSTER, *WORKLOAD]
+
+
+def refused(capsys, *arguments):
+    """(exit code, the one line on stderr) of a refused command."""
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argparse's own refusals
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert out == ""
+    return code, err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 2, "give CONFIG, or a script after --"),
+        (["--"], 2, "no script after --"),
+        (["ds.json", "--", "train.py"], 2, "not both"),
+        (["--", "no/such/train.py"], 2, "no script 'no/such/train.py'"),
+        (["--seq-len", "8", "--", "train.py"], 2, "--seq-len: does not apply to a script"),
+        (["--no-checkpointing", "--", "train.py"], 2, "--checkpointing: does not apply"),
+        (["--layers", "1", "--", "train.py"], 2, "--layers: does not apply to a script"),
+        (["--host-memory", "lots", "--", "train.py"], 2, "--host-memory: "),
+        (["--rank", "-1", "ds.json"], 2, "--rank"),
+        (["--steps", "0", "ds.json"], 2, "--steps"),
+        (["--ranks", "4", "ds.json"], 2, "--nodes and --gpus-per-node say how many ranks"),
+        (["--timeout", "60", "ds.json"], 2, "--timeout: does not apply to --how simulated"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line(capsys, arguments, code, says):
+    found, line = refused(capsys, "dryrun", "--how", "simulated", *arguments)
+    assert found == code
+    assert says in line
+
+
+@pytest.mark.parametrize("how", ["solo", "launched"])
+def test_a_script_needs_the_simulation(capsys, how):
+    code, line = refused(capsys, "dryrun", "--how", how, "--", "train.py")
+    assert code == 3
+    assert f"not --how {how}" in line
+
+
+@pytest.mark.parametrize("how", ["solo", "launched"])
+def test_only_simulated_runs_leave_a_trace(capsys, job, how):
+    code, line = refused(capsys, "dryrun", *job, "--how", how, "--trace", "t.jsonl")
+    assert code == 2
+    assert "--trace: does not apply" in line
+
+
+def test_a_launched_run_has_no_one_rank(capsys, job):
+    code, line = refused(capsys, "dryrun", *job, "--how", "launched", "--rank", "1")
+    assert (code, "--rank: does not apply" in line) == (2, True)
+
+
+def test_crosscheck_without_a_run_refuses_run_options(capsys, job):
+    code, line = refused(capsys, "crosscheck", *job, "--witness", "rules", "--steps", "3")
+    assert (code, "--steps: does not apply" in line) == (2, True)
+
+
+def test_what_follows_the_dashes_is_the_scripts_own():
+    arguments, script = cli._split_script(["dryrun", "--nodes", "2", "--", "t.py", "--nodes", "9"])
+    assert arguments == ["dryrun", "--nodes", "2"]
+    assert script == ["t.py", "--nodes", "9"]
+
+
+def test_a_folder_that_is_not_there_is_refused_before_the_run(tmp_path):
+    for name in ("trace", "snapshot"):
+        with pytest.raises(InputError, match=f"--{name}: cannot write"):
+            Outputs(**{name: str(tmp_path / "no" / "file")}).check()
+    Outputs(trace=str(tmp_path / "file")).check()
+
+
+def test_a_snapshot_holds_the_gpus_events_only(tmp_path):
+    events = [
+        ["alloc", 0, 5_000_000, 0, "gpu", "init", "layers.0"],
+        ["alloc", 1, 7_000_000, 0, "host", "init", ""],
+        ["alloc", 2, 4096, 0, "gpu", "forward", ""],
+        ["free", 1, 7_000_000, 0, "host", "step", ""],
+    ]
+    path = tmp_path / "s.pickle"
+    Outputs(snapshot=str(path)).write(events)
+    snapshot = pickle.loads(path.read_bytes())  # noqa: S301 (made here)
+    assert sum(segment["requested_size"] for segment in snapshot["segments"]) == 5_004_096
+    names = [
+        [frame["name"] for frame in entry["frames"]]
+        for entry in snapshot["device_traces"][0]
+        if entry["action"] == "alloc"
+    ]
+    assert names == [["layers.0", "init"], ["forward"]]
+
+
+def test_importing_the_package_imports_no_torch_and_offers_simulate():
+    code = "import sys, zero_sizer; f = zero_sizer.simulate; print(f.__name__, *sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    name, *modules = done.stdout.split()
+    assert name == "simulate"
+    assert not {"torch", "deepspeed", "transformers"} & set(modules)
+
+
+def test_the_package_has_no_other_lazy_names():
+    import zero_sizer
+
+    with pytest.raises(AttributeError, match="no attribute 'simulated_annealing'"):
+        _ = zero_sizer.simulated_annealing
+
+
+@pytest.fixture(scope="module")
+def ran(job, tmp_path_factory):
+    """Folder with what one simulated run wrote: r.json, t.jsonl, s.pickle, and its text."""
+    folder = tmp_path_factory.mktemp("ran")
+    files = ["--output", folder / "r.json", "--trace", folder / "t.jsonl"]
+    files += ["--snapshot", folder / "s.pickle"]
+    options = ["--how", "simulated", "--rank", "3", "--layers", "2", "--steps", "3"]
+    done = _command("dryrun", *job, *options, *files)
+    assert done.returncode == 0, done.stderr
+    (folder / "text").write_text(done.stdout)
+    return folder
+
+
+def _command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "zero_sizer", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_recording_is_of_the_rank_layers_and_steps_asked_for(ran):
+    found = recording.read(ran / "r.json")
+    one = ("forward", "backward", "step")
+    expected = [("init", 0), *((name, step) for step in range(3) for name in one)]
+    assert (found.how, found.first.rank, found.world_size) == ("simulated", 3, 4)
+    assert [(phase.name, phase.step) for phase in found.first.phases] == expected
+    assert found.job["hf_config"]["num_hidden_layers"] == 2
+    assert "cut to 2 layers" in found.job["name"]
+
+
+@pytest.mark.slow
+def test_the_trace_replayed_gives_the_recordings_bytes(ran):
+    events = [json.loads(line) for line in (ran / "t.jsonl").read_text().splitlines()]
+    live = {}
+    for event in events:
+        if event["kind"] == "alloc":
+            live[event["block"]] = event
+        else:
+            live.pop(event["block"], None)
+    on_gpu = [event for event in live.values() if event["device"] == "gpu"]
+    rounded = sum(-(-event["num_bytes"] // 512) * 512 for event in on_gpu)
+    last = recording.read(ran / "r.json").first.phases[-1]
+    assert rounded == last.device["gpu"]["allocated"]
+
+
+@pytest.mark.slow
+def test_torchs_own_viewer_opens_the_snapshot(ran):
+    import importlib
+
+    viewer = importlib.import_module("torch.cuda._memory_viz")
+    snapshot = pickle.loads((ran / "s.pickle").read_bytes())  # noqa: S301 (made here)
+    last = recording.read(ran / "r.json").first.phases[-1]
+    reserved = sum(segment["total_size"] for segment in snapshot["segments"])
+    assert reserved == last.device["gpu"]["reserved"]
+    assert "Allocated" in viewer.segsum(snapshot) or "Total" in viewer.segsum(snapshot)
+    assert "alloc" in viewer.trace(snapshot)
+    assert "<html" in viewer.trace_plot(snapshot).lower()
+
+
+@pytest.mark.slow
+def test_the_text_shows_every_device_and_deepspeeds_own_lines(ran):
+    text = (ran / "text").read_text()
+    assert "rank 3 of 4" in text
+    (heads,) = [line for line in text.splitlines() if line.startswith("phase ")]
+    for head in ("gpu at end", "gpu peak", "gpu reserved", "host at end", "host peak", "pinned"):
+        assert head in heads
+    assert "After initializing optimizer states" in text
+    assert "MA 0.0 GB         Max_MA 0.0 GB" in text
+    assert "CUDA context" in text
+
+
+@pytest.mark.slow
+def test_crosscheck_lays_simulated_and_solo_ranks_of_one_job_side_by_side(job):
+    witnesses = ["--witness", "helpers", "--witness", "simulated", "--witness", "solo"]
+    done = _command("crosscheck", *job, *witnesses, "--layers", "1", "--ranks", "2")
+    assert done.returncode == 0, done.stderr
+    (heads,) = [line for line in done.stdout.splitlines() if "solo" in line and "predicted" in line]
+    assert heads.split() == [
+        *("device", "phase", "what", "predicted", "simulated", "error", "solo", "error"),
+    ]
+    states = [
+        line for line in done.stdout.splitlines() if " step " in line and " model states " in line
+    ]
+    assert [line.count("+0.00%") for line in states] == [2, 2]  # gpu and host, both witnesses
+    assert "Behind the largest differences from simulated:" in done.stdout
+    assert "rank 0 of 2" in done.stdout
+
+
+@pytest.mark.slow
+def test_what_the_engine_refuses_is_one_line_and_code_3(tmp_path):
+    config = tmp_path / "ds.json"
+    config.write_text(
+        json.dumps(config_of({"stage": 2}, optimizer={"type": "NoSuchOptimizer", "params": {}}))
+    )
+    (tmp_path / "config.json").write_text(json.dumps(TINY_LLAMA))
+    command = ["dryrun", config, "--model", tmp_path / "config.json", *WORKLOAD]
+    done = _command(*command, "--how", "simulated")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "NoSuchOptimizer" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_script_runs_unchanged_with_its_own_arguments(tmp_path):
+    config = tmp_path / "ds.json"
+    config.write_text(json.dumps(config_of({"stage": 2})))
+    files = ["--trace", tmp_path / "t.jsonl", "--snapshot", tmp_path / "s.pickle"]
+    options = ["--gpu", "a100-80gb", "--steps", "1", "--rank", "2", "--format", "json", *files]
+    script = ["--", SCRIPTS / "plain_loop.py", config]
+    done = _command("dryrun", "--how", "simulated", *CLUSTER, *options, *script)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = recording.from_json(json.loads(done.stdout))
+    assert (found.world_size, found.first.rank) == (4, 2)
+    assert [phase.name for phase in found.first.phases] == ["init", "forward", "backward", "step"]
+    modules = {
+        json.loads(line)["module"] for line in (tmp_path / "t.jsonl").read_text().splitlines()
+    }
+    assert any("layers.1" in module for module in modules)
+    snapshot = pickle.loads((tmp_path / "s.pickle").read_bytes())  # noqa: S301 (made here)
+    held = sum(segment["allocated_size"] for segment in snapshot["segments"])
+    assert held == found.first.phases[-1].device["gpu"]["allocated"]
+
+
+@pytest.mark.slow
+def test_a_script_that_fails_is_one_line_and_code_3(tmp_path):
+    script = ["--", SCRIPTS / "plain_loop.py", tmp_path / "missing.json"]
+    done = _command("dryrun", "--how", "simulated", *script)
+    assert done.returncode == 3
+    assert "FileNotFoundError" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,71 @@
+"""The files that a simulated run leaves when asked: its trace, and a PyTorch memory snapshot."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.errors import InputError
+from zero_sizer.witnesses.simulated.snapshot import build_snapshot, write_snapshot
+from zero_sizer.witnesses.simulated.tracker import GPU, Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Files to write after a run.
+
+    Attributes:
+        trace: every allocation and free, one JSON object a line.
+        snapshot: a pickle that ``torch.cuda._memory_viz`` opens; the GPU's events only.
+    """
+
+    trace: str | None = None
+    snapshot: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.trace is not None or self.snapshot is not None
+
+    def check(self) -> None:
+        """Refuses a folder that is not there before the run rather than after it.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        for flag, path in (("--trace", self.trace), ("--snapshot", self.snapshot)):
+            if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+                raise InputError(f"cannot write {path}: no such folder, or a folder", where=flag)
+
+    def write(self, events: Iterable[Sequence[Any]]) -> None:
+        """Writes what was asked for.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        known = [Event(*event) for event in events]
+        if self.trace is not None:
+            write_trace(self.trace, known)
+        if self.snapshot is not None:
+            on_gpu = [event for event in known if event.device == GPU]
+            write_snapshot(Path(self.snapshot), build_snapshot(on_gpu, frames_of=_frames))
+
+
+NOTHING = Outputs()
+
+
+def write_trace(path: str, events: Iterable[Sequence[Any]]) -> None:
+    """Events as JSON lines.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        with Path(path).open("w", encoding="utf-8") as file:
+            for event in events:
+                file.write(json.dumps(dict(zip(Event._fields, event, strict=True))) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror}", where=path) from None
+
+
+def _frames(event: Any) -> tuple[str, ...]:
+    return tuple(name for name in (event.module, event.phase) if name)
