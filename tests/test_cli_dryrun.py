@@ -12,6 +12,7 @@ from simulated_jobs import HOST, TINY_LLAMA, config_of
 from zero_sizer import cli
 from zero_sizer.errors import InputError
 from zero_sizer.witnesses import recording
+from zero_sizer.witnesses.blame import engine_error, keys_named
 from zero_sizer.witnesses.simulated.outputs import Outputs
 
 ROOT = Path(__file__).parent.parent
@@ -138,6 +139,28 @@ def test_the_package_has_no_other_lazy_names():
         _ = zero_sizer.simulated_annealing
 
 
+@pytest.mark.parametrize(
+    ("message", "keys"),
+    [
+        (
+            "AssertionError: allgather_bucket_size must be 2",
+            ["zero_optimization.allgather_bucket_size"],
+        ),
+        ("no such optimizer: NoSuchOne", ["optimizer.type"]),
+        ("the allgather bucket is too small, lr or type", []),
+    ],
+)
+def test_an_engines_message_is_traced_to_the_keys_it_names(message, keys):
+    config = {
+        "optimizer": {"type": "NoSuchOne", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": 1, "allgather_bucket_size": 3},
+    }
+    assert keys_named(message, config) == keys
+    error = engine_error(message, config)
+    assert error.exit_code == 3
+    assert str(error) == (f"{message} (in the config: {keys[0]})" if keys else message)
+
+
 @pytest.fixture(scope="module")
 def ran(job, tmp_path_factory):
     """Folder with what one simulated run wrote: r.json, t.jsonl, s.pickle, and its text."""
@@ -196,7 +219,7 @@ def test_torchs_own_viewer_opens_the_snapshot(ran):
     last = recording.read(ran / "r.json").first.phases[-1]
     reserved = sum(segment["total_size"] for segment in snapshot["segments"])
     assert reserved == last.device["gpu"]["reserved"]
-    assert "Allocated" in viewer.segsum(snapshot) or "Total" in viewer.segsum(snapshot)
+    assert f"total_reserved: {reserved / 2**20:.1f}MiB" in viewer.segsum(snapshot)
     assert "alloc" in viewer.trace(snapshot)
     assert "<html" in viewer.trace_plot(snapshot).lower()
 
@@ -240,7 +263,9 @@ def test_what_the_engine_refuses_is_one_line_and_code_3(tmp_path):
     command = ["dryrun", config, "--model", tmp_path / "config.json", *WORKLOAD]
     done = _command(*command, "--how", "simulated")
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "NoSuchOptimizer" in done.stderr.splitlines()[-1]
+    line = done.stderr.splitlines()[-1]
+    assert "NoSuchOptimizer" in line
+    assert line.endswith("(in the config: optimizer.type)")
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 

@@ -14,10 +14,16 @@ class PhaseObserver:
     Args:
         tracker: counts the storages.
         progress: called with (done, phase name) at every phase's end.
+
+    Attributes:
+        records: the phases so far.
+        num_events: the tracker's events up to the last phase's end; later ones are the run's own
+            clearing up.
     """
 
     def __init__(self, tracker: Tracker, progress: Callable[[int, str], None]) -> None:
         self.records: list[PhaseRecord] = []
+        self.num_events = 0
         self._tracker = tracker
         self._progress = progress
         self._now = ("init", 0, 0)
@@ -39,6 +45,7 @@ class PhaseObserver:
                 live=live_rows(engine, self._tracker),
             )
         )
+        self.num_events = len(self._tracker.events or ())
         self._progress(len(self.records), name)
 
     def _figures(self) -> dict[str, dict[str, int]]:

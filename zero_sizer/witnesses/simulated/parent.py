@@ -11,6 +11,7 @@ from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.job import Job
+from zero_sizer.witnesses.blame import engine_error
 from zero_sizer.witnesses.cut import cut_job
 from zero_sizer.witnesses.launched.parent import require_packages
 from zero_sizer.witnesses.launched.task import rank_task
@@ -109,8 +110,8 @@ def run_requests(requests: Sequence[Request]) -> list[Recording | ZeroSizerError
         WitnessError: the process died.
     """
     return [
-        from_json(found) if "error" not in found else _error(found["error"])
-        for found in _ask(requests, None)
+        from_json(found) if "error" not in found else _error(found["error"], request.config)
+        for request, found in zip(requests, _ask(requests, None), strict=True)
     ]
 
 
@@ -122,12 +123,13 @@ def answer(request: Request, *, progress: Progress | None = None) -> dict[str, A
     """
     (found,) = _ask([request], progress)
     if "error" in found:
-        raise _error(found["error"])
+        raise _error(found["error"], request.config)
     return found
 
 
-def _error(error: Mapping[str, str]) -> ZeroSizerError:
-    return _ERRORS.get(error["kind"], WitnessError)(error["message"])
+def _error(error: Mapping[str, str], config: Mapping[str, Any]) -> ZeroSizerError:
+    kind = _ERRORS.get(error["kind"])
+    return kind(error["message"]) if kind else engine_error(error["message"], config)
 
 
 def _ask(requests: Sequence[Request], progress: Progress | None) -> list[dict[str, Any]]:

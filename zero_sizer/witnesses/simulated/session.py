@@ -37,8 +37,8 @@ class Session:
 
     @property
     def events(self) -> list[Event]:
-        """Every allocation and free since ``keep_events``."""
-        return self._tracker.events or []
+        """Every allocation and free from ``keep_events`` to the last phase's end."""
+        return (self._tracker.events or [])[: self._observer.num_events]
 
     def keep_events(self) -> None:
         """Keep every allocation and free from now on."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from zero_sizer.errors import InputError, WitnessError
 from zero_sizer.job import Job
+from zero_sizer.witnesses.blame import engine_error
 from zero_sizer.witnesses.cut import cut_job
 from zero_sizer.witnesses.launched.parent import require_packages
 from zero_sizer.witnesses.launched.task import RankTask, rank_task
@@ -77,7 +78,7 @@ def _ask(question: dict[str, Any], folder: Path, timeout: float) -> dict[str, An
         raise WitnessError(f"the solo run died (exit {done.returncode}): {last}")
     found: dict[str, Any] = json.loads(reply.read_text(encoding="utf-8"))
     if "error" in found:
-        raise WitnessError(" ".join(found["error"].split()))
+        raise engine_error(" ".join(found["error"].split()), question["task"]["config"])
     return found
 
 
