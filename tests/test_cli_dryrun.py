@@ -11,6 +11,7 @@ from simulated_jobs import HOST, TINY_LLAMA, config_of
 
 from zero_sizer import cli
 from zero_sizer.errors import InputError
+from zero_sizer.report import recording as report
 from zero_sizer.witnesses import recording
 from zero_sizer.witnesses.blame import engine_error, keys_named
 from zero_sizer.witnesses.simulated.outputs import Outputs
@@ -137,6 +138,19 @@ def test_the_package_has_no_other_lazy_names():
 
     with pytest.raises(AttributeError, match="no attribute 'simulated_annealing'"):
         _ = zero_sizer.simulated_annealing
+
+
+def test_the_log_shown_is_of_init_and_the_ends_of_one_micro_step(capsys):
+    def block(title):
+        return (title, "MA 0.0 GB", "CPU Virtual Memory:  used = 0.0 GB")
+
+    titles = ["After init", "Engine before forward", "In ipg_epilogue", "Engine after step"]
+    log = [line for title in (*titles, *titles[1:]) for line in block(title)]
+    report._log(log)
+    shown = capsys.readouterr().out.splitlines()
+    kept = ("After init", "Engine before forward", "Engine after step")
+    assert shown[:-2] == [line for title in kept for line in block(title)]
+    assert shown[-2].startswith(f"... and {len(log) - 9} more lines")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from zero_sizer.units import format_gib
 from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording
 
 _SHOWN = 12  # buffers listed at the last boundary
+_LOG_BLOCKS = 30  # of init; ZeRO-3 writes two for each sub group
 _MICRO_STEP = "Engine before forward"
 _FIGURES = {
     "gpu at end": ("gpu", "allocated"),
@@ -40,14 +41,28 @@ def show(recording: Recording) -> None:
 
 
 def _log(lines: Sequence[str]) -> None:
-    """``see_memory_usage`` of init and the first micro step, in DeepSpeed's format."""
-    starts = [index for index, line in enumerate(lines) if line.startswith(_MICRO_STEP)]
-    shown = starts[1] if len(starts) > 1 else len(lines)
-    for line in lines[:shown]:
+    """``see_memory_usage`` in DeepSpeed's format: all of init, then the first micro step's ends."""
+    blocks = _blocks(lines)
+    starts = [i for i, block in enumerate(blocks) if block[0].startswith(_MICRO_STEP)]
+    first, second = (*starts, len(blocks), len(blocks))[:2]
+    ends = [block for block in blocks[first:second] if block[0].startswith("Engine ")]
+    shown = [line for block in (*blocks[:first][:_LOG_BLOCKS], *ends) for line in block]
+    for line in shown:
         print(line)
-    if shown < len(lines):
-        print(f"... and {len(lines) - shown} more lines in the recording (--output FILE)")
+    if len(shown) < len(lines):
+        print(f"... and {len(lines) - len(shown)} more lines in the recording (--output FILE)")
     print()
+
+
+def _blocks(lines: Sequence[str]) -> list[list[str]]:
+    """Each message with the figures that follow it."""
+    blocks: list[list[str]] = []
+    for line in lines:
+        if blocks and line.startswith(("MA ", "CPU Virtual Memory")):
+            blocks[-1].append(line)
+        else:
+            blocks.append([line])
+    return blocks
 
 
 def _phases(rank: RankRecord) -> None:
