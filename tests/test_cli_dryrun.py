@@ -12,9 +12,13 @@ from simulated_jobs import HOST, TINY_LLAMA, config_of
 from zero_sizer import cli
 from zero_sizer.errors import InputError
 from zero_sizer.report import recording as report
+from zero_sizer.units import MIB
 from zero_sizer.witnesses import recording
 from zero_sizer.witnesses.blame import engine_error, keys_named
+from zero_sizer.witnesses.simulated.allocator import replay
+from zero_sizer.witnesses.simulated.allocator_settings import parse_alloc_conf
 from zero_sizer.witnesses.simulated.outputs import Outputs
+from zero_sizer.witnesses.simulated.tracker import Tracker
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(__file__).parent / "data" / "scripts"
@@ -121,6 +125,28 @@ def test_a_snapshot_holds_the_gpus_events_only(tmp_path):
         if entry["action"] == "alloc"
     ]
     assert names == [["layers.0", "init"], ["forward"]]
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_the_run_reserves_as_the_allocator_options_in_the_environment_say(monkeypatch, name):
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "")
+    monkeypatch.setenv(name, "expandable_segments:True")
+    tracker = Tracker(keep_events=True)
+    monkeypatch.delenv(name)
+    plain = Tracker()
+    for each in (tracker, plain):
+        block, counted = each.allocate("gpu", 11 * MIB)
+        each.allocate("gpu", 3 * MIB)
+        each.free("gpu", block, 11 * MIB, counted)
+    expected = replay(tracker.events, parse_alloc_conf("expandable_segments:True")).end.reserved
+    assert tracker.reserved("gpu") == expected
+    assert expected != plain.reserved("gpu")
+
+
+def test_a_wrong_allocator_option_is_named(monkeypatch):
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable:True")
+    with pytest.raises(InputError, match="PYTORCH_CUDA_ALLOC_CONF: unknown allocator option"):
+        Tracker()
 
 
 def test_importing_the_package_imports_no_torch_and_offers_simulate():

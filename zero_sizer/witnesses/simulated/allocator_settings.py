@@ -5,6 +5,7 @@ Sources (torch 2.13.0): c10/core/AllocatorConfig.h (``ConfigTokenizer``,
 on the 2.13.0 libraries; tests/test_allocator_settings.py asks the installed one.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,6 +94,19 @@ def _next_division(num_bytes: int, divisions: int) -> int:
         return num_bytes
     step = floor >> (divisions.bit_length() - 1)
     return -(-num_bytes // step) * step if step else floor << 1
+
+
+def settings_from_environment() -> AllocatorSettings:
+    """Settings of the variable that PyTorch would read: the newer name wins.
+
+    Raises:
+        InputError: as ``parse_alloc_conf``.
+        UnsupportedError: as ``parse_alloc_conf``.
+    """
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        if os.environ.get(name):
+            return parse_alloc_conf(os.environ[name], where=name)
+    return AllocatorSettings()
 
 
 def parse_alloc_conf(text: str, *, where: str = "PYTORCH_ALLOC_CONF") -> AllocatorSettings:

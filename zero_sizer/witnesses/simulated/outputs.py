@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError
+from zero_sizer.witnesses.simulated.allocator_settings import settings_from_environment
 from zero_sizer.witnesses.simulated.snapshot import build_snapshot, write_snapshot
 from zero_sizer.witnesses.simulated.tracker import GPU, Event
 
@@ -47,7 +48,9 @@ class Outputs:
             write_trace(self.trace, known)
         if self.snapshot is not None:
             on_gpu = [event for event in known if event.device == GPU]
-            write_snapshot(Path(self.snapshot), build_snapshot(on_gpu, frames_of=_frames))
+            settings = settings_from_environment()
+            snapshot = build_snapshot(on_gpu, settings, frames_of=_frames)
+            write_snapshot(Path(self.snapshot), snapshot)
 
 
 NOTHING = Outputs()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from zero_sizer.units import next_power_of_two, round_up
 from zero_sizer.witnesses.simulated.allocator import CachingAllocator
+from zero_sizer.witnesses.simulated.allocator_settings import settings_from_environment
 from zero_sizer.witnesses.simulated.pinned import PinnedAllocator
 
 GPU, HOST, PINNED, LOCKED, NVME = "gpu", "host", "pinned", "locked", "nvme"
@@ -63,7 +64,8 @@ class Tracker:
     """Live bytes and peaks per device, storage by storage.
 
     A storage is counted when it is first seen and subtracted when torch frees it, so views count
-    once and frees are exact. What PyTorch's caching allocators hold beyond that is followed too.
+    once and frees are exact. What PyTorch's caching allocators hold beyond that is followed too,
+    with the options that ``PYTORCH_ALLOC_CONF`` names.
 
     Attributes:
         phase: written into events; set by whoever drives the run.
@@ -83,7 +85,8 @@ class Tracker:
         self._host_peak = 0
         self._watches: dict[int, _Watch] = {}
         self._next_block = 0
-        self._gpu_cache, self._pinned_cache = CachingAllocator(), PinnedAllocator()
+        settings = settings_from_environment()
+        self._gpu_cache, self._pinned_cache = CachingAllocator(settings), PinnedAllocator(settings)
         self._reserved_peak = {GPU: 0, PINNED: 0}
         self._device_reserved_peak = 0
 
