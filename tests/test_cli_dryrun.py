@@ -265,6 +265,22 @@ def test_torchs_own_viewer_opens_the_snapshot(ran):
 
 
 @pytest.mark.slow
+def test_a_recording_is_checked_on_its_own_ranks_with_pinned_buffers_as_rounded(ran, job, capsys):
+    options = ["--recording", str(ran / "r.json"), "--format", "json"]
+    assert cli.main(["crosscheck", *job, *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["rank"] for row in found["rows"]} == {3}
+    states = [row for row in found["rows"] if row["quantity"] == "model states"]
+    assert [row for row in states if row["predicted"] != row["witnessed"]] == []
+    host_peaks = [r for r in found["rows"] if (r["device"], r["quantity"]) == ("host", "peak")]
+    assert {row["phase"] for row in host_peaks} == {"init", "forward", "backward", "step"}
+    assert max(abs(row["relative_error"]) for row in host_peaks) < 0.001
+    gaps = [abs(cause["predicted"] - cause["witnessed"]) for cause in found["causes"]]
+    assert gaps == sorted(gaps, reverse=True)
+    assert all(cause["entries"] or cause["seen"] for cause in found["causes"])
+
+
+@pytest.mark.slow
 def test_the_text_shows_every_device_and_deepspeeds_own_lines(ran):
     text = (ran / "text").read_text()
     assert "rank 3 of 4" in text
