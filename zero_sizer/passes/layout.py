@@ -89,9 +89,10 @@ def _positions(names: _Names, row: _Row, *, is_backward: bool) -> tuple[tuple[Pl
 
 
 def _forward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
+    visits = _Visits(names, prefix)
     for runs, _ in row[3]:
-        gathers = (names.module(_join(prefix, runs)),) if runs else ()
-        yield Place(f"forward of {_join(prefix, runs) or 'the model'}", gathers, -1)
+        gathers = visits.to(_join(prefix, runs)) if runs else []
+        yield Place(f"forward of {_join(prefix, runs) or 'the model'}", tuple(gathers), -1)
 
 
 def _backward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
@@ -102,14 +103,16 @@ def _backward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
     """
     waiting = [_join(prefix, runs) for runs, _ in row[3] if runs]
     fetched: list[list[tuple[int, ...]]] = [[] for _ in row[4]]
+    recomputed, visits = _Visits(names, prefix), _Visits(names, prefix)
     begins = 0
     for position, (runs, completes) in enumerate(row[4]):
         if runs:
-            fetched[position].append(names.module(_join(prefix, runs)))
+            fetched[position] += recomputed.to(_join(prefix, runs))
             begins = position + 1
         if completes:
             owner = _join(prefix, completes).rpartition(".")[0]
-            fetched[min(begins, position)] += [names.module(m) for m in _due(waiting, owner)]
+            for module in _due(waiting, owner):
+                fetched[min(begins, position)] += visits.to(module)
             begins = position + 1
     for (runs, completes), gathers in zip(row[4], fetched, strict=True):
         name = _join(prefix, completes or runs)
@@ -119,6 +122,31 @@ def _backward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
             tuple(gathers),
             index if index in names.trainable else -1,
         )
+
+
+class _Visits:
+    """Modules in the order they are visited, those on the way that own nothing included.
+
+    Each visit lets ZeRO-3 prefetch once more. Modules without parameters that stand beside others
+    (activations, dropout) cannot be told from parameter names.
+    """
+
+    def __init__(self, names: _Names, prefix: str) -> None:
+        self._names = names
+        self._inside: set[str] = set(_containers(prefix)) if prefix else set()
+
+    def to(self, module: str) -> list[tuple[int, ...]]:
+        """The visits up to ``module``, as parameter indices."""
+        on_the_way = _containers(module)
+        entered = [name for name in on_the_way if name not in self._inside]
+        self._inside = set(on_the_way)
+        return [*(() for _ in entered), self._names.module(module)]
+
+
+def _containers(module: str) -> list[str]:
+    """Modules around ``module`` that run themselves: a list of blocks does not."""
+    parts = module.split(".")
+    return [".".join(parts[:depth]) for depth in range(len(parts)) if not parts[depth].isdigit()]
 
 
 def _due(waiting: list[str], module: str) -> list[str]:
