@@ -1,0 +1,215 @@
+"""The ledger beside the simulated engine, over hundreds of jobs: error per device and phase.
+
+    python benchmarks/parity.py [--jobs N] [--seed S] [--write]
+
+Every job is one rank of a full-width model cut to a few blocks, run by the real engine on a
+simulated GPU for two optimizer steps; predicted and simulated peaks of each phase of the last step
+are compared. ``--write`` puts the table into docs/limits.md. Jobs are drawn at random, the same
+ones for the same seed; a job that DeepSpeed or the model refuses is drawn again.
+"""
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zero_sizer import models
+from zero_sizer.config import document
+from zero_sizer.config.workload import Workload
+from zero_sizer.errors import ZeroSizerError
+from zero_sizer.features import ENTRIES
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.job import Job
+from zero_sizer.ledger import evaluate
+from zero_sizer.moments import Phase
+from zero_sizer.peak import phase_peaks, totals
+from zero_sizer.plan import Device
+from zero_sizer.sizing import size
+from zero_sizer.witnesses.cut import cut_job
+from zero_sizer.witnesses.simulated import run_requests
+from zero_sizer.witnesses.simulated.parent import request_of
+
+LIMITS = Path(__file__).parents[1] / "docs" / "limits.md"
+START, END = "<!-- parity:start -->", "<!-- parity:end -->"
+BATCH = 12  # jobs a child process runs in its forks
+
+MODELS = {  # longest sequence that is tried
+    "llama-3-8b": 4096,  # dense, grouped queries
+    "llama-2-7b": 4096,  # dense
+    "qwen3-4b": 2048,  # query and key norms, tied head
+    "gemma-2-9b": 2048,  # soft caps, two kinds of layers
+    "gpt2": 1024,  # learned positions, dropout
+    "gpt-neox-20b": 2048,  # parallel attention
+    "mixtral-8x7b": 2048,  # mixture of experts
+    "t5-3b": 1024,  # encoder-decoder
+    "bert-large": 512,  # encoder
+}
+
+
+class Case(NamedTuple):
+    """One job and what it was drawn as."""
+
+    name: str
+    job: Job
+
+
+def draw(rng: random.Random) -> Case:
+    """A random job."""
+    model = rng.choice(list(MODELS))
+    stage = rng.choice((0, 1, 2, 3))
+    precision = rng.choice(("bf16", "bf16", "bf16", "fp16", "fp32"))
+    offload = rng.choice(("none", "none", "optimizer", "both")) if stage else "none"
+    if offload == "both" and stage < 3:
+        offload = "optimizer"
+    ranks = rng.choice((1, 2, 8, 64, 256))
+    workload = {
+        "seq_len": rng.choice([s for s in (256, 512, 1024, 2048, 4096) if s <= MODELS[model]]),
+        "checkpointing": rng.random() < 0.5,
+        "attention": rng.choice(("flash", "eager")) if model != "t5-3b" else "eager",
+        "zero_init": stage == 3,
+    }
+    config = _config(rng, stage, precision, offload)
+    name = (
+        f"{model} stage {stage} {precision} offload {offload} ranks {ranks} "
+        f"batch {config['train_micro_batch_size_per_gpu']} {workload}"
+    )
+    job = Job(
+        document=document.from_mapping(config),
+        model=models.load(model),
+        cluster=Cluster(nodes=max(ranks // 8, 1), gpus_per_node=min(ranks, 8), origins={}),
+        workload=Workload(**workload),
+        origins={},
+    )
+    return Case(name, cut_job(job, rng.choice((6, 8))))
+
+
+def _config(rng: random.Random, stage: int, precision: str, offload: str) -> dict[str, Any]:
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "reduce_bucket_size": rng.choice((10**7, 10**8, 5 * 10**8)),
+    }
+    if stage == 3:
+        zero["stage3_prefetch_bucket_size"] = rng.choice((0, 10**7, 5 * 10**7))
+        zero["stage3_max_reuse_distance"] = rng.choice((0, 10**9))
+        zero["stage3_param_persistence_threshold"] = rng.choice((0, 10**5))
+    else:
+        zero["overlap_comm"] = rng.random() < 0.3
+    if offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu"}
+    if offload == "both":
+        zero["offload_param"] = {"device": "cpu"}
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": rng.choice((1, 2, 4)),
+        "gradient_accumulation_steps": rng.choice((1, 1, 2)),
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": zero,
+    }
+    if precision != "fp32":
+        config[precision] = {"enabled": True}
+    return config
+
+
+def compare(case: Case, recording: Any) -> Iterator[tuple[str, str, int, int]]:
+    """(device, phase, predicted, simulated) of every phase of the last optimizer step."""
+    plan = size(case.job).plan
+    if plan is None:
+        raise ValueError(case.name)
+    rank = recording.ranks[0]
+    moments = totals(evaluate(ENTRIES, replace(plan, rank=rank.rank), explain=False), 1)
+    last = max(phase.step for phase in rank.phases)
+    boundary = max(phase.micro_step for phase in rank.phases)
+    for device in (Device.GPU, Device.HOST):
+        predicted = phase_peaks(moments[device])
+        for phase in Phase:
+            simulated = max(
+                (
+                    record.device[device.value].get("max_allocated", 0)
+                    for record in rank.phases
+                    if record.name == phase.value
+                    and (phase is Phase.INIT or record.step == last)
+                    and (phase is not Phase.STEP or record.micro_step == boundary)
+                ),
+                default=0,
+            )
+            yield device.value, phase.value, predicted[phase], simulated
+
+
+Errors = dict[tuple[str, str], list[tuple[float, str]]]
+"""(device, phase) -> error and job."""
+
+
+def run_batch(cases: list[Case], errors: Errors) -> int:
+    """Simulate jobs and note their errors; how many the engine took."""
+    requests = [request_of(case.job, rank=0, steps=2) for case in cases]
+    done = 0
+    for case, recording in zip(cases, run_requests(requests), strict=True):
+        if isinstance(recording, ZeroSizerError):
+            print(f"refused: {case.name}: {recording}", file=sys.stderr)
+            continue
+        done += 1
+        rows = list(compare(case, recording))
+        gpu = [
+            (predicted, simulated) for device, _, predicted, simulated in rows if device == "gpu"
+        ]
+        rows.append(("gpu", "whole run", max(p for p, _ in gpu), max(s for _, s in gpu)))
+        for device, phase, predicted, simulated in rows:
+            if simulated > 2**20:
+                errors[device, phase].append((predicted / simulated - 1, case.name))
+    return done
+
+
+def main() -> int:
+    """Run the jobs and print (or write) the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    errors: Errors = defaultdict(list)
+    done, drawn, started = 0, 0, time.perf_counter()
+    while done < arguments.jobs:
+        cases = [draw(rng) for _ in range(min(BATCH, arguments.jobs - done))]
+        drawn += len(cases)
+        done += run_batch(cases, errors)
+        print(f"{done} jobs, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    table = render(errors, done, drawn - done, arguments.seed)
+    print(table)
+    for key, found in errors.items():
+        for error, name in sorted(found, key=lambda e: -abs(e[0]))[:3]:
+            print(f"{key}: {error:+.2%} {name}", file=sys.stderr)
+    if arguments.write:
+        text = LIMITS.read_text(encoding="utf-8")
+        before, after = text.index(START) + len(START), text.index(END)
+        LIMITS.write_text(f"{text[:before]}\n{table}\n{text[after:]}", encoding="utf-8")
+    return 0
+
+
+def render(errors: Errors, done: int, refused: int, seed: int) -> str:
+    """The Markdown table."""
+    lines = [
+        f"{done} jobs (seed {seed}; {refused} that the engine or the model refuses were drawn "
+        "again), rank 0, full-width models cut to 6 or 8 blocks.",
+        "",
+        "| device | phase | jobs | median error | 95th percentile | worst |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (device, phase), found in sorted(errors.items()):
+        sizes = sorted(abs(error) for error, _ in found)
+        worst = max(found, key=lambda e: abs(e[0]))[0]
+        cut = sizes[min(int(0.95 * len(sizes)), len(sizes) - 1)]
+        lines.append(
+            f"| {device} | {phase} | {len(sizes)} | {statistics.median(sizes):.2%} | {cut:.2%} "
+            f"| {worst:+.2%} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
