@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zero_sizer import models, profiles
+from zero_sizer.cli import main
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.profile import bundled_names, read_profile
 from zero_sizer.profiles import store
@@ -58,6 +59,15 @@ def test_every_model_has_a_profile_of_its_depth(name):
         assert blocks == sum(profile.depths.values())
 
 
+def in_cycles(name, setup, s):
+    """T5's position biases: checkpointing holds each stack's until Python collects cycles."""
+    variant, _, checkpointing = setup
+    arch = models.load(name).arch
+    if arch.family != "t5" or not checkpointing:
+        return 0
+    return 2 * arch.heads * s * s * (4 if variant == "fp32" else 2)
+
+
 @pytest.mark.parametrize("name", bundled_names())
 def test_what_forward_saves_backward_frees(name):
     profile = bundled(name)
@@ -66,7 +76,7 @@ def test_what_forward_saves_backward_frees(name):
             step = evaluate(profile, setup, b, s)
             left = step.saved + sum(part.count * part.backward.end for part in step.parts)
             # the loss, in a block of the allocator; ids where one sample needs no copy of them
-            assert -16 * s <= left <= 512 + 16 * s, (setup, b, s)
+            assert -16 * s <= left - in_cycles(name, setup, s) <= 512 + 16 * s, (setup, b, s)
 
 
 @pytest.mark.parametrize("name", LLAMA_LIKE)
@@ -254,3 +264,13 @@ def test_a_cut_of_a_bundled_model_has_its_profile():
     kept = tuple(t for t in spec.parameters if ".layers.9." not in t.name)
     found = profiles.load(replace(spec, name="llama-3-8b, cut", parameters=kept))
     assert found is profiles.load_bundled("llama-3-8b")
+
+
+def test_a_profile_that_is_there_is_not_traced_again(capsys):
+    assert main(["models", "--profile", "llama-3-8b"]) == 0
+    assert "there already" in capsys.readouterr().out
+
+
+def test_only_a_config_can_be_traced(capsys):
+    assert main(["models", "--profile", "params=7e9,layers=32,hidden=4096,heads=32"]) == 3
+    assert "config.json" in capsys.readouterr().err

@@ -114,3 +114,19 @@ def test_a_profile_gives_what_the_whole_model_shows(name, traced):
         assert step.backward_peak == pytest.approx(seen["backward_peak"], abs=rounding), where
         assert step.forward_flops + step.backward_flops == seen["flops"], where
         assert rounding < 0.005 * seen["backward_peak"]
+
+
+@pytest.mark.slow
+def test_the_users_own_model_is_traced_into_the_cache(tmp_path):
+    config = tmp_path / "mine" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({**LLAMA, "intermediate_size": 640}), encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "zero_sizer", "models", "--profile", str(config)]
+    first, second = (
+        subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    assert list((tmp_path / "cache").rglob("*.json"))
+    assert "there already" in second.stdout
