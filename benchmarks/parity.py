@@ -29,7 +29,7 @@ from zero_sizer.job import Job
 from zero_sizer.ledger import evaluate
 from zero_sizer.moments import Phase
 from zero_sizer.peak import phase_peaks, totals
-from zero_sizer.plan import Device
+from zero_sizer.plan import Device, Plan
 from zero_sizer.sizing import size
 from zero_sizer.witnesses.cut import cut_job
 from zero_sizer.witnesses.simulated import run_requests
@@ -115,13 +115,18 @@ def _config(rng: random.Random, stage: int, precision: str, offload: str) -> dic
     return config
 
 
-def compare(case: Case, recording: Any) -> Iterator[tuple[str, str, int, int]]:
-    """(device, phase, predicted, simulated) of every phase of the last optimizer step."""
+def plan_of(case: Case) -> Plan:
+    """The case's plan at rank 0, the one that is simulated."""
     plan = size(case.job).plan
     if plan is None:
-        raise ValueError(case.name)
+        raise ValueError(f"no plan for {case.name}")
+    return replace(plan, rank=0)
+
+
+def compare(case: Case, recording: Any) -> Iterator[tuple[str, str, int, int]]:
+    """(device, phase, predicted, simulated) of every phase of the last optimizer step."""
     rank = recording.ranks[0]
-    moments = totals(evaluate(ENTRIES, replace(plan, rank=rank.rank), explain=False), 1)
+    moments = totals(evaluate(ENTRIES, plan_of(case), explain=False), 1)
     last = max(phase.step for phase in rank.phases)
     boundary = max(phase.micro_step for phase in rank.phases)
     for device in (Device.GPU, Device.HOST):

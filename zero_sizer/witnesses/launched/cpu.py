@@ -5,6 +5,7 @@ None of it changes which tensors DeepSpeed makes:
 * optimizer kernels come from ``kernels`` unless ``ZERO_SIZER_KERNELS=compiled`` is set;
 * the shared-memory all-reduce (for inference) is not compiled;
 * DeepSpeedCPUAdam asks for the CPU's name in a child process each time; the answer is kept;
+* what torch.compile would compile (Muon's kernels) runs as it is written;
 * fp16 is allowed where the CPU has no fast fp16: slower, the same bytes.
 """
 
@@ -30,6 +31,7 @@ def prepare(accelerator: Any) -> None:
     from zero_sizer.witnesses.launched import kernels
 
     torch.set_num_threads(1)
+    torch.compiler.set_stance("force_eager")
     # As an attribute of deepspeed.comm, ``torch`` is the torch package itself.
     backend: Any = importlib.import_module("deepspeed.comm.torch")
     backend.build_shm_op = lambda: None
