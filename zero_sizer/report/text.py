@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable
 
-from zero_sizer.advise.fixes import fixes
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.ledger import Allocation
 from zero_sizer.moments import Moment, Phase
 from zero_sizer.peak import Peak, phase_peaks
 from zero_sizer.plan import Device, Plan
-from zero_sizer.report.fixes import show_fixes
 from zero_sizer.report.table import show_table
 from zero_sizer.sizing import Sizing, Verdict
 from zero_sizer.units import format_gib
@@ -21,7 +19,7 @@ _VERDICT = {
 _NAME = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "NVMe of each node"}
 _SHOWN = 10  # allocations listed per device; the rest is one line
 _EVERYWHERE = ("zero_optimization.stage", "bf16.enabled", "fp16.enabled", "optimizer.type")
-_KEYS_SHOWN = 2
+_KEYS_SHOWN = 1
 _NOTES = 6  # notes listed; the JSON has them all
 _WORTH_A_TABLE = 2**20  # bytes: below, a device's composition is not listed
 
@@ -38,8 +36,7 @@ def show(sizing: Sizing) -> None:
                 _composition(sizing, device)
         _speed(sizing)
         if sizing.verdict is Verdict.DOES_NOT_FIT:
-            print()
-            show_fixes(fixes(sizing))
+            _fixes(sizing)
     if sizing.findings:
         print()
         print("\n".join(_findings(sizing)))
@@ -135,6 +132,14 @@ def _keys(sizing: Sizing, allocation: Allocation) -> str:
     telling = {key: line for key, line in lines.items() if key not in _EVERYWHERE} or lines
     shown = [f"{key.rpartition('.')[2]}:{line}" for key, line in telling.items()][:_KEYS_SHOWN]
     return ", ".join(shown) + (", ..." if len(telling) > _KEYS_SHOWN else "")
+
+
+def _fixes(sizing: Sizing) -> None:
+    from zero_sizer.advise.fixes import fixes
+    from zero_sizer.report.fixes import show_fixes
+
+    print()
+    show_fixes(fixes(sizing))
 
 
 def _speed(sizing: Sizing) -> None:
