@@ -63,7 +63,7 @@ def draw(rng: random.Random) -> Case:
     """A random job."""
     model = rng.choice(list(MODELS))
     stage = rng.choice((0, 1, 2, 3))
-    precision = rng.choice(("bf16", "bf16", "bf16", "fp16", "fp32"))
+    precision = rng.choice(("bf16", "bf16", "bf16", "fp16"))
     offload = rng.choice(("none", "none", "optimizer", "both")) if stage else "none"
     if offload == "both" and stage < 3:
         offload = "optimizer"
@@ -110,8 +110,7 @@ def _config(rng: random.Random, stage: int, precision: str, offload: str) -> dic
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
         "zero_optimization": zero,
     }
-    if precision != "fp32":
-        config[precision] = {"enabled": True}
+    config[precision] = {"enabled": True}
     return config
 
 
