@@ -1,6 +1,6 @@
 """What offloading adds: staging and gradient buffers in host memory, swap pools and NVMe files."""
 
-from zero_sizer.features.conditions import is_zero3, is_zero12
+from zero_sizer.features.conditions import is_swapped, is_zero3, is_zero12
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
@@ -33,13 +33,6 @@ def _host_sub_groups(plan: Plan) -> tuple[int, ...]:
 
 def _gpu_sub_groups(plan: Plan) -> tuple[int, ...]:
     return plan.partitions[: int((1 - plan.optimizer_ratio) * len(plan.partitions))]
-
-
-def is_swapped(plan: Plan, numel: int) -> bool:
-    """Whether a sub-group's optimizer state lives on NVMe."""
-    if plan.optimizer_device is not Device.NVME or plan.stage < 3:
-        return False
-    return numel * plan.master_dtype.itemsize >= max(2**20, plan.aio_block_size)
 
 
 def _swapped(plan: Plan) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from zero_sizer.features.conditions import is_swapped
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
@@ -31,17 +32,10 @@ def _on_host(plan: Plan, index: int) -> bool:
 def _resident(plan: Plan, device: Device) -> tuple[int, ...]:
     """Partitions whose master and states stay on ``device``, in elements."""
     return tuple(
-        0 if _swapped(plan, n) else n
+        0 if is_swapped(plan, n) else n
         for i, n in enumerate(plan.partitions)
         if _on_host(plan, i) == (device is Device.HOST)
     )
-
-
-def _swapped(plan: Plan, numel: int) -> bool:
-    """Whether a sub-group lives on NVMe (swap_tensor/optimizer_utils.py: is_swappable_tensor)."""
-    if plan.optimizer_device is not Device.NVME or plan.stage < 3:
-        return False
-    return numel * plan.master_dtype.itemsize >= max(2**20, plan.aio_block_size)
 
 
 def _state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int:
@@ -50,7 +44,7 @@ def _state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> in
         for i, (n, row) in enumerate(zip(plan.partitions, plan.partition_optimizers, strict=True))
         if row.states.get(state) is kind
         and _on_host(plan, i) == (device is Device.HOST)
-        and not _swapped(plan, n)
+        and not is_swapped(plan, n)
     )
 
 
