@@ -2,10 +2,8 @@
 
 Both run DeepSpeed's engine on the same model, real ranks on the CPU with gloo. Attention is the
 eager one, since fused kernels of CPU and GPU save different statistics for backward. Known
-differences: a CPU kernel saves a few scalars more in forward (24 bytes here); scalars that the
-simulation sees on the host have no place of their own on CPU ranks; and at some boundaries, not the
-same ones in every run, a real rank still holds one tensor that it handed to gloo, counted as
-``other``, which the simulation has let go.
+differences: a CPU kernel saves a few scalars more in forward (24 bytes here), and scalars that the
+simulation sees on the host have no place of their own on CPU ranks.
 """
 
 from collections import Counter
@@ -94,14 +92,10 @@ def test_everything_owned_is_equal_within_a_tenth_of_a_percent(pairs):
     assert far == []
 
 
-def test_nothing_else_is_alive_but_what_gloo_still_holds(pairs):
-    largest = 512 * 64 * 4  # the embedding, the largest tensor
+def test_nothing_else_is_alive_but_scalars(pairs):
     for name, (real, fake) in pairs.items():
-        boundaries = list(zip(real.phases, fake.phases, strict=True))
-        differences = [a.num_bytes("other") - b.num_bytes("other") for a, b in boundaries]
-        assert min(differences) >= 0, name
-        assert max(differences) <= largest + 64, name
-        assert sum(difference > 64 for difference in differences) <= len(boundaries) // 4, name
+        for expected, found in zip(real.phases, fake.phases, strict=True):
+            assert 0 <= expected.num_bytes("other") - found.num_bytes("other") <= 64, name
 
 
 def test_pinned_host_buffers_are_the_same_ones(pairs):

@@ -6,7 +6,8 @@ None of it changes which tensors DeepSpeed makes:
 * the shared-memory all-reduce (for inference) is not compiled;
 * DeepSpeedCPUAdam asks for the CPU's name in a child process each time; the answer is kept;
 * what torch.compile would compile (Muon's kernels) runs as it is written;
-* fp16 is allowed where the CPU has no fast fp16: slower, the same bytes.
+* fp16 is allowed where the CPU has no fast fp16: slower, the same bytes;
+* gloo works with one thread, so that a rank can wait until it holds nothing.
 """
 
 import importlib
@@ -28,7 +29,7 @@ def prepare(accelerator: Any) -> None:
     Args:
         accelerator: DeepSpeed's CPU accelerator.
     """
-    from zero_sizer.witnesses.launched import kernels
+    from zero_sizer.witnesses.launched import kernels, quiet
 
     torch.set_num_threads(1)
     torch.compiler.set_stance("force_eager")
@@ -38,6 +39,7 @@ def prepare(accelerator: Any) -> None:
     cpuinfo: Any = importlib.import_module("cpuinfo")
     cpuinfo.get_cpu_info = cache(cpuinfo.get_cpu_info)
     accelerator.is_fp16_supported = lambda: True
+    quiet.install()
     if not uses_compiled_kernels():
         kernels.install()
 

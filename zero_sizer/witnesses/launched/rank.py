@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from deepspeed.accelerator import get_accelerator
 
+from zero_sizer.witnesses.launched import quiet
 from zero_sizer.witnesses.launched.build import build
 from zero_sizer.witnesses.launched.watch import StorageWatch, activations
 from zero_sizer.witnesses.measure import PinnedStorages, measure
@@ -100,6 +101,8 @@ class Run:
 
     def end(self, engine: Any) -> None:
         """It is over: count what is alive."""
+        if self._pinned is not None:
+            quiet.drain()
         gc.collect(0)
         tally = measure(
             engine,
