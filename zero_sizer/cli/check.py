@@ -11,6 +11,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     options.add_job_options(parser)
     options.add_format_option(parser)
+    parser.add_argument(
+        "--timeline", action="store_true", help="plot what lives on each device over a step"
+    )
     parser.set_defaults(run=run)
 
 
@@ -20,11 +23,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         from zero_sizer.report import json
 
-        print(json.render(sizing))
+        print(json.render(sizing, timeline=arguments.timeline))
     else:
         from zero_sizer.report import text
 
-        text.show(sizing)
+        text.show(sizing, timeline=arguments.timeline)
     return exit_code(sizing)
 
 

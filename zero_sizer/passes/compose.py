@@ -11,6 +11,7 @@ from zero_sizer import profiles
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.passes import fallback
 from zero_sizer.passes.layout import depths_of, layout_of
+from zero_sizer.passes.series import BlockPeak, block_peaks
 from zero_sizer.passes.timeline import Timeline, Zero, timeline
 from zero_sizer.units import DType
 from zero_sizer.zero.gather import Limits
@@ -26,6 +27,12 @@ def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
     step = plan.step_activations
     return timeline(step, layout_of(plan.model, step), zero_of(plan))
+
+
+def block_peaks_of(plan: Plan) -> list[BlockPeak]:
+    """The highest point of every block in forward and backward, in order."""
+    step = plan.step_activations
+    return block_peaks(step, layout_of(plan.model, step), zero_of(plan))
 
 
 def activations_of(plan: Plan) -> MicroStep:

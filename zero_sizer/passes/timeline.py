@@ -10,7 +10,7 @@ upper hull of what ZeRO holds can meet it at the highest point. The hulls depend
 batch nor on the sequence; they are kept.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -100,22 +100,22 @@ def timeline(step: MicroStep, layout: Layout, zero: Zero) -> Timeline:
     hulls = _hulls(layout, zero)
     forward = _highest(step.parts, hulls.forward, is_backward=False, level=0)
     backward = _highest(step.parts, hulls.backward, is_backward=True, level=step.saved)
-    over = Instant(
-        place="reduction after the last gradient",
-        activations=_remaining(step),
-        gathered=hulls.last_gathered,
-        held=hulls.epilogue,
-    )
+    over = after_backward(step, hulls.last_gathered, hulls.epilogue)
     return Timeline(forward=forward, backward=max(backward, over, key=lambda i: i.total))
 
 
-def _remaining(step: MicroStep) -> int:
-    """Activations left when the last gradient is complete."""
+def after_backward(step: MicroStep, gathered: int, epilogue: Held) -> Instant:
+    """The reduction that follows the last gradient, beside what activations are left."""
     backward = sum(part.count * part.backward.end for part in step.parts)
-    return step.saved + backward
+    return Instant(
+        place="reduction after the last gradient",
+        activations=step.saved + backward,
+        gathered=gathered,
+        held=epilogue,
+    )
 
 
-class _Point(NamedTuple):
+class Point(NamedTuple):
     """What ZeRO holds at one block's place, while the step runs or at its end."""
 
     block: int
@@ -125,52 +125,63 @@ class _Point(NamedTuple):
 
     @property
     def total(self) -> int:
+        """Both."""
         return self.gathered + self.held.total
 
 
 class _Hulls(NamedTuple):
     """Per part and step position: the points that can be highest, within and at its end."""
 
-    forward: tuple[tuple[tuple[tuple[_Point, ...], tuple[_Point, ...]], ...], ...]
-    backward: tuple[tuple[tuple[tuple[_Point, ...], tuple[_Point, ...]], ...], ...]
+    forward: tuple[tuple[tuple[tuple[Point, ...], tuple[Point, ...]], ...], ...]
+    backward: tuple[tuple[tuple[tuple[Point, ...], tuple[Point, ...]], ...], ...]
     last_gathered: int
     epilogue: Held
 
 
 @lru_cache(maxsize=256)
 def _hulls(layout: Layout, zero: Zero) -> _Hulls:
-    gathered = _gathered(layout, zero)
-    reduction = _flow(layout, zero)
-    walk = _Walk(gathered, reduction, zero.itemsize)
-    forward = tuple(walk.part(part) for part in layout.forward)
-    backward = tuple(walk.part(part) for part in reversed(layout.backward))[::-1]
-    return _Hulls(forward, backward, walk.gathered, reduction.epilogue)
+    walk = Walk(layout, zero)
+    forward = tuple(_hulls_of(walk.part(part)) for part in layout.forward)
+    backward = tuple(_hulls_of(walk.part(part)) for part in reversed(layout.backward))[::-1]
+    return _Hulls(forward, backward, walk.gathered, walk.epilogue)
 
 
-class _Walk:
-    """Runs through the places in order and notes what ZeRO holds."""
+def _hulls_of(
+    positions: Iterable[tuple[Sequence[Point], Sequence[Point]]],
+) -> tuple[tuple[tuple[Point, ...], tuple[Point, ...]], ...]:
+    return tuple((_hull(within), _hull(ends)) for within, ends in positions)
 
-    def __init__(self, gathered: Sequence[int], reduction: Flow, itemsize: int) -> None:
-        self._series = iter(gathered)
-        self._reduction = reduction
-        self._itemsize = itemsize
-        self._held = reduction.start
+
+class Walk:
+    """Runs through the places in order and notes what ZeRO holds.
+
+    Attributes:
+        gathered: bytes of gathered parameters where it stands.
+        epilogue: what the reduction after the last gradient holds.
+    """
+
+    def __init__(self, layout: Layout, zero: Zero) -> None:
+        self._series = iter(_gathered(layout, zero))
+        self._reduction = _flow(layout, zero)
+        self._itemsize = zero.itemsize
+        self._held = self._reduction.start
         self.gathered = 0
+        self.epilogue = self._reduction.epilogue
 
     def part(
         self, positions: tuple[tuple[Place, ...], ...]
-    ) -> tuple[tuple[tuple[_Point, ...], tuple[_Point, ...]], ...]:
+    ) -> list[tuple[list[Point], list[Point]]]:
+        """Per step position: the points of every block while it runs, and at its end."""
         num_blocks = len(positions[0]) if positions else 0
-        within: list[list[_Point]] = [[] for _ in positions]
-        ends: list[list[_Point]] = [[] for _ in positions]
+        found: list[tuple[list[Point], list[Point]]] = [([], []) for _ in positions]
         for block in range(num_blocks):
-            for j, places in enumerate(positions):
+            for (within, ends), places in zip(found, positions, strict=True):
                 inside, end = self._at(block, places[block])
-                within[j].append(inside)
-                ends[j].append(end)
-        return tuple((_hull(a), _hull(b)) for a, b in zip(within, ends, strict=True))
+                within.append(inside)
+                ends.append(end)
+        return found
 
-    def _at(self, block: int, place: Place) -> tuple[_Point, _Point]:
+    def _at(self, block: int, place: Place) -> tuple[Point, Point]:
         highest = self.gathered
         for position, _ in enumerate(place.gathers):
             self.gathered = next(self._series, 0) * self._itemsize
@@ -180,14 +191,14 @@ class _Walk:
         if step is not None:
             before, hook, self._held = step
         return (
-            _Point(block, highest, before, place.label),
-            _Point(block, self.gathered, hook, place.label),
+            Point(block, highest, before, place.label),
+            Point(block, self.gathered, hook, place.label),
         )
 
 
-def _hull(points: Sequence[_Point]) -> tuple[_Point, ...]:
+def _hull(points: Sequence[Point]) -> tuple[Point, ...]:
     """The upper hull over the block number: one of its points is highest on any line."""
-    hull: list[_Point] = []
+    hull: list[Point] = []
     for point in points:
         while len(hull) > 1 and _is_below(hull[-2], hull[-1], point):
             hull.pop()
@@ -195,7 +206,7 @@ def _hull(points: Sequence[_Point]) -> tuple[_Point, ...]:
     return tuple(hull)
 
 
-def _is_below(a: _Point, b: _Point, c: _Point) -> bool:
+def _is_below(a: Point, b: Point, c: Point) -> bool:
     rise, run = c.total - a.total, c.block - a.block
     return (b.total - a.total) * run <= rise * (b.block - a.block)
 
@@ -224,13 +235,13 @@ def _in_order(parts: Sequence[tuple[tuple[Place, ...], ...]]) -> Iterator[Place]
 
 def _highest(
     parts: Sequence[PartLevels],
-    hulls: Sequence[tuple[tuple[tuple[_Point, ...], tuple[_Point, ...]], ...]],
+    hulls: Sequence[tuple[tuple[tuple[Point, ...], tuple[Point, ...]], ...]],
     *,
     is_backward: bool,
     level: int,
 ) -> Instant:
     best = -1
-    found: tuple[int, _Point] = (0, _Point(0, 0, _NOTHING, ""))
+    found: tuple[int, Point] = (0, Point(0, 0, _NOTHING, ""))
     pairs = list(zip(parts, hulls, strict=True))
     for part, positions in reversed(pairs) if is_backward else pairs:
         section: SectionLevels = part.backward if is_backward else part.forward

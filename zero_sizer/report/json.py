@@ -17,9 +17,14 @@ MODELS_DEEPSPEED = "0.19.8"
 _PER = {Device.GPU: "rank", Device.HOST: "node", Device.NVME: "node"}
 
 
-def render(sizing: Sizing) -> str:
+def render(sizing: Sizing, *, timeline: bool = False) -> str:
     """One JSON document; every byte count is an integer."""
-    return json.dumps(as_mapping(sizing), indent=1, ensure_ascii=False, default=str)
+    mapping = as_mapping(sizing)
+    if timeline:
+        from zero_sizer.report.timeline import as_mapping as timeline_mapping
+
+        mapping["timeline"] = timeline_mapping(sizing)
+    return json.dumps(mapping, indent=1, ensure_ascii=False, default=str)
 
 
 def as_mapping(sizing: Sizing) -> dict[str, Any]:

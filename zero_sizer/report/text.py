@@ -24,8 +24,8 @@ _NOTES = 6  # notes listed; the JSON has them all
 _WORTH_A_TABLE = 2**20  # bytes: below, a device's composition is not listed
 
 
-def show(sizing: Sizing) -> None:
-    """Print the report."""
+def show(sizing: Sizing, *, timeline: bool = False) -> None:
+    """Print the report, with the plot where it is asked for."""
     print("\n".join(_head(sizing)))
     if sizing.plan:
         print()
@@ -34,6 +34,10 @@ def show(sizing: Sizing) -> None:
             if sizing.peaks[device].num_bytes >= _WORTH_A_TABLE:
                 print()
                 _composition(sizing, device)
+        if timeline:
+            from zero_sizer.report.timeline import show_timeline
+
+            show_timeline(sizing)
         _speed(sizing)
         if sizing.verdict is Verdict.DOES_NOT_FIT:
             _fixes(sizing)
