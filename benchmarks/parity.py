@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,22 +59,26 @@ class Case(NamedTuple):
     job: Job
 
 
-def draw(rng: random.Random) -> Case:
-    """A random job."""
-    model = rng.choice(list(MODELS))
-    stage = rng.choice((0, 1, 2, 3))
-    precision = rng.choice(("bf16", "bf16", "bf16", "fp16"))
-    offload = rng.choice(("none", "none", "optimizer", "both")) if stage else "none"
+Choose = Callable[[Sequence[Any]], Any]
+"""Picks one of several: ``random.choice``, or a property test's drawing."""
+
+
+def draw(choose: Choose) -> Case:
+    """A job out of everything the suite covers."""
+    model = choose(list(MODELS))
+    stage = choose((0, 1, 2, 3))
+    precision = choose(("bf16", "bf16", "bf16", "fp16", "fp32"))
+    offload = choose(("none", "none", "optimizer", "both")) if stage else "none"
     if offload == "both" and stage < 3:
         offload = "optimizer"
-    ranks = rng.choice((1, 2, 8, 64, 256))
+    ranks = choose((1, 2, 8, 64, 256, 1024))
     workload = {
-        "seq_len": rng.choice([s for s in (256, 512, 1024, 2048, 4096) if s <= MODELS[model]]),
-        "checkpointing": rng.random() < 0.5,
-        "attention": rng.choice(("flash", "eager")) if model != "t5-3b" else "eager",
+        "seq_len": choose([s for s in (256, 512, 1024, 2048, 4096) if s <= MODELS[model]]),
+        "checkpointing": choose((False, True)),
+        "attention": choose(("flash", "eager")) if model != "t5-3b" else "eager",
         "zero_init": stage == 3,
     }
-    config = _config(rng, stage, precision, offload)
+    config = _config(choose, stage, precision, offload)
     name = (
         f"{model} stage {stage} {precision} offload {offload} ranks {ranks} "
         f"batch {config['train_micro_batch_size_per_gpu']} {workload}"
@@ -86,31 +90,32 @@ def draw(rng: random.Random) -> Case:
         workload=Workload(**workload),
         origins={},
     )
-    return Case(name, cut_job(job, rng.choice((6, 8))))
+    return Case(name, cut_job(job, choose((6, 8))))
 
 
-def _config(rng: random.Random, stage: int, precision: str, offload: str) -> dict[str, Any]:
+def _config(choose: Choose, stage: int, precision: str, offload: str) -> dict[str, Any]:
     zero: dict[str, Any] = {
         "stage": stage,
-        "reduce_bucket_size": rng.choice((10**7, 10**8, 5 * 10**8)),
+        "reduce_bucket_size": choose((10**7, 10**8, 5 * 10**8)),
     }
     if stage == 3:
-        zero["stage3_prefetch_bucket_size"] = rng.choice((0, 10**7, 5 * 10**7))
-        zero["stage3_max_reuse_distance"] = rng.choice((0, 10**9))
-        zero["stage3_param_persistence_threshold"] = rng.choice((0, 10**5))
+        zero["stage3_prefetch_bucket_size"] = choose((0, 10**7, 5 * 10**7))
+        zero["stage3_max_reuse_distance"] = choose((0, 10**9))
+        zero["stage3_param_persistence_threshold"] = choose((0, 10**5))
     else:
-        zero["overlap_comm"] = rng.random() < 0.3
+        zero["overlap_comm"] = choose((False, False, True))
     if offload != "none":
         zero["offload_optimizer"] = {"device": "cpu"}
     if offload == "both":
         zero["offload_param"] = {"device": "cpu"}
     config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": rng.choice((1, 2, 4)),
-        "gradient_accumulation_steps": rng.choice((1, 1, 2)),
-        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "train_micro_batch_size_per_gpu": choose((1, 2, 4)),
+        "gradient_accumulation_steps": choose((1, 1, 2)),
+        "optimizer": {"type": choose(("AdamW", "AdamW", "Lion")), "params": {"lr": 1e-4}},
         "zero_optimization": zero,
     }
-    config[precision] = {"enabled": True}
+    if precision != "fp32":
+        config[precision] = {"enabled": True}
     return config
 
 
@@ -179,7 +184,7 @@ def main() -> int:
     errors: Errors = defaultdict(list)
     done, drawn, started = 0, 0, time.perf_counter()
     while done < arguments.jobs:
-        cases = [draw(rng) for _ in range(min(BATCH, arguments.jobs - done))]
+        cases = [draw(rng.choice) for _ in range(min(BATCH, arguments.jobs - done))]
         drawn += len(cases)
         done += run_batch(cases, errors)
         print(f"{done} jobs, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)

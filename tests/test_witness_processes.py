@@ -100,6 +100,8 @@ def start(tmp_path, monkeypatch, pipe):
     }
     (tmp_path / "ds.json").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
+    # A shell ignores Ctrl-C for what it starts in the background, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = []
 
     def starter(source: str, *options: str) -> subprocess.Popen[str]:
@@ -121,6 +123,7 @@ def start(tmp_path, monkeypatch, pipe):
     for process in running:
         if process.poll() is None:
             processes.kill_tree(process)
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_that_works_says_so_and_ends(start, pipe):

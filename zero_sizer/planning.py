@@ -9,6 +9,7 @@ from zero_sizer import optimizer_choice
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.job import Job
+from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
@@ -174,7 +175,8 @@ def _precision(
         "autocast_dtype": (_dtype(settings["torch_autocast.dtype"]) or DType.BF16)
         if autocast
         else None,
-        "built_dtype": _dtype(_hf_dtype(job)) or DType.FP32,
+        # Without fp16 or bf16 the engine casts nothing: what was built is what is trained.
+        "built_dtype": DType.FP32 if model is DType.FP32 else hf_dtype(job.model) or DType.FP32,
     }
 
 
@@ -292,8 +294,9 @@ def _dtype(value: Any) -> DType | None:
     return _DTYPES.get(value.lower().removeprefix("torch.")) if isinstance(value, str) else None
 
 
-def _hf_dtype(job: Job) -> Any:
-    return job.model.hf_config.get("dtype") or job.model.hf_config.get("torch_dtype")
+def hf_dtype(model: ModelSpec) -> DType | None:
+    """The dtype a model's config.json names, in which transformers 5 loads it."""
+    return _dtype(model.hf_config.get("dtype") or model.hf_config.get("torch_dtype"))
 
 
 def _is_positive(value: Any) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from zero_sizer.checks import engine
 from zero_sizer.checks.context import Context, Rule
 from zero_sizer.findings import Finding
+from zero_sizer.planning import hf_dtype
+from zero_sizer.units import DType
 
 FP16_MASTER = "fp16.fp16_master_weights_and_grads"
 BF16_MASTER = "bf16.bf16_master_weights_and_grads"
@@ -217,6 +219,25 @@ def weights_twice(context: Context) -> Iterator[Finding]:
         )
 
 
+def loaded_dtype(context: Context) -> Iterator[Finding]:
+    """runtime/engine.py:2074-2090: without fp16 or bf16 the engine casts no weight."""
+    if context.model is None or engine.model_dtype(context) != "fp32":
+        return
+    zero_init = context.workload.zero_init
+    if context.stage == 3 if zero_init is None else zero_init:
+        return  # zero.Init makes them fp32
+    loaded = hf_dtype(context.model)
+    if loaded is not None and loaded is not DType.FP32:
+        yield context.note(
+            "assumed-fp32-weights",
+            "bf16.enabled",
+            f"without bf16 or fp16 DeepSpeed trains the weights as the script loads them: fp32 "
+            f"assumed, but transformers 5 loads this model as {loaded.value} unless it is told a "
+            "dtype",
+            "enable bf16 to train in bf16; to train in fp32, pass dtype=torch.float32 when loading",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     both_enabled,
     dynamic_loss_scale,
@@ -232,4 +253,5 @@ RULES: tuple[Rule, ...] = (
     full_fp32_gradient,
     autocast,
     weights_twice,
+    loaded_dtype,
 )

@@ -36,7 +36,7 @@ def live_points(sizing: Sizing, device: Device) -> list[LivePoint]:
     if sizing.plan is None:
         return []
     moments = sizing.moments[device]
-    found = []
+    found: list[LivePoint] = []
     for moment in Moment:
         if device is Device.GPU and moment in (Moment.FORWARD, Moment.BACKWARD):
             found += _pass(sizing, moment)

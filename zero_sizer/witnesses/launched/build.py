@@ -28,6 +28,7 @@ def build(task: Mapping[str, Any]) -> tuple[Any, Any]:
         checkpointing=bool(workload.get("checkpointing")),
         attention=workload.get("attention") or "sdpa",
         zero_init=bool(workload.get("zero_init")),
+        built_dtype=workload.get("built_dtype") or "",
     )
     model = _shapes_model(task) if source["kind"] == "shapes" else scripts.build(request)
     return model, scripts.client_optimizer(request, model)

@@ -93,6 +93,7 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
         checkpointing=bool(workload["checkpointing"]),
         attention=workload["attention"] or "flash",
         zero_init=bool(workload["zero_init"]),
+        built_dtype=workload["built_dtype"],
         steps=steps,
         notes=task.notes,
     )
