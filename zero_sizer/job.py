@@ -6,6 +6,8 @@
     deepspeed: ds_zero3.json      # or the mapping itself
     cluster: {nodes: 4, gpus_per_node: 8, gpu: h100-80gb, host_memory: 2TiB, nvme: 7TB}
     workload: {seq_len: 4096, micro_batch: 1, grad_accum: 8, checkpointing: true}
+
+``checkpointing`` is true, false or words such as ``every-2,offload``.
 """
 
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ from typing import Any
 
 from zero_sizer import stated
 from zero_sizer.config.document import Document
-from zero_sizer.config.workload import Workload
+from zero_sizer.config.workload import Checkpointing, Workload
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
@@ -40,7 +42,7 @@ class Flags:
     seq_len: int | None = None
     micro_batch: int | None = None
     grad_accum: int | None = None
-    checkpointing: bool | None = None
+    checkpointing: bool | str | None = None
     attention: str | None = None
     precision: str | None = None
     zero_init: bool | None = None
@@ -163,10 +165,11 @@ def _section(
 
 
 def _workload(found: Mapping[str, Stated]) -> Workload:
-    return Workload(
-        **{name: item.value for name, item in found.items()},
-        origins={name: item.origin for name, item in found.items()},
-    )
+    values = {name: item.value for name, item in found.items()}
+    how = values.get("checkpointing")
+    if isinstance(how, Checkpointing):
+        values |= {"checkpointing": True, "checkpointing_how": how}
+    return Workload(**values, origins={name: item.origin for name, item in found.items()})
 
 
 def _model_reference(path: str, file: Document | None, flags: Flags) -> Stated:

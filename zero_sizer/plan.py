@@ -11,6 +11,7 @@ from functools import cached_property
 from types import FunctionType
 from typing import Any
 
+from zero_sizer.config.workload import Checkpointing
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
 from zero_sizer.passes import compose
@@ -95,6 +96,7 @@ class Plan:
     micro_batch: int = _read("train_micro_batch_size_per_gpu")
     seq_len: int = _read("seq_len")
     checkpointing: bool = _read("checkpointing")
+    checkpointing_how: Checkpointing = _read("checkpointing")
     attention: str = _read("attention")
     zero_init: bool = _read("zero_init", "zero_optimization.stage")
     is_hopper_or_newer: bool = _read("gpu")

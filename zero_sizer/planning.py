@@ -139,6 +139,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "grad_accum": int(grad_accum) if _is_positive(grad_accum) else 1,
         "seq_len": seq_len,
         "checkpointing": checkpointing,
+        "checkpointing_how": job.workload.checkpointing_how,
         "attention": attention,
         "zero_init": stage == 3 if zero_init is None else zero_init,
     }
@@ -268,6 +269,9 @@ def _job_settings(job: Job) -> dict[str, Setting]:
         for name in names:
             value = getattr(source, name)
             found[name] = Setting(value, origins.get(name, "not stated"), value is None)
+    how = job.workload.checkpointing_how.about
+    if job.workload.checkpointing and how:
+        found["checkpointing"] = Setting(how, origins.get("checkpointing", "not stated"))
     if found["zero_init"].value is None:
         found["zero_init"] = Setting("at stage 3", "as the Hugging Face Trainer does", True)
     return found

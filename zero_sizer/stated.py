@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.config.document import Document
+from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.units import TIB, parse_size
@@ -98,6 +99,44 @@ def yes_or_no(value: Any) -> bool:
     return value
 
 
+def checkpointing(value: Any) -> bool | Checkpointing:
+    """True, false, or words such as ``every-2,offload``."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not true, false or {_CHECKPOINTING_WORDS}")
+    fields: dict[str, Any] = {}
+    for word in value.split(","):
+        name, field_value = _checkpointing_word(word.strip())
+        if name in fields:
+            raise ValueError(f"{shown(value)} says two things at once")
+        fields[name] = field_value
+    if {"every", "first"} <= fields.keys():
+        raise ValueError("every-K and first-K exclude each other")
+    if fields.get("offload") and fields.get("by") == DEEPSPEED:
+        raise ValueError(
+            "offload is transformers' own; DeepSpeed's is activation_checkpointing.cpu_checkpointing"
+        )
+    return Checkpointing(**fields)
+
+
+_CHECKPOINTING_WORDS = "every-K, first-K, offload, reentrant, deepspeed"
+
+
+def _checkpointing_word(word: str) -> tuple[str, Any]:
+    name, _, number = word.partition("-")
+    if name in ("every", "first") and number.isdecimal():
+        return name, whole(100_000)(int(number[:9]))
+    match word:
+        case "offload":
+            return "offload", True
+        case "reentrant":
+            return "by", REENTRANT
+        case "deepspeed":
+            return "by", DEEPSPEED
+    raise ValueError(f"{shown(word)} is not one of {_CHECKPOINTING_WORDS}, or true or false")
+
+
 def text(value: Any) -> str:
     """A word or a path."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
@@ -128,7 +167,7 @@ WORKLOAD = (
     Field("seq_len", whole(2**31)),
     Field("micro_batch", whole(2**31)),
     Field("grad_accum", whole(2**31)),
-    Field("checkpointing", yes_or_no),
+    Field("checkpointing", checkpointing),
     Field("attention", one_of("flash", "sdpa", "eager")),
     Field("precision", one_of("bf16", "fp16", "fp32")),
     Field("zero_init", yes_or_no),

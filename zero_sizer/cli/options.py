@@ -29,6 +29,12 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
     workload.add_argument("--micro-batch", type=count, metavar="SAMPLES")
     workload.add_argument("--grad-accum", type=count, metavar="STEPS")
     workload.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=None)
+    workload.add_argument(
+        "--checkpointing-how",
+        dest="checkpointing",
+        metavar="WORDS",
+        help="on, and: every-K or first-K blocks; offload; reentrant or deepspeed (comma between)",
+    )
     workload.add_argument("--attention", choices=("flash", "sdpa", "eager"))
     workload.add_argument("--precision", choices=("bf16", "fp16", "fp32"), help='for "auto"')
     workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)

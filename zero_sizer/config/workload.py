@@ -2,6 +2,46 @@
 
 from dataclasses import dataclass, field
 
+NON_REENTRANT, REENTRANT, DEEPSPEED = "non-reentrant", "reentrant", "deepspeed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpointing:
+    """Which blocks are recomputed, and by what.
+
+    Attributes:
+        every: every k-th block, the first included; 1 means all (transformers' every_n_layers).
+        first: only so many, from the first on; None means all.
+        offload: the inputs wait in pinned host memory (transformers' ``offload``).
+        by: ``non-reentrant`` (torch's, transformers' default), ``reentrant`` (torch's with
+            use_reentrant=True) or ``deepspeed`` (the model calls deepspeed.checkpointing).
+    """
+
+    every: int = 1
+    first: int | None = None
+    offload: bool = False
+    by: str = NON_REENTRANT
+
+    def recomputes(self, block: int) -> bool:
+        """Whether block number ``block`` is checkpointed; all stacks are counted through."""
+        return block % self.every == 0 and (self.first is None or block < self.first)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every block is checkpointed."""
+        return self.every == 1 and self.first is None
+
+    @property
+    def about(self) -> str:
+        """In the words of ``--checkpointing-how``; empty for the plain kind."""
+        words = [
+            f"every-{self.every}" if self.every > 1 else "",
+            f"first-{self.first}" if self.first is not None else "",
+            "offload" if self.offload else "",
+            self.by if self.by != NON_REENTRANT else "",
+        ]
+        return ",".join(word for word in words if word)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
@@ -13,7 +53,8 @@ class Workload:
         micro_batch: samples per GPU and micro step (``--micro-batch``).
         grad_accum: micro steps per optimizer step (``--grad-accum``).
         seq_len: tokens per sample (``--seq-len``).
-        checkpointing: activation checkpointing over every block, None when not stated.
+        checkpointing: activation checkpointing, None when not stated.
+        checkpointing_how: of which blocks and by what, where it is on.
         attention: ``flash``, ``sdpa`` or ``eager``.
         zero_init: the model is built under ``deepspeed.zero.Init`` (None: as the Hugging Face
             Trainer does, so exactly at stage 3).
@@ -26,6 +67,7 @@ class Workload:
     grad_accum: int | None = None
     seq_len: int | None = None
     checkpointing: bool | None = None
+    checkpointing_how: Checkpointing = Checkpointing()
     attention: str | None = None
     zero_init: bool | None = None
     precision: str | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zero_sizer import profiles
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.passes import fallback
+from zero_sizer.passes import checkpoints, fallback
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.series import BlockPeak, block_peaks
 from zero_sizer.passes.timeline import Timeline, Zero, timeline
@@ -52,18 +52,28 @@ def traced_activations(plan: Plan) -> MicroStep | None:
     profile = profiles.load(plan.model)
     if profile is None:
         return None
-    variant = _variant(plan)
     try:
-        return profile.evaluate(
-            variant,
-            profile.attention_for(variant, plan.attention),
-            plan.micro_batch,
-            plan.seq_len,
-            checkpointing=plan.checkpointing,
-            depths=depths_of(plan.model, profile.depths),
-        )
+        if not plan.checkpointing:
+            return _evaluated(plan, profile, checkpointing=False)
+        step: MicroStep = _evaluated(plan, profile, checkpointing=True)
+        if not plan.checkpointing_how.takes_all:
+            plain = _evaluated(plan, profile, checkpointing=False)
+            step = checkpoints.mixed(step, plain, plan.checkpointing_how.recomputes)
+        return step
     except (UnsupportedError, InputError):  # too shallow, too long, or an attention it has not
         return None
+
+
+def _evaluated(plan: Plan, profile: profiles.Profile, *, checkpointing: bool) -> MicroStep:
+    variant = _variant(plan)
+    return profile.evaluate(
+        variant,
+        profile.attention_for(variant, plan.attention),
+        plan.micro_batch,
+        plan.seq_len,
+        checkpointing=checkpointing,
+        depths=depths_of(plan.model, profile.depths),
+    )
 
 
 def _variant(plan: Plan) -> str:

@@ -1,55 +1,12 @@
 """Activations of a model without a profile: the closed form, in a profile's shape."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.passes.closed_form import layer_elements, num_layers
 from zero_sizer.passes.execution import block_of, forward_modules
+from zero_sizer.passes.levels import Activations, Level, Part, Section
 from zero_sizer.units import DType, num_bytes
-
-
-class Level(NamedTuple):
-    """A piece of a section (see ``zero_sizer.profiles``)."""
-
-    runs: str
-    completes: str
-    peak: int
-    end: int
-
-
-class Section(NamedTuple):
-    """A forward or backward; within it only its sum is known, so each step carries the peak."""
-
-    steps: tuple[Level, ...]
-
-    @property
-    def end(self) -> int:
-        """Level at its end, bytes."""
-        return self.steps[-1].end
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One block, or what lies outside of blocks."""
-
-    blocks: str
-    first: int
-    count: int
-    forward: Section
-    backward: Section
-
-
-class ClosedForm(NamedTuple):
-    """One micro step."""
-
-    parts: tuple[Part, ...]
-
-    @property
-    def saved(self) -> int:
-        """Bytes held between forward and backward."""
-        return sum(part.forward.end for part in self.parts)
 
 
 def step_activations(
@@ -60,7 +17,7 @@ def step_activations(
     dtype: DType,
     checkpointing: bool,
     attention: str,
-) -> ClosedForm:
+) -> Activations:
     """One micro step by arXiv:2205.05198 (see ``closed_form``), blocks told apart by name."""
     tokens = batch * seq_len
     layer = layer_elements(spec.arch, seq_len)
@@ -81,7 +38,7 @@ def step_activations(
     ]
     if not named:  # numbers alone: no block to be seen in the names, all layers in one
         parts.append(_part([], layer_bytes, layers * saved, transient))
-    return ClosedForm((*parts, _head(tokens * (spec.arch.vocab or 0), dtype)))
+    return Activations((*parts, _head(tokens * (spec.arch.vocab or 0), dtype)))
 
 
 def _head(logits: int, dtype: DType) -> Part:

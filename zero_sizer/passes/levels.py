@@ -4,7 +4,8 @@ What the numbers mean: ``zero_sizer.profiles``.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 
 class StepLevels(Protocol):
@@ -73,3 +74,50 @@ class MicroStep(Protocol):
     @property
     def saved(self) -> int:
         """Bytes held between forward and backward."""
+
+
+class Level(NamedTuple):
+    """A piece of a section that was put together here."""
+
+    runs: str
+    completes: str
+    peak: int
+    end: int
+
+
+class Section(NamedTuple):
+    """A forward or backward that was put together here."""
+
+    steps: tuple[Level, ...]
+
+    @property
+    def end(self) -> int:
+        """Level at its end, bytes."""
+        return self.steps[-1].end
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Equal blocks in a row, or what lies outside of blocks."""
+
+    blocks: str
+    first: int
+    count: int
+    forward: SectionLevels
+    backward: SectionLevels
+
+
+class Activations(NamedTuple):
+    """One micro step."""
+
+    parts: tuple[PartLevels, ...]
+
+    @property
+    def saved(self) -> int:
+        """Bytes held between forward and backward."""
+        return sum(part.count * part.forward.end for part in self.parts)
+
+
+def remaining(step: MicroStep) -> int:
+    """Bytes left when backward is over."""
+    return step.saved + sum(part.count * part.backward.end for part in step.parts)

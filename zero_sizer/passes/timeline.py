@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from zero_sizer.passes.levels import MicroStep, PartLevels, SectionLevels
+from zero_sizer.passes.levels import MicroStep, PartLevels, SectionLevels, remaining
 from zero_sizer.zero.gather import Limits, Trace, gathered_numels
 from zero_sizer.zero.gradient_flow import Flow, Held, Rules, Tensors, flow
 
@@ -106,10 +106,9 @@ def timeline(step: MicroStep, layout: Layout, zero: Zero) -> Timeline:
 
 def after_backward(step: MicroStep, gathered: int, epilogue: Held) -> Instant:
     """The reduction that follows the last gradient, beside what activations are left."""
-    backward = sum(part.count * part.backward.end for part in step.parts)
     return Instant(
         place="reduction after the last gradient",
-        activations=step.saved + backward,
+        activations=remaining(step),
         gathered=gathered,
         held=epilogue,
     )

@@ -60,11 +60,12 @@ def _head(sizing: Sizing) -> Iterable[str]:
 
 def _job_line(plan: Plan) -> str:
     checkpointing = "with" if plan.checkpointing else "without"
+    how = plan.checkpointing_how.about if plan.checkpointing else ""
     return (
         f"ZeRO-{plan.stage}, {plan.model_dtype.value}, {plan.optimizer.name}, "
         f"micro batch {plan.micro_batch} x {plan.seq_len} tokens, "
         f"{plan.grad_accum} micro step{'s' if plan.grad_accum > 1 else ''}, "
-        f"{checkpointing} checkpointing"
+        f"{checkpointing} checkpointing" + (f" ({how})" if how else "")
     )
 
 

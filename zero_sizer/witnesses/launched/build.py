@@ -26,6 +26,7 @@ def build(task: Mapping[str, Any]) -> tuple[Any, Any]:
         hf_config=source.get("config", {}),
         factory=source.get("target", ""),
         checkpointing=bool(workload.get("checkpointing")),
+        checkpointing_how=workload.get("checkpointing_how", {}),
         attention=workload.get("attention") or "sdpa",
         zero_init=bool(workload.get("zero_init")),
         built_dtype=workload.get("built_dtype") or "",

@@ -22,7 +22,8 @@ class RankTask:
         config: for ``deepspeed.initialize``, every "auto" filled.
         model: ``kind`` is ``huggingface`` (with ``config``: the fields), ``factory`` (with
             ``target``) or ``shapes`` (with ``parameters``); ``vocab`` bounds the tokens.
-        workload: micro_batch, seq_len, checkpointing, attention, zero_init, built_dtype.
+        workload: micro_batch, seq_len, checkpointing (and how), attention, zero_init,
+            built_dtype.
         steps: optimizer steps.
         peak: follow every storage, for peaks and activations.
         walk: list live tensors that no part of the engine owns.
@@ -70,6 +71,7 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Rank
             "micro_batch": plan.micro_batch,
             "seq_len": plan.seq_len,
             "checkpointing": plan.checkpointing,
+            "checkpointing_how": asdict(plan.checkpointing_how),
             "attention": plan.attention,
             "zero_init": plan.zero_init,
             "built_dtype": plan.built_dtype.value,

@@ -40,6 +40,12 @@ class _Stream(_Event):
         return _Event()
 
 
+class _Generator:
+    """A random number generator: nothing is drawn."""
+
+    def set_state(self, state: object) -> None: ...
+
+
 class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
     """A GPU as DeepSpeed sees it: asynchronous, with streams and pinned host memory.
 
@@ -156,6 +162,12 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
         return torch.empty(0, dtype=torch.uint8)
 
     def set_rng_state(self, new_state: object, device_index: int | None = None) -> None: ...
+
+    def default_generator(self, device_index: int) -> Any:
+        return _Generator()
+
+    def lazy_call(self, callback: Any) -> Any:
+        return callback()
 
     def initial_seed(self) -> int:
         return 0

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.witnesses.simulated import checkpointing
 from zero_sizer.witnesses.simulated.request import Request
 from zero_sizer.witnesses.simulated.undo import Patches
 
@@ -31,7 +32,7 @@ def build(request: Request) -> Any:
     if request.lora is not None:
         model = _with_lora(model, request.lora)
     if request.checkpointing:
-        _enable_checkpointing(model)
+        checkpointing.enable(model, request)
     return model.train()
 
 
@@ -129,18 +130,6 @@ def _with_lora(model: Any, settings: Mapping[str, Any]) -> Any:
     import peft
 
     return peft.get_peft_model(model, peft.LoraConfig(**settings))
-
-
-def _enable_checkpointing(model: Any) -> None:
-    enable = getattr(model, "gradient_checkpointing_enable", None)
-    if enable is None:
-        raise UnsupportedError(
-            "the model has no gradient_checkpointing_enable()",
-            remedy="let the factory return a model that checkpoints, and leave the option out",
-        )
-    enable()
-    if hasattr(model, "enable_input_require_grads") and hasattr(model, "peft_config"):
-        model.enable_input_require_grads()
 
 
 def batch(request: Request, where: torch.device) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
         grad_accum=int(task.config.get("gradient_accumulation_steps", 1)),
         seq_len=workload["seq_len"] or 1,
         checkpointing=bool(workload["checkpointing"]),
+        checkpointing_how=workload["checkpointing_how"],
         attention=workload["attention"] or "flash",
         zero_init=bool(workload["zero_init"]),
         built_dtype=workload["built_dtype"],

@@ -26,7 +26,8 @@ class Request:
         micro_batch: samples of a micro step.
         grad_accum: micro steps of an optimizer step.
         seq_len: tokens of a sample.
-        checkpointing: Hugging Face's gradient checkpointing.
+        checkpointing: activation checkpointing.
+        checkpointing_how: fields of ``config.workload.Checkpointing`` that are not default.
         attention: ``flash``, ``sdpa`` or ``eager``.
         zero_init: the model is built under ``deepspeed.zero.Init``.
         built_dtype: dtype of a model built on the host; its config's own where empty.
@@ -52,6 +53,7 @@ class Request:
     grad_accum: int = 1
     seq_len: int = 1
     checkpointing: bool = False
+    checkpointing_how: Mapping[str, Any] = field(default_factory=dict)
     attention: str = "flash"
     zero_init: bool = False
     built_dtype: str = ""
