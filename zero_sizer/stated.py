@@ -104,7 +104,7 @@ def checkpointing(value: Any) -> bool | Checkpointing:
     if isinstance(value, bool):
         return value
     if not isinstance(value, str):
-        raise ValueError(f"{shown(value)} is not true, false or {_CHECKPOINTING_WORDS}")
+        raise ValueError(f"{shown(value)} is not true or false, nor {_CHECKPOINTING_WORDS}")
     fields: dict[str, Any] = {}
     for word in value.split(","):
         name, field_value = _checkpointing_word(word.strip())
@@ -115,7 +115,7 @@ def checkpointing(value: Any) -> bool | Checkpointing:
         raise ValueError("every-K and first-K exclude each other")
     if fields.get("offload") and fields.get("by") == DEEPSPEED:
         raise ValueError(
-            "offload is transformers' own; DeepSpeed's is activation_checkpointing.cpu_checkpointing"
+            "offload is transformers'; DeepSpeed's is activation_checkpointing.cpu_checkpointing"
         )
     return Checkpointing(**fields)
 
@@ -134,7 +134,7 @@ def _checkpointing_word(word: str) -> tuple[str, Any]:
             return "by", REENTRANT
         case "deepspeed":
             return "by", DEEPSPEED
-    raise ValueError(f"{shown(word)} is not one of {_CHECKPOINTING_WORDS}, or true or false")
+    raise ValueError(f"{shown(word)} is not true or false, nor {_CHECKPOINTING_WORDS}")
 
 
 def text(value: Any) -> str:

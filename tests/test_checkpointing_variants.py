@@ -1,0 +1,136 @@
+"""Checkpointing of some blocks, or with inputs elsewhere: said, read, and held to the profiles."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zero_sizer import models, stated
+from zero_sizer.cli import main
+from zero_sizer.config.workload import Checkpointing
+from zero_sizer.passes import checkpoints
+from zero_sizer.passes.levels import remaining
+from zero_sizer.profiles import load_bundled
+
+CONFIG = {
+    "train_micro_batch_size_per_gpu": 2,
+    "bf16": {"enabled": True},
+    "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+    "zero_optimization": {"stage": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (True, True),
+        (False, False),
+        ("every-2", Checkpointing(every=2)),
+        ("first-8", Checkpointing(first=8)),
+        ("offload", Checkpointing(offload=True)),
+        ("every-3, offload,reentrant", Checkpointing(every=3, offload=True, by="reentrant")),
+        ("deepspeed", Checkpointing(by="deepspeed")),
+    ],
+)
+def test_words_say_what_is_meant(said, meant):
+    assert stated.checkpointing(said) == meant
+    if isinstance(meant, Checkpointing):
+        assert stated.checkpointing(meant.about) == meant
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("every-0", "every", "every-x", "first--1", "often", "", "every-2,every-3", 2, None),
+        *("every-2,first-2", "offload,deepspeed", "reentrant,deepspeed", "every-99999999999"),
+    ],
+)
+def test_anything_else_is_refused(said):
+    with pytest.raises(ValueError, match=r"\S"):
+        stated.checkpointing(said)
+
+
+def _peaks(capsys, tmp_path, said, *flags):
+    path = tmp_path / "job.yaml"
+    job = {
+        "model": "llama-2-7b",
+        "deepspeed": CONFIG,
+        "cluster": {"gpus_per_node": 8, "gpu": "a100-80gb"},
+        "workload": {"seq_len": 2048, "attention": "flash", "checkpointing": said},
+    }
+    path.write_text(json.dumps({k: v for k, v in job.items() if v is not None}))
+    main(["check", str(path), "--format", "json", *flags])
+    answer = json.loads(capsys.readouterr().out)
+    return answer["phases"]["gpu"], answer["job"]["checkpointing"]
+
+
+def test_flag_and_file_say_the_same_and_the_flag_wins(capsys, tmp_path):
+    every_2, setting = _peaks(capsys, tmp_path, "every-2")
+    assert setting["value"] == "every-2"
+    how = ("--checkpointing-how", "every-2")
+    assert _peaks(capsys, tmp_path, None, *how)[0] == every_2
+    assert _peaks(capsys, tmp_path, False, *how)[0] == every_2
+    every, none = (_peaks(capsys, tmp_path, said)[0] for said in (True, False))
+    assert every["backward"] < every_2["backward"] < none["backward"]
+    assert _peaks(capsys, tmp_path, "every-2", "--no-checkpointing")[0] == none
+    assert _peaks(capsys, tmp_path, "every-2", "--checkpointing")[0] == every
+
+
+def test_a_wrong_word_is_one_line(capsys, tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps({"model": "gpt2", "deepspeed": CONFIG, "workload": {
+        "checkpointing": "every-two"}}))  # fmt: skip
+    assert main(["check", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "every-two" in error
+    assert "every-K" in error
+    assert error.count("\n") == 1
+
+
+MODELS = ("llama-2-7b", "gpt2", "qwen3-4b", "t5-3b", "mixtral-8x7b", "gemma-2-9b")
+
+
+def _steps(name, variant, b, s):
+    profile = load_bundled(name)
+    attention = profile.attention_for(variant, "eager" if name == "t5-3b" else "flash")
+    return [
+        profile.evaluate(variant, attention, b, s, checkpointing=checkpointing)
+        for checkpointing in (False, True)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(MODELS),
+    variant=st.sampled_from(["bf16", "autocast"]),
+    b=st.integers(1, 4),
+    s=st.sampled_from([64, 512, 1024]),
+    how=st.builds(Checkpointing, every=st.integers(1, 9))
+    | st.builds(Checkpointing, first=st.integers(1, 9)),
+)
+def test_what_is_made_of_two_profiles_lies_between_them(name, variant, b, s, how):
+    plain, every = _steps(name, variant, b, s)
+    mixed = checkpoints.mixed(every, plain, how.recomputes)
+    assert remaining(mixed) == remaining(every)
+    blocks = [b for part in mixed.parts if part.blocks for b in range(part.count)]
+    assert len(blocks) == sum(models.load(name).arch.__dict__[k] or 0 for k in
+                              ("num_layers", "decoder_layers"))  # fmt: skip
+    assert min(every.saved, plain.saved) <= mixed.saved <= max(every.saved, plain.saved)
+    if how.takes_all:
+        assert mixed.saved == every.saved
+
+
+def test_each_block_left_out_adds_what_it_saves():
+    """A block that is not recomputed keeps what its plain profile saves, instead of its input."""
+    plain, every = _steps("llama-2-7b", "bf16", 2, 512)
+    hidden = 2 * 512 * 4096 * 2
+    saved = [
+        checkpoints.mixed(every, plain, Checkpointing(first=first).recomputes).saved
+        for first in range(1, 33)
+    ]
+    differences = {a - b for a, b in pairwise(saved)}
+    assert len(differences) == 1
+    block = next(part for part in plain.parts if part.blocks and part.count > 1)
+    assert differences == {block.forward.end - hidden}
