@@ -4,7 +4,7 @@
 
 Every job is one rank of a full-width model cut to a few blocks, run by the real engine on a
 simulated GPU for two optimizer steps; predicted and simulated peaks of each phase of the last step
-are compared. ``--write`` puts the table into docs/limits.md. Jobs are drawn at random, the same
+are compared, without the workspace that cuBLAS takes, which fake tensors never ask for. ``--write`` puts the table into docs/limits.md. Jobs are drawn at random, the same
 ones for the same seed; a job that DeepSpeed or the model refuses is drawn again.
 """
 
@@ -39,6 +39,8 @@ LIMITS = Path(__file__).parents[1] / "docs" / "limits.md"
 START, END = "<!-- parity:start -->", "<!-- parity:end -->"
 BATCH = 12  # jobs a child process runs in its forks
 
+NOT_SIMULATED = {"cublas_workspace"}  # a kernel library's, which fake tensors never call
+
 MODELS = {  # longest sequence that is tried
     "llama-3-8b": 4096,  # dense, grouped queries
     "llama-2-7b": 4096,  # dense
@@ -71,7 +73,7 @@ def draw(choose: Choose) -> Case:
     offload = choose(("none", "none", "optimizer", "both")) if stage else "none"
     if offload == "both" and stage < 3:
         offload = "optimizer"
-    ranks = choose((1, 2, 8, 64, 256, 1024))
+    ranks = choose((1, 2, 4, 8, 64, 1024))
     workload = {
         "seq_len": choose([s for s in (256, 512, 1024, 2048, 4096) if s <= MODELS[model]]),
         "checkpointing": choose((False, True)),
@@ -130,7 +132,8 @@ def plan_of(case: Case) -> Plan:
 def compare(case: Case, recording: Any) -> Iterator[tuple[str, str, int, int]]:
     """(device, phase, predicted, simulated) of every phase of the last optimizer step."""
     rank = recording.ranks[0]
-    moments = totals(evaluate(ENTRIES, plan_of(case), explain=False), 1)
+    allocations = evaluate(ENTRIES, plan_of(case), explain=False)
+    moments = totals([a for a in allocations if a.name not in NOT_SIMULATED], 1)
     last = max(phase.step for phase in rank.phases)
     boundary = max(phase.micro_step for phase in rank.phases)
     for device in (Device.GPU, Device.HOST):

@@ -25,6 +25,7 @@ class Moment(Enum):
     READY = "engine ready"
     FORWARD = "forward at its highest"
     BACKWARD = "backward at its highest"
+    OVERFLOW = "gradients checked for overflow"
     NORM = "gradient norm"
     CAST = "gradients flattened and cast"
     UPDATE = "optimizer update"
@@ -44,6 +45,7 @@ _PHASE = {
     Moment.READY: Phase.INIT,
     Moment.FORWARD: Phase.FORWARD,
     Moment.BACKWARD: Phase.BACKWARD,
+    Moment.OVERFLOW: Phase.STEP,
     Moment.NORM: Phase.STEP,
     Moment.CAST: Phase.STEP,
     Moment.UPDATE: Phase.STEP,
@@ -56,4 +58,4 @@ FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}
 FROM_LINKING = FROM_WRAPPING - {Moment.WRAPPING}
 AFTER_FIRST_STEP = FROM_LINKING - {Moment.LINKING, Moment.READY}
 PASSES = frozenset({Moment.FORWARD, Moment.BACKWARD})
-STEP = frozenset({Moment.NORM, Moment.CAST, Moment.UPDATE})
+STEP = frozenset({Moment.OVERFLOW, Moment.NORM, Moment.CAST, Moment.UPDATE})

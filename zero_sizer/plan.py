@@ -214,6 +214,11 @@ class Plan:
         return sum(partition.padded(n, self.dp_world_size) for n, is_kept in kept if is_kept)
 
     @cached_property
+    def gathers_copies(self) -> bool:
+        """Whether a gathered stage-3 parameter is more than this rank's partition itself."""
+        return self.dp_world_size > 1 or self.param_device is not Device.GPU
+
+    @cached_property
     def itemsize(self) -> int:
         """Bytes per element of the model dtype."""
         return self.model_dtype.itemsize

@@ -2,7 +2,7 @@
 
 from zero_sizer.features.conditions import is_swapped, is_zero3, is_zero12
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_WRAPPING, Moment
+from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, round_up
@@ -31,6 +31,13 @@ def _host_sub_groups(plan: Plan) -> tuple[int, ...]:
     return tuple(n for n in plan.partitions[first:] if not is_swapped(plan, n))
 
 
+def _sub_groups_so_far(plan: Plan) -> tuple[int, ...]:
+    """Up to the last of the largest: only then do its source and all before it add up to most."""
+    groups = _host_sub_groups(plan)
+    largest = max(groups, default=0)
+    return groups[: len(groups) - groups[::-1].index(largest)] if groups else ()
+
+
 def _gpu_sub_groups(plan: Plan) -> tuple[int, ...]:
     return plan.partitions[: int((1 - plan.optimizer_ratio) * len(plan.partitions))]
 
@@ -46,8 +53,10 @@ def _aligned(plan: Plan, numel: int) -> int:
 
 
 def _in_cpu_numel(plan: Plan) -> int:
-    """Parameter elements kept in the pinned flat buffer rather than on NVMe (``max_in_cpu``)."""
-    return min(plan.partition_numel, plan.param_max_in_cpu)
+    """Parameter elements kept in the pinned flat buffer; ``max_in_cpu`` is NVMe's limit only."""
+    if plan.param_device is Device.NVME:
+        return min(plan.partition_numel, plan.param_max_in_cpu)
+    return plan.partition_numel
 
 
 ENTRIES = (
@@ -150,12 +159,35 @@ ENTRIES = (
         source="runtime/zero/stage3.py:1304-1306",
     ),
     Entry(
+        name="unpinned_grad_partitions",
+        category=Category.TEMPORARY,
+        about="zeros that become the pinned gradient partitions",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.grad_accum_dtype,
+        live=frozenset({Moment.LINKING}),
+        when=lambda p: _offloads3(p) and p.optimizer_pinned,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:791-795",
+    ),
+    Entry(
+        name="fp32_partitioned_groups_flat.grad_so_far",
+        category=Category.GRADIENTS,
+        about="gradients of the sub-groups up to the one being made, when most is held",
+        numel=_sub_groups_so_far,
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=_offloads3,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source="runtime/zero/stage3.py:1337-1342",
+    ),
+    Entry(
         name="fp32_partitioned_groups_flat.grad",
         category=Category.GRADIENTS,
-        about="gradient of each sub-group's master weights, in host memory from init on",
+        about="gradient of each sub-group's master weights, in host memory",
         numel=_host_sub_groups,
         dtype=lambda p: p.master_dtype,
-        live=FROM_WRAPPING,
+        live=FROM_LINKING,
         when=_offloads3,
         device=lambda p: Device.HOST,
         pinned=lambda p: p.optimizer_pinned,

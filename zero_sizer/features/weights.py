@@ -42,6 +42,28 @@ def _parked_on(plan: Plan) -> Device:
     return Device.GPU if plan.param_device is Device.GPU else Device.HOST
 
 
+def _built_on_gpu(plan: Plan) -> bool:
+    return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
+
+
+def _tied_numel(plan: Plan) -> int:
+    """Elements of the embedding that is tied to the head; 0 where none is."""
+    if not plan.model.arch.tied_embeddings:
+        return 0
+    rows = plan.model.arch.vocab
+    return max((t.numel for t in plan.model.parameters if t.shape[:1] == (rows,)), default=0)
+
+
+def _cast_numel(plan: Plan) -> int:
+    """Most that is held beyond the model as built while it is cast tensor by tensor."""
+    wider = plan.built_dtype.itemsize // plan.model_dtype.itemsize
+    most = done = 0
+    for numel in plan.numels:
+        most = max(most, numel + done - wider * done)
+        done += numel
+    return most
+
+
 def _linked_numel(plan: Plan) -> int:
     """The gathered tensor, and its own partition when that first has to come from the host."""
     ranks = plan.dp_world_size
@@ -122,15 +144,38 @@ ENTRIES = (
         source="runtime/zero/partition_parameters.py:1080-1180",
     ),
     Entry(
+        name="head_before_tying",
+        category=Category.TEMPORARY,
+        about="transformers builds the head before it ties it to the embedding",
+        numel=lambda p: tensor_partition(_tied_numel(p), p.dp_world_size),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.zero_init,
+        device=_parked_on,
+        pinned=lambda p: p.param_device is Device.HOST,
+        source="transformers 5.23 modeling_utils.py, PreTrainedModel.tie_weights",
+    ),
+    Entry(
         name="model_on_host",
         category=Category.PARAMETERS,
         about="the model as the script builds it, in every process, before it moves to the GPU",
         numel=lambda p: sum(p.numels),
         dtype=lambda p: p.built_dtype,
         live=frozenset({Moment.BUILT}),
-        when=lambda p: not (p.wrapper is Wrapper.ZERO3 and p.zero_init),
+        when=lambda p: not _built_on_gpu(p),
         device=lambda p: Device.HOST,
         source="runtime/engine.py:1365-1440",
+    ),
+    Entry(
+        name="cast_on_host",
+        category=Category.TEMPORARY,
+        about="tensors cast to the training dtype before those they were cast from are gone",
+        numel=_cast_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.built_dtype is not p.model_dtype and not _built_on_gpu(p),
+        device=lambda p: Device.HOST,
+        source="runtime/engine.py:2080-2088",
     ),
     Entry(
         name="defragmentation_copy",
@@ -150,7 +195,7 @@ ENTRIES = (
         numel=_linked_numel,
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.LINKING}),
-        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.dp_world_size > 1,
+        when=lambda p: p.wrapper is Wrapper.ZERO3,
         source="runtime/zero/stage3.py:1501-1531",
     ),
     Entry(
@@ -194,7 +239,7 @@ ENTRIES = (
         numel=lambda p: p.persistent_numel,
         dtype=lambda p: p.model_dtype,
         live=AFTER_FIRST_STEP,
-        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.dp_world_size > 1,
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.gathers_copies,
         source="runtime/zero/parameter_offload.py:317-335, runtime/zero/stage3.py:2839-2841",
     ),
     *(

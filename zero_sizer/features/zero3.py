@@ -9,7 +9,6 @@ from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, ceil_div
 
 _SOURCE = "runtime/zero/stage3.py:"
-_NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
 
 
 def _bucket(name: str, dtype: Callable[[Plan], DType], when: Callable[[Plan], bool]) -> Entry:
@@ -22,6 +21,20 @@ def _bucket(name: str, dtype: Callable[[Plan], DType], when: Callable[[Plan], bo
         live=FROM_LINKING,
         when=lambda p: is_zero3(p) and p.contiguous_gradients and when(p),
         source=_SOURCE + "780-784",
+    )
+
+
+def _overflow_check(what: str, dtype: Callable[[Plan], DType]) -> Entry:
+    return Entry(
+        name=f"overflow_check_{what}",
+        category=Category.TEMPORARY,
+        about="every gradient partition's values are asked whether they are infinite, all at once",
+        numel=lambda p: p.partition_numel,
+        dtype=dtype,
+        live=frozenset({Moment.OVERFLOW}),
+        when=lambda p: is_zero3(p) and p.model_dtype is DType.FP16,
+        device=lambda p: Device.HOST if p.offloads_optimizer else Device.GPU,
+        source=_SOURCE + "3009-3023 (torch.isinf: ATen/native/TensorCompare.cpp)",
     )
 
 
@@ -50,11 +63,13 @@ ENTRIES = (
     ),
     _bucket("ipg_bucket", _autocast_dtype, lambda p: True),
     _bucket("ipg_bucket_fp32", lambda p: DType.FP32, _has_fp32_modules),
+    _overflow_check("magnitudes", lambda p: p.grad_accum_dtype),
+    _overflow_check("mask", lambda p: DType.BOOL),
     Entry(
         name="norm_in_fp64",
         category=Category.TEMPORARY,
         about="one gradient partition in fp64 while the norm is taken",
-        numel=lambda p: min(_NORM_CHUNK, ceil_div(p.largest_tensor, p.dp_world_size)),
+        numel=lambda p: ceil_div(p.largest_tensor, p.dp_world_size),
         dtype=lambda p: DType.FP64,
         live=frozenset({Moment.NORM}),
         when=lambda p: is_zero3(p) and not p.offloads_optimizer,

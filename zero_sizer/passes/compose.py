@@ -88,7 +88,7 @@ def zero_of(plan: Plan) -> Zero:
         tensors=Tensors(plan.group_indices, plan.numels),
         persistent=plan.is_persistent,
         itemsize=plan.itemsize,
-        ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 else 0,
+        ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
         limits=Limits(
             prefetch_bucket_size=plan.prefetch_bucket_size,
             max_live_parameters=plan.max_live_parameters,

@@ -82,7 +82,7 @@ class Zero:
         tensors: the trainable tensors by group.
         persistent: which parameters stay gathered.
         itemsize: bytes per element of a gathered parameter.
-        ranks: ranks that parameters are gathered from; 0 below stage 3.
+        ranks: ranks that parameters are gathered from; 0 where none are.
         limits: of gathering.
         rules: of reduction.
     """

@@ -33,7 +33,7 @@ class Trace:
         persistent: whether each stays gathered.
         modules: parameter indices of each module visited, forward pass then backward pass.
         forward_length: how many of ``modules`` belong to the forward pass.
-        ranks: ranks a parameter is gathered from.
+        ranks: ranks a parameter is gathered from; 0 where the one rank's partition serves itself.
     """
 
     numels: tuple[int, ...]
@@ -69,10 +69,9 @@ class _State:
 def gathered_numels(trace: Trace, limits: Limits) -> tuple[int, ...]:
     """Elements of gathered parameters and their buffers at the peak of each module visited.
 
-    Persistent parameters are not counted: they have an entry of their own. With one rank nothing
-    is gathered.
+    Persistent parameters are not counted: they have an entry of their own.
     """
-    if trace.ranks == 1:
+    if not trace.ranks:
         return (0,) * len(trace.modules)
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue)
@@ -124,12 +123,14 @@ def _absent(state: _State, i: int) -> bool:
 
 
 def _gather(state: _State, parameters: list[int]) -> None:
-    if not parameters:
-        return
-    numel = sum(round_up(state.trace.numels[i], state.trace.ranks) for i in parameters)
-    state.numel += numel
+    numels = [round_up(state.trace.numels[i], state.trace.ranks) for i in parameters]
+    state.numel += sum(numels)
     state.available += sum(state.trace.numels[i] for i in parameters)
-    state.inflight.update(dict.fromkeys(parameters, _Batch(numel, set(parameters))))
+    if state.trace.ranks == 1:  # each brought from the host by itself (NoGatherHandle)
+        batches = [_Batch(n, {i}) for i, n in zip(parameters, numels, strict=True)]
+    else:
+        batches = [_Batch(sum(numels), set(parameters))] * len(parameters)
+    state.inflight.update(zip(parameters, batches, strict=True))
 
 
 def _wait(state: _State, i: int) -> int:

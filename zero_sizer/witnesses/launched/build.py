@@ -31,7 +31,11 @@ def build(task: Mapping[str, Any]) -> tuple[Any, Any]:
         zero_init=bool(workload.get("zero_init")),
         built_dtype=workload.get("built_dtype") or "",
     )
-    model = _shapes_model(task) if source["kind"] == "shapes" else scripts.build(request)
+    model = (
+        _shapes_model(task)
+        if source["kind"] == "shapes"
+        else scripts.build(request, with_values=True)
+    )
     return model, scripts.client_optimizer(request, model)
 
 

@@ -25,6 +25,7 @@ def table() -> dict[Any, Answer]:
         aten._pin_memory.default: _pin_memory,
         aten.is_pinned.default: _is_pinned,
         aten.all.default: _all,
+        aten.isinf.default: _isinf,
         **{operator: _Collective() for operator in _collectives()},
     }
 
@@ -76,6 +77,11 @@ def _item(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[s
 
 def _yes(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     return True
+
+
+def _isinf(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """torch takes the magnitudes first (ATen/native/TensorCompare.cpp, ``isinf``)."""
+    return args[0].abs() == float("inf")
 
 
 def _all(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

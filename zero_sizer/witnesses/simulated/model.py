@@ -15,15 +15,19 @@ from zero_sizer.witnesses.simulated.undo import Patches
 _HF_ATTENTION = {"flash": "sdpa", "sdpa": "sdpa", "eager": "eager"}
 
 
-def build(request: Request) -> Any:
+def build(request: Request, *, with_values: bool = False) -> Any:
     """The model, on the host or partitioned by ``zero.Init``, in training mode.
+
+    Args:
+        request: what to build.
+        with_values: whether the weights will be computed with; fake ones never are.
 
     Raises:
         InputError: the factory fails, or transformers has no such model.
         UnsupportedError: the model has no causal or other head with a loss.
     """
     if request.hf_config:
-        model = _from_config(request)
+        model = _from_config(request, with_values)
     elif request.parameters:
         model = _from_shapes(request)
     else:
@@ -47,7 +51,7 @@ def _zero_init(request: Request) -> Iterator[None]:
         yield
 
 
-def _from_config(request: Request) -> Any:
+def _from_config(request: Request, with_values: bool) -> Any:
     from transformers import CONFIG_MAPPING
 
     fields = dict(request.hf_config)
@@ -66,7 +70,31 @@ def _from_config(request: Request) -> Any:
     if not getattr(model_class, "_supports_sdpa", False):
         attention = "eager"  # as transformers chooses for such a model
     with _transformers_zero_init(request), _without_values():
-        return model_class._from_config(config, attn_implementation=attention, **kwargs)
+        if request.zero_init or with_values:
+            return model_class._from_config(config, attn_implementation=attention, **kwargs)
+        with torch.device("meta"):  # as from_pretrained does: what is tied is never made twice
+            model = model_class._from_config(config, attn_implementation=attention, **kwargs)
+    return _on_host(model)
+
+
+def _on_host(model: Any) -> Any:
+    """A model on the meta device gets storage in host memory, tied tensors once."""
+    made: dict[int, Any] = {}
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    if id(tensor) not in made:
+                        made[id(tensor)] = _like(tensor)
+                    tensors[name] = made[id(tensor)]
+    return model
+
+
+def _like(tensor: Any) -> Any:
+    empty = torch.empty_like(tensor, device="cpu")
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty
 
 
 def _model_class(config: Any) -> Any:
