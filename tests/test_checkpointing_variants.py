@@ -134,3 +134,71 @@ def test_each_block_left_out_adds_what_it_saves():
     assert len(differences) == 1
     block = next(part for part in plain.parts if part.blocks and part.count > 1)
     assert differences == {block.forward.end - hidden}
+
+
+def _check(capsys, tmp_path, how, section, **cluster):
+    path = tmp_path / "job.yaml"
+    job = {
+        "model": cluster.pop("model", "llama-2-7b"),
+        "deepspeed": {**CONFIG, "activation_checkpointing": section},
+        "cluster": {"gpus_per_node": 8, "gpu": "a100-80gb", "host_memory": "1TiB"},
+        "workload": {"seq_len": 2048, "attention": "flash", "checkpointing": how},
+    }
+    path.write_text(json.dumps(job))
+    code = main(["check", str(path), "--format", "json"])
+    answer = json.loads(capsys.readouterr().out)
+    return answer, {f["code"]: f for f in answer["findings"]}, code
+
+
+INPUT = 2 * 2048 * 4096 * 2  # bytes of a block's input: micro batch, tokens, width, bf16
+
+
+def test_a_section_that_nobody_calls_changes_nothing_and_is_said(capsys, tmp_path):
+    on = {"cpu_checkpointing": True, "partition_activations": True}
+    with_section, findings, _ = _check(capsys, tmp_path, True, on)
+    without, _, _ = _check(capsys, tmp_path, True, {})
+    assert with_section["phases"] == without["phases"]
+    assert findings["checkpointing-section"]["severity"] == "warning"
+    assert "--checkpointing-how deepspeed" in findings["checkpointing-section"]["remedy"]
+
+
+def test_cpu_checkpointing_moves_all_but_the_two_newest_inputs(capsys, tmp_path):
+    plain, _, _ = _check(capsys, tmp_path, "deepspeed", {})
+    moved, findings, _ = _check(capsys, tmp_path, "deepspeed", {"cpu_checkpointing": True})
+    assert "checkpointing-section" not in findings
+    gpu, host = ([a["phases"][d]["forward"] for a in (plain, moved)] for d in ("gpu", "host"))
+    assert gpu[0] - gpu[1] == 30 * INPUT
+    assert host[1] - host[0] == 8 * 31 * INPUT  # eight ranks a node
+    (pool,) = [a for a in moved["allocations"] if a["name"] == "cpu_checkpointing_pool"]
+    assert pool["pinned"]
+    assert "activation_checkpointing.cpu_checkpointing" in pool["keys"]
+
+
+def test_transformers_offload_keeps_one_pinned_input_a_block(capsys, tmp_path):
+    plain, _, _ = _check(capsys, tmp_path, True, {})
+    moved, _, _ = _check(capsys, tmp_path, "offload", {})
+    gpu, host = ([a["phases"][d]["forward"] for a in (plain, moved)] for d in ("gpu", "host"))
+    assert gpu[0] - gpu[1] == 32 * INPUT
+    assert host[1] - host[0] == 8 * 32 * INPUT
+    assert moved["phases"]["host"]["step"] == plain["phases"]["host"]["step"]
+
+
+def test_room_for_too_few_contiguous_checkpoints_is_an_error(capsys, tmp_path):
+    section = {"partition_activations": True, "contiguous_memory_optimization": True}
+    few = {**section, "number_checkpoints": 31}
+    _, findings, code = _check(capsys, tmp_path, "deepspeed", few)
+    assert findings["number-checkpoints"]["severity"] == "error"
+    assert "32" in findings["number-checkpoints"]["remedy"]
+    assert code == 1
+    more, findings, _ = _check(capsys, tmp_path, "deepspeed", {**few, "number_checkpoints": 40})
+    assert {"partitions-nothing"} == findings.keys() & {"partitions-nothing", "number-checkpoints"}
+    enough, _, _ = _check(capsys, tmp_path, "deepspeed", {**few, "number_checkpoints": 32})
+    gpu = [answer["phases"]["gpu"]["forward"] for answer in (enough, more)]
+    assert gpu[1] - gpu[0] == 8 * INPUT
+
+
+def test_a_decoders_offload_is_not_modelled_and_said(capsys, tmp_path):
+    answer, findings, code = _check(capsys, tmp_path, "offload", {}, model="t5-3b")
+    assert findings["checkpointing-not-modelled"]["severity"] == "warning"
+    assert answer["verdict"] != "fits"
+    assert code != 0

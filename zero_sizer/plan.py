@@ -15,6 +15,7 @@ from zero_sizer.config.workload import Checkpointing
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
 from zero_sizer.passes import compose
+from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.levels import MicroStep
 from zero_sizer.passes.timeline import Timeline
 from zero_sizer.units import DType, num_bytes
@@ -37,6 +38,7 @@ def _read(*keys: str) -> Any:
 
 _OPT = "zero_optimization.offload_optimizer."
 _PAR = "zero_optimization.offload_param."
+_ACT = "activation_checkpointing."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,11 @@ class Plan:
     seq_len: int = _read("seq_len")
     checkpointing: bool = _read("checkpointing")
     checkpointing_how: Checkpointing = _read("checkpointing")
+    cpu_checkpointing: bool = _read(_ACT + "cpu_checkpointing")
+    partition_activations: bool = _read(_ACT + "partition_activations")
+    contiguous_checkpoints: int = _read(
+        _ACT + "contiguous_memory_optimization", _ACT + "number_checkpoints"
+    )
     attention: str = _read("attention")
     zero_init: bool = _read("zero_init", "zero_optimization.stage")
     is_hopper_or_newer: bool = _read("gpu")
@@ -271,6 +278,22 @@ class Plan:
     def step_activations(self) -> MicroStep:
         """Activations of one micro step."""
         return compose.activations_of(self)
+
+    @cached_property
+    def num_recomputed(self) -> int:
+        """Checkpointed blocks."""
+        return compose.num_recomputed(self)
+
+    @cached_property
+    def checkpointed_input(self) -> int:
+        """Bytes of one checkpointed block's input."""
+        width = self.model.arch.hidden or 0
+        return num_bytes(self.micro_batch * self.seq_len * width, self.model_dtype)
+
+    @cached_property
+    def inputs(self) -> Inputs | None:
+        """What becomes of checkpointed inputs; None where they just stay, the usual way."""
+        return compose.inputs_of(self)
 
     @cached_property
     def timeline(self) -> Timeline:

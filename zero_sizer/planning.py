@@ -81,6 +81,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
         **_precision(job, settings, row, params),
         **_offload(settings, row),
         **_zero(settings),
+        **_activation_checkpointing(settings),
         **_groups(job, row, params, offload != "none"),
         **workload,
         "model": job.model,
@@ -241,6 +242,19 @@ def _zero(settings: Settings) -> dict[str, Any]:
         "max_live_parameters": settings[_ZERO + "stage3_max_live_parameters"],
         "max_reuse_distance": settings[_ZERO + "stage3_max_reuse_distance"],
         "hpz_partition_size": settings[_ZERO + "zero_hpz_partition_size"],
+    }
+
+
+def _activation_checkpointing(settings: Settings) -> dict[str, Any]:
+    """DeepSpeed's section, which acts only in models that call it."""
+    section = "activation_checkpointing."
+    contiguous = settings[section + "contiguous_memory_optimization"] is True
+    return {
+        "cpu_checkpointing": settings[section + "cpu_checkpointing"] is True,
+        "partition_activations": settings[section + "partition_activations"] is True,
+        "contiguous_checkpoints": int(_number(settings, section + "number_checkpoints", 0))
+        if contiguous
+        else 0,
     }
 
 

@@ -1,7 +1,7 @@
 """The pipeline in one function: a job in, the whole answer out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from zero_sizer import capacity, checks, features
@@ -11,7 +11,7 @@ from zero_sizer.findings import Finding, Severity
 from zero_sizer.job import Job
 from zero_sizer.ledger import Allocation, evaluate
 from zero_sizer.moments import Moment
-from zero_sizer.passes import compose
+from zero_sizer.passes.remarks import remarks
 from zero_sizer.peak import Peak, peak_of, totals
 from zero_sizer.plan import Device, Plan
 from zero_sizer.planning import plan_job
@@ -67,7 +67,7 @@ def size(job: Job) -> Sizing:
     planned = plan_job(job, settings)
     collected = [*findings, *checks.run(context), *planned.findings]
     allocations = tuple(evaluate(features.ENTRIES, planned.plan)) if planned.plan else ()
-    collected += _about_activations(planned.plan)
+    collected += [_at_line(f, job) for f in remarks(planned.plan)] if planned.plan else []
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
     capacities = capacity.capacities(job.cluster)
@@ -85,18 +85,8 @@ def size(job: Job) -> Sizing:
     )
 
 
-def _about_activations(plan: Plan | None) -> list[Finding]:
-    if plan is None or compose.traced_activations(plan) is not None:
-        return []
-    return [
-        Finding(
-            code="activations-in-closed-form",
-            severity=Severity.NOTE,
-            message=f"no activation profile of {plan.model.name} fits this job: activations are in "
-            "closed form (arXiv:2205.05198), which leaves out what an implementation adds",
-            remedy="`zero-sizer models --profile MODEL` traces one",
-        )
-    ]
+def _at_line(finding: Finding, job: Job) -> Finding:
+    return replace(finding, line=job.document.line(finding.key) if finding.key else 0)
 
 
 def _verdict(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from zero_sizer.checks import engine
 from zero_sizer.checks.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule
+from zero_sizer.config.workload import DEEPSPEED
 from zero_sizer.findings import Finding
 
 _STAGE_3 = (
@@ -133,7 +134,8 @@ def legacy_stage_1(context: Context) -> Iterator[Finding]:
 def activation_checkpointing(context: Context) -> Iterator[Finding]:
     """runtime/activation_checkpointing/checkpointing.py:1121: the engine does not call it."""
     switched_on = [name for name, value in context.mapping(_CHECKPOINTING).items() if value]
-    if not switched_on:
+    workload = context.workload
+    if not switched_on or (workload.checkpointing and workload.checkpointing_how.by == DEEPSPEED):
         return
     is_hugging_face = context.model is not None and context.model.hf_config
     say = context.warning if is_hugging_face else context.note
@@ -143,7 +145,8 @@ def activation_checkpointing(context: Context) -> Iterator[Finding]:
         "has no effect unless the model calls deepspeed.checkpointing.configure and "
         "deepspeed.checkpointing.checkpoint; "
         + ("Hugging Face models do not" if is_hugging_face else "Megatron's do"),
-        "for Hugging Face models, gradient_checkpointing of TrainingArguments is the switch",
+        "gradient_checkpointing of TrainingArguments is the switch for Hugging Face models; where "
+        "blocks do go through deepspeed.checkpointing, say --checkpointing-how deepspeed",
     )
 
 

@@ -4,6 +4,7 @@ Each module exports ``ENTRIES``; this is the only place that lists them.
 """
 
 from zero_sizer.features import (
+    checkpoints,
     muon,
     offload,
     optimizer,
@@ -25,5 +26,6 @@ ENTRIES: tuple[Entry, ...] = (
     *zero3.ENTRIES,
     *offload.ENTRIES,
     *passes.ENTRIES,
+    *checkpoints.ENTRIES,
     *runtime.ENTRIES,
 )

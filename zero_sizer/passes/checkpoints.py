@@ -6,6 +6,7 @@ variant keeps elsewhere than on the GPU moves the levels of the sections it conc
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from zero_sizer.passes.levels import (
     Activations,
@@ -17,6 +18,8 @@ from zero_sizer.passes.levels import (
     SectionLevels,
     remaining,
 )
+
+_ROUNDING = 4096  # bytes: what else a first block may differ by
 
 Chooses = Callable[[int], bool]  # whether block number so, counted through all stacks, is meant
 
@@ -73,3 +76,123 @@ def _moved(section: SectionLevels, *, within: int = 0, end: int = 0) -> Section:
     steps = [Level(s.runs, s.completes, s.peak + within, s.end + within) for s in section.steps]
     steps[-1] = steps[-1]._replace(end=section.end + end)
     return Section(tuple(steps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Where the inputs of checkpointed blocks wait, and what recomputation leaves.
+
+    Attributes:
+        num_bytes: of one input.
+        reentrant: the recomputed output lives until the block's backward is over.
+        leave: they go to the host.
+        newest: so many of the newest stay all the same.
+        kept: one that came back lives until its block's backward is over, not only until it has
+            been used.
+        held_by_model: a model whose own forward holds the first one does so.
+        cloned: copied before its block runs; the original goes afterwards.
+        reserved: room for so many is allocated with the first.
+    """
+
+    num_bytes: int
+    reentrant: bool = False
+    leave: bool = False
+    newest: int = 0
+    kept: bool = True
+    held_by_model: bool = False
+    cloned: bool = False
+    reserved: int = 0
+
+    def forward(self, section: SectionLevels, number: int) -> SectionLevels:
+        """The forward of checkpointed block ``number``."""
+        size = self.num_bytes
+        within = size if self.cloned else 0
+        end = -size if (self.leave and number >= self.newest) or self.reserved else 0
+        if not number:
+            within += self.reserved * size
+            end += self.reserved * size
+        return _moved(section, within=within, end=end)
+
+    def backward(self, section: SectionLevels, number: int, total: int) -> SectionLevels:
+        """The backward of checkpointed block ``number`` of ``total``."""
+        size = self.num_bytes
+        comes_back = size if self.leave and number < total - self.newest else 0
+        after = (comes_back if self.kept else 0) + (size if self.reentrant else 0)
+        unused = (self.reserved - total) * size if self.reserved and number == total - 1 else 0
+        return _recomputed(section, comes_back - unused, after - unused, comes_back - unused)
+
+    def kind(self, number: int, total: int) -> tuple[bool, ...]:
+        """What tells two blocks of the same sections apart."""
+        first, last = self.newest, total - self.newest
+        return (number < first, number < last, not number, number == total - 1)
+
+
+def _recomputed(section: SectionLevels, before: int, after: int, end: int) -> Section:
+    """The backward with ``before`` more bytes until all is recomputed, then ``after``."""
+    running = [index for index, step in enumerate(section.steps) if step.runs]
+    last = running[-1] if running else -1
+    steps = []
+    for index, step in enumerate(section.steps):
+        peak = before if index < last else max(before, after) if index == last else after
+        more = before if index < last else after
+        steps.append(Level(step.runs, step.completes, step.peak + peak, step.end + more))
+    steps[-1] = steps[-1]._replace(end=section.end + end)
+    return Section(tuple(steps))
+
+
+def placed(step: MicroStep, plain: MicroStep, recomputes: Chooses, inputs: Inputs) -> Activations:
+    """A step whose checkpointed blocks keep their inputs as ``inputs`` says.
+
+    Args:
+        step: with inputs on the GPU, by torch's non-reentrant checkpoint.
+        plain: the same model without checkpointing.
+        recomputes: which blocks are meant.
+        inputs: what becomes of theirs.
+    """
+    total = num_recomputed(step, recomputes)
+    made: dict[tuple[object, ...], tuple[SectionLevels, SectionLevels]] = {}
+    parts: list[PartLevels] = []
+    number = done = 0
+    for place, part in enumerate(step.parts):
+        if not part.blocks:
+            parts.append(part)
+            continue
+        for blocks, index in _blocks(part):
+            sections = (part.forward, part.backward)
+            if recomputes(number):
+                key = (place, *inputs.kind(done, total))
+                if key not in made:
+                    backward = inputs.backward(part.backward, done, total)
+                    made[key] = (inputs.forward(part.forward, done), backward)
+                sections = made[key]
+                done += 1
+            _append(parts, Part(blocks, index, 1, *sections))
+            number += 1
+    if inputs.held_by_model and _is_held(plain, inputs.num_bytes):
+        _hold_first(parts, inputs.num_bytes)
+    return Activations(tuple(parts))
+
+
+def num_recomputed(step: MicroStep, recomputes: Chooses) -> int:
+    """Checkpointed blocks of a step."""
+    return sum(map(recomputes, range(sum(part.count for part in step.parts if part.blocks))))
+
+
+def _hold_first(parts: list[PartLevels], size: int) -> None:
+    """The first input stays until the model's forward is over, which the last part begins with."""
+    where = next(index for index, part in enumerate(parts) if part.blocks)
+    first, last = parts[where], parts[-1]
+    held = Part(first.blocks, first.first, 1, _moved(first.forward, end=size), first.backward)
+    rest = Part(first.blocks, first.first + 1, first.count - 1, first.forward, first.backward)
+    parts[where : where + 1] = [held, rest] if rest.count else [held]
+    forward = _moved(last.forward, within=-size, end=-size)
+    parts[-1] = Part(last.blocks, last.first, last.count, forward, last.backward)
+
+
+def _is_held(plain: MicroStep, size: int) -> bool:
+    """Whether the model's own forward holds the first block's input until it is over.
+
+    The first block then does not let it go, as the second does.
+    """
+    ends = [part.forward.end for part in plain.parts if part.blocks for _ in range(part.count)]
+    return len(ends) > 1 and abs(ends[0] - ends[1] - size) < _ROUNDING

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zero_sizer import profiles
+from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.passes import checkpoints, fallback
+from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.series import BlockPeak, block_peaks
 from zero_sizer.passes.timeline import Timeline, Zero, timeline
@@ -37,12 +40,16 @@ def block_peaks_of(plan: Plan) -> list[BlockPeak]:
 
 def activations_of(plan: Plan) -> MicroStep:
     """One micro step's activations: from the model's profile, else in closed form."""
-    return traced_activations(plan) or fallback.step_activations(
+    return traced_activations(plan) or _checkpointed(plan, lambda on: _closed_form(plan, on))
+
+
+def _closed_form(plan: Plan, checkpointing: bool) -> MicroStep:
+    return fallback.step_activations(
         plan.model,
         batch=plan.micro_batch,
         seq_len=plan.seq_len,
         dtype=plan.autocast_dtype or plan.model_dtype,
-        checkpointing=plan.checkpointing,
+        checkpointing=checkpointing,
         attention=plan.attention,
     )
 
@@ -53,15 +60,68 @@ def traced_activations(plan: Plan) -> MicroStep | None:
     if profile is None:
         return None
     try:
-        if not plan.checkpointing:
-            return _evaluated(plan, profile, checkpointing=False)
-        step: MicroStep = _evaluated(plan, profile, checkpointing=True)
-        if not plan.checkpointing_how.takes_all:
-            plain = _evaluated(plan, profile, checkpointing=False)
-            step = checkpoints.mixed(step, plain, plan.checkpointing_how.recomputes)
-        return step
+        return _checkpointed(plan, lambda on: _evaluated(plan, profile, checkpointing=on))
     except (UnsupportedError, InputError):  # too shallow, too long, or an attention it has not
         return None
+
+
+def _checkpointed(plan: Plan, evaluate: Callable[[bool], MicroStep]) -> MicroStep:
+    """The variant that is meant, of the model's step with and without checkpointing."""
+    step = evaluate(plan.checkpointing)
+    how, inputs = plan.checkpointing_how, plan.inputs
+    if not plan.checkpointing or (how.takes_all and inputs is None):
+        return step
+    plain = evaluate(False)
+    if not how.takes_all:
+        step = checkpoints.mixed(step, plain, how.recomputes)
+    if inputs is not None:
+        step = checkpoints.placed(step, plain, how.recomputes, inputs)
+    return step
+
+
+def num_recomputed(plan: Plan) -> int:
+    """Checkpointed blocks."""
+    if not plan.checkpointing:
+        return 0
+    return checkpoints.num_recomputed(plan.step_activations, plan.checkpointing_how.recomputes)
+
+
+def inputs_of(plan: Plan) -> Inputs | None:
+    """See ``checkpoints.Inputs``.
+
+    torch's reentrant checkpoint is like DeepSpeed's with its section off. transformers' offload
+    copies each input to the host when it is saved (torch.autograd.graph.save_on_cpu). DeepSpeed's
+    cpu_checkpointing keeps the newest and the one being copied
+    (runtime/activation_checkpointing/offload_activations.py:150-175); with partition_activations
+    it clones each input and copies that, blocking (checkpointing.py:397-445).
+    """
+    how, size = plan.checkpointing_how, plan.checkpointed_input
+    if not plan.checkpointing or (how.by == NON_REENTRANT and not how.offload):
+        return None
+    if how.by == DEEPSPEED:
+        partitions = plan.partition_activations
+        return Inputs(
+            num_bytes=size,
+            reentrant=True,
+            leave=plan.cpu_checkpointing,
+            newest=0 if partitions else 2,
+            cloned=partitions and not plan.cpu_checkpointing,
+            reserved=0 if plan.cpu_checkpointing or not partitions else plan.contiguous_checkpoints,
+        )
+    return Inputs(
+        num_bytes=size,
+        reentrant=how.by == REENTRANT,
+        leave=how.offload,
+        kept=how.by == REENTRANT or not _normalizes_a_copy(plan),
+        held_by_model=how.offload and plan.autocast_dtype is None,
+    )
+
+
+def _normalizes_a_copy(plan: Plan) -> bool:
+    """Whether a block saves an fp32 copy of its input, so that the input itself can go."""
+    if not plan.is_16bit:
+        return False
+    return any(t.module_type.endswith(("RMSNorm", "T5LayerNorm")) for t in plan.model.parameters)
 
 
 def _evaluated(plan: Plan, profile: profiles.Profile, *, checkpointing: bool) -> MicroStep:

@@ -26,6 +26,7 @@ def table() -> dict[Any, Answer]:
         aten.is_pinned.default: _is_pinned,
         aten.all.default: _all,
         aten.isinf.default: _isinf,
+        aten.new_empty.default: _new_empty,
         **{operator: _Collective() for operator in _collectives()},
     }
 
@@ -88,6 +89,16 @@ def _all(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[st
     result = mode.ask(func, (), args, kwargs)
     setattr(result, _SAID, True)
     return result
+
+
+def _new_empty(
+    mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    """Of a constant too: torch would make it where the constant lies, on no simulated device."""
+    source, shape = args
+    kind = PINNED if kwargs.get("pin_memory") else None
+    given = {"dtype": source.dtype, "device": source.device, **kwargs, "pin_memory": False}
+    return mode.ask(torch.ops.aten.empty.memory_format, (), (shape,), given, kind)
 
 
 def _pin_memory(

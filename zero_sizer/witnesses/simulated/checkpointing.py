@@ -48,8 +48,7 @@ def _call_torch(model: Any, how: Checkpointing) -> None:
 def _configure_deepspeed(request: Request) -> None:
     import deepspeed
 
-    if not deepspeed.checkpointing.is_configured():
-        deepspeed.checkpointing.configure(None, deepspeed_config=dict(request.config))
+    deepspeed.checkpointing.configure(None, deepspeed_config=dict(request.config))
 
 
 def _call_deepspeed(model: Any, how: Checkpointing) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from zero_sizer.units import GIB
 from zero_sizer.witnesses.simulated import short_loops
 from zero_sizer.witnesses.simulated.tracker import GPU, Tracker
@@ -35,6 +37,7 @@ def engine_patches(
     _everywhere(
         patches, "see_memory_usage", lambda module: _memory_log(module, tracker, log, host_total)
     )
+    _keep_shapes(patches)
     if short_loops_of_rank is not None:
         short_loops.install(patches, short_loops_of_rank)
     try:
@@ -59,6 +62,26 @@ def _everywhere(patches: Patches, name: str, make: Callable[[str], Any]) -> None
     for module_name, module in list(sys.modules.items()):
         if module_name.startswith("deepspeed") and name in vars(module):
             patches.set(module, name, make(module_name))
+
+
+def _keep_shapes(patches: Patches) -> None:
+    """Partitioned activations get their shapes back, which DeepSpeed keeps as tensors.
+
+    It packs them into one buffer of some bytes where checkpoints are contiguous; not here.
+    """
+    from deepspeed.runtime.activation_checkpointing import checkpointing
+
+    original = checkpointing.get_partitioned_activations_for_backward
+
+    def partitioned(args: Any, inputs: Any, contiguous_checkpoint: bool) -> Any:
+        shapes = [list(arg.size()) if torch.is_tensor(arg) else None for arg in args]
+        found = original(args, inputs, False)
+        for size, shape in zip(found[1::2], shapes, strict=True):
+            if shape is not None:
+                size.numpy = lambda shape=shape: shape
+        return found
+
+    patches.set(checkpointing, "get_partitioned_activations_for_backward", partitioned)
 
 
 def _agree(ints: list[int]) -> None:

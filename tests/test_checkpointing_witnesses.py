@@ -1,0 +1,215 @@
+"""Variants of checkpointing against what torch, transformers and DeepSpeed do."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from checkpointed_model import BLOCKS, WIDTH
+
+from zero_sizer import models, stated
+from zero_sizer.config import document
+from zero_sizer.config.workload import Checkpointing, Workload
+from zero_sizer.features import ENTRIES
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.job import Job
+from zero_sizer.ledger import evaluate
+from zero_sizer.moments import Phase
+from zero_sizer.passes import checkpoints
+from zero_sizer.passes.checkpoints import Inputs
+from zero_sizer.peak import phase_peaks, totals
+from zero_sizer.plan import Device
+from zero_sizer.profiles import load_bundled
+from zero_sizer.sizing import size
+from zero_sizer.witnesses.cut import cut_job
+
+pytest.importorskip("deepspeed")
+pytestmark = pytest.mark.slow
+
+from zero_sizer.witnesses.simulated import run_requests  # noqa: E402
+from zero_sizer.witnesses.simulated.parent import request_of  # noqa: E402
+from zero_sizer.witnesses.simulated.request import Request  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+CUBLAS = 8 * 2**20 + 128 * 2**10  # counted by the ledger, not seen by fake tensors
+
+DEPTH, AT = 5, (2, 512)
+MODELS = {  # bytes of an input; whether blocks save theirs as it is
+    "smollm2-135m": (2 * 512 * 576 * 2, False),
+    "opt-125m": (2 * 512 * 768 * 2, True),
+}
+VARIANTS = {
+    "every-2": {"every_n_layers": 2},
+    "offload": {"offload": True},
+    "every-3,offload": {"every_n_layers": 3, "offload": True},
+    "every-3,reentrant": {
+        "activation_checkpointing_kwargs": {"use_reentrant": True},
+        "every_n_layers": 3,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """Model -> variant -> its sections."""
+    cases = [{"model": m, "depth": DEPTH, "at": AT, "variants": VARIANTS} for m in MODELS]
+    path = tmp_path_factory.mktemp("traces") / "cases.json"
+    path.write_text(json.dumps(cases))
+    command = [sys.executable, str(ROOT / "tests" / "checkpoint_traces.py"), str(path)]
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return dict(zip(MODELS, json.loads(run.stdout), strict=True))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("said", VARIANTS)
+def test_every_block_has_the_levels_of_the_traced_variant(traced, model, said):
+    rounding = 2**18  # of each storage, copies of ids, rotary tables; a block makes 100 times that
+    seen = traced[model][said]
+    step = _variant(model, said)
+    made = list(_sections(step))
+    assert len(made) == len(seen)
+    for (peak, end), (block, is_backward, seen_peak, seen_end) in zip(made, seen, strict=True):
+        where = f"{'backward' if is_backward else 'forward'} of {block or 'the rest'}"
+        assert peak == pytest.approx(seen_peak, abs=rounding), where
+        assert end == pytest.approx(seen_end, abs=rounding), where
+
+
+def _variant(model, said):
+    profile, how = load_bundled(model), stated.checkpointing(said)
+    size, kept = MODELS[model]
+    depths = dict.fromkeys(profile.depths, DEPTH)
+    plain, every = (
+        profile.evaluate("bf16", "flash", *AT, checkpointing=on, depths=depths)
+        for on in (False, True)
+    )
+    step = checkpoints.mixed(every, plain, how.recomputes)
+    inputs = Inputs(
+        num_bytes=size,
+        reentrant=how.by == "reentrant",
+        leave=how.offload,
+        kept=kept,
+        held_by_model=how.offload,
+    )
+    return checkpoints.placed(step, plain, how.recomputes, inputs)
+
+
+def _sections(step):
+    """(peak, end) of every section in the order they run."""
+    for parts, name in ((step.parts, "forward"), (step.parts[::-1], "backward")):
+        for part in parts:
+            section = getattr(part, name)
+            yield from [(max(s.peak for s in section.steps), section.end)] * part.count
+
+
+CPU = {"cpu_checkpointing": True}
+SPLIT = {"partition_activations": True}
+ROOM = {**SPLIT, "contiguous_memory_optimization": True, "number_checkpoints": 9}
+JOBS = {
+    "every 3 at stage 3": ("every-3", {}),
+    "offload": ("offload", {}),
+    "cpu, every 2": ("every-2,deepspeed", CPU),
+    "contiguous, cpu": ("deepspeed", {**ROOM, **CPU}),
+}
+
+
+def _job(name, model="qwen3-0.6b"):
+    said, section = JOBS[name]
+    stage = 3 if "stage 3" in name else 2
+    config = {
+        "train_micro_batch_size_per_gpu": 2,
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": stage, "reduce_bucket_size": 10**7},
+        "activation_checkpointing": section,
+    }
+    how = stated.checkpointing(said)
+    assert isinstance(how, Checkpointing)
+    job = Job(
+        document=document.from_mapping(config),
+        model=models.load(model),
+        cluster=Cluster(nodes=1, gpus_per_node=8, origins={}),
+        workload=Workload(
+            seq_len=1000,
+            attention="flash",
+            checkpointing=True,
+            checkpointing_how=how,
+            zero_init=stage == 3,
+        ),
+        origins={},
+    )
+    return cut_job(job, 4)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Recordings of all jobs and of the factory's model, from one process."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", PYTHONPATH)
+    requests = [request_of(_job(name), rank=0, steps=2) for name in JOBS]
+    found = run_requests([*requests, *map(_factory, SECTIONS)])
+    patch.undo()
+    failed = [str(run) for run in found if isinstance(run, Exception)]
+    assert not failed
+    return found
+
+
+def test_ledger_and_simulated_engine_agree_in_forward_and_backward(runs):
+    """GPU within 1 %; host to the byte but for shapes and counters."""
+    wrong = []
+    for name, run in zip(JOBS, runs, strict=False):
+        job = _job(name)
+        plan = replace(size(job).plan, rank=0)
+        moments = totals(evaluate(ENTRIES, plan, explain=False), 1)
+        for device, phase in ((d, p) for d in ("gpu", "host") for p in ("forward", "backward")):
+            seen = _last(run, phase, device)
+            predicted = phase_peaks(moments[Device(device)])[Phase(phase)]
+            slack = 0.01 * seen if device == "gpu" else 2**20
+            predicted -= CUBLAS if device == "gpu" else 0
+            if abs(predicted - seen) > slack:
+                wrong.append(f"{name} {device} {phase}: {predicted:,}, not {seen:,}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _last(run, phase, device):
+    records = [record for record in run.ranks[0].phases if record.name == phase]
+    return records[-1].device[device]["max_allocated"]
+
+
+SECTIONS = ({}, CPU, {**SPLIT, **CPU})
+
+
+def _factory(section):
+    config = {
+        "train_micro_batch_size_per_gpu": 4,
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 10**5},
+        "activation_checkpointing": section,
+    }
+    return Request(
+        config=config,
+        factory="checkpointed_model:build",
+        world_size=4,
+        local_world_size=4,
+        micro_batch=4,
+        seq_len=1024,
+        checkpointing=True,
+        checkpointing_how={"by": "deepspeed"},
+    )
+
+
+def test_a_factorys_model_runs_with_deepspeeds_section(runs):
+    """Its blocks call deepspeed.checkpointing: inputs leave the GPU, and arrive on the host."""
+    runs = runs[len(JOBS) :]
+    one = 4 * 1024 * WIDTH * 2
+    gpu, host = ([_last(run, "forward", device) for run in runs] for device in ("gpu", "host"))
+    # The forward is highest in the last block: its input and the two before it are on the GPU.
+    assert gpu[0] - gpu[1] == pytest.approx((BLOCKS - 3) * one, abs=2**12)
+    assert host[1] - host[0] == pytest.approx((BLOCKS - 1) * one, abs=2**12)
+    assert gpu[0] - gpu[2] == pytest.approx((BLOCKS - 1) * one, abs=2**12)
+    assert host[2] - host[0] == pytest.approx(BLOCKS * one, abs=2**12)

@@ -1,0 +1,64 @@
+"""What a reader must know about the activations of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from zero_sizer.config.workload import DEEPSPEED
+from zero_sizer.findings import Finding, Severity
+from zero_sizer.passes import compose
+
+if TYPE_CHECKING:
+    from zero_sizer.plan import Plan
+
+_SECTION = "activation_checkpointing."
+
+
+def remarks(plan: Plan) -> Iterator[Finding]:
+    """Where they are in closed form, not modelled, or not what the config seems to say."""
+    if compose.traced_activations(plan) is None:
+        yield Finding(
+            code="activations-in-closed-form",
+            severity=Severity.NOTE,
+            message=f"no activation profile of {plan.model.name} fits this job: activations are in "
+            "closed form (arXiv:2205.05198), which leaves out what an implementation adds",
+            remedy="`zero-sizer models --profile MODEL` traces one",
+        )
+    if plan.inputs is not None:
+        yield from _about_inputs(plan)
+
+
+def _about_inputs(plan: Plan) -> Iterator[Finding]:
+    if plan.inputs is not None and plan.inputs.leave and plan.model.arch.decoder_layers:
+        yield Finding(
+            code="checkpointing-not-modelled",
+            severity=Severity.WARNING,
+            key="--checkpointing-how",
+            message="blocks of a decoder are also handed the encoder's output and biases of "
+            "positions: offloaded with every block, they are not counted here",
+            remedy="ask the simulated dry run",
+        )
+    if plan.checkpointing_how.by == DEEPSPEED and plan.partition_activations:
+        yield from _about_partitions(plan)
+
+
+def _about_partitions(plan: Plan) -> Iterator[Finding]:
+    yield Finding(
+        code="partitions-nothing",
+        severity=Severity.NOTE,
+        key=_SECTION + "partition_activations",
+        message="divides inputs among model-parallel ranks; without them each is copied and kept "
+        "whole",
+        remedy="delete it",
+    )
+    room = plan.contiguous_checkpoints
+    if 0 < room < plan.num_recomputed:
+        yield Finding(
+            code="number-checkpoints",
+            severity=Severity.ERROR,
+            key=_SECTION + "number_checkpoints",
+            message=f"IndexError in the forward: {plan.num_recomputed} blocks are checkpointed, "
+            f"and there is room for {room}",
+            remedy=f"make it {plan.num_recomputed}",
+        )
