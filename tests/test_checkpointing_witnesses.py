@@ -109,16 +109,17 @@ def _sections(step):
 CPU = {"cpu_checkpointing": True}
 SPLIT = {"partition_activations": True}
 ROOM = {**SPLIT, "contiguous_memory_optimization": True, "number_checkpoints": 9}
-JOBS = {
-    "every 3 at stage 3": ("every-3", {}),
-    "offload": ("offload", {}),
-    "cpu, every 2": ("every-2,deepspeed", CPU),
-    "contiguous, cpu": ("deepspeed", {**ROOM, **CPU}),
+JOBS = {  # checkpointing, DeepSpeed's section, attention and sequences
+    "every 3 at stage 3": ("every-3", {}, "sdpa", "packed"),
+    "offload": ("offload", {}, "flash", "equal"),
+    "cpu, every 2": ("every-2,deepspeed", CPU, "sdpa", "padded"),
+    "contiguous, cpu": ("deepspeed", {**ROOM, **CPU}, "flash", "packed"),
+    "padded": (False, {}, "sdpa", "padded"),
 }
 
 
 def _job(name, model="qwen3-0.6b"):
-    said, section = JOBS[name]
+    said, section, attention, sequences = JOBS[name]
     stage = 3 if "stage 3" in name else 2
     config = {
         "train_micro_batch_size_per_gpu": 2,
@@ -128,16 +129,16 @@ def _job(name, model="qwen3-0.6b"):
         "activation_checkpointing": section,
     }
     how = stated.checkpointing(said)
-    assert isinstance(how, Checkpointing)
     job = Job(
         document=document.from_mapping(config),
         model=models.load(model),
         cluster=Cluster(nodes=1, gpus_per_node=8, origins={}),
         workload=Workload(
             seq_len=1000,
-            attention="flash",
-            checkpointing=True,
-            checkpointing_how=how,
+            attention=attention,
+            sequences=sequences,
+            checkpointing=bool(said),
+            checkpointing_how=how if isinstance(how, Checkpointing) else Checkpointing(),
             zero_init=stage == 3,
         ),
         origins={},

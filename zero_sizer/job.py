@@ -44,6 +44,7 @@ class Flags:
     grad_accum: int | None = None
     checkpointing: bool | str | None = None
     attention: str | None = None
+    sequences: str | None = None
     precision: str | None = None
     zero_init: bool | None = None
 

@@ -17,6 +17,7 @@ from zero_sizer.optimizers import Optimizer
 from zero_sizer.passes import compose
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.levels import MicroStep
+from zero_sizer.passes.masks import Mask
 from zero_sizer.passes.timeline import Timeline
 from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero import partition
@@ -105,6 +106,7 @@ class Plan:
         _ACT + "contiguous_memory_optimization", _ACT + "number_checkpoints"
     )
     attention: str = _read("attention")
+    sequences: str = _read("sequences")
     zero_init: bool = _read("zero_init", "zero_optimization.stage")
     is_hopper_or_newer: bool = _read("gpu")
     gpu_memory: int | None = _read("gpu_memory")
@@ -294,6 +296,11 @@ class Plan:
     def inputs(self) -> Inputs | None:
         """What becomes of checkpointed inputs; None where they just stay, the usual way."""
         return compose.inputs_of(self)
+
+    @cached_property
+    def mask(self) -> Mask | None:
+        """What padded or packed sequences add; None where that is not known."""
+        return compose.mask_of(self)
 
     @cached_property
     def timeline(self) -> Timeline:

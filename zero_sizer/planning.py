@@ -142,8 +142,23 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "checkpointing": checkpointing,
         "checkpointing_how": job.workload.checkpointing_how,
         "attention": attention,
+        "sequences": _sequences(job, attention, assumed),
         "zero_init": stage == 3 if zero_init is None else zero_init,
     }
+
+
+def _sequences(job: Job, attention: str, assumed: Assumptions) -> str:
+    """Worth a word only where it decides which kernel runs."""
+    if job.workload.sequences is not None or attention != "sdpa":
+        return job.workload.sequences or "equal"
+    found: str = assumed.take(
+        "sequences",
+        "equal",
+        "whether sequences are padded was not stated: equal lengths assumed; padded or packed ones "
+        "would cost sdpa a mask in every block",
+        "give --sequences equal, padded or packed",
+    )
+    return found
 
 
 def _precision(
@@ -278,7 +293,7 @@ def _job_settings(job: Job) -> dict[str, Setting]:
     }
     for source, names in (
         (job.cluster, ("nodes", "gpus_per_node", "gpu_memory", "host_memory", "nvme")),
-        (job.workload, ("seq_len", "checkpointing", "attention", "zero_init")),
+        (job.workload, ("seq_len", "checkpointing", "attention", "sequences", "zero_init")),
     ):
         for name in names:
             value = getattr(source, name)

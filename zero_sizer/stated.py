@@ -169,6 +169,7 @@ WORKLOAD = (
     Field("grad_accum", whole(2**31)),
     Field("checkpointing", checkpointing),
     Field("attention", one_of("flash", "sdpa", "eager")),
+    Field("sequences", one_of("equal", "padded", "packed")),
     Field("precision", one_of("bf16", "fp16", "fp32")),
     Field("zero_init", yes_or_no),
 )

@@ -21,7 +21,16 @@ _DEFAULTS = {"ranks": 2, "steps": 2}
 # A script decides these itself; what stays is the cluster, --rank, --steps and the files.
 _NOT_FOR_SCRIPTS = (
     *("model", "gpu_memory", "nvme", "hostfile", "seq_len", "micro_batch", "grad_accum"),
-    *("checkpointing", "attention", "precision", "zero_init", "ranks", "layers", "timeout"),
+    *(
+        "checkpointing",
+        "attention",
+        "sequences",
+        "precision",
+        "zero_init",
+        "ranks",
+        "layers",
+        "timeout",
+    ),
 )
 
 

@@ -36,6 +36,11 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
         help="on, and: every-K or first-K blocks; offload; reentrant or deepspeed (comma between)",
     )
     workload.add_argument("--attention", choices=("flash", "sdpa", "eager"))
+    workload.add_argument(
+        "--sequences",
+        choices=("equal", "padded", "packed"),
+        help="all of --seq-len, padded to it with a mask, or packed into it",
+    )
     workload.add_argument("--precision", choices=("bf16", "fp16", "fp32"), help='for "auto"')
     workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)
 

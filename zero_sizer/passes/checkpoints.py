@@ -7,6 +7,8 @@ variant keeps elsewhere than on the GPU moves the levels of the sections it conc
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 from zero_sizer.passes.levels import (
     Activations,
@@ -46,7 +48,7 @@ def mixed(checkpointed: MicroStep, plain: MicroStep, recomputes: Chooses) -> Act
     late = remaining(found) - remaining(checkpointed)
     if late:
         last = parts[-1]
-        forward = _moved(last.forward, end=-late)
+        forward = moved(last.forward, end=-late)
         parts[-1] = Part(last.blocks, last.first, last.count, forward, last.backward)
     return Activations(tuple(parts))
 
@@ -71,7 +73,7 @@ def _append(parts: list[PartLevels], part: Part) -> None:
         parts.append(part)
 
 
-def _moved(section: SectionLevels, *, within: int = 0, end: int = 0) -> Section:
+def moved(section: SectionLevels, *, within: int = 0, end: int = 0) -> Section:
     """The section with ``within`` more bytes in it, and ``end`` more when it is over."""
     steps = [Level(s.runs, s.completes, s.peak + within, s.end + within) for s in section.steps]
     steps[-1] = steps[-1]._replace(end=section.end + end)
@@ -111,7 +113,7 @@ class Inputs:
         if not number:
             within += self.reserved * size
             end += self.reserved * size
-        return _moved(section, within=within, end=end)
+        return moved(section, within=within, end=end)
 
     def backward(self, section: SectionLevels, number: int, total: int) -> SectionLevels:
         """The backward of checkpointed block ``number`` of ``total``."""
@@ -150,24 +152,19 @@ def placed(step: MicroStep, plain: MicroStep, recomputes: Chooses, inputs: Input
         inputs: what becomes of theirs.
     """
     total = num_recomputed(step, recomputes)
-    made: dict[tuple[object, ...], tuple[SectionLevels, SectionLevels]] = {}
-    parts: list[PartLevels] = []
-    number = done = 0
-    for place, part in enumerate(step.parts):
-        if not part.blocks:
-            parts.append(part)
-            continue
-        for blocks, index in _blocks(part):
-            sections = (part.forward, part.backward)
-            if recomputes(number):
-                key = (place, *inputs.kind(done, total))
-                if key not in made:
-                    backward = inputs.backward(part.backward, done, total)
-                    made[key] = (inputs.forward(part.forward, done), backward)
-                sections = made[key]
-                done += 1
-            _append(parts, Part(blocks, index, 1, *sections))
-            number += 1
+    ordinals = list(accumulate(map(recomputes, range(_num_blocks(step))), initial=0))
+
+    def kind(number: int) -> tuple[bool, ...]:
+        return inputs.kind(ordinals[number], total) if recomputes(number) else ()
+
+    def make(number: int, part: PartLevels) -> Sections:
+        if not recomputes(number):
+            return part.forward, part.backward
+        done = ordinals[number]
+        backward = inputs.backward(part.backward, done, total)
+        return inputs.forward(part.forward, done), backward
+
+    parts = by_block(step, kind, make)
     if inputs.held_by_model and _is_held(plain, inputs.num_bytes):
         _hold_first(parts, inputs.num_bytes)
     return Activations(tuple(parts))
@@ -175,17 +172,49 @@ def placed(step: MicroStep, plain: MicroStep, recomputes: Chooses, inputs: Input
 
 def num_recomputed(step: MicroStep, recomputes: Chooses) -> int:
     """Checkpointed blocks of a step."""
-    return sum(map(recomputes, range(sum(part.count for part in step.parts if part.blocks))))
+    return sum(map(recomputes, range(_num_blocks(step))))
+
+
+def _num_blocks(step: MicroStep) -> int:
+    return sum(part.count for part in step.parts if part.blocks)
+
+
+Sections = tuple[SectionLevels, SectionLevels]  # of one block: forward and backward
+
+
+def by_block(
+    step: MicroStep, kind: Callable[[int], Any], make: Callable[[int, PartLevels], Sections]
+) -> list[PartLevels]:
+    """The parts of a step with other sections for its blocks.
+
+    Args:
+        step: any.
+        kind: what tells the blocks of one part apart, by their number through all stacks.
+        make: the sections of block number so; asked once for each kind.
+    """
+    made: dict[tuple[Any, ...], Sections] = {}
+    parts: list[PartLevels] = []
+    number = 0
+    for place, part in enumerate(step.parts):
+        if not part.blocks:
+            parts.append(part)
+        for blocks, index in _blocks(part):
+            key = (place, kind(number))
+            if key not in made:
+                made[key] = make(number, part)
+            _append(parts, Part(blocks, index, 1, *made[key]))
+            number += 1
+    return parts
 
 
 def _hold_first(parts: list[PartLevels], size: int) -> None:
     """The first input stays until the model's forward is over, which the last part begins with."""
     where = next(index for index, part in enumerate(parts) if part.blocks)
     first, last = parts[where], parts[-1]
-    held = Part(first.blocks, first.first, 1, _moved(first.forward, end=size), first.backward)
+    held = Part(first.blocks, first.first, 1, moved(first.forward, end=size), first.backward)
     rest = Part(first.blocks, first.first + 1, first.count - 1, first.forward, first.backward)
     parts[where : where + 1] = [held, rest] if rest.count else [held]
-    forward = _moved(last.forward, within=-size, end=-size)
+    forward = moved(last.forward, within=-size, end=-size)
     parts[-1] = Part(last.blocks, last.first, last.count, forward, last.backward)
 
 

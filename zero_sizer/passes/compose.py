@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.passes import checkpoints, fallback
+from zero_sizer.passes import checkpoints, fallback, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
+from zero_sizer.passes.masks import Mask
 from zero_sizer.passes.series import BlockPeak, block_peaks
 from zero_sizer.passes.timeline import Timeline, Zero, timeline
 from zero_sizer.units import DType
@@ -60,7 +61,12 @@ def traced_activations(plan: Plan) -> MicroStep | None:
     if profile is None:
         return None
     try:
-        return _checkpointed(plan, lambda on: _evaluated(plan, profile, checkpointing=on))
+        step = _checkpointed(plan, lambda on: _evaluated(plan, profile, checkpointing=on))
+        mask = plan.mask
+        if mask is None or not mask.shared:
+            return step
+        how = plan.checkpointing_how
+        return masks.masked(step, mask, how.recomputes if plan.checkpointing else None)
     except (UnsupportedError, InputError):  # too shallow, too long, or an attention it has not
         return None
 
@@ -122,6 +128,46 @@ def _normalizes_a_copy(plan: Plan) -> bool:
     if not plan.is_16bit:
         return False
     return any(t.module_type.endswith(("RMSNorm", "T5LayerNorm")) for t in plan.model.parameters)
+
+
+def mask_of(plan: Plan) -> Mask | None:
+    """What padded or packed sequences add; None where nobody measured it.
+
+    Packed ones reach flash attention as one row with the places where sequences begin: nothing is
+    added. eager attention of a decoder makes its mask whatever the sequences are.
+    """
+    if plan.sequences == masks.EQUAL or (plan.sequences, plan.attention) == (
+        masks.PACKED,
+        "flash",
+    ):
+        return Mask()
+    known = plan.model.arch.family in masks.TRACED and plan.autocast_dtype is None
+    if plan.attention == "eager" and known:
+        return Mask()
+    if plan.attention != "sdpa" or not known or not plan.is_16bit or not _makes_no_mask(plan):
+        return None
+    return masks.sdpa_mask(plan.model.arch, plan.micro_batch, plan.seq_len, plan.model_dtype)
+
+
+def _makes_no_mask(plan: Plan) -> bool:
+    """Whether sdpa runs as flash attention does: a window of attention would need a mask."""
+    profile = profiles.load(plan.model)
+    if profile is None:
+        return False
+    try:
+        flash, sdpa = (
+            profile.evaluate(
+                _variant(plan),
+                profile.attention_for(_variant(plan), kind),
+                plan.micro_batch,
+                plan.seq_len,
+                depths=depths_of(plan.model, profile.depths),
+            )
+            for kind in ("flash", "sdpa")
+        )
+    except (UnsupportedError, InputError):
+        return False
+    return flash.saved == sdpa.saved
 
 
 def _evaluated(plan: Plan, profile: profiles.Profile, *, checkpointing: bool) -> MicroStep:

@@ -25,6 +25,17 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             "closed form (arXiv:2205.05198), which leaves out what an implementation adds",
             remedy="`zero-sizer models --profile MODEL` traces one",
         )
+    if plan.mask is None:
+        yield Finding(
+            code="sequences-not-modelled",
+            severity=Severity.WARNING,
+            key="--sequences",
+            message=f"what {plan.sequences} sequences add to {plan.attention} attention of "
+            f"{plan.model.name} is not known here: its masks or copies are not counted",
+            remedy="ask the simulated dry run"
+            if plan.attention != "flash"
+            else "pack them, or take sdpa",
+        )
     if plan.inputs is not None:
         yield from _about_inputs(plan)
 

@@ -89,6 +89,8 @@ class Run:
         device = get_accelerator().current_device_name()
         tokens = torch.randint(0, self._task["model"].get("vocab") or 2, shape, device=device)
         self._batch = {"input_ids": tokens, "labels": tokens.clone()}
+        if self._task["model"]["kind"] == "huggingface":
+            self._batch |= _beside(self._workload.get("sequences", "equal"), tokens)
         return self._batch
 
     def begin(self, name: str, *, step: int = 0, micro_step: int = 0) -> None:
@@ -137,3 +139,15 @@ def _allocator_figures() -> dict[str, int]:
 def as_json(record: RankRecord) -> dict[str, Any]:
     """A rank's record as JSON values."""
     return asdict(record)
+
+
+def _beside(sequences: str, tokens: torch.Tensor) -> dict[str, Any]:
+    """What says that the last token of each sample is padding, or that two samples are packed."""
+    if sequences == "equal":
+        return {}
+    mask = torch.ones_like(tokens)
+    if sequences == "padded":
+        mask[:, -1] = 0
+        return {"attention_mask": mask}
+    half = max(tokens.shape[1] // 2, 1)
+    return {"position_ids": (mask.cumsum(1) - 1) % half}

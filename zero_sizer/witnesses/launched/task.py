@@ -73,6 +73,7 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Rank
             "checkpointing": plan.checkpointing,
             "checkpointing_how": asdict(plan.checkpointing_how),
             "attention": plan.attention,
+            "sequences": plan.sequences,
             "zero_init": plan.zero_init,
             "built_dtype": plan.built_dtype.value,
         },

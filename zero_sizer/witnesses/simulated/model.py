@@ -164,7 +164,10 @@ def batch(request: Request, where: torch.device) -> dict[str, Any]:
     """Token ids and labels of one micro step, on the GPU."""
     shape = (request.micro_batch, request.seq_len)
     ids = torch.zeros(shape, dtype=torch.long, device=where)
-    return {"input_ids": ids, "labels": torch.zeros_like(ids)}
+    found = {"input_ids": ids, "labels": torch.zeros_like(ids)}
+    if request.sequences != "equal" and request.attention != "flash" and request.hf_config:
+        found["attention_mask"] = torch.ones_like(ids)
+    return found
 
 
 def client_optimizer(request: Request, model: Any) -> Any:

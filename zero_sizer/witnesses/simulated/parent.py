@@ -75,6 +75,12 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
     cluster = job.cluster
     if not 0 <= rank < cluster.world_size:
         raise InputError(f"there is no rank {rank} among {cluster.world_size}")
+    if (job.workload.sequences, job.workload.attention) == ("padded", "flash"):
+        raise UnsupportedError(
+            "padded sequences with flash attention are not simulated: what is copied depends on "
+            "the padding",
+            remedy="pack them, or take --attention sdpa",
+        )
     task = rank_task(job, steps=steps, nvme_path=nvme_path)
     model, workload = task.model, task.workload
     return Request(
@@ -93,6 +99,7 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
         checkpointing=bool(workload["checkpointing"]),
         checkpointing_how=workload["checkpointing_how"],
         attention=workload["attention"] or "flash",
+        sequences=workload["sequences"],
         zero_init=bool(workload["zero_init"]),
         built_dtype=workload["built_dtype"],
         steps=steps,

@@ -29,6 +29,7 @@ class Request:
         checkpointing: activation checkpointing.
         checkpointing_how: fields of ``config.workload.Checkpointing`` that are not default.
         attention: ``flash``, ``sdpa`` or ``eager``.
+        sequences: ``equal``, ``padded`` or ``packed``; the latter two bring a mask, but for flash.
         zero_init: the model is built under ``deepspeed.zero.Init``.
         built_dtype: dtype of a model built on the host; its config's own where empty.
         optimizer: the client's optimizer where the config has none: a name of transformers'
@@ -55,6 +56,7 @@ class Request:
     checkpointing: bool = False
     checkpointing_how: Mapping[str, Any] = field(default_factory=dict)
     attention: str = "flash"
+    sequences: str = "equal"
     zero_init: bool = False
     built_dtype: str = ""
     optimizer: str = DEFAULT_OPTIMIZER
