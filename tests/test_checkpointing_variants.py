@@ -202,3 +202,12 @@ def test_a_decoders_offload_is_not_modelled_and_said(capsys, tmp_path):
     assert findings["checkpointing-not-modelled"]["severity"] == "warning"
     assert answer["verdict"] != "fits"
     assert code != 0
+
+
+def test_a_step_takes_longer_the_more_is_recomputed(capsys, tmp_path):
+    seconds = [
+        _check(capsys, tmp_path, how, {})[0]["speed"]["step_seconds"]["expected"]
+        for how in (False, "every-4", "every-2", "first-31", True)
+    ]
+    assert seconds == sorted(seconds)
+    assert len(set(seconds)) == len(seconds)

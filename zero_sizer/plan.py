@@ -287,6 +287,14 @@ class Plan:
         return compose.num_recomputed(self)
 
     @cached_property
+    def recomputed_share(self) -> float:
+        """Checkpointed blocks among all."""
+        if not self.checkpointing or self.checkpointing_how.takes_all:
+            return float(self.checkpointing)
+        blocks = sum(part.count for part in self.step_activations.parts if part.blocks)
+        return self.num_recomputed / blocks if blocks else 1.0
+
+    @cached_property
     def checkpointed_input(self) -> int:
         """Bytes of one checkpointed block's input."""
         width = self.model.arch.hidden or 0

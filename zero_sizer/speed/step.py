@@ -48,9 +48,9 @@ class Step:
         return self.plan.micro_batch * self.plan.seq_len
 
     @property
-    def recompute(self) -> int:
+    def recompute(self) -> float:
         """Extra forward passes through the blocks."""
-        return 1 if self.plan.checkpointing else 0
+        return self.plan.recomputed_share
 
     def gather_seconds(self, num_bytes: float, calls: float) -> float:
         """All-gather (or reduce-scatter) of ``num_bytes`` over all ranks, in ``calls`` pieces.

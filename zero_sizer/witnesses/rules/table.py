@@ -92,6 +92,10 @@ def _keeps_all(plan: Plan) -> bool:
     return _has_widths(plan) and not plan.checkpointing
 
 
+def _recomputes_all(plan: Plan) -> bool:
+    return plan.checkpointing and plan.checkpointing_how.takes_all and _has_widths(plan)
+
+
 def _is_adam(plan: Plan) -> bool:
     return len(plan.optimizer.states) == 2
 
@@ -307,7 +311,7 @@ RULES = (
         ledger=_most(Category.ACTIVATIONS),
         why="inputs of the blocks alone: the block being computed again, logits and loss come on "
         "top",
-        when=lambda p: p.checkpointing and _has_widths(p),
+        when=_recomputes_all,
         source="arXiv:2205.05198 section 5",
     ),
     Rule(
@@ -319,7 +323,7 @@ RULES = (
         ledger=_most(Category.ACTIVATIONS),
         why="recomputing every block leaves one input a block: far less, the more so the longer "
         "the sequence",
-        when=lambda p: p.checkpointing and _has_widths(p),
+        when=_recomputes_all,
     ),
     Rule(
         name="CUDA context",

@@ -12,8 +12,9 @@ from zero_sizer.witnesses.simulated import short_loops
 from zero_sizer.witnesses.simulated.tracker import GPU, Tracker
 from zero_sizer.witnesses.simulated.undo import Patches
 
-# These log every parameter and module; a reader wants the engine's milestones.
+# These log every layer, parameter and module; a reader wants the engine's milestones.
 _CHATTY = (
+    "deepspeed.runtime.activation_checkpointing.checkpointing",
     "deepspeed.runtime.zero.partition_parameters",
     "deepspeed.runtime.zero.parameter_offload",
 )
