@@ -33,17 +33,16 @@ def mixed(checkpointed: MicroStep, plain: MicroStep, recomputes: Chooses) -> Act
     those. What is freed at the end of the forward (autocast's copies of weights that no block
     saves) is what is left over when all else is freed.
     """
-    others = {key: part for part in plain.parts for key in _blocks(part)}
-    parts: list[PartLevels] = []
-    number = 0
-    for part in checkpointed.parts:
-        if not part.blocks:
-            parts.append(part)
-            continue
-        for blocks, index in _blocks(part):
-            chosen = part if recomputes(number) else others[blocks, index]
-            _append(parts, Part(blocks, index, 1, chosen.forward, chosen.backward))
-            number += 1
+    others = [part for part in plain.parts for _ in _blocks(part)]
+
+    def kind(number: int) -> int:
+        return -1 if recomputes(number) else id(others[number])
+
+    def make(number: int, part: PartLevels) -> Sections:
+        chosen = part if recomputes(number) else others[number]
+        return moved(chosen.forward), moved(chosen.backward)
+
+    parts = by_block(checkpointed, kind, make)
     found = Activations(tuple(parts))
     late = remaining(found) - remaining(checkpointed)
     if late:
