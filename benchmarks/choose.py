@@ -1,12 +1,10 @@
-"""How long choosing takes: one job over growing clusters, and candidates a second.
+"""How long choosing takes: one job on every number of nodes from 1 to 64.
 
 python benchmarks/choose.py            # prints the table
 python benchmarks/choose.py --write    # and puts it into benchmarks/results.md
 """
 
 import argparse
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -15,21 +13,23 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from cold_start import replace_section  # noqa: E402
+from cold_start import machine, replace_section  # noqa: E402
 
 from zero_sizer import job  # noqa: E402
-from zero_sizer.advise.choose import Options, search_of  # noqa: E402
+from zero_sizer.advise.choose import Options, choose, search_of  # noqa: E402
 from zero_sizer.advise.config import default_config  # noqa: E402
 from zero_sizer.advise.fleet import node_counts  # noqa: E402
 from zero_sizer.job import Flags, Job  # noqa: E402
 
 LIMIT_SECONDS = 5.0
 MODEL, GPU, NODES = "llama-3-70b", "h100-80gb", 64
+SHOWN = (1, 2, 3, 7, 16, 33, 64)
 
 
-def wanted() -> Job:
+def wanted(nodes: int = 1) -> Job:
     flags = Flags(
         model=MODEL,
+        nodes=nodes,
         gpus_per_node=8,
         gpu=GPU,
         host_memory="2TiB",
@@ -59,27 +59,35 @@ def render() -> tuple[str, float]:
         start, before = time.process_time(), search.considered
         best = [search.best(strategy, nodes) for strategy in search.strategies]
         count = search.considered - before
-        rows.append(f"| {nodes} | {len(best)} | {count:,} | {time.process_time() - start:.2f} |")
+        if nodes in SHOWN:
+            spent = time.process_time() - start
+            rows.append(f"| {nodes} | {len(best)} | {count:,} | {spent:.3f} |")
     clock, processor = time.perf_counter() - clock, time.process_time() - processor
     text = "\n".join(
         [
             "## Choosing",
             "",
-            f"{MODEL} on 1 to {NODES} nodes of 8 {GPU}, in one process, by `benchmarks/choose.py`.",
+            f"{MODEL} on nodes of 8 {GPU}, every number of them from 1 to {NODES}, in one process, "
+            "by `benchmarks/choose.py`.",
             "",
             "| nodes | strategies | plans decided | processor seconds |",
             "|---|---|---|---|",
             *rows,
             "",
-            f"Together {search.considered:,} plans in {processor:.2f} s of the processor "
-            f"({search.considered / processor:,.0f} a second), {clock:.2f} s by the clock; the "
-            f"limit is {LIMIT_SECONDS:.0f} s. Python {platform.python_version()} on "
-            f"{os.cpu_count()} cores, {platform.machine()}; load average {os.getloadavg()[0]:.1f}, "
-            "of which 1 is the benchmark's own.",
+            f"All {NODES} together {search.considered:,} plans in {processor:.2f} s of the "
+            f"processor, {clock:.2f} s by the clock; the limit is {LIMIT_SECONDS:.0f} s. "
+            f"`choose` on one cluster of 16 nodes: {_alone(16):.2f} s of the processor. "
+            f"{machine()}",
             "",
         ]
     )
     return text, processor
+
+
+def _alone(nodes: int) -> float:
+    start = time.process_time()
+    choose(wanted(nodes))
+    return time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -95,11 +95,18 @@ def render(check: tuple[str, ...], measured: dict[tuple[str, ...], list[Run]], r
             "|---|---|---|---|---|",
             *rows,
             "",
-            f"Ratio of the medians: {ratio:.1f}. Limit for the median: {LIMIT_SECONDS} s. Python "
-            f"{platform.python_version()} on {os.cpu_count()} cores, {platform.machine()}; load "
-            f"average {os.getloadavg()[0]:.1f}, of which 1 is the benchmark's own.",
+            f"Ratio of the medians: {ratio:.1f}. Limit for the median: {LIMIT_SECONDS} s. "
+            f"{machine()}",
             "",
         ]
+    )
+
+
+def machine() -> str:
+    """Where and under which load something was measured."""
+    return (
+        f"Python {platform.python_version()} on {os.cpu_count()} cores, {platform.machine()}; load "
+        f"average {os.getloadavg()[0]:.1f}, of which 1 is the benchmark's own."
     )
 
 

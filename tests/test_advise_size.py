@@ -31,9 +31,10 @@ def fits(job, strategy, nodes):
 
 
 def test_counts_end_with_the_largest():
-    assert node_counts(64) == (1, 2, 4, 8, 16, 32, 64)
-    assert node_counts(6) == (1, 2, 4, 6)
+    assert node_counts(64) == tuple(range(1, 65))
+    assert node_counts(6) == (1, 2, 3, 4, 5, 6)
     assert node_counts(1) == (1,)
+    assert node_counts(200)[62:] == (63, 64, 128, 200)
 
 
 @pytest.mark.slow

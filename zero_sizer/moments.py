@@ -31,6 +31,8 @@ class Moment(Enum):
     UPDATE = "optimizer update"
     DONE = "after the step"
 
+    __hash__ = object.__hash__  # members are unique; Enum's own hash is slow
+
     @property
     def phase(self) -> Phase:
         """The phase this moment belongs to."""

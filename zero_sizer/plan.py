@@ -8,6 +8,7 @@ kept by hand.
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import cached_property
+from itertools import chain, compress
 from types import FunctionType
 from typing import Any
 
@@ -18,6 +19,7 @@ from zero_sizer.passes import compose
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.levels import MicroStep
 from zero_sizer.passes.masks import Mask
+from zero_sizer.passes.overlay import Zero
 from zero_sizer.passes.timeline import Timeline
 from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero import partition
@@ -30,6 +32,8 @@ class Device(Enum):
     GPU = "gpu"
     HOST = "host"
     NVME = "nvme"
+
+    __hash__ = object.__hash__  # members are unique; Enum's own hash is slow
 
 
 def _read(*keys: str) -> Any:
@@ -120,7 +124,7 @@ class Plan:
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Elements of the tensors of each param group."""
-        return tuple(tuple(self.numels[i] for i in group) for group in self.group_indices)
+        return partition.grouped(self.numels, self.group_indices)
 
     @cached_property
     def frozen(self) -> tuple[int, ...]:
@@ -130,7 +134,7 @@ class Plan:
     @cached_property
     def trainable(self) -> tuple[int, ...]:
         """Elements of each trainable tensor, group by group."""
-        return tuple(n for group in self.groups for n in group)
+        return tuple(chain.from_iterable(self.groups))
 
     @cached_property
     def largest_tensor(self) -> int:
@@ -207,7 +211,7 @@ class Plan:
     @cached_property
     def numels(self) -> tuple[int, ...]:
         """Elements of every parameter, frozen ones included, in order."""
-        return tuple(t.numel for t in self.model.parameters)
+        return self.model.numels
 
     @cached_property
     def is_persistent(self) -> tuple[bool, ...]:
@@ -219,8 +223,8 @@ class Plan:
     @cached_property
     def persistent_numel(self) -> int:
         """Elements of the stage-3 parameters that stay gathered, each padded to the ranks."""
-        kept = zip(self.numels, self.is_persistent, strict=True)
-        return sum(partition.padded(n, self.dp_world_size) for n, is_kept in kept if is_kept)
+        kept = compress(self.numels, self.is_persistent)
+        return sum([partition.padded(n, self.dp_world_size) for n in kept])
 
     @cached_property
     def gathers_copies(self) -> bool:
@@ -309,6 +313,9 @@ class Plan:
     def mask(self) -> Mask | None:
         """What padded or packed sequences add; None where that is not known."""
         return compose.mask_of(self)
+    def zero(self) -> Zero:
+        """What ZeRO brings to forward and backward."""
+        return compose.zero_of(self)
 
     @cached_property
     def timeline(self) -> Timeline:

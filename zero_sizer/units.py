@@ -36,6 +36,8 @@ class DType(Enum):
     UINT8 = "uint8"
     BOOL = "bool"
 
+    __hash__ = object.__hash__  # members are unique; Enum's own hash is slow
+
     @property
     def itemsize(self) -> int:
         """Bytes of one element."""

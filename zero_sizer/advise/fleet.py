@@ -10,6 +10,9 @@ from zero_sizer.advise.strategy import Strategy
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import Job
 
+EVERY = 64
+"""Up to so many nodes every number of them is tried; beyond, each twice the one before."""
+
 WORTH_IT = 0.5
 """A node is worth adding while it brings at least this share of its part of the throughput."""
 
@@ -50,9 +53,10 @@ class Fleet:
 
     Attributes:
         search: what was searched, on whole nodes.
-        sizes: one row a number of nodes, smallest first.
+        sizes: every number of nodes that was tried, smallest first.
         fewest: one row a strategy, simplest first.
-        stops_helping: nodes beyond which a further one is not ``WORTH_IT``; None if none is.
+        stops_helping: nodes beyond which a further one is not ``WORTH_IT``, told from doublings;
+            None if none is.
         target: the fewest nodes that reach the wanted speed; None if none does or none was wanted.
     """
 
@@ -61,6 +65,16 @@ class Fleet:
     fewest: tuple[Fewest, ...]
     stops_helping: int | None
     target: Candidate | None
+
+    @property
+    def table(self) -> tuple[Size, ...]:
+        """The sizes that a reader sees: doublings, the largest, the fewest that fit, the target."""
+        return _table(self.sizes, [row.plan for row in self.fewest] + [self.target])
+
+
+def _table(sizes: Sequence[Size], plans: Sequence[Candidate | None]) -> tuple[Size, ...]:
+    shown = {plan.nodes for plan in plans if plan} | {sizes[-1].nodes}
+    return tuple(s for s in sizes if s.nodes in shown or s.nodes & (s.nodes - 1) == 0)
 
 
 def fleet(
@@ -88,15 +102,17 @@ def fleet(
         search=search,
         sizes=sizes,
         fewest=tuple(_fewest(search, strategy, sizes, options) for strategy in search.strategies),
-        stops_helping=_stops_helping(sizes),
+        stops_helping=_stops_helping(_table(sizes, ())),
         target=target,
     )
 
 
 def node_counts(max_nodes: int) -> tuple[int, ...]:
-    """Powers of two up to ``max_nodes``, and ``max_nodes`` itself."""
-    counts = [1 << exponent for exponent in range(max_nodes.bit_length())]
-    return (*(count for count in counts if count < max_nodes), max_nodes)
+    """Every number up to ``EVERY``, then twice the one before, and ``max_nodes`` itself."""
+    counts = list(range(1, min(max_nodes, EVERY) + 1))
+    while counts[-1] < max_nodes:
+        counts.append(min(2 * counts[-1], max_nodes))
+    return tuple(counts)
 
 
 def _size(search: Search, nodes: int) -> Size:

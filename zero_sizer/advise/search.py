@@ -96,6 +96,9 @@ class Search:
         batch: what is fixed about the batch.
         limits: what each device allows.
         tick: called after every strategy.
+
+    Attributes:
+        sweep: evaluates any candidate; None where DeepSpeed would run no strategy.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class Search:
         prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
         self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
         plans = {name: plan for name, (plan, _) in prepared.items() if plan}
-        self._sweep = Sweep(plans, job.cluster) if plans else None
+        self.sweep = Sweep(plans, job.cluster) if plans else None
 
     def best(self, strategy: Strategy, nodes: int) -> Candidate | Loss:
         """The fastest plan of a strategy that fits, or why there is none."""
@@ -223,9 +226,9 @@ class Search:
 
     @property
     def _swept(self) -> Sweep:
-        if self._sweep is None:
+        if self.sweep is None:
             raise LookupError("no strategy can be planned")
-        return self._sweep
+        return self.sweep
 
     def _values(self, candidate: Candidate) -> Values:
         return self._swept.values(

@@ -1,11 +1,13 @@
 """Peaks and step times of many candidates of one strategy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from zero_sizer import features
-from zero_sizer.advise.view import Family, Values
+from zero_sizer.advise.view import Family, Values, View
+from zero_sizer.features import passes
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.ledger import Entry, evaluate
 from zero_sizer.moments import Moment
@@ -19,6 +21,7 @@ from zero_sizer.units import ceil_div
 
 _MOMENTS = tuple(Moment)
 _PLACE = {moment: index for index, moment in enumerate(_MOMENTS)}
+_LASTING = tuple(entry for entry in features.ENTRIES if entry not in passes.ENTRIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +54,30 @@ class Sweep:
 
     def plan(self, values: Values) -> Plan:
         """The candidate as a whole plan, for whoever wants to explain it."""
-        return replace(self._family.base, **values.of)
+        return self._family.plan(values)
 
     def uses(self, values: Values) -> Mapping[Device, Use]:
         """The peak of every device, as ``sizing.size`` would give it."""
         family = self._family
+        gpu, others = family.formula("lasting", values, partial(self._lasting, values))
+        row = list(gpu)
+        for place, size in family.formula("passes", values, _passes):
+            row[place] += size
+        return {Device.GPU: _highest(row), **others}
+
+    def _lasting(self, values: Values, view: View) -> tuple[list[int], Mapping[Device, Use]]:
+        """Everything but forward and backward: the GPU's moments, and the others' highest."""
         sums = {device: [0] * len(_MOMENTS) for device in Device}
-        for index, entry in enumerate(features.ENTRIES):  # names may repeat under conditions
-            found = family.formula(index, values, _Allocate(entry, self._ranks))
+        for index, entry in enumerate(_LASTING):  # names may repeat under conditions
+            found = self._family.formula(index, values, _Allocate(entry, self._ranks), view.reads)
             if found is None:
                 continue
             device, size, places = found
             row = sums[device]
             for place in places:
                 row[place] += size
-        return {device: _highest(row) for device, row in sums.items()}
+        gpu = sums.pop(Device.GPU)
+        return gpu, {device: _highest(row) for device, row in sums.items()}
 
     def seconds(self, values: Values) -> float:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""
@@ -74,6 +86,10 @@ class Sweep:
         nodes = ceil_div(values.of["dp_world_size"], self._ranks)
         view = cast(Plan, self._family.view(values))
         return time_of(Step(plan=view, rates=self._rates, work=self._work, nodes=nodes)).seconds
+
+
+def _passes(view: Any) -> tuple[tuple[int, int], ...]:
+    return tuple((_PLACE[moment], size) for moment, size in passes.totals(view).items())
 
 
 class _Allocate:

@@ -6,9 +6,9 @@ under the values read: thousands of candidates cost little more than the distinc
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from zero_sizer.plan import Plan
@@ -24,6 +24,7 @@ NUMBERS = (
     "max_reuse_distance",
 )
 """Fields that vary within a strategy: plain numbers, nothing else in a plan follows from them."""
+_ACCUMULATES = "accumulates"  # all that memory knows of ``grad_accum``
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,9 @@ class Values:
 
     def with_numbers(self, **numbers: int) -> "Values":
         """The same with other numbers (of ``NUMBERS``)."""
+        if "grad_accum" in numbers:
+            stated = SimpleNamespace(grad_accum=numbers["grad_accum"])
+            numbers[_ACCUMULATES] = getattr(Plan, _ACCUMULATES).func(stated)
         return Values({**self.of, **numbers}, {**self.tokens, **numbers})
 
 
@@ -81,7 +85,7 @@ class Family:
         names = [field.name for field in fields(Plan)]
         self.varied = frozenset(
             name for name in names if name in NUMBERS or not _same(plans.values(), name)
-        )
+        ) | {_ACCUMULATES}
         self._distinct: dict[str, list[Any]] = {name: [] for name in self.varied}
         self._values = {name: self._values_of(plan) for name, plan in plans.items()}
         self._properties: dict[str, _Results] = {}
@@ -97,12 +101,16 @@ class Family:
 
     def _token(self, name: str, value: Any) -> Any:
         """The number itself, or the place of an equal value among those met so far."""
-        if name in NUMBERS:
+        if name in NUMBERS or name == _ACCUMULATES:
             return value
         met = self._distinct[name]
         if value not in met:
             met.append(value)
         return met.index(value)
+
+    def plan(self, values: Values) -> Plan:
+        """The whole plan with these values."""
+        return replace(self.base, **{n: v for n, v in values.of.items() if n != _ACCUMULATES})
 
     def view(self, values: Values) -> "View":
         """The plan with these values."""
@@ -112,9 +120,18 @@ class Family:
         """A cached property of the plan with these values."""
         return self._kept(self._properties, name, values, reads, getattr(Plan, name).func)
 
-    def formula(self, key: Any, values: Values, compute: Callable[[Any], Any]) -> Any:
-        """``compute`` of the view with these values, where ``key`` names the formula."""
-        return self._kept(self._formulas, key, values, {}, compute)
+    def formula(
+        self,
+        key: Any,
+        values: Values,
+        compute: Callable[["View"], Any],
+        reads: dict[str, None] | None = None,
+    ) -> Any:
+        """``compute`` of the view with these values, where ``key`` names the formula.
+
+        A formula made of others hands them its own view's ``reads``.
+        """
+        return self._kept(self._formulas, key, values, {} if reads is None else reads, compute)
 
     def _kept(
         self,
@@ -122,7 +139,7 @@ class Family:
         key: Any,
         values: Values,
         reads: dict[str, None],
-        compute: Callable[[Any], Any],
+        compute: Callable[["View"], Any],
     ) -> Any:
         results = kept.get(key)
         if results is None:

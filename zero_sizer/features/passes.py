@@ -35,6 +35,14 @@ def _entry(
     )
 
 
+def totals(plan: Plan) -> dict[Moment, int]:
+    """Bytes of all entries below together."""
+    return {
+        Moment.FORWARD: plan.timeline.forward.total,
+        Moment.BACKWARD: plan.timeline.backward.total,
+    }
+
+
 ENTRIES = (
     *_entry(
         "activations",

@@ -85,9 +85,14 @@ class ModelSpec:
     exact_tensors: bool = True
 
     @cached_property
+    def numels(self) -> tuple[int, ...]:
+        """Elements of each parameter."""
+        return tuple(tensor.numel for tensor in self.parameters)
+
+    @cached_property
     def num_params(self) -> int:
         """Elements of all parameters, tied ones once."""
-        return sum(tensor.numel for tensor in self.parameters)
+        return sum(self.numels)
 
     @cached_property
     def num_trainable(self) -> int:

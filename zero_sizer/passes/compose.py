@@ -15,11 +15,13 @@ from zero_sizer.passes import checkpoints, fallback, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.masks import Mask
+from zero_sizer.passes.overlay import Zero, interned
 from zero_sizer.passes.series import BlockPeak, block_peaks
-from zero_sizer.passes.timeline import Timeline, Zero, timeline
+from zero_sizer.passes.timeline import Timeline, timeline
 from zero_sizer.units import DType
 from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
+from zero_sizer.zero.reduction import Share
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
 def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
     step = plan.step_activations
-    return timeline(step, layout_of(plan.model, step), zero_of(plan))
+    return timeline(step, layout_of(plan.model, step), plan.zero)
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     """The highest point of every block in forward and backward, in order."""
     step = plan.step_activations
-    return block_peaks(step, layout_of(plan.model, step), zero_of(plan))
+    return block_peaks(step, layout_of(plan.model, step), plan.zero)
 
 
 def activations_of(plan: Plan) -> MicroStep:
@@ -190,7 +192,9 @@ def _variant(plan: Plan) -> str:
 
 def zero_of(plan: Plan) -> Zero:
     """What ZeRO brings to forward and backward."""
-    return Zero(
+    scheme = _scheme(plan)
+    itemsize = plan.grad_accum_dtype.itemsize if plan.has_grad_accum_attribute else plan.itemsize
+    zero = Zero(
         tensors=Tensors(plan.group_indices, plan.numels),
         persistent=plan.is_persistent,
         itemsize=plan.itemsize,
@@ -200,31 +204,41 @@ def zero_of(plan: Plan) -> Zero:
             max_live_parameters=plan.max_live_parameters,
             max_reuse_distance=plan.max_reuse_distance,
         ),
-        rules=_rules(plan),
+        rules=_rules(plan, scheme, itemsize),
+        share=_share(plan, scheme, itemsize),
     )
+    return interned(zero)
 
 
-def _rules(plan: Plan) -> Rules:
+def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
     """See ``gradient_flow.Rules``; each line follows the feature file of its wrapper."""
-    scheme = _scheme(plan)
-    attribute = plan.has_grad_accum_attribute
-    itemsize = plan.grad_accum_dtype.itemsize if attribute else plan.itemsize
-    cast = plan.comm_dtype.itemsize if plan.comm_dtype != plan.model_dtype else 0
+    if scheme is Scheme.AFTER:  # knows no bucket of ZeRO's
+        return Rules(scheme=scheme, itemsize=itemsize, adds_in_place=_adds_in_place(plan, scheme))
     buffered = plan.contiguous_gradients or plan.offloads_optimizer
     return Rules(
         scheme=scheme,
-        ranks=plan.dp_world_size,
-        rank=plan.dp_world_size - 1 if plan.rank is None else plan.rank,
         itemsize=itemsize,
         bucket_itemsize=itemsize if buffered else 0,
         bucket_numel=plan.reduce_bucket_size,
         num_buckets=(2 if plan.overlap_comm else 1) * plan.num_comm_dtypes,
-        cast_itemsize=cast,
-        copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
-        kept=_kept(plan),
-        held=_held(plan, scheme, itemsize),
         adds_in_place=_adds_in_place(plan, scheme),
         buffers_held=scheme is Scheme.DEFERRED and plan.accumulates,
+    )
+
+
+def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
+    """See ``reduction.Share``."""
+    ranks = plan.dp_world_size
+    cast = plan.comm_dtype.itemsize if plan.comm_dtype != plan.model_dtype else 0
+    if scheme is Scheme.AFTER:  # every rank does the same
+        return Share(held=_held(plan, scheme, itemsize), cast_itemsize=cast)
+    return Share(
+        ranks=ranks,
+        rank=ranks - 1 if plan.rank is None else plan.rank,
+        kept=_kept(plan),
+        held=_held(plan, scheme, itemsize),
+        cast_itemsize=cast,
+        copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
         offloads=plan.offloads_optimizer,
         align_tensors=plan.align_tensors,
     )

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+from zero_sizer.identity import Identity
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.passes.levels import MicroStep, SectionLevels
-from zero_sizer.passes.timeline import Layout, Place
+from zero_sizer.passes.levels import MicroStep
+from zero_sizer.passes.overlay import Layout, Place
 
 
 def layout_of(spec: ModelSpec, step: MicroStep) -> Layout:
@@ -16,48 +17,31 @@ def layout_of(spec: ModelSpec, step: MicroStep) -> Layout:
     complete. A module that owns none but is named by the profile shares a tied tensor: the first.
     """
     key = tuple(
-        (part.blocks, part.first, part.count, _labels(part.forward), _labels(part.backward))
+        (part.blocks, part.first, part.count, part.forward.labels, part.backward.labels)
         for part in step.parts
     )
-    return _layout(_Identity(spec), key)
+    return _layout(Identity(spec), key)
 
 
 def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
     """How many blocks the model has in each list of blocks; one that was cut has fewer."""
-    return {stack: _depth(_Identity(spec), stack) for stack in stacks}
+    return {stack: _depth(Identity(spec), stack) for stack in stacks}
 
 
 _Labels = tuple[tuple[str, str], ...]
 _Row = tuple[str, int, int, _Labels, _Labels]
 
 
-def _labels(section: SectionLevels) -> _Labels:
-    return tuple((step.runs, step.completes) for step in section.steps)
-
-
-class _Identity:
-    """A spec as cache key: it never changes."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self.spec = spec
-
-    def __hash__(self) -> int:
-        return id(self.spec)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.spec is self.spec
-
-
 @lru_cache(maxsize=64)
-def _depth(identity: _Identity, stack: str) -> int:
+def _depth(spec: Identity, stack: str) -> int:
     prefix = f"{stack}."
-    names = (tensor.name for tensor in identity.spec.parameters)
+    names = (tensor.name for tensor in spec.of.parameters)
     return len({n.removeprefix(prefix).partition(".")[0] for n in names if n.startswith(prefix)})
 
 
 @lru_cache(maxsize=64)
-def _layout(identity: _Identity, rows: tuple[_Row, ...]) -> Layout:
-    names = _Names(identity.spec)
+def _layout(spec: Identity, rows: tuple[_Row, ...]) -> Layout:
+    names = _Names(spec.of)
     forward = tuple(_positions(names, row, is_backward=False) for row in rows)
     backward = tuple(_positions(names, row, is_backward=True) for row in rows)
     return Layout(forward=forward, backward=backward)

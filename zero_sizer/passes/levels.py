@@ -36,6 +36,10 @@ class SectionLevels(Protocol):
         """Level at its end, bytes."""
 
     @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """What each of its pieces runs and completes."""
+
+    @property
     def steps(self) -> Sequence[StepLevels]:
         """Its pieces, in order."""
 
@@ -94,6 +98,11 @@ class Section(NamedTuple):
     def end(self) -> int:
         """Level at its end, bytes."""
         return self.steps[-1].end
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """What each of its pieces runs and completes."""
+        return tuple([(step.runs, step.completes) for step in self.steps])
 
 
 @dataclass(frozen=True, slots=True)

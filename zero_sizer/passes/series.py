@@ -3,20 +3,12 @@
 ``timeline`` looks for the one highest point and skips what cannot be it; a plot wants them all.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from zero_sizer.passes.levels import MicroStep, PartLevels, SectionLevels
-from zero_sizer.passes.timeline import (
-    Instant,
-    Layout,
-    Place,
-    Walk,
-    Zero,
-    after_backward,
-)
-
-_Parts = Iterable[tuple[PartLevels, tuple[tuple[Place, ...], ...]]]
+from zero_sizer.passes.levels import MicroStep, PartLevels, remaining
+from zero_sizer.passes.overlay import Layout, Overlay, Zero, overlay_of
+from zero_sizer.passes.timeline import Instant, after_backward
 
 
 class BlockPeak(NamedTuple):
@@ -35,38 +27,33 @@ class BlockPeak(NamedTuple):
 
 def block_peaks(step: MicroStep, layout: Layout, zero: Zero) -> list[BlockPeak]:
     """One micro step, block by block; the highest of each pass is the timeline's."""
-    walk = Walk(layout, zero)
-    forward = zip(step.parts, layout.forward, strict=True)
-    found = list(_pass(forward, walk, 0, is_backward=False))
-    backward = zip(reversed(step.parts), reversed(layout.backward), strict=True)
-    found += _pass(backward, walk, step.saved, is_backward=True)
-    return [*found, BlockPeak(True, "", after_backward(step, walk.gathered, walk.epilogue))]
+    overlay = overlay_of(layout, zero)
+    found = list(_pass(step.parts, overlay, 0, is_backward=False))
+    found += _pass(step.parts[::-1], overlay, step.saved, is_backward=True)
+    return [*found, BlockPeak(True, "", after_backward(remaining(step), overlay))]
 
 
-def _pass(parts: _Parts, walk: Walk, level: int, *, is_backward: bool) -> Iterator[BlockPeak]:
-    for part, positions in parts:
+def _pass(
+    parts: Sequence[PartLevels], overlay: Overlay, level: int, *, is_backward: bool
+) -> Iterator[BlockPeak]:
+    column = 0
+    for part in parts:
         section = part.backward if is_backward else part.forward
-        instants = _highest(section, walk, positions, level)
-        for number, instant in enumerate(instants):
+        columns = [at for step in section.steps for at in (step.peak, step.end)]
+        for number in range(part.count):
             index = part.first + (part.count - 1 - number if is_backward else number)
-            yield BlockPeak(is_backward, f"{part.blocks}.{index}" if part.blocks else "", instant)
-        level += part.count * section.end
+            instants = (
+                _instant(overlay, column + j, number, level + at, is_backward)
+                for j, at in enumerate(columns)
+            )
+            highest = max(instants, key=lambda instant: instant.total)
+            yield BlockPeak(is_backward, f"{part.blocks}.{index}" if part.blocks else "", highest)
+            level += section.end
+        column += len(columns)
 
 
-def _highest(
-    section: SectionLevels, walk: Walk, positions: tuple[tuple[Place, ...], ...], level: int
-) -> list[Instant]:
-    """The highest instant of each block of a part, in the order they run."""
-    best: dict[int, Instant] = {}
-    for step, (within, ends) in zip(section.steps, walk.part(positions), strict=True):
-        for activations, points in ((step.peak, within), (step.end, ends)):
-            for point in points:
-                instant = Instant(
-                    place=point.label,
-                    activations=level + point.block * section.end + activations,
-                    gathered=point.gathered,
-                    held=point.held,
-                )
-                if point.block not in best or instant.total > best[point.block].total:
-                    best[point.block] = instant
-    return list(best.values())
+def _instant(
+    overlay: Overlay, column: int, block: int, activations: int, is_backward: bool
+) -> Instant:
+    at = overlay.at(column, block, is_backward=is_backward)
+    return Instant(place=at.label, activations=activations, gathered=at.gathered, held=at.held)

@@ -1,25 +1,21 @@
 """Forward and backward, step by step: activations, gathered parameters and gradients together.
 
 The activations come from a model's profile (``zero_sizer.profiles``), cut where parameters matter:
-where a module that owns some begins to run, and where a gradient becomes complete. At the same
-places ZeRO-3 gathers (``gather``) and the reduction hooks run (``gradient_flow``). What holds in
-all of a phase is not here: it is in the ledger.
+where a module that owns some begins to run, and where a gradient becomes complete. What ZeRO holds
+at the same places is the ``overlay``. What holds in all of a phase is in the ledger.
 
-Blocks that are equal save equally, so over a run of blocks activations are a line, and only the
-upper hull of what ZeRO holds can meet it at the highest point. The hulls depend neither on the
-batch nor on the sequence; they are kept.
+Blocks that are equal save equally, so over a run of blocks activations are a line: where it falls,
+only a block at which ZeRO holds more than at any block before can be the highest.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
-from zero_sizer.passes.levels import MicroStep, PartLevels, SectionLevels, remaining
-from zero_sizer.zero.gather import Limits, Trace, gathered_numels
-from zero_sizer.zero.gradient_flow import Flow, Held, Rules, Tensors, flow
-
-_NOTHING = Held(0, 0, 0)
+from zero_sizer.identity import Identity
+from zero_sizer.passes.levels import MicroStep, StepLevels
+from zero_sizer.passes.overlay import Layout, Overlay, Zero, overlay_of
+from zero_sizer.zero.reduction import Held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,207 +48,82 @@ class Timeline:
     backward: Instant
 
 
-class Place(NamedTuple):
-    """One step of one block: where the parts' steps meet parameters (indices into the model's)."""
+_Row = tuple[int, int, int, int]
+"""Activations at one step position of one part, while the step runs or at its end.
 
-    label: str
-    gathers: tuple[tuple[int, ...], ...]  # the parameters of each module that is fetched
-    completes: int  # -1: none
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The places of a step, in order, as the profile cuts it.
-
-    Attributes:
-        forward: per part, per step position, per block.
-        backward: per part (still in forward order), per step position, per block in the order in
-            which backward runs them.
-    """
-
-    forward: tuple[tuple[tuple[Place, ...], ...], ...]
-    backward: tuple[tuple[tuple[Place, ...], ...], ...]
+The negative of the highest block's, so that the highest row is the least; the column
+(``overlay.Pass``); the first block's; what each further block adds.
+"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Zero:
-    """What ZeRO brings: parameters, and the rules of gathering and reduction.
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A step's rows, highest first, and what is left when the last gradient is complete."""
 
-    Attributes:
-        tensors: the trainable tensors by group.
-        persistent: which parameters stay gathered.
-        itemsize: bytes per element of a gathered parameter.
-        ranks: ranks that parameters are gathered from; 0 where none are.
-        limits: of gathering.
-        rules: of reduction.
-    """
-
-    tensors: Tensors
-    persistent: tuple[bool, ...]
-    itemsize: int
-    ranks: int
-    limits: Limits
-    rules: Rules
+    forward: tuple[_Row, ...]
+    backward: tuple[_Row, ...]
+    remaining: int
 
 
 def timeline(step: MicroStep, layout: Layout, zero: Zero) -> Timeline:
     """Compose one micro step's activations with what ZeRO holds at every place."""
-    hulls = _hulls(layout, zero)
-    forward = _highest(step.parts, hulls.forward, is_backward=False, level=0)
-    backward = _highest(step.parts, hulls.backward, is_backward=True, level=step.saved)
-    over = after_backward(step, hulls.last_gathered, hulls.epilogue)
+    overlay, rows = overlay_of(layout, zero), _rows(Identity(step))
+    forward = _highest(rows.forward, overlay, is_backward=False)
+    backward = _highest(rows.backward, overlay, is_backward=True)
+    over = after_backward(rows.remaining, overlay)
     return Timeline(forward=forward, backward=max(backward, over, key=lambda i: i.total))
 
 
-def after_backward(step: MicroStep, gathered: int, epilogue: Held) -> Instant:
+def after_backward(activations: int, overlay: Overlay) -> Instant:
     """The reduction that follows the last gradient, beside what activations are left."""
     return Instant(
         place="reduction after the last gradient",
-        activations=remaining(step),
-        gathered=gathered,
-        held=epilogue,
+        activations=activations,
+        gathered=overlay.last_gathered,
+        held=overlay.epilogue,
     )
 
 
-class Point(NamedTuple):
-    """What ZeRO holds at one block's place, while the step runs or at its end."""
-
-    block: int
-    gathered: int
-    held: Held
-    label: str
-
-    @property
-    def total(self) -> int:
-        """Both."""
-        return self.gathered + self.held.total
-
-
-class _Hulls(NamedTuple):
-    """Per part and step position: the points that can be highest, within and at its end."""
-
-    forward: tuple[tuple[tuple[tuple[Point, ...], tuple[Point, ...]], ...], ...]
-    backward: tuple[tuple[tuple[tuple[Point, ...], tuple[Point, ...]], ...], ...]
-    last_gathered: int
-    epilogue: Held
+def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> Instant:
+    """The highest place; the first of equals."""
+    found = overlay.backward if is_backward else overlay.forward
+    best, where = -1, (0, 0, 0)  # column, block, activations
+    for below, column, first, slope in rows:
+        if found.highest - below < best:
+            break  # no later row reaches it
+        for block, held in found.candidates(column, rising=slope > 0):
+            total = first + slope * block + held
+            if total > best or (total == best and (column, block) < where[:2]):
+                best, where = total, (column, block, first + slope * block)
+    column, block, activations = where
+    at = overlay.at(column, block, is_backward=is_backward)
+    return Instant(place=at.label, activations=activations, gathered=at.gathered, held=at.held)
 
 
-@lru_cache(maxsize=256)
-def _hulls(layout: Layout, zero: Zero) -> _Hulls:
-    walk = Walk(layout, zero)
-    forward = tuple(_hulls_of(walk.part(part)) for part in layout.forward)
-    backward = tuple(_hulls_of(walk.part(part)) for part in reversed(layout.backward))[::-1]
-    return _Hulls(forward, backward, walk.gathered, walk.epilogue)
+@lru_cache(maxsize=512)
+def _rows(identity: Identity) -> _Rows:
+    step: MicroStep = identity.of
+    forward, level = _pass(step, 0, is_backward=False)
+    backward, remaining = _pass(step, level, is_backward=True)
+    return _Rows(forward, backward, remaining)
 
 
-def _hulls_of(
-    positions: Iterable[tuple[Sequence[Point], Sequence[Point]]],
-) -> tuple[tuple[tuple[Point, ...], tuple[Point, ...]], ...]:
-    return tuple((_hull(within), _hull(ends)) for within, ends in positions)
+def _pass(step: MicroStep, level: int, *, is_backward: bool) -> tuple[tuple[_Row, ...], int]:
+    """The rows of a pass that begins at ``level``, and the level when it is over."""
+    rows: list[_Row] = []
+    for part in reversed(step.parts) if is_backward else step.parts:
+        section = part.backward if is_backward else part.forward
+        slope, last = section.end, part.count - 1
+        rise = max(slope * last, 0)
+        for at in _levels(section.steps):
+            first = level + at
+            rows.append((-first - rise, len(rows), first, slope))
+        level += part.count * slope
+    rows.sort()
+    return tuple(rows), level
 
 
-class Walk:
-    """Runs through the places in order and notes what ZeRO holds.
-
-    Attributes:
-        gathered: bytes of gathered parameters where it stands.
-        epilogue: what the reduction after the last gradient holds.
-    """
-
-    def __init__(self, layout: Layout, zero: Zero) -> None:
-        self._series = iter(_gathered(layout, zero))
-        self._reduction = _flow(layout, zero)
-        self._itemsize = zero.itemsize
-        self._held = self._reduction.start
-        self.gathered = 0
-        self.epilogue = self._reduction.epilogue
-
-    def part(
-        self, positions: tuple[tuple[Place, ...], ...]
-    ) -> list[tuple[list[Point], list[Point]]]:
-        """Per step position: the points of every block while it runs, and at its end."""
-        num_blocks = len(positions[0]) if positions else 0
-        found: list[tuple[list[Point], list[Point]]] = [([], []) for _ in positions]
-        for block in range(num_blocks):
-            for (within, ends), places in zip(found, positions, strict=True):
-                inside, end = self._at(block, places[block])
-                within.append(inside)
-                ends.append(end)
-        return found
-
-    def _at(self, block: int, place: Place) -> tuple[Point, Point]:
-        highest = self.gathered
-        for position, _ in enumerate(place.gathers):
-            self.gathered = next(self._series, 0) * self._itemsize
-            highest = max(highest if position else 0, self.gathered)
-        step = self._reduction.steps.get(place.completes)
-        before = hook = self._held
-        if step is not None:
-            before, hook, self._held = step
-        return (
-            Point(block, highest, before, place.label),
-            Point(block, self.gathered, hook, place.label),
-        )
-
-
-def _hull(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The upper hull over the block number: one of its points is highest on any line."""
-    hull: list[Point] = []
-    for point in points:
-        while len(hull) > 1 and _is_below(hull[-2], hull[-1], point):
-            hull.pop()
-        hull.append(point)
-    return tuple(hull)
-
-
-def _is_below(a: Point, b: Point, c: Point) -> bool:
-    rise, run = c.total - a.total, c.block - a.block
-    return (b.total - a.total) * run <= rise * (b.block - a.block)
-
-
-def _gathered(layout: Layout, zero: Zero) -> tuple[int, ...]:
-    if not zero.ranks:
-        return ()
-    forward = [module for place in _in_order(layout.forward) for module in place.gathers]
-    backward = [module for place in _in_order(layout.backward[::-1]) for module in place.gathers]
-    modules = (*forward, *backward)
-    trace = Trace(zero.tensors.numels, zero.persistent, modules, len(forward), zero.ranks)
-    return gathered_numels(trace, zero.limits)
-
-
-def _flow(layout: Layout, zero: Zero) -> Flow:
-    order = tuple(p.completes for p in _in_order(layout.backward[::-1]) if p.completes >= 0)
-    return flow(zero.tensors, order, zero.rules)
-
-
-def _in_order(parts: Sequence[tuple[tuple[Place, ...], ...]]) -> Iterator[Place]:
-    for positions in parts:
-        for block in range(len(positions[0]) if positions else 0):
-            for places in positions:
-                yield places[block]
-
-
-def _highest(
-    parts: Sequence[PartLevels],
-    hulls: Sequence[tuple[tuple[tuple[Point, ...], tuple[Point, ...]], ...]],
-    *,
-    is_backward: bool,
-    level: int,
-) -> Instant:
-    best = -1
-    found: tuple[int, Point] = (0, Point(0, 0, _NOTHING, ""))
-    pairs = list(zip(parts, hulls, strict=True))
-    for part, positions in reversed(pairs) if is_backward else pairs:
-        section: SectionLevels = part.backward if is_backward else part.forward
-        for step, (within, ends) in zip(section.steps, positions, strict=True):
-            for activations, points in ((step.peak, within), (step.end, ends)):
-                for point in points:
-                    at = level + point.block * section.end + activations
-                    total = at + point.total
-                    if total > best:
-                        best, found = total, (at, point)
-        level += part.count * section.end
-    activations, point = found
-    return Instant(
-        place=point.label, activations=activations, gathered=point.gathered, held=point.held
-    )
+def _levels(steps: Sequence[StepLevels]) -> Iterator[int]:
+    for found in steps:
+        yield found.peak
+        yield found.end

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.identity import Identity
 
 _FALLBACK = ("flash", "sdpa", "eager")  # transformers' own order where a model lacks one
 _Poly = tuple[tuple[int, int], ...]  # (which monomial, coefficient), zeros left out
@@ -64,6 +65,11 @@ class Section:
     def gradient(self) -> int:
         """Bytes of the gradient with which a block's backward begins."""
         return _value(self._stored.gradient, self._at)
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """What each piece runs and completes."""
+        return self._stored.labels
 
     @property
     def steps(self) -> tuple[StepLevel, ...]:
@@ -188,6 +194,7 @@ class Profile:
         self.notes: tuple[str, ...] = tuple(document["notes"])
         self._fits: dict[tuple[Any, ...], tuple[_Fit, ...]] = {}
         self._sections: dict[int, _Stored] = {}
+        self._parts_at = lru_cache(maxsize=1024)(self._parts)
 
     @cached_property
     def depths(self) -> dict[str, int]:
@@ -239,13 +246,14 @@ class Profile:
             InputError: b or s is below 1, or longer than was traced.
             UnsupportedError: the model does not run so, or is too shallow for its profile.
         """
-        at = (b * s, 1, s, b, s * s, b * s * s)
         for fit in self._fits_of(variant, attention, checkpointing, depths):
             if fit.covers(b, s):
-                return StepActivations(self._parts(fit, at))
+                return self._parts_at(Identity(fit), b, s)
         raise InputError(f"{self.name}: no profile for {b} samples of {s} tokens")
 
-    def _parts(self, fit: _Fit, at: tuple[int, ...]) -> tuple[Part, ...]:
+    def _parts(self, identity: Identity, b: int, s: int) -> StepActivations:
+        fit: _Fit = identity.of
+        at = (b * s, 1, s, b, s * s, b * s * s)
         sections: dict[int, Section] = {}
         parts = []
         for place in fit.places:
@@ -257,7 +265,7 @@ class Profile:
         if fit.late:
             last = Section(self._stored(fit.places[-1].forward), at, _value(fit.late, at))
             parts[-1] = replace(parts[-1], forward=last)
-        return tuple(parts)
+        return StepActivations(tuple(parts))
 
     def _stored(self, number: int) -> _Stored:
         stored = self._sections.get(number)

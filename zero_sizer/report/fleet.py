@@ -63,7 +63,7 @@ def _days(plan: Candidate, tokens: float | None) -> str:
 def _show_sizes(fleet: Fleet, tokens: float | None) -> None:
     heads = ["nodes", "GPUs", "best plan", "batch x steps", "checkpointing", "tokens/s", "a GPU"]
     heads += ["GPU memory", *(["days"] if tokens else [])]
-    rows = [_size_row(fleet, size, tokens) for size in fleet.sizes]
+    rows = [_size_row(fleet, size, tokens) for size in fleet.table]
     show_table(heads, rows, right=(0, 1, *range(5, len(heads))))
 
 

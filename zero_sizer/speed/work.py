@@ -8,6 +8,7 @@ the widths (Korthikanti et al., arXiv:2205.05198, appendix A and section 4).
 from dataclasses import dataclass
 from functools import lru_cache
 
+from zero_sizer.identity import Identity
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.passes.closed_form import num_layers
 from zero_sizer.passes.execution import block_of
@@ -49,27 +50,14 @@ class Work:
     vocab: int
 
 
-class _Key:
-    """Identity as a cache key: a spec is large and never changes."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self.spec = spec
-
-    def __hash__(self) -> int:
-        return id(self.spec)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.spec is self.spec
-
-
 def work_of(spec: ModelSpec) -> Work:
     """The counts of a model."""
-    return _work(_Key(spec))
+    return _work(Identity(spec))
 
 
 @lru_cache(maxsize=64)
-def _work(key: _Key) -> Work:
-    spec = key.spec
+def _work(identity: Identity) -> Work:
+    spec: ModelSpec = identity.of
     products = [_Product(spec, tensor) for tensor in spec.parameters if _is_product(tensor)]
     products += _tied_head(spec)
     inside = [product for product in products if product.in_block]

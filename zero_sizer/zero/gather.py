@@ -6,13 +6,17 @@ prefetch, and release (``__params_to_release``), in the steady state (trace comp
 buffers of runtime/zero/partition_parameters.py (``AllGatherCoalescedHandle``): several tensors
 gathered together share one flat buffer that lives until each of them has been waited for, beside
 the tensors copied out of it.
+
+What is gathered when does not depend on the number of ranks, only the padding of gathered tensors
+does. So levels are kept as forms: elements, and how many tensors of which size lie padded.
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from typing import NamedTuple
 
-from zero_sizer.units import round_up
+from zero_sizer.zero.partition import padded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +36,65 @@ class Trace:
         numels: elements of each parameter.
         persistent: whether each stays gathered.
         modules: parameter indices of each module visited, forward pass then backward pass.
-        forward_length: how many of ``modules`` belong to the forward pass.
-        ranks: ranks a parameter is gathered from; 0 where the one rank's partition serves itself.
     """
 
     numels: tuple[int, ...]
     persistent: tuple[bool, ...]
     modules: tuple[tuple[int, ...], ...]
-    forward_length: int
-    ranks: int
+
+
+class Form(NamedTuple):
+    """What gathered tensors and gather buffers hold, for any number of ranks.
+
+    Attributes:
+        numel: elements without padding.
+        padded: size and count of the tensors that lie there padded to the ranks.
+    """
+
+    numel: int
+    padded: tuple[tuple[int, int], ...]
+
+    def at(self, ranks: int) -> int:
+        """Elements, padding included."""
+        return self.numel + sum(count * (padded(size, ranks) - size) for size, count in self.padded)
+
+
+Forms = frozenset[Form]
+"""Levels of which one is the highest, which one depends on the ranks."""
+
+NOTHING: Forms = frozenset({Form(0, ())})
+
+
+def highest(forms: Iterable[Form], ranks: int) -> int:
+    """Elements of the highest level; with one rank nothing is gathered."""
+    return max(form.at(ranks) for form in forms) if ranks > 1 else 0
+
+
+def gathered(trace: Trace, limits: Limits) -> list[Forms]:
+    """Gathered parameters and their buffers at the peak of each module visited.
+
+    Persistent parameters are not counted: they have an entry of their own.
+    """
+    queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
+    state = _State(trace, limits, queue)
+    state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
+    reuse = _Reuse(trace, limits.max_reuse_distance)
+    peaks = []
+    known: dict[Forms, Forms] = {}
+    for step, module in enumerate(trace.modules):
+        found = _fetch(state, step, module)
+        found.add(state.form())
+        forms = frozenset(found)
+        peaks.append(known.setdefault(forms, forms))
+        _release(state, reuse, step + 1, module)
+    return peaks
 
 
 @dataclass
 class _Batch:
     """Parameters gathered by one call."""
 
-    flat_numel: int
+    members: tuple[int, ...]
     waiting: set[int]
     copied: bool = False
 
@@ -60,36 +107,29 @@ class _State:
     head: int = 0
     available: int = 0
     numel: int = 0  # elements held by gathered tensors and gather buffers now
-    resident: dict[int, int] = field(default_factory=dict)  # parameter -> elements of its own copy
+    padded: dict[int, int] = field(default_factory=dict)  # size -> tensors that lie padded
+    resident: dict[int, bool] = field(default_factory=dict)  # parameter -> lies padded
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
 
+    def form(self) -> Form:
+        """What is held now."""
+        return Form(self.numel, tuple(sorted((s, n) for s, n in self.padded.items() if n)))
 
-@lru_cache(maxsize=256)
-def gathered_numels(trace: Trace, limits: Limits) -> tuple[int, ...]:
-    """Elements of gathered parameters and their buffers at the peak of each module visited.
-
-    Persistent parameters are not counted: they have an entry of their own.
-    """
-    if not trace.ranks:
-        return (0,) * len(trace.modules)
-    queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
-    state = _State(trace, limits, queue)
-    state.resident = {i: 0 for i, persistent in enumerate(trace.persistent) if persistent}
-    reuse = _Reuse(trace, limits.max_reuse_distance)
-    peaks = []
-    for step, module in enumerate(trace.modules):
-        peak = _fetch(state, step, module)
-        peaks.append(max(peak, state.numel))
-        _release(state, reuse, step + 1, module)
-    return tuple(peaks)
+    def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
+        """Tensors come (``sign`` 1) or go (-1)."""
+        for i in parameters:
+            size = self.trace.numels[i]
+            self.numel += sign * size
+            if is_padded:
+                self.padded[size] = self.padded.get(size, 0) + sign
 
 
-def _fetch(state: _State, step: int, module: tuple[int, ...]) -> int:
+def _fetch(state: _State, step: int, module: tuple[int, ...]) -> set[Form]:
     _gather(state, [i for i in module if _absent(state, i)])
-    peak = state.numel
+    peaks = {state.form()}
     for i in module:
-        peak = max(peak, _wait(state, i))
+        peaks |= _wait(state, i)
     pending = {i for i in module if state.fetched_for.get(i, -1) < step}
     discarded: set[int] = set()
     while state.head < len(state.queue) and len(discarded) < len(pending):
@@ -99,7 +139,7 @@ def _fetch(state: _State, step: int, module: tuple[int, ...]) -> int:
         discarded.add(i)
     if state.limits.prefetch_bucket_size > 0:
         _prefetch(state)
-    return peak
+    return peaks
 
 
 def _prefetch(state: _State) -> None:
@@ -123,33 +163,30 @@ def _absent(state: _State, i: int) -> bool:
 
 
 def _gather(state: _State, parameters: list[int]) -> None:
-    numels = [round_up(state.trace.numels[i], state.trace.ranks) for i in parameters]
-    state.numel += sum(numels)
+    if not parameters:
+        return
+    state.hold(parameters, 1, is_padded=True)
     state.available += sum(state.trace.numels[i] for i in parameters)
-    if state.trace.ranks == 1:  # each brought from the host by itself (NoGatherHandle)
-        batches = [_Batch(n, {i}) for i, n in zip(parameters, numels, strict=True)]
-    else:
-        batches = [_Batch(sum(numels), set(parameters))] * len(parameters)
-    state.inflight.update(zip(parameters, batches, strict=True))
+    batch = _Batch(tuple(parameters), set(parameters))
+    state.inflight.update(dict.fromkeys(parameters, batch))
 
 
-def _wait(state: _State, i: int) -> int:
-    """Finish the gather of ``i``; the peak while its copy is made."""
+def _wait(state: _State, i: int) -> set[Form]:
+    """Finish the gather of ``i``; the level while its copy is made, if one is."""
     batch = state.inflight.pop(i, None)
     if batch is None:
-        return 0
+        return set()
     batch.waiting.discard(i)
     if not batch.copied:
         batch.copied = True
         if not batch.waiting:  # a tensor gathered alone lies in the gathered buffer itself
-            state.resident[i] = batch.flat_numel
-            return 0
-        for j in (i, *batch.waiting):
-            state.resident[j] = state.trace.numels[j]
-            state.numel += state.trace.numels[j]
-    peak = state.numel
+            state.resident[i] = True
+            return set()
+        state.resident.update(dict.fromkeys((i, *batch.waiting), False))
+        state.hold((i, *batch.waiting), 1, is_padded=False)
+    peak = {state.form()}
     if not batch.waiting:  # the last one: nothing refers to the flat buffer any more
-        state.numel -= batch.flat_numel
+        state.hold(batch.members, -1, is_padded=True)
     return peak
 
 
@@ -158,9 +195,9 @@ def _release(state: _State, reuse: "_Reuse", next_step: int, module: tuple[int, 
         skipped = state.fetched_for.get(i, -1) > next_step
         if state.trace.persistent[i] or skipped or reuse.is_near(i, next_step):
             continue
-        held = state.resident.pop(i, None)
-        if held is not None:
-            state.numel -= held
+        is_padded = state.resident.pop(i, None)
+        if is_padded is not None:
+            state.hold((i,), -1, is_padded=is_padded)
             state.available -= state.trace.numels[i]
 
 

@@ -4,20 +4,20 @@ Follows the hooks of deepspeed 0.19.8: runtime/zero/stage_1_and_2.py:924-1045 (b
 of this rank), 1415-1485 (hook), 1557-1700 and 2355-2390 (reduction);
 runtime/zero/stage3.py:1575-1720, 2007-2060 (hook, reduce-scatter, offload);
 runtime/engine.py:3795-3870 (stage 0).
+
+When a bucket is reduced does not depend on the number of ranks; what its reduction copies and what
+of it the rank keeps does (``zero_sizer.zero.reduction``).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
-from zero_sizer.units import ceil_div, round_up
-from zero_sizer.zero import partition
-
 _STAGE0_BUCKET = 500_000_000  # elements: MEMORY_OPT_ALLREDUCE_SIZE, runtime/engine.py:3073
-_NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
-_NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
 
 
 class Scheme(Enum):
@@ -31,77 +31,25 @@ class Scheme(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What decides the flow; sizes in bytes per element unless said otherwise.
+    """What decides the flow on any rank of any number; sizes in bytes per element.
 
     Attributes:
         scheme: how gradients are reduced.
-        ranks: ranks that partitions are cut for.
-        rank: whose memory is meant.
         itemsize: of a gradient.
         bucket_itemsize: of the bucket; 0 without ``contiguous_gradients``.
         bucket_numel: elements of the bucket (``reduce_bucket_size``).
         num_buckets: buckets allocated with the first gradient (stages 1 and 2).
-        cast_itemsize: of the copy in communication_data_type; 0 where none is made.
-        copies: whether reduction makes a flat copy of what it reduces.
-        kept: bytes that hold this rank's reduced gradients, from its first reduction on.
-        held: bytes of gradients that earlier micro steps left.
         adds_in_place: a gradient is added to the one that is there, or dropped at once.
         buffers_held: earlier micro steps left the buckets allocated.
-        offloads: reduced gradients go to the host one by one.
-        align_tensors: ``parameter_alignment``.
     """
 
     scheme: Scheme
-    ranks: int
-    rank: int
     itemsize: int
-    bucket_itemsize: int
-    bucket_numel: int
-    num_buckets: int
-    cast_itemsize: int
-    copies: bool
-    kept: int
-    held: int
+    bucket_itemsize: int = 0
+    bucket_numel: int = 0
+    num_buckets: int = 0
     adds_in_place: bool
-    buffers_held: bool
-    offloads: bool
-    align_tensors: bool
-
-
-class Held(NamedTuple):
-    """Bytes beside everything persistent."""
-
-    gradients: int
-    buckets: int
-    copies: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.gradients + self.buckets + self.copies
-
-
-class Step(NamedTuple):
-    """One gradient becoming complete: while it is produced, at the worst of its hook, after."""
-
-    before: Held
-    hook: Held
-    after: Held
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flow:
-    """The gradients of one backward.
-
-    Attributes:
-        start: before the first gradient.
-        steps: parameter index -> its step.
-        epilogue: the worst after the last gradient, reduction included.
-    """
-
-    start: Held
-    steps: dict[int, Step]
-    epilogue: Held
+    buffers_held: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,167 +65,179 @@ class Tensors:
     numels: tuple[int, ...]
 
 
-@lru_cache(maxsize=512)
+class Level(NamedTuple):
+    """Bytes beside everything persistent, without what only this rank keeps."""
+
+    gradients: int
+    buckets: int
+
+
+class Flush(NamedTuple):
+    """The reduction of a bucket.
+
+    Attributes:
+        level: when it begins.
+        members: parameter indices.
+        numel: elements of all of them.
+        sizes: elements, and how many of them have so many.
+    """
+
+    level: Level
+    members: tuple[int, ...]
+    numel: int
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """The gradients of one backward, in the order in which they become complete.
+
+    Attributes:
+        start: before the first gradient.
+        before: while each is produced.
+        hook: while its hook runs, reductions apart.
+        after: when its hook is over.
+        done: reductions before each, and before the end.
+        flushes: the reductions, in order; those after the last gradient too.
+        closing: levels after the last gradient, with the reductions before each.
+        after_copies: stage 0's buckets: elements made flat, and all elements.
+    """
+
+    start: Level
+    before: tuple[Level, ...]
+    hook: tuple[Level, ...]
+    after: tuple[Level, ...]
+    done: tuple[int, ...]
+    flushes: tuple[Flush, ...]
+    closing: tuple[tuple[Level, int], ...]
+    after_copies: tuple[tuple[int, int], ...]
+
+    @cached_property
+    def totals(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Bytes of ``before``, ``hook`` and ``after``."""
+        before, hook, after = (
+            tuple(map(sum, levels)) for levels in (self.before, self.hook, self.after)
+        )
+        return before, hook, after
+
+    @cached_property
+    def flush_positions(self) -> tuple[tuple[int, int, int], ...]:
+        """Of reductions that hooks run: number, which gradient's hook, bytes when they begin."""
+        steps = enumerate(pairwise(self.done))
+        return tuple(
+            (number, position, sum(self.flushes[number].level))
+            for position, (number, done) in steps
+            if done > number
+        )
+
+
 def flow(tensors: Tensors, order: tuple[int, ...], rules: Rules) -> Flow:
     """Follow a backward in which gradients become complete in ``order`` (parameter indices)."""
     state = _State(tensors, rules)
     start = state.now()
-    steps = {index: state.produce(index) for index in order}
-    return Flow(start=start, steps=steps, epilogue=state.finish())
+    for index in order:
+        state.produce(index)
+    closing = state.finish()
+    is_after = rules.scheme is Scheme.AFTER
+    numels = [tensors.numels[i] for group in tensors.groups for i in group]
+    return Flow(
+        start=start,
+        before=tuple(state.before),
+        hook=tuple(state.hook),
+        after=tuple(state.after),
+        done=tuple(state.done),
+        flushes=tuple(state.flushes),
+        closing=tuple(closing),
+        after_copies=_after_buckets(numels) if is_after else (),
+    )
 
 
 class _State:
     """The bytes held, as the hooks change them."""
 
     def __init__(self, tensors: Tensors, rules: Rules) -> None:
+        self.before: list[Level] = []
+        self.hook: list[Level] = []
+        self.after: list[Level] = []
+        self.done = [0]
+        self.flushes: list[Flush] = []
+        self._tensors = tensors
         self._numels = tensors.numels
-        self._order = [i for group in tensors.groups for i in group]
         self._rules = rules
-        self._spans = _spans(tensors, rules)
-        self._kept = rules.kept
         self._bucket: list[int] = []
         self._elements = 0
         self._loose = 0  # bytes of gradients in the bucket's list that are not in its buffer
         self._buffers = 0
-        self._gradients = rules.held
+        self._gradients = 0
         if rules.buffers_held:
             self._allocate_buffers()
 
-    def now(self, copies: int = 0) -> Held:
-        return Held(self._gradients, self._buffers, copies)
+    def now(self) -> Level:
+        return Level(self._gradients, self._buffers)
 
-    def produce(self, index: int) -> Step:
+    def produce(self, index: int) -> None:
         """A gradient is complete: its hook runs."""
         rules = self._rules
         size = self._numels[index] * rules.itemsize
         self._gradients += size
-        before = self.now()
+        self.before.append(self.now())
         if rules.adds_in_place:
             self._gradients -= size
         if rules.scheme in (Scheme.HOOKED, Scheme.DEFERRED):
             self._allocate_buffers()
-        hook = self.now()
+        self.hook.append(self.now())
         if rules.scheme in (Scheme.HOOKED, Scheme.SCATTERED):
-            hook = _worst(hook, self._into_bucket(index, size))
-        return Step(before, hook, self.now())
+            self._into_bucket(index, size)
+        self.done.append(len(self.flushes))
+        self.after.append(self.now())
 
-    def finish(self) -> Held:
-        """Backward is over: reduce what is left; the worst on the way."""
-        rules = self._rules
-        worst = self.now()
-        if rules.scheme is Scheme.AFTER:
-            numels = [self._numels[i] for i in self._order]
-            return self.now(max(_after_buckets(numels, rules), default=0))
-        if rules.scheme is Scheme.DEFERRED:
-            for index in self._order:
-                size = self._numels[index] * rules.itemsize
-                worst = _worst(worst, self._into_bucket(index, size))
-        return _worst(worst, self._flush())
+    def finish(self) -> list[tuple[Level, int]]:
+        """Backward is over: reduce what is left; the levels on the way."""
+        levels = [(self.now(), len(self.flushes))]
+        if self._rules.scheme is Scheme.AFTER:
+            return levels
+        if self._rules.scheme is Scheme.DEFERRED:
+            for index in (i for group in self._tensors.groups for i in group):
+                self._into_bucket(index, self._numels[index] * self._rules.itemsize)
+                levels.append((self.now(), len(self.flushes)))
+        self._flush()
+        return levels
 
     def _allocate_buffers(self) -> None:
         rules = self._rules
         self._buffers = rules.num_buckets * rules.bucket_numel * rules.bucket_itemsize
 
-    def _into_bucket(self, index: int, size: int) -> Held:
-        """Reduce what would overflow, then put the gradient in; the worst on the way."""
+    def _into_bucket(self, index: int, size: int) -> None:
+        """Reduce what would overflow, then put the gradient in."""
         numel, rules = self._numels[index], self._rules
-        worst = self.now()
         if self._elements + numel > rules.bucket_numel:
-            worst = _worst(worst, self._flush())
+            self._flush()
         self._bucket.append(index)
         self._elements += numel
         if rules.bucket_itemsize and numel <= rules.bucket_numel:
             self._gradients -= size  # copied into the buffer, its own storage freed
         else:
             self._loose += size
-        return worst
 
-    def _flush(self) -> Held:
-        """Reduce the bucket; the worst on the way."""
+    def _flush(self) -> None:
+        """Reduce the bucket."""
         if not self._bucket:
-            return self.now()
-        worst = self.now(self._copy_bytes())
-        if self._kept and any(self._spans[i].mine for i in self._bucket):
-            self._gradients += self._kept
-            self._kept = 0
-        worst = _worst(worst, self.now(self._offload_bytes()))
+            return
+        numels = [self._numels[i] for i in self._bucket]
+        sizes = tuple(sorted(Counter(numels).items()))
+        self.flushes.append(Flush(self.now(), tuple(self._bucket), self._elements, sizes))
         self._gradients -= self._loose
         self._bucket, self._elements, self._loose = [], 0, 0
-        return worst
-
-    def _copy_bytes(self) -> int:
-        rules = self._rules
-        cast = self._elements * rules.cast_itemsize
-        if not rules.copies:
-            return cast
-        if rules.scheme is Scheme.SCATTERED:
-            return _scatter_bytes([self._numels[i] for i in self._bucket], rules)
-        pieces, last = 0, -1
-        for i in self._bucket:
-            first, end, _ = self._spans[i]
-            pieces += end - first + (first != last)
-            last = end
-        # a bucket that lies in one rank's partition is one slice: no copy
-        return (self._elements * rules.bucket_itemsize if pieces > 1 else 0) + cast
-
-    def _offload_bytes(self) -> int:
-        """Bytes of the copies made of one gradient on its way to the host."""
-        rules = self._rules
-        if not rules.offloads:
-            return 0
-        if rules.scheme is Scheme.SCATTERED:
-            part = max(ceil_div(self._numels[i], rules.ranks) for i in self._bucket)
-            held = part * rules.itemsize + min(part, _NORM_CHUNK) * _NORM_ITEMSIZE
-            return held + self._copy_bytes()
-        return max(self._spans[i].mine for i in self._bucket) * _NORM_ITEMSIZE
 
 
-def _worst(one: Held, other: Held) -> Held:
-    return one if one.total >= other.total else other
-
-
-class _Span(NamedTuple):
-    """First and last rank whose partition a tensor touches; its elements in this rank's."""
-
-    first: int
-    last: int
-    mine: int
-
-
-def _spans(tensors: Tensors, rules: Rules) -> dict[int, _Span]:
-    """Where each tensor lies in the flat buffers of stages 1 and 2."""
-    spans: dict[int, _Span] = {}
-    for group in tensors.groups:
-        numels = tuple(tensors.numels[i] for i in group)
-        offsets, _ = partition.flat_offsets(numels, rules.align_tensors, rules.itemsize)
-        flat = partition.flat_numel(numels, rules.ranks, rules.align_tensors, rules.itemsize)
-        part = max(flat // rules.ranks, 1)
-        for index, start, numel in zip(group, offsets, numels, strict=True):
-            end = start + max(numel, 1)
-            left, right = rules.rank * part, (rules.rank + 1) * part
-            mine = max(min(end, right) - max(start, left), 0)
-            spans[index] = _Span(start // part, (end - 1) // part, mine)
-    return spans
-
-
-def _scatter_bytes(numels: Sequence[int], rules: Rules) -> int:
-    """Bytes of the interleaved input; one tensor that needs no padding is reduced in place."""
-    cast = sum(numels) * rules.cast_itemsize
-    if len(numels) == 1 and numels[0] % rules.ranks == 0:
-        return cast
-    itemsize = rules.cast_itemsize or rules.itemsize
-    return cast + sum(round_up(n, rules.ranks) for n in numels) * itemsize
-
-
-def _after_buckets(numels: Sequence[int], rules: Rules) -> list[int]:
-    """Bytes of each stage-0 bucket's copies; a bucket is closed once it has passed the limit."""
-    sizes: list[int] = []
+def _after_buckets(numels: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Per stage-0 bucket: elements flattened, elements in all; closed once past the limit."""
+    found: dict[tuple[int, int], None] = {}
     elements = count = 0
     for position, numel in enumerate(numels):
         elements += numel
         count += 1
         if elements > _STAGE0_BUCKET or position == len(numels) - 1:
-            flat = elements * rules.itemsize if count > 1 else 0
-            sizes.append(flat + elements * rules.cast_itemsize)
+            found[elements if count > 1 else 0, elements] = None
             elements = count = 0
-    return sizes
+    return tuple(found)

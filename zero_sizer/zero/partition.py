@@ -14,6 +14,14 @@ _NCCL_ALIGNMENT = 2  # elements: nccl_start_alignment_factor, stage_1_and_2.py:3
 _TENSOR_ALIGNMENT_BYTES = 16  # with parameter_alignment, stage_1_and_2.py:444
 
 
+@lru_cache(maxsize=256)
+def grouped(
+    numels: tuple[int, ...], groups: tuple[tuple[int, ...], ...]
+) -> tuple[tuple[int, ...], ...]:
+    """Elements of the tensors of each group, given as indices."""
+    return tuple(tuple([numels[i] for i in group]) for group in groups)
+
+
 @lru_cache(maxsize=4096)
 def flat_offsets(
     numels: tuple[int, ...], align_tensors: bool, itemsize: int

@@ -1,0 +1,220 @@
+"""Gradients followed for one rank: slow and simple, against ``gradient_flow`` and ``reduction``.
+
+The same rules written down a second time: every number is there at once, and nothing is kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zero_sizer.units import ceil_div, round_up
+from zero_sizer.zero import partition
+from zero_sizer.zero.gradient_flow import Scheme, Tensors
+from zero_sizer.zero.reduction import Held
+
+_STAGE0_BUCKET = 500_000_000
+_NORM_ITEMSIZE = 8
+_NORM_CHUNK = 250_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """``gradient_flow.Rules`` and ``reduction.Share`` together."""
+
+    scheme: Scheme
+    ranks: int
+    rank: int
+    itemsize: int
+    bucket_itemsize: int
+    bucket_numel: int
+    num_buckets: int
+    cast_itemsize: int
+    copies: bool
+    kept: int
+    held: int
+    adds_in_place: bool
+    buffers_held: bool
+    offloads: bool
+    align_tensors: bool
+
+
+class Step(NamedTuple):
+    """One gradient becoming complete: while it is produced, at the worst of its hook, after."""
+
+    before: Held
+    hook: Held
+    after: Held
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """The gradients of one backward.
+
+    Attributes:
+        start: before the first gradient.
+        steps: parameter index -> its step.
+        epilogue: the worst after the last gradient, reduction included.
+    """
+
+    start: Held
+    steps: dict[int, Step]
+    epilogue: Held
+
+
+def flow(tensors: Tensors, order: tuple[int, ...], rules: Rules) -> Flow:
+    """Follow a backward in which gradients become complete in ``order`` (parameter indices)."""
+    state = _State(tensors, rules)
+    start = state.now()
+    steps = {index: state.produce(index) for index in order}
+    return Flow(start=start, steps=steps, epilogue=state.finish())
+
+
+class _State:
+    """The bytes held, as the hooks change them."""
+
+    def __init__(self, tensors: Tensors, rules: Rules) -> None:
+        self._numels = tensors.numels
+        self._order = [i for group in tensors.groups for i in group]
+        self._rules = rules
+        self._spans = _spans(tensors, rules)
+        self._kept = rules.kept
+        self._bucket: list[int] = []
+        self._elements = 0
+        self._loose = 0  # bytes of gradients in the bucket's list that are not in its buffer
+        self._buffers = 0
+        self._gradients = rules.held
+        if rules.buffers_held:
+            self._allocate_buffers()
+
+    def now(self, copies: int = 0) -> Held:
+        return Held(self._gradients, self._buffers, copies)
+
+    def produce(self, index: int) -> Step:
+        """A gradient is complete: its hook runs."""
+        rules = self._rules
+        size = self._numels[index] * rules.itemsize
+        self._gradients += size
+        before = self.now()
+        if rules.adds_in_place:
+            self._gradients -= size
+        if rules.scheme in (Scheme.HOOKED, Scheme.DEFERRED):
+            self._allocate_buffers()
+        hook = self.now()
+        if rules.scheme in (Scheme.HOOKED, Scheme.SCATTERED):
+            hook = _worst(hook, self._into_bucket(index, size))
+        return Step(before, hook, self.now())
+
+    def finish(self) -> Held:
+        """Backward is over: reduce what is left; the worst on the way."""
+        rules = self._rules
+        worst = self.now()
+        if rules.scheme is Scheme.AFTER:
+            numels = [self._numels[i] for i in self._order]
+            return self.now(max(_after_buckets(numels, rules), default=0))
+        if rules.scheme is Scheme.DEFERRED:
+            for index in self._order:
+                size = self._numels[index] * rules.itemsize
+                worst = _worst(worst, self._into_bucket(index, size))
+        return _worst(worst, self._flush())
+
+    def _allocate_buffers(self) -> None:
+        rules = self._rules
+        self._buffers = rules.num_buckets * rules.bucket_numel * rules.bucket_itemsize
+
+    def _into_bucket(self, index: int, size: int) -> Held:
+        """Reduce what would overflow, then put the gradient in; the worst on the way."""
+        numel, rules = self._numels[index], self._rules
+        worst = self.now()
+        if self._elements + numel > rules.bucket_numel:
+            worst = _worst(worst, self._flush())
+        self._bucket.append(index)
+        self._elements += numel
+        if rules.bucket_itemsize and numel <= rules.bucket_numel:
+            self._gradients -= size  # copied into the buffer, its own storage freed
+        else:
+            self._loose += size
+        return worst
+
+    def _flush(self) -> Held:
+        """Reduce the bucket; the worst on the way."""
+        if not self._bucket:
+            return self.now()
+        worst = self.now(self._copy_bytes())
+        if self._kept and any(self._mine(i) for i in self._bucket):
+            self._gradients += self._kept
+            self._kept = 0
+        worst = _worst(worst, self.now(self._offload_bytes()))
+        self._gradients -= self._loose
+        self._bucket, self._elements, self._loose = [], 0, 0
+        return worst
+
+    def _mine(self, index: int) -> bool:
+        first, last = self._spans[index]
+        return first <= self._rules.rank <= last
+
+    def _copy_bytes(self) -> int:
+        rules = self._rules
+        cast = self._elements * rules.cast_itemsize
+        if not rules.copies:
+            return cast
+        if rules.scheme is Scheme.SCATTERED:
+            return _scatter_bytes([self._numels[i] for i in self._bucket], rules)
+        pieces, last = 0, -1
+        for i in self._bucket:
+            first, end = self._spans[i]
+            pieces += end - first + (first != last)
+            last = end
+        # a bucket that lies in one rank's partition is one slice: no copy
+        return (self._elements * rules.bucket_itemsize if pieces > 1 else 0) + cast
+
+    def _offload_bytes(self) -> int:
+        """Bytes of the copies made of one gradient on its way to the host."""
+        rules = self._rules
+        if not rules.offloads:
+            return 0
+        if rules.scheme is Scheme.SCATTERED:
+            part = max(ceil_div(self._numels[i], rules.ranks) for i in self._bucket)
+            held = part * rules.itemsize + min(part, _NORM_CHUNK) * _NORM_ITEMSIZE
+            return held + self._copy_bytes()
+        mine = [self._numels[i] for i in self._bucket if self._mine(i)]
+        return max(mine, default=0) * _NORM_ITEMSIZE
+
+
+def _worst(one: Held, other: Held) -> Held:
+    return one if one.total >= other.total else other
+
+
+def _spans(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int]]:
+    """First and last rank whose partition each tensor touches (stages 1 and 2)."""
+    spans: dict[int, tuple[int, int]] = {}
+    for group in tensors.groups:
+        numels = tuple(tensors.numels[i] for i in group)
+        offsets, _ = partition.flat_offsets(numels, rules.align_tensors, rules.itemsize)
+        flat = partition.flat_numel(numels, rules.ranks, rules.align_tensors, rules.itemsize)
+        part = max(flat // rules.ranks, 1)
+        for index, start, numel in zip(group, offsets, numels, strict=True):
+            spans[index] = (start // part, (start + max(numel, 1) - 1) // part)
+    return spans
+
+
+def _scatter_bytes(numels: Sequence[int], rules: Rules) -> int:
+    """Bytes of the interleaved input; one tensor that needs no padding is reduced in place."""
+    cast = sum(numels) * rules.cast_itemsize
+    if len(numels) == 1 and numels[0] % rules.ranks == 0:
+        return cast
+    itemsize = rules.cast_itemsize or rules.itemsize
+    return cast + sum(round_up(n, rules.ranks) for n in numels) * itemsize
+
+
+def _after_buckets(numels: Sequence[int], rules: Rules) -> list[int]:
+    """Bytes of each stage-0 bucket's copies; a bucket is closed once it has passed the limit."""
+    sizes: list[int] = []
+    elements = count = 0
+    for position, numel in enumerate(numels):
+        elements += numel
+        count += 1
+        if elements > _STAGE0_BUCKET or position == len(numels) - 1:
+            flat = elements * rules.itemsize if count > 1 else 0
+            sizes.append(flat + elements * rules.cast_itemsize)
+            elements = count = 0
+    return sizes

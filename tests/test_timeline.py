@@ -1,0 +1,136 @@
+"""The timeline's shortcuts against walking through every place, and sweeps against whole plans."""
+
+import random
+from dataclasses import asdict, replace
+
+import pytest
+from advise_jobs import job_on
+from plain_flow import Rules, flow
+from plain_gather import Trace, gathered_numels
+
+from zero_sizer import features, sizing
+from zero_sizer.advise.choose import Options, search_of
+from zero_sizer.advise.strategy import settings_of
+from zero_sizer.config import document
+from zero_sizer.features import passes
+from zero_sizer.ledger import evaluate
+from zero_sizer.passes.layout import layout_of
+from zero_sizer.plan import Device
+from zero_sizer.units import DType
+
+MODELS = ("gpt2", "tinyllama-1.1b", "mixtral-8x7b", "t5-3b", "bert-base")
+NUMBERS = "params=6.7e9,layers=32,hidden=4096,heads=32,ffn=11008,vocab=32000"
+
+
+def walked(plan):
+    """Highest total of forward and backward, place by place, with nothing kept or left out."""
+    step, zero = plan.step_activations, plan.zero
+    layout = layout_of(plan.model, step)
+    forward = list(_places(step.parts, layout.forward, is_backward=False))
+    backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
+    modules = [m for _, place, _ in (*forward, *backward) for m in place.gathers]
+    trace = Trace(zero.tensors.numels, zero.persistent, tuple(modules), zero.ranks)
+    series = iter(gathered_numels(trace, zero.limits) if zero.ranks else ())
+    order = tuple(p.completes for _, p, _ in backward if p.completes >= 0)
+    reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **asdict(zero.share)))
+    level, gathered, held, highest = 0, 0, reduction.start, []
+    for places in (forward, backward):
+        best = 0
+        for at, place, (peak, end) in places:
+            within = [next(series, 0) * zero.itemsize for _ in place.gathers] or [gathered]
+            gathered = within[-1]
+            before, hook, held = reduction.steps.get(place.completes, (held, held, held))
+            best = max(best, level + at + peak + max(within) + before.total)
+            best = max(best, level + at + end + gathered + hook.total)
+        highest.append(best)
+        sections = [p.backward if places is backward else p.forward for p in step.parts]
+        level += sum(p.count * s.end for p, s in zip(step.parts, sections, strict=True))
+    return highest[0], max(highest[1], level + gathered + reduction.epilogue.total)
+
+
+def _places(parts, layout, *, is_backward):
+    """(level at which the block begins, place, (peak, end) of the step) in the order they run."""
+    level = 0
+    for part, positions in zip(parts, layout, strict=True):
+        section = part.backward if is_backward else part.forward
+        for block in range(part.count):
+            for step, places in zip(section.steps, positions, strict=True):
+                yield level, places[block], (step.peak, step.end)
+            level += section.end
+
+
+def drawn(model, count, seed):
+    """Plans of all kinds, drawn with a fixed seed."""
+    draw = random.Random(seed)
+    search = search_of(job_on(model, "h100-80gb", nvme="7TB", seq_len=512), Options())
+    for _ in range(count):
+        strategy = draw.choice(search.strategies)
+        values = search.sweep.values(
+            strategy.name,
+            dp_world_size=draw.choice((1, 2, 3, 8, 24, 100)),
+            micro_batch=draw.choice((1, 2, 5, 16)),
+            grad_accum=draw.choice((1, 4)),
+            checkpointing=draw.random() < 0.5,
+            **draw.choice(settings_of(strategy.stage)).values,
+        )
+        yield search.sweep, values, draw
+
+
+def odd(plan, draw):
+    """The same plan with keys that ``choose`` leaves alone."""
+    others = {
+        "overlap_comm": draw.random() < 0.5,
+        "contiguous_gradients": draw.random() < 0.8,
+        "reduce_scatter": draw.random() < 0.8,
+        "comm_dtype": draw.choice((plan.model_dtype, DType.FP32)),
+        "grad_accum_dtype": draw.choice((plan.model_dtype, DType.FP32)),
+        "align_tensors": draw.random() < 0.2,
+        "persistence_threshold": draw.choice((0, 100_000, 10_000_000)),
+        "attention": draw.choice(("flash", "eager")),
+        "rank": draw.choice((None, 0)),
+    }
+    return replace(plan, **others)
+
+
+@pytest.mark.parametrize("model", [*MODELS, NUMBERS])
+def test_the_highest_place_is_the_highest_of_all(model):
+    for sweep, values, draw in drawn(model, 12, seed=5):
+        for plan in (sweep.plan(values), odd(sweep.plan(values), draw)):
+            timeline = plan.timeline
+            assert (timeline.forward.total, timeline.backward.total) == walked(plan), plan
+
+
+@pytest.mark.parametrize("model", [*MODELS[:3], NUMBERS])
+def test_a_sweep_equals_the_explained_ledger(model):
+    """The same bytes, whatever was kept: values in any order, each against a plan of its own."""
+    for sweep, values, _ in drawn(model, 40, seed=6):
+        plan = sweep.plan(values)
+        allocations = evaluate(features.ENTRIES, plan, explain=True)
+        moments = sizing.totals(allocations, plan.ranks_per_node)
+        for device, use in sweep.uses(values).items():
+            peak = sizing.peak_of(moments[device])
+            assert (use.num_bytes, use.moment) == (peak.num_bytes, peak.moment), (device, plan)
+
+
+def test_the_totals_of_the_passes_are_those_of_their_entries():
+    for sweep, values, _ in drawn("gpt2", 10, seed=7):
+        plan = sweep.plan(values)
+        moments = sizing.totals(evaluate(passes.ENTRIES, plan), 1)
+        for moment, num_bytes in passes.totals(plan).items():
+            assert moments[Device.GPU][moment] == num_bytes
+
+
+def test_two_groups_of_tensors_are_followed_like_one():
+    """Muon's groups: buckets that hold tensors of both."""
+    values = {
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "Muon", "params": {"lr": 1e-3}},
+        "zero_optimization": {"stage": 2, "reduce_bucket_size": 30_000_000, "overlap_comm": True},
+        "train_micro_batch_size_per_gpu": 2,
+    }
+    for nodes in (1, 3):
+        wanted = job_on("gpt2", "h100-80gb", nodes=nodes, seq_len=128, checkpointing=True)
+        plan = sizing.size(replace(wanted, document=document.from_mapping(values))).plan
+        timeline = plan.timeline
+        assert len(plan.groups) == 2
+        assert (timeline.forward.total, timeline.backward.total) == walked(plan)

@@ -1,0 +1,308 @@
+"""What ZeRO holds at every place of a step: gathered parameters, gradients, buckets, copies.
+
+Neither the batch nor the sequence changes it. What does not depend on the number of ranks either
+(what is gathered when, which gradients are reduced together) is followed once and kept.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from operator import add, itemgetter
+from typing import NamedTuple
+
+from zero_sizer.identity import Identity
+from zero_sizer.zero import gather, gradient_flow
+from zero_sizer.zero.gather import Forms, Limits, Trace
+from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
+from zero_sizer.zero.reduction import Held, Reduction, Share
+
+
+class Place(NamedTuple):
+    """One step of one block: where the parts' steps meet parameters (indices into the model's)."""
+
+    label: str
+    gathers: tuple[tuple[int, ...], ...]  # the parameters of each module that is fetched
+    completes: int  # -1: none
+
+
+Positions = tuple[tuple[Place, ...], ...]
+"""A part's places: per step position, per block in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of a step, as the profile cuts it.
+
+    Attributes:
+        forward: per part.
+        backward: per part, still in forward order.
+    """
+
+    forward: tuple[Positions, ...]
+    backward: tuple[Positions, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zero:
+    """What ZeRO brings: parameters, and the rules of gathering and reduction.
+
+    Attributes:
+        tensors: the trainable tensors by group.
+        persistent: which parameters stay gathered.
+        itemsize: bytes per element of a gathered parameter.
+        ranks: ranks that parameters are gathered from; 0 below stage 3.
+        limits: of gathering.
+        rules: of reduction.
+        share: this rank's side of reduction.
+    """
+
+    tensors: Tensors
+    persistent: tuple[bool, ...]
+    itemsize: int
+    ranks: int
+    limits: Limits
+    rules: Rules
+    share: Share
+
+
+class Moment(NamedTuple):
+    """What ZeRO holds at one place, while the step runs or at its end, in bytes."""
+
+    label: str
+    gathered: int
+    held: Held
+
+
+class Pass:
+    """A forward or backward: what ZeRO holds while each step runs (even columns) and at its end.
+
+    A column is one step position of one part, over the part's blocks.
+
+    Attributes:
+        highest: of all places.
+    """
+
+    def __init__(self, within: list[int], ends: list[int], spans: Sequence[slice]) -> None:
+        self.highest = max((*within, *ends), default=0)
+        self._totals = (within, ends)
+        self._spans = spans
+        self._candidates: dict[tuple[int, bool], tuple[tuple[int, int], ...]] = {}
+
+    def candidates(self, column: int, *, rising: bool) -> tuple[tuple[int, int], ...]:
+        """(block, bytes) of the blocks that can be highest beside rising or falling activations."""
+        found = self._candidates.get((column, rising))
+        if found is None:
+            totals = self._totals[column % 2][self._spans[column // 2]]
+            found = self._candidates[column, rising] = _records(totals, rising=rising)
+        return found
+
+    def index(self, column: int, block: int) -> int:
+        """The place's number in the order of the pass."""
+        span = self._spans[column // 2]
+        return int(span.start + block * span.step)
+
+
+def _records(totals: list[int], *, rising: bool) -> tuple[tuple[int, int], ...]:
+    """Totals above all that come before them; above all that come after where others rise."""
+    last = len(totals) - 1
+    series = totals[::-1] if rising else totals
+    found = [(0, series[0])]
+    for position, (before, now) in enumerate(_pairs(accumulate(series, max)), 1):
+        if now > before:
+            found.append((position, now))
+    return tuple((last - i, total) for i, total in found) if rising else tuple(found)
+
+
+def _pairs(series: Iterator[int]) -> Iterator[tuple[int, int]]:
+    before = next(series)
+    for now in series:
+        yield before, now
+        before = now
+
+
+class Overlay:
+    """What ZeRO holds at every place of a layout.
+
+    Attributes:
+        forward: in the order of the parts.
+        backward: in the order in which parts run, the last first.
+        last_gathered: gathered bytes at the end.
+        epilogue: highest after the last gradient.
+    """
+
+    def __init__(self, layout: Layout, zero: Zero) -> None:
+        self._program = program_of(layout)
+        self._zero = zero
+        self._reduction = _reduction(self._program, zero)
+        self._gathered = self._gathered_bytes()
+        within, ends = self._gathered
+        held_within, held_ends = self._program.held(self._reduction)
+        forward = len(self._program.forward)
+        start = self._reduction.start.total
+        self.forward = Pass(
+            [gathered + start for gathered in within[:forward]],
+            [gathered + start for gathered in ends[:forward]],
+            self._program.forward_spans,
+        )
+        self.backward = Pass(
+            list(map(add, within[forward:], held_within)),
+            list(map(add, ends[forward:], held_ends)),
+            self._program.backward_spans,
+        )
+        self.last_gathered = ends[-1] if ends else 0
+        self.epilogue = self._reduction.epilogue
+
+    def at(self, column: int, block: int, *, is_backward: bool) -> Moment:
+        """What is held at a place, for a reader."""
+        found = self.backward if is_backward else self.forward
+        index, is_end = found.index(column, block), column % 2
+        if not is_backward:
+            gathered = self._gathered[is_end][index]
+            return Moment(self._program.forward[index].label, gathered, self._reduction.start)
+        place = self._program.backward[index]
+        gathered = self._gathered[is_end][len(self._program.forward) + index]
+        held = self._program.held_at(self._reduction, index, is_end=bool(is_end))
+        return Moment(place.label, gathered, held)
+
+    def _gathered_bytes(self) -> tuple[list[int], list[int]]:
+        zero, program = self._zero, self._program
+        places = len(program.forward) + len(program.backward)
+        if zero.ranks < 2:
+            return [0] * places, [0] * places
+        levels = _levels(Identity(program), zero.tensors.numels, zero.persistent, zero.limits)
+        return levels.bytes_at(zero.ranks, zero.itemsize)
+
+
+class _Program:
+    """A layout, flat, in the order in which it runs."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.forward, self.forward_spans = _flat(layout.forward)
+        self.backward, self.backward_spans = _flat(layout.backward[::-1])
+        self.order = tuple(p.completes for p in self.backward if p.completes >= 0)
+        self.modules = tuple(m for p in (*self.forward, *self.backward) for m in p.gathers)
+        self._last = {index: position for position, index in enumerate(self.order)}
+        sources = list(self._sources())
+        self._within = _getter([source for source, _ in sources])
+        self._ends = _getter([source for _, source in sources])
+        self._numbers = sources
+
+    def _sources(self) -> Iterator[tuple[int, int]]:
+        """Per place of backward: which of ``[start, *before, *hook, *after]`` it holds."""
+        count, after = len(self.order), 0
+        for place in self.backward:
+            position = self._last.get(place.completes, -1)
+            if position < 0:
+                yield after, after
+            else:
+                yield 1 + position, 1 + count + position
+                after = 1 + 2 * count + position
+
+    def held(self, reduction: Reduction) -> tuple[Sequence[int], Sequence[int]]:
+        """Bytes at every place of backward, within and at its end."""
+        values = [
+            reduction.start.total,
+            *reduction.before_totals(),
+            *reduction.hook_totals(),
+            *reduction.after_totals(),
+        ]
+        return self._within(values), self._ends(values)
+
+    def held_at(self, reduction: Reduction, index: int, *, is_end: bool) -> Held:
+        """The same at one place, by kind."""
+        source = self._numbers[index][is_end] - 1
+        if source < 0:
+            return reduction.start
+        kind, position = divmod(source, len(self.order))
+        return (reduction.before, reduction.hook, reduction.after)[kind](position)
+
+
+def program_of(layout: Layout) -> "_Program":
+    """The layout, flat."""
+    return _program(Identity(layout))
+
+
+@lru_cache(maxsize=64)
+def _program(layout: Identity) -> "_Program":
+    return _Program(layout.of)
+
+
+def _flat(parts: Sequence[Positions]) -> tuple[tuple[Place, ...], tuple[slice, ...]]:
+    """Places in the order they run, and where each step position of each part lies among them."""
+    places: list[Place] = []
+    spans: list[slice] = []
+    for positions in parts:
+        start, width = len(places), len(positions)
+        places += [place for column in zip(*positions, strict=True) for place in column]
+        spans += [slice(start + j, len(places), width) for j in range(width)]
+    return tuple(places), tuple(spans)
+
+
+def _getter(numbers: list[int]) -> Callable[[Sequence[int]], Sequence[int]]:
+    """``[values[number] for number in numbers]``, fast."""
+    if len(numbers) < 2:
+        return lambda values: [values[number] for number in numbers]
+    found: Callable[[Sequence[int]], Sequence[int]] = itemgetter(*numbers)
+    return found
+
+
+class _Levels:
+    """Gathered parameters at every place, for any number of ranks."""
+
+    def __init__(self, places: Sequence[Place], visits: Sequence[Forms]) -> None:
+        numbers: dict[Forms, int] = {}
+        within, ends = [], []
+        series, level = iter(visits), gather.NOTHING
+        for place in places:
+            met = [next(series) for _ in place.gathers]
+            highest = frozenset().union(*met) if met else level
+            level = met[-1] if met else level
+            within.append(numbers.setdefault(highest, len(numbers)))
+            ends.append(numbers.setdefault(level, len(numbers)))
+        self._forms = tuple(numbers)
+        self._within, self._ends = _getter(within), _getter(ends)
+
+    def bytes_at(self, ranks: int, itemsize: int) -> tuple[list[int], list[int]]:
+        """Bytes within and at the end of every place."""
+        values = [gather.highest(forms, ranks) * itemsize for forms in self._forms]
+        return list(self._within(values)), list(self._ends(values))
+
+
+@lru_cache(maxsize=64)
+def _levels(
+    program: Identity, numels: tuple[int, ...], persistent: tuple[bool, ...], limits: Limits
+) -> _Levels:
+    trace = Trace(numels, persistent, program.of.modules)
+    places = (*program.of.forward, *program.of.backward)
+    return _Levels(places, gather.gathered(trace, limits))
+
+
+def _reduction(program: "_Program", zero: Zero) -> Reduction:
+    return _reduction_of(Identity(program), zero.tensors, zero.rules, zero.share)
+
+
+@lru_cache(maxsize=64)
+def _reduction_of(program: Identity, tensors: Tensors, rules: Rules, share: Share) -> Reduction:
+    return Reduction(_flow(program, tensors, rules), tensors, rules, share)
+
+
+@lru_cache(maxsize=64)
+def _flow(program: Identity, tensors: Tensors, rules: Rules) -> Flow:
+    return gradient_flow.flow(tensors, program.of.order, rules)
+
+
+@lru_cache(maxsize=256)
+def _overlay(layout: Identity, zero: Identity) -> Overlay:
+    return Overlay(layout.of, zero.of)
+
+
+def overlay_of(layout: Layout, zero: Zero) -> Overlay:
+    """What ZeRO holds at every place of a layout; ``interned`` makes equal ``zero`` the same."""
+    return _overlay(Identity(layout), Identity(zero))
+
+
+@lru_cache(maxsize=1024)
+def interned(zero: Zero) -> Zero:
+    """The first met of all that are equal."""
+    return zero

@@ -1,0 +1,237 @@
+"""What one rank holds while gradients flow (``gradient_flow``): its part, and reduction copies."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from zero_sizer.identity import Identity
+from zero_sizer.units import ceil_div
+from zero_sizer.zero import partition
+from zero_sizer.zero.gradient_flow import Flow, Level, Rules, Scheme, Tensors
+
+_NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
+_NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What depends on the rank, on how many there are, and on earlier micro steps.
+
+    Attributes:
+        ranks: ranks that partitions are cut for.
+        rank: whose memory is meant.
+        kept: bytes that hold this rank's reduced gradients, from its first reduction on.
+        held: bytes of gradients that earlier micro steps left.
+        cast_itemsize: bytes per element of the copy in communication_data_type; 0 where none is
+            made.
+        copies: whether reduction makes a flat copy of what it reduces.
+        offloads: reduced gradients go to the host one by one.
+        align_tensors: ``parameter_alignment``.
+    """
+
+    ranks: int = 1
+    rank: int = 0
+    kept: int = 0
+    held: int
+    cast_itemsize: int
+    copies: bool = False
+    offloads: bool = False
+    align_tensors: bool = False
+
+
+class Held(NamedTuple):
+    """Bytes beside everything persistent."""
+
+    gradients: int
+    buckets: int
+    copies: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.gradients + self.buckets + self.copies
+
+
+class Reduction:
+    """One rank's side of a flow.
+
+    Attributes:
+        start: before the first gradient.
+        epilogue: the highest after the last gradient.
+    """
+
+    def __init__(self, flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> None:
+        self._flow = flow
+        self._share = share
+        costs = _scattered if rules.scheme is Scheme.SCATTERED else _reduced
+        self._flushes, self._first = costs(flow, tensors, rules, share)
+        self.start = self._held(flow.start, 0)
+        self.epilogue = self._epilogue(rules)
+
+    def before_totals(self) -> list[int]:
+        """Bytes while each gradient is produced."""
+        return self._totals(self._flow.totals[0], self._flow.done)
+
+    def hook_totals(self) -> list[int]:
+        """Bytes at the worst of each hook."""
+        flow, (plain, with_kept) = self._flow, self._offsets
+        totals = self._totals(flow.totals[1], flow.done)
+        for number, position, level in flow.flush_positions:
+            copies, offload = self._flushes[number]
+            copies += with_kept if number > self._first else plain
+            offload += with_kept if number >= self._first else plain
+            worst = level + (copies if copies > offload else offload)
+            if worst > totals[position]:
+                totals[position] = worst
+        return totals
+
+    def after_totals(self) -> list[int]:
+        """Bytes when each hook is over."""
+        return self._totals(self._flow.totals[2], self._flow.done[1:])
+
+    def before(self, position: int) -> Held:
+        """While the gradient at ``position`` is produced."""
+        return self._held(self._flow.before[position], self._flow.done[position])
+
+    def hook(self, position: int) -> Held:
+        """At the worst of its hook."""
+        done = self._flow.done
+        worst = self._held(self._flow.hook[position], done[position])
+        if done[position + 1] > done[position]:
+            worst = max(worst, *self._reduced(done[position]), key=_total)
+        return worst
+
+    def after(self, position: int) -> Held:
+        """When its hook is over."""
+        return self._held(self._flow.after[position], self._flow.done[position + 1])
+
+    def _totals(self, totals: Sequence[int], done: Sequence[int]) -> list[int]:
+        plain, with_kept = self._offsets
+        first = bisect_right(done, self._first)
+        return [
+            *[total + plain for total in totals[:first]],
+            *[total + with_kept for total in totals[first : len(totals)]],
+        ]
+
+    @property
+    def _offsets(self) -> tuple[int, int]:
+        """Bytes of this rank's own before its first reduction, and after."""
+        return self._share.held, self._share.held + self._share.kept
+
+    def _held(self, level: Level, done: int, copies: int = 0) -> Held:
+        own = self._offsets[done > self._first]
+        return Held(level.gradients + own, level.buckets, copies)
+
+    def _reduced(self, number: int) -> tuple[Held, Held]:
+        """While a bucket is reduced, then while its gradients go to the host."""
+        level = self._flow.flushes[number].level
+        copies, offload = self._flushes[number]
+        return self._held(level, number, copies), self._held(level, number + 1, offload)
+
+    def _epilogue(self, rules: Rules) -> Held:
+        flow = self._flow
+        worst = max((self._held(*level) for level in flow.closing), key=_total)
+        for number in range(flow.done[-1], len(flow.flushes)):
+            worst = max(worst, *self._reduced(number), key=_total)
+        if rules.scheme is Scheme.AFTER:
+            cast = self._share.cast_itemsize
+            copies = [a * rules.itemsize + b * cast for a, b in flow.after_copies]
+            return self._held(flow.closing[0][0], 0, max(copies, default=0))
+        return worst
+
+
+def _total(held: Held) -> int:
+    return held.total
+
+
+_Costs = tuple[list[tuple[int, int]], int]
+"""Per reduction: bytes of its copies, of those on the way to the host; and the first that is kept
+for this rank."""
+
+
+def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
+    """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
+    costs = {sizes: _scatter(sizes, rules, share) for sizes in {f.sizes for f in flow.flushes}}
+    return [costs[flush.sizes] for flush in flow.flushes], len(flow.flushes)
+
+
+def _scatter(sizes: tuple[tuple[int, int], ...], rules: Rules, share: Share) -> tuple[int, int]:
+    """For a bucket of so many tensors (count) of each size."""
+    ranks, largest = share.ranks, max(size for size, _ in sizes)
+    copies = share.cast_itemsize * sum(size * count for size, count in sizes)
+    is_whole = sizes == ((largest, 1),) and largest % ranks == 0  # reduced in place
+    if share.copies and not is_whole:
+        numel = sum(count * partition.padded(size, ranks) for size, count in sizes)
+        copies += numel * (share.cast_itemsize or rules.itemsize)
+    if not share.offloads:
+        return copies, 0
+    part = ceil_div(largest, ranks)
+    return copies, part * rules.itemsize + min(part, _NORM_CHUNK) * _NORM_ITEMSIZE + copies
+
+
+def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
+    """All-reduce or reduce to the owners: a flat copy of what several ranks own together."""
+    if not flow.flushes:
+        return [], 0
+    extents = _extents(Identity(flow), tensors, share.align_tensors, rules.itemsize)
+    parts = [max(end // share.ranks, 1) for end in extents.ends(share.ranks)]
+    costs, first = [], len(flow.flushes)
+    for number, (low, high) in enumerate(extents.ranks(parts)):
+        flush = flow.flushes[number]
+        copies = flush.numel * share.cast_itemsize
+        if share.copies and high > low:  # what lies in one rank's partition is one slice: no copy
+            copies += flush.numel * rules.bucket_itemsize
+        largest = 0
+        if low <= share.rank <= high:
+            mine = extents.touching(flush.members, share.rank, parts)
+            first = min(first, number) if mine else first
+            largest = max([tensors.numels[i] for i in mine], default=0)
+        costs.append((copies, largest * _NORM_ITEMSIZE if share.offloads else 0))
+    return costs, first
+
+
+class _Extents:
+    """Where a flow's tensors and buckets lie in the flat buffers of the groups (stages 1 and 2)."""
+
+    def __init__(self, flow: Flow, tensors: Tensors, align_tensors: bool, itemsize: int) -> None:
+        self._groups = [tuple(tensors.numels[i] for i in group) for group in tensors.groups]
+        self._alignment = (align_tensors, itemsize)
+        self._of: dict[int, tuple[int, int, int]] = {}  # tensor -> group, first and last element
+        for number, (group, numels) in enumerate(zip(tensors.groups, self._groups, strict=True)):
+            starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
+            for index, start, numel in zip(group, starts, numels, strict=True):
+                self._of[index] = (number, start, start + max(numel, 1) - 1)
+        self._buckets = [self._bucket(flush.members) for flush in flow.flushes]
+
+    def _bucket(self, members: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Per group with tensors in the bucket: its number, first and last element."""
+        found: dict[int, tuple[int, int]] = {}
+        for index in members:
+            group, first, last = self._of[index]
+            low, high = found.get(group, (first, last))
+            found[group] = (min(low, first), max(high, last))
+        return [(group, *extent) for group, extent in found.items()]
+
+    def ends(self, ranks: int) -> list[int]:
+        """Elements of each group's flat buffer, padded."""
+        return [partition.flat_numel(numels, ranks, *self._alignment) for numels in self._groups]
+
+    def ranks(self, parts: Sequence[int]) -> list[tuple[int, int]]:
+        """First and last rank whose partition each bucket touches; ``parts``: their sizes."""
+        if len(parts) == 1:
+            part = parts[0]
+            return [(low // part, high // part) for [(_, low, high)] in self._buckets]
+        spans = [[(a // parts[g], b // parts[g]) for g, a, b in found] for found in self._buckets]
+        return [(min(a for a, _ in found), max(b for _, b in found)) for found in spans]
+
+    def touching(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> list[int]:
+        """The tensors that lie in the rank's partitions, wholly or in part."""
+        rows = ((i, *self._of[i]) for i in members)
+        return [i for i, g, low, high in rows if low // parts[g] <= rank <= high // parts[g]]
+
+
+@lru_cache(maxsize=64)
+def _extents(flow: Identity, tensors: Tensors, align_tensors: bool, itemsize: int) -> _Extents:
+    return _Extents(flow.of, tensors, align_tensors, itemsize)
