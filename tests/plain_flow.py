@@ -140,17 +140,13 @@ class _State:
         if not self._bucket:
             return self.now()
         worst = self.now(self._copy_bytes())
-        if self._kept and any(self._mine(i) for i in self._bucket):
+        if self._kept and any(self._spans[i][2] for i in self._bucket):
             self._gradients += self._kept
             self._kept = 0
         worst = _worst(worst, self.now(self._offload_bytes()))
         self._gradients -= self._loose
         self._bucket, self._elements, self._loose = [], 0, 0
         return worst
-
-    def _mine(self, index: int) -> bool:
-        first, last = self._spans[index]
-        return first <= self._rules.rank <= last
 
     def _copy_bytes(self) -> int:
         rules = self._rules
@@ -161,7 +157,7 @@ class _State:
             return _scatter_bytes([self._numels[i] for i in self._bucket], rules)
         pieces, last = 0, -1
         for i in self._bucket:
-            first, end = self._spans[i]
+            first, end, _ = self._spans[i]
             pieces += end - first + (first != last)
             last = end
         # a bucket that lies in one rank's partition is one slice: no copy
@@ -176,24 +172,26 @@ class _State:
             part = max(ceil_div(self._numels[i], rules.ranks) for i in self._bucket)
             held = part * rules.itemsize + min(part, _NORM_CHUNK) * _NORM_ITEMSIZE
             return held + self._copy_bytes()
-        mine = [self._numels[i] for i in self._bucket if self._mine(i)]
-        return max(mine, default=0) * _NORM_ITEMSIZE
+        return max(self._spans[i][2] for i in self._bucket) * _NORM_ITEMSIZE
 
 
 def _worst(one: Held, other: Held) -> Held:
     return one if one.total >= other.total else other
 
 
-def _spans(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int]]:
-    """First and last rank whose partition each tensor touches (stages 1 and 2)."""
-    spans: dict[int, tuple[int, int]] = {}
+def _spans(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int]]:
+    """First and last rank that each tensor touches, and its elements in this rank's part."""
+    spans: dict[int, tuple[int, int, int]] = {}
     for group in tensors.groups:
         numels = tuple(tensors.numels[i] for i in group)
         offsets, _ = partition.flat_offsets(numels, rules.align_tensors, rules.itemsize)
         flat = partition.flat_numel(numels, rules.ranks, rules.align_tensors, rules.itemsize)
         part = max(flat // rules.ranks, 1)
         for index, start, numel in zip(group, offsets, numels, strict=True):
-            spans[index] = (start // part, (start + max(numel, 1) - 1) // part)
+            end = start + max(numel, 1)
+            left, right = rules.rank * part, (rules.rank + 1) * part
+            mine = max(min(end, right) - max(start, left), 0)
+            spans[index] = (start // part, (end - 1) // part, mine)
     return spans
 
 

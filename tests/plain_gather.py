@@ -48,7 +48,7 @@ def gathered_numels(trace: Trace, limits: Limits) -> tuple[int, ...]:
     Persistent parameters are not counted: they have an entry of their own. With one rank nothing
     is gathered.
     """
-    if trace.ranks == 1:
+    if not trace.ranks:
         return (0,) * len(trace.modules)
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue)
@@ -100,12 +100,14 @@ def _absent(state: _State, i: int) -> bool:
 
 
 def _gather(state: _State, parameters: list[int]) -> None:
-    if not parameters:
-        return
-    numel = sum(round_up(state.trace.numels[i], state.trace.ranks) for i in parameters)
-    state.numel += numel
+    numels = [round_up(state.trace.numels[i], state.trace.ranks) for i in parameters]
+    state.numel += sum(numels)
     state.available += sum(state.trace.numels[i] for i in parameters)
-    state.inflight.update(dict.fromkeys(parameters, _Batch(numel, set(parameters))))
+    if state.trace.ranks == 1:
+        batches = [_Batch(n, {i}) for i, n in zip(parameters, numels, strict=True)]
+    else:
+        batches = [_Batch(sum(numels), set(parameters))] * len(parameters)
+    state.inflight.update(zip(parameters, batches, strict=True))
 
 
 def _wait(state: _State, i: int) -> int:

@@ -59,12 +59,24 @@ def choose(name: str | None, params: Mapping[str, Any], *, offloads: bool) -> Op
     elif name.lower() in _DEEPSPEED:
         row = _DEEPSPEED[name.lower()]
         if row is table.FUSED_ADAM and params.get("torch_adam"):
-            return table.TORCH_ADAM
+            return _torch_adam(params)
     else:
         row = _TORCH.get(name)
+    if row is table.TORCH_ADAM:
+        row = _torch_adam(params)
     if row is table.SGD and params.get("momentum"):
         row = table.SGD_MOMENTUM
     return _HOST.get(row.name, row) if row is not None and offloads else row
+
+
+def _torch_adam(params: Mapping[str, Any]) -> Optimizer:
+    """Which of torch's implementations runs: foreach where nothing is said (torch/optim/adam.py).
+
+    Before torch 2.0 it was the for-loop.
+    """
+    if params.get("fused"):
+        return table.TORCH_ADAM_FUSED
+    return table.TORCH_ADAM_LOOP if params.get("foreach") is False else table.TORCH_ADAM
 
 
 def groups(

@@ -27,6 +27,7 @@ class Optimizer:
         has_step_tensor: keeps a 4-byte ``step`` tensor per parameter tensor.
         step_copies: fp32 temporaries of ``step()`` in elements per element (torch's foreach loop
             materialises the denominator).
+        is_loop: ``step()`` goes tensor by tensor, so its temporaries are one tensor's.
         states_at_init: states exist before the first step.
         is_fused_adam: FP16_Optimizer instead of FP16_UnfusedOptimizer at stage 0.
         zero_supported: ZeRO takes it without ``zero_allow_untested_optimizer``.
@@ -38,6 +39,7 @@ class Optimizer:
     states: dict[str, StateType]
     has_step_tensor: bool = False
     step_copies: int = 0
+    is_loop: bool = False
     states_at_init: bool = False
     is_fused_adam: bool = False
     zero_supported: bool = True
@@ -66,6 +68,14 @@ TORCH_ADAM = Optimizer(
     has_step_tensor=True,
     step_copies=1,
     source="torch/optim/adam.py:_multi_tensor_adam",
+)
+TORCH_ADAM_LOOP = Optimizer(
+    name="AdamW (torch, for-loop)",
+    states=_TORCH_ADAM,
+    has_step_tensor=True,
+    step_copies=2,  # the square root, and the denominator made of it
+    is_loop=True,
+    source="torch/optim/adam.py:_single_tensor_adam",
 )
 TORCH_ADAM_FUSED = Optimizer(
     name="AdamW (torch, fused)",

@@ -91,10 +91,10 @@ def _master(device: Device) -> Entry:
 
 
 def _largest_update(plan: Plan) -> int:
-    """Elements of the largest fp32 temporary while one partition is updated on the GPU."""
+    """Elements of the fp32 temporaries while one partition is updated on the GPU."""
     return max(
         (
-            n * row.step_copies
+            row.step_copies * (_largest_tensor(plan, i) if row.is_loop else n)
             for i, (n, row) in enumerate(
                 zip(plan.partitions, plan.partition_optimizers, strict=True)
             )
@@ -102,6 +102,13 @@ def _largest_update(plan: Plan) -> int:
         ),
         default=0,
     )
+
+
+def _largest_tensor(plan: Plan, index: int) -> int:
+    """Elements of the largest tensor that the optimizer holds of a partition: mostly all of it."""
+    if plan.wrapper in (Wrapper.NONE, Wrapper.FP16_UNFUSED):
+        return max(plan.groups[index], default=0)
+    return plan.partitions[index]
 
 
 def _num_step_tensors(plan: Plan) -> int:

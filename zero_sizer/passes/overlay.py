@@ -51,7 +51,7 @@ class Zero:
         tensors: the trainable tensors by group.
         persistent: which parameters stay gathered.
         itemsize: bytes per element of a gathered parameter.
-        ranks: ranks that parameters are gathered from; 0 below stage 3.
+        ranks: ranks that parameters are gathered from; 0 where none are.
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.
@@ -168,9 +168,11 @@ class Overlay:
     def _gathered_bytes(self) -> tuple[list[int], list[int]]:
         zero, program = self._zero, self._program
         places = len(program.forward) + len(program.backward)
-        if zero.ranks < 2:
+        if not zero.ranks:
             return [0] * places, [0] * places
-        levels = _levels(Identity(program), zero.tensors.numels, zero.persistent, zero.limits)
+        levels = _levels(
+            Identity(program), zero.tensors.numels, zero.persistent, zero.limits, zero.ranks == 1
+        )
         return levels.bytes_at(zero.ranks, zero.itemsize)
 
 
@@ -271,9 +273,13 @@ class _Levels:
 
 @lru_cache(maxsize=64)
 def _levels(
-    program: Identity, numels: tuple[int, ...], persistent: tuple[bool, ...], limits: Limits
+    program: Identity,
+    numels: tuple[int, ...],
+    persistent: tuple[bool, ...],
+    limits: Limits,
+    one_by_one: bool,
 ) -> _Levels:
-    trace = Trace(numels, persistent, program.of.modules)
+    trace = Trace(numels, persistent, program.of.modules, one_by_one)
     places = (*program.of.forward, *program.of.backward)
     return _Levels(places, gather.gathered(trace, limits))
 

@@ -36,11 +36,13 @@ class Trace:
         numels: elements of each parameter.
         persistent: whether each stays gathered.
         modules: parameter indices of each module visited, forward pass then backward pass.
+        one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
     """
 
     numels: tuple[int, ...]
     persistent: tuple[bool, ...]
     modules: tuple[tuple[int, ...], ...]
+    one_by_one: bool
 
 
 class Form(NamedTuple):
@@ -66,8 +68,8 @@ NOTHING: Forms = frozenset({Form(0, ())})
 
 
 def highest(forms: Iterable[Form], ranks: int) -> int:
-    """Elements of the highest level; with one rank nothing is gathered."""
-    return max(form.at(ranks) for form in forms) if ranks > 1 else 0
+    """Elements of the highest level."""
+    return max(form.at(ranks) for form in forms)
 
 
 def gathered(trace: Trace, limits: Limits) -> list[Forms]:
@@ -167,8 +169,8 @@ def _gather(state: _State, parameters: list[int]) -> None:
         return
     state.hold(parameters, 1, is_padded=True)
     state.available += sum(state.trace.numels[i] for i in parameters)
-    batch = _Batch(tuple(parameters), set(parameters))
-    state.inflight.update(dict.fromkeys(parameters, batch))
+    for batch in [[i] for i in parameters] if state.trace.one_by_one else [parameters]:
+        state.inflight.update(dict.fromkeys(batch, _Batch(tuple(batch), set(batch))))
 
 
 def _wait(state: _State, i: int) -> set[Form]:

@@ -185,9 +185,8 @@ def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs
             copies += flush.numel * rules.bucket_itemsize
         largest = 0
         if low <= share.rank <= high:
-            mine = extents.touching(flush.members, share.rank, parts)
-            first = min(first, number) if mine else first
-            largest = max([tensors.numels[i] for i in mine], default=0)
+            largest = extents.largest(flush.members, share.rank, parts)
+            first = min(first, number) if largest else first
         costs.append((copies, largest * _NORM_ITEMSIZE if share.offloads else 0))
     return costs, first
 
@@ -226,10 +225,14 @@ class _Extents:
         spans = [[(a // parts[g], b // parts[g]) for g, a, b in found] for found in self._buckets]
         return [(min(a for a, _ in found), max(b for _, b in found)) for found in spans]
 
-    def touching(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> list[int]:
-        """The tensors that lie in the rank's partitions, wholly or in part."""
-        rows = ((i, *self._of[i]) for i in members)
-        return [i for i, g, low, high in rows if low // parts[g] <= rank <= high // parts[g]]
+    def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
+        """Elements of the largest piece of a tensor in the rank's partitions."""
+        rows = (self._of[i] for i in members)
+        pieces = [
+            min(high + 1, (rank + 1) * parts[g]) - max(low, rank * parts[g])
+            for g, low, high in rows
+        ]
+        return max(*pieces, 0)
 
 
 @lru_cache(maxsize=64)
