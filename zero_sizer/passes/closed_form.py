@@ -20,11 +20,13 @@ class LayerElements:
         linear: tensors as long as the sequence.
         mask_bytes: dropout masks, one byte an element.
         scores: attention matrices (heads x sequence), only without flash attention.
+        score_mask_bytes: the dropout mask of the scores, one byte an element.
     """
 
     linear: int
     mask_bytes: int
     scores: int
+    score_mask_bytes: int
 
 
 def layer_elements(arch: Architecture, seq_len: int) -> LayerElements:
@@ -43,6 +45,7 @@ def layer_elements(arch: Architecture, seq_len: int) -> LayerElements:
         linear=norms + qkv_input + mlp_input + attention + mlp,
         mask_bytes=2 * hidden if dropped else 0,
         scores=(2 if dropped else 1) * heads * seq_len,
+        score_mask_bytes=heads * seq_len if dropped else 0,
     )
 
 

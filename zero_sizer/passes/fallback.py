@@ -21,8 +21,9 @@ def step_activations(
     """One micro step by arXiv:2205.05198 (see ``closed_form``), blocks told apart by name."""
     tokens = batch * seq_len
     layer = layer_elements(spec.arch, seq_len)
-    scores = layer.scores if attention == "eager" else 0
-    layer_bytes = num_bytes(tokens * (layer.linear + scores), dtype) + tokens * layer.mask_bytes
+    layer_bytes = num_bytes(tokens * layer.linear, dtype) + tokens * layer.mask_bytes
+    if attention == "eager":
+        layer_bytes += num_bytes(tokens * layer.scores, dtype) + tokens * layer.score_mask_bytes
     hidden = num_bytes(tokens * (spec.arch.hidden or 0), dtype)
     saved = hidden if checkpointing else layer_bytes
     # what a block's backward holds beside what was saved: its recomputation, or the gradients

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.identity import Identity
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.profiles.activations import Profile
 
@@ -74,9 +75,14 @@ def load(spec: ModelSpec) -> Profile | None:
             return found
     if not spec.exact_tensors or not spec.hf_config:
         return None
-    key = key_of(spec)
+    key = _key(Identity(spec))
     name = _index().get(key)
     return load_bundled(name) if name else _from_cache(key)
+
+
+@lru_cache(maxsize=64)
+def _key(spec: Identity) -> str:
+    return key_of(spec.of)
 
 
 @cache
