@@ -51,7 +51,7 @@ def test_measured_runs_lie_within_the_interval(measured):
 
 
 def test_deepspeeds_own_runs_come_in_order_and_mostly_inside(bench):
-    """No expected rate was calibrated on these; plain training loops lie near the slow end."""
+    """Only host memory's rate was taken from them; plain training loops lie near the slow end."""
     found = bench.deepspeed_results()
     inside = [r for r in found if r.predicted[0] <= r.measured <= r.predicted[2]]
     assert len(inside) >= 8
