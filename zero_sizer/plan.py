@@ -313,6 +313,8 @@ class Plan:
     def mask(self) -> Mask | None:
         """What padded or packed sequences add; None where that is not known."""
         return compose.mask_of(self)
+
+    @cached_property
     def zero(self) -> Zero:
         """What ZeRO brings to forward and backward."""
         return compose.zero_of(self)
