@@ -17,11 +17,6 @@ from typing import Any
 
 import torch
 
-NOTES = (
-    "optimizer kernels: torch stand-ins (set ZERO_SIZER_KERNELS=compiled for DeepSpeed's own)",
-    "fp16 is run whether or not this CPU has fast fp16",
-)
-
 
 def prepare(accelerator: Any) -> None:
     """Change this process as the module says.
@@ -47,3 +42,14 @@ def prepare(accelerator: Any) -> None:
 def uses_compiled_kernels() -> bool:
     """Whether the environment asks for DeepSpeed's own kernels."""
     return os.environ.get("ZERO_SIZER_KERNELS") == "compiled"
+
+
+def notes() -> tuple[str, ...]:
+    """What the reader of a recording must know about ``prepare``."""
+    kernels = (
+        "optimizer kernels: torch stand-ins (set ZERO_SIZER_KERNELS=compiled for DeepSpeed's own)"
+    )
+    return (
+        "optimizer kernels: DeepSpeed's own, compiled" if uses_compiled_kernels() else kernels,
+        "fp16 is run whether or not this CPU has fast fp16",
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from zero_sizer.witnesses.launched import quiet
+from zero_sizer.witnesses.launched import cpu, quiet
 from zero_sizer.witnesses.launched.build import build
 from zero_sizer.witnesses.launched.watch import StorageWatch, activations
 from zero_sizer.witnesses.measure import PinnedStorages, measure
@@ -59,7 +59,7 @@ class Run:
                 observer=self,
             )
         skipped = int(self._engine.skipped_steps)
-        notes = _NO_GPU_NOTES if self._pinned is not None else ()
+        notes = (*_NO_GPU_NOTES, *cpu.notes()) if self._pinned is not None else ()
         rank = torch.distributed.get_rank()
         return RankRecord(rank=rank, phases=tuple(self._phases), skipped_steps=skipped, notes=notes)
 

@@ -1,5 +1,6 @@
 """What has to be replaced in DeepSpeed: questions to silent peers, and its memory log."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,6 +96,8 @@ def _memory_log(
     def see_memory_usage(message: str, force: bool = False) -> None:
         if module in _CHATTY and not message.startswith(_MILESTONES):
             return
+        if not log:
+            gc.collect()  # as DeepSpeed's own does: weights that were tied away hang in cycles
         log.extend(memory_lines(message, tracker, host_total))
         tracker.reset_device_peak()
 

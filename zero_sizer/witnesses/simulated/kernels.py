@@ -4,8 +4,10 @@ Their Python halves run as they are and allocate as they do; the kernels would a
 and here do nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import torch
 
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.witnesses.simulated.tracker import LOCKED, NVME, Tracker
@@ -20,6 +22,54 @@ class _Silent:
         if name.startswith("__"):
             raise AttributeError(name)
         return lambda *args, **kwargs: None
+
+
+class _Quantizer:
+    """ZeRO++'s quantizer: its outputs in its shapes (csrc/quantization/pt_binding.cpp)."""
+
+    Symmetric, Asymmetric = 0, 1
+
+    def __init__(self, tracker: Tracker) -> None: ...
+
+    def quantize(self, values: Any, groups: int, num_bits: int, kind: int) -> list[Any]:
+        scales = _scales(values, groups, kind)
+        return [values.new_empty(_packed(values.shape, num_bits), dtype=torch.int8), scales]
+
+    def dequantize(self, packed: Any, scales: Any, groups: int, num_bits: int, kind: int) -> Any:
+        *rows, last = packed.shape
+        return packed.new_empty((*rows, last * (8 // num_bits)), dtype=torch.float16)
+
+    def swizzle_quant(
+        self, values: Any, groups: int, num_bits: int, kind: int, *layout: int
+    ) -> list[Any]:
+        scales = _scales(values, groups, kind)
+        return [values.new_empty(values.numel() * num_bits // 8, dtype=torch.int8), scales]
+
+    def quantized_reduction(  # noqa: PLR0913 (DeepSpeed's signature)
+        self,
+        packed: Any,
+        scales: Any,
+        in_groups: int,
+        out_groups: int,
+        num_bits: int,
+        kind: int,
+        devices_per_node: int,
+    ) -> list[Any]:
+        *rows, last = packed.shape
+        reduced = _scales(packed, out_groups, kind)
+        return [packed.new_empty((*rows, last // devices_per_node)), reduced]
+
+
+def _scales(values: Any, groups: int, kind: int) -> Any:
+    """A scale for each group, and an offset beside it where the range is asymmetric."""
+    return values.new_empty(
+        (groups, 2 if kind == _Quantizer.Asymmetric else 1), dtype=torch.float32
+    )
+
+
+def _packed(shape: Sequence[int], num_bits: int) -> tuple[int, ...]:
+    *rows, last = shape
+    return (*rows, last * num_bits // 8)
 
 
 class _AsyncIo:
@@ -118,6 +168,7 @@ _MODULES: dict[str, tuple[str, Any]] = {
     "CPUAdagradBuilder": ("cpu_adagrad", _Silent),
     "CPULionBuilder": ("cpu_lion", _Silent),
     "AsyncIOBuilder": ("async_io", _AsyncIo),
+    "QuantizerBuilder": ("quantizer", _Quantizer),
 }
 _BUILDERS: dict[str, type[_Builder]] = {}
 

@@ -1,6 +1,7 @@
 """Phase records of a simulated run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.witnesses.owners import owned
@@ -27,6 +28,19 @@ class PhaseObserver:
         self._tracker = tracker
         self._progress = progress
         self._now = ("init", 0, 0)
+
+    def extend(self) -> None:
+        """What a script did after the last phase's end counts among its peaks."""
+        if self.records:
+            last, now = self.records[-1], self._figures()
+            device = {
+                place: {
+                    name: max(number, now[place][name]) if name.startswith("max_") else number
+                    for name, number in figures.items()
+                }
+                for place, figures in last.device.items()
+            }
+            self.records[-1] = replace(last, device=device)
 
     def begin(self, name: str, *, step: int, micro_step: int) -> None:
         """A phase begins; its peak starts from what is live."""

@@ -1,11 +1,11 @@
 """What has to be replaced in torch for programs to move fake tensors between devices, and back."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch._subclasses.fake_tensor import FakeTensor
 
 from zero_sizer.witnesses.simulated.undo import Patches
@@ -18,7 +18,11 @@ def torch_patches() -> Iterator[Patches]:
     patches.set(FakeTensor, "data", property(_get_data, _set_data))
     patches.set(FakeTensor, "record_stream", lambda self, stream: None)
     patches.set(torch.nn.Module, "_apply", _apply)
-    patches.set(torch._dynamo.config, "disable", True)  # compiled functions run as written
+    # Other tensor classes than these get a loop over tensors, which holds other temporaries.
+    for name in ("torch.optim.optimizer", "torch.utils._foreach_utils"):
+        module = importlib.import_module(name)
+        types = [*module._foreach_supported_types, FakeTensor]
+        patches.set(module, "_foreach_supported_types", types)
     only_cpu = torch._C._only_lift_cpu_tensors()
     # Otherwise torch.tensor([...], device=<simulated>) would allocate on the real device.
     torch._C._set_only_lift_cpu_tensors(True)

@@ -1,10 +1,14 @@
 """What a simulated script must not do: load weights, write checkpoints, call services."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from zero_sizer.errors import UnsupportedError
 from zero_sizer.witnesses.simulated.undo import Patches
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 VARIABLES = {
     "HF_HUB_OFFLINE": "1",
@@ -17,10 +21,11 @@ VARIABLES = {
 
 @contextmanager
 def weightless() -> Iterator[None]:
-    """``from_pretrained`` builds from the config's shapes; nothing is saved."""
+    """``from_pretrained`` builds from shapes; nothing is saved, reported or fetched."""
     import torch
     import transformers
     from deepspeed.runtime.engine import DeepSpeedEngine
+    from transformers.integrations import integration_utils
 
     patches = Patches()
     model = transformers.PreTrainedModel
@@ -29,14 +34,45 @@ def weightless() -> Iterator[None]:
     patches.set(torch, "save", lambda *args, **kwargs: None)
     for name in ("save_checkpoint", "save_16bit_model"):
         patches.set(DeepSpeedEngine, name, lambda self, *args, **kwargs: True)
+    patches.set(torch.utils.data.DataLoader, "__init__", _load_in_process(torch))
+    patches.set(socket.socket, "connect", _connect(socket.socket.connect))
+    # Before the Trainer is imported, which takes the function by name.
+    patches.set(integration_utils, "get_reporting_integration_callbacks", lambda report_to: [])
     try:
         yield
     finally:
         patches.undo()
 
 
+def _load_in_process(torch: Any) -> Any:
+    """``DataLoader.__init__`` without worker processes, which fake tensors cannot leave."""
+    original = torch.utils.data.DataLoader.__init__
+
+    def init(loader: Any, *args: Any, **options: Any) -> None:
+        if options.get("num_workers"):
+            alone = {"num_workers": 0, "prefetch_factor": None, "persistent_workers": False}
+            options = {**options, **alone, "timeout": 0, "multiprocessing_context": None}
+        original(loader, *args, **options)
+
+    return init
+
+
+def _connect(original: Any) -> Any:
+    """``socket.connect`` within this machine only."""
+
+    def connect(self: socket.socket, address: Any) -> None:
+        is_remote = self.family in _FAMILIES and address[0] not in ("127.0.0.1", "::1", "localhost")
+        if is_remote:
+            raise OSError(f"a simulated run has no network: {address[0]}")
+        original(self, address)
+
+    return connect
+
+
 def _from_pretrained(cls: Any, name: str, /, *args: Any, config: Any = None, **options: Any) -> Any:
     """The model of ``name``'s config.json, in the dtype that loading it would give."""
+    if options.get("quantization_config") is not None:
+        raise UnsupportedError("from_pretrained with a quantization_config is not simulated")
     if config is None or isinstance(config, str):
         config = cls.config_class.from_pretrained(config or name)
     dtype = options.get("dtype", options.get("torch_dtype", "auto"))

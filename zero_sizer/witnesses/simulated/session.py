@@ -62,6 +62,7 @@ class Session:
         )
 
     def _record(self) -> RankRecord:
+        self._observer.extend()
         return RankRecord(rank=self._rank.rank, phases=tuple(self._observer.records))
 
     def follow(self, patches: Patches) -> None:
@@ -70,16 +71,31 @@ class Session:
 
         for name in ("forward", "backward", "step"):
             patches.set(DeepSpeedEngine, name, self._timed(name, getattr(DeepSpeedEngine, name)))
+        before, after = DeepSpeedEngine._backward_prologue, DeepSpeedEngine._backward_epilogue
+
+        def prologue(engine: Any) -> None:
+            if not engine._running_engine_backward:  # the script called loss.backward() itself
+                self._begin("backward")
+            before(engine)
+
+        def epilogue(engine: Any) -> None:
+            after(engine)
+            if not engine._running_engine_backward:
+                self._observer.end(engine)
+
+        patches.set(DeepSpeedEngine, "_backward_prologue", prologue)
+        patches.set(DeepSpeedEngine, "_backward_epilogue", epilogue)
 
     def _timed(self, name: str, original: Any) -> Any:
         def method(engine: Any, *args: Any, **kwargs: Any) -> Any:
             if not self._observer.records:
                 self._observer.end(engine)  # init lasts until the first forward
                 self._follow_modules(engine)
+            if name == "forward" and not engine.training:
+                return self._evaluate(engine, original, args, kwargs)
             self._forwards += name == "forward"
             boundary = name == "step" and engine.is_gradient_accumulation_boundary()
-            micro_step = max(self._forwards - 1, 0)
-            self._observer.begin(name, step=self._step, micro_step=micro_step)
+            self._begin(name)
             result = original(engine, *args, **kwargs)
             self._observer.end(engine)
             if boundary:
@@ -87,6 +103,20 @@ class Session:
             return result
 
         return method
+
+    def _evaluate(self, engine: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Forwards in evaluation mode follow each other as one phase, and are no micro steps."""
+        if self._observer.records[-1].name == "evaluation":
+            return forward(engine, *args, **kwargs)
+        self._begin("evaluation")
+        result = forward(engine, *args, **kwargs)
+        self._observer.end(engine)
+        return result
+
+    def _begin(self, name: str) -> None:
+        self._observer.extend()  # a loss computed between the engine's calls, say
+        micro_step = max(self._forwards - 1, 0)
+        self._observer.begin(name, step=self._step, micro_step=micro_step)
 
     def _follow_modules(self, engine: Any) -> None:
         if self._tracker.events is not None:

@@ -1,5 +1,6 @@
 """The one place that turns this process into rank r of N, and turns it back."""
 
+import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -62,6 +63,9 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
         stack.enter_context(peers.environment(variables))
         device.register(local_world_size=rank.local_world_size)
         # From here on torch and DeepSpeed are imported; both must come after the registration.
+        from zero_sizer.witnesses.simulated import uncompiled
+
+        stack.enter_context(uncompiled.uncompiled())
         from zero_sizer.witnesses.simulated import answers, mode, patches
 
         stack.enter_context(_accelerator(tracker, rank))
@@ -80,6 +84,8 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
             )
         )
         stack.enter_context(mode.SimulatedMode(tracker, answers.table()))
+        gc.freeze()  # what was imported stays, so that collecting the rest is quick
+        stack.callback(gc.unfreeze)
         yield simulation
 
 
