@@ -120,8 +120,17 @@ def run_requests(requests: Sequence[Request]) -> list[Recording | ZeroSizerError
     """
     return [
         from_json(found) if "error" not in found else _error(found["error"], request.config)
-        for request, found in zip(requests, _ask(requests, None), strict=True)
+        for request, found in zip(requests, answers(requests), strict=True)
     ]
+
+
+def answers(requests: Sequence[Request]) -> list[dict[str, Any]]:
+    """As ``run_requests``, in the child's JSON; ``answer`` tells what is in it.
+
+    Raises:
+        WitnessError: the process died.
+    """
+    return _ask(requests, None)
 
 
 def answer(request: Request, *, progress: Progress | None = None) -> dict[str, Any]:
