@@ -47,7 +47,8 @@ def main() -> int:
         if options.missing and path.exists():
             continue
         made = document(name, first)
-        if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != made:
+        current = json.loads(json.dumps(made))  # tuples become lists in a file
+        if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != current:
             stale.append(name)
             if not options.check:
                 write(path, made)
