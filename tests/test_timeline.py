@@ -37,7 +37,7 @@ def walked(plan):
     for places in (forward, backward):
         best = 0
         for at, place, (peak, end) in places:
-            within = [next(series, 0) * zero.itemsize for _ in place.gathers] or [gathered]
+            within = [next(series, 0) * zero.itemsizes[0] for _ in place.gathers] or [gathered]
             gathered = within[-1]
             before, hook, held = reduction.steps.get(place.completes, (held, held, held))
             best = max(best, level + at + peak + max(within) + before.total)

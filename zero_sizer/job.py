@@ -6,6 +6,8 @@
     deepspeed: ds_zero3.json      # or the mapping itself
     cluster: {nodes: 4, gpus_per_node: 8, gpu: h100-80gb, host_memory: 2TiB, nvme: 7TB}
     workload: {seq_len: 4096, micro_batch: 1, grad_accum: 8, checkpointing: true}
+    adapter: lora/                # LoRA: an adapter_config.json, its folder, or its fields
+    quantization: nf4,double      # of the frozen base, where its config.json does not say
 
 ``checkpointing`` is true, false or words such as ``every-2,offload``.
 """
@@ -23,7 +25,7 @@ from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.models.spec import ModelSpec
 
-_SECTIONS = ("model", "deepspeed", "cluster", "workload")
+_SECTIONS = ("model", "adapter", "quantization", "deepspeed", "cluster", "workload")
 _ACCELERATE = ("distributed_type", "deepspeed_config", "compute_environment")
 
 
@@ -32,6 +34,8 @@ class Flags:
     """The shared command line options; None is "not given". Sizes as typed, e.g. ``2TiB``."""
 
     model: str | None = None
+    adapter: str | None = None
+    quantization: str | None = None
     nodes: int | None = None
     gpus_per_node: int | None = None
     gpu: str | None = None
@@ -83,9 +87,19 @@ def read(path: str, flags: Flags | None = None) -> Job:
         document=document,
         cluster=cluster,
         workload=_workload(_section("workload", stated.WORKLOAD, file, flags)),
-        model=_load_model(reference),
+        model=_adapted(_quantized(_load_model(reference), file, flags), path, file, flags),
         origins={"deepspeed": document.source, "model": reference.origin},
     )
+
+
+def model_of(flags: Flags) -> ModelSpec:
+    """The model that the flags name, quantized and adapted as they say.
+
+    Raises:
+        InputError: anything wrong with a flag.
+    """
+    reference = _model_reference("", None, flags)
+    return _adapted(_quantized(_load_model(reference), None, flags), "", None, flags)
 
 
 def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
@@ -101,7 +115,7 @@ def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
         document=document.from_mapping(values, source="(no config)"),
         cluster=assemble(_section("cluster", stated.CLUSTER, None, flags)),
         workload=_workload(_section("workload", stated.WORKLOAD, None, flags)),
-        model=_load_model(reference),
+        model=model_of(flags),
         origins={"deepspeed": "none given", "model": reference.origin},
     )
 
@@ -205,3 +219,47 @@ def _load_model(reference: Stated) -> ModelSpec:
         if error.where not in ("", "--model"):
             raise
         raise InputError(error.message, remedy=error.remedy, where=reference.origin) from None
+
+
+def _quantized(spec: ModelSpec, file: Document | None, flags: Flags) -> ModelSpec:
+    """The model as a flag, the YAML or its own config.json says that its weights are stored."""
+    value: Any = file.get("quantization") if file is not None else None
+    own = spec.hf_config.get("quantization_config")
+    if flags.quantization is None and value is None and own is None:
+        return spec
+    from zero_sizer.models import quantized
+
+    where = file.where("quantization") if file is not None else ""
+    if flags.quantization is not None:
+        found = quantized.read(flags.quantization, "--quantization")
+    elif isinstance(value, str):
+        found = quantized.read(value, where)
+    elif value is not None:
+        raise InputError("quantization: is not text such as nf4,double", where=where)
+    elif isinstance(own, Mapping):
+        stored = quantized.from_fields(own, f"{spec.origin}: quantization_config")
+        if stored is None:
+            return spec
+        found = stored
+    else:
+        raise InputError("quantization_config is not a mapping", where=spec.origin)
+    return quantized.with_quantization(spec, found)
+
+
+def _adapted(spec: ModelSpec, path: str, file: Document | None, flags: Flags) -> ModelSpec:
+    """The model under the adapter that a flag or the YAML names, if one does."""
+    value: Any = file.get("adapter") if file is not None else None
+    if flags.adapter is None and value is None:
+        return spec
+    from zero_sizer.models import adapted, adapter
+
+    if flags.adapter is not None:
+        return adapted.with_adapter(spec, adapter.read(flags.adapter, "--adapter"))
+    where = file.where("adapter") if file is not None else path
+    if isinstance(value, Mapping):
+        return adapted.with_adapter(spec, adapter.from_fields(value, where))
+    if not isinstance(value, str):
+        raise InputError("adapter: is not a path or a mapping", where=where)
+    beside = Path(path).parent / value
+    found = str(beside) if "=" not in value and beside.exists() else value
+    return adapted.with_adapter(spec, adapter.read(found, where))

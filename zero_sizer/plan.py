@@ -21,7 +21,7 @@ from zero_sizer.passes.levels import MicroStep
 from zero_sizer.passes.masks import Mask
 from zero_sizer.passes.overlay import Zero
 from zero_sizer.passes.timeline import Timeline
-from zero_sizer.units import DType, num_bytes
+from zero_sizer.units import CODES, DType, num_bytes
 from zero_sizer.zero import partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -76,6 +76,7 @@ class Plan:
     optimizer_buffer_count: int = _read(_OPT + "buffer_count")
     optimizer_pipelined: bool = _read(_OPT + "pipeline_read", _OPT + "pipeline_write")
     param_device: Device = _read(_PAR + "device")
+    param_pinned: bool = _read(_PAR + "pin_memory")
     param_buffer_count: int = _read(_PAR + "buffer_count")
     param_buffer_size: int = _read(_PAR + "buffer_size")
     param_max_in_cpu: int = _read(_PAR + "max_in_cpu")
@@ -96,6 +97,9 @@ class Plan:
     model_persistence_threshold: int = _read("zero_optimization.stage3_model_persistence_threshold")
     max_live_parameters: int = _read("zero_optimization.stage3_max_live_parameters")
     max_reuse_distance: int = _read("zero_optimization.stage3_max_reuse_distance")
+    saves_linear_inputs: bool = _read(
+        "zero_optimization.memory_efficient_linear", "zero_optimization.stage"
+    )
     hpz_partition_size: int = _read("zero_optimization.zero_hpz_partition_size")
     gradient_clipping: float = _read("gradient_clipping")
 
@@ -128,8 +132,17 @@ class Plan:
 
     @cached_property
     def frozen(self) -> tuple[int, ...]:
-        """Elements of each tensor without ``requires_grad``."""
-        return tuple(t.numel for t in self.model.parameters if not t.trainable)
+        """Elements of each tensor without ``requires_grad``, packed codes apart."""
+        return self._frozen(codes=False)
+
+    @cached_property
+    def frozen_codes(self) -> tuple[int, ...]:
+        """Bytes of each frozen tensor that holds packed codes in integers."""
+        return self._frozen(codes=True)
+
+    def _frozen(self, *, codes: bool) -> tuple[int, ...]:
+        found = (t for t in self.model.parameters if not t.trainable)
+        return tuple(t.numel for t in found if codes is (t.dtype in CODES))
 
     @cached_property
     def trainable(self) -> tuple[int, ...]:
@@ -214,6 +227,30 @@ class Plan:
         return self.model.numels
 
     @cached_property
+    def dtypes(self) -> tuple[DType, ...]:
+        """Dtype of every parameter in training; the engine casts to it (engine.py:1859)."""
+        return tuple(self._dtype_of(t.dtype) for t in self.model.parameters)
+
+    @cached_property
+    def itemsizes(self) -> tuple[int, ...]:
+        """Bytes per element of every parameter, in order."""
+        return tuple([dtype.itemsize for dtype in self.dtypes])
+
+    def _dtype_of(self, built: DType | None) -> DType:
+        casts = built is None or (built.is_floating and not self._keeps_dtypes)
+        return self.model_dtype if casts else built
+
+    @cached_property
+    def _keeps_dtypes(self) -> bool:
+        """Whether tensors made beside ``zero.Init``, as adapters are, stay in their own dtype."""
+        return self.wrapper is Wrapper.ZERO3 and self.zero_init and self.model.adapter is not None
+
+    @cached_property
+    def trained_dtype(self) -> DType:
+        """Dtype of the trainable tensors; DeepSpeed refuses several (zero/utils.py:217)."""
+        return self.dtypes[self.group_indices[0][0]] if self.trainable else self.model_dtype
+
+    @cached_property
     def is_persistent(self) -> tuple[bool, ...]:
         """Which stage-3 parameters stay gathered."""
         return partition.persistent(
@@ -221,10 +258,10 @@ class Plan:
         )
 
     @cached_property
-    def persistent_numel(self) -> int:
-        """Elements of the stage-3 parameters that stay gathered, each padded to the ranks."""
-        kept = compress(self.numels, self.is_persistent)
-        return sum([partition.padded(n, self.dp_world_size) for n in kept])
+    def persistent_bytes(self) -> int:
+        """Bytes of the stage-3 parameters that stay gathered, each padded to the ranks."""
+        kept = compress(zip(self.numels, self.itemsizes, strict=True), self.is_persistent)
+        return sum([partition.padded(n, self.dp_world_size) * size for n, size in kept])
 
     @cached_property
     def gathers_copies(self) -> bool:
@@ -277,6 +314,7 @@ class Plan:
     def flattens_on_gpu(self) -> bool:
         """Whether the GPU has room for the model and its flat copy (stage_1_and_2.py:451-453)."""
         weights = num_bytes(self.num_trainable + sum(self.frozen), self.model_dtype)
+        weights += sum(self.frozen_codes)
         flat = num_bytes(sum(self.flat_groups), self.model_dtype)
         return self.gpu_memory is None or self.gpu_memory - weights >= flat
 

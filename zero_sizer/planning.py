@@ -134,7 +134,6 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "give --attention flash, sdpa or eager",
     )
     stage = settings[_ZERO + "stage"]
-    zero_init = job.workload.zero_init
     return {
         "micro_batch": int(micro_batch),
         "grad_accum": int(grad_accum) if _is_positive(grad_accum) else 1,
@@ -143,7 +142,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "checkpointing_how": job.workload.checkpointing_how,
         "attention": attention,
         "sequences": _sequences(job, attention, assumed),
-        "zero_init": stage == 3 if zero_init is None else zero_init,
+        "zero_init": _builds_under_zero_init(job, stage),
     }
 
 
@@ -159,6 +158,16 @@ def _sequences(job: Job, attention: str, assumed: Assumptions) -> str:
         "give --sequences equal, padded or packed",
     )
     return found
+
+
+def _builds_under_zero_init(job: Job, stage: int) -> bool:
+    """As stated, else as the Trainer does; transformers never does so with quantized weights.
+
+    transformers 5.23 modeling_utils.py:1435, 3815.
+    """
+    if job.model.quantization is not None:
+        return False
+    return stage == 3 if job.workload.zero_init is None else job.workload.zero_init
 
 
 def _precision(
@@ -230,6 +239,7 @@ def _offload(settings: Settings, row: Optimizer) -> dict[str, Any]:
         "optimizer_pipelined": settings[optimizer + "pipeline_read"] is True
         or settings[optimizer + "pipeline_write"] is True,
         "param_device": param_device if stage == 3 else Device.GPU,
+        "param_pinned": settings[param + "pin_memory"] is True,
         "param_buffer_count": settings[param + "buffer_count"],
         "param_buffer_size": settings[param + "buffer_size"],
         "param_max_in_cpu": settings[param + "max_in_cpu"],
@@ -256,6 +266,8 @@ def _zero(settings: Settings) -> dict[str, Any]:
         "model_persistence_threshold": settings[_ZERO + "stage3_model_persistence_threshold"],
         "max_live_parameters": settings[_ZERO + "stage3_max_live_parameters"],
         "max_reuse_distance": settings[_ZERO + "stage3_max_reuse_distance"],
+        "saves_linear_inputs": settings[_ZERO + "stage"] == 3
+        and settings[_ZERO + "memory_efficient_linear"] is not False,
         "hpz_partition_size": settings[_ZERO + "zero_hpz_partition_size"],
     }
 

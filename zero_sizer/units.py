@@ -39,6 +39,11 @@ class DType(Enum):
     __hash__ = object.__hash__  # members are unique; Enum's own hash is slow
 
     @property
+    def is_floating(self) -> bool:
+        """Whether it holds floating-point numbers, so that a cast of the model reaches it."""
+        return "float" in self.value
+
+    @property
     def itemsize(self) -> int:
         """Bytes of one element."""
         return _ITEMSIZE[self]
@@ -56,6 +61,10 @@ _ITEMSIZE = {
     DType.UINT8: 1,
     DType.BOOL: 1,
 }
+
+
+CODES = (DType.UINT8, DType.INT8)
+"""What packed weights are stored in, one byte each."""
 
 
 def num_bytes(numel: int, dtype: DType) -> int:

@@ -7,6 +7,7 @@ in that file's ``RULES``.
 from collections.abc import Iterator
 
 from zero_sizer.checks import (
+    adapter,
     ignored,
     offload,
     optimizer,
@@ -27,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     *offload.RULES,
     *zenflow.RULES,
     *parallel.RULES,
+    *adapter.RULES,
     *ignored.RULES,
 )
 

@@ -20,7 +20,17 @@ _RUN_OPTIONS = ("rank", "ranks", "layers", "steps", "timeout", *_FILES)
 _DEFAULTS = {"ranks": 2, "steps": 2}
 # A script decides these itself; what stays is the cluster, --rank, --steps and the files.
 _NOT_FOR_SCRIPTS = (
-    *("model", "gpu_memory", "nvme", "hostfile", "seq_len", "micro_batch", "grad_accum"),
+    *(
+        "model",
+        "adapter",
+        "quantization",
+        "gpu_memory",
+        "nvme",
+        "hostfile",
+        "seq_len",
+        "micro_batch",
+        "grad_accum",
+    ),
     *(
         "checkpointing",
         "attention",

@@ -11,13 +11,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="trace the activations of a model (its config.json) once, for every later check",
     )
+    parser.add_argument(
+        "--adapter", metavar="LORA", help="trace it under this adapter, see `zero-sizer check -h`"
+    )
+    parser.add_argument("--quantization", metavar="HOW", help="trace it with such weights")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one row a model, or trace the one that is named."""
     if arguments.profile is not None:
-        return _profile(arguments.profile)
+        return _profile(arguments)
     from zero_sizer.models import describe_all
     from zero_sizer.report.table import show_table
 
@@ -28,11 +32,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _profile(source: str) -> int:
+def _profile(arguments: argparse.Namespace) -> int:
     from zero_sizer import profiles
-    from zero_sizer.models import load
+    from zero_sizer.job import Flags, model_of
 
-    spec = load(source)
+    spec = model_of(
+        Flags(
+            model=arguments.profile,
+            adapter=arguments.adapter,
+            quantization=arguments.quantization,
+        )
+    )
     known = profiles.load(spec)
     if known is not None:
         print(f"{spec.name}: the profile of {known.name} is there already")

@@ -16,6 +16,12 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
         help="a DeepSpeed JSON, or a job YAML",
     )
     parser.add_argument("--model", help="bundled name, path, module:factory, or params=7e9,...")
+    parser.add_argument(
+        "--adapter", metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
+    )
+    parser.add_argument(
+        "--quantization", metavar="HOW", help="of the frozen base: nf4,double or int8"
+    )
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--nodes", type=count)
     cluster.add_argument("--gpus-per-node", type=count)

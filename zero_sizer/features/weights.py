@@ -10,7 +10,7 @@ from zero_sizer.moments import (
 )
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
-from zero_sizer.zero.partition import padded, partition_sum, tensor_partition
+from zero_sizer.zero.partition import padded, partitions_of, tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
 
 _FLAT = (Wrapper.ZERO12, Wrapper.BF16)
@@ -30,11 +30,8 @@ def _model_buffer_numels(dtype: DType) -> Entry:
 
 
 def _buffer_dtype(plan: Plan, built: DType | None) -> DType:
-    """A floating buffer follows ``module.bfloat16()``; others keep their type."""
-    if built is None:
-        return plan.model_dtype
-    floating = built in (DType.FP32, DType.FP16, DType.BF16)
-    return plan.model_dtype if floating and plan.is_16bit else built
+    """The engine casts parameters, not buffers (engine.py:1851-1875)."""
+    return plan.model_dtype if built is None else built
 
 
 def _parked_on(plan: Plan) -> Device:
@@ -43,7 +40,9 @@ def _parked_on(plan: Plan) -> Device:
 
 
 def _built_on_gpu(plan: Plan) -> bool:
-    return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
+    """Under zero.Init, and where bitsandbytes quantizes tensor by tensor as they are read."""
+    under_init = plan.wrapper is Wrapper.ZERO3 and plan.zero_init
+    return under_init or plan.model.quantization is not None
 
 
 def _tied_numel(plan: Plan) -> int:
@@ -124,6 +123,27 @@ ENTRIES = (
         source="runtime/engine.py:1365-1440",
     ),
     Entry(
+        name="quantized_parameters",
+        category=Category.PARAMETERS,
+        about="frozen weights as packed codes, replicated",
+        numel=lambda p: sum(p.frozen_codes),
+        dtype=lambda p: DType.UINT8,
+        live=lambda p: ALWAYS if p.stage < 3 else frozenset({Moment.BUILT}),
+        source="bitsandbytes 0.50.2 functional.py:884, nn/modules.py:719",
+    ),
+    Entry(
+        name="quantized_partitions",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every packed weight",
+        numel=lambda p: partitions_of(p.frozen_codes, p.dp_world_size),
+        dtype=lambda p: DType.UINT8,
+        live=ALWAYS - {Moment.BUILT},
+        when=lambda p: p.wrapper is Wrapper.ZERO3,
+        device=lambda p: p.param_device,
+        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
+        source="runtime/zero/partition_parameters.py:1693-1830",
+    ),
+    Entry(
         name="module_weights_before_partitioning",
         category=Category.PARAMETERS,
         about="the whole model on the device, because it is not built under zero.Init",
@@ -137,7 +157,7 @@ ENTRIES = (
         name="tensor_being_partitioned",
         category=Category.TEMPORARY,
         about="zero.Init builds one tensor at a time, whole, on the device",
-        numel=lambda p: p.largest_tensor,
+        numel=lambda p: max(p.numels, default=0),
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.zero_init,
@@ -182,7 +202,7 @@ ENTRIES = (
         category=Category.TEMPORARY,
         about="the partitions, copied to the host and back into one buffer",
         numel=lambda p: p.partition_numel,
-        dtype=lambda p: p.model_dtype,
+        dtype=lambda p: p.trained_dtype,
         live=frozenset({Moment.FLATTEN}),
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.param_device is Device.GPU,
         device=lambda p: Device.HOST,
@@ -193,7 +213,7 @@ ENTRIES = (
         category=Category.TEMPORARY,
         about="the largest tensor, gathered while optimizer states are linked to parameters",
         numel=_linked_numel,
-        dtype=lambda p: p.model_dtype,
+        dtype=lambda p: p.trained_dtype,
         live=frozenset({Moment.LINKING}),
         when=lambda p: p.wrapper is Wrapper.ZERO3,
         source="runtime/zero/stage3.py:1501-1531",
@@ -202,20 +222,20 @@ ENTRIES = (
         name="ds_tensor",
         category=Category.PARAMETERS,
         about="this rank's partition of every weight, before it moves to the flat buffer",
-        numel=lambda p: p.partition_numel,
-        dtype=lambda p: p.model_dtype,
+        numel=lambda p: partitions_of(p.trainable, p.dp_world_size),
+        dtype=lambda p: p.trained_dtype,
         live=lambda p: _BUILDING if p.zero_init else frozenset({Moment.FLATTEN}),
         when=lambda p: p.wrapper is Wrapper.ZERO3,
         device=_parked_on,
-        pinned=lambda p: p.param_device is Device.HOST,
+        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
         source="runtime/zero/partition_parameters.py:1693-1830",
     ),
     Entry(
         name="lp_param_buffer",
         category=Category.PARAMETERS,
-        about="this rank's partition of every weight",
+        about="this rank's partition of every trained weight",
         numel=lambda p: p.partition_numel,
-        dtype=lambda p: p.model_dtype,
+        dtype=lambda p: p.trained_dtype,
         live=FROM_WRAPPING,
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.param_device is Device.GPU,
         source="runtime/zero/stage3.py:972",
@@ -224,20 +244,20 @@ ENTRIES = (
         name="frozen_partitions",
         category=Category.PARAMETERS,
         about="this rank's partition of every frozen weight",
-        numel=lambda p: partition_sum(p.frozen, p.dp_world_size),
+        numel=lambda p: partitions_of(p.frozen, p.dp_world_size),
         dtype=lambda p: p.model_dtype,
-        live=ALWAYS,
+        live=lambda p: ALWAYS if p.zero_init else FROM_FLATTEN,
         when=lambda p: p.wrapper is Wrapper.ZERO3,
-        device=_parked_on,
-        pinned=lambda p: p.param_device is not Device.GPU,
+        device=lambda p: p.param_device,
+        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
         source="runtime/zero/partition_parameters.py:1693-1830",
     ),
     Entry(
         name="persistent_parameters",
         category=Category.PARAMETERS,
         about="small tensors that stay gathered between steps",
-        numel=lambda p: p.persistent_numel,
-        dtype=lambda p: p.model_dtype,
+        numel=lambda p: p.persistent_bytes,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=AFTER_FIRST_STEP,
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.gathers_copies,
         source="runtime/zero/parameter_offload.py:317-335, runtime/zero/stage3.py:2839-2841",

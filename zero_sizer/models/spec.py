@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.units import DType
+
+if TYPE_CHECKING:
+    from zero_sizer.models.adapter import Adapter
+    from zero_sizer.models.quantized import Quantization
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Tensor:
         dtype: dtype it is constructed with; None where the model's own default holds.
         trainable: ``requires_grad``.
         module_type: class name of the module that owns it (``Linear``, ``LlamaRMSNorm``, ...).
+        unpacked: the matrix's shape where ``shape`` is that of packed codes, else None.
     """
 
     name: str
@@ -26,11 +31,17 @@ class Tensor:
     dtype: DType | None = None
     trainable: bool = True
     module_type: str = ""
+    unpacked: tuple[int, ...] | None = None
 
     @property
     def numel(self) -> int:
-        """Number of elements."""
+        """Number of elements, as stored."""
         return prod(self.shape)
+
+    @property
+    def matrix(self) -> tuple[int, ...]:
+        """Shape, as a product meets it."""
+        return self.unpacked or self.shape
 
     @property
     def module(self) -> str:
@@ -74,6 +85,9 @@ class ModelSpec:
             from it exactly as transformers does), else empty.
         exact_tensors: False when only totals are known (numbers on the command line) and
             ``parameters`` is a plausible layout.
+        adapter: the LoRA adapter that ``parameters`` have already, None without one.
+        quantization: how the linear layers are stored, None where they are not quantized.
+        base: the model without adapter and quantization.
     """
 
     name: str
@@ -83,6 +97,9 @@ class ModelSpec:
     arch: Architecture = field(default_factory=Architecture)
     hf_config: Mapping[str, Any] = field(default_factory=dict)
     exact_tensors: bool = True
+    adapter: "Adapter | None" = None
+    quantization: "Quantization | None" = None
+    base: "ModelSpec | None" = None
 
     @cached_property
     def numels(self) -> tuple[int, ...]:
@@ -91,8 +108,10 @@ class ModelSpec:
 
     @cached_property
     def num_params(self) -> int:
-        """Elements of all parameters, tied ones once."""
-        return sum(self.numels)
+        """Elements of all parameters, tied ones once, packed ones as they unpack."""
+        if self.quantization is None:
+            return sum(self.numels)
+        return sum(prod(tensor.matrix) for tensor in self.parameters)
 
     @cached_property
     def num_trainable(self) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.passes import checkpoints, fallback, masks
+from zero_sizer.passes import adapted, checkpoints, fallback, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.masks import Mask
@@ -25,6 +25,9 @@ from zero_sizer.zero.reduction import Share
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from zero_sizer.models.spec import ModelSpec
     from zero_sizer.passes.levels import MicroStep
     from zero_sizer.plan import Plan
 
@@ -42,8 +45,12 @@ def block_peaks_of(plan: Plan) -> list[BlockPeak]:
 
 
 def activations_of(plan: Plan) -> MicroStep:
-    """One micro step's activations: from the model's profile, else in closed form."""
-    return traced_activations(plan) or _checkpointed(plan, lambda on: _closed_form(plan, on))
+    """One micro step's activations: from a profile, of the base if need be, or in closed form."""
+    return (
+        traced_activations(plan)
+        or adapted_activations(plan)
+        or _checkpointed(plan, lambda on: _closed_form(plan, on))
+    )
 
 
 def _closed_form(plan: Plan, checkpointing: bool) -> MicroStep:
@@ -59,11 +66,33 @@ def _closed_form(plan: Plan, checkpointing: bool) -> MicroStep:
 
 def traced_activations(plan: Plan) -> MicroStep | None:
     """The same from the profile alone; None where there is none for this job."""
-    profile = profiles.load(plan.model)
-    if profile is None:
+    variant = _variant(plan)
+    return _mixed(plan, lambda recomputes: _evaluated(plan, plan.model, variant, recomputes))
+
+
+def adapted_activations(plan: Plan) -> MicroStep | None:
+    """An estimate for a model with an adapter from its base's profile; None without one."""
+    base = plan.model.base
+    if base is None:
         return None
+
+    def adapt(recomputes: bool) -> MicroStep:
+        return adapted.with_adapter(
+            _evaluated(plan, base, _precision(plan), recomputes),
+            plan.model,
+            tokens=plan.micro_batch * plan.seq_len,
+            dtype=plan.autocast_dtype or plan.model_dtype,
+            trained=plan.autocast_dtype or plan.trained_dtype,
+            recomputes=recomputes,
+        )
+
+    return _mixed(plan, adapt)
+
+
+def _mixed(plan: Plan, step_of: Callable[[bool], MicroStep]) -> MicroStep | None:
+    """Blocks recomputed as the plan says, from steps in which all are or none is."""
     try:
-        step = _checkpointed(plan, lambda on: _evaluated(plan, profile, checkpointing=on))
+        step = _checkpointed(plan, step_of)
         mask = plan.mask
         if mask is None or not mask.shared:
             return step
@@ -153,17 +182,18 @@ def mask_of(plan: Plan) -> Mask | None:
 
 def _makes_no_mask(plan: Plan) -> bool:
     """Whether sdpa runs as flash attention does: a window of attention would need a mask."""
-    profile = profiles.load(plan.model)
+    model, variant = plan.model.base or plan.model, _precision(plan)
+    profile = profiles.load(model)
     if profile is None:
         return False
     try:
         flash, sdpa = (
             profile.evaluate(
-                _variant(plan),
-                profile.attention_for(_variant(plan), kind),
+                variant,
+                profile.attention_for(variant, kind),
                 plan.micro_batch,
                 plan.seq_len,
-                depths=depths_of(plan.model, profile.depths),
+                depths=depths_of(model, profile.depths),
             )
             for kind in ("flash", "sdpa")
         )
@@ -172,19 +202,30 @@ def _makes_no_mask(plan: Plan) -> bool:
     return flash.saved == sdpa.saved
 
 
-def _evaluated(plan: Plan, profile: profiles.Profile, *, checkpointing: bool) -> MicroStep:
-    variant = _variant(plan)
+def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> MicroStep:
+    profile = profiles.load(model)
+    if profile is None:
+        raise UnsupportedError(f"{model.name} has no profile")
     return profile.evaluate(
         variant,
         profile.attention_for(variant, plan.attention),
         plan.micro_batch,
         plan.seq_len,
-        checkpointing=checkpointing,
-        depths=depths_of(plan.model, profile.depths),
+        checkpointing=recomputes,
+        depths=depths_of(model, profile.depths),
     )
 
 
 def _variant(plan: Plan) -> str:
+    """The precision, and what a model with frozen weights does otherwise at stage 3."""
+    if plan.model.base is None:
+        return _precision(plan)
+    is_mixed = plan.autocast_dtype is None and plan.trained_dtype is not plan.model_dtype
+    precision = "mixed" if is_mixed else _precision(plan)
+    return f"{precision} zero3" if plan.saves_linear_inputs else precision
+
+
+def _precision(plan: Plan) -> str:
     if plan.autocast_dtype is not None:
         return "autocast"
     return "fp32" if plan.model_dtype is DType.FP32 else "bf16"
@@ -193,11 +234,12 @@ def _variant(plan: Plan) -> str:
 def zero_of(plan: Plan) -> Zero:
     """What ZeRO brings to forward and backward."""
     scheme = _scheme(plan)
-    itemsize = plan.grad_accum_dtype.itemsize if plan.has_grad_accum_attribute else plan.itemsize
+    attribute = plan.has_grad_accum_attribute
+    itemsize = plan.grad_accum_dtype.itemsize if attribute else plan.trained_dtype.itemsize
     zero = Zero(
         tensors=Tensors(plan.group_indices, plan.numels),
         persistent=plan.is_persistent,
-        itemsize=plan.itemsize,
+        itemsizes=plan.itemsizes,
         ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
         limits=Limits(
             prefetch_bucket_size=plan.prefetch_bucket_size,

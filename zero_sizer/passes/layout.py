@@ -28,6 +28,9 @@ def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
     return {stack: _depth(Identity(spec), stack) for stack in stacks}
 
 
+_ADAPTER = "default"  # what peft's lists of adapters call theirs
+_DROPOUT_BEFORE = f".lora_A.{_ADAPTER}"  # runs a dropout module (or an identity) first
+
 _Labels = tuple[tuple[str, str], ...]
 _Row = tuple[str, int, int, _Labels, _Labels]
 
@@ -124,13 +127,19 @@ class _Visits:
         on_the_way = _containers(module)
         entered = [name for name in on_the_way if name not in self._inside]
         self._inside = set(on_the_way)
+        if module.endswith(_DROPOUT_BEFORE):
+            entered.append(module)
         return [*(() for _ in entered), self._names.module(module)]
 
 
 def _containers(module: str) -> list[str]:
-    """Modules around ``module`` that run themselves: a list of blocks does not."""
+    """Modules around ``module`` that run themselves: lists of blocks and of adapters do not."""
     parts = module.split(".")
-    return [".".join(parts[:depth]) for depth in range(len(parts)) if not parts[depth].isdigit()]
+    return [
+        ".".join(parts[:depth])
+        for depth in range(len(parts))
+        if not parts[depth].isdigit() and parts[depth] != _ADAPTER
+    ]
 
 
 def _due(waiting: list[str], module: str) -> list[str]:

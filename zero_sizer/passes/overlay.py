@@ -50,7 +50,7 @@ class Zero:
     Attributes:
         tensors: the trainable tensors by group.
         persistent: which parameters stay gathered.
-        itemsize: bytes per element of a gathered parameter.
+        itemsizes: bytes per element of each parameter.
         ranks: ranks that parameters are gathered from; 0 where none are.
         limits: of gathering.
         rules: of reduction.
@@ -59,7 +59,7 @@ class Zero:
 
     tensors: Tensors
     persistent: tuple[bool, ...]
-    itemsize: int
+    itemsizes: tuple[int, ...]
     ranks: int
     limits: Limits
     rules: Rules
@@ -170,10 +170,9 @@ class Overlay:
         places = len(program.forward) + len(program.backward)
         if not zero.ranks:
             return [0] * places, [0] * places
-        levels = _levels(
-            Identity(program), zero.tensors.numels, zero.persistent, zero.limits, zero.ranks == 1
-        )
-        return levels.bytes_at(zero.ranks, zero.itemsize)
+        tensors = (zero.tensors.numels, zero.itemsizes, zero.persistent)
+        levels = _levels(Identity(program), tensors, zero.limits, zero.ranks == 1)
+        return levels.bytes_at(zero.ranks)
 
 
 class _Program:
@@ -265,21 +264,20 @@ class _Levels:
         self._forms = tuple(numbers)
         self._within, self._ends = _getter(within), _getter(ends)
 
-    def bytes_at(self, ranks: int, itemsize: int) -> tuple[list[int], list[int]]:
+    def bytes_at(self, ranks: int) -> tuple[list[int], list[int]]:
         """Bytes within and at the end of every place."""
-        values = [gather.highest(forms, ranks) * itemsize for forms in self._forms]
+        values = [gather.highest(forms, ranks) for forms in self._forms]
         return list(self._within(values)), list(self._ends(values))
 
 
 @lru_cache(maxsize=64)
 def _levels(
     program: Identity,
-    numels: tuple[int, ...],
-    persistent: tuple[bool, ...],
+    tensors: tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...]],
     limits: Limits,
     one_by_one: bool,
 ) -> _Levels:
-    trace = Trace(numels, persistent, program.of.modules, one_by_one)
+    trace = Trace(*tensors, program.of.modules, one_by_one)
     places = (*program.of.forward, *program.of.backward)
     return _Levels(places, gather.gathered(trace, limits))
 

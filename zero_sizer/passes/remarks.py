@@ -17,7 +17,17 @@ _SECTION = "activation_checkpointing."
 
 def remarks(plan: Plan) -> Iterator[Finding]:
     """Where they are in closed form, not modelled, or not what the config seems to say."""
-    if compose.traced_activations(plan) is None:
+    if compose.traced_activations(plan) is not None:
+        pass
+    elif compose.adapted_activations(plan) is not None:
+        yield Finding(
+            code="activations-of-the-base",
+            severity=Severity.NOTE,
+            message=f"no activation profile of {plan.model.name} was traced: what training every "
+            "weight saves is assumed, and what the adapter keeps is added",
+            remedy="`zero-sizer models --profile MODEL --adapter LORA` traces one",
+        )
+    else:
         yield Finding(
             code="activations-in-closed-form",
             severity=Severity.NOTE,

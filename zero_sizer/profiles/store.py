@@ -57,6 +57,10 @@ def key_of(spec: ModelSpec) -> str:
     """What tells models apart whose profiles differ: tensors, and the fields above."""
     fields = {name: spec.hf_config[name] for name in _FIELDS if name in spec.hf_config}
     shapes = [(tensor.name, tensor.shape, tensor.trainable) for tensor in spec.parameters]
+    if spec.adapter is not None:
+        fields["adapter drops"] = spec.adapter.lora_dropout > 0
+    if spec.quantization is not None:
+        fields["quantization"] = spec.quantization.to_json()
     text = json.dumps([fields, shapes], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -69,7 +73,9 @@ def cache_file(key: str) -> Path:
 
 def load(spec: ModelSpec) -> Profile | None:
     """The profile of ``spec``: bundled, or traced before by ``zero-sizer models --profile``."""
-    if spec.origin.startswith(_BUNDLED):  # a cut of it has another name, but the same blocks
+    if (
+        spec.origin.startswith(_BUNDLED) and spec.adapter is None
+    ):  # a cut of it has another name, but the same blocks
         found = load_bundled(spec.origin.removeprefix(_BUNDLED).partition(" ")[0])
         if found is not None:
             return found

@@ -7,6 +7,7 @@ the widths (Korthikanti et al., arXiv:2205.05198, appendix A and section 4).
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 from zero_sizer.identity import Identity
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
@@ -87,16 +88,17 @@ class _Product:
         arch = spec.arch
         is_expert = bool(arch.num_experts) and ".experts." in f".{tensor.name}."
         share = arch.experts_per_token / arch.num_experts if is_expert else 1.0
-        copies = tensor.numel // (tensor.shape[-1] * tensor.shape[-2])  # stacked experts
+        shape, numel = tensor.matrix, prod(tensor.matrix)
+        copies = numel // (shape[-1] * shape[-2])  # stacked experts
         self.in_block = bool(block_of(tensor.name)) if in_block is None else in_block
         self.trainable = tensor.trainable
-        self.flops = 2.0 * tensor.numel * share
-        self.operands = float(tensor.shape[-1] + tensor.shape[-2]) * copies * share
-        self.weights = tensor.numel
+        self.flops = 2.0 * numel * share
+        self.operands = float(shape[-1] + shape[-2]) * copies * share
+        self.weights = numel
 
 
 def _is_product(tensor: Tensor) -> bool:
-    return len(tensor.shape) >= 2 and "Embedding" not in tensor.module_type
+    return len(tensor.matrix) >= 2 and "Embedding" not in tensor.module_type
 
 
 def _tied_head(spec: ModelSpec) -> list[_Product]:

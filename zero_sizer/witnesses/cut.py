@@ -45,6 +45,7 @@ def cut_model(model: ModelSpec, layers: int) -> ModelSpec:
         parameters=_cut_tensors(model.parameters, layers),
         buffers=_cut_tensors(model.buffers, layers),
         hf_config=_cut_fields(model.hf_config, layers),
+        base=None if model.base is None else cut_model(model.base, layers),
         arch=replace(
             arch,
             num_layers=_at_most(arch.num_layers, layers),

@@ -34,12 +34,14 @@ class Trace:
 
     Attributes:
         numels: elements of each parameter.
+        itemsizes: bytes per element of each.
         persistent: whether each stays gathered.
         modules: parameter indices of each module visited, forward pass then backward pass.
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
     """
 
     numels: tuple[int, ...]
+    itemsizes: tuple[int, ...]
     persistent: tuple[bool, ...]
     modules: tuple[tuple[int, ...], ...]
     one_by_one: bool
@@ -49,16 +51,18 @@ class Form(NamedTuple):
     """What gathered tensors and gather buffers hold, for any number of ranks.
 
     Attributes:
-        numel: elements without padding.
-        padded: size and count of the tensors that lie there padded to the ranks.
+        num_bytes: without padding.
+        padded: elements, bytes of an element and count of the tensors that lie there padded.
     """
 
-    numel: int
-    padded: tuple[tuple[int, int], ...]
+    num_bytes: int
+    padded: tuple[tuple[int, int, int], ...]
 
     def at(self, ranks: int) -> int:
-        """Elements, padding included."""
-        return self.numel + sum(count * (padded(size, ranks) - size) for size, count in self.padded)
+        """Bytes, padding included."""
+        return self.num_bytes + sum(
+            [n * itemsize * (padded(size, ranks) - size) for size, itemsize, n in self.padded]
+        )
 
 
 Forms = frozenset[Form]
@@ -68,7 +72,7 @@ NOTHING: Forms = frozenset({Form(0, ())})
 
 
 def highest(forms: Iterable[Form], ranks: int) -> int:
-    """Elements of the highest level."""
+    """Bytes of the highest level."""
     return max(form.at(ranks) for form in forms)
 
 
@@ -94,10 +98,18 @@ def gathered(trace: Trace, limits: Limits) -> list[Forms]:
 
 @dataclass
 class _Batch:
-    """Parameters gathered by one call."""
+    """Parameters gathered into one buffer: those of one dtype in one call.
+
+    Attributes:
+        members: of the buffer.
+        waiting: those that nobody has waited for yet.
+        is_alone: the call gathered one parameter, which lies in the buffer itself.
+        copied: whether they have been copied out.
+    """
 
     members: tuple[int, ...]
     waiting: set[int]
+    is_alone: bool
     copied: bool = False
 
 
@@ -108,23 +120,23 @@ class _State:
     queue: list[tuple[int, int]]  # (parameter, step it is used at), front at ``head``
     head: int = 0
     available: int = 0
-    numel: int = 0  # elements held by gathered tensors and gather buffers now
-    padded: dict[int, int] = field(default_factory=dict)  # size -> tensors that lie padded
+    num_bytes: int = 0  # of gathered tensors and gather buffers now, without padding
+    padded: dict[tuple[int, int], int] = field(default_factory=dict)  # those that lie padded
     resident: dict[int, bool] = field(default_factory=dict)  # parameter -> lies padded
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
 
     def form(self) -> Form:
         """What is held now."""
-        return Form(self.numel, tuple(sorted((s, n) for s, n in self.padded.items() if n)))
+        return Form(self.num_bytes, tuple(sorted((*k, n) for k, n in self.padded.items() if n)))
 
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1)."""
         for i in parameters:
-            size = self.trace.numels[i]
-            self.numel += sign * size
+            key = size, itemsize = self.trace.numels[i], self.trace.itemsizes[i]
+            self.num_bytes += sign * size * itemsize
             if is_padded:
-                self.padded[size] = self.padded.get(size, 0) + sign
+                self.padded[key] = self.padded.get(key, 0) + sign
 
 
 def _fetch(state: _State, step: int, module: tuple[int, ...]) -> set[Form]:
@@ -169,8 +181,14 @@ def _gather(state: _State, parameters: list[int]) -> None:
         return
     state.hold(parameters, 1, is_padded=True)
     state.available += sum(state.trace.numels[i] for i in parameters)
-    for batch in [[i] for i in parameters] if state.trace.one_by_one else [parameters]:
-        state.inflight.update(dict.fromkeys(batch, _Batch(tuple(batch), set(batch))))
+    if state.trace.one_by_one:
+        state.inflight.update({i: _Batch((i,), {i}, is_alone=True) for i in parameters})
+        return
+    itemsizes = state.trace.itemsizes
+    for itemsize in dict.fromkeys(itemsizes[i] for i in parameters):
+        same = [i for i in parameters if itemsizes[i] == itemsize]
+        batch = _Batch(tuple(same), set(same), is_alone=len(parameters) == 1)
+        state.inflight.update(dict.fromkeys(same, batch))
 
 
 def _wait(state: _State, i: int) -> set[Form]:
@@ -181,7 +199,7 @@ def _wait(state: _State, i: int) -> set[Form]:
     batch.waiting.discard(i)
     if not batch.copied:
         batch.copied = True
-        if not batch.waiting:  # a tensor gathered alone lies in the gathered buffer itself
+        if batch.is_alone:  # it lies in the gathered buffer itself
             state.resident[i] = True
             return set()
         state.resident.update(dict.fromkeys((i, *batch.waiting), False))

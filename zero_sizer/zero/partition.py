@@ -81,9 +81,9 @@ def padded(numel: int, ranks: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def partition_sum(numels: tuple[int, ...], ranks: int) -> int:
-    """Elements one rank holds of a list of stage-3 tensors (P3)."""
-    return sum(ceil_div(numel, ranks) for numel in numels)
+def partitions_of(numels: tuple[int, ...], ranks: int) -> tuple[int, ...]:
+    """Elements one rank holds of each of a list of stage-3 tensors; their sum is P3."""
+    return tuple(ceil_div(numel, ranks) for numel in numels)
 
 
 @lru_cache(maxsize=4096)

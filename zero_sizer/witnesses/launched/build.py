@@ -30,6 +30,7 @@ def build(task: Mapping[str, Any]) -> tuple[Any, Any]:
         attention=workload.get("attention") or "sdpa",
         zero_init=bool(workload.get("zero_init")),
         built_dtype=workload.get("built_dtype") or "",
+        lora=source.get("lora"),
     )
     model = (
         _shapes_model(task)

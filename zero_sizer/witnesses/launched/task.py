@@ -8,6 +8,7 @@ from zero_sizer.config.resolve import resolve
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.job import Job
+from zero_sizer.models.quantized import converted
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan import Plan
 from zero_sizer.planning import plan_job
@@ -96,12 +97,17 @@ def _plan(job: Job, settings: Settings) -> Plan:
 
 def model_source(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
     """How the worker builds a model, and what the reader must know about it."""
-    vocab = model.arch.vocab
+    about: dict[str, Any] = {"vocab": model.arch.vocab}
+    if model.adapter is not None:
+        about["lora"] = model.adapter.to_peft()
+    if model.quantization is not None:
+        names = converted(model)
+        about["quantization"] = {**model.quantization.to_json(), "modules": names}
     if model.origin.startswith("factory "):
         target = model.origin.removeprefix("factory ")
-        return {"kind": "factory", "target": target, "vocab": vocab}, []
+        return {"kind": "factory", "target": target, **about}, []
     if model.hf_config.get("model_type"):
-        return {"kind": "huggingface", "config": dict(model.hf_config), "vocab": vocab}, []
+        return {"kind": "huggingface", "config": dict(model.hf_config), **about}, []
     note = "a stand-in with the model's tensors and no activations: only shapes are known"
     return shapes_source(model), [note]
 

@@ -33,6 +33,8 @@ def build(request: Request, *, with_values: bool = False) -> Any:
     else:
         with _zero_init(request):
             model = _from_factory(request.factory)
+    if request.quantization is not None:
+        model = _quantized(model, request.quantization)
     if request.lora is not None:
         model = _with_lora(model, request.lora)
     if request.checkpointing:
@@ -55,6 +57,7 @@ def _from_config(request: Request, with_values: bool) -> Any:
     from transformers import CONFIG_MAPPING
 
     fields = dict(request.hf_config)
+    fields.pop("quantization_config", None)  # else transformers asks for bitsandbytes
     model_type = str(fields.pop("model_type", ""))
     if model_type not in CONFIG_MAPPING:
         raise UnsupportedError(f"transformers has no model type {model_type!r}")
@@ -152,6 +155,17 @@ def _from_shapes(request: Request) -> Any:
 
     with _zero_init(request):
         return ShapesModel(request.parameters)
+
+
+def _quantized(model: Any, how: Mapping[str, Any]) -> Any:
+    """The base with packed weights, which bitsandbytes makes on the GPU as it reads them."""
+    from zero_sizer.witnesses.quantized import quantize
+    from zero_sizer.witnesses.simulated import device
+
+    quantize(model, how, how["modules"])
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model.to(torch.device(device.NAME, 0))
 
 
 def _with_lora(model: Any, settings: Mapping[str, Any]) -> Any:

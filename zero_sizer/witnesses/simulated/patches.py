@@ -17,6 +17,7 @@ def torch_patches() -> Iterator[Patches]:
     patches = Patches()
     patches.set(FakeTensor, "data", property(_get_data, _set_data))
     patches.set(FakeTensor, "record_stream", lambda self, stream: None)
+    patches.set(FakeTensor, "__deepcopy__", _deepcopy)
     patches.set(torch.nn.Module, "_apply", _apply)
     # Other tensor classes than these get a loop over tensors, which holds other temporaries.
     for name in ("torch.optim.optimizer", "torch.utils._foreach_utils"):
@@ -57,6 +58,19 @@ def _set_data(tensor: Any, value: Any) -> None:
         _DATA.__set__(tensor, value)
         if type(value) is FakeTensor:
             tensor._fake_device = value._fake_device
+
+
+def _deepcopy(tensor: Any, memo: dict[int, Any]) -> Any:
+    """``copy.deepcopy`` of a tensor; torch would copy bytes that are not there."""
+    if id(tensor) not in memo:
+        with torch.no_grad():
+            copied = tensor.detach().clone(memory_format=torch.preserve_format)
+        if isinstance(tensor, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, tensor.requires_grad)
+        else:
+            copied.requires_grad_(tensor.requires_grad)
+        memo[id(tensor)] = copied
+    return memo[id(tensor)]
 
 
 def _apply(module: torch.nn.Module, fn: Callable[[Any], Any], recurse: bool = True) -> Any:

@@ -2,22 +2,48 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.families import FAMILIES
+from zero_sizer.models.quantized import converted
+from zero_sizer.models.spec import ModelSpec
 from zero_sizer.witnesses.simulated.undo import Patches
 
+_NOT_READ = ("model_type", "dtype", "quantization_config")
 ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
+
+
+class Changes(NamedTuple):
+    """What is done to a model before it is trained.
+
+    Attributes:
+        quantization: ``Request.quantization``, None where weights are as they are.
+        adapter: ``peft.LoraConfig`` arguments, None to train every weight.
+    """
+
+    quantization: Mapping[str, Any] | None = None
+    adapter: Mapping[str, Any] | None = None
+
+
+UNCHANGED = Changes()
+
+
+def changes_of(spec: ModelSpec) -> Changes:
+    """What ``spec`` is beyond its config."""
+    quantization = None
+    if spec.quantization is not None:
+        quantization = {**spec.quantization.to_json(), "modules": converted(spec)}
+    return Changes(quantization, spec.adapter.to_peft() if spec.adapter is not None else None)
 
 
 def config_of(fields: Mapping[str, Any]) -> Any:
     """transformers' config object of a config.json's fields."""
     from transformers import CONFIG_MAPPING
 
-    values = {key: value for key, value in fields.items() if key not in ("model_type", "dtype")}
+    values = {key: value for key, value in fields.items() if key not in _NOT_READ}
     model_type = str(fields.get("model_type", ""))
     if model_type not in CONFIG_MAPPING:
         raise UnsupportedError(f"transformers has no model type {model_type!r}")
@@ -57,6 +83,34 @@ def build(config: Any, dtype: torch.dtype, where: torch.device, attention: str) 
         except ValueError as error:
             raise UnsupportedError(f"no {attention} attention: {error}") from error
     return model.train()
+
+
+def change(model: Any, changes: Changes) -> Any:
+    """The model with packed weights and an adapter, which peft makes in fp32.
+
+    Args:
+        model: the base, on any device.
+        changes: which.
+    """
+    if changes.quantization is not None:
+        from zero_sizer.witnesses import quantized
+
+        present = dict(model.named_modules())  # blocks may have been cut
+        names = [name for name in changes.quantization["modules"] if name in present]
+        quantized.quantize(model, changes.quantization, names)
+    if changes.adapter is None:
+        return model
+    import peft
+
+    with torch.device(model.device):
+        return peft.get_peft_model(model, peft.LoraConfig(**changes.adapter)).train()
+
+
+def cast(model: Any, dtype: torch.dtype) -> None:
+    """All parameters to one dtype, as DeepSpeed's engine casts them."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def block_names(model: Any) -> list[str]:

@@ -28,6 +28,7 @@ def trace_to_cache(spec: ModelSpec, report: Callable[[str], None] = lambda line:
             remedy="name a bundled model, or a config.json",
         )
     try:
+        from zero_sizer.witnesses.tracing.build import changes_of
         from zero_sizer.witnesses.tracing.profile import trace_profile
     except ImportError as error:
         raise UnsupportedError(
@@ -36,5 +37,8 @@ def trace_to_cache(spec: ModelSpec, report: Callable[[str], None] = lambda line:
         ) from error
     key = key_of(spec)
     path = cache_file(key)
-    write(path, trace_profile(spec.hf_config, name=spec.name, key=key, report=report))
+    document = trace_profile(
+        spec.hf_config, name=spec.name, key=key, changes=changes_of(spec), report=report
+    )
+    write(path, document)
     return path

@@ -1,14 +1,14 @@
 """The activation profile of a model: every way of running it, traced and fitted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from itertools import product
 from typing import Any
 
 from zero_sizer.errors import UnsupportedError
-from zero_sizer.witnesses.tracing.build import ATTENTION
+from zero_sizer.witnesses.tracing.build import ATTENTION, UNCHANGED, Changes
 from zero_sizer.witnesses.tracing.encode import Encoder
-from zero_sizer.witnesses.tracing.setups import VARIANTS, Setup, Tracer
+from zero_sizer.witnesses.tracing.setups import FROZEN_VARIANTS, VARIANTS, Setup, Tracer
 
 _NOTES = (
     "no attention mask, or one without padding; labels for every token",
@@ -22,6 +22,8 @@ def trace_profile(
     *,
     name: str,
     key: str,
+    changes: Changes = UNCHANGED,
+    setups: Sequence[Setup] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Traces the model of a config.json's ``fields``.
@@ -30,23 +32,25 @@ def trace_profile(
         fields: with every default filled in.
         name: what to call it.
         key: what ``zero_sizer.profiles`` finds it by.
+        changes: to the model of the config.
+        setups: the only ones to trace, None for all.
         report: told about each setup.
 
     Raises:
         UnsupportedError: transformers does not know the model, or trains it in no way.
     """
-    tracer = Tracer(fields)
+    tracer = Tracer(fields, changes=changes)
     encoder = Encoder(tracer.stacks)
-    refused: dict[str, str] = {}
-    for variant, attention, checkpointing in product(VARIANTS, ATTENTION, (False, True)):
-        setup = Setup(variant=variant, attention=attention, checkpointing=checkpointing)
+    refused: dict[Setup, str] = {}
+    asked = list(_all_setups(is_changed=changes != UNCHANGED) if setups is None else setups)
+    for setup in asked:
         try:
             encoder.add(setup, tracer.fits(setup))
         except UnsupportedError as error:
-            refused[f"{variant} {attention}"] = str(error)
+            refused[setup] = str(error)
             continue
-        report(f"{name}: {variant}, {attention}, checkpointing {checkpointing}")
-    if len(refused) == len(VARIANTS) * len(ATTENTION):
+        report(f"{name}: {setup.variant}, {setup.attention}, checkpointing {setup.checkpointing}")
+    if len(refused) == len(asked):
         raise UnsupportedError(f"{name}: {next(iter(refused.values()))}")
     head = {
         "name": name,
@@ -56,3 +60,9 @@ def trace_profile(
         "notes": list(_NOTES),
     }
     return encoder.document(head)
+
+
+def _all_setups(*, is_changed: bool) -> Iterator[Setup]:
+    variants = FROZEN_VARIANTS if is_changed else VARIANTS
+    for variant, attention, checkpointing in product(variants, ATTENTION, (False, True)):
+        yield Setup(variant=variant, attention=attention, checkpointing=checkpointing)

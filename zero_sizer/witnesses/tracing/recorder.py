@@ -89,6 +89,16 @@ class Recorder:
         if self.on:
             self.events.append(Mark(kind, name, storage))
 
+    def leave_last_block(self) -> None:
+        """The backward of the block that came last is over: its input may need no gradient."""
+        marks = [event for event in self.events if isinstance(event, Mark)]
+        left = {mark.name for mark in marks if mark.kind == "leaves"}
+        for mark in marks[::-1]:
+            if mark.kind == "comes":
+                if mark.name not in left:
+                    self.mark("leaves", mark.name)
+                return
+
     def count_flops(self, count: int) -> None:
         """``count`` floating-point operations run now."""
         if self.on and count:

@@ -1,5 +1,6 @@
 """Tracing one model in every way that changes its memory."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from typing import Any
 import torch
 
 from zero_sizer.errors import UnsupportedError
-from zero_sizer.witnesses.tracing import build, fitted, session, symbolic
+from zero_sizer.witnesses.tracing import build, fitted, linear, session, symbolic
 from zero_sizer.witnesses.tracing.depth import stacks_of
 from zero_sizer.witnesses.tracing.fitted import FittedStack, Range
 from zero_sizer.witnesses.tracing.recorder import Recorder
 from zero_sizer.witnesses.tracing.step import Trace, run_step
 
 VARIANTS = ("bf16", "fp32", "autocast")
+# Where weights are frozen, ZeRO-3's linear layers save more than torch's.
+FROZEN_VARIANTS = (*VARIANTS, *(f"{v} zero3" for v in (*VARIANTS, "mixed")))
 _LONGEST = 2**20
 _GRID = (128, 320)  # every model bundled takes 512 positions
 _HELD_OUT = 448
@@ -29,7 +32,9 @@ class Setup:
     """What is traced.
 
     Attributes:
-        variant: ``bf16`` (a 16-bit model), ``fp32``, or ``autocast`` (bf16 over fp32 weights).
+        variant: ``bf16`` (a 16-bit model), ``fp32``, or ``autocast`` (bf16 over fp32 weights);
+            with `` zero3`` behind it, under ZeRO-3's linear layers; there also ``mixed`` (a 16-bit
+            model whose adapter stays in fp32).
         attention: ``flash``, ``sdpa`` or ``eager``.
         checkpointing: whether every block is recomputed.
     """
@@ -52,13 +57,22 @@ class Tracer:
 
     Args:
         fields: the config.json.
+        changes: to the model of the config.
         whole: trace all blocks.
     """
 
-    def __init__(self, fields: Mapping[str, Any], *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        changes: build.Changes = build.UNCHANGED,
+        whole: bool = False,
+    ) -> None:
         self.config = build.config_of(fields)
+        self.changes = changes
         self.model_class = build.model_class(self.config).__name__
         full = build.build(self.config, torch.bfloat16, torch.device("meta"), "eager")
+        full = build.change(full, changes)
         names = build.block_names(full)
         self.stacks = stacks_of(names, build.kinds(full, names))
         self.windows = build.windows(self.config)
@@ -72,7 +86,7 @@ class Tracer:
         Raises:
             UnsupportedError: transformers does not run the model so.
         """
-        with traced(self.config, setup) as (trace, owners):
+        with traced(self.config, setup, self.changes) as (trace, owners):
             known = self._known(setup, trace)
             if not known:
                 windows = list(self._ranges())
@@ -97,18 +111,27 @@ Steps = tuple[Callable[[int, int], Trace], frozenset[str]]
 
 
 @contextmanager
-def traced(config: Any, setup: Setup) -> Iterator[Steps]:
+def traced(config: Any, setup: Setup, changes: build.Changes = build.UNCHANGED) -> Iterator[Steps]:
     """A function that traces a step at (b, s), and the names of the modules that own parameters.
+
+    Args:
+        config: of transformers.
+        setup: how to run it.
+        changes: to the model of the config.
 
     Raises:
         UnsupportedError: transformers does not run the model so.
     """
-    if setup.attention == "flash" and setup.variant == "fp32":
+    precision, _, is_zero3 = setup.variant.partition(" ")
+    if setup.attention == "flash" and precision == "fp32":
         raise UnsupportedError("flash attention takes 16-bit tensors only")
     recorder = Recorder()
-    dtype = torch.bfloat16 if setup.variant == "bf16" else torch.float32
-    with session.fake_gpu(recorder) as where:
+    dtype = torch.bfloat16 if precision in ("bf16", "mixed") else torch.float32
+    with session.fake_gpu(recorder) as where, linear.installed(is_on=bool(is_zero3)):
         model = build.build(config, dtype, where, build.ATTENTION[setup.attention])
+        model = build.change(model, changes)
+        if precision == "bf16":
+            build.cast(model, dtype)
         if setup.checkpointing:
             build.checkpoint(model)
         blocks = build.block_names(model)
@@ -117,9 +140,13 @@ def traced(config: Any, setup: Setup) -> Iterator[Steps]:
         @cache
         def trace(b: int, s: int) -> Trace:
             batch = build.batch(b, s, where)
-            return run_step(model, blocks, recorder, batch, autocast=setup.variant == "autocast")
+            return run_step(model, blocks, recorder, batch, autocast=precision == "autocast")
 
-        yield trace, owners
+        try:
+            yield trace, owners
+        finally:  # a model in cycles, as peft's are, must go before its device does
+            model = None
+            gc.collect()
 
 
 def _fit_range(

@@ -55,6 +55,7 @@ def run_step(
             del output
             recorder.mark("backward")
             loss.backward()
+            recorder.leave_last_block()
             recorder.mark("end")
         finally:
             recorder.on = False
@@ -74,6 +75,8 @@ def _hooks(model: Any, blocks: Sequence[str], recorder: Recorder) -> Iterator[No
         elif name and not _is_list(module):
             handles.append(module.register_forward_pre_hook(_marker(recorder, "module", name)))
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         handles.append(parameter.register_post_accumulate_grad_hook(_gradient(recorder, name)))
     try:
         yield
