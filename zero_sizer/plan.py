@@ -237,8 +237,9 @@ class Plan:
         return tuple([dtype.itemsize for dtype in self.dtypes])
 
     def _dtype_of(self, built: DType | None) -> DType:
-        casts = built is None or (built.is_floating and not self._keeps_dtypes)
-        return self.model_dtype if casts else built
+        if built is None or (built.is_floating and not self._keeps_dtypes):
+            return self.model_dtype
+        return built
 
     @cached_property
     def _keeps_dtypes(self) -> bool:
