@@ -69,7 +69,7 @@ def candidates(found: Search, seed: int) -> Iterator[tuple[str, dict[str, int]]]
         numbers = {
             "dp_world_size": 8 * draw.choice(_NODES),
             "checkpointing": draw.random() < 0.5,
-            **draw.choice(settings_of(strategy.stage)).values,
+            **draw.choice(settings_of(strategy)).values,
         }
         for batch in draw.sample(range(1, 129), BATCHES):
             candidate = {**numbers, "micro_batch": batch, "grad_accum": draw.randint(1, 16)}

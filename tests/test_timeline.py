@@ -71,7 +71,7 @@ def drawn(model, count, seed):
             micro_batch=draw.choice((1, 2, 5, 16)),
             grad_accum=draw.choice((1, 4)),
             checkpointing=draw.random() < 0.5,
-            **draw.choice(settings_of(strategy.stage)).values,
+            **draw.choice(settings_of(strategy)).values,
         )
         yield search.sweep, values, draw
 

@@ -53,7 +53,7 @@ def strategy_config(values: Mapping[str, Any], strategy: Strategy) -> dict[str, 
             zero[section] = {**zero[section], **deepcopy(given), "device": zero[section]["device"]}
     if strategy.stage:
         zero |= {"overlap_comm": True, "contiguous_gradients": True}
-    config[ZERO] = {**zero, **kept}
+    config[ZERO] = {**kept, **zero}
     return config
 
 

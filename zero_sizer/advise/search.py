@@ -199,7 +199,7 @@ class Search:
                     )
                     for size, steps in sizes
                 ]
-                for setting in settings_of(strategy.stage)
+                for setting in settings_of(strategy)
             ]
 
     def _fitting(self, group: Sequence[Candidate]) -> list[Candidate]:

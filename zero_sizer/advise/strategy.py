@@ -36,6 +36,11 @@ class Strategy:
         stage: int = self.zero["stage"]
         return stage
 
+    @property
+    def swaps_weights(self) -> bool:
+        """Whether weights live on NVMe."""
+        return bool(self.zero.get("offload_param", {}).get("device") == _NVME["device"])
+
 
 def _offload(stage: int, **devices: Mapping[str, Any]) -> dict[str, Any]:
     return {"stage": stage, **{f"offload_{name}": dict(value) for name, value in devices.items()}}
@@ -72,7 +77,10 @@ def strategies(job: Job) -> tuple[Strategy, ...]:
         ),
         (
             "ZeRO-3, all on NVMe",
-            _offload(3, optimizer=_NVME, param=_swapped_weights(job)),
+            {
+                **_offload(3, optimizer=_NVME, param=_swapped_weights(job)),
+                "stage3_param_persistence_threshold": 0,  # a step swaps all of them in at once
+            },
             ("host", "nvme"),
         ),
     )
@@ -118,18 +126,21 @@ _WINDOWS = (
     (50_000_000, 1_000_000_000, 1_000_000_000),  # DeepSpeed's defaults
     (50_000_000, 100_000_000, 0),  # nothing kept for backward
 )
+# A swapped weight holds one of few buffers as long as it is gathered, and when none is left the
+# swapper gives up (partitioned_param_swapper.py:312): one module's weights at a time.
+_SWAPPED_WINDOWS = ((0, 100_000_000, 0),)
 
 
-def settings_of(stage: int) -> tuple[Setting, ...]:
-    """Buffer sizes worth trying at a stage, DeepSpeed's defaults first."""
-    if stage == 0:
+def settings_of(strategy: Strategy) -> tuple[Setting, ...]:
+    """Buffer sizes worth trying, DeepSpeed's defaults first."""
+    if strategy.stage == 0:
         return (_setting({}),)
-    if stage < 3:
+    if strategy.stage < 3:
         return tuple(_setting({"reduce_bucket_size": bucket}) for bucket in _BUCKETS)
     names = tuple(_FIELDS)
     return tuple(
         _setting(dict(zip(names, (bucket, *window), strict=True)))
-        for window in _WINDOWS
+        for window in (_SWAPPED_WINDOWS if strategy.swaps_weights else _WINDOWS)
         for bucket in _BUCKETS
     )
 
