@@ -47,7 +47,15 @@ def _call_torch(model: Any, how: Checkpointing) -> None:
 
 def _configure_deepspeed(request: Request) -> None:
     import deepspeed
+    from deepspeed.accelerator import get_accelerator
 
+    section = request.config.get("activation_checkpointing") or {}
+    if get_accelerator().is_synchronized_device() and section.get("cpu_checkpointing"):
+        # checkpointing.py:484-494: the copy is the original, which is emptied next
+        raise UnsupportedError(
+            "cpu_checkpointing loses its inputs in DeepSpeed where the device is the CPU itself",
+            remedy="ask the simulated dry run",
+        )
     deepspeed.checkpointing.configure(None, deepspeed_config=dict(request.config))
 
 
