@@ -136,13 +136,13 @@ def test_each_block_left_out_adds_what_it_saves():
     assert differences == {block.forward.end - hidden}
 
 
-def _check(capsys, tmp_path, how, section, **cluster):
+def _check(capsys, tmp_path, how, section, model="llama-2-7b", **workload):
     path = tmp_path / "job.yaml"
     job = {
-        "model": cluster.pop("model", "llama-2-7b"),
+        "model": model,
         "deepspeed": {**CONFIG, "activation_checkpointing": section},
         "cluster": {"gpus_per_node": 8, "gpu": "a100-80gb", "host_memory": "1TiB"},
-        "workload": {"seq_len": 2048, "attention": "flash", "checkpointing": how},
+        "workload": {"seq_len": 2048, "attention": "flash", "checkpointing": how, **workload},
     }
     path.write_text(json.dumps(job))
     code = main(["check", str(path), "--format", "json"])
@@ -197,8 +197,12 @@ def test_room_for_too_few_contiguous_checkpoints_is_an_error(capsys, tmp_path):
     assert gpu[1] - gpu[0] == 8 * INPUT
 
 
-def test_a_decoders_offload_is_not_modelled_and_said(capsys, tmp_path):
-    answer, findings, code = _check(capsys, tmp_path, "offload", {}, model="t5-3b")
+@pytest.mark.parametrize("model", ["t5-3b", "gpt2"])
+def test_what_else_is_offloaded_is_not_modelled_and_said(capsys, tmp_path, model):
+    """A T5's encoder output; a GPT-2's mask."""
+    answer, findings, code = _check(
+        capsys, tmp_path, "offload", {}, model=model, attention="eager", seq_len=512
+    )
     assert findings["checkpointing-not-modelled"]["severity"] == "warning"
     assert answer["verdict"] != "fits"
     assert code != 0

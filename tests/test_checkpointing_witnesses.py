@@ -18,12 +18,13 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import Job
 from zero_sizer.ledger import evaluate
 from zero_sizer.moments import Phase
-from zero_sizer.passes import checkpoints
+from zero_sizer.passes import checkpoints, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.peak import phase_peaks, totals
 from zero_sizer.plan import Device
 from zero_sizer.profiles import load_bundled
 from zero_sizer.sizing import size
+from zero_sizer.units import DType
 from zero_sizer.witnesses.cut import cut_job
 
 pytest.importorskip("deepspeed")
@@ -53,16 +54,20 @@ VARIANTS = {
 }
 
 
+PADDED = [["sdpa", False], ["sdpa", True], ["flash", False], ["flash", True]]
+
+
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
     """Model -> variant -> its sections."""
     cases = [{"model": m, "depth": DEPTH, "at": AT, "variants": VARIANTS} for m in MODELS]
+    cases.append({"model": "smollm2-135m", "depth": DEPTH, "at": AT, "padded": PADDED})
     path = tmp_path_factory.mktemp("traces") / "cases.json"
     path.write_text(json.dumps(cases))
     command = [sys.executable, str(ROOT / "tests" / "checkpoint_traces.py"), str(path)]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return dict(zip(MODELS, json.loads(run.stdout), strict=True))
+    return dict(zip([*MODELS, "padded"], json.loads(run.stdout), strict=True))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -77,6 +82,25 @@ def test_every_block_has_the_levels_of_the_traced_variant(traced, model, said):
         where = f"{'backward' if is_backward else 'forward'} of {block or 'the rest'}"
         assert peak == pytest.approx(seen_peak, abs=rounding), where
         assert end == pytest.approx(seen_end, abs=rounding), where
+
+
+@pytest.mark.parametrize(("attention", "checkpointing"), PADDED)
+def test_padding_adds_to_every_block_what_is_traced(traced, attention, checkpointing):
+    profile, rounding = load_bundled("smollm2-135m"), 2**16
+    step = profile.evaluate(
+        "bf16", "flash", *AT, checkpointing=checkpointing, depths={"model.layers": DEPTH}
+    )
+    kind = masks.sdpa_mask if attention == "sdpa" else masks.flash_copies
+    mask = kind(models.load("smollm2-135m").arch, *AT, DType.BF16)
+    every = (lambda block: True) if checkpointing else None
+    made = list(_sections(masks.masked(step, mask, every)))
+    seen = traced["padded"][f"{attention} {checkpointing}"]
+    assert len(made) == len(seen)
+    for (peak, end), (block, is_backward, seen_peak, seen_end) in zip(made, seen, strict=True):
+        assert end == pytest.approx(seen_end, abs=rounding), block
+        # Where a forward is recomputed later, its highest point may lie elsewhere.
+        spare = mask.per_block if checkpointing and block and not is_backward else 0
+        assert -rounding <= peak - seen_peak <= spare + rounding, block
 
 
 def _variant(model, said):

@@ -58,7 +58,7 @@ def test_eager_and_packed_flash_cost_nothing_more(capsys, tmp_path, attention, k
 @pytest.mark.parametrize(
     ("model", "attention", "kind"),
     [
-        ("llama-3-8b", "flash", "padded"),
+        ("phi-2", "flash", "padded"),
         ("gemma-2b", "sdpa", "padded"),
         ("t5-3b", "eager", "padded"),
         ("bert-large", "eager", "padded"),
@@ -72,6 +72,15 @@ def test_where_it_is_not_known_nobody_says_that_it_fits(capsys, tmp_path, model,
     _, findings, verdict = _check(capsys, tmp_path, model=model, **workload, sequences=kind)
     assert "sequences-not-modelled" in findings
     assert verdict == "uncertain"
+
+
+def test_padded_flash_keeps_one_more_output_a_block(capsys, tmp_path):
+    equal, padded = (
+        _check(capsys, tmp_path, attention="flash", sequences=kind) for kind in ("equal", "padded")
+    )
+    outputs = 32 * (B * S * 32 * 128 * 2 + B * S * 8)
+    assert padded[0]["backward"] - equal[0]["backward"] == outputs
+    assert "padding-counted-in-full" in padded[1] - equal[1]
 
 
 def test_equal_lengths_are_assumed_aloud_where_they_matter(capsys, tmp_path):

@@ -46,11 +46,16 @@ def block_peaks_of(plan: Plan) -> list[BlockPeak]:
 
 def activations_of(plan: Plan) -> MicroStep:
     """One micro step's activations: from a profile, of the base if need be, or in closed form."""
-    return (
+    step = (
         traced_activations(plan)
         or adapted_activations(plan)
         or _checkpointed(plan, lambda on: _closed_form(plan, on))
     )
+    mask = plan.mask
+    if mask is None or not mask.shared:
+        return step
+    how = plan.checkpointing_how
+    return masks.masked(step, mask, how.recomputes if plan.checkpointing else None)
 
 
 def _closed_form(plan: Plan, checkpointing: bool) -> MicroStep:
@@ -92,12 +97,7 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
 def _mixed(plan: Plan, step_of: Callable[[bool], MicroStep]) -> MicroStep | None:
     """Blocks recomputed as the plan says, from steps in which all are or none is."""
     try:
-        step = _checkpointed(plan, step_of)
-        mask = plan.mask
-        if mask is None or not mask.shared:
-            return step
-        how = plan.checkpointing_how
-        return masks.masked(step, mask, how.recomputes if plan.checkpointing else None)
+        return _checkpointed(plan, step_of)
     except (UnsupportedError, InputError):  # too shallow, too long, or an attention it has not
         return None
 
@@ -175,9 +175,12 @@ def mask_of(plan: Plan) -> Mask | None:
     known = plan.model.arch.family in masks.TRACED and plan.autocast_dtype is None
     if plan.attention == "eager" and known:
         return Mask()
-    if plan.attention != "sdpa" or not known or not plan.is_16bit or not _makes_no_mask(plan):
+    size = (plan.model.arch, plan.micro_batch, plan.seq_len, plan.model_dtype)
+    if not known or not plan.is_16bit or plan.attention == "eager":
         return None
-    return masks.sdpa_mask(plan.model.arch, plan.micro_batch, plan.seq_len, plan.model_dtype)
+    if plan.attention == "flash":
+        return masks.flash_copies(*size)
+    return masks.sdpa_mask(*size) if _makes_no_mask(plan) else None
 
 
 def _makes_no_mask(plan: Plan) -> bool:

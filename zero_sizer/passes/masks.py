@@ -20,6 +20,8 @@ EQUAL, PADDED, PACKED = "equal", "padded", "packed"
 # Families whose blocks, traced with and without a mask, differ by exactly this.
 TRACED = frozenset({"llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gpt2", "opt"})
 
+_INDEX = 8  # bytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
@@ -40,6 +42,18 @@ def sdpa_mask(arch: Architecture, batch: int, seq_len: int, dtype: DType) -> Mas
     repeated = 2 * (heads - (arch.kv_heads or heads)) * head_dim * batch * seq_len
     square = batch * seq_len * seq_len
     return Mask(shared=square, per_block=num_bytes(square + repeated, dtype))
+
+
+def flash_copies(arch: Architecture, batch: int, seq_len: int, dtype: DType) -> Mask:
+    """Padded samples with flash attention, none of their tokens being padding: the most there is.
+
+    Every block copies queries, keys and values without the padding, which are saved instead, and
+    puts the output back between it: one output more, and where each token came from
+    (modeling_flash_attention_utils.py, _upad_input).
+    """
+    tokens = batch * seq_len
+    output = num_bytes(tokens * (arch.heads or 0) * (arch.head_dim or 0), dtype)
+    return Mask(shared=tokens, per_block=output + _INDEX * tokens)
 
 
 def masked(step: MicroStep, mask: Mask, recomputes: Callable[[int], bool] | None) -> Activations:

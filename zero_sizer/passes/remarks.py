@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from zero_sizer.config.workload import DEEPSPEED
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.passes import compose
+from zero_sizer.passes.masks import EQUAL, PADDED
 
 if TYPE_CHECKING:
     from zero_sizer.plan import Plan
@@ -46,22 +47,37 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             if plan.attention != "flash"
             else "pack them, or take sdpa",
         )
+    elif (plan.sequences, plan.attention) == (PADDED, "flash"):
+        yield Finding(
+            code="padding-counted-in-full",
+            severity=Severity.NOTE,
+            key="--sequences",
+            message="flash attention works on copies without the padding; they are counted as if "
+            "no token were padding",
+        )
     if plan.inputs is not None:
         yield from _about_inputs(plan)
 
 
 def _about_inputs(plan: Plan) -> Iterator[Finding]:
-    if plan.inputs is not None and plan.inputs.leave and plan.model.arch.decoder_layers:
+    if plan.inputs is not None and plan.inputs.leave and _hands_over_more(plan):
         yield Finding(
             code="checkpointing-not-modelled",
             severity=Severity.WARNING,
             key="--checkpointing-how",
-            message="blocks of a decoder are also handed the encoder's output and biases of "
-            "positions: offloaded with every block, they are not counted here",
+            message=f"blocks of {plan.model.name} are handed more than their hidden states (masks, "
+            "an encoder's output): it leaves with every block and is not counted here",
             remedy="ask the simulated dry run",
         )
     if plan.checkpointing_how.by == DEEPSPEED and plan.partition_activations:
         yield from _about_partitions(plan)
+
+
+def _hands_over_more(plan: Plan) -> bool:
+    """transformers hands some blocks their mask by position, so that it counts as an input."""
+    has_mask = plan.attention == "eager" or plan.sequences != EQUAL
+    by_position = plan.model.arch.family in ("gpt2", "bert")
+    return bool(plan.model.arch.decoder_layers) or (has_mask and by_position)
 
 
 def _about_partitions(plan: Plan) -> Iterator[Finding]:
