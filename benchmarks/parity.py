@@ -4,8 +4,9 @@
 
 Every job is one rank of a full-width model cut to a few blocks, run by the real engine on a
 simulated GPU for two optimizer steps; predicted and simulated peaks of each phase of the last step
-are compared, without the workspace that cuBLAS takes, which fake tensors never ask for. ``--write`` puts the table into docs/limits.md. Jobs are drawn at random, the same
-ones for the same seed; a job that DeepSpeed or the model refuses is drawn again.
+are compared, without the workspace that cuBLAS takes, which fake tensors never ask for. ``--write``
+puts the table into docs/limits.md. Jobs are drawn at random, the same ones for the same seed; a job
+that DeepSpeed or the model refuses is drawn again.
 """
 
 import argparse
