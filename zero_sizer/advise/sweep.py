@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from zero_sizer import features
 from zero_sizer.advise.view import Family, Values, View
@@ -22,6 +22,7 @@ from zero_sizer.units import ceil_div
 _MOMENTS = tuple(Moment)
 _PLACE = {moment: index for index, moment in enumerate(_MOMENTS)}
 _LASTING = tuple(entry for entry in features.ENTRIES if entry not in passes.ENTRIES)
+_BATCH = "micro_batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,20 @@ class Use:
 
     num_bytes: int
     moment: Moment
+
+
+class _Lasting(NamedTuple):
+    """What the micro batch does not change.
+
+    Attributes:
+        rows: per device, bytes at each moment.
+        uses: per device, the highest of them.
+        others: which of ``_LASTING`` the micro batch does change.
+    """
+
+    rows: dict[Device, list[int]]
+    uses: dict[Device, Use]
+    others: list[int]
 
 
 class Sweep:
@@ -47,6 +62,7 @@ class Sweep:
         self._ranks = base.ranks_per_node
         self._rates = rates_of(cluster, base.autocast_dtype or base.model_dtype, Case.EXPECTED)
         self._work = work_of(base.model)
+        self._allocate = [_Allocate(entry, self._ranks) for entry in _LASTING]
 
     def values(self, strategy: str, **numbers: int) -> Values:
         """A candidate: a strategy with other numbers."""
@@ -59,25 +75,35 @@ class Sweep:
     def uses(self, values: Values) -> Mapping[Device, Use]:
         """The peak of every device, as ``sizing.size`` would give it."""
         family = self._family
-        gpu, others = family.formula("lasting", values, partial(self._lasting, values))
-        row = list(gpu)
+        lasting = family.formula("lasting", values, partial(self._lasting, values))
+        rows = {Device.GPU: list(lasting.rows[Device.GPU])}
+        for index in lasting.others:
+            found = family.formula(index, values, self._allocate[index])
+            if found is not None:
+                device = found[0]
+                _add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
         for place, size in family.formula("passes", values, _passes):
-            row[place] += size
-        return {Device.GPU: _highest(row), **others}
+            rows[Device.GPU][place] += size
+        return {
+            device: _highest(rows[device]) if device in rows else use
+            for device, use in lasting.uses.items()
+        }
 
-    def _lasting(self, values: Values, view: View) -> tuple[list[int], Mapping[Device, Use]]:
-        """Everything but forward and backward: the GPU's moments, and the others' highest."""
-        sums = {device: [0] * len(_MOMENTS) for device in Device}
-        for index, entry in enumerate(_LASTING):  # names may repeat under conditions
-            found = self._family.formula(index, values, _Allocate(entry, self._ranks), view.reads)
-            if found is None:
-                continue
-            device, size, places = found
-            row = sums[device]
-            for place in places:
-                row[place] += size
-        gpu = sums.pop(Device.GPU)
-        return gpu, {device: _highest(row) for device, row in sums.items()}
+    def _lasting(self, values: Values, view: View) -> "_Lasting":
+        """Everything but forward and backward that the micro batch does not change."""
+        rows = {device: [0] * len(_MOMENTS) for device in Device}
+        others = []
+        for index, allocate in enumerate(self._allocate):
+            reads: dict[str, None] = {}
+            found = self._family.formula(index, values, allocate, reads)
+            if _BATCH in reads:
+                others.append(index)
+                del reads[_BATCH]
+            elif found is not None:
+                _add(rows[found[0]], *found[1:])
+            view.reads.update(reads)
+        uses = {device: _highest(row) for device, row in rows.items()}
+        return _Lasting(rows, uses, others)
 
     def seconds(self, values: Values) -> float:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""
@@ -109,6 +135,11 @@ class _Allocate:
         size = allocation.num_bytes + allocation.rounding_bytes
         ranks = 1 if allocation.device is Device.GPU else self._ranks
         return allocation.device, ranks * size, tuple(_PLACE[m] for m in allocation.moments)
+
+
+def _add(row: list[int], size: int, places: tuple[int, ...]) -> None:
+    for place in places:
+        row[place] += size
 
 
 def _highest(row: list[int]) -> Use:
