@@ -229,7 +229,8 @@ class Plan:
     @cached_property
     def dtypes(self) -> tuple[DType, ...]:
         """Dtype of every parameter in training; the engine casts to it (engine.py:1859)."""
-        return tuple(self._dtype_of(t.dtype) for t in self.model.parameters)
+        cast = {dtype: self._dtype_of(dtype) for dtype in set(self.model.dtypes)}
+        return tuple(map(cast.__getitem__, self.model.dtypes))
 
     @cached_property
     def itemsizes(self) -> tuple[int, ...]:

@@ -107,6 +107,11 @@ class ModelSpec:
         return tuple(tensor.numel for tensor in self.parameters)
 
     @cached_property
+    def dtypes(self) -> tuple[DType | None, ...]:
+        """Dtype that each parameter is constructed with."""
+        return tuple(tensor.dtype for tensor in self.parameters)
+
+    @cached_property
     def num_params(self) -> int:
         """Elements of all parameters, tied ones once, packed ones as they unpack."""
         if self.quantization is None:
