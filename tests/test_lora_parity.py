@@ -1,13 +1,14 @@
 """LoRA jobs: the ledger beside the real engine on simulated GPUs, and what DeepSpeed refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 from plans import make_job
 from simulated_jobs import HOST, config_of
 
 from zero_sizer import models
-from zero_sizer.models import adapted, adapter
+from zero_sizer.models import adapted, adapter, quantized
 from zero_sizer.profiles import store
 from zero_sizer.sizing import size
 from zero_sizer.witnesses import crosscheck
@@ -16,6 +17,7 @@ pytest.importorskip("deepspeed")
 pytest.importorskip("peft")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
+SCRIPTS = Path(__file__).parent / "data" / "scripts"
 LLAMA = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -35,32 +37,36 @@ JOBS = {  # zero_optimization, workload
     "stage 3, adapters in fp32": ({"stage": 3}, {"zero_init": True}),
     "stage 3, adapters cast, offloaded": ({"stage": 3, **BOTH}, {"zero_init": False}),
 }
+PACKED = ({"stage": 2}, {"checkpointing": True})
 TRACED = {("bf16", True), ("mixed zero3", False), ("bf16 zero3", False)}
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory):
-    """The model under the adapter, its activations traced for the jobs above."""
+def specs(tmp_path_factory):
+    """The model under the adapter, plain and in 4 bits, traced for the jobs above."""
     from zero_sizer.witnesses.tracing.build import changes_of
     from zero_sizer.witnesses.tracing.profile import trace_profile
     from zero_sizer.witnesses.tracing.setups import Setup
 
     folder = tmp_path_factory.mktemp("lora")
     (folder / "config.json").write_text(json.dumps(LLAMA))
-    found = adapted.with_adapter(models.load(str(folder)), adapter.read(LORA, "--adapter"))
-    setups = [
-        Setup(variant=variant, attention="flash", checkpointing=checkpointing)
-        for variant, checkpointing in sorted(TRACED)
-    ]
-    key = store.key_of(found)
+    base, lora = models.load(str(folder)), adapter.read(LORA, "--adapter")
+    packed = quantized.with_quantization(base, quantized.read("nf4", "--quantization"))
+    plain, packed = (adapted.with_adapter(spec, lora) for spec in (base, packed))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
-        document = trace_profile(
-            found.hf_config, name="tiny", key=key, changes=changes_of(found), setups=setups
-        )
-        store.write(store.cache_file(key), document)
+        for spec, traced in ((plain, TRACED), (packed, {("bf16", True)})):
+            setups = [
+                Setup(variant=variant, attention="flash", checkpointing=checkpointing)
+                for variant, checkpointing in sorted(traced)
+            ]
+            key = store.key_of(spec)
+            document = trace_profile(
+                spec.hf_config, name="tiny", key=key, changes=changes_of(spec), setups=setups
+            )
+            store.write(store.cache_file(key), document)
         store._from_cache.cache_clear()
-        yield found
+        yield plain, packed
     store._from_cache.cache_clear()
 
 
@@ -69,16 +75,18 @@ def _job(spec, zero, workload):
     return make_job(config_of(zero, train_micro_batch_size_per_gpu=2), spec, 4, **stated)
 
 
-def test_lora_jobs_equal_the_simulated_engine(spec):
+def test_lora_jobs_equal_the_simulated_engine(specs):
     from zero_sizer.witnesses.simulated import parent
 
+    spec, packed = specs
     jobs = [_job(spec, zero, workload) for zero, workload in JOBS.values()]
+    jobs.append(_job(packed, *PACKED))
     saved = adapter.read(f"{LORA},save=norm", "--adapter")
     refused = _job(adapted.with_adapter(spec.base, saved), {"stage": 3}, {"zero_init": True})
     requests = [parent.request_of(job, rank=0, steps=2) for job in (*jobs, refused)]
     *found, failure = parent.run_requests(requests)
     wrong = []
-    for name, job, recording in zip(JOBS, jobs, found, strict=True):
+    for name, job, recording in zip((*JOBS, "4 bits"), jobs, found, strict=True):
         assert not isinstance(recording, Exception), (name, recording)
         assert "activations-of-the-base" not in [f.code for f in size(job).findings], name
         rows = crosscheck.against_recording(job, recording).rows
@@ -87,6 +95,23 @@ def test_lora_jobs_equal_the_simulated_engine(spec):
     # adapters in fp32 beside a trained copy in bf16: DeepSpeed cannot lay them in one buffer
     assert "AssertionError" in str(failure)
     assert "mixed-trained-dtypes" in [f.code for f in size(refused).findings]
+
+
+def test_a_trainer_script_with_peft_runs_unchanged(tmp_path):
+    from zero_sizer.witnesses.simulated.script import ScriptRequest, run_script
+
+    config = tmp_path / "ds.json"
+    auto = {"train_micro_batch_size_per_gpu": "auto", "bf16": {"enabled": "auto"}}
+    config.write_text(json.dumps({**auto, "zero_optimization": {"stage": 3}}))
+    options = {"output_dir": tmp_path / "out", "deepspeed": config, "report_to": "none"}
+    flags = [str(text) for name, value in options.items() for text in (f"--{name}", value)]
+    command = [str(SCRIPTS / "trainer_lora.py"), *flags, "--bf16", "--gradient_checkpointing"]
+    recording = run_script(ScriptRequest(command=command, gpus_per_node=4))
+    step = recording.first.last("step")
+    held = {buffer.name: buffer.num_bytes for buffer in step.live}
+    trained = 2 * 8 * ((256 + 256) + (256 + 128))  # two layers, rank 8 on queries and values
+    assert held["lp_param_buffer"] == 4 * trained // 4  # in fp32, on one of four ranks
+    assert held["exp_avg"] == 4 * trained // 4
 
 
 def _holds(row):

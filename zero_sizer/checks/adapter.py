@@ -1,4 +1,4 @@
-"""LoRA adapters: what they meet in the engine."""
+"""LoRA adapters and packed weights: what they meet in the engine."""
 
 from collections.abc import Iterator
 
@@ -38,8 +38,56 @@ def mixed_trained_dtypes(context: Context) -> Iterator[Finding]:
 def _stay_in_fp32(context: Context) -> bool:
     model, zero_init = context.model, context.workload.zero_init
     is_16bit = context.flag("fp16.enabled") or context.flag("bf16.enabled")
-    adapted = model is not None and model.adapter is not None
-    return adapted and is_16bit and context.stage == 3 and zero_init is not False
+    if model is None or model.adapter is None or model.quantization is not None:
+        return False
+    return is_16bit and context.stage == 3 and zero_init is not False
 
 
-RULES: tuple[Rule, ...] = (fp32_adapters, mixed_trained_dtypes)
+def packed_codes_cast(context: Context) -> Iterator[Finding]:
+    """runtime/engine.py:1859: every floating parameter is cast, codes packed into one too."""
+    how = None if context.model is None else context.model.quantization
+    if how is None or not how.storage.is_floating:
+        return
+    for key, dtype in (("bf16.enabled", DType.BF16), ("fp16.enabled", DType.FP16)):
+        if context.flag(key) and how.storage is not dtype:
+            yield context.error(
+                "packed-codes-cast",
+                key,
+                f"Warning: 4-bit codes are stored as {how.storage.value}, and DeepSpeed casts them "
+                f"to {dtype.value} as if they were numbers",
+                f"set bnb_4bit_quant_storage to {dtype.value} or uint8",
+            )
+
+
+def int8_at_stage_3(context: Context) -> Iterator[Finding]:
+    """bitsandbytes 0.50.2 nn/modules.py:737: a second reference to the codes, beside the weight."""
+    how = None if context.model is None else context.model.quantization
+    if how is not None and how.bits == 8 and context.stage == 3:
+        yield context.warning(
+            "int8-not-modelled",
+            ZERO + "stage",
+            "bitsandbytes keeps a second reference to 8-bit weights, so that partitioning them "
+            "frees nothing: the prediction is too low by up to all of them",
+            "take 4 bits, or stage 2",
+        )
+
+
+def packed_without_adapter(context: Context) -> Iterator[Finding]:
+    """transformers' Trainer refuses it (trainer_utils: validate_quantization_for_training)."""
+    model = context.model
+    if model is not None and model.quantization is not None and not model.num_trainable:
+        yield context.error(
+            "packed-weights-alone",
+            "",
+            "ValueError: packed weights cannot be trained, and nothing else is there to train",
+            "add an adapter: --adapter r=16,targets=all-linear",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    fp32_adapters,
+    mixed_trained_dtypes,
+    packed_codes_cast,
+    int8_at_stage_3,
+    packed_without_adapter,
+)

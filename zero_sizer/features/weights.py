@@ -132,6 +132,16 @@ ENTRIES = (
         source="bitsandbytes 0.50.2 functional.py:884, nn/modules.py:719",
     ),
     Entry(
+        name="adapters_before_cast",
+        category=Category.PARAMETERS,
+        about="what peft makes in fp32 beside a base that is on the GPU already, until it is cast",
+        numel=lambda p: p.num_trainable * (DType.FP32.itemsize - p.itemsize),
+        dtype=lambda p: DType.UINT8,  # counted in bytes: fp32 beyond the model's own dtype
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.model.quantization is not None and p.model.adapter is not None,
+        source="peft 0.21.2 tuners/tuners_utils.py:2705, runtime/engine.py:1859",
+    ),
+    Entry(
         name="quantized_partitions",
         category=Category.PARAMETERS,
         about="this rank's partition of every packed weight",

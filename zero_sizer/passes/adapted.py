@@ -3,10 +3,12 @@
 An estimate for where no profile of both together was traced. What training every weight saves is
 taken as it is, though frozen layers need not save all of it, and what the adapter itself keeps is
 added: the output of its first matrix, with dropout a mask and the input that it was applied to,
-and the input in fp32 where adapters stay in fp32.
+and the input in fp32 where adapters stay in fp32. Where weights are packed, the largest of a block
+is unpacked beside all that.
 """
 
 from collections.abc import Iterator
+from math import prod
 
 from zero_sizer.models.adapted import PREFIX
 from zero_sizer.models.adapter import Adapter
@@ -60,6 +62,7 @@ class _Kept:
     def __init__(
         self, spec: ModelSpec, adapter: Adapter, tokens: int, dtype: DType, trained: DType
     ) -> None:
+        self.is_adapted = spec.adapter is not None
         self._rows: dict[str, int] = {}
         for tensor in spec.parameters:
             if tensor.name.endswith(".lora_A.default.weight"):
@@ -71,16 +74,33 @@ class _Kept:
                     size += num_bytes(tokens * width, trained)
                 self._rows[tensor.name] = size
 
+        self._unpacked = {
+            tensor.name: num_bytes(prod(tensor.unpacked), dtype)
+            for tensor in spec.parameters
+            if tensor.unpacked is not None
+        }
+
     def below(self, prefix: str) -> int:
+        """Bytes of all of them."""
         return sum(size for name, size in self._rows.items() if name.startswith(prefix))
+
+    def scratch(self, prefix: str) -> int:
+        """Bytes of the largest weight that is unpacked there."""
+        found = (size for name, size in self._unpacked.items() if name.startswith(prefix))
+        return max(found, default=0)
 
 
 def _part(part: PartLevels, kept: _Kept, names: dict[str, bool], *, recomputes: bool) -> Part:
-    blocks = PREFIX + part.blocks if part.blocks else ""
+    start = PREFIX if kept.is_adapted else ""
+    blocks = start + part.blocks if part.blocks else ""
     prefix = f"{blocks}.{part.first}." if blocks else ""
     extra = kept.below(prefix) if prefix else 0
-    forward = [level for step in part.forward.steps for level in _levels(step, prefix, names)]
-    backward = [level for step in part.backward.steps for level in _levels(step, prefix, names)]
+    within = prefix or start
+    forward = [level for step in part.forward.steps for level in _levels(step, within, names)]
+    backward = [level for step in part.backward.steps for level in _levels(step, within, names)]
+    scratch = kept.scratch(prefix) if prefix else 0
+    forward = [level._replace(peak=level.peak + scratch) for level in forward]
+    backward = [level._replace(peak=level.peak + scratch) for level in backward]
     if recomputes:
         backward = [level._replace(peak=level.peak + extra) for level in backward]
     else:
@@ -93,12 +113,12 @@ def _part(part: PartLevels, kept: _Kept, names: dict[str, bool], *, recomputes: 
 
 def _levels(step: StepLevels, prefix: str, names: dict[str, bool]) -> Iterator[Level]:
     """The step, once for each module or gradient that it has become."""
-    start = "" if prefix else PREFIX
+    start = "" if prefix.rpartition(".")[0].rpartition(".")[2].isdigit() else prefix
     labels = [("", "")]
     if step.runs:
-        labels = [(start + name, "") for name in _modules(step.runs, prefix or start, names)]
+        labels = [(start + name, "") for name in _modules(step.runs, prefix, names)]
     elif step.completes:
-        found = _gradients(step.completes, prefix or start, names)
+        found = _gradients(step.completes, prefix, names)
         labels = [("", start + name) for name in found] or labels
     for runs, completes in labels:
         yield Level(runs, completes, step.peak, step.end)

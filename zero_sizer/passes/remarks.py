@@ -25,8 +25,9 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             code="activations-of-the-base",
             severity=Severity.NOTE,
             message=f"no activation profile of {plan.model.name} was traced: what training every "
-            "weight saves is assumed, and what the adapter keeps is added",
-            remedy="`zero-sizer models --profile MODEL --adapter LORA` traces one",
+            "weight saves is assumed, and what adapter and packed weights take is added",
+            remedy="`zero-sizer models --profile MODEL`, with the same --adapter and "
+            "--quantization, traces one",
         )
     else:
         yield Finding(

@@ -60,6 +60,7 @@ class _Postponed:
         self.package = package
         self.stand_ins = {
             **dict.fromkeys(_MARKS, _as_written),
+            "graph_break": lambda *args, **options: None,  # in every step of torch's optimizers
             "trace_rules": SimpleNamespace(clear_lru_cache=lambda: None),
             "eval_frame": SimpleNamespace(OptimizedModule=_Never),
             "__getattr__": self._missing,
