@@ -142,6 +142,16 @@ ENTRIES = (
         source="peft 0.21.2 tuners/tuners_utils.py:2705, runtime/engine.py:1859",
     ),
     Entry(
+        name="cast_on_gpu",
+        category=Category.TEMPORARY,
+        about="the largest tensor, cast to the training dtype beside itself",
+        numel=lambda p: max(p.frozen, default=0),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.model.quantization is not None and p.built_dtype is not p.model_dtype,
+        source="runtime/engine.py:1859",
+    ),
+    Entry(
         name="quantized_partitions",
         category=Category.PARAMETERS,
         about="this rank's partition of every packed weight",

@@ -242,6 +242,7 @@ def zero_of(plan: Plan) -> Zero:
     zero = Zero(
         tensors=Tensors(plan.group_indices, plan.numels),
         persistent=plan.is_persistent,
+        kept=_kept_gathers(plan),
         itemsizes=plan.itemsizes,
         ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
         limits=Limits(
@@ -253,6 +254,17 @@ def zero_of(plan: Plan) -> Zero:
         share=_share(plan, scheme, itemsize),
     )
     return interned(zero)
+
+
+def _kept_gathers(plan: Plan) -> frozenset[int]:
+    """Packed weights: a product saves them beside autograd, where DeepSpeed cannot free them.
+
+    bitsandbytes 0.50.2 autograd/_functions.py, MatMul4Bit.
+    """
+    if plan.model.quantization is None or plan.model.quantization.bits != 4:
+        return frozenset()
+    tensors = enumerate(plan.model.parameters)
+    return frozenset(i for i, tensor in tensors if tensor.unpacked is not None)
 
 
 def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:

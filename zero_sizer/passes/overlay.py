@@ -50,6 +50,7 @@ class Zero:
     Attributes:
         tensors: the trainable tensors by group.
         persistent: which parameters stay gathered.
+        kept: see ``gather.Trace``.
         itemsizes: bytes per element of each parameter.
         ranks: ranks that parameters are gathered from; 0 where none are.
         limits: of gathering.
@@ -59,6 +60,7 @@ class Zero:
 
     tensors: Tensors
     persistent: tuple[bool, ...]
+    kept: frozenset[int]
     itemsizes: tuple[int, ...]
     ranks: int
     limits: Limits
@@ -171,7 +173,8 @@ class Overlay:
         if not zero.ranks:
             return [0] * places, [0] * places
         tensors = (zero.tensors.numels, zero.itemsizes, zero.persistent)
-        levels = _levels(Identity(program), tensors, zero.limits, zero.ranks == 1)
+        how = (zero.ranks == 1, zero.kept)
+        levels = _levels(Identity(program), tensors, zero.limits, how)
         return levels.bytes_at(zero.ranks)
 
 
@@ -275,9 +278,9 @@ def _levels(
     program: Identity,
     tensors: tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...]],
     limits: Limits,
-    one_by_one: bool,
+    how: tuple[bool, frozenset[int]],
 ) -> _Levels:
-    trace = Trace(*tensors, program.of.modules, one_by_one)
+    trace = Trace(*tensors, program.of.modules, *how)
     places = (*program.of.forward, *program.of.backward)
     return _Levels(places, gather.gathered(trace, limits))
 

@@ -37,6 +37,7 @@ class Trace:
         itemsizes: bytes per element of each.
         persistent: whether each stays gathered.
         modules: parameter indices of each module visited, forward pass then backward pass.
+        kept: what gathered them stays referred to until their last use, released or not.
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
     """
 
@@ -45,6 +46,7 @@ class Trace:
     persistent: tuple[bool, ...]
     modules: tuple[tuple[int, ...], ...]
     one_by_one: bool
+    kept: frozenset[int] = frozenset()
 
 
 class Form(NamedTuple):
@@ -123,6 +125,7 @@ class _State:
     num_bytes: int = 0  # of gathered tensors and gather buffers now, without padding
     padded: dict[tuple[int, int], int] = field(default_factory=dict)  # those that lie padded
     resident: dict[int, bool] = field(default_factory=dict)  # parameter -> lies padded
+    left: dict[int, list[bool]] = field(default_factory=dict)  # released, but referred to
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
 
@@ -217,8 +220,11 @@ def _release(state: _State, reuse: "_Reuse", next_step: int, module: tuple[int, 
             continue
         is_padded = state.resident.pop(i, None)
         if is_padded is not None:
-            state.hold((i,), -1, is_padded=is_padded)
+            state.left.setdefault(i, []).append(is_padded)
             state.available -= state.trace.numels[i]
+        if i not in state.trace.kept or not reuse.is_used(i, next_step):
+            for lies_padded in state.left.pop(i, ()):
+                state.hold((i,), -1, is_padded=lies_padded)
 
 
 class _Reuse:
@@ -232,6 +238,10 @@ class _Reuse:
             self._before.append(self._before[-1] + sum(trace.numels[i] for i in module))
             for i in module:
                 self._uses.setdefault(i, []).append(step)
+
+    def is_used(self, i: int, step: int) -> bool:
+        """Whether parameter ``i`` is used at ``step`` or later."""
+        return self._uses[i][-1] >= step
 
     def is_near(self, i: int, step: int) -> bool:
         """Whether the walk from ``step`` on meets parameter ``i`` before it gives up."""
