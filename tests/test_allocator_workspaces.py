@@ -10,6 +10,7 @@ from zero_sizer.witnesses.simulated.workspaces import (
     cublas_workspace_bytes,
     cublaslt_workspace_bytes,
     flash_backward_bytes,
+    workspaces_of,
 )
 
 
@@ -75,3 +76,38 @@ def test_measured_ranges_hold_the_published_figures():
     assert CUDA_CONTEXT.high < CUDA_CONTEXT_EAGER.low <= 0.92 * GIB <= CUDA_CONTEXT_EAGER.high
     assert NCCL_COMMUNICATOR.low < (2.00 - 0.55) * GIB <= NCCL_COMMUNICATOR.high
     assert all(r.sources for r in (CUDA_CONTEXT, CUDA_CONTEXT_EAGER, NCCL_COMMUNICATOR))
+
+
+def simulated_job(**changes):
+    job = {
+        "gpu": "h100-80gb",
+        "config": {"bf16": {"enabled": True}},
+        "hf_config": {"hidden_size": 4096, "num_attention_heads": 32},
+        "attention": "flash",
+        "micro_batch": 1,
+        "seq_len": 4096,
+    }
+    return {**job, **changes}
+
+
+def test_a_jobs_workspaces_are_those_of_its_gpu_and_its_attention():
+    found = {row.name: row.num_bytes for row in workspaces_of(simulated_job())}
+    assert found == {
+        "cuBLAS": 32 * MIB,
+        "flash attention, backward": flash_backward_bytes(llama_7b_attention()),
+    }
+    older = workspaces_of(simulated_job(gpu="a100-80gb"))
+    assert older[0].num_bytes == 8_519_680
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"attention": "eager"}, {"config": {}}, {"hf_config": {}}],
+    ids=["eager", "fp32", "no heads known"],
+)
+def test_no_flash_scratch_where_no_flash_kernel_runs(changes):
+    assert [row.name for row in workspaces_of(simulated_job(**changes))] == ["cuBLAS"]
+
+
+def test_nvidias_libraries_are_not_on_amds_gpus():
+    assert workspaces_of(simulated_job(gpu="mi300x")) == ()

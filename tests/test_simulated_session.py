@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from simulated_jobs import HOST, TINY_LLAMA, config_of
 
-from zero_sizer.errors import InputError, WitnessError
+from zero_sizer.errors import InputError, UnsupportedError, WitnessError
 from zero_sizer.witnesses.simulated.script import ScriptRequest, run_script
 
 pytestmark = pytest.mark.slow
@@ -142,3 +142,39 @@ def test_a_scripts_own_error_is_one_line(tmp_path):
 def test_a_script_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="no script"):
         run_script(ScriptRequest(command=["no/such/script.py"]))
+
+
+def test_an_accelerate_loop_runs_with_workers_evaluation_and_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = [str(SCRIPTS / "accelerate_loop.py"), "--workers", "2"]
+    recording = run_script(ScriptRequest(command=command, nodes=2, gpus_per_node=4, steps=3))
+    # 32 rows on 8 ranks are 2 micro batches of 2: one optimizer step an epoch, then evaluation.
+    names = [phase.name for phase in recording.first.phases]
+    epoch = ["forward", "backward", "forward", "backward", "step"]
+    assert names == ["init", *epoch, "evaluation", *epoch, "evaluation", *epoch]
+    assert not list(tmp_path.rglob("*.bin")) + list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_loss_outside_of_the_model_and_cudas_own_questions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    config = config_of({"stage": 2}, train_micro_batch_size_per_gpu=2)
+    (tmp_path / "ds.json").write_text(json.dumps(config))
+    arguments = ["--deepspeed", "--deepspeed_config", "ds.json"]
+    command = [str(SCRIPTS / "own_loss.py"), *arguments]
+    recording = run_script(ScriptRequest(command=command, nodes=2, gpus_per_node=4, gpu="h100"))
+    forward = recording.first.last("forward").device["gpu"]
+    # The script casts 2 x 64 x 1000 logits to fp32 and takes their logarithm after the engine's
+    # forward has returned.
+    assert forward["max_allocated"] - forward["allocated"] >= 2 * 64 * 1000 * 4
+    assert recording.first.last("init").num_bytes("parameters", "gpu") > 0
+
+
+def test_what_depends_on_values_is_refused_in_one_line(tmp_path):
+    script = tmp_path / "select.py"
+    script.write_text(
+        "import torch, deepspeed\nx = torch.ones(5, device='cuda')\nprint(x[x > 0].sum())\n"
+    )
+    with pytest.raises(UnsupportedError, match=r"aten\.index.*depends on values"):
+        run_script(ScriptRequest(command=[str(script)]))

@@ -34,6 +34,7 @@ def show(recording: Recording) -> None:
     print()
     _live(rank.phases[-1])
     print()
+    _workspaces(recording)
     for note in (*recording.notes, *_outside(recording)):
         print(f"note: {note}")
     if rank.skipped_steps:
@@ -97,6 +98,21 @@ def _live(phase: PhaseRecord) -> None:
     if rest:
         rows.append((f"{len(buffers) - _SHOWN} more", "", "", format_gib(rest)))
     show_table((f"alive after {phase.name}", "category", "device", "size"), rows, right=(3,))
+
+
+def _workspaces(recording: Recording) -> None:
+    """What kernels would add to PyTorch's figures on a GPU, as cited formulas."""
+    if recording.how != "simulated":
+        return
+    from zero_sizer.witnesses.simulated.workspaces import workspaces_of
+
+    found = workspaces_of(recording.job)
+    if not found:
+        return
+    rows = [(row.name, row.about, format_gib(row.num_bytes), row.source) for row in found]
+    heads = ("kernel workspace, to be added", "when", "size", "follows (PyTorch)")
+    show_table(heads, rows, right=(2,))
+    print()
 
 
 def _outside(recording: Recording) -> list[str]:

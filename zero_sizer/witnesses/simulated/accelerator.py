@@ -11,7 +11,7 @@ from zero_sizer.witnesses.simulated import device, kernels
 from zero_sizer.witnesses.simulated.tracker import GPU, Tracker
 
 
-class _Event:
+class Event:
     """A stream event: everything has already happened."""
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...
@@ -29,15 +29,15 @@ class _Event:
         return 1.0
 
 
-class _Stream(_Event):
+class Stream(Event):
     """A stream that runs at once."""
 
     def wait_stream(self, stream: object) -> None: ...
 
     def wait_event(self, event: object) -> None: ...
 
-    def record_event(self, event: object = None) -> _Event:
-        return _Event()
+    def record_event(self, event: object = None) -> Event:
+        return Event()
 
 
 class _Generator:
@@ -67,7 +67,7 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
         self.tracker = tracker
         self._capacity = capacity
         self._local_world_size = local_world_size
-        self._stream = _Stream()
+        self._stream = Stream()
 
     # A GPU runs behind the program's back; DeepSpeed then uses streams and delayed frees.
     def is_synchronized_device(self) -> bool:
@@ -100,13 +100,8 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
     def on_accelerator(self, tensor: Any) -> bool:
         return bool(tensor.device.type == device.NAME)
 
-    @property
-    def Stream(self) -> Any:  # noqa: N802 (DeepSpeed's name)
-        return _Stream
-
-    @property
-    def Event(self) -> Any:  # noqa: N802 (DeepSpeed's name)
-        return _Event
+    Stream = Stream
+    Event = Event
 
     def stream(self, stream: object) -> Any:
         return nullcontext()

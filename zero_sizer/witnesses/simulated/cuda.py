@@ -11,9 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
-from zero_sizer.witnesses.simulated import device
+from zero_sizer.units import GIB
+from zero_sizer.witnesses.simulated import cuda_tensors
+from zero_sizer.witnesses.simulated.accelerator import Event, Stream
 from zero_sizer.witnesses.simulated.tracker import GPU, Tracker
 from zero_sizer.witnesses.simulated.undo import Patches
 
@@ -36,37 +37,17 @@ def cuda_answers(
     answers = {**_constants(name, capacity, local_world_size), **_memory(tracker, capacity)}
     for attribute, answer in answers.items():
         patches.set(torch.cuda, attribute, answer)
+    for module in (torch.cuda.memory, torch.cuda.nvtx, torch.cuda.random):
+        for attribute in answers:
+            if hasattr(module, attribute):
+                patches.set(module, attribute, answers[attribute])
+    patches.set(torch.cuda.nccl, "version", _always((0, 0, 0)))
     patches.set(torch._C, "_cuda_getDeviceCount", lambda: local_world_size)
-    on_gpu = property(lambda tensor: tensor._fake_device.type == device.NAME)
-    patches.set(FakeTensor, "is_cuda", on_gpu)
-    patches.set(FakeTensor, "cuda", _to_gpu)
-    patches.set(FakeTensor, "to", _to)
-    patches.set(torch.nn.Module, "cuda", _to_gpu)
+    cuda_tensors.install(patches)
     try:
         yield
     finally:
         patches.undo()
-
-
-def _to_gpu(thing: Any, *args: object, **kwargs: object) -> Any:
-    return thing.to(device.NAME)
-
-
-_TO = torch._C.TensorBase.to
-
-
-def _to(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-    """``Tensor.to``: torch asks a CUDA guard for the device before any mode sees the call."""
-    args = tuple(map(_renamed, args))
-    return _TO(tensor, *args, **{name: _renamed(value) for name, value in kwargs.items()})
-
-
-def _renamed(value: Any) -> Any:
-    if isinstance(value, str) and value.split(":")[0] == "cuda":
-        return torch.device(device.NAME, 0)
-    if isinstance(value, torch.device) and value.type == "cuda":
-        return torch.device(device.NAME, 0)
-    return value
 
 
 def _always(value: Any) -> Callable[..., Any]:
@@ -81,12 +62,12 @@ def _constants(name: str, capacity: int, local_world_size: int) -> dict[str, Any
         minor=_CAPABILITY[1],
         multi_processor_count=132,
     )
-    stream = SimpleNamespace(
-        wait_stream=_always(None), synchronize=_always(None), wait_event=_always(None)
-    )
+    stream = Stream()
     nothing = (
         "_lazy_init init set_device synchronize manual_seed manual_seed_all seed seed_all "
-        "set_rng_state set_rng_state_all ipc_collect reset_accumulated_memory_stats"
+        "set_rng_state set_rng_state_all ipc_collect reset_accumulated_memory_stats "
+        "set_per_process_memory_fraction range_push range_pop mark _record_memory_history "
+        "_dump_snapshot"
     )
     return {
         **{attribute: _always(None) for attribute in nothing.split()},
@@ -101,6 +82,12 @@ def _constants(name: str, capacity: int, local_world_size: int) -> dict[str, Any
         "current_stream": _always(stream),
         "default_stream": _always(stream),
         "stream": _always(nullcontext()),
+        "Stream": Stream,
+        "Event": Event,
+        "is_current_stream_capturing": _always(False),
+        "can_device_access_peer": _always(True),
+        "get_arch_list": lambda: ["sm_{}{}".format(*_CAPABILITY)],
+        "utilization": _always(0),
         "device": _always(nullcontext()),
         "get_rng_state": lambda *args: torch.empty(0, dtype=torch.uint8),
         "get_rng_state_all": lambda: [],
@@ -125,9 +112,18 @@ def _memory(tracker: Tracker, capacity: int) -> dict[str, Any]:
         "max_memory_allocated": lambda *args: tracker.device_peak(GPU),
         "memory_reserved": lambda *args: tracker.reserved(GPU),
         "max_memory_reserved": lambda *args: tracker.device_peak_reserved(),
+        "memory_summary": lambda *args, **kwargs: _summary(stats()),
+        "memory_snapshot": lambda *args: [],
+        "memory_cached": lambda *args: tracker.reserved(GPU),
+        "max_memory_cached": lambda *args: tracker.device_peak_reserved(),
+        "reset_max_memory_cached": reset,
         "reset_peak_memory_stats": reset,
         "reset_max_memory_allocated": reset,
         "empty_cache": lambda: tracker.empty_cache(),
         "memory_stats": stats,
         "mem_get_info": lambda *args: (capacity - tracker.reserved(GPU), capacity),
     }
+
+
+def _summary(stats: dict[str, int]) -> str:
+    return "\n".join(f"{name:<32} {number / GIB:>10.2f} GiB" for name, number in stats.items())

@@ -9,8 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
 
+from zero_sizer.errors import UnsupportedError
 from zero_sizer.witnesses.simulated import device
 from zero_sizer.witnesses.simulated.tracker import GPU, HOST, PINNED, Tracker
 
@@ -98,6 +103,9 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         self._operators: dict[Any, _Operator] = {}
         self._depth = 0
 
+    def __deepcopy__(self, memo: object) -> "SimulatedMode":
+        return self  # a tensor's copy is on the same device
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         # Otherwise torch wraps every dispatch in dynamo's context; nothing is compiled here.
@@ -161,6 +169,11 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         self._depth += 1
         try:
             result = super().__torch_dispatch__(func, types, args, kwargs or {})
+        except DynamicOutputShapeException:
+            raise UnsupportedError(
+                f"{func}: how much it returns depends on values, and a simulated run has none",
+                remedy="let the model mask by multiplying instead of selecting",
+            ) from None
         finally:
             self._depth -= 1
         self._track(result, kind)

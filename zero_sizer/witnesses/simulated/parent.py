@@ -93,6 +93,7 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
         rank=rank,
         world_size=cluster.world_size,
         local_world_size=cluster.gpus_per_node,
+        gpu=cluster.gpu.name if cluster.gpu is not None else "",
         gpu_bytes=cluster.gpu_memory or NO_LIMIT,
         host_bytes=cluster.host_memory or 0,
         micro_batch=workload["micro_batch"],

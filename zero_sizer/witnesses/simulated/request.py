@@ -21,6 +21,7 @@ class Request:
         rank: global rank to be.
         world_size: ranks of the job.
         local_world_size: ranks of a node.
+        gpu: its name in the GPU table, or empty.
         gpu_bytes: memory of a GPU; what DeepSpeed sees as ``total_memory``.
         host_bytes: memory of a node, for the percentage in DeepSpeed's log lines.
         micro_batch: samples of a micro step.
@@ -49,6 +50,7 @@ class Request:
     rank: int = 0
     world_size: int = 1
     local_world_size: int = 1
+    gpu: str = ""
     gpu_bytes: int = NO_LIMIT
     host_bytes: int = 0
     micro_batch: int = 1

@@ -103,7 +103,9 @@ def main(question_path: str, reply_path: str) -> int:
         reply = _simulate(command, fields)
     except ZeroSizerError as error:
         reply = {"error": str(error), "kind": type(error).__name__}
-    except (Exception, SystemExit) as error:  # the user's script may do anything
+    except SystemExit as error:
+        reply = {"error": f"the script ended with exit status {error}", "kind": "WitnessError"}
+    except Exception as error:  # the user's script may do anything
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         reply = {"error": message, "kind": "WitnessError"}
     Path(reply_path).write_text(json.dumps(reply), encoding="utf-8")

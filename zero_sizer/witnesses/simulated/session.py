@@ -91,8 +91,9 @@ class Session:
             if not self._observer.records:
                 self._observer.end(engine)  # init lasts until the first forward
                 self._follow_modules(engine)
-            if name == "forward" and not engine.training:
-                return self._evaluate(engine, original, args, kwargs)
+                self._follow_evaluation(engine)
+            if name == "forward" and not engine.module.training:
+                return original(engine, *args, **kwargs)
             self._forwards += name == "forward"
             boundary = name == "step" and engine.is_gradient_accumulation_boundary()
             self._begin(name)
@@ -104,14 +105,25 @@ class Session:
 
         return method
 
-    def _evaluate(self, engine: Any, forward: Any, args: Any, kwargs: Any) -> Any:
-        """Forwards in evaluation mode follow each other as one phase, and are no micro steps."""
-        if self._observer.records[-1].name == "evaluation":
-            return forward(engine, *args, **kwargs)
-        self._begin("evaluation")
-        result = forward(engine, *args, **kwargs)
-        self._observer.end(engine)
-        return result
+    def _follow_evaluation(self, engine: Any) -> None:
+        """Forwards in evaluation mode, one after the other, are one phase and no micro step.
+
+        Trainers call the module itself, past the engine.
+        """
+        open_phases: list[str] = []
+
+        def enter(module: Any, args: Any) -> None:
+            if not module.training and self._observer.records[-1].name != "evaluation":
+                self._begin("evaluation")
+                open_phases.append("evaluation")
+
+        def leave(module: Any, args: Any, output: Any) -> None:
+            if open_phases:
+                open_phases.pop()
+                self._observer.end(engine)
+
+        engine.module.register_forward_pre_hook(enter, prepend=True)
+        engine.module.register_forward_hook(leave)
 
     def _begin(self, name: str) -> None:
         self._observer.extend()  # a loss computed between the engine's calls, say
@@ -169,7 +181,7 @@ def simulate(
     )
     patches = Patches()
     with simulated(who) as simulation:
-        from zero_sizer.witnesses.simulated import cuda
+        from zero_sizer.witnesses.simulated import collectives, cuda
 
         session = Session(simulation, who, steps)
         session.follow(patches)
@@ -180,7 +192,7 @@ def simulate(
             local_world_size=gpus_per_node,
         )
         try:
-            with answers:
+            with answers, collectives.scripts_collectives():
                 yield session
         except _Enough:
             pass

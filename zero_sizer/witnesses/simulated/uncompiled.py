@@ -16,11 +16,15 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from zero_sizer.witnesses.simulated.undo import Patches
 
 _NAME = "torch._dynamo"
-_MARKS = ("disable", "allow_in_graph", "assume_constant_result", "mark_static_address")
+_MARKS = (
+    *("disable", "allow_in_graph", "assume_constant_result", "mark_static_address"),
+    "graph_break",
+)
 # Names of what turns fake; only symbolic shapes read them.
 _SOURCES = ("ConstantSource", "AttrSource", "EphemeralSource", "RandomValueSource")
 _LIGHT = ("config", "external_utils", "_trace_wrapped_higher_order_op")  # need no other module
@@ -110,7 +114,8 @@ class _Postponed:
                 delattr(self.package, name)
         spec = self.package.__spec__
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module(self.package)
+            with _disable_current_modes():  # tensors that its modules make are real
+                spec.loader.exec_module(self.package)
 
 
 class _Loaded(Loader):

@@ -11,7 +11,9 @@ only when batch x heads cannot fill the GPU).
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.units import GIB, KIB, MIB, DType, ceil_div, num_bytes, round_up
@@ -19,6 +21,8 @@ from zero_sizer.units import GIB, KIB, MIB, DType, ceil_div, num_bytes, round_up
 _LARGE_WORKSPACE = 32 * MIB
 _DEFAULT_WORKSPACE = 2 * 4096 * KIB + 8 * 16 * KIB  # ":4096:2:16:8"
 _FLASH_BLOCK = 128
+_HOPPER_OR_NEWER = ("h100", "h200", "h20-", "b200", "rtx-5090")
+_AMD = "mi"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +128,71 @@ def flash_backward_bytes(shape: AttentionShape, *, deterministic_sms: int = 0) -
         return accumulators
     expanded = 2 * shape.batch * shape.seq_len_k * shape.heads * head_dim
     return accumulators + num_bytes(expanded, shape.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Scratch memory of one kind of kernel.
+
+    Attributes:
+        name: of the library or kernel.
+        about: when it is there.
+        num_bytes: at once.
+        source: what its formula follows.
+    """
+
+    name: str
+    about: str
+    num_bytes: int
+    source: str
+
+
+def workspaces_of(job: Mapping[str, Any]) -> tuple[Workspace, ...]:
+    """What a simulated job (``Request`` as JSON) would hold beside its tensors on an NVIDIA GPU.
+
+    Args:
+        job: of a recording; a script's says too little about its attention.
+    """
+    gpu = str(job.get("gpu", ""))
+    if gpu.startswith(_AMD):
+        return ()
+    large = gpu.startswith(_HOPPER_OR_NEWER)
+    found = [
+        Workspace(
+            name="cuBLAS",
+            about="from the first matrix product on; another one for backward's thread"
+            + ("" if gpu else " (32 MiB each from Hopper on)"),
+            num_bytes=cublas_workspace_bytes(9 if large else 8),
+            source="aten/src/ATen/cuda/CublasHandlePool.cpp",
+        )
+    ]
+    shape = _attention_of(job)
+    if shape is not None:
+        flash = Workspace(
+            name="flash attention, backward",
+            about="during each call",
+            num_bytes=flash_backward_bytes(shape),
+            source="aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp",
+        )
+        found.append(flash)
+    return tuple(found)
+
+
+def _attention_of(job: Mapping[str, Any]) -> AttentionShape | None:
+    """The shape of a decoder's attention where the flash kernel computes it."""
+    config, fields = job.get("config", {}), job.get("hf_config", {})
+    precision = [name for name in ("bf16", "fp16") if config.get(name, {}).get("enabled")]
+    heads = fields.get("num_attention_heads")
+    if job.get("attention") not in ("flash", "sdpa") or not precision or not heads:
+        return None
+    return AttentionShape(
+        batch=job["micro_batch"],
+        seq_len_q=job["seq_len"],
+        seq_len_k=job["seq_len"],
+        heads=heads,
+        kv_heads=fields.get("num_key_value_heads") or heads,
+        head_dim=fields.get("head_dim") or fields["hidden_size"] // heads,
+    )
 
 
 def _gib(value: float) -> int:
