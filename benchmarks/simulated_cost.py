@@ -1,11 +1,11 @@
-"""What a simulated dry run costs: two jobs of the design's targets, timed as child processes.
+"""What a simulated dry run costs: two jobs of the design's targets, timed through the command line.
 
     python benchmarks/simulated_cost.py            # prints the table
     python benchmarks/simulated_cost.py --write    # and puts it into benchmarks/results.md
 
-Each run is a new process, imports included: wall-clock seconds, processor seconds and the largest
-resident set. Nothing is extrapolated: every block of the model is run. On a busy machine the
-processor seconds are the figure to look at.
+Each run is a new `zero-sizer dryrun`, imports included: wall-clock seconds, processor seconds and
+the largest resident set of its processes. Nothing is extrapolated: every block of the model is run.
+On a busy machine the processor seconds are the figure to look at.
 """
 
 import argparse
@@ -22,10 +22,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from zero_sizer import models  # noqa: E402 (the checkout, installed or not)
-
 RESULTS = ROOT / "benchmarks" / "results.md"
 GIB = 2**30
 
@@ -67,33 +63,37 @@ def main() -> int:
 
 def measure(target: Target) -> Cost:
     """One run of ZeRO-3, bf16, AdamW, checkpointing, micro batch 1, two optimizer steps."""
-    request = {
-        "config": {
-            "train_micro_batch_size_per_gpu": 1,
-            "bf16": {"enabled": True},
-            "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
-            "zero_optimization": {"stage": 3},
-        },
-        "hf_config": dict(models.load(target.model).hf_config),
-        "world_size": target.ranks,
-        "local_world_size": 8,
-        "seq_len": target.seq_len,
-        "checkpointing": True,
-        "zero_init": True,
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": 3},
     }
     with tempfile.TemporaryDirectory() as folder:
-        question = Path(folder, "requests.json")
-        question.write_text(json.dumps([request]))
-        command = [sys.executable, "-m", "zero_sizer.witnesses.simulated.child"]
+        path = Path(folder, "ds.json")
+        path.write_text(json.dumps(config))
+        options = {
+            "how": "simulated",
+            "model": target.model,
+            "nodes": target.ranks // 8,
+            "gpus-per-node": 8,
+            "seq-len": target.seq_len,
+            "output": Path(folder, "recording.json"),
+        }
+        flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "zero_sizer", "dryrun", str(path), "--checkpointing"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         started = time.perf_counter()
         with subprocess.Popen(
-            [*command, str(question), folder], stderr=subprocess.DEVNULL, env=environment
+            [*command, *flags],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
         ) as child:
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - started
-        answer: dict[str, Any] = json.loads(Path(folder, "0.json").read_text())
+        answer: dict[str, Any] = json.loads(Path(folder, "recording.json").read_text())
     return _cost(answer, wall, usage)
 
 

@@ -1,11 +1,16 @@
 """Kernels a GPU would choose, and stand-ins for those that need one: the buffers they make."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from simulated_jobs import TINY_LLAMA, request_for
+from simulated_jobs import HOST, TINY_LLAMA, config_of, job_for, request_for
 
+from zero_sizer import models
+from zero_sizer.sizing import size
+from zero_sizer.witnesses import simulated
+from zero_sizer.witnesses.crosscheck import peak_rows
 from zero_sizer.witnesses.simulated import parent
 
 pytestmark = pytest.mark.slow
@@ -89,3 +94,42 @@ def test_quantized_gradients_are_reduced_in_two_hops_of_int4(answers):
 def test_deepspeed_refuses_partitions_that_its_quantizer_cannot_group(answers):
     assert "multiple of 8" in answers["small weights"]["error"]["message"]
     assert "error" not in answers["small gradients"]  # falls back tensor by tensor
+
+
+OPTIONS = {  # where the ledger adds states or temporaries for an option, or for the host
+    "amsgrad": ({"stage": 1}, _optimizer("AdamW", torch_adam=True, amsgrad=True)),
+    "decayed SGD, no ZeRO": ({"stage": 0}, _optimizer("SGD", weight_decay=0.1)),
+    "Adagrad, no ZeRO": ({"stage": 0}, _optimizer("Adagrad")),
+    "RMSprop with all": (
+        {"stage": 1},
+        _optimizer("RMSprop", weight_decay=0.1, momentum=0.9, centered=True),
+    ),
+    "AdamW on the host": (
+        {"stage": 2, "offload_optimizer": HOST},
+        _optimizer("AdamW", torch_adam=True),
+    ),
+}
+
+
+def test_the_ledgers_step_is_the_engines_for_torchs_optimizers(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(WIDE))
+    spec = models.load(str(path))
+    more = {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
+    jobs = {
+        name: job_for(
+            config_of({**zero, "reduce_bucket_size": 20_000}, optimizer=optimizer, **more), spec, 2
+        )
+        for name, (zero, optimizer) in OPTIONS.items()
+    }
+    runs = simulated.run_requests(
+        [parent.request_of(job, rank=0, steps=2) for job in jobs.values()]
+    )
+    for (name, job), run in zip(jobs.items(), runs, strict=True):
+        device = "host" if "host" in name else "gpu"
+        (row,) = (
+            row
+            for row in peak_rows(size(job).plan, run.first, "simulated")
+            if (row.device, row.phase) == (device, "step")
+        )
+        assert abs(row.error) < 0.001, (name, row.predicted, row.witnessed)

@@ -1,12 +1,12 @@
 """Which optimizer class a config builds (deepspeed 0.19.8 runtime/engine.py:2476-2570)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zero_sizer import optimizers as table
 from zero_sizer.models.spec import ModelSpec, Tensor
-from zero_sizer.optimizers import Optimizer
+from zero_sizer.optimizers import Optimizer, StateType
 
 _HOST = {
     table.FUSED_ADAM.name: table.CPU_ADAM,
@@ -34,6 +34,11 @@ _TORCH = {
     "SGD": table.SGD,
     "RMSprop": table.RMSPROP,
 }
+_OPTION_STATES = {  # source of a row -> option -> the state it adds
+    table.TORCH_ADAM.source: {"amsgrad": "max_exp_avg_sq"},
+    table.RMSPROP.source: {"momentum": "momentum_buffer", "centered": "grad_avg"},
+}
+_COPY_TO_DECAY = (table.SGD.source, table.RMSPROP.source)  # others free it before they need more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +64,15 @@ def choose(name: str | None, params: Mapping[str, Any], *, offloads: bool) -> Op
     elif name.lower() in _DEEPSPEED:
         row = _DEEPSPEED[name.lower()]
         if row is table.FUSED_ADAM and params.get("torch_adam"):
-            return _torch_adam(params)
+            return _with_options(_torch_adam(params), params)
     else:
         row = _TORCH.get(name)
     if row is table.TORCH_ADAM:
         row = _torch_adam(params)
     if row is table.SGD and params.get("momentum"):
         row = table.SGD_MOMENTUM
+    if row is not None:
+        row = _with_options(row, params)
     return _HOST.get(row.name, row) if row is not None and offloads else row
 
 
@@ -77,6 +84,24 @@ def _torch_adam(params: Mapping[str, Any]) -> Optimizer:
     if params.get("fused"):
         return table.TORCH_ADAM_FUSED
     return table.TORCH_ADAM_LOOP if params.get("foreach") is False else table.TORCH_ADAM
+
+
+def _with_options(row: Optimizer, params: Mapping[str, Any]) -> Optimizer:
+    """What options of torch's optimizers add: states, and the gradient with its decay."""
+    states = {
+        name: StateType.FP32
+        for option, name in _OPTION_STATES.get(row.source, {}).items()
+        if params.get(option)
+    }
+    decays = row.source in _COPY_TO_DECAY and bool(params.get("weight_decay"))
+    if not states and not decays:
+        return row
+    return replace(
+        row,
+        states={**row.states, **states},
+        step_copies=row.step_copies + decays,
+        host_copies=row.host_copies + decays,
+    )
 
 
 def groups(

@@ -28,6 +28,7 @@ class Optimizer:
         step_copies: fp32 temporaries of ``step()`` in elements per element (torch's foreach loop
             materialises the denominator).
         is_loop: ``step()`` goes tensor by tensor, so its temporaries are one tensor's.
+        host_copies: the same of torch's for-loop, which is what runs on host memory.
         states_at_init: states exist before the first step.
         is_fused_adam: FP16_Optimizer instead of FP16_UnfusedOptimizer at stage 0.
         zero_supported: ZeRO takes it without ``zero_allow_untested_optimizer``.
@@ -40,6 +41,7 @@ class Optimizer:
     has_step_tensor: bool = False
     step_copies: int = 0
     is_loop: bool = False
+    host_copies: int = 0
     states_at_init: bool = False
     is_fused_adam: bool = False
     zero_supported: bool = True
@@ -67,6 +69,7 @@ TORCH_ADAM = Optimizer(
     states=_TORCH_ADAM,
     has_step_tensor=True,
     step_copies=1,
+    host_copies=2,
     source="torch/optim/adam.py:_multi_tensor_adam",
 )
 TORCH_ADAM_LOOP = Optimizer(
@@ -75,6 +78,7 @@ TORCH_ADAM_LOOP = Optimizer(
     has_step_tensor=True,
     step_copies=2,  # the square root, and the denominator made of it
     is_loop=True,
+    host_copies=2,
     source="torch/optim/adam.py:_single_tensor_adam",
 )
 TORCH_ADAM_FUSED = Optimizer(
@@ -108,7 +112,7 @@ ADAGRAD = Optimizer(
     name="Adagrad (torch)",
     states={"sum": StateType.FP32},
     has_step_tensor=True,
-    step_copies=1,
+    step_copies=2,  # the denominator, and the gradient times the learning rate
     states_at_init=True,
     source="torch/optim/adagrad.py:__init__",
 )
@@ -130,6 +134,7 @@ RMSPROP = Optimizer(
     states={"square_avg": StateType.FP32},
     has_step_tensor=True,
     step_copies=1,
+    host_copies=1,
     zero_supported=False,
     source="torch/optim/rmsprop.py",
 )

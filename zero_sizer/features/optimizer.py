@@ -10,7 +10,10 @@ from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
 
-_STATES = ("exp_avg", "exp_avg_sq", "sum", "momentum_buffer", "square_avg", "state1", "state2")
+_STATES = (
+    *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum", "momentum_buffer", "square_avg"),
+    *("grad_avg", "state1", "state2"),
+)
 _DTYPES: dict[StateType, Callable[[Plan], DType]] = {
     StateType.FP32: lambda p: DType.FP32,
     StateType.MOMENTS: lambda p: p.moments_dtype,
@@ -104,6 +107,20 @@ def _largest_update(plan: Plan) -> int:
     )
 
 
+def _largest_host_update(plan: Plan) -> int:
+    """The same on the host, where torch's optimizers take their for-loop."""
+    return max(
+        (
+            row.host_copies * n
+            for i, (n, row) in enumerate(
+                zip(plan.partitions, plan.partition_optimizers, strict=True)
+            )
+            if _on_host(plan, i)
+        ),
+        default=0,
+    )
+
+
 def _largest_tensor(plan: Plan, index: int) -> int:
     """Elements of the largest tensor that the optimizer holds of a partition: mostly all of it."""
     if plan.wrapper in (Wrapper.NONE, Wrapper.FP16_UNFUSED):
@@ -153,6 +170,17 @@ ENTRIES = (
         dtype=lambda p: DType.FP32,
         live=frozenset({Moment.UPDATE}),
         source="torch/optim/adam.py:_multi_tensor_adam",
+    ),
+    Entry(
+        name="optimizer_update_temporaries_on_host",
+        category=Category.TEMPORARY,
+        about="what a torch optimizer's for-loop materialises while it updates one partition",
+        numel=_largest_host_update,
+        dtype=lambda p: DType.FP32,
+        live=frozenset({Moment.UPDATE}),
+        device=lambda p: Device.HOST,
+        source="torch/optim/adam.py:_single_tensor_adam; torch/utils/_foreach_utils.py: a host "
+        "has no foreach kernels",
     ),
     Entry(
         name="zero_gradient_at_init",

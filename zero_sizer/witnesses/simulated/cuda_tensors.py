@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from zero_sizer.witnesses.simulated import device
 from zero_sizer.witnesses.simulated.undo import Patches
@@ -73,12 +74,9 @@ def _renaming_first(original: Any, position: int) -> Callable[..., Any]:
 
 
 def _numpy(tensor: Any, *, force: bool = False) -> Any:
-    """Zeros: a simulated tensor has no values."""
-    import numpy
-
-    if tensor.dtype is torch.bfloat16:
-        raise TypeError("Got unsupported ScalarType BFloat16")
-    return numpy.zeros(tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
+    """Zeros, however many: a simulated tensor has no values."""
+    with _disable_current_modes():
+        return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape).numpy()
 
 
 class _AnyGenerator(type(torch._C.Generator)):  # type: ignore[misc]
