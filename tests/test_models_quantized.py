@@ -1,17 +1,19 @@
 """Packed base weights: what bitsandbytes keeps of them, which layers transformers converts."""
 
 import json
+from pathlib import Path
 
 import pytest
 from plans import make_job
 
 from zero_sizer import models
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.findings import Severity
 from zero_sizer.job import Flags, model_of, read
 from zero_sizer.models import adapter, quantized
 from zero_sizer.models.adapted import with_adapter
 from zero_sizer.models.spec import Tensor
-from zero_sizer.sizing import size
+from zero_sizer.sizing import Verdict, size
 from zero_sizer.units import DType, num_bytes
 
 # bitsandbytes 0.50.2 on a CPU, Params4bit and Int8Params after quantizing:
@@ -125,3 +127,11 @@ def test_partitions_at_stage_3_leave_the_statistics_whole():
     assert held["quantized_partitions"] == sum(-(-n // 8) for n in codes)
     absmax = sum(b.numel for b in spec.buffers if b.name.endswith("absmax"))
     assert held["model_buffers_float32"] >= num_bytes(absmax, DType.FP32)
+
+
+def test_the_example_job_fits_its_card():
+    path = Path(__file__).parent.parent / "deepspeed_configs" / "jobs" / "llama-3-8b-qlora.yaml"
+    sizing = size(read(str(path)))
+    assert sizing.verdict is Verdict.FITS
+    assert sizing.job.model.num_trainable == 41_943_040
+    assert {f.severity for f in sizing.findings} == {Severity.NOTE}
