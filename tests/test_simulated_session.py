@@ -178,3 +178,21 @@ def test_what_depends_on_values_is_refused_in_one_line(tmp_path):
     )
     with pytest.raises(UnsupportedError, match=r"aten\.index.*depends on values"):
         run_script(ScriptRequest(command=[str(script)]))
+
+
+def test_services_and_quantized_weights_are_out_of_reach(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY_LLAMA))
+    script = tmp_path / "reach.py"
+    script.write_text(
+        "import socket\n"
+        "from transformers import AutoModelForCausalLM, BitsAndBytesConfig\n"
+        "try:\n"
+        "    socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
+        "except OSError as error:\n"
+        "    assert 'no network' in str(error)\n"
+        "AutoModelForCausalLM.from_pretrained(\n"
+        f"    {str(tmp_path)!r}, quantization_config=BitsAndBytesConfig(load_in_4bit=True)\n"
+        ")\n"
+    )
+    with pytest.raises(UnsupportedError, match="quantization_config is not simulated"):
+        run_script(ScriptRequest(command=[str(script)]))
