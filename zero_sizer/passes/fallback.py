@@ -1,6 +1,7 @@
 """Activations of a model without a profile: the closed form, in a profile's shape."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.passes.closed_form import layer_elements, num_layers
@@ -75,7 +76,9 @@ def _part(names: Sequence[tuple[str, ...]], highest: int, saved: int, transient:
     blocks, _, number = block.rpartition(".")
     numbered = number.isdigit()
     prefix = f"{block}." if numbered else ""
-    runs = [(m[0].rpartition(".")[0].removeprefix(prefix), "") for m in names]
+    modules = [m[0].rpartition(".")[0].removeprefix(prefix) for m in names]
+    runs = [(f"/{before} {name}", "") for before, name in pairwise(modules)]
+    runs = [(modules[0], ""), *runs, (f"/{modules[-1]}", "")] if modules else []
     done = [("", name.removeprefix(prefix)) for m in reversed(names) for name in reversed(m)]
     return Part(
         blocks if numbered else "",

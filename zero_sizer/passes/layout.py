@@ -6,15 +6,17 @@ from functools import lru_cache
 from zero_sizer.identity import Identity
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.passes.levels import MicroStep
-from zero_sizer.passes.overlay import Layout, Place
+from zero_sizer.passes.overlay import Layout, Place, Positions
+from zero_sizer.zero.gather import Visit
 
 
 def layout_of(spec: ModelSpec, step: MicroStep) -> Layout:
     """The places of a micro step, for the timeline.
 
-    ``runs`` gathers a module's parameters in forward and recomputation. In backward a module's
-    parameters are gathered just before its own backward, so before the first of its gradients is
-    complete. A module that owns none but is named by the profile shares a tied tensor: the first.
+    ``runs`` says where modules begin and have run in forward and recomputation. In backward a
+    module begins just before its own backward, so before the first of its gradients is complete.
+    One that owns parameters of which the model has none under its name shares a tied tensor: the
+    first.
     """
     key = tuple(
         (part.blocks, part.first, part.count, part.forward.labels, part.backward.labels)
@@ -29,7 +31,6 @@ def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
 
 
 _ADAPTER = "default"  # what peft's lists of adapters call theirs
-_DROPOUT_BEFORE = f".lora_A.{_ADAPTER}"  # runs a dropout module (or an identity) first
 
 _Labels = tuple[tuple[str, str], ...]
 _Row = tuple[str, int, int, _Labels, _Labels]
@@ -45,9 +46,16 @@ def _depth(spec: Identity, stack: str) -> int:
 @lru_cache(maxsize=64)
 def _layout(spec: Identity, rows: tuple[_Row, ...]) -> Layout:
     names = _Names(spec.of)
-    forward = tuple(_positions(names, row, is_backward=False) for row in rows)
+    first, *others = (_positions(names, row, is_backward=False) for row in rows)
+    forward = (_within_model(first), *others)
     backward = tuple(_positions(names, row, is_backward=True) for row in rows)
     return Layout(forward=forward, backward=backward)
+
+
+def _within_model(positions: Positions) -> Positions:
+    """The first places, begun by the model itself, which no profile names."""
+    (first, *blocks), *others = positions
+    return ((first._replace(visits=(Visit(()), *first.visits)), *blocks), *others)
 
 
 class _Names:
@@ -59,13 +67,33 @@ class _Names:
         self._of_module: dict[str, tuple[int, ...]] = {}
         for i, tensor in enumerate(spec.parameters):
             self._of_module[tensor.module] = (*self._of_module.get(tensor.module, ()), i)
+        self._around = {name for module in self._of_module for name in _containers(module)}
 
-    def module(self, name: str) -> tuple[int, ...]:
+    def owned(self, module: str) -> tuple[int, ...]:
         """Parameters a module uses; a tied one's stand under another name, the first."""
-        return self._of_module.get(name, (0,) if self.index else ())
+        return self._of_module.get(module, (0,) if self.index else ())
+
+    def visits(self, prefix: str, runs: str) -> Iterator[Visit]:
+        """What a step's ``runs`` says."""
+        for token in runs.split():
+            if token.startswith("~"):
+                yield Visit(())
+            elif token.startswith("/"):
+                yield Visit(self.owned(_join(prefix, token[1:])), begins=False, ends=True)
+            else:
+                yield Visit(self.owned(_join(prefix, token)))
+
+    def with_backward(self, prefix: str, runs: str) -> Iterator[str]:
+        """Modules that begin to run but for those around others, ``~`` before what owns nothing."""
+        for token in runs.split():
+            name = _join(prefix, token.lstrip("~/"))
+            if token.startswith("~") and name not in self._around:
+                yield f"~{name}"
+            elif not token.startswith(("~", "/")):
+                yield name
 
 
-def _positions(names: _Names, row: _Row, *, is_backward: bool) -> tuple[tuple[Place, ...], ...]:
+def _positions(names: _Names, row: _Row, *, is_backward: bool) -> Positions:
     blocks, first, count, _, _ = row
     numbers = (
         range(first + count - 1, first - 1, -1) if is_backward else range(first, first + count)
@@ -76,10 +104,18 @@ def _positions(names: _Names, row: _Row, *, is_backward: bool) -> tuple[tuple[Pl
 
 
 def _forward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
-    visits = _Visits(names, prefix)
-    for runs, _ in row[3]:
-        gathers = visits.to(_join(prefix, runs)) if runs else []
-        yield Place(f"forward of {_join(prefix, runs) or 'the model'}", tuple(gathers), -1)
+    for position, (runs, _) in enumerate(row[3]):
+        entered = [Visit(())] if prefix and not position else []  # the block itself
+        yield Place(_label(prefix, runs), (*entered, *names.visits(prefix, runs)), -1)
+
+
+def _label(prefix: str, runs: str) -> str:
+    """What a reader is told: the last that begins to run, else what has run."""
+    tokens = runs.split()
+    begun = [token for token in tokens if not token.startswith("/")]
+    if tokens and not begun:
+        return f"forward after {_join(prefix, tokens[-1][1:])}"
+    return f"forward of {_join(prefix, begun[-1].lstrip('~')) if begun else prefix or 'the model'}"
 
 
 def _backward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
@@ -88,53 +124,50 @@ def _backward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
     The fetch is where the module's backward begins: at the first step after whatever was complete
     or began to run before.
     """
-    waiting = [_join(prefix, runs) for runs, _ in row[3] if runs]
-    fetched: list[list[tuple[int, ...]]] = [[] for _ in row[4]]
-    recomputed, visits = _Visits(names, prefix), _Visits(names, prefix)
+    waiting = [name for runs, _ in row[3] for name in names.with_backward(prefix, runs)]
+    fetched: list[list[Visit]] = [[] for _ in row[4]]
+    visits = _Visits(names, prefix)
     begins = 0
     for position, (runs, completes) in enumerate(row[4]):
         if runs:
-            fetched[position] += recomputed.to(_join(prefix, runs))
+            entered = [Visit(())] if prefix and not begins else []  # the block, recomputed
+            fetched[position] += [*entered, *names.visits(prefix, runs)]
             begins = position + 1
         if completes:
             owner = _join(prefix, completes).rpartition(".")[0]
             for module in _due(waiting, owner):
                 fetched[min(begins, position)] += visits.to(module)
             begins = position + 1
-    for (runs, completes), gathers in zip(row[4], fetched, strict=True):
-        name = _join(prefix, completes or runs)
-        index = names.index.get(name, -1) if completes else -1
-        yield Place(
-            f"backward of {name or 'the model'}",
-            tuple(gathers),
-            index if index in names.trainable else -1,
-        )
+    for (runs, completes), met in zip(row[4], fetched, strict=True):
+        label = f"backward of {_join(prefix, completes) or 'the model'}"
+        if runs and not completes:
+            label = _label(prefix, runs).replace("forward", "recomputation", 1)
+        index = names.index.get(_join(prefix, completes), -1) if completes else -1
+        yield Place(label, tuple(met), index if index in names.trainable else -1)
 
 
 class _Visits:
-    """Modules in the order they are visited, those on the way that own nothing included.
+    """Modules in the order their backward runs, those on the way that own nothing included.
 
-    Each visit lets ZeRO-3 prefetch once more. Modules without parameters that stand beside others
-    (activations, dropout) cannot be told from parameter names.
+    Each lets ZeRO-3 prefetch once more.
     """
 
     def __init__(self, names: _Names, prefix: str) -> None:
         self._names = names
         self._inside: set[str] = set(_containers(prefix)) if prefix else set()
 
-    def to(self, module: str) -> list[tuple[int, ...]]:
-        """The visits up to ``module``, as parameter indices."""
+    def to(self, module: str) -> list[Visit]:
+        """The visits up to ``module``."""
         on_the_way = _containers(module)
         entered = [name for name in on_the_way if name not in self._inside]
         self._inside = set(on_the_way)
-        if module.endswith(_DROPOUT_BEFORE):
-            entered.append(module)
-        return [*(() for _ in entered), self._names.module(module)]
+        owned = self._names.owned(module.lstrip("~")) if not module.startswith("~") else ()
+        return [*(Visit(()) for _ in entered), Visit(owned, ends=True)]
 
 
 def _containers(module: str) -> list[str]:
     """Modules around ``module`` that run themselves: lists of blocks and of adapters do not."""
-    parts = module.split(".")
+    parts = module.lstrip("~").split(".")
     return [
         ".".join(parts[:depth])
         for depth in range(len(parts))

@@ -13,7 +13,7 @@ class StepLevels(Protocol):
 
     @property
     def runs(self) -> str:
-        """Module that begins to run."""
+        """Modules that begin to run or have run (``zero_sizer.profiles``)."""
 
     @property
     def completes(self) -> str:

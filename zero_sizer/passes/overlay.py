@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from zero_sizer.identity import Identity
 from zero_sizer.zero import gather, gradient_flow
-from zero_sizer.zero.gather import Forms, Limits, Trace
+from zero_sizer.zero.gather import Forms, Limits, Trace, Visit
 from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
 from zero_sizer.zero.reduction import Held, Reduction, Share
 
@@ -22,7 +22,7 @@ class Place(NamedTuple):
     """One step of one block: where the parts' steps meet parameters (indices into the model's)."""
 
     label: str
-    gathers: tuple[tuple[int, ...], ...]  # the parameters of each module that is fetched
+    visits: tuple[Visit, ...]  # of modules, where the step begins
     completes: int  # -1: none
 
 
@@ -185,7 +185,7 @@ class _Program:
         self.forward, self.forward_spans = _flat(layout.forward)
         self.backward, self.backward_spans = _flat(layout.backward[::-1])
         self.order = tuple(p.completes for p in self.backward if p.completes >= 0)
-        self.modules = tuple(m for p in (*self.forward, *self.backward) for m in p.gathers)
+        self.visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
         self._last = {index: position for position, index in enumerate(self.order)}
         sources = list(self._sources())
         self._within = _getter([source for source, _ in sources])
@@ -252,20 +252,30 @@ def _getter(numbers: list[int]) -> Callable[[Sequence[int]], Sequence[int]]:
 
 
 class _Levels:
-    """Gathered parameters at every place, for any number of ranks."""
+    """Gathered parameters at every place, for any number of ranks.
 
-    def __init__(self, places: Sequence[Place], visits: Sequence[Forms]) -> None:
+    What is held only while a place's modules are fetched meets the activations that the place
+    before it ends with.
+    """
+
+    def __init__(self, places: Sequence[Place], visits: Sequence[tuple[Forms, Forms]]) -> None:
         numbers: dict[Forms, int] = {}
-        within, ends = [], []
         series, level = iter(visits), gather.NOTHING
+        levels: list[Forms] = []
+        ends: list[Forms] = []
         for place in places:
-            met = [next(series) for _ in place.gathers]
-            highest = frozenset().union(*met) if met else level
-            level = met[-1] if met else level
-            within.append(numbers.setdefault(highest, len(numbers)))
-            ends.append(numbers.setdefault(level, len(numbers)))
+            met = [next(series) for _ in place.visits]
+            fetching = frozenset().union(*(forms for pair in met for forms in pair))
+            level = met[-1][1] if met else level
+            if ends:
+                ends[-1] |= fetching
+            levels.append(level)
+            ends.append(level)
+        within, closing = (
+            [numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends)
+        )
         self._forms = tuple(numbers)
-        self._within, self._ends = _getter(within), _getter(ends)
+        self._within, self._ends = _getter(within), _getter(closing)
 
     def bytes_at(self, ranks: int) -> tuple[list[int], list[int]]:
         """Bytes within and at the end of every place."""
@@ -280,7 +290,7 @@ def _levels(
     limits: Limits,
     how: tuple[bool, frozenset[int]],
 ) -> _Levels:
-    trace = Trace(*tensors, program.of.modules, *how)
+    trace = Trace(*tensors, program.of.visits, *how)
     places = (*program.of.forward, *program.of.backward)
     return _Levels(places, gather.gathered(trace, limits))
 

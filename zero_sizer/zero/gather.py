@@ -28,6 +28,20 @@ class Limits:
     max_reuse_distance: int
 
 
+class Visit(NamedTuple):
+    """A module begins to run, has run, or both: then it is over where the next one begins.
+
+    Attributes:
+        parameters: indices of those it owns.
+        begins: they are fetched.
+        ends: they are released.
+    """
+
+    parameters: tuple[int, ...]
+    begins: bool = True
+    ends: bool = False
+
+
 @dataclass(frozen=True)
 class Trace:
     """Modules in the order they run.
@@ -36,7 +50,7 @@ class Trace:
         numels: elements of each parameter.
         itemsizes: bytes per element of each.
         persistent: whether each stays gathered.
-        modules: parameter indices of each module visited, forward pass then backward pass.
+        visits: of modules, forward pass then backward pass.
         kept: what gathered them stays referred to until their last use, released or not.
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
     """
@@ -44,9 +58,14 @@ class Trace:
     numels: tuple[int, ...]
     itemsizes: tuple[int, ...]
     persistent: tuple[bool, ...]
-    modules: tuple[tuple[int, ...], ...]
+    visits: tuple[Visit, ...]
     one_by_one: bool
     kept: frozenset[int] = frozenset()
+
+    @property
+    def modules(self) -> list[tuple[int, ...]]:
+        """Parameters of each module that begins to run: what DeepSpeed's own trace holds."""
+        return [visit.parameters for visit in self.visits if visit.begins]
 
 
 class Form(NamedTuple):
@@ -78,8 +97,8 @@ def highest(forms: Iterable[Form], ranks: int) -> int:
     return max(form.at(ranks) for form in forms)
 
 
-def gathered(trace: Trace, limits: Limits) -> list[Forms]:
-    """Gathered parameters and their buffers at the peak of each module visited.
+def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
+    """Gathered parameters and their buffers at each visit: while it is made, and from then on.
 
     Persistent parameters are not counted: they have an entry of their own.
     """
@@ -87,15 +106,22 @@ def gathered(trace: Trace, limits: Limits) -> list[Forms]:
     state = _State(trace, limits, queue)
     state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
     reuse = _Reuse(trace, limits.max_reuse_distance)
-    peaks = []
+    levels = []
     known: dict[Forms, Forms] = {}
-    for step, module in enumerate(trace.modules):
-        found = _fetch(state, step, module)
-        found.add(state.form())
-        forms = frozenset(found)
-        peaks.append(known.setdefault(forms, forms))
-        _release(state, reuse, step + 1, module)
-    return peaks
+    step = 0
+    over: tuple[int, ...] = ()
+    for visit in trace.visits:
+        during: set[Form] = set()
+        if visit.begins:
+            _release(state, reuse, step, over)
+            during = _fetch(state, step, visit.parameters)
+            step, over = step + 1, visit.parameters if visit.ends else ()
+        else:
+            _release(state, reuse, step, visit.parameters)
+        after = frozenset([state.form()])
+        forms = frozenset(during)
+        levels.append((known.setdefault(forms, forms), known.setdefault(after, after)))
+    return levels
 
 
 @dataclass

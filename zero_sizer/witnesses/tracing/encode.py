@@ -13,8 +13,8 @@ from zero_sizer.witnesses.tracing.sections import OUTSIDE
 from zero_sizer.witnesses.tracing.setups import Fit, Setup
 from zero_sizer.witnesses.tracing.symbolic import ZERO, Poly
 
-SCHEMA_VERSION = 1
-_EMPTY = FittedSection((FittedStep("", "", (ZERO,), ZERO),), ZERO, ZERO)
+SCHEMA_VERSION = 2
+_EMPTY = FittedSection((FittedStep((), "", (ZERO,), ZERO),), ZERO, ZERO)
 
 
 class _Table:
@@ -95,7 +95,7 @@ class Encoder:
 
     def _section(self, section: FittedSection) -> tuple[Any, ...]:
         labels = tuple(
-            (self._names.index(step.runs), self._names.index(step.completes))
+            (self._names.index(" ".join(step.runs)), self._names.index(step.completes))
             for step in section.steps
         )
         levels = tuple(

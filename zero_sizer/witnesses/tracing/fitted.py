@@ -1,9 +1,8 @@
 """Traces at several batches and sequences, fitted: every section as polynomials."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import pairwise
 
 from zero_sizer.errors import WitnessError
 from zero_sizer.units import round_up
@@ -34,13 +33,13 @@ class FittedStep:
     """One slice of a section; levels count from where the section begins.
 
     Attributes:
-        runs: module that begins to run, relative to the block.
+        runs: modules that begin to run or have run, relative to the block (``sections.Slice``).
         completes: parameter whose gradient is complete at its end, relative to the block.
         peaks: the largest of these is the highest level within.
         end: level at its end.
     """
 
-    runs: str
+    runs: tuple[str, ...]
     completes: str
     peaks: tuple[Poly, ...]
     end: Poly
@@ -145,10 +144,8 @@ class _Levels:
         level, steps, total = ZERO, [], ZERO
         for part in section.slices:
             peaks, level = self._slice(part, level)
-            step = FittedStep(
-                part.runs.removeprefix(prefix), part.completes.removeprefix(prefix), peaks, level
-            )
-            steps.append(step)
+            runs = tuple(_relative(token, prefix) for token in part.runs)
+            steps.append(FittedStep(runs, part.completes.removeprefix(prefix), peaks, level))
         first, last = section.slices[0].first, section.slices[-1].last
         for index, count in flops:
             if first <= index - 1 < last:
@@ -195,11 +192,21 @@ def _rounded(size: Poly) -> Poly:
     return (round_up(size[0], _BLOCK), 0, 0, 0, 0, 0) if size[0] and not any(size[1:]) else size
 
 
+def _relative(token: str, prefix: str) -> str:
+    name = token.lstrip("~/")
+    return token[: len(token) - len(name)] + name.removeprefix(prefix)
+
+
 def _merged(steps: Sequence[FittedStep]) -> tuple[FittedStep, ...]:
-    """Without the steps in which nothing happens and no gradient is completed."""
-    kept = [steps[0]]
-    for before, step in pairwise(steps):
-        nothing = step.peaks == (before.end,) and step.end == before.end
-        if not (nothing and not step.completes and not step.runs):
-            kept.append(step)
+    """Without the steps in which nothing happens; what begins or ends there joins the next."""
+    kept: list[FittedStep] = []
+    level = ZERO
+    runs: tuple[str, ...] = ()
+    for step in steps:
+        runs += step.runs
+        if step.completes or step.peaks != (level,) or step.end != level:
+            kept.append(replace(step, runs=runs))
+            level, runs = step.end, ()
+    if runs or not kept:
+        kept.append(FittedStep(runs, "", (level,), level))
     return tuple(kept)

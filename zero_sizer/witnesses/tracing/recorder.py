@@ -26,8 +26,8 @@ class Mark(NamedTuple):
     """The step reaches a place.
 
     Attributes:
-        kind: ``enter``/``leave`` (a block), ``module`` (one that owns parameters, or any outside of
-            the blocks, is about to run), ``gradient`` (a parameter's is complete), ``arrives``
+        kind: ``enter``/``leave`` (a block), ``module``/``ends`` (any other module is about to run,
+            has run), ``gradient`` (a parameter's is complete), ``arrives``
             (the gradient of a block's input or output is complete), or ``forward``, ``loss``,
             ``backward``, ``end``.
         name: qualified name of the module or parameter.

@@ -13,13 +13,15 @@ class Slice:
     """Consecutive events between two marks of a section.
 
     Attributes:
-        runs: the module about to run when it begins, where one that owns parameters is.
+        runs: what begins or ends where it begins: ``name`` of a module that owns parameters and
+            begins to run, ``~name`` of one that owns none, ``/name`` of one that owns some and has
+            run.
         completes: the parameter whose gradient is complete when it ends.
         first: index of its first event.
         last: index after its last event.
     """
 
-    runs: str = ""
+    runs: tuple[str, ...] = ()
     completes: str = ""
     first: int
     last: int = 0
@@ -63,12 +65,19 @@ def cut(events: Sequence[Event], owners: frozenset[str]) -> list[Section]:
             sections[-1].slices.append(Slice(first=index))
         else:
             sections[-1].slices.append(Slice(first=index))
-        if mark.kind == "module" and mark.name in owners:
-            sections[-1].slices[-1].runs = mark.name
+        sections[-1].slices[-1].runs = _runs(mark, owners)
     sections[-1].slices[-1].last = len(events)
     for section in sections:
         section.slices = [piece for part in section.slices for piece in _split(part, events)]
     return sections
+
+
+def _runs(mark: Mark, owners: frozenset[str]) -> tuple[str, ...]:
+    if mark.kind == "ends":
+        return (f"/{mark.name}",)
+    if mark.kind == "module":
+        return (mark.name if mark.name in owners else f"~{mark.name}",)
+    return ()
 
 
 def _split(part: Slice, events: Sequence[Event]) -> list[Slice]:
@@ -98,7 +107,9 @@ def _boundaries(
         if begins is not None:
             current = begins
             yield index, begins, is_backward, event
-        elif event.kind == "gradient" or (event.kind == "module" and event.name in owners):
+        elif event.kind in ("gradient", "module") or (
+            event.kind == "ends" and event.name in owners
+        ):
             yield index, None, is_backward, event
 
 

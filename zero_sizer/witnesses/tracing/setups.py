@@ -135,7 +135,11 @@ def traced(config: Any, setup: Setup, changes: build.Changes = build.UNCHANGED) 
         if setup.checkpointing:
             build.checkpoint(model)
         blocks = build.block_names(model)
-        owners = frozenset(name for name, module in model.named_modules() if module._parameters)
+        owners = frozenset(
+            name
+            for name, module in model.named_modules()
+            if any(parameter is not None for parameter in module._parameters.values())
+        )
 
         @cache
         def trace(b: int, s: int) -> Trace:

@@ -74,6 +74,7 @@ def _hooks(model: Any, blocks: Sequence[str], recorder: Recorder) -> Iterator[No
             handles += _block_hooks(name, module, recorder)
         elif name and not _is_list(module):
             handles.append(module.register_forward_pre_hook(_marker(recorder, "module", name)))
+            handles.append(module.register_forward_hook(_marker(recorder, "ends", name)))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -90,7 +91,7 @@ def _is_list(module: Any) -> bool:
 
 
 def _marker(recorder: Recorder, kind: str, name: str) -> Any:
-    def hook(module: Any, args: Any) -> None:
+    def hook(module: Any, *_: Any) -> None:
         recorder.mark(kind, name)
 
     return hook
