@@ -7,17 +7,21 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from zero_sizer.units import round_up
-from zero_sizer.zero.gather import Limits
+from zero_sizer.zero.gather import Limits, Visit
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Modules in the order they run, parameters' elements, ranks."""
+    """Visits of modules in the order they run, parameters' elements, ranks."""
 
     numels: tuple[int, ...]
     persistent: tuple[bool, ...]
-    modules: tuple[tuple[int, ...], ...]
+    visits: tuple[Visit, ...]
     ranks: int
+
+    @property
+    def modules(self) -> list[tuple[int, ...]]:
+        return [visit.parameters for visit in self.visits if visit.begins]
 
 
 @dataclass
@@ -42,24 +46,30 @@ class _State:
     fetched_for: dict[int, int] = field(default_factory=dict)
 
 
-def gathered_numels(trace: Trace, limits: Limits) -> tuple[int, ...]:
-    """Elements of gathered parameters and their buffers at the peak of each module visited.
+def gathered_numels(trace: Trace, limits: Limits) -> tuple[tuple[int, int], ...]:
+    """Elements of gathered parameters and their buffers at each visit: its peak, and after it.
 
     Persistent parameters are not counted: they have an entry of their own. With one rank nothing
     is gathered.
     """
     if not trace.ranks:
-        return (0,) * len(trace.modules)
+        return ((0, 0),) * len(trace.visits)
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue)
     state.resident = {i: 0 for i, persistent in enumerate(trace.persistent) if persistent}
     reuse = _Reuse(trace, limits.max_reuse_distance)
-    peaks = []
-    for step, module in enumerate(trace.modules):
-        peak = _fetch(state, step, module)
-        peaks.append(max(peak, state.numel))
-        _release(state, reuse, step + 1, module)
-    return tuple(peaks)
+    levels = []
+    step, over = 0, ()
+    for visit in trace.visits:
+        peak = 0
+        if visit.begins:
+            _release(state, reuse, step, over)
+            peak = _fetch(state, step, visit.parameters)
+            step, over = step + 1, visit.parameters if visit.ends else ()
+        else:
+            _release(state, reuse, step, visit.parameters)
+        levels.append((max(peak, state.numel), state.numel))
+    return tuple(levels)
 
 
 def _fetch(state: _State, step: int, module: tuple[int, ...]) -> int:

@@ -28,21 +28,25 @@ def walked(plan):
     layout = layout_of(plan.model, step)
     forward = list(_places(step.parts, layout.forward, is_backward=False))
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
-    modules = [m for _, place, _ in (*forward, *backward) for m in place.gathers]
-    trace = Trace(zero.tensors.numels, zero.persistent, tuple(modules), zero.ranks)
+    visits = [v for _, place, _ in (*forward, *backward) for v in place.visits]
+    trace = Trace(zero.tensors.numels, zero.persistent, tuple(visits), zero.ranks)
     series = iter(gathered_numels(trace, zero.limits) if zero.ranks else ())
     order = tuple(p.completes for _, p, _ in backward if p.completes >= 0)
     reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **asdict(zero.share)))
     level, gathered, held, highest = 0, 0, reduction.start, []
+    last = None  # activations and reduction where the step before ended, and in which pass
     for places in (forward, backward):
-        best = 0
+        highest.append(0)
         for at, place, (peak, end) in places:
-            within = [next(series, 0) * zero.itemsizes[0] for _ in place.gathers] or [gathered]
-            gathered = within[-1]
+            for during, after in [next(series, (0, 0)) for _ in place.visits]:
+                gathered = after * zero.itemsizes[0]
+                if last is not None:
+                    which, activations = last
+                    highest[which] = max(highest[which], activations + during * zero.itemsizes[0])
             before, hook, held = reduction.steps.get(place.completes, (held, held, held))
-            best = max(best, level + at + peak + max(within) + before.total)
-            best = max(best, level + at + end + gathered + hook.total)
-        highest.append(best)
+            last = (len(highest) - 1, level + at + end + hook.total)
+            highest[-1] = max(highest[-1], level + at + peak + gathered + before.total)
+            highest[-1] = max(highest[-1], last[1] + gathered)
         sections = [p.backward if places is backward else p.forward for p in step.parts]
         level += sum(p.count * s.end for p, s in zip(step.parts, sections, strict=True))
     return highest[0], max(highest[1], level + gathered + reduction.epilogue.total)

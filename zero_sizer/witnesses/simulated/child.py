@@ -45,12 +45,14 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         host_bytes=request.host_bytes,
         short_loops=request.short_loops,
     )
-    with simulated(rank, keep_events=request.keep_events) as simulation:
+    with contextlib.ExitStack() as stack:
+        simulation = stack.enter_context(simulated(rank, keep_events=request.keep_events))
         import deepspeed
         import torch
 
         from zero_sizer.witnesses.simulated import device, model, modules
 
+        stack.enter_context(model.attention_packages(request))
         where = torch.device(device.NAME, 0)
         observer = PhaseObserver(simulation.tracker, report)
         deepspeed.init_distributed(dist_backend="fake")

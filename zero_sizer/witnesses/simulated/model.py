@@ -1,18 +1,15 @@
 """Building the model as the user's script would."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.witnesses.simulated import checkpointing
+from zero_sizer.witnesses.simulated import checkpointing, flash
 from zero_sizer.witnesses.simulated.request import Request
 from zero_sizer.witnesses.simulated.undo import Patches
-
-# What transformers calls the attention whose kernel we choose (attention.py routes sdpa's).
-_HF_ATTENTION = {"flash": "sdpa", "sdpa": "sdpa", "eager": "eager"}
 
 
 def build(request: Request, *, with_values: bool = False) -> Any:
@@ -69,9 +66,7 @@ def _from_config(request: Request, with_values: bool) -> Any:
     dtype = request.built_dtype or fields.get("dtype") or "float32"
     kwargs = {"dtype": getattr(torch, str(dtype).removeprefix("torch."))}
     model_class = _model_class(config)
-    attention = _HF_ATTENTION[request.attention]
-    if not getattr(model_class, "_supports_sdpa", False):
-        attention = "eager"  # as transformers chooses for such a model
+    attention = _attention(request, model_class, fake=not with_values)
     with _transformers_zero_init(request), _without_values():
         if request.zero_init or with_values:
             return model_class._from_config(config, attn_implementation=attention, **kwargs)
@@ -91,6 +86,23 @@ def _on_host(model: Any) -> Any:
                         made[id(tensor)] = _like(tensor)
                     tensors[name] = made[id(tensor)]
     return model
+
+
+def attention_packages(request: Request) -> AbstractContextManager[None]:
+    """While entered, transformers finds the package that the job's attention needs."""
+    return (
+        flash.installed() if request.hf_config and request.attention == "flash" else nullcontext()
+    )
+
+
+def _attention(request: Request, model_class: Any, *, fake: bool) -> str:
+    """What transformers calls the implementation, or the next that the model has."""
+    is_16bit = any((request.config.get(key) or {}).get("enabled") for key in ("bf16", "fp16"))
+    has_flash = fake and is_16bit and getattr(model_class, "_supports_flash_attn", False)
+    if request.attention == "flash" and has_flash:
+        return "flash_attention_2"
+    has_sdpa = getattr(model_class, "_supports_sdpa", False)
+    return "sdpa" if request.attention != "eager" and has_sdpa else "eager"
 
 
 def _like(tensor: Any) -> Any:

@@ -11,7 +11,8 @@ import torch
 from zero_sizer.witnesses.simulated import answers, attention, autocast, device, patches
 from zero_sizer.witnesses.simulated.mode import SimulatedMode
 from zero_sizer.witnesses.simulated.undo import Patches
-from zero_sizer.witnesses.tracing import experts, flash
+from zero_sizer.witnesses.simulated import flash
+from zero_sizer.witnesses.tracing import experts
 from zero_sizer.witnesses.tracing.recorder import Recorder
 
 _ANSWERS: dict[Any, Any] = {}  # what operators return, for all traces of this process
