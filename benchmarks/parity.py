@@ -10,12 +10,14 @@ that DeepSpeed or the model refuses is drawn again.
 """
 
 import argparse
+import os
 import random
 import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,11 +159,15 @@ Errors = dict[tuple[str, str], list[tuple[float, str]]]
 """(device, phase) -> error and job."""
 
 
-def run_batch(cases: list[Case], errors: Errors) -> int:
-    """Simulate jobs and note their errors; how many the engine took."""
-    requests = [request_of(case.job, rank=0, steps=2) for case in cases]
+def run_batch(cases: list[Case]) -> list[Any]:
+    """Simulate jobs, one after the other in forks of one process."""
+    return run_requests([request_of(case.job, rank=0, steps=2) for case in cases])
+
+
+def note(cases: list[Case], recordings: list[Any], errors: Errors) -> int:
+    """Note the errors of jobs; how many the engine took."""
     done = 0
-    for case, recording in zip(cases, run_requests(requests), strict=True):
+    for case, recording in zip(cases, recordings, strict=True):
         if isinstance(recording, ZeroSizerError):
             print(f"refused: {case.name}: {recording}", file=sys.stderr)
             continue
@@ -187,11 +193,15 @@ def main() -> int:
     rng = random.Random(arguments.seed)
     errors: Errors = defaultdict(list)
     done, drawn, started = 0, 0, time.perf_counter()
-    while done < arguments.jobs:
-        cases = [draw(rng.choice) for _ in range(min(BATCH, arguments.jobs - done))]
-        drawn += len(cases)
-        done += run_batch(cases, errors)
-        print(f"{done} jobs, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while done < arguments.jobs:
+            cases = [draw(rng.choice) for _ in range(arguments.jobs - done)]
+            drawn += len(cases)
+            batches = [cases[i : i + BATCH] for i in range(0, len(cases), BATCH)]
+            for batch, recordings in zip(batches, pool.map(run_batch, batches), strict=True):
+                done += note(batch, recordings, errors)
+                passed = time.perf_counter() - started
+                print(f"{done} jobs, {passed:.0f} s", file=sys.stderr, flush=True)
     table = render(errors, done, drawn - done, arguments.seed)
     print(table)
     for key, found in errors.items():

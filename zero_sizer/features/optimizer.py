@@ -195,4 +195,14 @@ ENTRIES = (
         source="runtime/zero/stage_1_and_2.py:934-953, runtime/zero/stage3.py:1304-1306, "
         "runtime/fp16/fused_optimizer.py:113-126",
     ),
+    Entry(
+        name="zero_gradient_of_weights_at_init",
+        category=Category.TEMPORARY,
+        about="gradients of zeros of the 16-bit weights, beside those of their fp32 copies",
+        numel=lambda p: p.num_trainable,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=lambda p: p.wrapper is Wrapper.FP16_UNFUSED,
+        source="runtime/fp16/unfused_optimizer.py:412-430",
+    ),
 )

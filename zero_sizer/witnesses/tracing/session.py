@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from zero_sizer.witnesses.simulated import answers, attention, autocast, device, patches
+from zero_sizer.witnesses.simulated import answers, attention, autocast, device, flash, patches
 from zero_sizer.witnesses.simulated.mode import SimulatedMode
 from zero_sizer.witnesses.simulated.undo import Patches
-from zero_sizer.witnesses.simulated import flash
 from zero_sizer.witnesses.tracing import experts
 from zero_sizer.witnesses.tracing.recorder import Recorder
 
