@@ -105,7 +105,7 @@ class Run:
         """It is over: count what is alive."""
         if self._pinned is not None:
             quiet.drain()
-        gc.collect(0)
+        gc.collect()
         tally = measure(
             engine,
             pinned=self._pinned,
