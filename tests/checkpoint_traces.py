@@ -55,7 +55,7 @@ def pad(build):
     from transformers import masking_utils
     from transformers import modeling_flash_attention_utils as utils
 
-    from zero_sizer.witnesses.tracing import flash
+    from zero_sizer.witnesses.simulated import flash
 
     usual = build.batch
 

@@ -20,6 +20,7 @@ class Moment(Enum):
 
     BUILT = "model built"
     FLATTEN = "weights being flattened"
+    STAGING = "staging buffers being made"
     WRAPPING = "optimizer being wrapped"
     LINKING = "optimizer states linked to parameters"
     READY = "engine ready"
@@ -42,6 +43,7 @@ class Moment(Enum):
 _PHASE = {
     Moment.BUILT: Phase.INIT,
     Moment.FLATTEN: Phase.INIT,
+    Moment.STAGING: Phase.INIT,
     Moment.WRAPPING: Phase.INIT,
     Moment.LINKING: Phase.INIT,
     Moment.READY: Phase.INIT,
@@ -57,7 +59,7 @@ _PHASE = {
 ALWAYS = frozenset(Moment)
 FROM_FLATTEN = ALWAYS - {Moment.BUILT}
 FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}
-FROM_LINKING = FROM_WRAPPING - {Moment.WRAPPING}
+FROM_LINKING = FROM_WRAPPING - {Moment.STAGING, Moment.WRAPPING}
 AFTER_FIRST_STEP = FROM_LINKING - {Moment.LINKING, Moment.READY}
 PASSES = frozenset({Moment.FORWARD, Moment.BACKWARD})
 STEP = frozenset({Moment.OVERFLOW, Moment.NORM, Moment.CAST, Moment.UPDATE})

@@ -184,6 +184,16 @@ ENTRIES = (
         source="runtime/zero/partition_parameters.py:1080-1180",
     ),
     Entry(
+        name="tensor_before_cast",
+        category=Category.TEMPORARY,
+        about="the tensor as the model makes it, before zero.Init casts it",
+        numel=lambda p: p.largest_tensor,
+        dtype=lambda p: p.built_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: _built_on_gpu(p) and p.built_dtype is not p.model_dtype,
+        source="runtime/zero/partition_parameters.py:240-262",
+    ),
+    Entry(
         name="head_before_tying",
         category=Category.TEMPORARY,
         about="transformers builds the head before it ties it to the embedding",

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from zero_sizer.plan import Plan
 
 
+_STACKED = 3  # dimensions of experts' weights
+
+
 def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
     step = plan.step_activations
@@ -257,14 +260,20 @@ def zero_of(plan: Plan) -> Zero:
 
 
 def _kept_gathers(plan: Plan) -> frozenset[int]:
-    """Packed weights: a product saves them beside autograd, where DeepSpeed cannot free them.
+    """What backward refers to by another tensor than the parameter, which DeepSpeed cannot free.
 
-    bitsandbytes 0.50.2 autograd/_functions.py, MatMul4Bit.
+    Packed weights, which a product saves beside autograd (bitsandbytes 0.50.2
+    autograd/_functions.py, MatMul4Bit), and stacked experts, which it saves transposed
+    (transformers 5.23 integrations/moe.py); recomputation saves them for its own block only.
     """
-    if plan.model.quantization is None or plan.model.quantization.bits != 4:
-        return frozenset()
+    is_packed = plan.model.quantization is not None and plan.model.quantization.bits == 4
     tensors = enumerate(plan.model.parameters)
-    return frozenset(i for i, tensor in tensors if tensor.unpacked is not None)
+    return frozenset(
+        i
+        for i, tensor in tensors
+        if (is_packed and tensor.unpacked is not None)
+        or (len(tensor.shape) == _STACKED and not plan.checkpointing)
+    )
 
 
 def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
