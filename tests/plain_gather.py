@@ -18,6 +18,7 @@ class Trace:
     persistent: tuple[bool, ...]
     visits: tuple[Visit, ...]
     ranks: int
+    kept: frozenset[int] = frozenset()
 
     @property
     def modules(self) -> list[tuple[int, ...]]:
@@ -42,6 +43,7 @@ class _State:
     available: int = 0
     numel: int = 0  # elements held by gathered tensors and gather buffers now
     resident: dict[int, int] = field(default_factory=dict)  # parameter -> elements of its own copy
+    left: dict[int, list[int]] = field(default_factory=dict)  # released, but referred to
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
 
@@ -147,8 +149,10 @@ def _release(state: _State, reuse: "_Reuse", next_step: int, module: tuple[int, 
             continue
         held = state.resident.pop(i, None)
         if held is not None:
-            state.numel -= held
+            state.left.setdefault(i, []).append(held)
             state.available -= state.trace.numels[i]
+        if i not in state.trace.kept or not reuse.is_used(i, next_step):
+            state.numel -= sum(state.left.pop(i, ()))
 
 
 class _Reuse:
@@ -162,6 +166,10 @@ class _Reuse:
             self._before.append(self._before[-1] + sum(trace.numels[i] for i in module))
             for i in module:
                 self._uses.setdefault(i, []).append(step)
+
+    def is_used(self, i: int, step: int) -> bool:
+        """Whether parameter ``i`` is used from ``step`` on."""
+        return self._uses[i][-1] >= step
 
     def is_near(self, i: int, step: int) -> bool:
         """Whether the walk from ``step`` on meets parameter ``i`` before it gives up."""

@@ -29,7 +29,7 @@ def walked(plan):
     forward = list(_places(step.parts, layout.forward, is_backward=False))
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
     visits = [v for _, place, _ in (*forward, *backward) for v in place.visits]
-    trace = Trace(zero.tensors.numels, zero.persistent, tuple(visits), zero.ranks)
+    trace = Trace(zero.tensors.numels, zero.persistent, tuple(visits), zero.ranks, zero.kept)
     series = iter(gathered_numels(trace, zero.limits) if zero.ranks else ())
     order = tuple(p.completes for _, p, _ in backward if p.completes >= 0)
     reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **asdict(zero.share)))
