@@ -8,6 +8,7 @@ from typing import Any
 from zero_sizer import optimizer_choice
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.findings import Finding, Severity
+from zero_sizer.hardware import assemble
 from zero_sizer.job import Job
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
@@ -126,6 +127,13 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
             False,
             "activation checkpointing was not stated: off assumed, as in Hugging Face's defaults",
             "give --checkpointing or --no-checkpointing",
+        )
+    if job.cluster.origins.get("gpus_per_node") == assemble.DEFAULT:
+        assumed.take(
+            "gpus_per_node",
+            job.cluster.gpus_per_node,
+            "how many GPUs there are was not stated: 1 assumed",
+            "give --gpus-per-node (and --nodes), or a hostfile",
         )
     attention = job.workload.attention or assumed.take(
         "attention",

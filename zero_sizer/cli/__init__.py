@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"zero-sizer: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("zero-sizer: interrupted", file=sys.stderr)
         return 130

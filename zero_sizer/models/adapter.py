@@ -218,17 +218,26 @@ def _names(value: Any) -> tuple[str, ...]:
 def _names_or_pattern(value: Any) -> tuple[str, ...] | str:
     if not isinstance(value, str):
         return tuple(sorted(_names(value)))  # a set in peft: its order means nothing
+    require_pattern(value)
+    return ALL_LINEAR if value.lower() == ALL_LINEAR else value
+
+
+def require_pattern(value: str) -> None:
+    """Raises ValueError where ``value`` is no regular expression."""
     import re
 
     try:
         re.compile(value)
     except re.error as error:
         raise ValueError(f"{value!r} is no regular expression: {error}") from None
-    return ALL_LINEAR if value.lower() == ALL_LINEAR else value
 
 
-def _lists(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else _names(value)
+def _patterns(value: Any) -> tuple[str, ...]:
+    """Names that peft puts into regular expressions."""
+    names = (value,) if isinstance(value, str) else _names(value)
+    for name in names:
+        require_pattern(name)
+    return names
 
 
 def _indices(value: Any) -> tuple[int, ...]:
@@ -279,9 +288,9 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "target_modules": _names_or_pattern,
     "exclude_modules": _names_or_pattern,
     "layers_to_transform": _indices,
-    "layers_pattern": _lists,
+    "layers_pattern": _patterns,
     "rank_pattern": _ranks,
-    "modules_to_save": _names,
+    "modules_to_save": _patterns,
     "bias": _bias,
     "lora_bias": _flag,
     "lora_alpha": _number,

@@ -102,6 +102,7 @@ def from_fields(fields: Mapping[str, Any], where: str) -> Quantization | None:
     if not four and not eight:
         return None
     skipped = fields.get("llm_int8_skip_modules")
+    _require_patterns(skipped, where)
     if skipped is not None and not isinstance(skipped, list):
         raise InputError(f"llm_int8_skip_modules is {skipped!r}, not a list", where=where)
     return Quantization(
@@ -168,6 +169,15 @@ def _skipped(spec: ModelSpec, quantization: Quantization) -> tuple[str, ...]:
     embedding = spec.parameters[0].module if spec.arch.tied_embeddings else ""
     heads = ("lm_head", "embed_out", "output", "cls.predictions.decoder")
     return tuple(name for name in (last, embedding, *heads) if name)
+
+
+def _require_patterns(names: Any, where: str) -> None:
+    for name in names if isinstance(names, list) else ():
+        try:
+            re.compile(str(name))
+        except re.error as error:
+            message = f"llm_int8_skip_modules: {name!r} is no regular expression: {error}"
+            raise InputError(message, where=where) from None
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

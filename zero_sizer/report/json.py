@@ -1,6 +1,7 @@
 """The answer as JSON, in the contract's shape (schema_version 1)."""
 
 import json
+from math import isfinite
 from typing import Any
 
 from zero_sizer import __version__, speed
@@ -24,7 +25,17 @@ def render(sizing: Sizing, *, timeline: bool = False) -> str:
         from zero_sizer.report.timeline import as_mapping as timeline_mapping
 
         mapping["timeline"] = timeline_mapping(sizing)
-    return json.dumps(mapping, indent=1, ensure_ascii=False, default=str)
+    finite = _finite(mapping)
+    return json.dumps(finite, indent=1, ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: a config's are written as words."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
 def as_mapping(sizing: Sizing) -> dict[str, Any]:
