@@ -27,12 +27,12 @@ from zero_sizer.zero.wrapper import Wrapper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zero_sizer.models.spec import ModelSpec
+    from zero_sizer.models.spec import ModelSpec, Tensor
     from zero_sizer.passes.levels import MicroStep
     from zero_sizer.plan import Plan
 
 
-_STACKED = 3  # dimensions of experts' weights
+_STACKED = 3
 
 
 def timeline_of(plan: Plan) -> Timeline:
@@ -259,6 +259,11 @@ def zero_of(plan: Plan) -> Zero:
     return interned(zero)
 
 
+def is_stacked(tensor: Tensor) -> bool:
+    """Whether it holds all experts of a block: (experts, rows, columns)."""
+    return "expert" in tensor.module and len(tensor.shape) == _STACKED
+
+
 def _kept_gathers(plan: Plan) -> frozenset[int]:
     """What backward refers to by another tensor than the parameter, which DeepSpeed cannot free.
 
@@ -272,7 +277,7 @@ def _kept_gathers(plan: Plan) -> frozenset[int]:
         i
         for i, tensor in tensors
         if (is_packed and tensor.unpacked is not None)
-        or (len(tensor.shape) == _STACKED and not plan.checkpointing)
+        or (is_stacked(tensor) and not plan.checkpointing)
     )
 
 
