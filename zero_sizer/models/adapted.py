@@ -270,12 +270,9 @@ def _widths(spec: ModelSpec, module: _Module, adapter: Adapter) -> tuple[int, in
 
 
 def _shape(spec: ModelSpec, module: _Module) -> tuple[int, ...]:
-    weight, hidden = module.weight, spec.arch.hidden
-    if weight is None:  # tied to the embedding
-        return spec.arch.vocab or 0, hidden or 0
-    if len(weight.matrix) == 1 and hidden and not spec.exact_tensors:
-        return max(weight.numel // hidden, 1), hidden  # of numbers: laid out flat
-    return weight.matrix
+    if module.weight is None:  # tied to the embedding
+        return spec.arch.vocab or 0, spec.arch.hidden or 0
+    return spec.matrix_of(module.weight)
 
 
 def _rank(name: str, adapter: Adapter) -> int:

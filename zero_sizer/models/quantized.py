@@ -138,11 +138,12 @@ def with_quantization(spec: ModelSpec, quantization: Quantization) -> ModelSpec:
     parameters: list[Tensor] = []
     buffers: list[Tensor] = []
     for tensor in spec.parameters:
-        if not _is_converted(tensor, skipped):
+        matrix = replace(tensor, shape=spec.matrix_of(tensor))
+        if not _is_converted(matrix, skipped):
             parameters.append(replace(tensor, trainable=False))
             continue
         parameters.append(packed(tensor, quantization))
-        buffers += statistics(tensor, quantization)
+        buffers += statistics(matrix, quantization)
     if not buffers:
         raise InputError("the model has no linear layer to quantize", where=quantization.origin)
     return replace(

@@ -101,6 +101,14 @@ class ModelSpec:
     quantization: "Quantization | None" = None
     base: "ModelSpec | None" = None
 
+    def matrix_of(self, tensor: Tensor) -> tuple[int, ...]:
+        """Shape, as a product meets it; of numbers, what is laid out flat stands for a matrix."""
+        shape, hidden = tensor.matrix, self.arch.hidden
+        is_weight = tensor.module_type.startswith("Linear") and tensor.name.endswith(".weight")
+        if self.exact_tensors or not hidden or len(shape) != 1 or not is_weight:
+            return shape
+        return max(shape[0] // hidden, 1), hidden
+
     @cached_property
     def numels(self) -> tuple[int, ...]:
         """Elements of each parameter."""

@@ -59,7 +59,7 @@ def work_of(spec: ModelSpec) -> Work:
 @lru_cache(maxsize=64)
 def _work(identity: Identity) -> Work:
     spec: ModelSpec = identity.of
-    products = [_Product(spec, tensor) for tensor in spec.parameters if _is_product(tensor)]
+    products = [_Product(spec, tensor) for tensor in spec.parameters if _is_product(spec, tensor)]
     products += _tied_head(spec)
     inside = [product for product in products if product.in_block]
     outside = [product for product in products if not product.in_block]
@@ -88,7 +88,7 @@ class _Product:
         arch = spec.arch
         is_expert = bool(arch.num_experts) and ".experts." in f".{tensor.name}."
         share = arch.experts_per_token / arch.num_experts if is_expert else 1.0
-        shape, numel = tensor.matrix, prod(tensor.matrix)
+        shape, numel = spec.matrix_of(tensor), prod(tensor.matrix)
         copies = numel // (shape[-1] * shape[-2])  # stacked experts
         self.in_block = bool(block_of(tensor.name)) if in_block is None else in_block
         self.trainable = tensor.trainable
@@ -97,8 +97,8 @@ class _Product:
         self.weights = numel
 
 
-def _is_product(tensor: Tensor) -> bool:
-    return len(tensor.matrix) >= 2 and "Embedding" not in tensor.module_type
+def _is_product(spec: ModelSpec, tensor: Tensor) -> bool:
+    return len(spec.matrix_of(tensor)) >= 2 and "Embedding" not in tensor.module_type
 
 
 def _tied_head(spec: ModelSpec) -> list[_Product]:
@@ -106,7 +106,7 @@ def _tied_head(spec: ModelSpec) -> list[_Product]:
     if not spec.arch.tied_embeddings:
         return []
     shape = (spec.arch.vocab, spec.arch.hidden)
-    found = [t for t in spec.parameters if t.shape == shape and not _is_product(t)]
+    found = [t for t in spec.parameters if t.shape == shape and not _is_product(spec, t)]
     return [_Product(spec, tensor, in_block=False) for tensor in found[:1]]
 
 
