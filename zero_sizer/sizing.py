@@ -11,7 +11,7 @@ from zero_sizer.findings import Finding, Severity
 from zero_sizer.job import Job
 from zero_sizer.ledger import Allocation, evaluate
 from zero_sizer.moments import Moment
-from zero_sizer.passes.remarks import remarks
+from zero_sizer.passes.remarks import UNKNOWN, remarks
 from zero_sizer.peak import Peak, peak_of, totals
 from zero_sizer.plan import Device, Plan
 from zero_sizer.planning import plan_job
@@ -100,7 +100,7 @@ def _verdict(
         return Verdict.UNCERTAIN
     if capacity.Fit.NO in fits.values():
         return Verdict.DOES_NOT_FIT
-    unmodelled = any(f.code.endswith("not-modelled") for f in findings)
+    unmodelled = any(f.code.endswith("not-modelled") or f.code == UNKNOWN for f in findings)
     unresolved = any(f.code == "assumed-micro-batch" for f in findings)
     tight = any(
         capacity.fit(peaks[d], capacities[d]) is capacity.Fit.UNKNOWN

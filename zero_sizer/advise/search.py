@@ -20,6 +20,7 @@ from zero_sizer.config import document, resolve
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.job import Job
 from zero_sizer.ledger import Allocation, evaluate
+from zero_sizer.passes.remarks import UNKNOWN, remarks
 from zero_sizer.plan import Device, Plan
 from zero_sizer.planning import plan_job
 
@@ -99,6 +100,7 @@ class Search:
 
     Attributes:
         sweep: evaluates any candidate; None where DeepSpeed would run no strategy.
+        warnings: what is not counted of activations, for any candidate.
     """
 
     def __init__(
@@ -114,6 +116,13 @@ class Search:
         self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
         plans = {name: plan for name, (plan, _) in prepared.items() if plan}
         self.sweep = Sweep(plans, job.cluster) if plans else None
+        about = remarks(next(iter(plans.values()))) if plans else ()
+        self.warnings = tuple(f for f in about if f.severity is Severity.WARNING)
+
+    @property
+    def knows_activations(self) -> bool:
+        """Whether memory is known to grow with the micro batch; only the smallest is tried else."""
+        return all(finding.code != UNKNOWN for finding in self.warnings)
 
     def best(self, strategy: Strategy, nodes: int) -> Candidate | Loss:
         """The fastest plan of a strategy that fits, or why there is none."""
@@ -182,6 +191,7 @@ class Search:
         ranks = self._world_size(nodes)
         stated = self.job.workload.checkpointing
         sizes = self.batch.choices(ranks)
+        sizes = sizes if self.knows_activations else sizes[:1]
         for checkpointing in ((False, True) if stated is None else (stated,)) if sizes else ():
             yield [
                 [

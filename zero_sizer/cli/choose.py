@@ -44,7 +44,7 @@ def job_from(arguments: argparse.Namespace) -> Job:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the choice, write its config; 1 where nothing fits."""
+    """Print the choice, write its config; 1 where nothing fits, 3 where activations are unknown."""
     from zero_sizer.report import advice
 
     job = job_from(arguments)
@@ -63,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
         advice.show_choice(choice)
     if arguments.emit:
         _emit(choice, arguments.emit, quiet=arguments.format == "json")
-    return 0 if choice.winner else 1
+    if choice.winner is None:
+        return 1
+    return 0 if choice.search.knows_activations else 3
 
 
 def _emit(choice: Choice, path: str, *, quiet: bool) -> None:

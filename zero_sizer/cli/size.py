@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table; 1 where nothing fits or no size reaches the target."""
+    """Print the table; 1 where nothing fits or reaches the target, 3 if activations are unknown."""
     from zero_sizer.report import fleet as report
 
     wanted = _wanted(arguments)
@@ -52,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         report.show_fleet(found, tokens=arguments.tokens, wanted=wanted)
     reached = wanted is None or found.target is not None
-    return 0 if reached and any(size.best for size in found.sizes) else 1
+    if not reached or not any(size.best for size in found.sizes):
+        return 1
+    return 0 if found.search.knows_activations else 3
 
 
 def _wanted(arguments: argparse.Namespace) -> float | None:

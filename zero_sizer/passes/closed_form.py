@@ -34,8 +34,8 @@ def layer_elements(arch: Architecture, seq_len: int) -> LayerElements:
     hidden = arch.hidden or 0
     heads = arch.heads or 0
     head_dim = arch.head_dim or (hidden // heads if heads else 0)
-    query = heads * head_dim
-    key_value = (arch.kv_heads or heads) * head_dim
+    query = heads * head_dim if heads else hidden  # how many heads share it does not matter
+    key_value = (arch.kv_heads or heads) * head_dim if heads else hidden
     ffn = _active_ffn(arch)
     norms, qkv_input, mlp_input = 2 * hidden, hidden, hidden
     mlp = (4 if arch.gated_mlp else 2) * ffn

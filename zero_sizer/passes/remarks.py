@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from zero_sizer.config.workload import DEEPSPEED
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.passes import compose
+from zero_sizer.passes.closed_form import num_layers
+from zero_sizer.passes.execution import block_of
 from zero_sizer.passes.masks import EQUAL, PADDED
 from zero_sizer.units import format_gib, num_bytes
 from zero_sizer.zero.wrapper import Wrapper
@@ -15,12 +17,22 @@ from zero_sizer.zero.wrapper import Wrapper
 if TYPE_CHECKING:
     from zero_sizer.plan import Plan
 
+UNKNOWN = "activations-unknown"
+"""Code of the finding that some activations are counted as nothing."""
 _LEAF_FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe")
 _SECTION = "activation_checkpointing."
 
 
 def remarks(plan: Plan) -> Iterator[Finding]:
     """Where they are in closed form, not modelled, or not what the config seems to say."""
+    yield from _about_model(plan)
+    yield from _about_sequences(plan)
+    if plan.inputs is not None:
+        yield from _about_inputs(plan)
+    yield from _leaf_modules(plan)
+
+
+def _about_model(plan: Plan) -> Iterator[Finding]:
     if compose.traced_activations(plan) is not None:
         pass
     elif compose.adapted_activations(plan) is not None:
@@ -32,14 +44,41 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             remedy="`zero-sizer models --profile MODEL`, with the same --adapter and "
             "--quantization, traces one",
         )
+    elif not plan.model.arch.hidden:
+        yield _unknown(plan, "nothing is counted for activations: the width is")
     else:
         yield Finding(
             code="activations-in-closed-form",
             severity=Severity.NOTE,
             message=f"no activation profile of {plan.model.name} fits this job: activations are in "
             "closed form (arXiv:2205.05198), which leaves out what an implementation adds",
-            remedy="`zero-sizer models --profile MODEL` traces one",
+            remedy=_better(plan),
         )
+        yield from _about_widths(plan)
+
+
+def _about_widths(plan: Plan) -> Iterator[Finding]:
+    """What the closed form counts too little for want of a number."""
+    model, arch = plan.model, plan.model.arch
+    if not num_layers(arch) and not any(block_of(t.name) for t in model.parameters):
+        yield _unknown(plan, "activations of one layer are counted: how many there are is")
+    if not model.exact_tensors and not arch.vocab:
+        yield _unknown(plan, "nothing is counted for logits: the vocabulary is")
+    if plan.attention == "eager" and not arch.heads:
+        yield _unknown(plan, "nothing is counted for attention scores: how many heads is")
+
+
+def _unknown(plan: Plan, what: str) -> Finding:
+    return Finding(
+        code=UNKNOWN,
+        severity=Severity.WARNING,
+        key="--model",
+        message=f"{what} not known of {plan.model.name}, so passes take more than is shown",
+        remedy=_better(plan),
+    )
+
+
+def _about_sequences(plan: Plan) -> Iterator[Finding]:
     if plan.mask is None:
         yield Finding(
             code="sequences-not-modelled",
@@ -59,9 +98,6 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             message="flash attention works on copies without the padding; they are counted as if "
             "no token were padding",
         )
-    if plan.inputs is not None:
-        yield from _about_inputs(plan)
-    yield from _leaf_modules(plan)
 
 
 def _leaf_modules(plan: Plan) -> Iterator[Finding]:
@@ -80,6 +116,18 @@ def _leaf_modules(plan: Plan) -> Iterator[Finding]:
         message="DeepSpeed gathers a whole block of experts at once and reduces their gradients "
         f"together (leaf modules): up to {format_gib(size)} more than is counted here",
         remedy="ask the simulated dry run",
+    )
+
+
+def _better(plan: Plan) -> str:
+    """What tells more than the closed form, of such a model."""
+    if not plan.model.exact_tensors:
+        return "give heads, ffn and vocab too, or name a bundled model or a config.json"
+    if plan.model.hf_config.get("model_type") and plan.model.arch.hidden:
+        return "`zero-sizer models --profile MODEL` traces one"
+    return (
+        "name a bundled model or a config.json, let module:factory return a transformers model, or "
+        "`zero-sizer dryrun --how simulated -- train.py` the training script"
     )
 
 

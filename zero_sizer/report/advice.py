@@ -5,7 +5,7 @@ from typing import Any
 
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.limits import Limits, Shortfall
-from zero_sizer.advise.search import Candidate, Loss
+from zero_sizer.advise.search import Candidate, Loss, Search
 from zero_sizer.plan import Device
 from zero_sizer.report.table import show_table
 from zero_sizer.speed import as_mapping
@@ -137,6 +137,7 @@ def _entries(loss: Loss) -> str:
 
 def _notes(choice: Choice) -> Iterable[str]:
     yield f"{choice.considered:,} plans considered; left free: {_margins(choice.search.limits)}"
+    yield from warnings(choice.search)
     winner = choice.winner
     if winner is None:
         return
@@ -149,6 +150,25 @@ def _notes(choice: Choice) -> Iterable[str]:
     if choice.search.job.workload.checkpointing is None:
         verb = "turn on" if winner.checkpointing else "leave off"
         yield f"{verb} activation checkpointing in the training code: no DeepSpeed key does that"
+
+
+def warnings(search: Search) -> Iterable[str]:
+    """What the plans leave out, a line each."""
+    for finding in search.warnings:
+        yield (
+            f"{finding.severity.value}: {finding.key}: {finding.message}; {finding.remedy} "
+            f"[{finding.code}]"
+        )
+    if not search.knows_activations:
+        yield "only the smallest micro batch was tried: what a larger one takes is not known"
+
+
+def warnings_mapping(search: Search) -> list[dict[str, str]]:
+    """The same as JSON."""
+    return [
+        {"code": f.code, "key": f.key, "message": f.message, "remedy": f.remedy}
+        for f in search.warnings
+    ]
 
 
 def _margins(limits: Limits) -> str:
@@ -166,6 +186,7 @@ def choice_mapping(choice: Choice) -> dict[str, Any]:
         "runners_up": [_candidate(choice, candidate) for candidate in choice.ranked[1:]],
         "do_not_fit": [_loss(loss) for loss in choice.losses],
         "considered": choice.considered,
+        "warnings": warnings_mapping(choice.search),
         "margins": {device.value: share for device, share in choice.search.limits.margins.items()},
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 from zero_sizer.advise.fleet import WORTH_IT, Fewest, Fleet, Size
 from zero_sizer.advise.search import Candidate
 from zero_sizer.plan import Device
-from zero_sizer.report.advice import plan_mapping, why
+from zero_sizer.report.advice import plan_mapping, warnings, warnings_mapping, why
 from zero_sizer.report.table import show_table
 from zero_sizer.units import format_gib
 
@@ -23,6 +23,9 @@ def show_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | Non
     _show_sizes(fleet, tokens)
     print()
     _show_fewest(fleet)
+    if fleet.search.warnings:
+        print()
+        print("\n".join(warnings(fleet.search)))
 
 
 def _answers(fleet: Fleet, wanted: float | None, tokens: float | None) -> Iterator[str]:
@@ -127,5 +130,6 @@ def fleet_mapping(fleet: Fleet, tokens: float | None = None) -> dict[str, Any]:
             for row in fleet.fewest
         ],
         "stops_helping": fleet.stops_helping,
+        "warnings": warnings_mapping(fleet.search),
         "target": plan_mapping(fleet.target) if fleet.target else None,
     }
