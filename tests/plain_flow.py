@@ -34,6 +34,7 @@ class Rules:
     held: int
     adds_in_place: bool
     buffers_held: bool
+    frees_large: bool
     offloads: bool
     align_tensors: bool
 
@@ -144,7 +145,8 @@ class _State:
             self._gradients += self._kept
             self._kept = 0
         worst = _worst(worst, self.now(self._offload_bytes()))
-        self._gradients -= self._loose
+        if self._rules.frees_large:
+            self._gradients -= self._loose
         self._bucket, self._elements, self._loose = [], 0, 0
         return worst
 

@@ -293,7 +293,8 @@ def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
         bucket_numel=plan.reduce_bucket_size,
         num_buckets=(2 if plan.overlap_comm else 1) * plan.num_comm_dtypes,
         adds_in_place=_adds_in_place(plan, scheme),
-        buffers_held=scheme is Scheme.DEFERRED and plan.accumulates,
+        buffers_held=plan.stage == 1 and plan.accumulates,
+        frees_large=plan.stage != 1,
     )
 
 

@@ -41,6 +41,7 @@ class Rules:
         num_buckets: buckets allocated with the first gradient (stages 1 and 2).
         adds_in_place: a gradient is added to the one that is there, or dropped at once.
         buffers_held: earlier micro steps left the buckets allocated.
+        frees_large: a reduced gradient too large for the bucket goes (stage 2; stage 1 keeps it).
     """
 
     scheme: Scheme
@@ -50,6 +51,7 @@ class Rules:
     num_buckets: int = 0
     adds_in_place: bool
     buffers_held: bool = False
+    frees_large: bool = True
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,8 @@ class _State:
         numels = [self._numels[i] for i in self._bucket]
         sizes = tuple(sorted(Counter(numels).items()))
         self.flushes.append(Flush(self.now(), tuple(self._bucket), self._elements, sizes))
-        self._gradients -= self._loose
+        if self._rules.frees_large:
+            self._gradients -= self._loose
         self._bucket, self._elements, self._loose = [], 0, 0
 
 
