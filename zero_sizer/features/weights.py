@@ -45,6 +45,14 @@ def _built_on_gpu(plan: Plan) -> bool:
     return under_init or plan.model.quantization is not None
 
 
+def _largest_module(plan: Plan) -> int:
+    """Elements of the parameters that one module owns itself, the most of any."""
+    numels: dict[str, int] = {}
+    for tensor in plan.model.parameters:
+        numels[tensor.module] = numels.get(tensor.module, 0) + tensor.numel
+    return max(numels.values(), default=0)
+
+
 def _tied_numel(plan: Plan) -> int:
     """Elements of the embedding that is tied to the head; 0 where none is."""
     if not plan.model.arch.tied_embeddings:
@@ -176,8 +184,8 @@ ENTRIES = (
     Entry(
         name="tensor_being_partitioned",
         category=Category.TEMPORARY,
-        about="zero.Init builds one tensor at a time, whole, on the device",
-        numel=lambda p: max(p.numels, default=0),
+        about="zero.Init partitions a module's own tensors when all of them are built, whole",
+        numel=_largest_module,
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.zero_init,
