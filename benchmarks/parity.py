@@ -63,6 +63,9 @@ class Case(NamedTuple):
     name: str
     job: Job
 
+    def __repr__(self) -> str:
+        return self.name
+
 
 Choose = Callable[[Sequence[Any]], Any]
 """Picks one of several: ``random.choice``, or a property test's drawing."""

@@ -76,7 +76,8 @@ def _part(names: Sequence[tuple[str, ...]], highest: int, saved: int, transient:
     blocks, _, number = block.rpartition(".")
     numbered = number.isdigit()
     prefix = f"{block}." if numbered else ""
-    modules = [m[0].rpartition(".")[0].removeprefix(prefix) for m in names]
+    owners = [f"{m[0].rpartition('.')[0]}." for m in names]
+    modules = [owner.removeprefix(prefix).removesuffix(".") or "." for owner in owners]
     runs = [(f"/{before} {name}", "") for before, name in pairwise(modules)]
     runs = [(modules[0], ""), *runs, (f"/{modules[-1]}", "")] if modules else []
     done = [("", name.removeprefix(prefix)) for m in reversed(names) for name in reversed(m)]

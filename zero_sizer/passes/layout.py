@@ -190,4 +190,7 @@ def _prefix(blocks: str, number: int) -> str:
 
 
 def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix and name else name or prefix
+    """The whole name of what is called ``name`` in a block; ``.`` is the block itself."""
+    if name in ("", "."):
+        return prefix
+    return f"{prefix}.{name}" if prefix else name
