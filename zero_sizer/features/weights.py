@@ -39,10 +39,13 @@ def _parked_on(plan: Plan) -> Device:
     return Device.GPU if plan.param_device is Device.GPU else Device.HOST
 
 
+def _under_init(plan: Plan) -> bool:
+    return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
+
+
 def _built_on_gpu(plan: Plan) -> bool:
     """Under zero.Init, and where bitsandbytes quantizes tensor by tensor as they are read."""
-    under_init = plan.wrapper is Wrapper.ZERO3 and plan.zero_init
-    return under_init or plan.model.quantization is not None
+    return _under_init(plan) or plan.model.quantization is not None
 
 
 def _largest_module(plan: Plan) -> int:
@@ -188,7 +191,7 @@ ENTRIES = (
         numel=_largest_module,
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.BUILT}),
-        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.zero_init,
+        when=_under_init,
         source="runtime/zero/partition_parameters.py:1080-1180",
     ),
     Entry(
@@ -198,8 +201,8 @@ ENTRIES = (
         numel=lambda p: p.largest_tensor,
         dtype=lambda p: p.built_dtype,
         live=frozenset({Moment.BUILT}),
-        when=lambda p: _built_on_gpu(p) and p.built_dtype is not p.model_dtype,
-        source="runtime/zero/partition_parameters.py:240-262",
+        when=lambda p: _under_init(p) and p.built_dtype is not p.model_dtype,
+        source="runtime/zero/partition_parameters.py:263-275",
     ),
     Entry(
         name="head_before_tying",
@@ -208,7 +211,7 @@ ENTRIES = (
         numel=lambda p: tensor_partition(_tied_numel(p), p.dp_world_size),
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.BUILT}),
-        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.zero_init,
+        when=_under_init,
         device=_parked_on,
         pinned=lambda p: p.param_device is Device.HOST,
         source="transformers 5.23 modeling_utils.py, PreTrainedModel.tie_weights",
