@@ -86,6 +86,16 @@ def test_peaks_are_dense_and_consistent(gpu):
     assert 0 < gpu.context_bytes[0] <= gpu.context_bytes[1] < gpu.visible_bytes // 10
 
 
+@pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
+def test_the_generation_is_the_one_whose_tensor_cores_the_peaks_show(gpu):
+    """NVIDIA's bf16 and tf32 tensor cores begin with 8.0 (Ampere), fp8 with 8.9 (Ada)."""
+    if gpu.name.startswith("mi"):
+        assert gpu.compute_capability is None
+    else:
+        assert (gpu.compute_capability >= (8, 0)) == ("bf16" in gpu.peak_tflops)
+        assert (gpu.compute_capability >= (8, 9)) == ("fp8" in gpu.peak_tflops)
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [

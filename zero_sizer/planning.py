@@ -10,6 +10,8 @@ from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.hardware import assemble
 from zero_sizer.job import Job
+from zero_sizer.models.attention import default as default_attention
+from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
 from zero_sizer.plan import Device, Plan
@@ -113,7 +115,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
     grad_accum = settings["gradient_accumulation_steps"]
     seq_len = job.workload.seq_len
     if seq_len is None:
-        limit = job.model.arch.max_positions or _ASSUMED_SEQ_LEN
+        limit = longest_sequence(job.model) or job.model.arch.max_positions or _ASSUMED_SEQ_LEN
         seq_len = assumed.take(
             "seq_len",
             min(limit, _ASSUMED_SEQ_LEN),
@@ -135,10 +137,11 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
             "how many GPUs there are was not stated: 1 assumed",
             "give --gpus-per-node (and --nodes), or a hostfile",
         )
+    usual = default_attention(job.model.arch.family)
     attention = job.workload.attention or assumed.take(
         "attention",
-        "sdpa",
-        "the attention implementation was not stated: sdpa assumed, transformers' default",
+        usual,
+        f"the attention implementation was not stated: {usual} assumed, transformers' default",
         "give --attention flash, sdpa or eager",
     )
     stage = settings[_ZERO + "stage"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from zero_sizer.checks import (
     adapter,
+    forward,
     ignored,
     offload,
     optimizer,
@@ -29,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     *zenflow.RULES,
     *parallel.RULES,
     *adapter.RULES,
+    *forward.RULES,
     *ignored.RULES,
 )
 

@@ -85,8 +85,16 @@ def _gpu(row: dict[str, Any], sources: dict[str, dict[str, str]]) -> Gpu:
         intra_node_gb_per_s=float(row["intra_node_gb_per_s"]),
         intra_node_link=row["intra_node_link"],
         pcie_gb_per_s=float(row["pcie_gb_per_s"]),
+        compute_capability=_capability(row.get("compute_capability")),
         sources=tuple(
             f"{sources[key]['title']}: {sources[key]['url']}"
             for key in dict.fromkeys([*cited, *context["sources"]])
         ),
     )
+
+
+def _capability(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)

@@ -26,6 +26,7 @@ class Gpu:
         intra_node_gb_per_s: one direction, per GPU, to its peers in the node.
         intra_node_link: the link that figure is for, e.g. ``NVLink 4`` or ``PCIe 4.0 x16``.
         pcie_gb_per_s: one direction, per GPU, to the host.
+        compute_capability: NVIDIA's number of the generation, e.g. (8, 0); None for other vendors.
         sources: where the figures were published, title and URL.
     """
 
@@ -42,6 +43,7 @@ class Gpu:
     intra_node_gb_per_s: float
     intra_node_link: str = ""
     pcie_gb_per_s: float
+    compute_capability: tuple[int, int] | None = None
     sources: tuple[str, ...] = ()
 
 

@@ -1,0 +1,138 @@
+"""What the model's forward refuses: sequences beyond its positions, attention it cannot run."""
+
+from collections.abc import Iterator
+
+from zero_sizer.checks import engine
+from zero_sizer.checks.context import Context, Rule
+from zero_sizer.findings import Finding
+from zero_sizer.models import attention
+from zero_sizer.models.positions import longest_sequence
+from zero_sizer.planning import hf_dtype
+from zero_sizer.units import DType
+
+_SEQ_LEN, _ATTENTION = "--seq-len", "--attention"
+_AMPERE = (8, 0)
+_VOLTA = (7, 0)
+
+
+def sequence_length(context: Context) -> Iterator[Finding]:
+    """An index past the end of the table; of BERT's kin, shapes that do not add up."""
+    seq_len = context.workload.seq_len
+    limit = None if context.model is None else longest_sequence(context.model)
+    if limit is None or seq_len is None or seq_len <= limit or context.model is None:
+        return
+    yield context.error(
+        "sequence-too-long",
+        _SEQ_LEN,
+        f"IndexError or RuntimeError in the first forward (on a GPU a device-side assert): "
+        f"{_stated(context, 'seq_len', _SEQ_LEN)}{seq_len:,} tokens, and the table of positions of "
+        f"{context.model.name} has {limit:,} ({_limit_key(context)})",
+        f"give at most {limit:,}, or take a model with rotary positions",
+    )
+
+
+def _limit_key(context: Context) -> str:
+    fields = context.model.hf_config if context.model else {}
+    known = ("n_positions", "max_position_embeddings")
+    return next((key for key in known if key in fields), "its rows")
+
+
+def _stated(context: Context, name: str, flag: str) -> str:
+    """Where the value was stated, unless the key of the finding says so already."""
+    origin = context.workload.origins.get(name, flag)
+    return "" if origin == flag else f"{origin} says "
+
+
+def attention_of_class(context: Context) -> Iterator[Finding]:
+    """transformers modeling_utils.py:1592, 1665."""
+    asked, model = context.workload.attention, context.model
+    if model is None or not model.hf_config or asked is None:
+        return
+    family = model.arch.family
+    if asked not in attention.LACKS.get(family, ()):
+        return
+    has = attention.default(family)
+    say = context.error if asked == attention.FLASH else context.warning
+    reason = f"ValueError: transformers' {family} has no {asked} attention"
+    yield say(
+        "attention-not-there", _ATTENTION, f"{reason}; {has} is counted", f"say --attention {has}"
+    )
+
+
+def flash_in_fp32(context: Context) -> Iterator[Finding]:
+    """flash-attn 2 (flash_api.cpp: mha_fwd) takes fp16 and bf16 only; transformers casts nothing.
+
+    transformers integrations/flash_attention.py:12: but under autocast, or to the weights' dtype.
+    """
+    model = context.model
+    if context.workload.attention != attention.FLASH or engine.model_dtype(context) != "fp32":
+        return
+    is_packed = model is not None and model.quantization is not None
+    if is_packed or context.flag("torch_autocast.enabled"):
+        return
+    message = "RuntimeError: flash attention takes fp16 and bf16 only, and this is fp32 training"
+    remedy = "enable bf16 (or torch_autocast), or take sdpa"
+    if _may_load_16_bit(context):
+        yield context.warning(
+            "flash-fp32", _ATTENTION, f"{message}, unless the script loads 16-bit weights", remedy
+        )
+    else:
+        yield context.error("flash-fp32", _ATTENTION, message, remedy)
+
+
+def _may_load_16_bit(context: Context) -> bool:
+    """Without fp16 or bf16 the engine casts nothing: what was loaded is what runs."""
+    if context.model is None or context.stage == 3 or context.workload.zero_init:
+        return False
+    return hf_dtype(context.model) in (DType.BF16, DType.FP16)
+
+
+def flash_on_older_gpu(context: Context) -> Iterator[Finding]:
+    """flash-attn 2 (flash_api.cpp: mha_fwd) checks the compute capability."""
+    gpu = context.cluster.gpu
+    if context.workload.attention != attention.FLASH or gpu is None:
+        return
+    if gpu.compute_capability is not None and gpu.compute_capability < _AMPERE:
+        yield context.error(
+            "flash-gpu",
+            _ATTENTION,
+            f"RuntimeError: flash attention needs an Ampere GPU or newer (compute capability 8.0), "
+            f"and {gpu.name} has {_dotted(gpu.compute_capability)}",
+            "take sdpa",
+        )
+
+
+def dtype_on_older_gpu(context: Context) -> Iterator[Finding]:
+    """accelerator/cuda_accelerator.py:204-222; engine.py:2002; torch/cuda/__init__.py:191."""
+    gpu = context.cluster.gpu
+    if gpu is None or gpu.compute_capability is None:
+        return
+    dtype, has = engine.model_dtype(context), gpu.compute_capability
+    if dtype == "fp16" and has < _VOLTA:
+        yield context.error(
+            "fp16-gpu",
+            "fp16.enabled",
+            f"ValueError: DeepSpeed takes fp16 from compute capability 7.0 on, and {gpu.name} has "
+            f"{_dotted(has)}",
+            "set DS_ALLOW_DEPRECATED_FP16=1, or train in fp32",
+        )
+    elif dtype == "bf16" and has < _AMPERE:
+        yield context.warning(
+            "bf16-gpu",
+            "bf16.enabled",
+            f"{gpu.name} has no bf16 units: torch emulates bf16 there, without tensor cores",
+            "enable fp16 instead" if has >= _VOLTA else "train in fp32",
+        )
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+RULES: tuple[Rule, ...] = (
+    sequence_length,
+    attention_of_class,
+    flash_in_fp32,
+    flash_on_older_gpu,
+    dtype_on_older_gpu,
+)

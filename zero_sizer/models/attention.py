@@ -1,0 +1,20 @@
+"""Which kinds of attention transformers' classes lack.
+
+transformers 5.23: ``_supports_flash_attn`` and ``_supports_sdpa`` of each PreTrainedModel; held
+equal to them by tests/test_checks_forward.py.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+FLASH, SDPA, EAGER = "flash", "sdpa", "eager"
+
+LACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"bloom": (FLASH, SDPA), "gemma2": (SDPA,), "t5": (FLASH,)}
+)
+"""``model_type`` -> what it has not; the other families laid out here have all three."""
+
+
+def default(model_type: str) -> str:
+    """What transformers takes where nothing is asked for: sdpa, else eager."""
+    return EAGER if SDPA in LACKS.get(model_type, ()) else SDPA
