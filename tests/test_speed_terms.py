@@ -227,7 +227,7 @@ def test_every_gpu_has_a_row(row):
 
 
 def test_the_contracts_block():
-    sized = sizing.size(job_on("gpt2", "a10g-24gb", checkpointing=False, micro_batch=4))
+    sized = sizing.size(job_on("opt-125m", "a10g-24gb", checkpointing=False, micro_batch=4))
     block = json.loads(json.dumps(speed.estimate(sized)))
     for name in ("step_seconds", "tokens_per_second_per_gpu"):
         assert block[name]["low"] < block[name]["expected"] < block[name]["high"]
