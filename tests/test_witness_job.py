@@ -9,13 +9,14 @@ from plans import make_job
 
 from zero_sizer import models
 from zero_sizer.config import document, resolve
-from zero_sizer.errors import UnsupportedError
+from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.job import Flags, without_config
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.sizing import size
 from zero_sizer.witnesses import crosscheck
 from zero_sizer.witnesses.cut import cut_job, cut_model
 from zero_sizer.witnesses.engine_config import engine_config
-from zero_sizer.witnesses.launched.task import rank_task
+from zero_sizer.witnesses.launched.task import rank_task, refuse_packed
 from zero_sizer.witnesses.recording import LiveBuffer, PhaseRecord, RankRecord
 
 AUTO = {
@@ -98,6 +99,43 @@ def test_no_cut_is_the_same_job_and_a_factory_cannot_be_cut():
     made = ModelSpec(name="f", origin="factory net:build", parameters=(Tensor("w", (2,)),))
     with pytest.raises(UnsupportedError, match="--layers"):
         cut_model(made, 1)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5-3b"])
+def test_a_cut_to_more_layers_than_there_are_is_refused(name):
+    whole = models.load(name)
+    assert cut_model(whole, whole.arch.num_layers).num_params == whole.num_params
+    with pytest.raises(InputError, match=f"give at most {whole.arch.num_layers}"):
+        cut_model(whole, whole.arch.num_layers + 1)
+
+
+def test_layers_are_counted_from_names_where_no_width_says():
+    tensors = tuple(Tensor(f"blocks.{i}.w", (2,)) for i in range(3))
+    spec = ModelSpec(name="m", origin="m.safetensors", parameters=tensors)
+    assert len(cut_model(spec, 2).parameters) == 2
+    with pytest.raises(InputError, match="m has 3 layers"):
+        cut_model(spec, 4)
+
+
+NUMBERS = "params=1e7,layers=2,hidden=64,heads=2,vocab=100"
+
+
+def test_packed_weights_of_numbers_are_not_run():
+    """The stand-in takes means of its tensors, and codes have none."""
+    flags = Flags(model=NUMBERS, quantization="nf4", adapter="r=2,targets=all-linear")
+    with pytest.raises(UnsupportedError, match="only shapes are known") as caught:
+        rank_task(without_config({}, flags))
+    assert "--quantization" in caught.value.remedy
+
+
+def test_runs_with_values_have_no_packed_weights():
+    """They were built unpacked before, and called quantized."""
+    flags = Flags(model="gpt2", quantization="nf4", adapter="r=2,targets=all-linear")
+    job = without_config({}, flags)
+    with pytest.raises(UnsupportedError, match="simulated"):
+        refuse_packed(job)
+    refuse_packed(without_config({}, Flags(model="gpt2")))
+    assert rank_task(job).model["quantization"]["bits"] == 4
 
 
 SIZES = st.integers(0, 10**9)

@@ -175,8 +175,15 @@ def _section(
     for field in fields:
         value = getattr(flags, field.name, None)  # rates stand in a job file only
         if value is not None:
-            found[field.name] = Stated(field.parse(value, field.flag), field.flag)
+            flag = _flag_of(field, value)
+            found[field.name] = Stated(field.parse(value, flag), flag)
     return found
+
+
+def _flag_of(field: stated.Field, value: Any) -> str:
+    """The option that was given: words about checkpointing have one of their own."""
+    says_how = field.name == "checkpointing" and isinstance(value, str)
+    return "--checkpointing-how" if says_how else field.flag
 
 
 def _workload(found: Mapping[str, Stated]) -> Workload:

@@ -9,7 +9,7 @@ from zero_sizer.config.document import Document
 from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
-from zero_sizer.units import TIB, parse_size
+from zero_sizer.units import MIB, TIB, parse_size
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
 
@@ -40,7 +40,8 @@ class Field:
         try:
             return self.check(value)
         except ValueError as error:
-            raise InputError(f"{self.name}: {error}", where=where) from None
+            named = "" if where.startswith("--") else f"{self.name}: "
+            raise InputError(f"{named}{error}", where=where) from None
 
 
 def whole(highest: int) -> Check:
@@ -63,13 +64,27 @@ def size(highest: int) -> Check:
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise ValueError(f"{shown(value)} is not a size; write for example 512GiB or 80GB")
         num_bytes = parse_size(value)
-        if not 1 <= num_bytes <= highest:
+        if not _SMALLEST <= num_bytes <= highest:
             raise ValueError(
-                f"{shown(value)} is not a size between 1 byte and {highest // TIB} TiB"
+                f"{shown(value)} is {_in_bytes(num_bytes)}, not a size between 1 MiB and "
+                f"{highest // TIB} TiB{_with_unit(value, num_bytes)}"
             )
         return num_bytes
 
     return check
+
+
+_SMALLEST = MIB  # nobody's memory; a number without a unit is meant to have one
+
+
+def _in_bytes(num_bytes: int) -> str:
+    return f"{num_bytes:,} byte{'' if num_bytes == 1 else 's'}"
+
+
+def _with_unit(value: Any, num_bytes: int) -> str:
+    bare = str(value).strip()
+    likely = 1 <= num_bytes < _SMALLEST and bare.replace(".", "", 1).isdecimal()
+    return f"; write {bare}GiB" if likely else ""
 
 
 def one_of(*choices: str) -> Check:
@@ -104,7 +119,7 @@ def checkpointing(value: Any) -> bool | Checkpointing:
     if isinstance(value, bool):
         return value
     if not isinstance(value, str):
-        raise ValueError(f"{shown(value)} is not true or false, nor {_CHECKPOINTING_WORDS}")
+        raise ValueError(f"{shown(value)} is not true or false, nor words: {_CHECKPOINTING_WORDS}")
     fields: dict[str, Any] = {}
     for word in value.split(","):
         name, field_value = _checkpointing_word(word.strip())
@@ -134,7 +149,10 @@ def _checkpointing_word(word: str) -> tuple[str, Any]:
             return "by", REENTRANT
         case "deepspeed":
             return "by", DEEPSPEED
-    raise ValueError(f"{shown(word)} is not true or false, nor {_CHECKPOINTING_WORDS}")
+    raise ValueError(
+        f"{shown(word)} is none of {_CHECKPOINTING_WORDS}; --checkpointing and --no-checkpointing "
+        "(checkpointing: true or false in a job file) switch it"
+    )
 
 
 def text(value: Any) -> str:
@@ -153,12 +171,13 @@ def shown(value: Any) -> str:
     return written if len(written) <= 60 else written[:57] + "..."
 
 
+HOST_MEMORY = Field("host_memory", size(2**20 * TIB))
 CLUSTER = (
     Field("nodes", whole(1_000_000)),
     Field("gpus_per_node", whole(1024)),
     Field("gpu", text),
     Field("gpu_memory", size(64 * TIB)),
-    Field("host_memory", size(2**20 * TIB)),
+    HOST_MEMORY,
     Field("nvme", size(2**20 * TIB)),
     Field("hostfile", text),
     *(Field(name, rate) for name in RATES),

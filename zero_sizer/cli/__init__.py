@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from zero_sizer import __version__
+from zero_sizer.cli.parser import Parser
 from zero_sizer.errors import ZeroSizerError
 
 _COMMANDS = {
@@ -23,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code of the documented contract (0, 1, 2, 3)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     arguments, script = _split_script(arguments)
-    parsed = _parser(arguments).parse_args(arguments, argparse.Namespace(script=script))
+    parser = _parser(arguments)
+    parsed, unknown = parser.parse_known_args(arguments, argparse.Namespace(script=script))
+    if unknown:
+        parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         code: int = parsed.run(parsed)
     except ZeroSizerError as error:
@@ -54,7 +58,7 @@ def _named(arguments: Sequence[str]) -> str | None:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="zero-sizer",
         description="Know what a DeepSpeed job needs before you launch it.",
         allow_abbrev=False,
@@ -68,4 +72,5 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         )
         if command == named:  # only the command that runs is imported: a cold start stays short
             import_module(f"zero_sizer.cli.{command}").configure(subparser)
+            subparser.set_defaults(parser=subparser)
     return parser

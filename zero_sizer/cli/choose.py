@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the choice, write its config; 1 where nothing fits, 3 where activations are unknown."""
     from zero_sizer.report import advice
 
+    options.require_writable(arguments.emit, "--emit")
     job = job_from(arguments)
     with Progress("choosing", len(strategies(job))) as progress:
         choice = choose(

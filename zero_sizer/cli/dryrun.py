@@ -6,11 +6,11 @@ import inspect
 import sys
 from typing import Any
 
+from zero_sizer import stated
 from zero_sizer.cli import options
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.job import Job
-from zero_sizer.units import parse_size
 from zero_sizer.witnesses.recording import Recording
 from zero_sizer.witnesses.simulated.outputs import Outputs
 
@@ -33,6 +33,7 @@ _NOT_FOR_SCRIPTS = (
     ),
     *(
         "checkpointing",
+        "checkpointing_how",
         "attention",
         "sequences",
         "precision",
@@ -102,6 +103,7 @@ def seconds(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run, write the recording, show it."""
+    options.require_writable(arguments.output, "--output")
     if arguments.script is not None:
         recording = _of_script(arguments)
     elif arguments.config is None:
@@ -191,24 +193,18 @@ def _of_script(arguments: argparse.Namespace) -> Recording:
             raise InputError("does not apply to a script, which decides it itself", where=flag)
     from zero_sizer.witnesses.simulated.script import ScriptRequest, run_script
 
+    memory = arguments.host_memory
     request = ScriptRequest(
         command=arguments.script,
         nodes=arguments.nodes or 1,
         gpus_per_node=arguments.gpus_per_node or 1,
         gpu=arguments.gpu,
-        host_memory=_host_memory(arguments.host_memory),
+        host_memory=None if memory is None else stated.HOST_MEMORY.parse(memory, "--host-memory"),
         rank=arguments.rank or 0,
         steps=arguments.steps or _DEFAULTS["steps"],
     )
     sys.stderr.flush()
     return run_script(request, _outputs(arguments))
-
-
-def _host_memory(text: str | None) -> int | None:
-    try:
-        return None if text is None else parse_size(text)
-    except ValueError as error:
-        raise InputError(str(error), where="--host-memory") from None
 
 
 def _runner(how: str) -> Any:

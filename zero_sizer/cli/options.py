@@ -1,9 +1,12 @@
 """The options every command about a job shares."""
 
 import argparse
+import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from zero_sizer.errors import InputError
 from zero_sizer.job import Flags, Job, read
 
 
@@ -37,7 +40,6 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
     workload.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=None)
     workload.add_argument(
         "--checkpointing-how",
-        dest="checkpointing",
         metavar="WORDS",
         help="on, and: every-K or first-K blocks; offload; reentrant or deepspeed (comma between)",
     )
@@ -64,7 +66,31 @@ def job_from(arguments: argparse.Namespace) -> Job:
 def flags_from(arguments: argparse.Namespace) -> Flags:
     """The shared options that were given."""
     values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Flags)}
-    return Flags(**values)
+    how = arguments.checkpointing_how
+    if how is not None and arguments.checkpointing is False:
+        raise InputError(
+            "says how, and --no-checkpointing that there is none",
+            remedy="leave one of the two out",
+            where="--checkpointing-how",
+        )
+    return Flags(**{**values, "checkpointing": arguments.checkpointing if how is None else how})
+
+
+def require_writable(path: str | None, flag: str) -> None:
+    """Refuses, before any work, a file that could not be written after it.
+
+    Raises:
+        InputError: a folder, or in a folder that is not there or that is not ours to write in.
+    """
+    if path is None:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{path} is a folder", remedy="name a file in it", where=flag)
+    if not target.parent.is_dir():
+        raise InputError(f"no folder {str(target.parent)!r}", remedy="make it first", where=flag)
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written: permission denied", where=flag)
 
 
 def count(text: str) -> int:

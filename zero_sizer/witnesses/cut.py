@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from zero_sizer.errors import UnsupportedError
+from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.job import Job
 from zero_sizer.models.spec import ModelSpec, Tensor
 
@@ -32,11 +32,19 @@ def cut_model(model: ModelSpec, layers: int) -> ModelSpec:
 
     Raises:
         UnsupportedError: a factory builds the model, so it cannot be cut here.
+        InputError: it has fewer.
     """
     if model.origin.startswith("factory "):
         raise UnsupportedError(
             "--layers cannot cut what a factory returns",
             remedy="let the factory build fewer layers",
+        )
+    there_are = _num_layers(model)
+    if layers > there_are:
+        raise InputError(
+            f"{model.name} has {there_are} layer{'' if there_are == 1 else 's'}",
+            remedy=f"give at most {there_are}" if there_are else "leave it out",
+            where="--layers",
         )
     arch = model.arch
     return replace(
@@ -52,6 +60,13 @@ def cut_model(model: ModelSpec, layers: int) -> ModelSpec:
             decoder_layers=_at_most(arch.decoder_layers, layers),
         ),
     )
+
+
+def _num_layers(model: ModelSpec) -> int:
+    """Layers of the deeper half; as its tensors are numbered where no width says."""
+    stated = max(model.arch.num_layers or 0, model.arch.decoder_layers or 0)
+    found = (_LAYER_INDEX.search(tensor.name) for tensor in model.parameters)
+    return stated or max((int(match.group(1)) + 1 for match in found if match), default=0)
 
 
 def _at_most(count: int | None, layers: int) -> int | None:

@@ -14,7 +14,7 @@ from zero_sizer.errors import WitnessError
 from zero_sizer.job import Job
 from zero_sizer.witnesses.cut import cut_job
 from zero_sizer.witnesses.launched import processes
-from zero_sizer.witnesses.launched.task import RankTask, rank_task
+from zero_sizer.witnesses.launched.task import RankTask, rank_task, refuse_packed
 from zero_sizer.witnesses.recording import RankRecord, Recording, rank_from_json
 
 DEFAULT_TIMEOUT = 600.0
@@ -44,9 +44,10 @@ def run(
 
     Raises:
         WitnessError: torch or deepspeed is missing, a rank failed, or it took too long.
-        UnsupportedError: the model cannot be cut.
+        UnsupportedError: the model cannot be cut, or is quantized.
     """
     require_packages()
+    refuse_packed(job)
     cut = cut_job(job, layers)
     with tempfile.TemporaryDirectory(prefix="zero-sizer-swap-") as swap:
         task = rank_task(cut, steps=steps, nvme_path=swap)

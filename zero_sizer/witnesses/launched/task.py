@@ -44,6 +44,18 @@ class RankTask:
         return asdict(self)
 
 
+def refuse_packed(job: Job) -> None:
+    """Stops a run that computes with values, of weights that stand in for packed ones.
+
+    Raises:
+        UnsupportedError: the model is quantized.
+    """
+    if job.model.quantization is not None:
+        raise UnsupportedError(
+            "packed weights are run by the simulated dry run only", remedy="take --how simulated"
+        )
+
+
 def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> RankTask:
     """The task every rank runs for a job.
 
@@ -108,6 +120,12 @@ def model_source(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
         return {"kind": "factory", "target": target, **about}, []
     if model.hf_config.get("model_type"):
         return {"kind": "huggingface", "config": dict(model.hf_config), **about}, []
+    if model.quantization is not None:
+        raise UnsupportedError(
+            "packed weights of a model of which only shapes are known cannot be run",
+            remedy="name a bundled model, its config.json or module:factory, or leave out "
+            "--quantization",
+        )
     note = "a stand-in with the model's tensors and no activations: only shapes are known"
     return shapes_source(model), [note]
 

@@ -13,7 +13,7 @@ from zero_sizer.job import Job
 from zero_sizer.witnesses.blame import engine_error
 from zero_sizer.witnesses.cut import cut_job
 from zero_sizer.witnesses.launched.parent import require_packages
-from zero_sizer.witnesses.launched.task import RankTask, rank_task
+from zero_sizer.witnesses.launched.task import RankTask, rank_task, refuse_packed
 from zero_sizer.witnesses.recording import Recording, rank_from_json
 
 DEFAULT_TIMEOUT = 600.0
@@ -43,10 +43,11 @@ def run(
 
     Raises:
         WitnessError: torch or deepspeed is missing, the engine failed, or it took too long.
-        UnsupportedError: the job cannot be planned, or the model not be cut.
+        UnsupportedError: the job cannot be planned, the model not be cut, or it is quantized.
         InputError: there is no such rank.
     """
     require_packages()
+    refuse_packed(job)
     cluster = job.cluster
     if not 0 <= rank < cluster.world_size:
         raise InputError(f"there is no rank {rank} among {cluster.world_size}")
