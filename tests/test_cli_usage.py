@@ -26,7 +26,7 @@ def refused(capsys, *arguments):
     ("arguments", "says"),
     [
         ([], "required: COMMAND (`zero-sizer -h`"),
-        (["chekc"], "did you mean check?"),
+        (["checks"], "did you mean check?"),
         (["check"], "required: CONFIG (`zero-sizer check -h`"),
         ([*CHECK, "--attenshun", "sdpa"], "--attenshun sdpa (did you mean --attention?)"),
         ([*CHECK, "--attention", "flsh"], "--attention: invalid choice: 'flsh'"),
