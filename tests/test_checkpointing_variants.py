@@ -197,6 +197,33 @@ def test_room_for_too_few_contiguous_checkpoints_is_an_error(capsys, tmp_path):
     assert gpu[1] - gpu[0] == 8 * INPUT
 
 
+def test_contiguous_checkpoints_without_what_they_need_are_an_error(capsys, tmp_path):
+    contiguous = {"contiguous_memory_optimization": True}
+    for section, says in (
+        (contiguous, "AssertionError"),
+        ({**contiguous, "partition_activations": True}, "number_checkpoints missing"),
+        ({**contiguous, "number_checkpoints": 32}, "partition_activations missing"),
+        ({**contiguous, "partition_activations": True, "number_checkpoints": "32"}, "TypeError"),
+        ({**contiguous, "partition_activations": True, "number_checkpoints": 0}, "IndexError"),
+    ):
+        _, findings, code = _check(capsys, tmp_path, "deepspeed", section)
+        assert says in findings["contiguous-checkpoints"]["message"]
+        assert findings["contiguous-checkpoints"]["severity"] == "error"
+        assert code == 1
+    _, findings, _ = _check(capsys, tmp_path, True, contiguous)
+    assert findings["contiguous-checkpoints"]["severity"] == "warning"
+
+
+@pytest.mark.parametrize("word", ["yes", "no", 1])
+def test_any_word_switches_the_section_on(capsys, tmp_path, word):
+    """DeepSpeed keeps what the section says and asks whether it is true, as "no" is."""
+    said, findings, _ = _check(capsys, tmp_path, "deepspeed", {"cpu_checkpointing": word})
+    meant, _, _ = _check(capsys, tmp_path, "deepspeed", {"cpu_checkpointing": True})
+    off, _, _ = _check(capsys, tmp_path, "deepspeed", {"cpu_checkpointing": False})
+    assert said["phases"] == meant["phases"] != off["phases"]
+    assert ("wrong-type" in findings) == isinstance(word, str)
+
+
 @pytest.mark.parametrize("model", ["t5-3b", "gpt2"])
 def test_what_else_is_offloaded_is_not_modelled_and_said(capsys, tmp_path, model):
     """A T5's encoder output; a GPT-2's mask."""

@@ -199,7 +199,7 @@ def _precision(
         settings["bf16.bf16_optimizer_states"] is True
         or params.get("fp32_optimizer_states") is False
     )
-    autocast = settings["torch_autocast.enabled"] is True
+    autocast = bool(settings["torch_autocast.enabled"])  # unchecked: "no" counts as true
     wrapper = _wrapper(settings, model, grad_accum, row)
     return {
         "stage": settings[_ZERO + "stage"],
@@ -284,12 +284,15 @@ def _zero(settings: Settings) -> dict[str, Any]:
 
 
 def _activation_checkpointing(settings: Settings) -> dict[str, Any]:
-    """DeepSpeed's section, which acts only in models that call it."""
+    """DeepSpeed's section, which acts only in models that call it.
+
+    Its parser checks nothing: whatever Python takes for true counts, the string "no" too.
+    """
     section = "activation_checkpointing."
-    contiguous = settings[section + "contiguous_memory_optimization"] is True
+    contiguous = bool(settings[section + "contiguous_memory_optimization"])
     return {
-        "cpu_checkpointing": settings[section + "cpu_checkpointing"] is True,
-        "partition_activations": settings[section + "partition_activations"] is True,
+        "cpu_checkpointing": bool(settings[section + "cpu_checkpointing"]),
+        "partition_activations": bool(settings[section + "partition_activations"]),
         "contiguous_checkpoints": int(_number(settings, section + "number_checkpoints", 0))
         if contiguous
         else 0,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from zero_sizer.checks import engine
 from zero_sizer.checks.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule
+from zero_sizer.config.values import shown
 from zero_sizer.config.workload import DEEPSPEED
 from zero_sizer.findings import Finding
 
@@ -51,7 +52,7 @@ _USED_AT = {
 _HARMLESS = frozenset(  # concerns no tensor of a running job; many configs carry it along
     {"stage3_gather_16bit_weights_on_model_save", "log_trace_cache_warnings"}
 )
-_CHECKPOINTING = "activation_checkpointing"
+_CHECKPOINTING, _PARTITION = "activation_checkpointing", "partition_activations"
 
 
 def at_this_stage(context: Context) -> Iterator[Finding]:
@@ -134,8 +135,7 @@ def legacy_stage_1(context: Context) -> Iterator[Finding]:
 def activation_checkpointing(context: Context) -> Iterator[Finding]:
     """runtime/activation_checkpointing/checkpointing.py:1121: the engine does not call it."""
     switched_on = [name for name, value in context.mapping(_CHECKPOINTING).items() if value]
-    workload = context.workload
-    if not switched_on or (workload.checkpointing and workload.checkpointing_how.by == DEEPSPEED):
+    if not switched_on or _is_called(context):
         return
     is_hugging_face = context.model is not None and context.model.hf_config
     say = context.warning if is_hugging_face else context.note
@@ -151,20 +151,35 @@ def activation_checkpointing(context: Context) -> Iterator[Finding]:
 
 
 def contiguous_checkpoints(context: Context) -> Iterator[Finding]:
-    """checkpointing.py:1229-1231."""
+    """checkpointing.py:1229-1231 (configure), 400-423 (the first forward)."""
     key = f"{_CHECKPOINTING}.contiguous_memory_optimization"
-    missing = [
-        name
-        for name in ("partition_activations", "number_checkpoints")
-        if not context.flag(f"{_CHECKPOINTING}.{name}")
-    ]
-    if context.flag(key) and missing:
-        yield context.warning(
+    if not context.flag(key):
+        return
+    count = context.value(f"{_CHECKPOINTING}.number_checkpoints")
+    missing = [] if context.flag(f"{_CHECKPOINTING}.partition_activations") else [_PARTITION]
+    missing += ["number_checkpoints"] if count is None else []
+    say = context.error if _is_called(context) else context.warning
+    if missing:
+        yield say(
             "contiguous-checkpoints",
             key,
             f"AssertionError as soon as the model configures it: {' and '.join(missing)} missing",
             f"add {' and '.join(missing)}",
         )
+    elif not isinstance(count, int) or count <= 0:
+        yield say(
+            "contiguous-checkpoints",
+            f"{_CHECKPOINTING}.number_checkpoints",
+            "TypeError or IndexError in the first forward: it makes room for so many blocks, and "
+            f"{shown(count)} is no whole number above 0",
+            "write how many blocks are checkpointed",
+        )
+
+
+def _is_called(context: Context) -> bool:
+    """Whether the user says that blocks go through deepspeed.checkpointing."""
+    workload = context.workload
+    return bool(workload.checkpointing) and workload.checkpointing_how.by == DEEPSPEED
 
 
 RULES: tuple[Rule, ...] = (

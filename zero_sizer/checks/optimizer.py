@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from zero_sizer.checks import engine
 from zero_sizer.checks.context import ZERO, Context, Rule, nearest
 from zero_sizer.config.keys import table
+from zero_sizer.config.values import shown
 from zero_sizer.findings import Finding
 
 TYPE = "optimizer.type"
@@ -24,6 +25,7 @@ _SUPPORTED = (  # runtime/zero/utils.py:45; mup's MuAdam and MuAdamW are torch's
     "MuAdamW",
 )
 _POPPED = ("torch_adam", "adam_w_mode", "fp32_optimizer_states")  # engine.py:2395, 2485
+_NUMBERS = ("lr", "eps", "weight_decay", "momentum")
 _NO_AMSGRAD = ("FusedAdam", "DeepSpeedCPUAdam", "ZenFlowCPUAdam", "FusedLamb")
 
 
@@ -102,6 +104,37 @@ def amsgrad(context: Context) -> Iterator[Finding]:
         )
 
 
+def numbers(context: Context) -> Iterator[Finding]:
+    """torch/optim compares them in the constructor; DeepSpeed's hand them to a kernel."""
+    optimizer = engine.optimizer_class(context)
+    known = _arguments(optimizer)
+    is_torchs = optimizer in engine.TORCH_OPTIMIZERS
+    say = context.error if is_torchs else context.warning
+    for name in _NUMBERS:
+        value = context.mapping("optimizer.params").get(name)
+        if name in known and isinstance(value, str) and value != "auto":
+            yield say(
+                "optimizer-number",
+                f"optimizer.params.{name}",
+                f"TypeError{'' if is_torchs else ' in the first step'}: {optimizer} is handed the "
+                f"text {shown(value)} where a number belongs",
+                "write the number without quotes",
+            )
+
+
+def foreach_and_fused(context: Context) -> Iterator[Finding]:
+    """torch/optim: adam.py, sgd.py, adagrad.py, in the constructor."""
+    params = context.mapping("optimizer.params")
+    known = _arguments(engine.optimizer_class(context))
+    if all(name in known and params.get(name) for name in ("foreach", "fused")):
+        yield context.error(
+            "foreach-and-fused",
+            "optimizer.params.fused",
+            "RuntimeError: torch's optimizers take one of foreach and fused, not both",
+            "delete one of them",
+        )
+
+
 def clipping_in_params(context: Context) -> Iterator[Finding]:
     """engine.py:2481; the parser only warns."""
     if "max_grad_norm" in context.mapping("optimizer.params") and context.text(TYPE):
@@ -158,6 +191,8 @@ RULES: tuple[Rule, ...] = (
     supported_by_zero,
     arguments,
     amsgrad,
+    numbers,
+    foreach_and_fused,
     clipping_in_params,
     lamb_loss_scale,
     muon_at_stage_3,

@@ -86,6 +86,7 @@ def _deprecated(document: Document, path: str, key: keys.Key) -> Finding:
 
 def _kept_string(document: Document, path: str, key: keys.Key, value: str) -> Finding:
     """Hand-written parsers keep a string where a number or a flag belongs."""
+    example = f"a value such as {shown(key.default)}"
     if value == "auto":
         message = 'nobody fills this "auto": DeepSpeed keeps the string and may fail on it later'
         code = "auto-not-filled"
@@ -93,11 +94,11 @@ def _kept_string(document: Document, path: str, key: keys.Key, value: str) -> Fi
         message = (
             f"DeepSpeed keeps the string {shown(value)}, which counts as true whatever it says"
         )
-        code = "wrong-type"
+        code, example = "wrong-type", "true or false, without quotes"
     else:
         message = f"DeepSpeed keeps the string {shown(value)} and fails on it later"
         code = "number-as-string"
-    remedy = f"write a value such as {shown(key.default)}"
+    remedy = f"write {example}"
     return _finding(document, code, Severity.WARNING, path, message, remedy)
 
 
