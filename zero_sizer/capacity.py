@@ -59,16 +59,29 @@ def capacities(cluster: Cluster) -> dict[Device, Capacity]:
     }
 
 
+def headroom(peak: Peak, capacity: Capacity) -> tuple[int, int] | None:
+    """Bytes that are left beside the peak where others take most, and where they take least.
+
+    None where nobody said how much there is.
+    """
+    if capacity.num_bytes is None:
+        return None
+    low, high = capacity.outside_bytes
+    left = capacity.num_bytes - peak.num_bytes
+    return left - high, left - low
+
+
 def fit(peak: Peak, capacity: Capacity) -> Fit:
     """Whether a peak fits, counting what others take; between low and high nobody can say."""
     if peak.num_bytes == 0:
         return Fit.YES
-    if capacity.num_bytes is None:
+    left = headroom(peak, capacity)
+    if left is None:
         return Fit.UNKNOWN
-    low, high = capacity.outside_bytes
-    if peak.num_bytes + low > capacity.num_bytes:
+    least, most = left
+    if most < 0:
         return Fit.NO
-    return Fit.YES if peak.num_bytes + high <= capacity.num_bytes else Fit.UNKNOWN
+    return Fit.YES if least >= 0 else Fit.UNKNOWN
 
 
 def unpublished(cluster: Cluster) -> list[Finding]:

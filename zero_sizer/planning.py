@@ -79,7 +79,8 @@ def plan_job(job: Job, settings: Settings) -> Planned:
     row = optimizer_choice.choose(name, params, offloads=offload != "none")
     if row is None:
         assumed.findings.append(_unknown_optimizer(name, job))
-        return Planned(plan=None, settings=settings.by_key, findings=tuple(assumed.findings))
+        known = {**settings.by_key, **_job_settings(job), **assumed.settings}
+        return Planned(plan=None, settings=known, findings=tuple(assumed.findings))
     values = {
         **_precision(job, settings, row, params),
         **_offload(settings, row),
@@ -324,12 +325,25 @@ def _job_settings(job: Job) -> dict[str, Setting]:
         for name in names:
             value = getattr(source, name)
             found[name] = Setting(value, origins.get(name, "not stated"), value is None)
+    for name, rate in job.cluster.rates.items():
+        found[name] = Setting(rate, origins.get(name, "not stated"))
+    found |= _changes_of_model(job.model)
     how = job.workload.checkpointing_how.about
     if job.workload.checkpointing and how:
         found["checkpointing"] = Setting(how, origins.get("checkpointing", "not stated"))
     if found["zero_init"].value is None:
         found["zero_init"] = Setting("at stage 3", "as the Hugging Face Trainer does", True)
     return found
+
+
+def _changes_of_model(model: ModelSpec) -> dict[str, Setting]:
+    """The adapter and the quantization, in peft's words and in the flags'."""
+    adapter, how = model.adapter, model.quantization
+    absent = Setting(None, "not stated", is_default=True)
+    return {
+        "adapter": Setting(adapter.to_peft(), adapter.origin) if adapter else absent,
+        "quantization": Setting(how.to_json(), how.origin) if how else absent,
+    }
 
 
 def _optimizer_params(job: Job) -> Mapping[str, Any]:

@@ -76,10 +76,13 @@ def packed_without_adapter(context: Context) -> Iterator[Finding]:
     """transformers' Trainer refuses it (trainer_utils: validate_quantization_for_training)."""
     model = context.model
     if model is not None and model.quantization is not None and not model.num_trainable:
+        origin = model.quantization.origin
+        where = "" if origin.startswith("--") else f" ({origin})"
         yield context.error(
             "packed-weights-alone",
-            "",
-            "ValueError: packed weights cannot be trained, and nothing else is there to train",
+            "--quantization",
+            f"ValueError: packed weights{where} cannot be trained, and nothing else is there to "
+            "train",
             "add an adapter: --adapter r=16,targets=all-linear",
         )
 

@@ -69,7 +69,7 @@ class Context:
 
     def spelling(self, key: str) -> str:
         """``key`` as the user spelt it: aliases of keys and sections count."""
-        if self.document.has(key):
+        if not key or self.document.has(key):
             return key
         for written in _spellings(key):
             if self.document.has(written):

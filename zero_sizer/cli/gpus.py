@@ -2,15 +2,26 @@
 
 import argparse
 
+from zero_sizer.cli.options import add_format_option
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    add_format_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one row a GPU."""
     from zero_sizer.hardware.catalog import all_gpus
+
+    if arguments.format == "json":
+        import json
+        from dataclasses import asdict
+
+        listed = {"schema_version": 1, "gpus": [asdict(gpu) for gpu in all_gpus()]}
+        print(json.dumps(listed, indent=1))
+        return 0
     from zero_sizer.report.table import show_table
     from zero_sizer.units import format_gib
 

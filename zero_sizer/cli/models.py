@@ -1,11 +1,17 @@
 """``zero-sizer models``: what is bundled, and a profile of what is not."""
 
 import argparse
+import json
 import sys
+from dataclasses import asdict
+
+from zero_sizer.cli.options import add_format_option
+from zero_sizer.errors import InputError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
+    add_format_option(parser)
     parser.add_argument(
         "--profile",
         metavar="SOURCE",
@@ -22,7 +28,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Print one row a model, or trace the one that is named."""
     if arguments.profile is not None:
         return _profile(arguments)
+    for flag in ("adapter", "quantization"):
+        if getattr(arguments, flag) is not None:
+            raise InputError("needs a model", remedy="add --profile MODEL", where=f"--{flag}")
     from zero_sizer.models import describe_all
+
+    if arguments.format == "json":
+        listed = {"schema_version": 1, "models": [asdict(row) for row in describe_all()]}
+        print(json.dumps(listed, indent=1))
+        return 0
     from zero_sizer.report.table import show_table
 
     rows = [
@@ -33,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _profile(arguments: argparse.Namespace) -> int:
+    if arguments.format == "json":
+        raise InputError("does not apply to --profile", where="--format")
     from zero_sizer import profiles
     from zero_sizer.job import Flags, model_of
 

@@ -5,8 +5,9 @@ from math import isfinite
 from typing import Any
 
 from zero_sizer import __version__, speed
+from zero_sizer.capacity import headroom
 from zero_sizer.config.settings import Setting
-from zero_sizer.findings import Finding
+from zero_sizer.findings import Finding, Severity
 from zero_sizer.ledger import Allocation
 from zero_sizer.moments import Moment
 from zero_sizer.peak import phase_peaks
@@ -45,6 +46,7 @@ def as_mapping(sizing: Sizing) -> dict[str, Any]:
         "zero_sizer": __version__,
         "models_deepspeed": MODELS_DEEPSPEED,
         "verdict": sizing.verdict.value,
+        "valid": not any(f.severity is Severity.ERROR for f in sizing.findings),
         "devices": {device.value: _device(sizing, device) for device in Device},
         "phases": {
             device.value: {
@@ -72,14 +74,14 @@ def _fixes(sizing: Sizing) -> list[Any]:
 
 def _device(sizing: Sizing, device: Device) -> dict[str, Any]:
     peak, capacity = sizing.peaks[device], sizing.capacities[device]
-    known = capacity.num_bytes is not None
+    left = headroom(peak, capacity)
     return {
         "per": _PER[device],
         "peak_bytes": peak.num_bytes,
         "peak_phase": peak.moment.phase.value,
         "peak_moment": peak.moment.value,
         "capacity_bytes": capacity.num_bytes,
-        "headroom_bytes": (capacity.num_bytes or 0) - peak.num_bytes if known else None,
+        "headroom_bytes": left[0] if left else None,
         "outside_bytes": {"low": capacity.outside_bytes[0], "high": capacity.outside_bytes[1]},
     }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from zero_sizer.capacity import headroom
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.ledger import Allocation
 from zero_sizer.moments import Moment, Phase
@@ -51,11 +52,23 @@ def _head(sizing: Sizing) -> Iterable[str]:
     cluster = job.cluster
     gpu = cluster.gpu.name if cluster.gpu else "GPUs of unknown size"
     yield (
-        f"{_VERDICT[sizing.verdict]}: {job.model.name} ({job.model.num_params:,} parameters) on "
+        f"{_verdict(sizing)}: {job.model.name} ({job.model.num_params:,} parameters) on "
         f"{cluster.layout} {gpu}"
     )
     if sizing.plan:
         yield _job_line(sizing.plan)
+
+
+def _verdict(sizing: Sizing) -> str:
+    """Nobody launches a job that fits and is refused."""
+    memory = _VERDICT[sizing.verdict]
+    errors = sum(finding.severity is Severity.ERROR for finding in sizing.findings)
+    if not errors:
+        return memory
+    counted = f"{errors} error{'s' if errors > 1 else ''} below"
+    if sizing.verdict is Verdict.FITS:
+        return f"NOT VALID, {counted} (it would fit)"
+    return f"{memory}, AND NOT VALID, {counted}"
 
 
 def _job_line(plan: Plan) -> str:
@@ -76,21 +89,25 @@ def _devices(sizing: Sizing) -> None:
         if not peak.num_bytes:
             continue
         phases = phase_peaks(sizing.moments[device])
-        there_is, headroom = "not stated", ""
-        if capacity.num_bytes is not None:
-            there_is = format_gib(capacity.num_bytes)
-            headroom = format_gib(capacity.num_bytes - peak.num_bytes)
+        left = headroom(peak, capacity)
         rows.append(
             (
                 _NAME[device],
                 *(format_gib(phases[phase]) for phase in Phase),
                 format_gib(peak.num_bytes),
-                there_is,
-                headroom,
+                format_gib(capacity.num_bytes) if capacity.num_bytes else "not stated",
+                format_gib(left[0]) if left else "",
             )
         )
     heads = ("highest in", *(phase.value for phase in Phase), "peak", "there is", "headroom")
     show_table(heads, rows, right=range(1, len(heads)))
+    gpu = sizing.capacities[Device.GPU]
+    low, high = gpu.outside_bytes
+    if gpu.num_bytes is not None and high:
+        print(
+            "headroom of a GPU: left when context and communication take "
+            f"{format_gib(high)} outside PyTorch, their most (least {format_gib(low)})"
+        )
 
 
 def _composition(sizing: Sizing, device: Device) -> None:
