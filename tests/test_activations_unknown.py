@@ -1,6 +1,7 @@
 """Models of which too little is known to count activations: no "fits" from a sum without them."""
 
 import json
+from pathlib import Path
 
 import pytest
 from advise_jobs import job_on
@@ -17,6 +18,8 @@ from zero_sizer.passes.remarks import UNKNOWN
 from zero_sizer.sizing import Verdict, size
 from zero_sizer.speed.work import work_of
 from zero_sizer.units import DType, num_bytes
+
+DEMO = str(Path(__file__).parent.parent / "deepspeed_configs" / "demo.json")
 
 WIDTHS = "layers=32,hidden=4096,heads=32,kv_heads=32,ffn=11008,vocab=32000"
 LLAMA = f"params=6.7e9,{WIDTHS}"
@@ -102,6 +105,17 @@ def test_no_micro_batch_is_recommended_where_none_can_be_judged(bare, capsys):
         assert main([*command, *flags, "--format", "json"]) == 3
         answer = json.loads(capsys.readouterr().out)
         assert [warning["code"] for warning in answer["warnings"]] == [UNKNOWN]
+
+
+def test_a_fix_is_certain_only_where_activations_are_known(capsys):
+    flags = ["--gpu", "a100-80gb", "--gpus-per-node", "8", "--seq-len", "2048"]
+    for numbers, certain in (("", False), (",heads=32,vocab=32000", True)):
+        asked = ["check", DEMO, "--model", f"params=1e11,layers=80,hidden=8192{numbers}", *flags]
+        assert main([*asked, "--format", "json"]) == 1
+        answer = json.loads(capsys.readouterr().out)
+        assert {fix["certain"] for fix in answer["fixes"]} == {certain}
+        main(asked)
+        assert ("it would fit with" if certain else "it may fit with") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["nf4", "nf4,double", "int8"])

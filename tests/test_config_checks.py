@@ -2,6 +2,7 @@
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,21 @@ def test_an_undecided_precision_is_not_judged():
     assert "grad-accum-dtype" not in {finding.code for finding in findings_of(document)}
     decided = from_mapping({**document.values, "bf16": {"enabled": False}})
     assert "grad-accum-dtype" in {finding.code for finding in findings_of(decided)}
+
+
+def test_a_load_in_fp32_is_said_where_nobody_names_a_dtype():
+    config = {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}}
+
+    def told(values, model):
+        codes = {f.code: f for f in findings_of(from_mapping(values), model=model)}
+        return codes.get("assumed-load-dtype")
+
+    assert "0.37 GiB of host memory" in told(config, MODEL).message  # 4 bytes x 10**8
+    named = replace(MODEL, hf_config={"dtype": "bfloat16"})
+    made = replace(MODEL, origin="factory net:build")
+    assert not any(told(config, model) for model in (named, made, None))
+    assert told({**config, "zero_optimization": {"stage": 3}}, MODEL) is None
+    assert told({"train_micro_batch_size_per_gpu": 1}, MODEL) is None
 
 
 @pytest.mark.parametrize(

@@ -185,3 +185,9 @@ def test_an_estimate_from_the_base_says_so():
     codes = _codes("r=8", {"stage": 2}, seq_len=512)
     assert "activations-of-the-base" in codes
     assert "activations-in-closed-form" not in codes
+
+
+def test_names_are_joined_by_plus_signs_with_or_without_spaces():
+    assert adapter.read("r=4, targets=q_proj + v_proj", "x").target_modules == ("q_proj", "v_proj")
+    with pytest.raises(InputError, match=r"targets=q_proj\+v_proj"):
+        adapter.read("r=4,targets=q_proj,v_proj", "--adapter")

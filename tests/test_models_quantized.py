@@ -119,6 +119,16 @@ def test_what_packed_weights_meet_in_the_engine():
     assert not fine & {"packed-weights-alone", "packed-codes-cast", "adapters-stay-fp32"}
 
 
+def test_stacked_experts_are_said_to_stay_as_they_are():
+    flags = Flags(model="mixtral-8x7b", quantization="nf4", adapter="r=8,targets=q_proj")
+    findings = {f.code: f for f in size(make_job({}, model_of(flags), 8)).findings}
+    told = findings["experts-not-packed"]
+    assert told.severity is Severity.NOTE
+    experts = 32 * 8 * 3 * 4096 * 14336  # layers x experts x matrices
+    assert f"{experts:,} of 46," in told.message
+    assert "experts-not-packed" not in _codes("nf4", "r=8", {})
+
+
 def test_partitions_at_stage_3_leave_the_statistics_whole():
     spec = model_of(Flags(model="llama-2-7b", quantization="nf4", adapter="r=8"))
     config = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 3}}

@@ -89,6 +89,11 @@ def _at_line(finding: Finding, job: Job) -> Finding:
     return replace(finding, line=job.document.line(finding.key) if finding.key else 0)
 
 
+def is_doubt(finding: Finding) -> bool:
+    """Whether it says that some memory is not counted, so that nothing fits for certain."""
+    return finding.code.endswith("not-modelled") or finding.code == UNKNOWN
+
+
 def _verdict(
     planned: bool,
     peaks: Mapping[Device, Peak],
@@ -100,7 +105,7 @@ def _verdict(
         return Verdict.UNCERTAIN
     if capacity.Fit.NO in fits.values():
         return Verdict.DOES_NOT_FIT
-    unmodelled = any(f.code.endswith("not-modelled") or f.code == UNKNOWN for f in findings)
+    unmodelled = any(map(is_doubt, findings))
     unresolved = any(f.code == "assumed-micro-batch" for f in findings)
     tight = any(
         capacity.fit(peaks[d], capacities[d]) is capacity.Fit.UNKNOWN

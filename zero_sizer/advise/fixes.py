@@ -5,7 +5,7 @@ offload, then more nodes; each with as few cheap changes beside it as it needs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from zero_sizer import capacity, features
@@ -17,7 +17,7 @@ from zero_sizer.job import Job
 from zero_sizer.ledger import evaluate
 from zero_sizer.peak import peak_of, totals
 from zero_sizer.plan import Device, Plan
-from zero_sizer.sizing import Sizing
+from zero_sizer.sizing import Sizing, is_doubt
 from zero_sizer.speed import step_time
 
 _MOST_NODES = 1024
@@ -33,6 +33,7 @@ class Fix:
         peaks: new peak per device in bytes; per rank on the GPU, per node elsewhere.
         slowdown: predicted seconds per token over the job's own; None when no GPU was named.
         unknown: devices of which the job now uses more, and nobody said how much there is.
+        doubt: what of its memory is not known, in words; empty where it fits for certain.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Fix:
     peaks: Mapping[Device, int]
     slowdown: float | None
     unknown: tuple[Device, ...] = ()
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ def fixes(sizing: Sizing, most: int = 5) -> list[Fix]:
     """At most ``most`` ways to make a job fit that does not; empty for one that does.
 
     A fix fits for certain (the most that others take of a GPU is counted), on devices whose size
-    is known.
+    is known and but for its ``doubt``.
     """
     if sizing.plan is None or not _needs_fix(sizing):
         return []
-    return _Search(sizing.job, sizing.plan).found(most)
+    found = _Search(sizing.job, sizing.plan).found(most)
+    doubts = [f.message for f in sizing.findings if is_doubt(f)]
+    return [replace(fix, doubt=doubts[0]) for fix in found] if doubts else found
 
 
 def _needs_fix(sizing: Sizing) -> bool:

@@ -6,6 +6,8 @@ from zero_sizer.checks.context import ZERO, Context, Rule
 from zero_sizer.findings import Finding
 from zero_sizer.units import DType
 
+_STACKED = 3  # dimensions of experts in one tensor: how many, and a matrix each
+
 
 def fp32_adapters(context: Context) -> Iterator[Finding]:
     """peft 0.21.2 tuners/tuners_utils.py:2705; runtime/engine.py:1859."""
@@ -72,6 +74,26 @@ def int8_at_stage_3(context: Context) -> Iterator[Finding]:
         )
 
 
+def unpacked_experts(context: Context) -> Iterator[Finding]:
+    """transformers 5.23 integrations/bitsandbytes.py:189 converts linear layers only."""
+    model = context.model
+    if model is None or model.quantization is None:
+        return
+    experts = sum(
+        tensor.numel
+        for tensor in model.parameters
+        if len(tensor.shape) == _STACKED and tensor.unpacked is None
+    )
+    if experts:
+        yield context.note(
+            "experts-not-packed",
+            "--quantization",
+            f"{experts:,} of {model.num_params:,} parameters are experts stacked in one tensor "
+            "each, not linear layers: bitsandbytes leaves them as they are",
+            "",
+        )
+
+
 def packed_without_adapter(context: Context) -> Iterator[Finding]:
     """transformers' Trainer refuses it (trainer_utils: validate_quantization_for_training)."""
     model = context.model
@@ -92,5 +114,6 @@ RULES: tuple[Rule, ...] = (
     mixed_trained_dtypes,
     packed_codes_cast,
     int8_at_stage_3,
+    unpacked_experts,
     packed_without_adapter,
 )

@@ -6,7 +6,7 @@ from zero_sizer.checks import engine
 from zero_sizer.checks.context import Context, Rule
 from zero_sizer.findings import Finding
 from zero_sizer.planning import hf_dtype
-from zero_sizer.units import DType
+from zero_sizer.units import DType, format_gib, num_bytes
 
 FP16_MASTER = "fp16.fp16_master_weights_and_grads"
 BF16_MASTER = "bf16.bf16_master_weights_and_grads"
@@ -223,9 +223,8 @@ def loaded_dtype(context: Context) -> Iterator[Finding]:
     """runtime/engine.py:2074-2090: without fp16 or bf16 the engine casts no weight."""
     if context.model is None or engine.model_dtype(context) != "fp32":
         return
-    zero_init = context.workload.zero_init
-    if context.stage == 3 if zero_init is None else zero_init:
-        return  # zero.Init makes them fp32
+    if _under_zero_init(context):
+        return  # it makes them fp32
     loaded = hf_dtype(context.model)
     if loaded is not None and loaded is not DType.FP32:
         yield context.note(
@@ -236,6 +235,29 @@ def loaded_dtype(context: Context) -> Iterator[Finding]:
             "dtype",
             "enable bf16 to train in bf16; to train in fp32, pass dtype=torch.float32 when loading",
         )
+
+
+def load_dtype_unknown(context: Context) -> Iterator[Finding]:
+    """transformers 5.23 loads as config.json says, else as the checkpoint's tensors are."""
+    model = context.model
+    if model is None or engine.model_dtype(context) not in ("fp16", "bf16"):
+        return
+    is_known = hf_dtype(model) is not None or model.origin.startswith("factory ")
+    if is_known or model.quantization is not None or _under_zero_init(context):
+        return
+    size = format_gib(num_bytes(model.num_params, DType.FP32))
+    yield context.note(
+        "assumed-load-dtype",
+        "--model",
+        f"no dtype is named for {model.name}: the script is taken to load it in fp32, {size} of "
+        "host memory in every process until the engine casts it",
+        'loading in 16 bits takes half; "dtype" in a config.json says so',
+    )
+
+
+def _under_zero_init(context: Context) -> bool:
+    zero_init = context.workload.zero_init
+    return context.stage == 3 if zero_init is None else zero_init
 
 
 RULES: tuple[Rule, ...] = (
@@ -254,4 +276,5 @@ RULES: tuple[Rule, ...] = (
     autocast,
     weights_twice,
     loaded_dtype,
+    load_dtype_unknown,
 )

@@ -129,7 +129,11 @@ def _settings(text: str, where: str) -> dict[str, Any]:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         name = _SHORT.get(key, key)
         if not equals or name in fields:
-            raise InputError(f"{part.strip()!r} is not one more setting of an adapter", where=where)
+            raise InputError(
+                f"{part.strip()!r} is not one more setting of an adapter",
+                remedy="between names write +: targets=q_proj+v_proj" if not equals else "",
+                where=where,
+            )
         fields[name] = _value(name, value)
     return fields
 
@@ -137,7 +141,7 @@ def _settings(text: str, where: str) -> dict[str, Any]:
 def _value(name: str, text: str) -> Any:
     """A list where the field is one, else a number or word."""
     if name in ("target_modules", "modules_to_save", "exclude_modules", "layers_pattern"):
-        return text if text == ALL_LINEAR else text.split("+")
+        return text if text == ALL_LINEAR else [part.strip() for part in text.split("+")]
     if name == "layers_to_transform":
         return [int(part) if part.isdecimal() else part for part in text.split("+")]
     if text in ("true", "false"):

@@ -16,7 +16,10 @@ def show_fixes(fixes: Sequence[Fix]) -> None:
     if not fixes:
         return
     rows = [(_peaks(fix), _cost(fix), ", ".join(_changes(fix.changes))) for fix in fixes]
-    show_table(("new peak", "time a token", "it would fit with"), rows)
+    doubt = fixes[0].doubt
+    show_table(("new peak", "time a token", f"it {'may' if doubt else 'would'} fit with"), rows)
+    if doubt:
+        print(f"may, not would: {doubt}")
 
 
 def _peaks(fix: Fix) -> str:
@@ -51,5 +54,6 @@ def fix_mapping(fix: Fix) -> dict[str, Any]:
         "changes": [{"key": change.key, "value": change.value} for change in fix.changes],
         "peak_bytes": {device.value: size for device, size in fix.peaks.items()},
         "slowdown": fix.slowdown,
+        "certain": not fix.doubt,
         "capacity_not_stated": [device.value for device in fix.unknown],
     }

@@ -186,7 +186,8 @@ def _findings(sizing: Sizing) -> Iterable[str]:
                 continue
         yield _line(sizing, finding)
     if notes > _NOTES:
-        yield f"and {notes - _NOTES} more notes (--format json lists them all)"
+        more = notes - _NOTES
+        yield f"and {more} more note{'s' if more > 1 else ''} (--format json lists them all)"
 
 
 def _line(sizing: Sizing, finding: Finding) -> str:
