@@ -1,44 +1,32 @@
 """Which optimizer class a config builds (deepspeed 0.19.8 runtime/engine.py:2476-2570)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from zero_sizer import optimizers as table
+from zero_sizer import torch_optimizers
 from zero_sizer.models.spec import ModelSpec, Tensor
-from zero_sizer.optimizers import Optimizer, StateType
+from zero_sizer.optimizers import Optimizer
 
-_HOST = {
-    table.FUSED_ADAM.name: table.CPU_ADAM,
-    table.TORCH_ADAM_FUSED.name: table.CPU_ADAM,
-    table.LION.name: table.CPU_LION,
-    table.ADAGRAD.name: table.CPU_ADAGRAD,
-}
-_DEEPSPEED = {
+# Name -> DeepSpeed's own class, or the name of torch's.
+_BUILT: Mapping[str, Optimizer | str] = {
     "adam": table.FUSED_ADAM,
     "adamw": table.FUSED_ADAM,
-    "muadam": table.TORCH_ADAM,
-    "muadamw": table.TORCH_ADAM,
     "lamb": table.LAMB,
     "lion": table.LION,
-    "adagrad": table.ADAGRAD,
-    "musgd": table.SGD,
     "muon": table.MUON,
+    "adagrad": "Adagrad",
+    "muadam": "Adam",
+    "muadamw": "AdamW",
+    "musgd": "SGD",
 }
-_TORCH = {
-    "Adam": table.TORCH_ADAM,
-    "AdamW": table.TORCH_ADAM,
-    "NAdam": table.TORCH_ADAM,
-    "RAdam": table.TORCH_ADAM,
-    "Adagrad": table.ADAGRAD,
-    "SGD": table.SGD,
-    "RMSprop": table.RMSPROP,
+_OFFLOADED = {
+    "adam": table.CPU_ADAM,
+    "adamw": table.CPU_ADAM,
+    "lion": table.CPU_LION,
+    "adagrad": table.CPU_ADAGRAD,
 }
-_OPTION_STATES = {  # source of a row -> option -> the state it adds
-    table.TORCH_ADAM.source: {"amsgrad": "max_exp_avg_sq"},
-    table.RMSPROP.source: {"momentum": "momentum_buffer", "centered": "grad_avg"},
-}
-_COPY_TO_DECAY = (table.SGD.source, table.RMSPROP.source)  # others free it before they need more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,54 +42,24 @@ class Group:
 
 
 def choose(name: str | None, params: Mapping[str, Any], *, offloads: bool) -> Optimizer | None:
-    """The row for ``optimizer.type``; None when it is one this table does not know.
+    """The row for ``optimizer.type``; None when it is one these tables do not know.
 
     Without an optimizer section the Hugging Face Trainer brings torch's fused AdamW
     (transformers 5.23 training_args.py:806), or DeepSpeedCPUAdam under optimizer offload.
     """
     if name is None:
-        row: Optimizer | None = table.TORCH_ADAM_FUSED
-    elif name.lower() in _DEEPSPEED:
-        row = _DEEPSPEED[name.lower()]
-        if row is table.FUSED_ADAM and params.get("torch_adam"):
-            return _with_options(_torch_adam(params), params)
-    else:
-        row = _TORCH.get(name)
-    if row is table.TORCH_ADAM:
-        row = _torch_adam(params)
-    if row is table.SGD and params.get("momentum"):
-        row = table.SGD_MOMENTUM
-    if row is not None:
-        row = _with_options(row, params)
-    return _HOST.get(row.name, row) if row is not None and offloads else row
+        return table.CPU_ADAM if offloads else torch_optimizers.row("AdamW", {"fused": True})
+    built: Optimizer | str = _BUILT.get(name.lower(), name)
+    if built is table.FUSED_ADAM and params.get("torch_adam"):
+        return torch_optimizers.row(_torch_adam(name, params), params)
+    if offloads:
+        built = _OFFLOADED.get(name.lower(), built)
+    return torch_optimizers.row(built, params) if isinstance(built, str) else built
 
 
-def _torch_adam(params: Mapping[str, Any]) -> Optimizer:
-    """Which of torch's implementations runs: foreach where nothing is said (torch/optim/adam.py).
-
-    Before torch 2.0 it was the for-loop.
-    """
-    if params.get("fused"):
-        return table.TORCH_ADAM_FUSED
-    return table.TORCH_ADAM_LOOP if params.get("foreach") is False else table.TORCH_ADAM
-
-
-def _with_options(row: Optimizer, params: Mapping[str, Any]) -> Optimizer:
-    """What options of torch's optimizers add: states, and the gradient with its decay."""
-    states = {
-        name: StateType.FP32
-        for option, name in _OPTION_STATES.get(row.source, {}).items()
-        if params.get(option)
-    }
-    decays = row.source in _COPY_TO_DECAY and bool(params.get("weight_decay"))
-    if not states and not decays:
-        return row
-    return replace(
-        row,
-        states={**row.states, **states},
-        step_copies=row.step_copies + decays,
-        host_copies=row.host_copies + decays,
-    )
+def _torch_adam(name: str, params: Mapping[str, Any]) -> str:
+    """Adam means AdamW too unless ``adam_w_mode`` is off (engine.py:2490)."""
+    return "AdamW" if name.lower() == "adamw" or params.get("adam_w_mode", True) else "Adam"
 
 
 def groups(

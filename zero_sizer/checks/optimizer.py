@@ -135,6 +135,18 @@ def foreach_and_fused(context: Context) -> Iterator[Finding]:
         )
 
 
+def can_step(context: Context) -> Iterator[Finding]:
+    """Every wrapper calls ``step()`` alone; torch/optim/lbfgs.py, sparse_adam.py."""
+    optimizer = engine.optimizer_class(context)
+    reason = {
+        "LBFGS": "TypeError: LBFGS.step() needs a closure, and DeepSpeed gives none",
+        "SparseAdam": "RuntimeError: SparseAdam takes sparse gradients only, and DeepSpeed's are "
+        "dense",
+    }.get(optimizer)
+    if reason:
+        yield context.error("optimizer-step", TYPE, reason, "use AdamW")
+
+
 def clipping_in_params(context: Context) -> Iterator[Finding]:
     """engine.py:2481; the parser only warns."""
     if "max_grad_norm" in context.mapping("optimizer.params") and context.text(TYPE):
@@ -193,6 +205,8 @@ RULES: tuple[Rule, ...] = (
     amsgrad,
     numbers,
     foreach_and_fused,
+=======
+    can_step,
     clipping_in_params,
     lamb_loss_scale,
     muon_at_stage_3,

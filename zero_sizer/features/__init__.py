@@ -8,6 +8,7 @@ from zero_sizer.features import (
     muon,
     offload,
     optimizer,
+    optimizer_step,
     passes,
     runtime,
     stage0,
@@ -20,6 +21,7 @@ from zero_sizer.ledger import Entry
 ENTRIES: tuple[Entry, ...] = (
     *weights.ENTRIES,
     *optimizer.ENTRIES,
+    *optimizer_step.ENTRIES,
     *muon.ENTRIES,
     *stage0.ENTRIES,
     *zero12.ENTRIES,

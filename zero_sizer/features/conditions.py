@@ -3,6 +3,12 @@
 from zero_sizer.plan import Device, Plan
 from zero_sizer.zero.wrapper import Wrapper
 
+PER_TENSOR = (Wrapper.NONE, Wrapper.FP16_UNFUSED)
+"""Wrappers whose optimizer holds tensor by tensor; others hand it flat partitions."""
+
+STEPS_AT_INIT = (Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED)
+"""Wrappers that run a step with gradients of zeros (``initialize_optimizer_states``)."""
+
 
 def is_zero12(plan: Plan) -> bool:
     """DeepSpeedZeroOptimizer is in charge."""
@@ -19,3 +25,15 @@ def is_swapped(plan: Plan, numel: int) -> bool:
     if plan.optimizer_device is not Device.NVME or plan.stage < 3:
         return False
     return numel * plan.master_dtype.itemsize >= max(2**20, plan.aio_block_size)
+
+
+def has_master(plan: Plan) -> bool:
+    """Whether the optimizer updates a copy of the weights."""
+    return plan.wrapper is not Wrapper.NONE
+
+
+def on_host(plan: Plan, index: int) -> bool:
+    """Whether partition ``index`` is updated on the host (``ratio``: stage3.py:1099-1108)."""
+    if not plan.offloads_optimizer:
+        return False
+    return plan.stage < 3 or index >= int((1 - plan.optimizer_ratio) * len(plan.partitions))

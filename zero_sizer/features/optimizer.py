@@ -1,10 +1,17 @@
-"""What the optimizer owns: master weights, state tensors, and the temporaries of its step."""
+"""What the optimizer owns: master weights and state tensors."""
 
 from collections.abc import Callable, Iterator
 
-from zero_sizer.features.conditions import is_swapped
+from zero_sizer.features.conditions import (
+    PER_TENSOR,
+    STEPS_AT_INIT,
+    has_master,
+    is_swapped,
+    on_host,
+)
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
+from zero_sizer.models.spec import Tensor
+from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
@@ -12,24 +19,15 @@ from zero_sizer.zero.wrapper import Wrapper
 
 _STATES = (
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum", "momentum_buffer", "square_avg"),
-    *("grad_avg", "state1", "state2"),
+    *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size", "variance"),
+    *("state1", "state2"),
 )
 _DTYPES: dict[StateType, Callable[[Plan], DType]] = {
     StateType.FP32: lambda p: DType.FP32,
     StateType.MOMENTS: lambda p: p.moments_dtype,
     StateType.INT8: lambda p: DType.INT8,
+    StateType.FACTORED: lambda p: DType.FP32,
 }
-
-
-def _with_master(plan: Plan) -> bool:
-    return plan.wrapper is not Wrapper.NONE
-
-
-def _on_host(plan: Plan, index: int) -> bool:
-    """Whether partition ``index`` is updated on the host (``ratio``: stage3.py:1099-1108)."""
-    if not plan.offloads_optimizer:
-        return False
-    return plan.stage < 3 or index >= int((1 - plan.optimizer_ratio) * len(plan.partitions))
 
 
 def _resident(plan: Plan, device: Device) -> tuple[int, ...]:
@@ -37,16 +35,18 @@ def _resident(plan: Plan, device: Device) -> tuple[int, ...]:
     return tuple(
         0 if is_swapped(plan, n) else n
         for i, n in enumerate(plan.partitions)
-        if _on_host(plan, i) == (device is Device.HOST)
+        if on_host(plan, i) == (device is Device.HOST)
     )
 
 
 def _state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int:
+    if kind is StateType.FACTORED and plan.wrapper in PER_TENSOR:
+        return _factored_numel(plan, state) if device is Device.GPU else 0
     return sum(
         n
         for i, (n, row) in enumerate(zip(plan.partitions, plan.partition_optimizers, strict=True))
         if row.states.get(state) is kind
-        and _on_host(plan, i) == (device is Device.HOST)
+        and on_host(plan, i) == (device is Device.HOST)
         and not is_swapped(plan, n)
     )
 
@@ -70,10 +70,26 @@ def _states(device: Device) -> Iterator[Entry]:
             )
 
 
+def _factored(tensor: Tensor) -> int:
+    if not tensor.is_matrix:
+        return tensor.numel
+    return tensor.numel // tensor.shape[-1] + tensor.numel // tensor.shape[-2]
+
+
+def _factored_numel(plan: Plan, state: str) -> int:
+    """Rows and columns of every matrix, all of every vector (torch/optim/_adafactor.py)."""
+    return sum(
+        _factored(plan.model.parameters[i])
+        for group, row in zip(plan.group_indices, plan.group_optimizers, strict=True)
+        if row.states.get(state) is StateType.FACTORED
+        for i in group
+    )
+
+
 def _states_live(plan: Plan) -> frozenset[Moment]:
-    if plan.wrapper in (Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED):
-        return FROM_WRAPPING  # initialize_optimizer_states runs a step at once
-    return FROM_LINKING if plan.optimizer.states_at_init else AFTER_FIRST_STEP
+    # The 16-bit wrappers run a step at once, and Adagrad makes its states when it is made.
+    at_init = plan.wrapper in STEPS_AT_INIT or plan.optimizer.states_at_init
+    return FROM_WRAPPING if at_init else AFTER_FIRST_STEP
 
 
 def _master(device: Device) -> Entry:
@@ -84,7 +100,7 @@ def _master(device: Device) -> Entry:
         numel=lambda p: _resident(p, device),
         dtype=lambda p: p.master_dtype,
         live=FROM_WRAPPING,
-        when=_with_master,
+        when=has_master,
         device=lambda p: device,
         # stage 3 clones the converted weights: pageable even with pin_memory
         pinned=lambda p: device is Device.HOST and p.optimizer_pinned and p.stage < 3,
@@ -93,48 +109,33 @@ def _master(device: Device) -> Entry:
     )
 
 
-def _largest_update(plan: Plan) -> int:
-    """Elements of the fp32 temporaries while one partition is updated on the GPU."""
-    return max(
-        (
-            row.step_copies * (_largest_tensor(plan, i) if row.is_loop else n)
-            for i, (n, row) in enumerate(
-                zip(plan.partitions, plan.partition_optimizers, strict=True)
-            )
-            if not _on_host(plan, i)
-        ),
-        default=0,
-    )
+def _always(device: Device) -> Callable[[Plan], Device]:
+    return lambda plan: device
 
 
-def _largest_host_update(plan: Plan) -> int:
-    """The same on the host, where torch's optimizers take their for-loop."""
-    return max(
-        (
-            row.host_copies * n
-            for i, (n, row) in enumerate(
-                zip(plan.partitions, plan.partition_optimizers, strict=True)
-            )
-            if _on_host(plan, i)
-        ),
-        default=0,
-    )
+def _counters(device: Device, *, beside: bool) -> Callable[[Plan], int]:
+    """Counters that lie on ``device`` with their parameter, or on the host wherever that is."""
+
+    def numel(plan: Plan) -> int:
+        per_tensor = plan.wrapper in PER_TENSOR
+        return sum(
+            row.counters * (len(plan.groups[i]) if per_tensor else 1)
+            for i, row in enumerate(plan.partition_optimizers)
+            if row.counters_beside is beside
+            and (not beside or on_host(plan, i) is (device is Device.HOST))
+        )
+
+    return numel
 
 
-def _largest_tensor(plan: Plan, index: int) -> int:
-    """Elements of the largest tensor that the optimizer holds of a partition: mostly all of it."""
-    if plan.wrapper in (Wrapper.NONE, Wrapper.FP16_UNFUSED):
-        return max(plan.groups[index], default=0)
-    return plan.partitions[index]
+def _is_replaced(plan: Plan) -> bool:
+    """States were made for tensors in whose place the wrapper puts others."""
+    return plan.wrapper is not Wrapper.NONE and plan.optimizer.states_at_init
 
 
-def _num_step_tensors(plan: Plan) -> int:
-    per_tensor = plan.wrapper in (Wrapper.NONE, Wrapper.FP16_UNFUSED)
-    counts = [len(g) for g in plan.groups] if per_tensor else [1] * len(plan.partitions)
-    rows = plan.group_optimizers if per_tensor else plan.partition_optimizers
-    # FP16_UnfusedOptimizer replaces the parameters, but not what was made for the old ones
-    copies = 2 if plan.wrapper is Wrapper.FP16_UNFUSED and plan.optimizer.states_at_init else 1
-    return copies * sum(c for c, row in zip(counts, rows, strict=True) if row.has_step_tensor)
+def _replaced_numel(plan: Plan) -> int:
+    """Under zero.Init the tensors are empty by then."""
+    return 0 if plan.wrapper is Wrapper.ZERO3 and plan.zero_init else plan.num_trainable
 
 
 ENTRIES = (
@@ -142,67 +143,43 @@ ENTRIES = (
     _master(Device.HOST),
     *_states(Device.GPU),
     *_states(Device.HOST),
-    Entry(
-        name="optimizer_step_counters",
-        category=Category.OPTIMIZER_STATES,
-        about="torch optimizers keep one 4-byte step per tensor, in host memory unless fused",
-        numel=_num_step_tensors,
-        dtype=lambda p: DType.FP32,
-        live=_states_live,
-        device=lambda p: Device.HOST,
-        source="torch/optim/adam.py:_init_group",
+    *(
+        Entry(
+            name=f"optimizer_step_counters{where}",
+            category=Category.OPTIMIZER_STATES,
+            about="torch's optimizers count steps in 4-byte tensors, on the host unless fused",
+            numel=_counters(device, beside=beside),
+            dtype=lambda p: DType.FP32,
+            live=_states_live,
+            device=_always(device),
+            source="torch/optim/adam.py:_init_group",
+        )
+        for where, device, beside in (
+            ("", Device.HOST, False),
+            ("_on_gpu", Device.GPU, True),
+            ("_beside", Device.HOST, True),
+        )
     ),
     Entry(
         name="states_of_replaced_parameters",
         category=Category.OPTIMIZER_STATES,
-        about="states made for the 16-bit tensors before fp32 copies took their place",
-        numel=lambda p: p.num_trainable,
-        dtype=lambda p: p.model_dtype,
+        about="states made for the model's tensors, before the wrapper put others in their place",
+        numel=_replaced_numel,
+        dtype=lambda p: p.trained_dtype,
         live=ALWAYS,
-        when=lambda p: p.wrapper is Wrapper.FP16_UNFUSED and p.optimizer.states_at_init,
-        source="runtime/fp16/unfused_optimizer.py:66-90",
+        when=_is_replaced,
+        source="torch/optim/adagrad.py:__init__, runtime/fp16/unfused_optimizer.py:66-90, "
+        "runtime/zero/stage_1_and_2.py:944-947, runtime/zero/stage3.py:1358",
     ),
     Entry(
-        name="optimizer_update_temporaries",
-        category=Category.TEMPORARY,
-        about="what the optimizer's loop materialises while it updates one partition",
-        numel=_largest_update,
+        name="counters_of_replaced_parameters",
+        category=Category.OPTIMIZER_STATES,
+        about="step counters of those",
+        numel=lambda p: p.optimizer.counters * sum(len(g) for g in p.groups),
         dtype=lambda p: DType.FP32,
-        live=frozenset({Moment.UPDATE}),
-        source="torch/optim/adam.py:_multi_tensor_adam",
-    ),
-    Entry(
-        name="optimizer_update_temporaries_on_host",
-        category=Category.TEMPORARY,
-        about="what a torch optimizer's for-loop materialises while it updates one partition",
-        numel=_largest_host_update,
-        dtype=lambda p: DType.FP32,
-        live=frozenset({Moment.UPDATE}),
-        device=lambda p: Device.HOST,
-        source="torch/optim/adam.py:_single_tensor_adam; torch/utils/_foreach_utils.py: a host "
-        "has no foreach kernels",
-    ),
-    Entry(
-        name="zero_gradient_at_init",
-        category=Category.TEMPORARY,
-        about="a gradient of zeros, allocated to initialise the optimizer and dropped",
-        numel=lambda p: max(p.partitions, default=0) if p.stage else p.partition_numel,
-        dtype=lambda p: p.master_dtype,
-        live=frozenset({Moment.WRAPPING}),
-        when=lambda p: (
-            _with_master(p) and p.wrapper is not Wrapper.BF16 and not p.offloads_optimizer
-        ),
-        source="runtime/zero/stage_1_and_2.py:934-953, runtime/zero/stage3.py:1304-1306, "
-        "runtime/fp16/fused_optimizer.py:113-126",
-    ),
-    Entry(
-        name="zero_gradient_of_weights_at_init",
-        category=Category.TEMPORARY,
-        about="gradients of zeros of the 16-bit weights, beside those of their fp32 copies",
-        numel=lambda p: p.num_trainable,
-        dtype=lambda p: p.model_dtype,
-        live=frozenset({Moment.WRAPPING}),
-        when=lambda p: p.wrapper is Wrapper.FP16_UNFUSED,
-        source="runtime/fp16/unfused_optimizer.py:412-430",
+        live=ALWAYS,
+        when=_is_replaced,
+        device=lambda p: Device.GPU if p.optimizer.counters_beside else Device.HOST,
+        source="torch/optim/adagrad.py:__init__",
     ),
 )

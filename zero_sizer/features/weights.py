@@ -2,10 +2,10 @@
 
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import (
-    AFTER_FIRST_STEP,
     ALWAYS,
     FROM_FLATTEN,
     FROM_WRAPPING,
+    PASSES,
     Moment,
 )
 from zero_sizer.plan import Device, Plan
@@ -299,9 +299,9 @@ ENTRIES = (
         about="small tensors that stay gathered between steps",
         numel=lambda p: p.persistent_bytes,
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
-        live=AFTER_FIRST_STEP,
+        live=PASSES | {Moment.DONE},
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.gathers_copies,
-        source="runtime/zero/parameter_offload.py:317-335, runtime/zero/stage3.py:2839-2841",
+        source="runtime/zero/parameter_offload.py:317-335, runtime/zero/stage3.py:2841,2878",
     ),
     *(
         _model_buffer_numels(dtype)

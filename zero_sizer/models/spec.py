@@ -39,6 +39,11 @@ class Tensor:
         return prod(self.shape)
 
     @property
+    def is_matrix(self) -> bool:
+        """Whether it has two dimensions or more."""
+        return len(self.shape) > 1
+
+    @property
     def matrix(self) -> tuple[int, ...]:
         """Shape, as a product meets it."""
         return self.unpacked or self.shape

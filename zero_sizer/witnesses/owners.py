@@ -76,6 +76,7 @@ def owned(engine: Any) -> Iterator[Owner]:
         yield from _masters(wrapper)
         yield from _optimizer_states(base)
         yield from _optimizer_states(getattr(wrapper, "backup_optimizer", None))
+        yield from _optimizer_states(getattr(engine, "basic_optimizer", None))  # Adagrad's first
         yield from _attributes(wrapper, "gradients", _GRADIENTS)
         yield from _attributes(wrapper, "communication_buffers", _COMMUNICATION)
         yield from _ipg_buckets(wrapper)
