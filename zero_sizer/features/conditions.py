@@ -1,5 +1,6 @@
 """Conditions that several features share; each names the line that decides it."""
 
+from zero_sizer.moments import Moment
 from zero_sizer.plan import Device, Plan
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -37,3 +38,9 @@ def on_host(plan: Plan, index: int) -> bool:
     if not plan.offloads_optimizer:
         return False
     return plan.stage < 3 or index >= int((1 - plan.optimizer_ratio) * len(plan.partitions))
+
+
+def flattened_live(plan: Plan) -> frozenset[Moment]:
+    """A flat gradient of the master's dtype is what the optimizer is handed; others are cast."""
+    needs_cast = plan.grad_accum_dtype != plan.master_dtype
+    return frozenset({Moment.CAST} if needs_cast else {Moment.CAST, Moment.UPDATE})

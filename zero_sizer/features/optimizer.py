@@ -87,9 +87,12 @@ def _factored_numel(plan: Plan, state: str) -> int:
 
 
 def _states_live(plan: Plan) -> frozenset[Moment]:
-    # The 16-bit wrappers run a step at once, and Adagrad makes its states when it is made.
-    at_init = plan.wrapper in STEPS_AT_INIT or plan.optimizer.states_at_init
-    return FROM_WRAPPING if at_init else AFTER_FIRST_STEP
+    """The 16-bit wrappers run a step at once; Adagrad makes its states when it is made.
+
+    ZeRO makes it anew for the master weights, BF16_Optimizer does not.
+    """
+    at_once = plan.optimizer.states_at_init and plan.wrapper is not Wrapper.BF16
+    return FROM_WRAPPING if at_once or plan.wrapper in STEPS_AT_INIT else AFTER_FIRST_STEP
 
 
 def _master(device: Device) -> Entry:

@@ -1,5 +1,6 @@
 """ZeRO-1 and ZeRO-2 (DeepSpeedZeroOptimizer): gradients and temporaries of the step."""
 
+from zero_sizer.features.conditions import flattened_live
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import STEP, Moment
 from zero_sizer.plan import Plan
@@ -51,7 +52,7 @@ ENTRIES = (
         about="the partition's gradients as one flat tensor",
         numel=lambda p: max(p.partitions),
         dtype=lambda p: p.grad_accum_dtype,
-        live=frozenset({Moment.CAST}),
+        live=flattened_live,
         when=lambda p: _on_gpu(p) and not p.has_compact_gradients,
         source=_SOURCE + "3095-3105",
     ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from zero_sizer.features.conditions import is_zero3
+from zero_sizer.features.conditions import flattened_live, is_zero3
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import FROM_LINKING, PASSES, Moment
 from zero_sizer.plan import Device, Plan
@@ -81,7 +81,7 @@ ENTRIES = (
         about="a sub-group's gradients as one flat tensor",
         numel=lambda p: max(p.partitions, default=0),
         dtype=lambda p: p.grad_accum_dtype,
-        live=frozenset({Moment.CAST}),
+        live=flattened_live,
         when=lambda p: is_zero3(p) and not p.offloads_optimizer,
         source=_SOURCE + "2683-2692",
     ),
