@@ -1,6 +1,7 @@
 """Which optimizer class a config builds (deepspeed 0.19.8 runtime/engine.py:2476-2570)."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ _OFFLOADED = {
     "lion": table.CPU_LION,
     "adagrad": table.CPU_ADAGRAD,
 }
+_NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +43,18 @@ class Group:
     indices: tuple[int, ...]
 
 
-def choose(name: str | None, params: Mapping[str, Any], *, offloads: bool) -> Optimizer | None:
-    """The row for ``optimizer.type``; None when it is one these tables do not know.
+def trainers(*, offloads: bool) -> Optimizer | None:
+    """What the Hugging Face Trainer brings where the config has no optimizer section.
 
-    Without an optimizer section the Hugging Face Trainer brings torch's fused AdamW
-    (transformers 5.23 training_args.py:806), or DeepSpeedCPUAdam under optimizer offload.
+    torch's fused AdamW (transformers 5.23 training_args.py:806), or DeepSpeedCPUAdam under
+    optimizer offload, unless ``zero_force_ds_cpu_optimizer`` is off (accelerate 1.15
+    accelerator.py:2376).
     """
-    if name is None:
-        return table.CPU_ADAM if offloads else torch_optimizers.row("AdamW", {"fused": True})
+    return table.CPU_ADAM if offloads else torch_optimizers.row("AdamW", {"fused": True})
+
+
+def choose(name: str, params: Mapping[str, Any], *, offloads: bool) -> Optimizer | None:
+    """The row for ``optimizer.type``; None when it is one these tables do not know."""
     built: Optimizer | str = _BUILT.get(name.lower(), name)
     if built is table.FUSED_ADAM and params.get("torch_adam"):
         return torch_optimizers.row(_torch_adam(name, params), params)
@@ -70,19 +76,44 @@ def groups(
     Muon takes matrices whose name holds neither ``embed`` nor ``lm_head``
     (deepspeed/__init__.py:365-372); the rest go to Adam.
     """
-    tensors = spec.parameters
-    trainable = [i for i, tensor in enumerate(tensors) if tensor.trainable]
+    trainable = _trainable(spec)
     if row is not table.MUON:
-        return (Group(name="all", optimizer=row, indices=tuple(trainable)),)
+        return (Group(name="all", optimizer=row, indices=trainable),)
+    tensors = spec.parameters
     adam = choose("adamw", params, offloads=offloads) or table.FUSED_ADAM
-    matrices = [i for i in trainable if _takes_muon(tensors[i])]
-    others = [i for i in trainable if not _takes_muon(tensors[i])]
-    matrices.sort(key=lambda i: tensors[i].shape, reverse=True)  # muon_optimizer.py sorts by size
+    matrices, others = _split(trainable, lambda i: _takes_muon(tensors[i]))
+    # muon_optimizer.py sorts by size
+    matrices = tuple(sorted(matrices, key=lambda i: tensors[i].shape, reverse=True))
     found = (
-        Group(name="muon-params", optimizer=row, indices=tuple(matrices)),
-        Group(name="adam-params", optimizer=adam, indices=tuple(others)),
+        Group(name="muon-params", optimizer=row, indices=matrices),
+        Group(name="adam-params", optimizer=adam, indices=others),
     )
     return tuple(group for group in found if group.indices)
+
+
+def trainers_groups(row: Optimizer, spec: ModelSpec) -> tuple[Group, ...]:
+    """The Trainer's: biases and norms are not decayed (transformers 5.23 trainer.py:1408)."""
+    decayed, others = _split(_trainable(spec), lambda i: _is_decayed(spec.parameters[i]))
+    found = (
+        Group(name="decayed", optimizer=row, indices=decayed),
+        Group(name="not decayed", optimizer=row, indices=others),
+    )
+    return tuple(group for group in found if group.indices) or found[:1]
+
+
+def _trainable(spec: ModelSpec) -> tuple[int, ...]:
+    return tuple(i for i, tensor in enumerate(spec.parameters) if tensor.trainable)
+
+
+def _split(
+    indices: tuple[int, ...], chosen: Callable[[int], bool]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    takes = {i: chosen(i) for i in indices}
+    return tuple(i for i in indices if takes[i]), tuple(i for i in indices if not takes[i])
+
+
+def _is_decayed(tensor: Tensor) -> bool:
+    return tensor.module_type != "LayerNorm" and not _NOT_DECAYED.search(tensor.name.lower())
 
 
 def _takes_muon(tensor: Tensor) -> bool:

@@ -75,8 +75,12 @@ def plan_job(job: Job, settings: Settings) -> Planned:
     assumed = Assumptions()
     workload = _workload(job, settings, assumed)
     name, params = settings["optimizer.type"], _optimizer_params(job)
-    offload = settings[_ZERO + "offload_optimizer.device"]
-    row = optimizer_choice.choose(name, params, offloads=offload != "none")
+    offloads = settings[_ZERO + "offload_optimizer.device"] != "none"
+    if name is None:
+        swaps = offloads and settings["zero_force_ds_cpu_optimizer"] is not False
+        row = optimizer_choice.trainers(offloads=swaps)
+    else:
+        row = optimizer_choice.choose(name, params, offloads=offloads)
     if row is None:
         assumed.findings.append(_unknown_optimizer(name, job))
         known = {**settings.by_key, **_job_settings(job), **assumed.settings}
@@ -86,7 +90,11 @@ def plan_job(job: Job, settings: Settings) -> Planned:
         **_offload(settings, row),
         **_zero(settings),
         **_activation_checkpointing(settings),
-        **_groups(job, row, params, offload != "none"),
+        **_groups(
+            optimizer_choice.trainers_groups(row, job.model)
+            if name is None
+            else optimizer_choice.groups(row, params, job.model, offloads=offloads)
+        ),
         **workload,
         "model": job.model,
         "optimizer": row,
@@ -300,8 +308,7 @@ def _activation_checkpointing(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _groups(job: Job, row: Optimizer, params: Mapping[str, Any], offloads: bool) -> dict[str, Any]:
-    groups = optimizer_choice.groups(row, params, job.model, offloads=offloads)
+def _groups(groups: tuple[optimizer_choice.Group, ...]) -> dict[str, Any]:
     return {
         "group_names": tuple(g.name for g in groups),
         "group_indices": tuple(g.indices for g in groups),
