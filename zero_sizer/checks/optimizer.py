@@ -205,7 +205,6 @@ RULES: tuple[Rule, ...] = (
     amsgrad,
     numbers,
     foreach_and_fused,
-=======
     can_step,
     clipping_in_params,
     lamb_loss_scale,
