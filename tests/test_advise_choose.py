@@ -267,6 +267,15 @@ def test_a_train_batch_that_cannot_be_split_is_said():
     assert all("cannot be split over 8 GPUs" in loss.reason for loss in choice.losses[:1])
 
 
+def test_flags_about_the_batch_hold_beside_a_train_batch():
+    wanted = job_on("gpt2", "a100-40gb", grad_accum=2)
+    choice = choose(wanted, Options(train_batch=64))
+    assert {(plan.micro_batch, plan.grad_accum) for plan in choice.ranked} == {(4, 2)}
+    choice = choose(job_on("gpt2", "a100-40gb", micro_batch=3, grad_accum=2), SMALL_BATCH)
+    assert not choice.ranked
+    assert "(micro batch 3, 2 micro steps) cannot be split" in choice.losses[0].reason
+
+
 def test_an_optimizer_that_cannot_be_offloaded_loses_for_that_reason():
     values = {"bf16": {"enabled": True}, "optimizer": {"type": "Muon", "params": {"lr": 1e-3}}}
     flags = Flags(model="gpt2", gpu="a100-40gb", host_memory="1TiB", seq_len=1024)

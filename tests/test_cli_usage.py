@@ -45,6 +45,13 @@ def refused(capsys, *arguments):
         ),
         (["choose", "--model", "gpt2", "--emit", "no/such/ds.json"], "--emit: no folder 'no/such'"),
         (["choose", "--model", "gpt2", "--emit", "."], "--emit: . is a folder"),
+        (["size", "--model", "gpt2", "--nodes", "4"], "--nodes: does not apply"),
+        (
+            ["dryrun", DEMO, "--model", "gpt2", "--how", "launched", "--gpus-per-node", "8"],
+            "--gpus-per-node: does not apply to --how launched",
+        ),
+        ([*CHECK, "--adapter", "="], "'=' is not one more setting"),
+        ([*CHECK, "--adapter", "targets=foo"], "end in c_attn, c_proj, c_fc, lm_head"),
         (["dryrun", DEMO, "--how", "simulated", "--output", "no/x"], "--output: no folder 'no'"),
     ],
 )

@@ -97,7 +97,13 @@ def test_a_config_json_says_it_itself_and_a_flag_wins(tmp_path):
         model_of(Flags(model=str(path)))
 
 
-@pytest.mark.parametrize("text", ["nf5", "nf4,triple", "nf4,storage=int4", "nf4,colour=red"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("nf5", "nf4,triple", "nf4,storage=int4", "nf4,colour=red", "nf4,storage="),
+        *("nf4,double,double", "int8,double", "int8,storage=bfloat16", "nf4,"),
+    ],
+)
 def test_mistakes_are_named(text):
     with pytest.raises(InputError, match="--quantization"):
         model_of(Flags(model="llama-2-7b", quantization=text))

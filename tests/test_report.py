@@ -68,6 +68,14 @@ def test_fit_is_a_headroom_of_at_least_nothing():
     assert headroom(peak(8), Capacity(num_bytes=None)) is None
 
 
+def test_more_memory_than_the_card_has_is_said(capsys):
+    card = ("--model", "gpt2", "--gpu", "a100-40gb", "--seq-len", "512", "--gpu-memory")
+    for size, told in (("39GiB", False), ("80GiB", True)):
+        _, _, said = answer(capsys, *card, size)
+        codes = {f["code"]: f["severity"] for f in said["findings"]}
+        assert codes.get("gpu-memory-above-card") == ("warning" if told else None)
+
+
 def test_the_job_names_adapter_and_quantization(capsys):
     _, _, said = answer(capsys, "--model", "gpt2", *LORA, "--quantization", "nf4,double")
     job = said["job"]

@@ -99,6 +99,23 @@ def unpublished(cluster: Cluster) -> list[Finding]:
     ]
 
 
+def overstated(cluster: Cluster) -> list[Finding]:
+    """More memory than the GPU that is named has."""
+    gpu, stated = cluster.gpu, cluster.gpu_memory
+    if gpu is None or stated is None or stated <= max(gpu.marketing_bytes, gpu.visible_high_bytes):
+        return []
+    return [
+        Finding(
+            code="gpu-memory-above-card",
+            severity=Severity.WARNING,
+            key="--gpu-memory",
+            message=f"{format_gib(stated)} is taken as stated, and a {gpu.name} has "
+            f"{format_gib(gpu.marketing_bytes)}",
+            remedy="leave out one of the two",
+        )
+    ]
+
+
 def findings(peaks: Mapping[Device, Peak], found: Mapping[Device, Capacity]) -> list[Finding]:
     """What is worth saying about capacity: unknown sizes and peaks that are too close to call."""
     return [

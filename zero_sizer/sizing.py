@@ -71,7 +71,8 @@ def size(job: Job) -> Sizing:
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
     capacities = capacity.capacities(job.cluster)
-    collected += [*capacity.findings(peaks, capacities), *capacity.unpublished(job.cluster)]
+    collected += capacity.findings(peaks, capacities)
+    collected += [*capacity.unpublished(job.cluster), *capacity.overstated(job.cluster)]
     return Sizing(
         job=job,
         plan=planned.plan,

@@ -17,11 +17,23 @@ class Batch:
         train_batch: samples of one optimizer step over all ranks, or None when free.
         micro_batch: samples of one micro step on one GPU, or None when free.
         grad_accum: micro steps where the train batch is free.
+        keeps_accum: whether they hold where it is fixed, too: a flag said so.
     """
 
     train_batch: int | None = None
     micro_batch: int | None = None
     grad_accum: int = 1
+    keeps_accum: bool = False
+
+    @property
+    def about(self) -> str:
+        """What is fixed, for a reader."""
+        words = [f"a train batch of {self.train_batch}"]
+        if self.micro_batch is not None:
+            words.append(f"micro batch {self.micro_batch}")
+        if self.keeps_accum:
+            words.append(f"{self.grad_accum} micro step{'' if self.grad_accum == 1 else 's'}")
+        return words[0] + (f" ({', '.join(words[1:])})" if len(words) > 1 else "")
 
     def choices(self, ranks: int) -> Sequence[tuple[int, int]]:
         """(micro batch, micro steps) for this many ranks, smallest micro batch first.
@@ -40,7 +52,10 @@ class Batch:
         found = [size for size in range(1, min(share, _LARGEST) + 1) if share % size == 0]
         if self.micro_batch is not None:
             found = [size for size in found if size == self.micro_batch]
-        return tuple((size, share // size) for size in found)
+        split = tuple((size, share // size) for size in found)
+        if not self.keeps_accum:
+            return split
+        return tuple((size, steps) for size, steps in split if steps == self.grad_accum)
 
 
 def batch_of(
@@ -48,8 +63,9 @@ def batch_of(
 ) -> Batch:
     """What the flags and the config fix.
 
-    A flag fixes the micro batch. The train batch is fixed by ``train_batch``, by the config, or by
-    the config's micro batch and micro steps together with the cluster they were written for.
+    Flags fix the micro batch and the micro steps. The train batch is fixed by ``train_batch``, by
+    the config, or by the config's micro batch and micro steps together with the cluster they were
+    written for.
     """
     written = {name: document.get(name) for name in _KEYS}
     micro, accum, train = (value if _is_count(value) else None for value in written.values())
@@ -60,6 +76,7 @@ def batch_of(
         train_batch=fixed,
         micro_batch=workload.micro_batch,
         grad_accum=workload.grad_accum or accum or 1,
+        keeps_accum=workload.grad_accum is not None,
     )
 
 

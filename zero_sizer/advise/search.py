@@ -166,8 +166,7 @@ class Search:
         if not smallest:
             return Loss(
                 strategy=strategy,
-                reason=f"a train batch of {self.batch.train_batch} cannot be split over "
-                f"{self._world_size(nodes)} GPUs",
+                reason=f"{self.batch.about} cannot be split over {self._world_size(nodes)} GPUs",
             )
         found = min(self.fitting(strategy, nodes), key=lambda c: c.rank_key, default=None)
         return found or self._loss(strategy, smallest)

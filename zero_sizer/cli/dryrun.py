@@ -110,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("nothing to run", remedy="give CONFIG, or a script after --")
     else:
         refuse_unused(arguments, [arguments.how])
+        _refuse_cluster(arguments)
         recording = record(arguments, arguments.how, options.job_from(arguments))
     if arguments.output:
         recording.write(arguments.output)
@@ -166,6 +167,17 @@ def refuse_unused(
             remedy = "--nodes and --gpus-per-node say how many ranks" if name == "ranks" else ""
             raise InputError(
                 f"does not apply to --how {', '.join(hows)}", where=f"--{name}", remedy=remedy
+            )
+
+
+def _refuse_cluster(arguments: argparse.Namespace) -> None:
+    """A launched run is of this machine, on so many ranks as ``--ranks`` says."""
+    for name in ("nodes", "gpus_per_node", "hostfile") if arguments.how == "launched" else ():
+        if getattr(arguments, name) is not None:
+            raise InputError(
+                "does not apply to --how launched, which runs on this machine",
+                remedy="--ranks says how many processes",
+                where="--" + name.replace("_", "-"),
             )
 
 

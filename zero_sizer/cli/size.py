@@ -33,6 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table; 1 where nothing fits or reaches the target, 3 if activations are unknown."""
     from zero_sizer.report import fleet as report
 
+    if arguments.nodes is not None:
+        raise InputError(
+            "does not apply: how many are needed is the answer",
+            remedy="--max-nodes says up to how many are tried",
+            where="--nodes",
+        )
     wanted = _wanted(arguments)
     job = job_from(arguments)
     total = len(node_counts(arguments.max_nodes)) * len(strategies(job))

@@ -30,6 +30,7 @@ _CHOICE = {
     "phi": ("q_proj", "v_proj", "fc1", "fc2"),
     "t5": ("q", "v"),
 }  # fmt: skip
+_LINEAR = ("Linear", "Conv1D")
 _EXPERT_NAMES = frozenset(
     {"w1", "w2", "w3", "gate", "gate_proj", "up_proj", "down_proj", "gate_up_proj", "experts"}
 )
@@ -165,7 +166,7 @@ def _targets(spec: ModelSpec, adapter: Adapter) -> tuple[str, ...] | str:
             )
         return choice
     if targets == ALL_LINEAR:
-        kinds = ("Linear", "Conv1D")
+        kinds = _LINEAR
         return tuple(m.name for m in _modules(spec) if m.kind in kinds and m.name not in _HEADS)
     return targets
 
@@ -192,7 +193,7 @@ def _check(
             where=where,
         )
     if not adapted:
-        ends = dict.fromkeys(m.name.rpartition(".")[2] for m in modules if m.kind == "Linear")
+        ends = dict.fromkeys(m.name.rpartition(".")[2] for m in modules if m.kind in _LINEAR)
         known = f"this model's linear modules end in {', '.join(ends)}" if ends else ""
         raise InputError("the adapter matches no module of the model", remedy=known, where=where)
     holders = {h for m in modules for h in _holders(m.name)} - {m.name for m in modules}

@@ -128,7 +128,7 @@ def _settings(text: str, where: str) -> dict[str, Any]:
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         name = _SHORT.get(key, key)
-        if not equals or name in fields:
+        if not equals or not key or name in fields:
             raise InputError(
                 f"{part.strip()!r} is not one more setting of an adapter",
                 remedy="between names write +: targets=q_proj+v_proj" if not equals else "",

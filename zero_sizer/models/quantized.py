@@ -68,16 +68,18 @@ def read(text: str, where: str) -> Quantization:
     if kind not in _SHORT:
         raise InputError(f"{kind!r} is no quantization", remedy=f"write {_WORDS}", where=where)
     fields: dict[str, Any] = {"load_in_4bit": True} if _SHORT[kind] == 4 else {"load_in_8bit": True}
-    fields["bnb_4bit_compute_dtype"] = "bfloat16"
-    names = {"storage": "bnb_4bit_quant_storage", "compute": "bnb_4bit_compute_dtype"}
+    compute = "bnb_4bit_compute_dtype"
+    fields[compute] = "bfloat16"
+    names = {"storage": "bnb_4bit_quant_storage", "compute": compute}
     for word in more:
-        key, equals, value = word.partition("=")
-        if word == "double":
-            fields["bnb_4bit_use_double_quant"] = True
-        elif equals and key in names:
-            fields[names[key]] = value
-        else:
+        key, _, value = word.partition("=")
+        name = "bnb_4bit_use_double_quant" if word == "double" else names.get(key, "")
+        if not name or (word != "double" and not value):
             raise InputError(f"{word!r} is no quantization", remedy=f"write {_WORDS}", where=where)
+        if _SHORT[kind] == 8 or (name in fields and name != compute):
+            reason = "is of 4 bits only" if _SHORT[kind] == 8 else "is said twice"
+            raise InputError(f"{word!r} {reason}", remedy="leave it out", where=where)
+        fields[name] = value or True
     found = from_fields(fields, where)
     if found is None:
         raise InputError(f"{text!r} is no quantization", where=where)

@@ -18,7 +18,8 @@ def show_choice(choice: Choice) -> None:
     """Print the winner, the runners-up, why the others lost, and where the winner's time goes."""
     winner = choice.winner
     if winner is None:
-        print(f"NOTHING FITS: {_where(choice)}")
+        refused = choice.losses and all(not loss.closest for loss in choice.losses)
+        print(f"NOTHING {'CAN RUN' if refused else 'FITS'}: {_where(choice)}")
     else:
         print(f"CHOSEN: {_plan_line(winner)}")
         print(f"on {_where(choice)}; {_pace(choice, winner)}")
