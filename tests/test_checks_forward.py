@@ -143,6 +143,14 @@ def test_flash_where_the_script_may_load_16_bits():
     assert found("smollm2-135m", at_3, attention="flash")["flash-fp32"].severity is Severity.ERROR
 
 
+def test_flash_takes_heads_of_256():
+    """Gemma's are just as wide."""
+    numbers = "params=1e9,layers=2,hidden=4096,heads={},vocab=100"
+    assert "flash-head-size" in found(numbers.format(8), attention="flash")
+    assert "flash-head-size" not in found(numbers.format(8), attention="sdpa")
+    assert "flash-head-size" not in found("gemma-7b", attention="flash")
+
+
 @pytest.mark.parametrize(
     ("gpu", "refused"), [("t4", True), ("v100-16gb", True), ("a100-40gb", False), ("mi300x", False)]
 )

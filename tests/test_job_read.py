@@ -119,6 +119,7 @@ BASE = f"model: {NUMBERS}\ndeepspeed: {{}}\n"
         (BASE + "cluster: {nodes: " + "9" * 5000 + "}", 3, "no number"),
         (BASE + "cluster: {nodes: '2'}", 3, "not a whole number"),
         (BASE + "cluster: {nodes: 2}", 3, "--gpus-per-node"),
+        (BASE + "cluster: {nodes: 1000000, gpus_per_node: 8}", 3, "more than any cluster"),
         (BASE + "cluster: {host_memory: 2TXB}", 3, "not a size"),
         (BASE + "cluster: {host_memory: 0}", 3, "between 1 MiB"),
         (BASE + "cluster: {host_memory: 512}", 3, "512 is 512 bytes"),

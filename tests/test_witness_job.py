@@ -138,6 +138,13 @@ def test_runs_with_values_have_no_packed_weights():
     assert rank_task(job).model["quantization"]["bits"] == 4
 
 
+def test_positions_that_a_table_lacks_are_noted_on_a_run():
+    """A simulated embedding looks nothing up, so that it cannot refuse them."""
+    for seq_len, noted in ((1024, False), (1025, True)):
+        task = rank_task(make_job({}, models.load("gpt2"), 1, seq_len=seq_len))
+        assert any("1,024 positions" in note for note in task.notes) == noted
+
+
 SIZES = st.integers(0, 10**9)
 
 

@@ -11,6 +11,7 @@ from zero_sizer.planning import hf_dtype
 from zero_sizer.units import DType
 
 _SEQ_LEN, _ATTENTION = "--seq-len", "--attention"
+_WIDEST_HEAD = 256
 _AMPERE = (8, 0)
 _VOLTA = (7, 0)
 
@@ -87,6 +88,19 @@ def _may_load_16_bit(context: Context) -> bool:
     return hf_dtype(context.model) in (DType.BF16, DType.FP16)
 
 
+def flash_head_size(context: Context) -> Iterator[Finding]:
+    """flash-attn 2 (flash_api.cpp: mha_fwd, mha_bwd)."""
+    width = None if context.model is None else context.model.arch.head_dim
+    if context.workload.attention == attention.FLASH and width and width > _WIDEST_HEAD:
+        yield context.error(
+            "flash-head-size",
+            _ATTENTION,
+            f"RuntimeError: flash attention takes heads of at most {_WIDEST_HEAD}, and these have "
+            f"{width}",
+            "take sdpa",
+        )
+
+
 def flash_on_older_gpu(context: Context) -> Iterator[Finding]:
     """flash-attn 2 (flash_api.cpp: mha_fwd) checks the compute capability."""
     gpu = context.cluster.gpu
@@ -133,6 +147,7 @@ RULES: tuple[Rule, ...] = (
     sequence_length,
     attention_of_class,
     flash_in_fp32,
+    flash_head_size,
     flash_on_older_gpu,
     dtype_on_older_gpu,
 )

@@ -9,6 +9,7 @@ from zero_sizer.hardware import catalog, hostfile
 from zero_sizer.hardware.cluster import Cluster, Gpu
 
 DEFAULT = "default: nothing stated"
+_MOST_RANKS = 2**20
 RATES = (
     "matmul_tflops",
     "intra_node_gb_per_s",
@@ -36,10 +37,18 @@ def assemble(stated: Mapping[str, Stated]) -> Cluster:
             ``RATES`` (numbers above 0).
 
     Raises:
-        InputError: unknown GPU, bad hostfile, or nodes without the number of GPUs on each.
+        InputError: unknown GPU, bad hostfile, or nodes without the number of GPUs on each, or more
+            than a million GPUs.
     """
     origins = {name: item.origin for name, item in stated.items() if name != "hostfile"}
     slots = _slots(stated, origins)
+    if sum(slots) > _MOST_RANKS:
+        where = stated["nodes"].origin if "nodes" in stated else ""
+        raise InputError(
+            f"{sum(slots):,} GPUs are more than any cluster has",
+            remedy=f"at most {_MOST_RANKS:,}",
+            where=where,
+        )
     gpu, gpu_memory = _gpu(stated, origins)
     for name in ("gpu", "gpu_memory", "host_memory", "nvme"):
         origins.setdefault(name, "not stated")

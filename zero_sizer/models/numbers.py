@@ -28,7 +28,7 @@ def load_numbers(text: str) -> ModelSpec:
     _check_widths(numbers)
     tied, matrices = _closest_shape(numbers)
     return ModelSpec(
-        name=f"{numbers['params'] / 1e9:.3g}B model",
+        name=f"{_rounded(numbers['params'])} model",
         origin=f"numbers {text.strip()} (tensors laid out plausibly)",
         parameters=tuple(_tensors(numbers, tied=tied, matrices=matrices)),
         arch=Architecture(
@@ -44,6 +44,13 @@ def load_numbers(text: str) -> ModelSpec:
         ),
         exact_tensors=False,
     )
+
+
+def _rounded(params: int) -> str:
+    """As models are called: 6.7B, 1.2T."""
+    unit, size = ("T", 1e12) if params >= 10**12 else ("B", 1e9)
+    digits = 3 if params < 1000 * size else 0
+    return f"{params / size:.{digits}g}{unit}" if digits else f"{params / size:,.0f}{unit}"
 
 
 def _parse(text: str) -> dict[str, int]:

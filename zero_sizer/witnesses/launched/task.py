@@ -8,6 +8,7 @@ from zero_sizer.config.resolve import resolve
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.job import Job
+from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.quantized import converted
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan import Plan
@@ -77,6 +78,12 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Rank
         nvme_path=nvme_path,
     )
     source, model_notes = model_source(job.model)
+    longest = longest_sequence(job.model)
+    if longest is not None and plan.seq_len > longest:
+        model_notes.append(
+            f"{plan.seq_len:,} tokens are more than the {longest:,} positions of the model's table: "
+            "an embedding with values refuses them, a simulated one may not"
+        )
     return RankTask(
         config=config,
         model=source,
