@@ -81,8 +81,8 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Rank
     longest = longest_sequence(job.model)
     if longest is not None and plan.seq_len > longest:
         model_notes.append(
-            f"{plan.seq_len:,} tokens are more than the {longest:,} positions of the model's table: "
-            "an embedding with values refuses them, a simulated one may not"
+            f"{plan.seq_len:,} tokens are more than the {longest:,} positions of the model's "
+            "table: an embedding with values refuses them, a simulated one may not"
         )
     return RankTask(
         config=config,
