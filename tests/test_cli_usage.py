@@ -1,5 +1,6 @@
 """The command line's own refusals: one line each, before any work, and nothing ignored."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -70,3 +71,13 @@ def test_checkpointing_does_not_undo_how(capsys, order):
     cli.main([*CHECK, *first, *second, "--format", "json"])
     said = json.loads(capsys.readouterr().out)["job"]["checkpointing"]
     assert said == {"value": "every-2", "origin": "--checkpointing-how"}
+
+
+def test_what_deepspeed_says_while_it_loads_stays_out_of_the_answer(capsys, tmp_path, monkeypatch):
+    """On a machine without a GPU its logger warns; the JSON of crosscheck would not parse."""
+    (tmp_path / "noisy_helper.py").write_text("print('warning')\ndef estimate(): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    helpers = importlib.import_module("zero_sizer.witnesses.helpers")
+    assert helpers._helper("noisy_helper", "estimate") is not None
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "warning\n")

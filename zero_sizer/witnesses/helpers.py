@@ -7,7 +7,9 @@ numbers of the model. The ``_all_live`` and ``_all_cold`` functions print what t
 
 import copy
 import importlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -121,7 +123,8 @@ def estimates(
 
 def _helper(module: str, name: str) -> Any:
     try:
-        return getattr(importlib.import_module(module), name)
+        with redirect_stdout(sys.stderr):  # DeepSpeed's logger writes where stdout is when it loads
+            return getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise WitnessError(
             f"DeepSpeed's helpers need deepspeed and torch: {error}",
