@@ -125,6 +125,14 @@ def test_what_packed_weights_meet_in_the_engine():
     assert not fine & {"packed-weights-alone", "packed-codes-cast", "adapters-stay-fp32"}
 
 
+def test_a_zero_init_that_packed_weights_never_get_is_said():
+    spec = model_of(Flags(model="llama-2-7b", quantization="nf4", adapter="r=8"))
+    stage_3 = {"zero_optimization": {"stage": 3}}
+    for asked in (True, False, None):
+        codes = {f.code for f in size(make_job(stage_3, spec, 8, zero_init=asked)).findings}
+        assert ("zero-init-of-packed" in codes) == bool(asked)
+
+
 def test_stacked_experts_are_said_to_stay_as_they_are():
     flags = Flags(model="mixtral-8x7b", quantization="nf4", adapter="r=8,targets=q_proj")
     findings = {f.code: f for f in size(make_job({}, model_of(flags), 8)).findings}

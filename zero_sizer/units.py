@@ -107,8 +107,13 @@ def parse_size(text: str | int) -> int:
     return round(number)
 
 
+_ABSURD = 10**9 * GIB  # more than all memory there is: digits would only widen the tables
+
+
 def format_gib(value: int) -> str:
     """``value`` bytes for a reader: GiB with two decimals, or MiB/KiB/B where GiB says nothing."""
+    if abs(value) >= _ABSURD:
+        return f"{value / GIB:.3g} GiB"
     for unit, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if abs(value) >= size // (100 if unit == "GiB" else 1):
             return f"{value / size:,.2f} {unit}"

@@ -89,9 +89,12 @@ def checkpointing(plan: Plan) -> Move | None:
     )
 
 
+_LARGEST_BATCH = 4096  # samples of a GPU worth trying where more do not fit
+
+
 def smaller_batches(plan: Plan) -> Iterator[Move]:
     """Smaller micro batches with more micro steps, the same train batch; the largest first."""
-    for size in range(plan.micro_batch - 1, 0, -1):
+    for size in range(min(plan.micro_batch - 1, _LARGEST_BATCH), 0, -1):
         if plan.micro_batch % size == 0:
             yield _micro_batch(size, plan.grad_accum * (plan.micro_batch // size))
 

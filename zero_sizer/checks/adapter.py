@@ -94,6 +94,18 @@ def unpacked_experts(context: Context) -> Iterator[Finding]:
         )
 
 
+def zero_init_of_packed(context: Context) -> Iterator[Finding]:
+    """transformers 5.23 modeling_utils.py:1435, 3815."""
+    is_packed = context.model is not None and context.model.quantization is not None
+    if is_packed and context.workload.zero_init:
+        yield context.warning(
+            "zero-init-of-packed",
+            "--zero-init",
+            "changes nothing: transformers builds no model with packed weights under zero.Init",
+            "leave it out",
+        )
+
+
 def packed_without_adapter(context: Context) -> Iterator[Finding]:
     """transformers' Trainer refuses it (trainer_utils: validate_quantization_for_training)."""
     model = context.model
@@ -115,5 +127,6 @@ RULES: tuple[Rule, ...] = (
     packed_codes_cast,
     int8_at_stage_3,
     unpacked_experts,
+    zero_init_of_packed,
     packed_without_adapter,
 )

@@ -165,6 +165,11 @@ def refuse_unused(
     for name in _given(arguments):
         if name not in accepted:
             remedy = "--nodes and --gpus-per-node say how many ranks" if name == "ranks" else ""
+            if not hows:
+                remedy = "add --with simulated, or leave it out"
+                raise InputError(
+                    "does not apply without a dry run", remedy=remedy, where=f"--{name}"
+                )
             raise InputError(
                 f"does not apply to --how {', '.join(hows)}", where=f"--{name}", remedy=remedy
             )
