@@ -136,6 +136,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         ('{"a": 1}\n}', 2, "not valid JSON or HJSON"),
         ('{"a": 1} /* open', 0, "ends inside a comment"),
         ('{"a": 1e999}', 0, "too large"),
+        ('{"a": [' + "9" * 400 + "]}", 0, "too large"),
         ('{"a": ' + "9" * 5000 + "}", 0, "not valid JSON or HJSON"),
         ('{"a":' * 3000 + "1" + "}" * 3000, 0, "nested too deeply"),
         ('{"a":' + "[" * 3000, 0, "nested too deeply"),

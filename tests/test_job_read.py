@@ -117,6 +117,7 @@ BASE = f"model: {NUMBERS}\ndeepspeed: {{}}\n"
         (BASE + "cluster: {nodes: -1}", 3, "between 1 and"),
         (BASE + "cluster: {nodes: .nan}", 3, "not a whole number"),
         (BASE + "cluster: {nodes: " + "9" * 5000 + "}", 3, "no number"),
+        (BASE + "cluster: {nodes: " + "9" * 400 + "}", 3, "no number"),
         (BASE + "cluster: {nodes: '2'}", 3, "not a whole number"),
         (BASE + "cluster: {nodes: 2}", 3, "--gpus-per-node"),
         (BASE + "cluster: {nodes: 1000000, gpus_per_node: 8}", 3, "more than any cluster"),

@@ -122,9 +122,11 @@ class _Walk:
     def _number(self, node: "yaml.Node", text: str) -> int | float | str:
         if _INTEGER.fullmatch(text):
             try:
-                return int(text)
-            except ValueError:  # Python reads no more than 4300 digits
+                number = int(text)
+                float(number)
+            except (ValueError, OverflowError):  # Python reads no more than 4300 digits
                 raise self._error(node, f"{text[:20]}... is no number anyone needs") from None
+            return number
         if _FLOAT.fullmatch(text):
             return float(text.replace("_", ""))
         return float(text.replace(".", "")) if _SPECIAL.fullmatch(text) else text

@@ -152,7 +152,7 @@ def _decode(path: str, text: str) -> tuple[Any, dict[str, int]]:
             where=where,
         ) from None
     except OverflowError:
-        raise InputError("holds a number too large for a float", where=path) from None
+        raise InputError("holds a number too large for any use", where=path) from None
     except IndexError:
         raise InputError("ends inside a comment or a string", where=path) from None
     except ValueError as error:

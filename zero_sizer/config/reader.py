@@ -73,6 +73,9 @@ class _Recorder:
         return node
 
 
+_TOO_LARGE = 2**200  # beyond any size: products with it would not fit a float
+
+
 def decode(text: str) -> tuple[Any, dict[str, int]]:
     """Decode HJSON as DeepSpeed does.
 
@@ -117,6 +120,8 @@ def _walk(
         members = [(f"{path}.{key}" if path else key, value) for key, value in node.items()]
     elif isinstance(node, list):
         members = [(f"{path}[{index}]", value) for index, value in enumerate(node)]
+    elif isinstance(node, int) and abs(node) >= _TOO_LARGE:
+        raise OverflowError
     else:
         return
     for (name, value), offset in zip(members, offsets.get(id(node), ()), strict=False):
