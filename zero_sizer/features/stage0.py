@@ -1,11 +1,34 @@
 """Stage 0, with or without a 16-bit wrapper, and BF16_Optimizer: gradients at the step."""
 
+from collections.abc import Callable
+
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import FROM_WRAPPING, STEP, Moment
+from zero_sizer.optimizers import LAMB
+from zero_sizer.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
 
 _16BIT = (Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED)
+
+
+def _steps_lamb(plan: Plan) -> bool:
+    """FusedLamb unscales and casts in its kernel, and is handed 16-bit gradients."""
+    return plan.wrapper is Wrapper.FP16_UNFUSED and plan.optimizer is LAMB
+
+
+def _flattened_for_lamb(name: str, dtype: Callable[[Plan], DType], *until: Moment) -> Entry:
+    return Entry(
+        name=name,
+        category=Category.TEMPORARY,
+        about="the gradients once more, as one flat buffer, while Lamb's norm is taken",
+        numel=lambda p: p.num_trainable,
+        dtype=dtype,
+        live=frozenset({Moment.NORM, *until}),
+        when=_steps_lamb,
+        source="runtime/fp16/unfused_optimizer.py:129-146, runtime/utils.py:get_weight_norm",
+    )
+
 
 ENTRIES = (
     Entry(
@@ -28,7 +51,7 @@ ENTRIES = (
         numel=lambda p: p.num_trainable,
         dtype=lambda p: DType.FP32,
         live=frozenset({Moment.CAST, Moment.UPDATE}),
-        when=lambda p: p.wrapper in _16BIT,
+        when=lambda p: p.wrapper in _16BIT and not _steps_lamb(p),
         source="runtime/fp16/fused_optimizer.py:230-250, runtime/fp16/unfused_optimizer.py",
     ),
     Entry(
@@ -41,6 +64,11 @@ ENTRIES = (
         when=lambda p: p.wrapper is Wrapper.FP16_FUSED,
         source="runtime/fp16/fused_optimizer.py:230-250",
     ),
+    _flattened_for_lamb(
+        "lamb_gradients_flattened", lambda p: p.model_dtype, Moment.CAST, Moment.UPDATE
+    ),
+    _flattened_for_lamb("lamb_gradients_for_norm", lambda p: p.model_dtype),
+    _flattened_for_lamb("lamb_gradients_for_norm_in_fp32", lambda p: DType.FP32),
     Entry(
         name="fp32_groups_gradient_flat_buffers",
         category=Category.GRADIENTS,

@@ -5,9 +5,24 @@ from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import STEP, Moment
 from zero_sizer.plan import Plan
 from zero_sizer.units import DType
+from zero_sizer.zero.partition import touched_tensors
 from zero_sizer.zero.wrapper import Wrapper
 
 _SOURCE = "runtime/zero/stage_1_and_2.py:"
+
+
+def _is_slice(plan: Plan) -> bool:
+    """The partition lies inside one tensor: its flat gradient is a view of that tensor's."""
+    touched = touched_tensors(
+        plan.groups, plan.dp_world_size, plan.align_tensors, plan.itemsize, plan.rank
+    )
+    return len(touched) == 1 and touched[0] >= plan.partition_numel
+
+
+def _gradients_live(plan: Plan) -> frozenset[Moment]:
+    """One storage for all groups: the last group's flattening lets go of it."""
+    is_updated_from = Moment.UPDATE in flattened_live(plan) and _is_slice(plan)
+    return STEP if len(plan.groups) > 1 or is_updated_from else STEP - {Moment.UPDATE}
 
 
 def _on_gpu(plan: Plan) -> bool:
@@ -21,8 +36,7 @@ ENTRIES = (
         about="whole gradients of every tensor that this rank's partition touches",
         numel=lambda p: p.gradient_numel,
         dtype=lambda p: p.model_dtype,
-        # one storage for all groups: the last group's flattening lets go of it
-        live=lambda p: STEP if len(p.groups) > 1 else STEP - {Moment.UPDATE},
+        live=_gradients_live,
         when=lambda p: _on_gpu(p) and not p.has_compact_gradients,
         source=_SOURCE + "1024-1045,2184-2203,3127-3132",
     ),
@@ -53,7 +67,7 @@ ENTRIES = (
         numel=lambda p: max(p.partitions),
         dtype=lambda p: p.grad_accum_dtype,
         live=flattened_live,
-        when=lambda p: _on_gpu(p) and not p.has_compact_gradients,
+        when=lambda p: _on_gpu(p) and not p.has_compact_gradients and not _is_slice(p),
         source=_SOURCE + "3095-3105",
     ),
     Entry(
