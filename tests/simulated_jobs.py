@@ -25,10 +25,10 @@ TINY_LLAMA = {
 }
 
 
-def tiny_llama(folder: Any) -> Any:
-    """The model above, read from a config.json as a user's would be."""
+def tiny_llama(folder: Any, **fields: Any) -> Any:
+    """The model above but for ``fields``, read from a config.json as a user's would be."""
     path = folder / "config.json"
-    path.write_text(json.dumps(TINY_LLAMA))
+    path.write_text(json.dumps({**TINY_LLAMA, **fields}))
     return models.load(str(path))
 
 

@@ -168,7 +168,7 @@ _TABLE = {
             states=_moments("prev", "step_size"),
             foreach=Temporaries(all=1, updated=1, mask_of_updated=1),
             loop=Temporaries(updated=3),
-            loop_copies=("maximize",),
+            loop_copies=(),
         ),
         _SGD,
     )
