@@ -60,6 +60,12 @@ def test_other_positions_have_no_end(model):
     assert "sequence-too-long" not in found(model, seq_len=10**6)
 
 
+def test_a_table_of_unknown_use_is_a_warning(monkeypatch):
+    own = ModelSpec(name="own", origin="factory net:build", parameters=(Tensor("wpe.w", (64, 8)),))
+    monkeypatch.setattr(models, "load", lambda _: own)
+    assert found("own", seq_len=65)["sequence-too-long"].severity is Severity.WARNING
+
+
 def test_a_job_file_is_named():
     told = found("gpt2", seq_len=2048, origins={"seq_len": "job.yaml:7"})["sequence-too-long"]
     assert "job.yaml:7 says 2,048 tokens" in told.message

@@ -17,12 +17,16 @@ _VOLTA = (7, 0)
 
 
 def sequence_length(context: Context) -> Iterator[Finding]:
-    """An index past the end of the table; of BERT's kin, shapes that do not add up."""
+    """An index past the end of the table; of BERT's kin, shapes that do not add up.
+
+    What a module that is not transformers' does with its table is a guess.
+    """
     seq_len = context.workload.seq_len
     limit = None if context.model is None else longest_sequence(context.model)
     if limit is None or seq_len is None or seq_len <= limit or context.model is None:
         return
-    yield context.error(
+    say = context.error if context.model.hf_config else context.warning
+    yield say(
         "sequence-too-long",
         _SEQ_LEN,
         f"IndexError or RuntimeError in the first forward (on a GPU a device-side assert): "
