@@ -19,7 +19,7 @@ from zero_sizer.models.families import FAMILIES
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.planning import plan_job
-from zero_sizer.sizing import Job
+from zero_sizer.sizing import Job, is_doubt
 
 BF16 = {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}}
 FP32 = {"train_micro_batch_size_per_gpu": 1}
@@ -166,6 +166,22 @@ def test_flash_needs_ampere(gpu, refused):
     if refused:
         assert told["flash-gpu"].severity is Severity.ERROR
         assert gpu in told["flash-gpu"].message
+
+
+def test_sdpa_in_bf16_keeps_its_scores_on_older_gpus():
+    """So nothing fits there for certain; fp16 has a fused kernel, eager's scores are counted."""
+    autocast = {**FP32, "torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
+    for config, how in ((BF16, "sdpa"), (BF16, None), (autocast, "sdpa")):
+        told = found("gpt2", config, "v100-16gb", attention=how)["sdpa-not-modelled"]
+        assert is_doubt(told)
+    for config, gpu, how in (
+        (FP16, "v100-16gb", "sdpa"),
+        (BF16, "v100-16gb", "eager"),
+        (BF16, "a100-40gb", "sdpa"),
+        (BF16, "mi300x", "sdpa"),
+    ):
+        assert "sdpa-not-modelled" not in found("gpt2", config, gpu, attention=how)
+    assert "sdpa-not-modelled" not in found("gemma-2-2b", BF16, "t4")  # eager by default
 
 
 def test_16_bits_on_older_gpus():

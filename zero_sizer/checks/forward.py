@@ -120,6 +120,29 @@ def flash_on_older_gpu(context: Context) -> Iterator[Finding]:
         )
 
 
+def sdpa_on_older_gpu(context: Context) -> Iterator[Finding]:
+    """torch ATen/native/transformers/cuda/sdp_utils.cpp: fused kernels take bf16 from 8.0 on."""
+    gpu, model = context.cluster.gpu, context.model
+    if gpu is None or gpu.compute_capability is None or gpu.compute_capability >= _AMPERE:
+        return
+    usual = attention.default(model.arch.family if model is not None else "")
+    if (context.workload.attention or usual) != attention.SDPA or not _runs_in_bf16(context):
+        return
+    yield context.warning(
+        "sdpa-not-modelled",
+        _ATTENTION,
+        f"on a {gpu.name} torch has no fused sdpa for bf16: the plain one keeps every head's "
+        "scores, in fp32 for a while, and they are not counted",
+        "enable fp16 (bf16 is emulated there anyway), or see what --attention eager takes",
+    )
+
+
+def _runs_in_bf16(context: Context) -> bool:
+    autocast = context.flag("torch_autocast.enabled")
+    named = engine.dtype_named(context, "torch_autocast.dtype")
+    return engine.model_dtype(context) == "bf16" or (autocast and named == "bf16")
+
+
 def dtype_on_older_gpu(context: Context) -> Iterator[Finding]:
     """accelerator/cuda_accelerator.py:204-222; engine.py:2002; torch/cuda/__init__.py:191."""
     gpu = context.cluster.gpu
@@ -153,5 +176,6 @@ RULES: tuple[Rule, ...] = (
     flash_in_fp32,
     flash_head_size,
     flash_on_older_gpu,
+    sdpa_on_older_gpu,
     dtype_on_older_gpu,
 )
