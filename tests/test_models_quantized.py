@@ -133,6 +133,19 @@ def test_a_zero_init_that_packed_weights_never_get_is_said():
         assert ("zero-init-of-packed" in codes) == bool(asked)
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("offload", ["none", "cpu"])
+@pytest.mark.parametrize("optimizer", ["AdamW", "Muon", "SGD"])
+def test_nothing_to_train_is_an_answer_too(stage, offload, optimizer):
+    """Muon has no param group at all then."""
+    spec = model_of(Flags(model="gpt2", quantization="nf4"))
+    zero = {"stage": stage, "offload_optimizer": {"device": offload}}
+    config = {"bf16": {"enabled": True}, "zero_optimization": zero}
+    sized = size(make_job({**config, "optimizer": {"type": optimizer}}, spec, 8))
+    assert sized.plan.num_trainable == 0
+    assert not [a for a in sized.allocations if a.category.value == "optimizer_states"]
+
+
 def test_stacked_experts_are_said_to_stay_as_they_are():
     flags = Flags(model="mixtral-8x7b", quantization="nf4", adapter="r=8,targets=q_proj")
     findings = {f.code: f for f in size(make_job({}, model_of(flags), 8)).findings}
