@@ -267,6 +267,23 @@ def test_a_train_batch_that_cannot_be_split_is_said():
     assert all("cannot be split over 8 GPUs" in loss.reason for loss in choice.losses[:1])
 
 
+@pytest.mark.parametrize(("gpu", "dtype"), [("v100-16gb", "fp16"), ("a100-40gb", "bf16")])
+def test_without_a_config_the_dtype_suits_the_gpu(capsys, tmp_path, gpu, dtype):
+    path = tmp_path / "ds.json"
+    asked = ["choose", "--model", "gpt2", "--gpu", gpu, "--seq-len", "512", "--emit", str(path)]
+    assert cli.main([*asked, "--host-memory", "64GiB", "--train-batch-size", "8"]) == 0
+    assert json.loads(path.read_text())[dtype]["enabled"] is True
+    said = "float16" if dtype == "fp16" else "bfloat16"
+    assert f"AdamW in {said}; --precision" in capsys.readouterr().out
+
+
+def test_what_the_rules_say_is_not_counted_is_a_warning_of_the_choice():
+    sdpa = choose(job_on("gpt2", "v100-16gb", precision="bf16"), SMALL_BATCH)
+    assert "sdpa-not-modelled" in {finding.code for finding in sdpa.search.warnings}
+    flash = choose(job_on("gpt2", "a100-40gb"), SMALL_BATCH)
+    assert flash.search.warnings == ()
+
+
 def test_flags_about_the_batch_hold_beside_a_train_batch():
     wanted = job_on("gpt2", "a100-40gb", grad_accum=2)
     choice = choose(wanted, Options(train_batch=64))

@@ -25,6 +25,9 @@ from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.models.spec import ModelSpec
 
+NONE_GIVEN = "none given"
+"""Origin of the config where there is no CONFIG."""
+
 _SECTIONS = ("model", "adapter", "quantization", "deepspeed", "cluster", "workload")
 _ACCELERATE = ("distributed_type", "deepspeed_config", "compute_environment")
 
@@ -116,7 +119,7 @@ def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
         cluster=assemble(_section("cluster", stated.CLUSTER, None, flags)),
         workload=_workload(_section("workload", stated.WORKLOAD, None, flags)),
         model=model_of(flags),
-        origins={"deepspeed": "none given", "model": reference.origin},
+        origins={"deepspeed": NONE_GIVEN, "model": reference.origin},
     )
 
 

@@ -5,7 +5,9 @@ from copy import deepcopy
 from typing import Any
 
 from zero_sizer.advise.strategy import Setting, Strategy
+from zero_sizer.hardware import catalog
 
+_HAS_BF16 = (8, 0)  # compute capability, from Ampere on
 ZERO = "zero_optimization"
 _OURS = (
     "stage",
@@ -23,6 +25,16 @@ _OURS = (
     "max_reuse_distance",
 )
 _BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+
+
+def usual_precision(gpu: str | None) -> str:
+    """bf16, or fp16 on a GPU that has no units for it.
+
+    Raises:
+        InputError: no such GPU.
+    """
+    capability = catalog.find(gpu).compute_capability if gpu else None
+    return "bf16" if capability is None or capability >= _HAS_BF16 else "fp16"
 
 
 def default_config(precision: str | None = None) -> dict[str, Any]:

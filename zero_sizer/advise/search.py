@@ -23,6 +23,7 @@ from zero_sizer.ledger import Allocation, evaluate
 from zero_sizer.passes.remarks import UNKNOWN, remarks
 from zero_sizer.plan import Device, Plan
 from zero_sizer.planning import plan_job
+from zero_sizer.sizing import is_doubt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class Search:
 
     Attributes:
         sweep: evaluates any candidate; None where DeepSpeed would run no strategy.
-        warnings: what is not counted of activations, for any candidate.
+        warnings: what is not counted, for any candidate.
     """
 
     def __init__(
@@ -117,7 +118,8 @@ class Search:
         plans = {name: plan for name, (plan, _) in prepared.items() if plan}
         self.sweep = Sweep(plans, job.cluster) if plans else None
         about = remarks(next(iter(plans.values()))) if plans else ()
-        self.warnings = tuple(f for f in about if f.severity is Severity.WARNING)
+        doubts = {d: None for s in self.strategies for d in doubts_of(self._job_of_strategy(s))}
+        self.warnings = (*doubts, *(f for f in about if f.severity is Severity.WARNING))
 
     @property
     def knows_activations(self) -> bool:
@@ -172,14 +174,16 @@ class Search:
         return found or self._loss(strategy, smallest)
 
     def _prepare(self, strategy: Strategy) -> tuple[Plan | None, tuple[Finding, ...]]:
+        plan, errors = plan_of(self._job_of_strategy(strategy))
+        return (None if errors else plan), errors
+
+    def _job_of_strategy(self, strategy: Strategy) -> Job:
         values = strategy_config(self.job.document.values, strategy)
-        job = replace(
+        return replace(
             self.job,
             document=document.from_mapping({"train_micro_batch_size_per_gpu": 1, **values}),
             workload=replace(self.job.workload, micro_batch=None, grad_accum=None),
         )
-        plan, errors = plan_of(job)
-        return (None if errors else plan), errors
 
     def _world_size(self, nodes: int) -> int:
         cluster = self.job.cluster
@@ -299,6 +303,21 @@ class Search:
 
 def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
     """The plan of a job, and the findings that stop it."""
+    context, found = _resolved(job)
+    planned = plan_job(job, context.settings)
+    everything = (*found, *checks.run(context), *planned.findings)
+    errors = tuple(f for f in everything if f.severity is Severity.ERROR)
+    unknown = tuple(planned.findings) if planned.plan is None else ()
+    return planned.plan, errors or unknown
+
+
+def doubts_of(job: Job) -> tuple[Finding, ...]:
+    """What the rules say is not counted of a job."""
+    context, _ = _resolved(job)
+    return tuple(finding for finding in checks.run(context) if is_doubt(finding))
+
+
+def _resolved(job: Job) -> tuple[checks.Context, list[Finding]]:
     settings, found = resolve.resolve(
         job.document, job.workload, world_size=job.cluster.world_size, model=job.model
     )
@@ -309,11 +328,7 @@ def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
         workload=job.workload,
         model=job.model,
     )
-    planned = plan_job(job, settings)
-    everything = (*found, *checks.run(context), *planned.findings)
-    errors = tuple(f for f in everything if f.severity is Severity.ERROR)
-    unknown = tuple(planned.findings) if planned.plan is None else ()
-    return planned.plan, errors or unknown
+    return context, list(found)
 
 
 def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocation, ...]:

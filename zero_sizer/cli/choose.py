@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from zero_sizer.advise.choose import Choice, Options, choose
-from zero_sizer.advise.config import default_config
+from zero_sizer.advise.config import default_config, usual_precision
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
 from zero_sizer.cli.progress import Progress
@@ -37,10 +37,19 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
-    """The job; without CONFIG, AdamW in bf16 (or what --precision says)."""
+    """The job; without CONFIG, AdamW in what --precision says, else in what suits the GPU."""
     if arguments.config is None:
-        return without_config(default_config(arguments.precision), options.flags_from(arguments))
+        flags = options.flags_from(arguments)
+        precision = flags.precision or _precision(flags.gpu)
+        return without_config(default_config(precision), flags)
     return options.job_from(arguments)
+
+
+def _precision(gpu: str | None) -> str:
+    try:
+        return usual_precision(gpu)
+    except InputError:
+        return "bf16"  # the job's reader says what is wrong with the name
 
 
 def run(arguments: argparse.Namespace) -> int:

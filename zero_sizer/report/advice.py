@@ -6,6 +6,7 @@ from typing import Any
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.limits import Limits, Shortfall
 from zero_sizer.advise.search import Candidate, Loss, Search
+from zero_sizer.job import NONE_GIVEN
 from zero_sizer.plan import Device
 from zero_sizer.report.table import show_table
 from zero_sizer.speed import as_mapping
@@ -142,6 +143,9 @@ def _notes(choice: Choice) -> Iterable[str]:
     winner = choice.winner
     if winner is None:
         return
+    if choice.search.job.origins.get("deepspeed") == NONE_GIVEN:
+        dtype = choice.search.plan(winner).model_dtype.value
+        yield f"no config was given: AdamW in {dtype}; --precision says otherwise"
     batch = choice.search.batch
     if batch.train_batch is None:
         yield (
