@@ -60,6 +60,14 @@ def test_other_positions_have_no_end(model):
     assert "sequence-too-long" not in found(model, seq_len=10**6)
 
 
+def test_rotary_positions_run_beyond_what_was_trained():
+    told = found("llama-2-7b", seq_len=4097)["sequence-beyond-training"]
+    assert told.severity is Severity.NOTE
+    assert "4,096" in told.message
+    for model, seq_len in (("llama-2-7b", 4096), ("gpt2", 4097), ("bloom-560m", 10**6)):
+        assert "sequence-beyond-training" not in found(model, seq_len=seq_len)
+
+
 def test_a_table_of_unknown_use_is_a_warning(monkeypatch):
     own = ModelSpec(name="own", origin="factory net:build", parameters=(Tensor("wpe.w", (64, 8)),))
     monkeypatch.setattr(models, "load", lambda _: own)

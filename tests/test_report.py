@@ -35,6 +35,8 @@ def test_a_job_that_fits_and_is_refused_is_not_headed_fits(capsys):
 def test_what_neither_fits_nor_is_valid_says_both(capsys):
     small = ("--model", "gpt2", "--gpu-memory", "100MiB", "--seq-len", "1025")
     _, text, said = answer(capsys, *small)
+    assert "looked for once the errors are mended" in text
+    assert said["fixes"] == []
     assert text.startswith("DOES NOT FIT, AND NOT VALID, 1 error below: gpt2")
     assert (said["verdict"], said["valid"]) == ("does_not_fit", False)
 

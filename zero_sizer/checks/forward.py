@@ -36,6 +36,23 @@ def sequence_length(context: Context) -> Iterator[Finding]:
     )
 
 
+def beyond_training(context: Context) -> Iterator[Finding]:
+    """Rotary positions have no end; max_position_embeddings says how far they were trained."""
+    model, seq_len = context.model, context.workload.seq_len
+    trained = model.arch.max_positions if model is not None else None
+    if model is None or not trained or not seq_len or seq_len <= trained:
+        return
+    if longest_sequence(model) is None:
+        yield context.note(
+            "sequence-beyond-training",
+            _SEQ_LEN,
+            f"{_stated(context, 'seq_len', _SEQ_LEN)}{seq_len:,} tokens, and the config of "
+            f"{model.name} names {trained:,} (max_position_embeddings): it runs, on positions it "
+            "was not trained with",
+            "rope_scaling in the config.json is the usual way to stretch them",
+        )
+
+
 def _limit_key(context: Context) -> str:
     fields = context.model.hf_config if context.model else {}
     known = ("n_positions", "max_position_embeddings")
@@ -172,6 +189,7 @@ def _dotted(capability: tuple[int, int]) -> str:
 
 RULES: tuple[Rule, ...] = (
     sequence_length,
+    beyond_training,
     attention_of_class,
     flash_in_fp32,
     flash_head_size,

@@ -62,13 +62,17 @@ def _head(sizing: Sizing) -> Iterable[str]:
 def _verdict(sizing: Sizing) -> str:
     """Nobody launches a job that fits and is refused."""
     memory = _VERDICT[sizing.verdict]
-    errors = sum(finding.severity is Severity.ERROR for finding in sizing.findings)
+    errors = _errors(sizing)
     if not errors:
         return memory
     counted = f"{errors} error{'s' if errors > 1 else ''} below"
     if sizing.verdict is Verdict.FITS:
         return f"NOT VALID, {counted} (it would fit)"
     return f"{memory}, AND NOT VALID, {counted}"
+
+
+def _errors(sizing: Sizing) -> int:
+    return sum(finding.severity is Severity.ERROR for finding in sizing.findings)
 
 
 def _job_line(plan: Plan) -> str:
@@ -161,7 +165,10 @@ def _fixes(sizing: Sizing) -> None:
     from zero_sizer.report.fixes import show_fixes
 
     print()
-    show_fixes(fixes(sizing))
+    found = fixes(sizing)
+    show_fixes(found)
+    if not found and _errors(sizing):
+        print("What would make it fit is looked for once the errors are mended.")
 
 
 def _speed(sizing: Sizing) -> None:
