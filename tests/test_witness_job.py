@@ -193,7 +193,7 @@ def test_a_recording_of_the_prediction_has_no_error():
     job = make_job(config, models.load("gpt2"), 2, seq_len=64)
     sizing = size(job)
     phases = []
-    for name, moment in crosscheck.BOUNDARIES.items():
+    for name in crosscheck.BOUNDARIES:
         live = tuple(
             LiveBuffer(
                 name=a.name,
@@ -203,13 +203,22 @@ def test_a_recording_of_the_prediction_has_no_error():
                 num_bytes=a.num_bytes,
             )
             for a in crosscheck.tensors_of(sizing.plan, 0)
-            if moment in a.moments and (name != "backward" or a.category.value != "temporaries")
+            if crosscheck.is_live(a, name)
         )
         phases.append(PhaseRecord(name=name, micro_step=0, device={}, live=live))
     rank = RankRecord(rank=0, phases=tuple(phases))
     rows = list(crosscheck.rank_rows(sizing.plan, rank, "launched"))
     assert {row.phase for row in rows} == set(crosscheck.BOUNDARIES)
     assert [row for row in rows if row.error != 0] == []
+
+
+def test_persistent_parameters_are_there_between_backward_and_step():
+    """The step lets them go and gathers them again (stage3.py:2841); temporaries are gone."""
+    config = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 3}}
+    job = make_job(config, models.load("gpt2"), 2, seq_len=64)
+    after = [a for a in size(job).allocations if crosscheck.is_live(a, "backward")]
+    assert "persistent_parameters" in {a.name for a in after}
+    assert {"temporaries", "activations"}.isdisjoint({a.category.value for a in after})
 
 
 def test_the_recorded_config_decides_what_a_recording_is_compared_with():

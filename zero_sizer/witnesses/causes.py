@@ -8,10 +8,10 @@ from zero_sizer.ledger import Allocation
 from zero_sizer.moments import Moment
 from zero_sizer.sizing import size
 from zero_sizer.witnesses.crosscheck import (
-    BOUNDARIES,
     Cause,
     Crosscheck,
     Row,
+    is_live,
     tensors_of,
     worst_ranks,
 )
@@ -54,11 +54,10 @@ def _cause(row: Row, allocations: Iterable[Allocation], record: RankRecord) -> C
     here = [a for a in allocations if a.device.value == row.device]
     if row.quantity == "peak":
         return Cause(row=row, entries=_top(_at_peak(here, row.phase)), seen={})
-    moment = BOUNDARIES[row.phase]
     entries = _sums(
         (a.name, a.num_bytes)
         for a in here
-        if a.category.value == row.quantity and moment in a.moments
+        if a.category.value == row.quantity and is_live(a, row.phase)
     )
     phase = record.last(row.phase)
     seen = _sums(

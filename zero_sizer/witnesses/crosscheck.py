@@ -209,12 +209,10 @@ def against_recording(job: Job, recording: Recording) -> Crosscheck:
 def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
     """One rank's boundaries in the steady state beside the ledger evaluated for that rank."""
     allocations = tensors_of(plan, rank.rank)
-    for name, moment in BOUNDARIES.items():
+    for name in BOUNDARIES:
         phase = rank.last(name)
         for device in (Device.GPU, Device.HOST) if phase is not None else ():
-            live = [a for a in allocations if a.device is device and moment in a.moments]
-            if name == "backward":
-                live = [a for a in live if a.category is not Category.TEMPORARY]
+            live = [a for a in allocations if a.device is device and is_live(a, name)]
             for quantity, predicted, witnessed in _quantities(live, phase, device.value):
                 yield Row(
                     witness=how,
@@ -225,6 +223,19 @@ def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
                     predicted=predicted,
                     witnessed=witnessed,
                 )
+
+
+def is_live(allocation: Allocation, phase: str) -> bool:
+    """Whether an allocation is there when a phase has ended.
+
+    After backward that is what the step finds, or lets go and brings back as stage 3 does with
+    persistent parameters.
+    """
+    moments = allocation.moments
+    if phase != "backward":
+        return BOUNDARIES[phase] in moments
+    returns = Moment.BACKWARD in moments and Moment.DONE in moments
+    return (returns or Moment.NORM in moments) and allocation.category is not Category.TEMPORARY
 
 
 def peak_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
