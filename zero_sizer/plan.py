@@ -23,6 +23,7 @@ from zero_sizer.passes.overlay import Zero
 from zero_sizer.passes.timeline import Timeline
 from zero_sizer.units import CODES, DType, num_bytes
 from zero_sizer.zero import partition
+from zero_sizer.zero.leaf_modules import LeafModules
 from zero_sizer.zero.wrapper import Wrapper
 
 
@@ -101,6 +102,7 @@ class Plan:
         "zero_optimization.memory_efficient_linear", "zero_optimization.stage"
     )
     hpz_partition_size: int = _read("zero_optimization.zero_hpz_partition_size")
+    leaf_modules: LeafModules = _read("zero_optimization.leaf_module", "zero_optimization.stage")
     gradient_clipping: float = _read("gradient_clipping")
 
     grad_accum: int = _read("gradient_accumulation_steps")
@@ -307,10 +309,8 @@ class Plan:
     @cached_property
     def num_comm_dtypes(self) -> int:
         """Communication dtypes in use: autocast adds fp32 for modules outside its list."""
-        if self.autocast_dtype is None:
-            return 1
         types = {t.module_type for t in self.model.parameters if t.trainable}
-        return 2 if types - _AUTOCAST_MODULES else 1
+        return 2 if self.autocast_dtype is not None and types - _AUTOCAST_MODULES else 1
 
     @cached_property
     def flattens_on_gpu(self) -> bool:

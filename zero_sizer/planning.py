@@ -16,6 +16,7 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
+from zero_sizer.zero.leaf_modules import LeafModules
 from zero_sizer.zero.wrapper import Wrapper
 
 _DTYPES = {
@@ -289,6 +290,9 @@ def _zero(settings: Settings) -> dict[str, Any]:
         "saves_linear_inputs": settings[_ZERO + "stage"] == 3
         and settings[_ZERO + "memory_efficient_linear"] is not False,
         "hpz_partition_size": settings[_ZERO + "zero_hpz_partition_size"],
+        "leaf_modules": LeafModules(
+            *(tuple(settings[f"{_ZERO}leaf_module.{kind}"]) for kind in LeafModules._fields)
+        ),
     }
 
 

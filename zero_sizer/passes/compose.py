@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.identity import Identity
 from zero_sizer.passes import adapted, checkpoints, fallback, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
@@ -19,8 +21,10 @@ from zero_sizer.passes.overlay import Zero, interned
 from zero_sizer.passes.series import BlockPeak, block_peaks
 from zero_sizer.passes.timeline import Timeline, timeline
 from zero_sizer.units import DType
+from zero_sizer.zero import leaf_modules
 from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
+from zero_sizer.zero.leaf_modules import Found, LeafModules
 from zero_sizer.zero.reduction import Share
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -38,13 +42,13 @@ _STACKED = 3
 def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
     step = plan.step_activations
-    return timeline(step, layout_of(plan.model, step), plan.zero)
+    return timeline(step, layout_of(plan.model, step, leaves_of(plan).modules), plan.zero)
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     """The highest point of every block in forward and backward, in order."""
     step = plan.step_activations
-    return block_peaks(step, layout_of(plan.model, step), plan.zero)
+    return block_peaks(step, layout_of(plan.model, step, leaves_of(plan).modules), plan.zero)
 
 
 def activations_of(plan: Plan) -> MicroStep:
@@ -257,6 +261,19 @@ def zero_of(plan: Plan) -> Zero:
         share=_share(plan, scheme, itemsize),
     )
     return interned(zero)
+
+
+def leaves_of(plan: Plan) -> Found:
+    """The modules that stage 3 takes as a whole."""
+    if plan.wrapper is not Wrapper.ZERO3:
+        return leaf_modules.NONE
+    return _leaves(Identity(plan.model), plan.leaf_modules)
+
+
+@lru_cache(maxsize=64)
+def _leaves(spec: Identity, wanted: LeafModules) -> Found:
+    types = {tensor.module: tensor.module_type for tensor in spec.of.parameters}
+    return leaf_modules.find(wanted, types, spec.of.arch.family)
 
 
 def is_stacked(tensor: Tensor) -> bool:

@@ -23,7 +23,8 @@ class Place(NamedTuple):
 
     label: str
     visits: tuple[Visit, ...]  # of modules, where the step begins
-    completes: int  # -1: none
+    completes: int  # the gradient that is complete where it ends; -1: none
+    reduces: tuple[int, ...]  # the gradients whose hooks run then
 
 
 Positions = tuple[tuple[Place, ...], ...]
@@ -184,9 +185,9 @@ class _Program:
     def __init__(self, layout: Layout) -> None:
         self.forward, self.forward_spans = _flat(layout.forward)
         self.backward, self.backward_spans = _flat(layout.backward[::-1])
-        self.order = tuple(p.completes for p in self.backward if p.completes >= 0)
+        self.order = tuple((p.completes, p.reduces) for p in self.backward if p.completes >= 0)
         self.visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
-        self._last = {index: position for position, index in enumerate(self.order)}
+        self._last = {index: position for position, (index, _) in enumerate(self.order)}
         sources = list(self._sources())
         self._within = _getter([source for source, _ in sources])
         self._ends = _getter([source for _, source in sources])

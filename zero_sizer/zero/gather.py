@@ -35,11 +35,15 @@ class Visit(NamedTuple):
         parameters: indices of those it owns.
         begins: they are fetched.
         ends: they are released.
+        direct: those that it owns itself, where it is a leaf; None: it is none.
+        inside: all within it; None: ``parameters``.
     """
 
     parameters: tuple[int, ...]
     begins: bool = True
     ends: bool = False
+    direct: tuple[int, ...] | None = None
+    inside: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,19 +109,20 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue)
     state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
-    reuse = _Reuse(trace, limits.max_reuse_distance)
+    reuse = _Reuses(trace, limits.max_reuse_distance)
     levels = []
     known: dict[Forms, Forms] = {}
     step = 0
-    over: tuple[int, ...] = ()
+    over: Visit | None = None
     for visit in trace.visits:
         during: set[Form] = set()
         if visit.begins:
-            _release(state, reuse, step, over)
+            if over is not None:
+                _release(state, reuse, step, over)
             during = _fetch(state, step, visit.parameters)
-            step, over = step + 1, visit.parameters if visit.ends else ()
+            step, over = step + 1, visit if visit.ends else None
         else:
-            _release(state, reuse, step, visit.parameters)
+            _release(state, reuse, step, visit)
         after = frozenset([state.form()])
         forms = frozenset(during)
         levels.append((known.setdefault(forms, forms), known.setdefault(after, after)))
@@ -239,29 +244,54 @@ def _wait(state: _State, i: int) -> set[Form]:
     return peak
 
 
-def _release(state: _State, reuse: "_Reuse", next_step: int, module: tuple[int, ...]) -> None:
-    for i in module:
+def _release(state: _State, reuse: "_Reuses", next_step: int, visit: Visit) -> None:
+    near = reuse.of(visit)
+    for i in visit.parameters:
         skipped = state.fetched_for.get(i, -1) > next_step
-        if state.trace.persistent[i] or skipped or reuse.is_near(i, next_step):
+        if state.trace.persistent[i] or skipped or near.is_near(i, next_step):
             continue
         is_padded = state.resident.pop(i, None)
         if is_padded is not None:
             state.left.setdefault(i, []).append(is_padded)
             state.available -= state.trace.numels[i]
-        if i not in state.trace.kept or not reuse.is_used(i, next_step):
+        if i not in state.trace.kept or not reuse.fetched.is_used(i, next_step):
             for lies_padded in state.left.pop(i, ()):
                 state.hold((i,), -1, is_padded=lies_padded)
+
+
+class _Reuses:
+    """What DeepSpeed walks to see whether parameters are used again soon.
+
+    ``__params_to_release`` asks each module on the way for the parameters that it owns itself, and
+    for all within it where the one that releases is a leaf.
+    """
+
+    def __init__(self, trace: Trace, distance: int) -> None:
+        begun = [visit for visit in trace.visits if visit.begins]
+        self.fetched = _Reuse([v.parameters for v in begun], trace.numels, distance)
+        self._direct = self._inside = self.fetched
+        if any(visit.direct is not None for visit in begun):
+            direct = [v.parameters if v.direct is None else v.direct for v in begun]
+            inside = [v.parameters if v.inside is None else v.inside for v in begun]
+            self._direct = _Reuse(direct, trace.numels, distance)
+            self._inside = _Reuse(inside, trace.numels, distance)
+
+    def of(self, visit: Visit) -> "_Reuse":
+        """The walk where ``visit`` releases."""
+        return self._direct if visit.direct is None else self._inside
 
 
 class _Reuse:
     """Whether a parameter is used again within ``distance`` elements of the trace."""
 
-    def __init__(self, trace: Trace, distance: int) -> None:
+    def __init__(
+        self, modules: list[tuple[int, ...]], numels: tuple[int, ...], distance: int
+    ) -> None:
         self._distance = distance
         self._before = [0]  # elements of all modules before each step
         self._uses: dict[int, list[int]] = {}
-        for step, module in enumerate(trace.modules):
-            self._before.append(self._before[-1] + sum(trace.numels[i] for i in module))
+        for step, module in enumerate(modules):
+            self._before.append(self._before[-1] + sum(numels[i] for i in module))
             for i in module:
                 self._uses.setdefault(i, []).append(step)
 
@@ -271,7 +301,7 @@ class _Reuse:
 
     def is_near(self, i: int, step: int) -> bool:
         """Whether the walk from ``step`` on meets parameter ``i`` before it gives up."""
-        uses = self._uses[i]
+        uses = self._uses.get(i, [])
         position = bisect_left(uses, step)
         if position == len(uses):
             return False

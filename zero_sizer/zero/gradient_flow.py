@@ -125,20 +125,25 @@ class Flow:
     @cached_property
     def flush_positions(self) -> tuple[tuple[int, int, int], ...]:
         """Of reductions that hooks run: number, which gradient's hook, bytes when they begin."""
-        steps = enumerate(pairwise(self.done))
         return tuple(
             (number, position, sum(self.flushes[number].level))
-            for position, (number, done) in steps
-            if done > number
+            for position, (first, done) in enumerate(pairwise(self.done))
+            for number in range(first, done)
         )
 
 
-def flow(tensors: Tensors, order: tuple[int, ...], rules: Rules) -> Flow:
-    """Follow a backward in which gradients become complete in ``order`` (parameter indices)."""
+def flow(tensors: Tensors, order: tuple[tuple[int, tuple[int, ...]], ...], rules: Rules) -> Flow:
+    """Follow a backward.
+
+    Args:
+        tensors: the trainable ones.
+        order: parameter indices: which gradient becomes complete, and whose hooks run then.
+        rules: of reduction.
+    """
     state = _State(tensors, rules)
     start = state.now()
-    for index in order:
-        state.produce(index)
+    for index, reduces in order:
+        state.produce(index, reduces)
     closing = state.finish()
     is_after = rules.scheme is Scheme.AFTER
     numels = [tensors.numels[i] for group in tensors.groups for i in group]
@@ -177,8 +182,8 @@ class _State:
     def now(self) -> Level:
         return Level(self._gradients, self._buffers)
 
-    def produce(self, index: int) -> None:
-        """A gradient is complete: its hook runs."""
+    def produce(self, index: int, reduces: tuple[int, ...]) -> None:
+        """A gradient is complete: hooks run, its own or none or those of a whole leaf module."""
         rules = self._rules
         size = self._numels[index] * rules.itemsize
         self._gradients += size
@@ -189,7 +194,8 @@ class _State:
             self._allocate_buffers()
         self.hook.append(self.now())
         if rules.scheme in (Scheme.HOOKED, Scheme.SCATTERED):
-            self._into_bucket(index, size)
+            for other in reduces:
+                self._into_bucket(other, self._numels[other] * rules.itemsize)
         self.done.append(len(self.flushes))
         self.after.append(self.now())
 

@@ -97,10 +97,10 @@ class Reduction:
 
     def hook(self, position: int) -> Held:
         """At the worst of its hook."""
-        done = self._flow.done
-        worst = self._held(self._flow.hook[position], done[position])
-        if done[position + 1] > done[position]:
-            worst = max(worst, *self._reduced(done[position]), key=_total)
+        first, done = self._flow.done[position : position + 2]
+        worst = self._held(self._flow.hook[position], first)
+        for number in range(first, done):
+            worst = max(worst, *self._reduced(number), key=_total)
         return worst
 
     def after(self, position: int) -> Held:
