@@ -15,7 +15,7 @@ from typing import Any
 from zero_sizer.config.workload import Checkpointing
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
-from zero_sizer.passes import compose
+from zero_sizer.passes import compose, zero_rules
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.levels import MicroStep
 from zero_sizer.passes.masks import Mask
@@ -357,7 +357,7 @@ class Plan:
     @cached_property
     def zero(self) -> Zero:
         """What ZeRO brings to forward and backward."""
-        return compose.zero_of(self)
+        return zero_rules.zero_of(self)
 
     @cached_property
     def timeline(self) -> Timeline:

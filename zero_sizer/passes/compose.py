@@ -5,50 +5,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.identity import Identity
 from zero_sizer.passes import adapted, checkpoints, fallback, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.masks import Mask
-from zero_sizer.passes.overlay import Zero, interned
+from zero_sizer.passes.overlay import Layout, Zero
 from zero_sizer.passes.series import BlockPeak, block_peaks
 from zero_sizer.passes.timeline import Timeline, timeline
+from zero_sizer.passes.zero_rules import earlier_zero_of, leaves_of
 from zero_sizer.units import DType
-from zero_sizer.zero import leaf_modules
-from zero_sizer.zero.gather import Limits
-from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
-from zero_sizer.zero.leaf_modules import Found, LeafModules
-from zero_sizer.zero.reduction import Share
-from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zero_sizer.models.spec import ModelSpec, Tensor
+    from zero_sizer.models.spec import ModelSpec
     from zero_sizer.passes.levels import MicroStep
     from zero_sizer.plan import Plan
 
 
-_STACKED = 3
-
-
 def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
-    step = plan.step_activations
-    return timeline(step, layout_of(plan.model, step, leaves_of(plan).modules), plan.zero)
+    return max(_timelines(plan), key=lambda found: found[1].backward.total)[1]
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     """The highest point of every block in forward and backward, in order."""
-    step = plan.step_activations
-    return block_peaks(step, layout_of(plan.model, step, leaves_of(plan).modules), plan.zero)
+    zero, _ = max(_timelines(plan), key=lambda found: found[1].backward.total)
+    return block_peaks(plan.step_activations, _layout(plan), zero)
+
+
+def _timelines(plan: Plan) -> Iterator[tuple[Zero, Timeline]]:
+    """Of the last micro step, and of an earlier one that can hold more."""
+    for zero in (plan.zero, earlier_zero_of(plan)):
+        if zero is not None:
+            yield zero, timeline(plan.step_activations, _layout(plan), zero)
+
+
+def _layout(plan: Plan) -> Layout:
+    return layout_of(plan.model, plan.step_activations, leaves_of(plan).modules)
 
 
 def activations_of(plan: Plan) -> MicroStep:
@@ -239,132 +239,3 @@ def _precision(plan: Plan) -> str:
     if plan.autocast_dtype is not None:
         return "autocast"
     return "fp32" if plan.model_dtype is DType.FP32 else "bf16"
-
-
-def zero_of(plan: Plan) -> Zero:
-    """What ZeRO brings to forward and backward."""
-    scheme = _scheme(plan)
-    attribute = plan.has_grad_accum_attribute
-    itemsize = plan.grad_accum_dtype.itemsize if attribute else plan.trained_dtype.itemsize
-    zero = Zero(
-        tensors=Tensors(plan.group_indices, plan.numels),
-        persistent=plan.is_persistent,
-        kept=_kept_gathers(plan),
-        itemsizes=plan.itemsizes,
-        ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
-        limits=Limits(
-            prefetch_bucket_size=plan.prefetch_bucket_size,
-            max_live_parameters=plan.max_live_parameters,
-            max_reuse_distance=plan.max_reuse_distance,
-        ),
-        rules=_rules(plan, scheme, itemsize),
-        share=_share(plan, scheme, itemsize),
-    )
-    return interned(zero)
-
-
-def leaves_of(plan: Plan) -> Found:
-    """The modules that stage 3 takes as a whole."""
-    if plan.wrapper is not Wrapper.ZERO3:
-        return leaf_modules.NONE
-    return _leaves(Identity(plan.model), plan.leaf_modules)
-
-
-@lru_cache(maxsize=64)
-def _leaves(spec: Identity, wanted: LeafModules) -> Found:
-    types = {tensor.module: tensor.module_type for tensor in spec.of.parameters}
-    return leaf_modules.find(wanted, types, spec.of.arch.family)
-
-
-def is_stacked(tensor: Tensor) -> bool:
-    """Whether it holds all experts of a block: (experts, rows, columns)."""
-    return "expert" in tensor.module and len(tensor.shape) == _STACKED
-
-
-def _kept_gathers(plan: Plan) -> frozenset[int]:
-    """What backward refers to by another tensor than the parameter, which DeepSpeed cannot free.
-
-    Packed weights, which a product saves beside autograd (bitsandbytes 0.50.2
-    autograd/_functions.py, MatMul4Bit), and stacked experts, which it saves transposed
-    (transformers 5.23 integrations/moe.py); recomputation saves them for its own block only.
-    """
-    is_packed = plan.model.quantization is not None and plan.model.quantization.bits == 4
-    tensors = enumerate(plan.model.parameters)
-    return frozenset(
-        i
-        for i, tensor in tensors
-        if (is_packed and tensor.unpacked is not None)
-        or (is_stacked(tensor) and not plan.checkpointing)
-    )
-
-
-def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
-    """See ``gradient_flow.Rules``; each line follows the feature file of its wrapper."""
-    if scheme is Scheme.AFTER:  # knows no bucket of ZeRO's
-        return Rules(scheme=scheme, itemsize=itemsize, adds_in_place=_adds_in_place(plan, scheme))
-    buffered = plan.contiguous_gradients or plan.offloads_optimizer
-    return Rules(
-        scheme=scheme,
-        itemsize=itemsize,
-        bucket_itemsize=itemsize if buffered else 0,
-        bucket_numel=plan.reduce_bucket_size,
-        num_buckets=(2 if plan.overlap_comm else 1) * plan.num_comm_dtypes,
-        adds_in_place=_adds_in_place(plan, scheme),
-        buffers_held=plan.stage == 1 and plan.accumulates,
-        frees_large=plan.stage != 1,
-    )
-
-
-def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
-    """See ``reduction.Share``."""
-    ranks = plan.dp_world_size
-    cast = plan.comm_dtype.itemsize if plan.comm_dtype != plan.model_dtype else 0
-    if scheme is Scheme.AFTER:  # every rank does the same
-        return Share(held=_held(plan, scheme, itemsize), cast_itemsize=cast)
-    return Share(
-        ranks=ranks,
-        rank=ranks - 1 if plan.rank is None else plan.rank,
-        kept=_kept(plan),
-        held=_held(plan, scheme, itemsize),
-        cast_itemsize=cast,
-        copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
-        offloads=plan.offloads_optimizer,
-        align_tensors=plan.align_tensors,
-    )
-
-
-def _scheme(plan: Plan) -> Scheme:
-    if plan.wrapper is Wrapper.ZERO3:
-        return Scheme.SCATTERED
-    if plan.wrapper is not Wrapper.ZERO12:
-        return Scheme.AFTER
-    return Scheme.HOOKED if plan.stage == 2 or plan.overlap_comm else Scheme.DEFERRED
-
-
-def _kept(plan: Plan) -> int:
-    """Bytes of this rank's reduced gradients (stage_1_and_2.py:1024-1045, 1259-1326)."""
-    if plan.wrapper is not Wrapper.ZERO12:
-        return 0
-    if plan.has_compact_gradients:
-        return 0 if plan.accumulates else plan.partition_numel * plan.grad_accum_dtype.itemsize
-    return 0 if plan.offloads_optimizer else plan.gradient_numel * plan.itemsize
-
-
-def _held(plan: Plan, scheme: Scheme, itemsize: int) -> int:
-    """Bytes of gradients that earlier micro steps left."""
-    if not plan.accumulates or scheme is Scheme.SCATTERED:
-        return 0
-    if scheme is Scheme.AFTER:
-        return 0 if plan.immediate_grad_update else plan.num_trainable * itemsize
-    if plan.stage == 1:
-        return plan.num_trainable * itemsize
-    if plan.has_compact_gradients:
-        return plan.partition_numel * plan.grad_accum_dtype.itemsize
-    return 0 if plan.offloads_optimizer else plan.gradient_numel * plan.itemsize
-
-
-def _adds_in_place(plan: Plan, scheme: Scheme) -> bool:
-    if plan.wrapper is Wrapper.BF16 and plan.immediate_grad_update:
-        return True  # accumulated in fp32 and dropped, bf16_optimizer.py:707-715
-    whole = scheme is Scheme.AFTER or plan.stage == 1
-    return plan.accumulates and whole and scheme is not Scheme.SCATTERED

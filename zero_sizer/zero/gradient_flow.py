@@ -41,7 +41,8 @@ class Rules:
         num_buckets: buckets allocated with the first gradient (stages 1 and 2).
         adds_in_place: a gradient is added to the one that is there, or dropped at once.
         buffers_held: earlier micro steps left the buckets allocated.
-        frees_large: a reduced gradient too large for the bucket goes (stage 2; stage 1 keeps it).
+        keeps_large: a reduced gradient too large for the bucket stays (stage 1; stage 2 frees it).
+        clones_large: one is copied when its hook runs (offload, stage_1_and_2.py:1444-1446).
     """
 
     scheme: Scheme
@@ -51,7 +52,12 @@ class Rules:
     num_buckets: int = 0
     adds_in_place: bool
     buffers_held: bool = False
-    frees_large: bool = True
+    keeps_large: bool = False
+    clones_large: bool = False
+
+    def is_large(self, numel: int) -> bool:
+        """Whether a gradient goes by the bucket's buffer, because it does not fit into it."""
+        return bool(self.bucket_itemsize) and numel > self.bucket_numel
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,7 @@ class Flow:
         start: before the first gradient.
         before: while each is produced.
         hook: while its hook runs, reductions apart.
+        hook_done: reductions before that.
         after: when its hook is over.
         done: reductions before each, and before the end.
         flushes: the reductions, in order; those after the last gradient too.
@@ -108,6 +115,7 @@ class Flow:
     start: Level
     before: tuple[Level, ...]
     hook: tuple[Level, ...]
+    hook_done: tuple[int, ...]
     after: tuple[Level, ...]
     done: tuple[int, ...]
     flushes: tuple[Flush, ...]
@@ -151,6 +159,7 @@ def flow(tensors: Tensors, order: tuple[tuple[int, tuple[int, ...]], ...], rules
         start=start,
         before=tuple(state.before),
         hook=tuple(state.hook),
+        hook_done=tuple(state.hook_done),
         after=tuple(state.after),
         done=tuple(state.done),
         flushes=tuple(state.flushes),
@@ -165,6 +174,7 @@ class _State:
     def __init__(self, tensors: Tensors, rules: Rules) -> None:
         self.before: list[Level] = []
         self.hook: list[Level] = []
+        self.hook_done: list[int] = []
         self.after: list[Level] = []
         self.done = [0]
         self.flushes: list[Flush] = []
@@ -192,10 +202,14 @@ class _State:
             self._gradients -= size
         if rules.scheme in (Scheme.HOOKED, Scheme.DEFERRED):
             self._allocate_buffers()
-        self.hook.append(self.now())
+        highest, done = self.now(), len(self.flushes)
         if rules.scheme in (Scheme.HOOKED, Scheme.SCATTERED):
             for other in reduces:
-                self._into_bucket(other, self._numels[other] * rules.itemsize)
+                level = self._into_bucket(other, self._numels[other] * rules.itemsize)
+                if sum(level) > sum(highest):
+                    highest, done = level, len(self.flushes)
+        self.hook.append(highest)
+        self.hook_done.append(done)
         self.done.append(len(self.flushes))
         self.after.append(self.now())
 
@@ -206,8 +220,8 @@ class _State:
             return levels
         if self._rules.scheme is Scheme.DEFERRED:
             for index in (i for group in self._tensors.groups for i in group):
-                self._into_bucket(index, self._numels[index] * self._rules.itemsize)
-                levels.append((self.now(), len(self.flushes)))
+                level = self._into_bucket(index, self._numels[index] * self._rules.itemsize)
+                levels += [(level, len(self.flushes)), (self.now(), len(self.flushes))]
         self._flush()
         return levels
 
@@ -215,8 +229,8 @@ class _State:
         rules = self._rules
         self._buffers = rules.num_buckets * rules.bucket_numel * rules.bucket_itemsize
 
-    def _into_bucket(self, index: int, size: int) -> None:
-        """Reduce what would overflow, then put the gradient in."""
+    def _into_bucket(self, index: int, size: int) -> Level:
+        """Reduce what would overflow, then put the gradient in; the highest after that."""
         numel, rules = self._numels[index], self._rules
         if self._elements + numel > rules.bucket_numel:
             self._flush()
@@ -224,8 +238,10 @@ class _State:
         self._elements += numel
         if rules.bucket_itemsize and numel <= rules.bucket_numel:
             self._gradients -= size  # copied into the buffer, its own storage freed
-        else:
-            self._loose += size
+            return self.now()
+        self._loose += size
+        clone = size if rules.clones_large and rules.is_large(numel) else 0
+        return Level(self._gradients + clone, self._buffers)
 
     def _flush(self) -> None:
         """Reduce the bucket."""
@@ -234,7 +250,7 @@ class _State:
         numels = [self._numels[i] for i in self._bucket]
         sizes = tuple(sorted(Counter(numels).items()))
         self.flushes.append(Flush(self.now(), tuple(self._bucket), self._elements, sizes))
-        if self._rules.frees_large:
+        if not self._rules.keeps_large:
             self._gradients -= self._loose
         self._bucket, self._elements, self._loose = [], 0, 0
 

@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 from zero_sizer.identity import Identity
@@ -21,23 +22,26 @@ class Share:
 
     Attributes:
         ranks: ranks that partitions are cut for.
-        rank: whose memory is meant.
+        rank: whose memory is meant; None: of whom most large gradients stay, the last of those.
         kept: bytes that hold this rank's reduced gradients, from its first reduction on.
         held: bytes of gradients that earlier micro steps left.
         cast_itemsize: bytes per element of the copy in communication_data_type; 0 where none is
             made.
         copies: whether reduction makes a flat copy of what it reduces.
         offloads: reduced gradients go to the host one by one.
+        keeps_own_large: a gradient of this rank that is too large for the bucket stays when it is
+            reduced; ``Rules.keeps_large`` says it for those of other ranks.
         align_tensors: ``parameter_alignment``.
     """
 
     ranks: int = 1
-    rank: int = 0
+    rank: int | None = 0
     kept: int = 0
     held: int
     cast_itemsize: int
     copies: bool = False
     offloads: bool = False
+    keeps_own_large: bool = False
     align_tensors: bool = False
 
 
@@ -66,7 +70,7 @@ class Reduction:
         self._flow = flow
         self._share = share
         costs = _scattered if rules.scheme is Scheme.SCATTERED else _reduced
-        self._flushes, self._first = costs(flow, tensors, rules, share)
+        self._flushes, self._first, self._own = costs(flow, tensors, rules, share)
         self.start = self._held(flow.start, 0)
         self.epilogue = self._epilogue(rules)
 
@@ -77,12 +81,14 @@ class Reduction:
     def hook_totals(self) -> list[int]:
         """Bytes at the worst of each hook."""
         flow, (plain, with_kept) = self._flow, self._offsets
-        totals = self._totals(flow.totals[1], flow.done)
+        totals = self._totals(flow.totals[1], flow.hook_done)
         for number, position, level in flow.flush_positions:
             copies, offload = self._flushes[number]
             copies += with_kept if number > self._first else plain
             offload += with_kept if number >= self._first else plain
             worst = level + (copies if copies > offload else offload)
+            if self._own:
+                worst += self._own[number]
             if worst > totals[position]:
                 totals[position] = worst
         return totals
@@ -98,7 +104,7 @@ class Reduction:
     def hook(self, position: int) -> Held:
         """At the worst of its hook."""
         first, done = self._flow.done[position : position + 2]
-        worst = self._held(self._flow.hook[position], first)
+        worst = self._held(self._flow.hook[position], self._flow.hook_done[position])
         for number in range(first, done):
             worst = max(worst, *self._reduced(number), key=_total)
         return worst
@@ -110,10 +116,13 @@ class Reduction:
     def _totals(self, totals: Sequence[int], done: Sequence[int]) -> list[int]:
         plain, with_kept = self._offsets
         first = bisect_right(done, self._first)
-        return [
+        found = [
             *[total + plain for total in totals[:first]],
             *[total + with_kept for total in totals[first : len(totals)]],
         ]
+        if self._own:
+            return [total + self._own[n] for total, n in zip(found, done, strict=False)]
+        return found
 
     @property
     def _offsets(self) -> tuple[int, int]:
@@ -121,14 +130,16 @@ class Reduction:
         return self._share.held, self._share.held + self._share.kept
 
     def _held(self, level: Level, done: int, copies: int = 0) -> Held:
-        own = self._offsets[done > self._first]
+        own = self._offsets[done > self._first] + (self._own[done] if self._own else 0)
         return Held(level.gradients + own, level.buckets, copies)
 
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
         level = self._flow.flushes[number].level
         copies, offload = self._flushes[number]
-        return self._held(level, number, copies), self._held(level, number + 1, offload)
+        own = self._own[number] - self._own[number + 1] if self._own else 0  # frees come last
+        going = self._held(level, number + 1, offload)
+        return self._held(level, number, copies), going._replace(gradients=going.gradients + own)
 
     def _epilogue(self, rules: Rules) -> Held:
         flow = self._flow
@@ -146,15 +157,16 @@ def _total(held: Held) -> int:
     return held.total
 
 
-_Costs = tuple[list[tuple[int, int]], int]
-"""Per reduction: bytes of its copies, of those on the way to the host; and the first that is kept
-for this rank."""
+_Costs = tuple[list[tuple[int, int]], int, list[int]]
+"""Per reduction: bytes of its copies, of those on the way to the host; the first that is kept for
+this rank; bytes that stay of this rank's large gradients, beyond what stays of others', before each
+reduction and at the end; nothing where these never differ."""
 
 
 def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
     """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
     costs = {sizes: _scatter(sizes, rules, share) for sizes in {f.sizes for f in flow.flushes}}
-    return [costs[flush.sizes] for flush in flow.flushes], len(flow.flushes)
+    return [costs[flush.sizes] for flush in flow.flushes], len(flow.flushes), []
 
 
 def _scatter(sizes: tuple[tuple[int, int], ...], rules: Rules, share: Share) -> tuple[int, int]:
@@ -174,21 +186,46 @@ def _scatter(sizes: tuple[tuple[int, int], ...], rules: Rules, share: Share) -> 
 def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
     """All-reduce or reduce to the owners: a flat copy of what several ranks own together."""
     if not flow.flushes:
-        return [], 0
+        return [], 0, []
     extents = _extents(Identity(flow), tensors, share.align_tensors, rules.itemsize)
     parts = [max(end // share.ranks, 1) for end in extents.ends(share.ranks)]
+    spans = extents.ranks(parts)
+    rank, own = _own_large(flow, spans, rules, share)
     costs, first = [], len(flow.flushes)
-    for number, (low, high) in enumerate(extents.ranks(parts)):
+    for number, (low, high) in enumerate(spans):
         flush = flow.flushes[number]
         copies = flush.numel * share.cast_itemsize
         if share.copies and high > low:  # what lies in one rank's partition is one slice: no copy
             copies += flush.numel * rules.bucket_itemsize
         largest = 0
-        if low <= share.rank <= high:
-            largest = extents.largest(flush.members, share.rank, parts)
+        if low <= rank <= high:
+            largest = extents.largest(flush.members, rank, parts)
             first = min(first, number) if largest else first
         costs.append((copies, largest * _NORM_ITEMSIZE if share.offloads else 0))
-    return costs, first
+    return costs, first, own
+
+
+def _own_large(
+    flow: Flow, spans: Sequence[tuple[int, int]], rules: Rules, share: Share
+) -> tuple[int, list[int]]:
+    """The rank that is meant, and the last of ``_Costs``."""
+    last = share.ranks - 1
+    sizes = [f.numel * rules.itemsize if rules.is_large(f.numel) else 0 for f in flow.flushes]
+    if rules.keeps_large is share.keeps_own_large or not any(sizes):
+        return last if share.rank is None else share.rank, []
+    sign = 1 if share.keeps_own_large else -1
+    rank = share.rank
+    if rank is None:
+        stays = [0] * share.ranks
+        for size, (low, high) in zip(sizes, spans, strict=True):
+            for other in range(low, high + 1) if size else ():
+                stays[other] += sign * size
+        rank = max(range(share.ranks), key=lambda r: (stays[r], r))
+    mine = [
+        sign * size if low <= rank <= high else 0
+        for size, (low, high) in zip(sizes, spans, strict=True)
+    ]
+    return rank, [0, *accumulate(mine)]
 
 
 class _Extents:

@@ -1,0 +1,169 @@
+"""From a plan to what ZeRO brings to forward and backward: gathering, and rules of reduction.
+
+``Plan`` asks this module, so it knows plans only by name (``TYPE_CHECKING``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from zero_sizer.identity import Identity
+from zero_sizer.passes.overlay import Zero, interned
+from zero_sizer.zero import leaf_modules
+from zero_sizer.zero.gather import Limits
+from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
+from zero_sizer.zero.leaf_modules import Found, LeafModules
+from zero_sizer.zero.reduction import Share
+from zero_sizer.zero.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from zero_sizer.models.spec import Tensor
+    from zero_sizer.plan import Plan
+
+_STACKED = 3
+
+
+def zero_of(plan: Plan) -> Zero:
+    """What ZeRO brings to forward and backward."""
+    scheme = _scheme(plan)
+    attribute = plan.has_grad_accum_attribute
+    itemsize = plan.grad_accum_dtype.itemsize if attribute else plan.trained_dtype.itemsize
+    zero = Zero(
+        tensors=Tensors(plan.group_indices, plan.numels),
+        persistent=plan.is_persistent,
+        kept=_kept_gathers(plan),
+        itemsizes=plan.itemsizes,
+        ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
+        limits=Limits(
+            prefetch_bucket_size=plan.prefetch_bucket_size,
+            max_live_parameters=plan.max_live_parameters,
+            max_reuse_distance=plan.max_reuse_distance,
+        ),
+        rules=_rules(plan, scheme, itemsize),
+        share=_share(plan, scheme, itemsize),
+    )
+    return interned(zero)
+
+
+def earlier_zero_of(plan: Plan) -> Zero | None:
+    """The same in the micro steps before the last, where gradients are kept that then go.
+
+    With offload they are added up on the host, but not cleared before the last
+    (stage_1_and_2.py:2166-2176); stage 1 reduces in the last only.
+    """
+    if not (plan.accumulates and plan.offloads_optimizer and plan.zero.rules.clones_large):
+        return None
+    if plan.stage != 2 or plan.has_compact_gradients:
+        return None
+    share = replace(plan.zero.share, offloads=False, keeps_own_large=True)
+    return interned(replace(plan.zero, share=share))
+
+
+def leaves_of(plan: Plan) -> Found:
+    """The modules that stage 3 takes as a whole."""
+    if plan.wrapper is not Wrapper.ZERO3:
+        return leaf_modules.NONE
+    return _leaves(Identity(plan.model), plan.leaf_modules)
+
+
+@lru_cache(maxsize=64)
+def _leaves(spec: Identity, wanted: LeafModules) -> Found:
+    types = {tensor.module: tensor.module_type for tensor in spec.of.parameters}
+    return leaf_modules.find(wanted, types, spec.of.arch.family)
+
+
+def is_stacked(tensor: Tensor) -> bool:
+    """Whether it holds all experts of a block: (experts, rows, columns)."""
+    return "expert" in tensor.module and len(tensor.shape) == _STACKED
+
+
+def _kept_gathers(plan: Plan) -> frozenset[int]:
+    """What backward refers to by another tensor than the parameter, which DeepSpeed cannot free.
+
+    Packed weights, which a product saves beside autograd (bitsandbytes 0.50.2
+    autograd/_functions.py, MatMul4Bit), and stacked experts, which it saves transposed
+    (transformers 5.23 integrations/moe.py); recomputation saves them for its own block only.
+    """
+    is_packed = plan.model.quantization is not None and plan.model.quantization.bits == 4
+    tensors = enumerate(plan.model.parameters)
+    return frozenset(
+        i
+        for i, tensor in tensors
+        if (is_packed and tensor.unpacked is not None)
+        or (is_stacked(tensor) and not plan.checkpointing)
+    )
+
+
+def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
+    """See ``gradient_flow.Rules``; each line follows the feature file of its wrapper."""
+    if scheme is Scheme.AFTER:  # knows no bucket of ZeRO's
+        return Rules(scheme=scheme, itemsize=itemsize, adds_in_place=_adds_in_place(plan, scheme))
+    buffered = plan.contiguous_gradients or plan.offloads_optimizer
+    return Rules(
+        scheme=scheme,
+        itemsize=itemsize,
+        bucket_itemsize=itemsize if buffered else 0,
+        bucket_numel=plan.reduce_bucket_size,
+        num_buckets=(2 if plan.overlap_comm else 1) * plan.num_comm_dtypes,
+        adds_in_place=_adds_in_place(plan, scheme),
+        buffers_held=plan.stage == 1 and plan.accumulates,
+        keeps_large=plan.stage == 1,
+        clones_large=plan.offloads_optimizer,
+    )
+
+
+def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
+    """See ``reduction.Share``."""
+    ranks = plan.dp_world_size
+    cast = plan.comm_dtype.itemsize if plan.comm_dtype != plan.model_dtype else 0
+    if scheme is Scheme.AFTER:  # every rank does the same
+        return Share(held=_held(plan, scheme, itemsize), cast_itemsize=cast)
+    return Share(
+        ranks=ranks,
+        rank=plan.rank,
+        kept=_kept(plan),
+        held=_held(plan, scheme, itemsize),
+        cast_itemsize=cast,
+        copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
+        offloads=plan.offloads_optimizer,
+        align_tensors=plan.align_tensors,
+    )
+
+
+def _scheme(plan: Plan) -> Scheme:
+    if plan.wrapper is Wrapper.ZERO3:
+        return Scheme.SCATTERED
+    if plan.wrapper is not Wrapper.ZERO12:
+        return Scheme.AFTER
+    return Scheme.HOOKED if plan.stage == 2 or plan.overlap_comm else Scheme.DEFERRED
+
+
+def _kept(plan: Plan) -> int:
+    """Bytes of this rank's reduced gradients (stage_1_and_2.py:1024-1045, 1259-1326)."""
+    if plan.wrapper is not Wrapper.ZERO12:
+        return 0
+    if plan.has_compact_gradients:
+        return 0 if plan.accumulates else plan.partition_numel * plan.grad_accum_dtype.itemsize
+    return 0 if plan.offloads_optimizer else plan.gradient_numel * plan.itemsize
+
+
+def _held(plan: Plan, scheme: Scheme, itemsize: int) -> int:
+    """Bytes of gradients that earlier micro steps left."""
+    if not plan.accumulates or scheme is Scheme.SCATTERED:
+        return 0
+    if scheme is Scheme.AFTER:
+        return 0 if plan.immediate_grad_update else plan.num_trainable * itemsize
+    if plan.stage == 1:
+        return plan.num_trainable * itemsize
+    if plan.has_compact_gradients:
+        return plan.partition_numel * plan.grad_accum_dtype.itemsize
+    return 0 if plan.offloads_optimizer else plan.gradient_numel * plan.itemsize
+
+
+def _adds_in_place(plan: Plan, scheme: Scheme) -> bool:
+    if plan.wrapper is Wrapper.BF16 and plan.immediate_grad_update:
+        return True  # accumulated in fp32 and dropped, bf16_optimizer.py:707-715
+    whole = scheme is Scheme.AFTER or plan.stage == 1
+    return plan.accumulates and whole and scheme is not Scheme.SCATTERED
