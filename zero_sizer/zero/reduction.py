@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from zero_sizer.identity import Identity
@@ -196,13 +196,34 @@ def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs
         flush = flow.flushes[number]
         copies = flush.numel * share.cast_itemsize
         if share.copies and high > low:  # what lies in one rank's partition is one slice: no copy
-            copies += flush.numel * rules.bucket_itemsize
+            slices = [flush.numel]
+            if rules.is_large(flush.numel):
+                slices = extents.slices(flush.members[0], parts)
+            copies = _flattened(slices, rules, share)
         largest = 0
         if low <= rank <= high:
             largest = extents.largest(flush.members, rank, parts)
             first = min(first, number) if largest else first
         costs.append((copies, largest * _NORM_ITEMSIZE if share.offloads else 0))
     return costs, first, own
+
+
+def _flattened(slices: Sequence[int], rules: Rules, share: Share) -> int:
+    """Bytes of the copies of what is reduced at once, more than a bucket of a large gradient.
+
+    ``allreduce_and_scatter``, stage_1_and_2.py:1545-1588; a bucket's own slices are always reduced
+    together.
+    """
+    if len(slices) == 1:
+        return slices[0] * (rules.bucket_itemsize + share.cast_itemsize)
+    most = numel = count = 0
+    for position, size in enumerate(slices):
+        numel, count = numel + size, count + 1
+        if numel > rules.bucket_numel or position == len(slices) - 1:
+            flat = rules.bucket_itemsize if count > 1 else 0
+            most = max(most, numel * (flat + share.cast_itemsize))
+            numel = count = 0
+    return most
 
 
 def _own_large(
@@ -261,6 +282,13 @@ class _Extents:
             return [(low // part, high // part) for [(_, low, high)] in self._buckets]
         spans = [[(a // parts[g], b // parts[g]) for g, a, b in found] for found in self._buckets]
         return [(min(a for a, _ in found), max(b for _, b in found)) for found in spans]
+
+    def slices(self, index: int, parts: Sequence[int]) -> list[int]:
+        """Elements of a tensor in each partition that it touches."""
+        group, first, last = self._of[index]
+        part = parts[group]
+        cuts = range((first // part + 1) * part, last + 1, part)
+        return [end - start for start, end in pairwise((first, *cuts, last + 1))]
 
     def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
         """Elements of the largest piece of a tensor in the rank's partitions."""
