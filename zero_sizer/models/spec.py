@@ -49,6 +49,11 @@ class Tensor:
         return self.unpacked or self.shape
 
     @property
+    def is_stacked(self) -> bool:
+        """Whether it holds all experts of a block: (experts, rows, columns)."""
+        return "expert" in self.module and len(self.shape) == 3
+
+    @property
     def module(self) -> str:
         """Qualified name of the owning module."""
         return self.name.rpartition(".")[0]

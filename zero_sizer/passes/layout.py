@@ -31,6 +31,7 @@ def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
     return {stack: _depth(Identity(spec), stack) for stack in stacks}
 
 
+_PASSED = Visit((), begins=False)
 _ADAPTER = "default"  # what peft's lists of adapters call theirs
 
 _Labels = tuple[tuple[str, str], ...]
@@ -73,6 +74,7 @@ class _Names:
     def __init__(self, spec: ModelSpec, leaves: tuple[str, ...]) -> None:
         self.index = {tensor.name: i for i, tensor in enumerate(spec.parameters)}
         self.trainable = {i for i, tensor in enumerate(spec.parameters) if tensor.trainable}
+        self.stacked = {i for i, tensor in enumerate(spec.parameters) if tensor.is_stacked}
         self._leaves = frozenset(leaves)
         self._owners = tuple(tensor.module for tensor in spec.parameters)
         self._subtrees: dict[str, tuple[int, ...]] = {}
@@ -216,11 +218,14 @@ def _backward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
             for word in _due(waiting, owner):
                 fetched[min(begins, position)] += visits.to(word)
             begins = position + 1
+    passed: list[Visit] = []
     for (runs, completes), met in zip(row[4], fetched, strict=True):
         label = f"backward of {_join(prefix, completes) or 'the model'}"
         if runs and not completes:
             label = _label(prefix, runs).replace("forward", "recomputation", 1)
-        yield Place(label, tuple(met), *gradients.of(_join(prefix, completes) if completes else ""))
+        index, reduces = gradients.of(_join(prefix, completes) if completes else "")
+        yield Place(label, (*passed, *met), index, reduces)
+        passed = [_PASSED._replace(passed=(index,))] if index in names.stacked else []
 
 
 class _Gradients:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zero_sizer.config.workload import DEEPSPEED
 from zero_sizer.findings import Finding, Severity
-from zero_sizer.passes import compose, zero_rules
+from zero_sizer.passes import compose
 from zero_sizer.passes.closed_form import num_layers
 from zero_sizer.passes.execution import block_of
 from zero_sizer.passes.masks import EQUAL, PADDED
@@ -106,7 +106,7 @@ def _leaf_modules(plan: Plan) -> Iterator[Finding]:
         return
     most: dict[str, int] = {}
     for tensor in plan.model.parameters:
-        if zero_rules.is_stacked(tensor):
+        if tensor.is_stacked:
             most[tensor.module] = most.get(tensor.module, 0) + tensor.numel
     size = num_bytes(max(most.values(), default=0), plan.model_dtype)
     yield Finding(

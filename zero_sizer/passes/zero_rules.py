@@ -19,10 +19,7 @@ from zero_sizer.zero.reduction import Share
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
-    from zero_sizer.models.spec import Tensor
     from zero_sizer.plan import Plan
-
-_STACKED = 3
 
 
 def zero_of(plan: Plan) -> Zero:
@@ -74,11 +71,6 @@ def _leaves(spec: Identity, wanted: LeafModules) -> Found:
     return leaf_modules.find(wanted, types, spec.of.arch.family)
 
 
-def is_stacked(tensor: Tensor) -> bool:
-    """Whether it holds all experts of a block: (experts, rows, columns)."""
-    return "expert" in tensor.module and len(tensor.shape) == _STACKED
-
-
 def _kept_gathers(plan: Plan) -> frozenset[int]:
     """What backward refers to by another tensor than the parameter, which DeepSpeed cannot free.
 
@@ -92,7 +84,7 @@ def _kept_gathers(plan: Plan) -> frozenset[int]:
         i
         for i, tensor in tensors
         if (is_packed and tensor.unpacked is not None)
-        or (is_stacked(tensor) and not plan.checkpointing)
+        or (tensor.is_stacked and not plan.checkpointing)
     )
 
 
@@ -110,7 +102,7 @@ def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
         adds_in_place=_adds_in_place(plan, scheme),
         buffers_held=plan.stage == 1 and plan.accumulates,
         keeps_large=plan.stage == 1,
-        clones_large=plan.offloads_optimizer,
+        clones_large=plan.offloads_optimizer and scheme is not Scheme.SCATTERED,
     )
 
 

@@ -37,6 +37,7 @@ class Visit(NamedTuple):
         ends: they are released.
         direct: those that it owns itself, where it is a leaf; None: it is none.
         inside: all within it; None: ``parameters``.
+        passed: those that backward is done with; what is kept of them goes.
     """
 
     parameters: tuple[int, ...]
@@ -44,6 +45,7 @@ class Visit(NamedTuple):
     ends: bool = False
     direct: tuple[int, ...] | None = None
     inside: tuple[int, ...] | None = None
+    passed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
             step, over = step + 1, visit if visit.ends else None
         else:
             _release(state, reuse, step, visit)
+        for i in visit.passed:
+            state.forget(i)
         after = frozenset([state.form()])
         forms = frozenset(during)
         levels.append((known.setdefault(forms, forms), known.setdefault(after, after)))
@@ -163,6 +167,11 @@ class _State:
     def form(self) -> Form:
         """What is held now."""
         return Form(self.num_bytes, tuple(sorted((*k, n) for k, n in self.padded.items() if n)))
+
+    def forget(self, parameter: int) -> None:
+        """Nothing refers to what was released of it."""
+        for is_padded in self.left.pop(parameter, ()):
+            self.hold((parameter,), -1, is_padded=is_padded)
 
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1)."""
@@ -255,8 +264,7 @@ def _release(state: _State, reuse: "_Reuses", next_step: int, visit: Visit) -> N
             state.left.setdefault(i, []).append(is_padded)
             state.available -= state.trace.numels[i]
         if i not in state.trace.kept or not reuse.fetched.is_used(i, next_step):
-            for lies_padded in state.left.pop(i, ()):
-                state.hold((i,), -1, is_padded=lies_padded)
+            state.forget(i)
 
 
 class _Reuses:
