@@ -19,6 +19,7 @@ class Moment(Enum):
     """
 
     BUILT = "model built"
+    FILLED = "weights filled"
     FLATTEN = "weights being flattened"
     STAGING = "staging buffers being made"
     WRAPPING = "optimizer being wrapped"
@@ -42,6 +43,7 @@ class Moment(Enum):
 
 _PHASE = {
     Moment.BUILT: Phase.INIT,
+    Moment.FILLED: Phase.INIT,
     Moment.FLATTEN: Phase.INIT,
     Moment.STAGING: Phase.INIT,
     Moment.WRAPPING: Phase.INIT,
@@ -57,7 +59,7 @@ _PHASE = {
 }
 
 ALWAYS = frozenset(Moment)
-FROM_FLATTEN = ALWAYS - {Moment.BUILT}
+FROM_FLATTEN = ALWAYS - {Moment.BUILT, Moment.FILLED}
 FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}
 FROM_LINKING = FROM_WRAPPING - {Moment.STAGING, Moment.WRAPPING}
 AFTER_FIRST_STEP = FROM_LINKING - {Moment.LINKING, Moment.READY}

@@ -4,6 +4,7 @@ Each module exports ``ENTRIES``; this is the only place that lists them.
 """
 
 from zero_sizer.features import (
+    building,
     checkpoints,
     muon,
     offload,
@@ -19,6 +20,7 @@ from zero_sizer.features import (
 from zero_sizer.ledger import Entry
 
 ENTRIES: tuple[Entry, ...] = (
+    *building.ENTRIES,
     *weights.ENTRIES,
     *optimizer.ENTRIES,
     *optimizer_step.ENTRIES,

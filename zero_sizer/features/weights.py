@@ -14,7 +14,7 @@ from zero_sizer.zero.partition import padded, partitions_of, tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
 
 _FLAT = (Wrapper.ZERO12, Wrapper.BF16)
-_BUILDING = frozenset({Moment.BUILT, Moment.FLATTEN})
+_BUILDING = frozenset({Moment.BUILT, Moment.FILLED, Moment.FLATTEN})
 
 
 def _model_buffer_numels(dtype: DType) -> Entry:
@@ -34,34 +34,19 @@ def _buffer_dtype(plan: Plan, built: DType | None) -> DType:
     return plan.model_dtype if built is None else built
 
 
-def _parked_on(plan: Plan) -> Device:
+def parked_on(plan: Plan) -> Device:
     """Where a partition waits; one that comes from NVMe passes through the host."""
     return Device.GPU if plan.param_device is Device.GPU else Device.HOST
 
 
-def _under_init(plan: Plan) -> bool:
+def under_init(plan: Plan) -> bool:
+    """Whether the model is built under ``zero.Init``."""
     return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
 
 
 def _built_on_gpu(plan: Plan) -> bool:
     """Under zero.Init, and where bitsandbytes quantizes tensor by tensor as they are read."""
-    return _under_init(plan) or plan.model.quantization is not None
-
-
-def _largest_module(plan: Plan) -> int:
-    """Elements of the parameters that one module owns itself, the most of any."""
-    numels: dict[str, int] = {}
-    for tensor in plan.model.parameters:
-        numels[tensor.module] = numels.get(tensor.module, 0) + tensor.numel
-    return max(numels.values(), default=0)
-
-
-def _tied_numel(plan: Plan) -> int:
-    """Elements of the embedding that is tied to the head; 0 where none is."""
-    if not plan.model.arch.tied_embeddings:
-        return 0
-    rows = plan.model.arch.vocab
-    return max((t.numel for t in plan.model.parameters if t.shape[:1] == (rows,)), default=0)
+    return under_init(plan) or plan.model.quantization is not None
 
 
 def _cast_numel(plan: Plan) -> int:
@@ -168,7 +153,7 @@ ENTRIES = (
         about="this rank's partition of every packed weight",
         numel=lambda p: partitions_of(p.frozen_codes, p.dp_world_size),
         dtype=lambda p: DType.UINT8,
-        live=ALWAYS - {Moment.BUILT},
+        live=FROM_FLATTEN,
         when=lambda p: p.wrapper is Wrapper.ZERO3,
         device=lambda p: p.param_device,
         pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
@@ -183,38 +168,6 @@ ENTRIES = (
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.wrapper is Wrapper.ZERO3 and not p.zero_init,
         source="runtime/zero/parameter_offload.py:120-180",
-    ),
-    Entry(
-        name="tensor_being_partitioned",
-        category=Category.TEMPORARY,
-        about="zero.Init partitions a module's own tensors when all of them are built, whole",
-        numel=_largest_module,
-        dtype=lambda p: p.model_dtype,
-        live=frozenset({Moment.BUILT}),
-        when=_under_init,
-        source="runtime/zero/partition_parameters.py:1080-1180",
-    ),
-    Entry(
-        name="tensor_before_cast",
-        category=Category.TEMPORARY,
-        about="the tensor as the model makes it, before zero.Init casts it",
-        numel=lambda p: p.largest_tensor,
-        dtype=lambda p: p.built_dtype,
-        live=frozenset({Moment.BUILT}),
-        when=lambda p: _under_init(p) and p.built_dtype is not p.model_dtype,
-        source="runtime/zero/partition_parameters.py:263-275",
-    ),
-    Entry(
-        name="head_before_tying",
-        category=Category.TEMPORARY,
-        about="transformers builds the head before it ties it to the embedding",
-        numel=lambda p: tensor_partition(_tied_numel(p), p.dp_world_size),
-        dtype=lambda p: p.model_dtype,
-        live=frozenset({Moment.BUILT}),
-        when=_under_init,
-        device=_parked_on,
-        pinned=lambda p: p.param_device is Device.HOST,
-        source="transformers 5.23 modeling_utils.py, PreTrainedModel.tie_weights",
     ),
     Entry(
         name="model_on_host",
@@ -267,7 +220,7 @@ ENTRIES = (
         dtype=lambda p: p.trained_dtype,
         live=lambda p: _BUILDING if p.zero_init else frozenset({Moment.FLATTEN}),
         when=lambda p: p.wrapper is Wrapper.ZERO3,
-        device=_parked_on,
+        device=parked_on,
         pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
         source="runtime/zero/partition_parameters.py:1693-1830",
     ),

@@ -54,6 +54,7 @@ class Zero:
         kept: see ``gather.Trace``.
         itemsizes: bytes per element of each parameter.
         ranks: ranks that parameters are gathered from; 0 where none are.
+        is_parked: partitions lie on the host or NVMe.
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.
@@ -64,6 +65,7 @@ class Zero:
     kept: frozenset[int]
     itemsizes: tuple[int, ...]
     ranks: int
+    is_parked: bool
     limits: Limits
     rules: Rules
     share: Share
@@ -174,7 +176,7 @@ class Overlay:
         if not zero.ranks:
             return [0] * places, [0] * places
         tensors = (zero.tensors.numels, zero.itemsizes, zero.persistent)
-        how = (zero.ranks == 1, zero.kept)
+        how = (zero.ranks == 1, zero.is_parked, zero.kept)
         levels = _levels(Identity(program), tensors, zero.limits, how)
         return levels.bytes_at(zero.ranks)
 
@@ -289,7 +291,7 @@ def _levels(
     program: Identity,
     tensors: tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...]],
     limits: Limits,
-    how: tuple[bool, frozenset[int]],
+    how: tuple[bool, bool, frozenset[int]],
 ) -> _Levels:
     trace = Trace(*tensors, program.of.visits, *how)
     places = (*program.of.forward, *program.of.backward)

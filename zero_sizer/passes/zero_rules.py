@@ -33,6 +33,7 @@ def zero_of(plan: Plan) -> Zero:
         kept=_kept_gathers(plan),
         itemsizes=plan.itemsizes,
         ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
+        is_parked=plan.param_device.name != "GPU",
         limits=Limits(
             prefetch_bucket_size=plan.prefetch_bucket_size,
             max_live_parameters=plan.max_live_parameters,
@@ -120,8 +121,16 @@ def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
         cast_itemsize=cast,
         copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
         offloads=plan.offloads_optimizer,
+        master_itemsize=_cast_on_its_way(plan),
+        casts_together=plan.optimizer_device.name == "NVME",
         align_tensors=plan.align_tensors,
     )
+
+
+def _cast_on_its_way(plan: Plan) -> int:
+    """Bytes per element of the copy that is cast before it goes to the host."""
+    is_cast = plan.offloads_optimizer and plan.master_dtype is not plan.trained_dtype
+    return plan.master_dtype.itemsize if is_cast else 0
 
 
 def _scheme(plan: Plan) -> Scheme:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from zero_sizer.units import ceil_div
 from zero_sizer.zero.partition import padded
 
 
@@ -57,6 +58,7 @@ class Trace:
         itemsizes: bytes per element of each.
         persistent: whether each stays gathered.
         visits: of modules, forward pass then backward pass.
+        is_parked: partitions lie on the host or NVMe.
         kept: what gathered them stays referred to until their last use, released or not.
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
     """
@@ -66,6 +68,7 @@ class Trace:
     persistent: tuple[bool, ...]
     visits: tuple[Visit, ...]
     one_by_one: bool
+    is_parked: bool
     kept: frozenset[int] = frozenset()
 
     @property
@@ -80,15 +83,20 @@ class Form(NamedTuple):
     Attributes:
         num_bytes: without padding.
         padded: elements, bytes of an element and count of the tensors that lie there padded.
+        brought: elements and bytes of an element of the tensor whose partition lies beside them.
     """
 
     num_bytes: int
     padded: tuple[tuple[int, int, int], ...]
+    brought: tuple[int, int] = (0, 0)
 
     def at(self, ranks: int) -> int:
         """Bytes, padding included."""
-        return self.num_bytes + sum(
-            [n * itemsize * (padded(size, ranks) - size) for size, itemsize, n in self.padded]
+        size, itemsize = self.brought
+        return (
+            self.num_bytes
+            + ceil_div(size, ranks) * itemsize
+            + sum([n * each * (padded(size, ranks) - size) for size, each, n in self.padded])
         )
 
 
@@ -183,8 +191,7 @@ class _State:
 
 
 def _fetch(state: _State, step: int, module: tuple[int, ...]) -> set[Form]:
-    _gather(state, [i for i in module if _absent(state, i)])
-    peaks = {state.form()}
+    peaks = {_gather(state, [i for i in module if _absent(state, i)])}
     for i in module:
         peaks |= _wait(state, i)
     pending = {i for i in module if state.fetched_for.get(i, -1) < step}
@@ -195,11 +202,11 @@ def _fetch(state: _State, step: int, module: tuple[int, ...]) -> set[Form]:
         state.fetched_for[i] = used_at
         discarded.add(i)
     if state.limits.prefetch_bucket_size > 0:
-        _prefetch(state)
+        peaks.add(_prefetch(state))
     return peaks
 
 
-def _prefetch(state: _State) -> None:
+def _prefetch(state: _State) -> Form:
     limit = min(
         state.limits.max_live_parameters - state.available, state.limits.prefetch_bucket_size
     )
@@ -212,26 +219,35 @@ def _prefetch(state: _State) -> None:
         if _absent(state, i) and i not in chosen:
             chosen[i] = None
             numel += state.trace.numels[i]
-    _gather(state, list(chosen))
+    return _gather(state, list(chosen))
 
 
 def _absent(state: _State, i: int) -> bool:
     return i not in state.resident and i not in state.inflight
 
 
-def _gather(state: _State, parameters: list[int]) -> None:
+def _gather(state: _State, parameters: list[int]) -> Form:
+    """Start a gather; the level while it is made.
+
+    A single parameter's partition is brought to the GPU first
+    (``_all_gather_sequential``, partition_parameters.py:1394-1399).
+    """
     if not parameters:
-        return
+        return state.form()
     state.hold(parameters, 1, is_padded=True)
     state.available += sum(state.trace.numels[i] for i in parameters)
     if state.trace.one_by_one:
         state.inflight.update({i: _Batch((i,), {i}, is_alone=True) for i in parameters})
-        return
+        return state.form()
     itemsizes = state.trace.itemsizes
     for itemsize in dict.fromkeys(itemsizes[i] for i in parameters):
         same = [i for i in parameters if itemsizes[i] == itemsize]
         batch = _Batch(tuple(same), set(same), is_alone=len(parameters) == 1)
         state.inflight.update(dict.fromkeys(same, batch))
+    if state.trace.is_parked and len(parameters) == 1:
+        i = parameters[0]
+        return state.form()._replace(brought=(state.trace.numels[i], itemsizes[i]))
+    return state.form()
 
 
 def _wait(state: _State, i: int) -> set[Form]:

@@ -29,6 +29,8 @@ class Share:
             made.
         copies: whether reduction makes a flat copy of what it reduces.
         offloads: reduced gradients go to the host one by one.
+        master_itemsize: bytes per element of the copy that is cast on the way; 0 where none is.
+        casts_together: those of a bucket stay until all are made (NVMe at stage 3).
         keeps_own_large: a gradient of this rank that is too large for the bucket stays when it is
             reduced; ``Rules.keeps_large`` says it for those of other ranks.
         align_tensors: ``parameter_alignment``.
@@ -41,6 +43,8 @@ class Share:
     cast_itemsize: int
     copies: bool = False
     offloads: bool = False
+    master_itemsize: int = 0
+    casts_together: bool = False
     keeps_own_large: bool = False
     align_tensors: bool = False
 
@@ -180,7 +184,11 @@ def _scatter(sizes: tuple[tuple[int, int], ...], rules: Rules, share: Share) -> 
     if not share.offloads:
         return copies, 0
     part = ceil_div(largest, ranks)
-    return copies, part * rules.itemsize + min(part, _NORM_CHUNK) * _NORM_ITEMSIZE + copies
+    norm_or_cast = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * share.master_itemsize)
+    if share.casts_together:  # the largest is taken for the last
+        others = sum(count * ceil_div(size, ranks) for size, count in sizes) - part
+        norm_or_cast += others * share.master_itemsize
+    return copies, part * rules.itemsize + norm_or_cast + copies
 
 
 def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:

@@ -1,0 +1,106 @@
+"""A model that is built under ``deepspeed.zero.Init``: what is whole on the way."""
+
+from zero_sizer.features.weights import parked_on, under_init
+from zero_sizer.ledger import Category, Entry
+from zero_sizer.moments import Moment
+from zero_sizer.plan import Device, Plan
+from zero_sizer.zero import construction
+from zero_sizer.zero.partition import tensor_partition
+
+
+def _modules(plan: Plan) -> dict[str, list[int]]:
+    """Elements of what each module owns as it is built, copies that are tied later included."""
+    model = plan.model.base or plan.model
+    found: dict[str, list[int]] = {}
+    copies = _tied_copies(plan)
+    for tensor in model.parameters:
+        embedding = f"{tensor.module.partition('.')[0]}.embed_tokens"  # a stack builds it first
+        if embedding in copies:
+            found.setdefault(embedding, [copies[embedding]])
+        found.setdefault(tensor.module, []).append(tensor.numel)
+    return found | {name: [numel] for name, numel in copies.items()}
+
+
+def _tied_copies(plan: Plan) -> dict[str, int]:
+    """Elements of the modules that are built before transformers ties them to the embedding.
+
+    Beside the head, an encoder and a decoder have their own.
+    """
+    arch = plan.model.arch
+    tensors = plan.model.parameters
+    numel = max((t.numel for t in tensors if t.shape[:1] == (arch.vocab,)), default=0)
+    stacks = ("encoder.embed_tokens", "decoder.embed_tokens") if arch.decoder_layers else ()
+    heads = ("lm_head",) if arch.tied_embeddings else ()
+    return dict.fromkeys((*stacks, *heads), numel) if numel else {}
+
+
+def _partitioned_numel(plan: Plan) -> int:
+    """Elements of this rank's partitions of everything that was built."""
+    modules = _modules(plan).values()
+    return sum(tensor_partition(n, plan.dp_world_size) for module in modules for n in module)
+
+
+def _copies_numel(plan: Plan) -> int:
+    return sum(tensor_partition(n, plan.dp_world_size) for n in _tied_copies(plan).values())
+
+
+def _built_numel(plan: Plan) -> int:
+    """Most on the GPU while modules are built, beyond the partitions of all of them."""
+    is_parked = plan.param_device is not Device.GPU
+    is_cast = plan.built_dtype is not plan.model_dtype
+    most = construction.most_being_built(
+        list(_modules(plan).values()),
+        plan.dp_world_size,
+        is_parked=is_parked,
+        wider=plan.built_dtype.itemsize // plan.itemsize if is_cast else 0,
+    )
+    return max(most - (0 if is_parked else _partitioned_numel(plan)), 0)
+
+
+def _filled_numel(plan: Plan) -> int:
+    """Most that is gathered while weights are filled: a module's own tensors, its children's."""
+    groups: dict[str, list[int]] = {}
+    for module, numels in _modules(plan).items():
+        for name in dict.fromkeys((module, module.rpartition(".")[0])):
+            groups.setdefault(name, []).extend(numels)
+    return construction.most_being_filled(
+        list(groups.values()),
+        plan.dp_world_size,
+        is_parked=plan.param_device is not Device.GPU,
+    )
+
+
+ENTRIES = (
+    Entry(
+        name="tensors_being_built",
+        category=Category.TEMPORARY,
+        about="zero.Init: a module's own tensors, whole until it is built, the last uncast",
+        numel=_built_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=under_init,
+        source="runtime/zero/partition_parameters.py:263-275,1080-1180",
+    ),
+    Entry(
+        name="tensors_being_filled",
+        category=Category.TEMPORARY,
+        about="transformers fills weights under zero.Init: a module's and its children's, gathered",
+        numel=_filled_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.FILLED}),
+        when=under_init,
+        source="transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3",
+    ),
+    Entry(
+        name="copies_before_tying",
+        category=Category.TEMPORARY,
+        about="transformers builds head and embeddings of their own before it ties them",
+        numel=_copies_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT, Moment.FILLED}),
+        when=under_init,
+        device=parked_on,
+        pinned=lambda p: p.param_device is Device.HOST,
+        source="transformers 5.23 modeling_utils.py, PreTrainedModel.tie_weights",
+    ),
+)

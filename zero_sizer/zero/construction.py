@@ -1,0 +1,51 @@
+"""What building a model under ``deepspeed.zero.Init`` holds, in elements.
+
+deepspeed 0.19.8 runtime/zero/partition_parameters.py:1080-1180: a module's own tensors are whole
+until its constructor is over, then they are partitioned one by one; each was cast when it was made
+(263-275). Then transformers fills the weights: a module's and its children's are gathered at once
+(transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3).
+"""
+
+from collections.abc import Sequence
+
+from zero_sizer.units import ceil_div
+from zero_sizer.zero.partition import padded
+
+
+def most_being_built(
+    modules: Sequence[Sequence[int]], ranks: int, *, is_parked: bool, wider: int
+) -> int:
+    """The most that lies on the GPU while modules are built, partitions included.
+
+    Args:
+        modules: elements of each module's own tensors, in the order they are built.
+        ranks: ranks that partitions are cut for.
+        is_parked: partitions lie elsewhere.
+        wider: elements' worth of one element before its cast; 0 where none is cast.
+    """
+    most = held = 0
+    for module in modules:
+        whole = 0
+        for numel in module:
+            most = max(most, held + whole + numel * (1 + wider))
+            whole += numel
+        for numel in module:
+            part = 0 if is_parked else ceil_div(numel, ranks)
+            most = max(most, held + whole + part)
+            whole, held = whole - numel, held + part
+    return most
+
+
+def most_being_filled(groups: Sequence[Sequence[int]], ranks: int, *, is_parked: bool) -> int:
+    """The most that is gathered while weights are filled, partitions on their way included.
+
+    Args:
+        groups: elements of the tensors that are gathered together.
+        ranks: ranks that they are gathered from; one rank's lie there already.
+        is_parked: partitions lie elsewhere and come first.
+    """
+    if ranks == 1:
+        return max(map(sum, groups), default=0) if is_parked else 0
+    brought = [[ceil_div(numel, ranks) * is_parked for numel in group] for group in groups]
+    whole = [[padded(numel, ranks) for numel in group] for group in groups]
+    return max((sum(a) + sum(b) for a, b in zip(whole, brought, strict=True)), default=0)
