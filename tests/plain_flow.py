@@ -4,7 +4,7 @@ The same rules written down a second time: every number is there at once, and no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from zero_sizer.units import ceil_div, round_up
@@ -23,7 +23,7 @@ class Rules:
 
     scheme: Scheme
     ranks: int
-    rank: int
+    rank: int | None
     itemsize: int
     bucket_itemsize: int
     bucket_numel: int
@@ -34,8 +34,12 @@ class Rules:
     held: int
     adds_in_place: bool
     buffers_held: bool
-    frees_large: bool
+    keeps_large: bool
+    clones_large: bool
+    keeps_own_large: bool
     offloads: bool
+    master_itemsize: int
+    casts_together: bool
     align_tensors: bool
 
 
@@ -62,12 +66,30 @@ class Flow:
     epilogue: Held
 
 
-def flow(tensors: Tensors, order: tuple[int, ...], rules: Rules) -> Flow:
-    """Follow a backward in which gradients become complete in ``order`` (parameter indices)."""
+def flow(tensors: Tensors, order: tuple[tuple[int, tuple[int, ...]], ...], rules: Rules) -> Flow:
+    """Follow a backward: which gradients become complete, and whose hooks run then."""
+    if rules.rank is None:
+        return flow(tensors, order, replace(rules, rank=_rank(tensors, rules)))
     state = _State(tensors, rules)
     start = state.now()
-    steps = {index: state.produce(index) for index in order}
+    steps = {index: state.produce(index, reduces) for index, reduces in order}
     return Flow(start=start, steps=steps, epilogue=state.finish())
+
+
+def _rank(tensors: Tensors, rules: Rules) -> int:
+    """The last of the ranks of whom most large gradients stay."""
+    best, most = 0, None
+    for rank in range(rules.ranks):
+        spans = _spans(tensors, replace(rules, rank=rank))
+        stays = 0
+        for index, (first, last, _) in spans.items():
+            numel = tensors.numels[index]
+            if rules.bucket_itemsize and numel > rules.bucket_numel:
+                own = first <= rank <= last
+                stays += numel if (rules.keeps_own_large if own else rules.keeps_large) else 0
+        if most is None or stays >= most:
+            best, most = rank, stays
+    return best
 
 
 class _State:
@@ -78,6 +100,7 @@ class _State:
         self._order = [i for group in tensors.groups for i in group]
         self._rules = rules
         self._spans = _spans(tensors, rules)
+        self._places = _places(tensors, rules)
         self._kept = rules.kept
         self._bucket: list[int] = []
         self._elements = 0
@@ -90,8 +113,8 @@ class _State:
     def now(self, copies: int = 0) -> Held:
         return Held(self._gradients, self._buffers, copies)
 
-    def produce(self, index: int) -> Step:
-        """A gradient is complete: its hook runs."""
+    def produce(self, index: int, reduces: tuple[int, ...]) -> Step:
+        """A gradient is complete: hooks run."""
         rules = self._rules
         size = self._numels[index] * rules.itemsize
         self._gradients += size
@@ -102,7 +125,9 @@ class _State:
             self._allocate_buffers()
         hook = self.now()
         if rules.scheme in (Scheme.HOOKED, Scheme.SCATTERED):
-            hook = _worst(hook, self._into_bucket(index, size))
+            for other in reduces:
+                size = self._numels[other] * rules.itemsize
+                hook = _worst(hook, self._into_bucket(other, size))
         return Step(before, hook, self.now())
 
     def finish(self) -> Held:
@@ -134,7 +159,12 @@ class _State:
             self._gradients -= size  # copied into the buffer, its own storage freed
         else:
             self._loose += size
+            if rules.clones_large and self._is_large(numel):
+                worst = _worst(worst, self.now()._replace(gradients=self._gradients + size))
         return worst
+
+    def _is_large(self, numel: int) -> bool:
+        return bool(self._rules.bucket_itemsize) and numel > self._rules.bucket_numel
 
     def _flush(self) -> Held:
         """Reduce the bucket; the worst on the way."""
@@ -145,7 +175,9 @@ class _State:
             self._gradients += self._kept
             self._kept = 0
         worst = _worst(worst, self.now(self._offload_bytes()))
-        if self._rules.frees_large:
+        first, last, _ = self._spans[self._bucket[0]]
+        is_own = self._is_large(self._elements) and first <= self._rules.rank <= last
+        if not (self._rules.keeps_own_large if is_own else self._rules.keeps_large):
             self._gradients -= self._loose
         self._bucket, self._elements, self._loose = [], 0, 0
         return worst
@@ -162,8 +194,24 @@ class _State:
             first, end, _ = self._spans[i]
             pieces += end - first + (first != last)
             last = end
+        if pieces > 1 and self._is_large(self._elements):
+            return self._piecewise(self._bucket[0])
         # a bucket that lies in one rank's partition is one slice: no copy
         return (self._elements * rules.bucket_itemsize if pieces > 1 else 0) + cast
+
+    def _piecewise(self, index: int) -> int:
+        """Bytes of the copies of a large gradient's slices: so many at once as pass a bucket."""
+        rules, (start, numel, part) = self._rules, self._places[index]
+        most, chunk = 0, []
+        for rank in range(start // part, (start + numel - 1) // part + 1):
+            chunk.append(min(start + numel, (rank + 1) * part) - max(start, rank * part))
+            if sum(chunk) > rules.bucket_numel:
+                most, chunk = max(most, self._chunk_bytes(chunk)), []
+        return max(most, self._chunk_bytes(chunk))
+
+    def _chunk_bytes(self, chunk: list[int]) -> int:
+        flat = self._rules.bucket_itemsize if len(chunk) > 1 else 0
+        return sum(chunk) * (flat + self._rules.cast_itemsize)
 
     def _offload_bytes(self) -> int:
         """Bytes of the copies made of one gradient on its way to the host."""
@@ -171,9 +219,11 @@ class _State:
         if not rules.offloads:
             return 0
         if rules.scheme is Scheme.SCATTERED:
-            part = max(ceil_div(self._numels[i], rules.ranks) for i in self._bucket)
-            held = part * rules.itemsize + min(part, _NORM_CHUNK) * _NORM_ITEMSIZE
-            return held + self._copy_bytes()
+            parts = [ceil_div(self._numels[i], rules.ranks) for i in self._bucket]
+            part = max(parts)
+            held = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * rules.master_itemsize)
+            held += (sum(parts) - part) * rules.master_itemsize * rules.casts_together
+            return part * rules.itemsize + held + self._copy_bytes()
         return max(self._spans[i][2] for i in self._bucket) * _NORM_ITEMSIZE
 
 
@@ -195,6 +245,18 @@ def _spans(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int]]:
             mine = max(min(end, right) - max(start, left), 0)
             spans[index] = (start // part, (end - 1) // part, mine)
     return spans
+
+
+def _places(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int]]:
+    """First element, elements, and the partition's size of each tensor."""
+    found: dict[int, tuple[int, int, int]] = {}
+    for group in tensors.groups:
+        numels = tuple(tensors.numels[i] for i in group)
+        offsets, _ = partition.flat_offsets(numels, rules.align_tensors, rules.itemsize)
+        flat = partition.flat_numel(numels, rules.ranks, rules.align_tensors, rules.itemsize)
+        for index, start, numel in zip(group, offsets, numels, strict=True):
+            found[index] = (start, max(numel, 1), max(flat // rules.ranks, 1))
+    return found
 
 
 def _scatter_bytes(numels: Sequence[int], rules: Rules) -> int:

@@ -3,10 +3,9 @@
 The same rules written down a second time: levels are numbers, and nothing is kept between calls.
 """
 
-from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from zero_sizer.units import round_up
+from zero_sizer.units import ceil_div, round_up
 from zero_sizer.zero.gather import Limits, Visit
 
 
@@ -18,6 +17,7 @@ class Trace:
     persistent: tuple[bool, ...]
     visits: tuple[Visit, ...]
     ranks: int
+    is_parked: bool = False
     kept: frozenset[int] = frozenset()
 
     @property
@@ -59,24 +59,24 @@ def gathered_numels(trace: Trace, limits: Limits) -> tuple[tuple[int, int], ...]
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue)
     state.resident = {i: 0 for i, persistent in enumerate(trace.persistent) if persistent}
-    reuse = _Reuse(trace, limits.max_reuse_distance)
     levels = []
-    step, over = 0, ()
+    step, over = 0, Visit(())
     for visit in trace.visits:
         peak = 0
         if visit.begins:
-            _release(state, reuse, step, over)
+            _release(state, step, over)
             peak = _fetch(state, step, visit.parameters)
-            step, over = step + 1, visit.parameters if visit.ends else ()
+            step, over = step + 1, visit if visit.ends else Visit(())
         else:
-            _release(state, reuse, step, visit.parameters)
+            _release(state, step, visit)
+        for i in visit.passed:
+            state.numel -= sum(state.left.pop(i, ()))
         levels.append((max(peak, state.numel), state.numel))
     return tuple(levels)
 
 
 def _fetch(state: _State, step: int, module: tuple[int, ...]) -> int:
-    _gather(state, [i for i in module if _absent(state, i)])
-    peak = state.numel
+    peak = _gather(state, [i for i in module if _absent(state, i)])
     for i in module:
         peak = max(peak, _wait(state, i))
     pending = {i for i in module if state.fetched_for.get(i, -1) < step}
@@ -87,11 +87,11 @@ def _fetch(state: _State, step: int, module: tuple[int, ...]) -> int:
         state.fetched_for[i] = used_at
         discarded.add(i)
     if state.limits.prefetch_bucket_size > 0:
-        _prefetch(state)
+        peak = max(peak, _prefetch(state))
     return peak
 
 
-def _prefetch(state: _State) -> None:
+def _prefetch(state: _State) -> int:
     limit = min(
         state.limits.max_live_parameters - state.available, state.limits.prefetch_bucket_size
     )
@@ -104,14 +104,15 @@ def _prefetch(state: _State) -> None:
         if _absent(state, i) and i not in chosen:
             chosen[i] = None
             numel += state.trace.numels[i]
-    _gather(state, list(chosen))
+    return _gather(state, list(chosen))
 
 
 def _absent(state: _State, i: int) -> bool:
     return i not in state.resident and i not in state.inflight
 
 
-def _gather(state: _State, parameters: list[int]) -> None:
+def _gather(state: _State, parameters: list[int]) -> int:
+    """Start a gather; the level while it is made, a single partition's way to the GPU included."""
     numels = [round_up(state.trace.numels[i], state.trace.ranks) for i in parameters]
     state.numel += sum(numels)
     state.available += sum(state.trace.numels[i] for i in parameters)
@@ -120,6 +121,10 @@ def _gather(state: _State, parameters: list[int]) -> None:
     else:
         batches = [_Batch(sum(numels), set(parameters))] * len(parameters)
     state.inflight.update(zip(parameters, batches, strict=True))
+    brings = state.trace.is_parked and state.trace.ranks > 1 and len(parameters) == 1
+    return state.numel + (
+        ceil_div(state.trace.numels[parameters[0]], state.trace.ranks) if brings else 0
+    )
 
 
 def _wait(state: _State, i: int) -> int:
@@ -142,39 +147,36 @@ def _wait(state: _State, i: int) -> int:
     return peak
 
 
-def _release(state: _State, reuse: "_Reuse", next_step: int, module: tuple[int, ...]) -> None:
-    for i in module:
+def _release(state: _State, next_step: int, visit: Visit) -> None:
+    trace = state.trace
+    begun = [v for v in trace.visits if v.begins]
+    uses = [v.parameters for v in begun[next_step:]]
+    if visit.direct is None:
+        walk = [v.parameters if v.direct is None else v.direct for v in begun[next_step:]]
+    else:
+        walk = [v.parameters if v.inside is None else v.inside for v in begun[next_step:]]
+    near = _near(walk, trace, state.limits.max_reuse_distance, visit.parameters)
+    for i in visit.parameters:
         skipped = state.fetched_for.get(i, -1) > next_step
-        if state.trace.persistent[i] or skipped or reuse.is_near(i, next_step):
+        if trace.persistent[i] or skipped or i in near:
             continue
         held = state.resident.pop(i, None)
         if held is not None:
             state.left.setdefault(i, []).append(held)
-            state.available -= state.trace.numels[i]
-        if i not in state.trace.kept or not reuse.is_used(i, next_step):
+            state.available -= trace.numels[i]
+        if i not in trace.kept or not any(i in module for module in uses):
             state.numel -= sum(state.left.pop(i, ()))
 
 
-class _Reuse:
-    """Whether a parameter is used again within ``distance`` elements of the trace."""
-
-    def __init__(self, trace: Trace, distance: int) -> None:
-        self._distance = distance
-        self._before = [0]  # elements of all modules before each step
-        self._uses: dict[int, list[int]] = {}
-        for step, module in enumerate(trace.modules):
-            self._before.append(self._before[-1] + sum(trace.numels[i] for i in module))
-            for i in module:
-                self._uses.setdefault(i, []).append(step)
-
-    def is_used(self, i: int, step: int) -> bool:
-        """Whether parameter ``i`` is used from ``step`` on."""
-        return self._uses[i][-1] >= step
-
-    def is_near(self, i: int, step: int) -> bool:
-        """Whether the walk from ``step`` on meets parameter ``i`` before it gives up."""
-        uses = self._uses[i]
-        position = bisect_left(uses, step)
-        if position == len(uses):
-            return False
-        return self._before[uses[position]] - self._before[step] < self._distance
+def _near(
+    walk: list[tuple[int, ...]], trace: Trace, distance: int, wanted: tuple[int, ...]
+) -> set[int]:
+    """Those of ``wanted`` that the walk meets before it gives up."""
+    met: set[int] = set()
+    passed = 0
+    for module in walk:
+        if passed >= distance or met == set(wanted):
+            break
+        met.update(i for i in wanted if i in module)
+        passed += sum(trace.numels[i] for i in module)
+    return met

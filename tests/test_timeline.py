@@ -15,6 +15,7 @@ from zero_sizer.config import document
 from zero_sizer.features import passes
 from zero_sizer.ledger import evaluate
 from zero_sizer.passes.layout import layout_of
+from zero_sizer.passes.zero_rules import earlier_zero_of, leaves_of
 from zero_sizer.plan import Device
 from zero_sizer.units import DType
 
@@ -24,29 +25,35 @@ NUMBERS = "params=6.7e9,layers=32,hidden=4096,heads=32,ffn=11008,vocab=32000"
 
 def walked(plan):
     """Highest total of forward and backward, place by place, with nothing kept or left out."""
-    step, zero = plan.step_activations, plan.zero
-    layout = layout_of(plan.model, step)
+    zeros = [zero for zero in (plan.zero, earlier_zero_of(plan)) if zero is not None]
+    return max((_walked(plan, zero) for zero in zeros), key=lambda found: found[1])
+
+
+def _walked(plan, zero):
+    step = plan.step_activations
+    layout = layout_of(plan.model, step, leaves_of(plan).modules)
     forward = list(_places(step.parts, layout.forward, is_backward=False))
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
     visits = [v for _, place, _ in (*forward, *backward) for v in place.visits]
-    trace = Trace(zero.tensors.numels, zero.persistent, tuple(visits), zero.ranks, zero.kept)
+    trace = Trace(
+        zero.tensors.numels, zero.persistent, tuple(visits), zero.ranks, zero.is_parked, zero.kept
+    )
     series = iter(gathered_numels(trace, zero.limits) if zero.ranks else ())
-    order = tuple(p.completes for _, p, _ in backward if p.completes >= 0)
+    order = tuple((p.completes, p.reduces) for _, p, _ in backward if p.completes >= 0)
     reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **asdict(zero.share)))
     level, gathered, held, highest = 0, 0, reduction.start, []
-    last = None  # activations and reduction where the step before ended, and in which pass
     for places in (forward, backward):
         highest.append(0)
+        last = None  # activations and reduction where the step before ended, in this pass
         for at, place, (peak, end) in places:
+            before, hook, held = reduction.steps.get(place.completes, (held, held, held))
             for during, after in [next(series, (0, 0)) for _ in place.visits]:
                 gathered = after * zero.itemsizes[0]
-                if last is not None:
-                    which, activations = last
-                    highest[which] = max(highest[which], activations + during * zero.itemsizes[0])
-            before, hook, held = reduction.steps.get(place.completes, (held, held, held))
-            last = (len(highest) - 1, level + at + end + hook.total)
+                meets = level + at + peak + before.total if last is None else last
+                highest[-1] = max(highest[-1], meets + during * zero.itemsizes[0])
+            last = level + at + end + hook.total
             highest[-1] = max(highest[-1], level + at + peak + gathered + before.total)
-            highest[-1] = max(highest[-1], last[1] + gathered)
+            highest[-1] = max(highest[-1], last + gathered)
         sections = [p.backward if places is backward else p.forward for p in step.parts]
         level += sum(p.count * s.end for p, s in zip(step.parts, sections, strict=True))
     return highest[0], max(highest[1], level + gathered + reduction.epilogue.total)

@@ -115,8 +115,9 @@ def _levels(step: StepLevels, prefix: str, names: dict[str, bool]) -> Iterator[L
     """The step, once for each module or gradient that it has become."""
     start = "" if prefix.rpartition(".")[0].rpartition(".")[2].isdigit() else prefix
     labels = [("", "")]
-    if step.runs:
-        labels = [(start + name, "") for name in _modules(step.runs, prefix, names)]
+    runs = " ".join(token for token in step.runs.split() if not token.startswith("^"))
+    if runs:
+        labels = [(start + name, "") for name in _modules(runs, prefix, names)]
     elif step.completes:
         found = _gradients(step.completes, prefix, names)
         labels = [("", start + name) for name in found] or labels

@@ -48,9 +48,13 @@ def _depth(spec: Identity, stack: str) -> int:
 @lru_cache(maxsize=64)
 def _layout(spec: Identity, rows: tuple[_Row, ...], leaves: tuple[str, ...]) -> Layout:
     names = _Names(spec.of, leaves)
-    first, *others = (_positions(names, row, is_backward=False) for row in rows)
+    first, *others = (_positions(names, row, "", is_backward=False) for row in rows)
     forward = (_within_model(names, first), *others)
-    backward = tuple(_positions(names, row, is_backward=True) for row in rows)
+    after = (*(_prefix(blocks, first) for blocks, first, *_ in rows[1:]), "")
+    backward = tuple(
+        _positions(names, row, block, is_backward=True)
+        for row, block in zip(rows, after, strict=True)
+    )
     return Layout(forward=forward, backward=backward)
 
 
@@ -59,13 +63,15 @@ class _Word(NamedTuple):
 
     Attributes:
         module: qualified name; that of a leaf for what is inside one.
-        begins: it begins to run; else it has run.
+        begins: it begins to run; else it has run, or its backward begins.
+        returns: its backward begins.
         owns: it owns parameters, or is around some.
     """
 
     module: str
     begins: bool
     owns: bool
+    returns: bool = False
 
 
 class _Names:
@@ -104,25 +110,32 @@ class _Names:
         found = [[self._word(prefix, token) for token in runs.split()] for runs in steps]
         if not self._leaves:
             return found
-        begun: set[str] = set()
-        kept = [[w for w in words if self._is_first(w, begun)] for words in found]
-        ended: set[str] = set()
-        for words in reversed(kept):
-            last = [w for w in reversed(words) if self._is_first(w, ended, ends=True)]
+        met: set[str] = set()  # leaves of which something began or ended later
+        for words in reversed(found):
+            last = [w for w in reversed(words) if not self._is_within(w, met)]
             words[:] = last[::-1]
-        return kept
+        begun: set[str] = set()
+        return [[w for w in words if self._is_first(w, begun)] for words in found]
 
     def _word(self, prefix: str, token: str) -> _Word:
-        module = self.unit(_join(prefix, token.lstrip("~/")))
+        module = self.unit(_join(prefix, token.lstrip("~/^")))
         owns = not token.startswith("~") or self.is_leaf(module)
-        return _Word(module, not token.startswith("/"), owns)
+        return _Word(module, not token.startswith(("/", "^")), owns, token.startswith("^"))
 
-    def _is_first(self, word: _Word, seen: set[str], *, ends: bool = False) -> bool:
-        """Whether a leaf's word is the first of its kind; of others every one is."""
-        if not self.is_leaf(word.module) or word.begins is ends:
+    def _is_within(self, word: _Word, met: set[str]) -> bool:
+        """Whether something ends that is not the last to run of its leaf."""
+        if not self.is_leaf(word.module) or word.returns:
+            return False
+        is_last = word.module not in met
+        met.add(word.module)
+        return not (is_last or word.begins)
+
+    def _is_first(self, word: _Word, begun: set[str]) -> bool:
+        """Whether a leaf's word is the first to begin; of others every one is."""
+        if not self.is_leaf(word.module) or not word.begins:
             return True
-        is_new = word.module not in seen
-        seen.add(word.module)
+        is_new = word.module not in begun
+        begun.add(word.module)
         return is_new
 
     def enter(self, block: str) -> list[Visit]:
@@ -158,9 +171,10 @@ class _Names:
             else:
                 yield self.container(word.module)
 
-    def with_backward(self, words: Iterable[_Word]) -> Iterator[_Word]:
-        """Modules that begin to run but for those around others."""
-        return (w for w in words if w.begins and (w.owns or w.module not in self._around))
+    def with_backward(self, prefix: str, row: _Row) -> Iterator[_Word]:
+        """Modules that begin to run in forward, but for those around others."""
+        for words in self.words(prefix, (runs for runs, _ in row[3])):
+            yield from (w for w in words if w.begins and (w.owns or w.module not in self._around))
 
 
 def _within_model(names: _Names, positions: Positions) -> Positions:
@@ -169,13 +183,17 @@ def _within_model(names: _Names, positions: Positions) -> Positions:
     return ((first._replace(visits=(names.container(""), *first.visits)), *blocks), *others)
 
 
-def _positions(names: _Names, row: _Row, *, is_backward: bool) -> Positions:
+def _positions(names: _Names, row: _Row, after: str, *, is_backward: bool) -> Positions:
+    """``after``: the block that runs after the part, empty for the last one."""
     blocks, first, count, _, _ = row
     numbers = (
         range(first + count - 1, first - 1, -1) if is_backward else range(first, first + count)
     )
-    places = _backward if is_backward else _forward
-    columns = [tuple(places(names, _prefix(blocks, number), row)) for number in numbers]
+    prefixes = [_prefix(blocks, number) for number in numbers]
+    if is_backward:
+        columns = [tuple(_backward(names, prefix, row, after)) for prefix in prefixes]
+    else:
+        columns = [tuple(_forward(names, prefix, row)) for prefix in prefixes]
     return tuple(zip(*columns, strict=True))
 
 
@@ -189,43 +207,62 @@ def _forward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
 def _label(prefix: str, runs: str) -> str:
     """What a reader is told: the last that begins to run, else what has run."""
     tokens = runs.split()
-    begun = [token for token in tokens if not token.startswith("/")]
+    begun = [token for token in tokens if not token.startswith(("/", "^"))]
     if tokens and not begun:
         return f"forward after {_join(prefix, tokens[-1][1:])}"
     return f"forward of {_join(prefix, begun[-1].lstrip('~')) if begun else prefix or 'the model'}"
 
 
-def _backward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
-    """A module whose gradients never become complete here (tied, frozen) is fetched in its turn.
+def _backward(names: _Names, prefix: str, row: _Row, after: str) -> Iterator[Place]:
+    """A module is fetched where its backward begins.
 
-    The fetch is where the module's backward begins: at the first step after whatever was complete
-    or began to run before.
+    That is said outside of blocks. In a block it is the first step after whatever was complete or
+    began to run before; one whose gradients never become complete there (tied, frozen) is fetched
+    in its turn. Recomputation begins when the backward of the last module with parameters asks for
+    what it saved, so that one is fetched before.
     """
-    forward = names.words(prefix, (runs for runs, _ in row[3]))
-    waiting = [word for words in forward for word in names.with_backward(words)]
-    recomputed = names.words(prefix, (runs for runs, _ in row[4]))
     gradients = _Gradients(names, [_join(prefix, name) for _, name in row[4] if name])
+    passed: list[Visit] = []
+    for (runs, completes), met in zip(row[4], _fetched(names, prefix, row, after), strict=True):
+        index, reduces = gradients.of(_join(prefix, completes) if completes else "")
+        label = _backward_label(prefix, runs, completes)
+        yield Place(label, (*passed, *met), index, reduces)
+        passed = [_PASSED._replace(passed=(index,))] if index in names.stacked else []
+
+
+def _backward_label(prefix: str, runs: str, completes: str) -> str:
+    last = runs.split()[-1] if runs else ""
+    if last.startswith("^"):
+        return f"backward of {_join(prefix, last[1:])}"
+    if runs and not completes:
+        return _label(prefix, runs).replace("forward", "recomputation", 1)
+    return f"backward of {_join(prefix, completes) or 'the model'}"
+
+
+def _fetched(names: _Names, prefix: str, row: _Row, after: str) -> list[list[Visit]]:
+    """The visits of each step of a backward."""
+    words = names.words(prefix, (runs for runs, _ in row[4]))
+    said = {word.module for found in words for word in found if word.returns}
+    waiting = [w for w in names.with_backward(prefix, row) if w.module not in said]
+    visits = _Visits(names, prefix or after)
     fetched: list[list[Visit]] = [[] for _ in row[4]]
-    visits = _Visits(names, prefix)
+    if not (prefix or after):
+        fetched[0] += visits.to(_Word("", begins=True, owns=False))
     begins = 0
-    for position, (runs, completes) in enumerate(row[4]):
+    for position, (_, completes) in enumerate(row[4]):
+        runs = [word for word in words[position] if not word.returns]
         if runs:
-            entered = [] if begins else names.enter(prefix)
-            fetched[position] += [*entered, *names.visits(recomputed[position])]
-            begins = position + 1
+            fetched[position] += [] if begins else visits.open(waiting)
+            fetched[position] += names.visits(runs)
+        for word in words[position]:
+            fetched[position] += visits.to(word) if word.returns else []
+        begins = position + 1 if words[position] else begins
         if completes:
             owner = names.unit(_join(prefix, completes).rpartition(".")[0])
             for word in _due(waiting, owner):
                 fetched[min(begins, position)] += visits.to(word)
             begins = position + 1
-    passed: list[Visit] = []
-    for (runs, completes), met in zip(row[4], fetched, strict=True):
-        label = f"backward of {_join(prefix, completes) or 'the model'}"
-        if runs and not completes:
-            label = _label(prefix, runs).replace("forward", "recomputation", 1)
-        index, reduces = gradients.of(_join(prefix, completes) if completes else "")
-        yield Place(label, (*passed, *met), index, reduces)
-        passed = [_PASSED._replace(passed=(index,))] if index in names.stacked else []
+    return fetched
 
 
 class _Gradients:
@@ -257,18 +294,30 @@ class _Visits:
     def __init__(self, names: _Names, prefix: str) -> None:
         self._names = names
         self._inside: set[str] = set(_containers(prefix)) if prefix else set()
+        self._open: list[Visit] = []  # the end of what is open
+
+    def open(self, waiting: list[_Word]) -> list[Visit]:
+        """Up to the last module of ``waiting`` that owns parameters, which stays open."""
+        last = next((w for w in reversed(waiting) if w.owns), None)
+        due = _due(waiting, last.module) if last else []
+        found = [visit for word in due for visit in self.to(word)]
+        if found:
+            found[-1] = found[-1]._replace(ends=False)
+            self._open = [found[-1]._replace(begins=False, ends=True)]
+        return found
 
     def to(self, word: _Word) -> list[Visit]:
         """The visits up to a module."""
-        on_the_way = _containers(word.module)
+        on_the_way = _containers(word.module) if word.module else []
         entered = [name for name in on_the_way if name not in self._inside]
-        self._inside = set(on_the_way)
+        self._inside = {*on_the_way, ""}
         names = self._names
+        over, self._open = self._open, []
         if word.owns:
             last = names.module(word.module, begins=True, ends=True)
         else:
             last = names.container(word.module, ends=True)
-        return [*map(names.container, entered), last]
+        return [*over, *map(names.container, entered), last]
 
 
 def _containers(module: str) -> list[str]:

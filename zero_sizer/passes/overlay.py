@@ -258,21 +258,24 @@ class _Levels:
     """Gathered parameters at every place, for any number of ranks.
 
     What is held only while a place's modules are fetched meets the activations that the place
-    before it ends with.
+    before it ends with, where both are of the same pass.
     """
 
-    def __init__(self, places: Sequence[Place], visits: Sequence[tuple[Forms, Forms]]) -> None:
+    def __init__(
+        self, places: Sequence[Place], visits: Sequence[tuple[Forms, Forms]], backward: int
+    ) -> None:
         numbers: dict[Forms, int] = {}
         series, level = iter(visits), gather.NOTHING
         levels: list[Forms] = []
         ends: list[Forms] = []
-        for place in places:
+        for number, place in enumerate(places):
             met = [next(series) for _ in place.visits]
             fetching = frozenset().union(*(forms for pair in met for forms in pair))
             level = met[-1][1] if met else level
-            if ends:
+            if number not in (0, backward):
                 ends[-1] |= fetching
-            levels.append(level)
+                fetching = gather.NEVER
+            levels.append(level | fetching)
             ends.append(level)
         within, closing = (
             [numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends)
@@ -295,7 +298,7 @@ def _levels(
 ) -> _Levels:
     trace = Trace(*tensors, program.of.visits, *how)
     places = (*program.of.forward, *program.of.backward)
-    return _Levels(places, gather.gathered(trace, limits))
+    return _Levels(places, gather.gathered(trace, limits), len(program.of.forward))
 
 
 def _reduction(program: "_Program", zero: Zero) -> Reduction:

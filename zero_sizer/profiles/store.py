@@ -13,7 +13,7 @@ from zero_sizer.profiles.activations import Profile
 
 _DATA = Path(__file__).parent / "data"
 _PREFIX, _INDEX = "activations.", "index.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _BUNDLED = "bundled profile "
 
 # Beside the tensors' shapes, what decides which operators run.

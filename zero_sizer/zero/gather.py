@@ -104,6 +104,7 @@ Forms = frozenset[Form]
 """Levels of which one is the highest, which one depends on the ranks."""
 
 NOTHING: Forms = frozenset({Form(0, ())})
+NEVER: Forms = frozenset()
 
 
 def highest(forms: Iterable[Form], ranks: int) -> int:

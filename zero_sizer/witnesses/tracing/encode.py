@@ -13,7 +13,7 @@ from zero_sizer.witnesses.tracing.sections import OUTSIDE
 from zero_sizer.witnesses.tracing.setups import Fit, Setup
 from zero_sizer.witnesses.tracing.symbolic import ZERO, Poly
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _EMPTY = FittedSection((FittedStep((), "", (ZERO,), ZERO),), ZERO, ZERO)
 
 

@@ -193,7 +193,7 @@ def _rounded(size: Poly) -> Poly:
 
 
 def _relative(token: str, prefix: str) -> str:
-    name = token.lstrip("~/")
+    name = token.lstrip("~/^")
     return token[: len(token) - len(name)] + name.removeprefix(prefix)
 
 

@@ -27,9 +27,9 @@ class Mark(NamedTuple):
 
     Attributes:
         kind: ``enter``/``leave`` (a block), ``module``/``ends`` (any other module is about to run,
-            has run), ``gradient`` (a parameter's is complete), ``arrives``
-            (the gradient of a block's input or output is complete), or ``forward``, ``loss``,
-            ``backward``, ``end``.
+            has run), ``gradient`` (a parameter's is complete), ``leaves``/``comes`` (the gradient
+            of a block's input or output is complete), ``returns`` (that of the output of a module
+            outside of blocks), or ``loss``, ``backward``, ``end``.
         name: qualified name of the module or parameter.
         storage: of the gradient, where one is meant; else -1.
     """

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from zero_sizer.witnesses.tracing.recorder import Event, Gone, Made, Mark
 
 OUTSIDE = ""
+_SIGNS = {"ends": "/", "returns": "^"}
 
 
 @dataclass(kw_only=True)
@@ -15,7 +16,7 @@ class Slice:
     Attributes:
         runs: what begins or ends where it begins: ``name`` of a module that owns parameters and
             begins to run, ``~name`` of one that owns none, ``/name`` of one that owns some and has
-            run.
+            run, ``^name`` of one outside of blocks that owns some and whose backward begins.
         completes: the parameter whose gradient is complete when it ends.
         first: index of its first event.
         last: index after its last event.
@@ -73,8 +74,8 @@ def cut(events: Sequence[Event], owners: frozenset[str]) -> list[Section]:
 
 
 def _runs(mark: Mark, owners: frozenset[str]) -> tuple[str, ...]:
-    if mark.kind == "ends":
-        return (f"/{mark.name}",)
+    if mark.kind in _SIGNS:
+        return (_SIGNS[mark.kind] + mark.name,)
     if mark.kind == "module":
         return (mark.name if mark.name in owners else f"~{mark.name}",)
     return ()
@@ -108,7 +109,7 @@ def _boundaries(
             current = begins
             yield index, begins, is_backward, event
         elif event.kind in ("gradient", "module") or (
-            event.kind == "ends" and event.name in owners
+            event.kind in _SIGNS and event.name in owners
         ):
             yield index, None, is_backward, event
 

@@ -69,12 +69,15 @@ def run_step(
 @contextmanager
 def _hooks(model: Any, blocks: Sequence[str], recorder: Recorder) -> Iterator[None]:
     handles = []
+    inside = tuple(f"{block}." for block in blocks)
     for name, module in model.named_modules():
         if name in set(blocks):
             handles += _block_hooks(name, module, recorder)
         elif name and not _is_list(module):
             handles.append(module.register_forward_pre_hook(_marker(recorder, "module", name)))
             handles.append(module.register_forward_hook(_marker(recorder, "ends", name)))
+            if not name.startswith(inside):
+                handles.append(module.register_forward_hook(_returns(recorder, name)))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -93,6 +96,14 @@ def _is_list(module: Any) -> bool:
 def _marker(recorder: Recorder, kind: str, name: str) -> Any:
     def hook(module: Any, *_: Any) -> None:
         recorder.mark(kind, name)
+
+    return hook
+
+
+def _returns(recorder: Recorder, name: str) -> Any:
+    def hook(module: Any, args: Any, output: Any) -> None:
+        if torch.is_tensor(output):
+            _watch_gradient(output, recorder, "returns", name)
 
     return hook
 
