@@ -1,7 +1,7 @@
 """Where a profile's steps meet a model's parameters."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from zero_sizer.identity import Identity
@@ -31,6 +31,9 @@ def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
     return {stack: _depth(Identity(spec), stack) for stack in stacks}
 
 
+# What a module asks a child for: DeepSpeed gathers it with the module from then on
+# (runtime/zero/parameter_offload.py, ZeROOrderedDict); transformers 5.23 T5DenseActDense.forward
+_ASKED = {"DenseReluDense": "wo.weight"}
 _PASSED = Visit((), begins=False)
 _ADAPTER = "default"  # what peft's lists of adapters call theirs
 
@@ -48,14 +51,11 @@ def _depth(spec: Identity, stack: str) -> int:
 @lru_cache(maxsize=64)
 def _layout(spec: Identity, rows: tuple[_Row, ...], leaves: tuple[str, ...]) -> Layout:
     names = _Names(spec.of, leaves)
-    first, *others = (_positions(names, row, "", is_backward=False) for row in rows)
+    first, *others = (_columns(row, partial(_forward, names, row), 1) for row in rows)
     forward = (_within_model(names, first), *others)
-    after = (*(_prefix(blocks, first) for blocks, first, *_ in rows[1:]), "")
-    backward = tuple(
-        _positions(names, row, block, is_backward=True)
-        for row, block in zip(rows, after, strict=True)
-    )
-    return Layout(forward=forward, backward=backward)
+    visits = _Visits(names, is_said=any("^" in runs for row in rows for runs, _ in row[4]))
+    backward = [_columns(row, partial(_backward, visits, row), -1) for row in rows[::-1]]
+    return Layout(forward=forward, backward=tuple(backward[::-1]))
 
 
 class _Word(NamedTuple):
@@ -81,6 +81,7 @@ class _Names:
         self.index = {tensor.name: i for i, tensor in enumerate(spec.parameters)}
         self.trainable = {i for i, tensor in enumerate(spec.parameters) if tensor.trainable}
         self.stacked = {i for i, tensor in enumerate(spec.parameters) if tensor.is_stacked}
+        self._has_dropout = spec.arch.dropout > 0
         self._leaves = frozenset(leaves)
         self._owners = tuple(tensor.module for tensor in spec.parameters)
         self._subtrees: dict[str, tuple[int, ...]] = {}
@@ -101,6 +102,10 @@ class _Names:
         """Whether ``module`` is taken as a whole."""
         return module in self._leaves
 
+    def drops(self, module: str) -> bool:
+        """Whether ``module`` is a dropout that saves what it dropped."""
+        return self._has_dropout and "drop" in module.rpartition(".")[2]
+
     def owned(self, module: str) -> tuple[int, ...]:
         """Parameters a module uses; a tied one's stand under another name, the first."""
         return self._of_module.get(module, (0,) if self.index else ())
@@ -119,7 +124,7 @@ class _Names:
 
     def _word(self, prefix: str, token: str) -> _Word:
         module = self.unit(_join(prefix, token.lstrip("~/^")))
-        owns = not token.startswith("~") or self.is_leaf(module)
+        owns = "~" not in token[:2] or self.is_leaf(module)
         return _Word(module, not token.startswith(("/", "^")), owns, token.startswith("^"))
 
     def _is_within(self, word: _Word, met: set[str]) -> bool:
@@ -143,8 +148,15 @@ class _Names:
         return [self.container(block)] if block and self.unit(block) not in self._leaves else []
 
     def container(self, module: str, *, ends: bool = False) -> Visit:
-        """A module that owns no parameters begins to run, or has run too."""
-        return Visit((), ends=ends, inside=self._inside(module))
+        """A module that is around others, or owns nothing, begins to run, or has run too."""
+        return Visit(self.shared(module), ends=ends, inside=self._inside(module))
+
+    def shared(self, module: str) -> tuple[int, ...]:
+        """Parameters of a module around others: its own, and those of others that it asks for."""
+        asked = _ASKED.get(module.rpartition(".")[2], "")
+        index = self.index.get(f"{module}.{asked}")
+        own = self._of_module.get(module, ())
+        return own if index is None else (*own, index)
 
     def module(self, module: str, *, begins: bool, ends: bool) -> Visit:
         """A module that owns parameters, or a leaf."""
@@ -183,21 +195,14 @@ def _within_model(names: _Names, positions: Positions) -> Positions:
     return ((first._replace(visits=(names.container(""), *first.visits)), *blocks), *others)
 
 
-def _positions(names: _Names, row: _Row, after: str, *, is_backward: bool) -> Positions:
-    """``after``: the block that runs after the part, empty for the last one."""
+def _columns(row: _Row, places: Callable[[str], Iterator[Place]], order: int) -> Positions:
+    """The places of a part's blocks; ``order`` is -1 where the last runs first."""
     blocks, first, count, _, _ = row
-    numbers = (
-        range(first + count - 1, first - 1, -1) if is_backward else range(first, first + count)
-    )
-    prefixes = [_prefix(blocks, number) for number in numbers]
-    if is_backward:
-        columns = [tuple(_backward(names, prefix, row, after)) for prefix in prefixes]
-    else:
-        columns = [tuple(_forward(names, prefix, row)) for prefix in prefixes]
-    return tuple(zip(*columns, strict=True))
+    prefixes = [_prefix(blocks, number) for number in range(first, first + count)]
+    return tuple(zip(*[tuple(places(prefix)) for prefix in prefixes[::order]], strict=True))
 
 
-def _forward(names: _Names, prefix: str, row: _Row) -> Iterator[Place]:
+def _forward(names: _Names, row: _Row, prefix: str) -> Iterator[Place]:
     found = names.words(prefix, (runs for runs, _ in row[3]))
     for position, ((runs, _), words) in enumerate(zip(row[3], found, strict=True)):
         entered = [] if position else names.enter(prefix)
@@ -213,17 +218,18 @@ def _label(prefix: str, runs: str) -> str:
     return f"forward of {_join(prefix, begun[-1].lstrip('~')) if begun else prefix or 'the model'}"
 
 
-def _backward(names: _Names, prefix: str, row: _Row, after: str) -> Iterator[Place]:
+def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
     """A module is fetched where its backward begins.
 
     That is said outside of blocks. In a block it is the first step after whatever was complete or
     began to run before; one whose gradients never become complete there (tied, frozen) is fetched
-    in its turn. Recomputation begins when the backward of the last module with parameters asks for
-    what it saved, so that one is fetched before.
+    in its turn. Recomputation begins when a backward asks for what its module saved, so that module
+    is fetched before.
     """
+    names = visits.names
     gradients = _Gradients(names, [_join(prefix, name) for _, name in row[4] if name])
     passed: list[Visit] = []
-    for (runs, completes), met in zip(row[4], _fetched(names, prefix, row, after), strict=True):
+    for (runs, completes), met in zip(row[4], _fetched(visits, prefix, row), strict=True):
         index, reduces = gradients.of(_join(prefix, completes) if completes else "")
         label = _backward_label(prefix, runs, completes)
         yield Place(label, (*passed, *met), index, reduces)
@@ -233,21 +239,20 @@ def _backward(names: _Names, prefix: str, row: _Row, after: str) -> Iterator[Pla
 def _backward_label(prefix: str, runs: str, completes: str) -> str:
     last = runs.split()[-1] if runs else ""
     if last.startswith("^"):
-        return f"backward of {_join(prefix, last[1:])}"
+        return f"backward of {_join(prefix, last.lstrip('^~'))}"
     if runs and not completes:
         return _label(prefix, runs).replace("forward", "recomputation", 1)
     return f"backward of {_join(prefix, completes) or 'the model'}"
 
 
-def _fetched(names: _Names, prefix: str, row: _Row, after: str) -> list[list[Visit]]:
+def _fetched(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
     """The visits of each step of a backward."""
+    names = visits.names
     words = names.words(prefix, (runs for runs, _ in row[4]))
-    said = {word.module for found in words for word in found if word.returns}
-    waiting = [w for w in names.with_backward(prefix, row) if w.module not in said]
-    visits = _Visits(names, prefix or after)
+    is_said = visits.is_said and not prefix
+    waiting = [] if is_said else list(names.with_backward(prefix, row))
     fetched: list[list[Visit]] = [[] for _ in row[4]]
-    if not (prefix or after):
-        fetched[0] += visits.to(_Word("", begins=True, owns=False))
+    fetched[0] += visits.begin()
     begins = 0
     for position, (_, completes) in enumerate(row[4]):
         runs = [word for word in words[position] if not word.returns]
@@ -289,18 +294,30 @@ class _Visits:
     """Modules in the order their backward runs, those on the way that own nothing included.
 
     Each lets ZeRO-3 prefetch once more.
+
+    Attributes:
+        names: of the model.
+        is_said: the profile says where the backward of modules outside of blocks begins.
     """
 
-    def __init__(self, names: _Names, prefix: str) -> None:
-        self._names = names
-        self._inside: set[str] = set(_containers(prefix)) if prefix else set()
+    def __init__(self, names: _Names, *, is_said: bool) -> None:
+        self.names = names
+        self.is_said = is_said
+        self._inside: set[str] = set()
         self._open: list[Visit] = []  # the end of what is open
 
+    def begin(self) -> list[Visit]:
+        """The model itself, once."""
+        return [] if self._inside else self.to(_Word("", begins=True, owns=False))
+
     def open(self, waiting: list[_Word]) -> list[Visit]:
-        """Up to the last module of ``waiting`` that owns parameters, which stays open."""
-        last = next((w for w in reversed(waiting) if w.owns), None)
-        due = _due(waiting, last.module) if last else []
-        found = [visit for word in due for visit in self.to(word)]
+        """Up to the last module of ``waiting`` that saves something, which stays open."""
+        found: list[Visit] = []
+        while waiting:
+            last = waiting.pop()
+            found += self.to(last)
+            if last.owns or self.names.drops(last.module):
+                break
         if found:
             found[-1] = found[-1]._replace(ends=False)
             self._open = [found[-1]._replace(begins=False, ends=True)]
@@ -308,15 +325,20 @@ class _Visits:
 
     def to(self, word: _Word) -> list[Visit]:
         """The visits up to a module."""
+        names = self.names
         on_the_way = _containers(word.module) if word.module else []
         entered = [name for name in on_the_way if name not in self._inside]
-        self._inside = {*on_the_way, ""}
-        names = self._names
+        left = [name for name in self._inside if name not in (*on_the_way, word.module)]
         over, self._open = self._open, []
-        if word.owns:
-            last = names.module(word.module, begins=True, ends=True)
-        else:
+        over += [Visit(names.shared(n), begins=False, ends=True) for n in left if names.shared(n)]
+        self._inside = {*on_the_way, word.module, ""}
+        if not word.owns:
             last = names.container(word.module, ends=True)
+        else:
+            last = names.module(word.module, begins=True, ends=True)
+            held = {i for name in on_the_way for i in names.shared(name)}
+            if held.intersection(last.parameters):
+                last = last._replace(ends=False)
         return [*over, *map(names.container, entered), last]
 
 

@@ -23,7 +23,8 @@ gradients, optimizer states and the batch itself are not in it.
   run, or where the gradient is made that it ends with, that of parameter ``completes``. ``runs``
   names those modules in order, relative to the block (``.``: itself): ``name`` owns parameters and
   begins (ZeRO-3 gathers them), ``/name`` has run (ZeRO-3 releases them), ``~name`` begins and owns
-  none (ZeRO-3 prefetches there too), ``^name`` begins its backward (outside of blocks only).
+  none (ZeRO-3 prefetches there too), ``^name`` and ``^~name`` begin their backward (outside
+  of blocks only).
   ``peak`` and ``end`` as above, from where the section begins.
 
 What counts: storages of tensors on the GPU, those of constant size rounded up to 512 bytes, others

@@ -44,6 +44,29 @@ _BEFORE = -1  # stands for the storages that were there before the step
 Event = Made | Gone | Mark
 
 
+def in_order_of_backward(events: list[Event]) -> list[Event]:
+    """Modules whose output is the same tensor, the outermost first.
+
+    Hooks on one tensor run in the order of the forward.
+    """
+    found = list(events)
+    start = 0
+    for index in range(1, len(found) + 1):
+        if index == len(found) or not _same_gradient(found[start], found[index]):
+            found[start:index] = found[start:index][::-1]
+            start = index
+    return found
+
+
+def _same_gradient(one: Event, other: Event) -> bool:
+    return (
+        isinstance(one, Mark)
+        and isinstance(other, Mark)
+        and one.kind == other.kind == "returns"
+        and one.storage == other.storage
+    )
+
+
 class Recorder:
     """Takes the place of the simulation's tracker: storages on the GPU only, nothing rounded.
 

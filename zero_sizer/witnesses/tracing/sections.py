@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from zero_sizer.witnesses.tracing.recorder import Event, Gone, Made, Mark
 
 OUTSIDE = ""
-_SIGNS = {"ends": "/", "returns": "^"}
+_SIGNS = {"module": "", "ends": "/", "returns": "^"}
 
 
 @dataclass(kw_only=True)
@@ -16,7 +16,7 @@ class Slice:
     Attributes:
         runs: what begins or ends where it begins: ``name`` of a module that owns parameters and
             begins to run, ``~name`` of one that owns none, ``/name`` of one that owns some and has
-            run, ``^name`` of one outside of blocks that owns some and whose backward begins.
+            run, ``^name`` and ``^~name`` of one outside of blocks whose backward begins.
         completes: the parameter whose gradient is complete when it ends.
         first: index of its first event.
         last: index after its last event.
@@ -74,11 +74,10 @@ def cut(events: Sequence[Event], owners: frozenset[str]) -> list[Section]:
 
 
 def _runs(mark: Mark, owners: frozenset[str]) -> tuple[str, ...]:
-    if mark.kind in _SIGNS:
-        return (_SIGNS[mark.kind] + mark.name,)
-    if mark.kind == "module":
-        return (mark.name if mark.name in owners else f"~{mark.name}",)
-    return ()
+    if mark.kind not in _SIGNS:
+        return ()
+    owns = "" if mark.name in owners else "~"
+    return (_SIGNS[mark.kind] + owns + mark.name,)
 
 
 def _split(part: Slice, events: Sequence[Event]) -> list[Slice]:
@@ -108,8 +107,8 @@ def _boundaries(
         if begins is not None:
             current = begins
             yield index, begins, is_backward, event
-        elif event.kind in ("gradient", "module") or (
-            event.kind in _SIGNS and event.name in owners
+        elif event.kind in ("gradient", "module", "returns") or (
+            event.kind == "ends" and event.name in owners
         ):
             yield index, None, is_backward, event
 
@@ -121,6 +120,7 @@ def _begins(mark: Mark, current: str, *, has_left: bool) -> str | None:
     ends = (
         mark.kind == "backward"
         or (mark.kind == "module" and has_left)
+        or (mark.kind == "returns" and current != OUTSIDE)
         or (mark.kind == "leaves" and mark.name == current)
     )
     return OUTSIDE if ends else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from zero_sizer.witnesses.tracing.recorder import Event, Recorder
+from zero_sizer.witnesses.tracing.recorder import Event, Recorder, in_order_of_backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,9 @@ def run_step(
         finally:
             recorder.on = False
     trace = Trace(
-        events=tuple(recorder.events), sizes=tuple(recorder.sizes), flops=tuple(recorder.flops)
+        events=tuple(in_order_of_backward(recorder.events)),
+        sizes=tuple(recorder.sizes),
+        flops=tuple(recorder.flops),
     )
     del loss
     return trace
