@@ -121,10 +121,9 @@ def _gather(state: _State, parameters: list[int]) -> int:
     else:
         batches = [_Batch(sum(numels), set(parameters))] * len(parameters)
     state.inflight.update(zip(parameters, batches, strict=True))
-    brings = state.trace.is_parked and state.trace.ranks > 1 and len(parameters) == 1
-    return state.numel + (
-        ceil_div(state.trace.numels[parameters[0]], state.trace.ranks) if brings else 0
-    )
+    if not state.trace.is_parked or state.trace.ranks == 1:
+        return state.numel
+    return state.numel + sum(ceil_div(state.trace.numels[i], state.trace.ranks) for i in parameters)
 
 
 def _wait(state: _State, i: int) -> int:

@@ -83,20 +83,19 @@ class Form(NamedTuple):
     Attributes:
         num_bytes: without padding.
         padded: elements, bytes of an element and count of the tensors that lie there padded.
-        brought: elements and bytes of an element of the tensor whose partition lies beside them.
+        brought: elements and bytes of an element of the tensors whose partitions lie beside them.
     """
 
     num_bytes: int
     padded: tuple[tuple[int, int, int], ...]
-    brought: tuple[int, int] = (0, 0)
+    brought: tuple[tuple[int, int], ...] = ()
 
     def at(self, ranks: int) -> int:
         """Bytes, padding included."""
-        size, itemsize = self.brought
         return (
             self.num_bytes
-            + ceil_div(size, ranks) * itemsize
             + sum([n * each * (padded(size, ranks) - size) for size, each, n in self.padded])
+            + sum([ceil_div(size, ranks) * each for size, each in self.brought])
         )
 
 
@@ -192,7 +191,7 @@ class _State:
 
 
 def _fetch(state: _State, step: int, module: tuple[int, ...]) -> set[Form]:
-    peaks = {_gather(state, [i for i in module if _absent(state, i)])}
+    peaks = _gather(state, [i for i in module if _absent(state, i)])
     for i in module:
         peaks |= _wait(state, i)
     pending = {i for i in module if state.fetched_for.get(i, -1) < step}
@@ -203,11 +202,11 @@ def _fetch(state: _State, step: int, module: tuple[int, ...]) -> set[Form]:
         state.fetched_for[i] = used_at
         discarded.add(i)
     if state.limits.prefetch_bucket_size > 0:
-        peaks.add(_prefetch(state))
+        peaks |= _prefetch(state)
     return peaks
 
 
-def _prefetch(state: _State) -> Form:
+def _prefetch(state: _State) -> set[Form]:
     limit = min(
         state.limits.max_live_parameters - state.available, state.limits.prefetch_bucket_size
     )
@@ -227,28 +226,29 @@ def _absent(state: _State, i: int) -> bool:
     return i not in state.resident and i not in state.inflight
 
 
-def _gather(state: _State, parameters: list[int]) -> Form:
-    """Start a gather; the level while it is made.
+def _gather(state: _State, parameters: list[int]) -> set[Form]:
+    """Start a gather; the levels while it is made.
 
-    A single parameter's partition is brought to the GPU first
-    (``_all_gather_sequential``, partition_parameters.py:1394-1399).
+    Parked partitions are brought to the GPU first, those of one dtype together
+    (partition_parameters.py:1394-1399, _all_gather_dtype).
     """
     if not parameters:
-        return state.form()
+        return {state.form()}
     state.hold(parameters, 1, is_padded=True)
     state.available += sum(state.trace.numels[i] for i in parameters)
     if state.trace.one_by_one:
         state.inflight.update({i: _Batch((i,), {i}, is_alone=True) for i in parameters})
-        return state.form()
-    itemsizes = state.trace.itemsizes
+        return {state.form()}
+    itemsizes, numels = state.trace.itemsizes, state.trace.numels
+    found = {state.form()}
     for itemsize in dict.fromkeys(itemsizes[i] for i in parameters):
         same = [i for i in parameters if itemsizes[i] == itemsize]
         batch = _Batch(tuple(same), set(same), is_alone=len(parameters) == 1)
         state.inflight.update(dict.fromkeys(same, batch))
-    if state.trace.is_parked and len(parameters) == 1:
-        i = parameters[0]
-        return state.form()._replace(brought=(state.trace.numels[i], itemsizes[i]))
-    return state.form()
+        if state.trace.is_parked:
+            brought = tuple(sorted((numels[i], itemsize) for i in same))
+            found.add(state.form()._replace(brought=brought))
+    return found
 
 
 def _wait(state: _State, i: int) -> set[Form]:
