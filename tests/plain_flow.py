@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from zero_sizer.units import ceil_div, round_up
 from zero_sizer.zero import partition
-from zero_sizer.zero.gradient_flow import Scheme, Tensors
+from zero_sizer.zero.gradient_flow import Completion, Scheme, Tensors
 from zero_sizer.zero.reduction import Held
 
 _STAGE0_BUCKET = 500_000_000
@@ -66,13 +66,13 @@ class Flow:
     epilogue: Held
 
 
-def flow(tensors: Tensors, order: tuple[tuple[int, tuple[int, ...]], ...], rules: Rules) -> Flow:
-    """Follow a backward: which gradients become complete, and whose hooks run then."""
+def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:
+    """Follow a backward in which gradients become complete in ``order``."""
     if rules.rank is None:
         return flow(tensors, order, replace(rules, rank=_rank(tensors, rules)))
     state = _State(tensors, rules)
     start = state.now()
-    steps = {index: state.produce(index, reduces) for index, reduces in order}
+    steps = {step.parameter: state.produce(step) for step in order}
     return Flow(start=start, steps=steps, epilogue=state.finish())
 
 
@@ -113,19 +113,19 @@ class _State:
     def now(self, copies: int = 0) -> Held:
         return Held(self._gradients, self._buffers, copies)
 
-    def produce(self, index: int, reduces: tuple[int, ...]) -> Step:
+    def produce(self, step: Completion) -> Step:
         """A gradient is complete: hooks run."""
         rules = self._rules
-        size = self._numels[index] * rules.itemsize
-        self._gradients += size
+        for index in step.makes:
+            self._gradients += self._numels[index] * rules.itemsize
         before = self.now()
         if rules.adds_in_place:
-            self._gradients -= size
+            self._gradients -= self._numels[step.parameter] * rules.itemsize
         if rules.scheme in (Scheme.HOOKED, Scheme.DEFERRED):
             self._allocate_buffers()
         hook = self.now()
         if rules.scheme in (Scheme.HOOKED, Scheme.SCATTERED):
-            for other in reduces:
+            for other in step.reduces:
                 size = self._numels[other] * rules.itemsize
                 hook = _worst(hook, self._into_bucket(other, size))
         return Step(before, hook, self.now())

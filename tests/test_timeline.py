@@ -18,6 +18,7 @@ from zero_sizer.passes.layout import layout_of
 from zero_sizer.passes.zero_rules import earlier_zero_of, leaves_of
 from zero_sizer.plan import Device
 from zero_sizer.units import DType
+from zero_sizer.zero.gradient_flow import Completion
 
 MODELS = ("gpt2", "tinyllama-1.1b", "mixtral-8x7b", "t5-3b", "bert-base")
 NUMBERS = "params=6.7e9,layers=32,hidden=4096,heads=32,ffn=11008,vocab=32000"
@@ -39,7 +40,8 @@ def _walked(plan, zero):
         zero.tensors.numels, zero.persistent, tuple(visits), zero.ranks, zero.is_parked, zero.kept
     )
     series = iter(gathered_numels(trace, zero.limits) if zero.ranks else ())
-    order = tuple((p.completes, p.reduces) for _, p, _ in backward if p.completes >= 0)
+    complete = [place for _, place, _ in backward if place.completes >= 0]
+    order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
     reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **asdict(zero.share)))
     level, gathered, held, highest = 0, 0, reduction.start, []
     for places in (forward, backward):

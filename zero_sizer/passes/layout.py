@@ -206,7 +206,7 @@ def _forward(names: _Names, row: _Row, prefix: str) -> Iterator[Place]:
     found = names.words(prefix, (runs for runs, _ in row[3]))
     for position, ((runs, _), words) in enumerate(zip(row[3], found, strict=True)):
         entered = [] if position else names.enter(prefix)
-        yield Place(_label(prefix, runs), (*entered, *names.visits(words)), -1, ())
+        yield Place(_label(prefix, runs), (*entered, *names.visits(words)), -1, (), ())
 
 
 def _label(prefix: str, runs: str) -> str:
@@ -227,12 +227,14 @@ def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
     is fetched before.
     """
     names = visits.names
-    gradients = _Gradients(names, [_join(prefix, name) for _, name in row[4] if name])
+    gradients = _Gradients(names, [_join(prefix, name) if name else "" for _, name in row[4]])
     passed: list[Visit] = []
-    for (runs, completes), met in zip(row[4], _fetched(visits, prefix, row), strict=True):
-        index, reduces = gradients.of(_join(prefix, completes) if completes else "")
+    fetched = _fetched(visits, prefix, row)
+    for position, ((runs, completes), met) in enumerate(zip(row[4], fetched, strict=True)):
+        index = gradients.index(position)
         label = _backward_label(prefix, runs, completes)
-        yield Place(label, (*passed, *met), index, reduces)
+        reduces, makes = gradients.reduced(position), gradients.made(position)
+        yield Place(label, (*passed, *met), index, reduces, makes)
         passed = [_PASSED._replace(passed=(index,))] if index in names.stacked else []
 
 
@@ -271,23 +273,48 @@ def _fetched(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
 
 
 class _Gradients:
-    """Which gradients become complete in a block, and whose hooks run then."""
+    """Which gradients the steps of a block complete; -1 and nothing where there is none."""
 
     def __init__(self, names: _Names, completed: Sequence[str]) -> None:
         self._names = names
-        self._last = {names.unit(name.rpartition(".")[0]): name for name in completed}
+        self._completed = completed
+        units = {names.unit(_owner(name)): position for position, name in enumerate(completed)}
+        self._last = units  # of each module: the step that completes its last
 
-    def of(self, name: str) -> tuple[int, tuple[int, ...]]:
-        """The gradient of ``name``, -1 where there is none; a leaf's hooks run after its last."""
-        names = self._names
-        index = names.index.get(name, -1)
-        if index not in names.trainable:
-            return -1, ()
-        unit = names.unit(name.rpartition(".")[0])
-        if not names.is_leaf(unit):
-            return index, (index,)
-        is_last = self._last[unit] == name
-        return index, tuple(i for i in names.owned(unit) if is_last and i in names.trainable)
+    def index(self, position: int) -> int:
+        """The one that is complete."""
+        index = self._names.index.get(self._completed[position], -1)
+        return index if index in self._names.trainable else -1
+
+    def made(self, position: int) -> tuple[int, ...]:
+        """Those that are made: all of a module that are complete one right after the other."""
+        owner = _owner(self._completed[position])
+        if self.index(position) < 0 or self._is_same(position - 1, owner):
+            return ()
+        found = []
+        while self._is_same(position, owner):
+            found.append(self.index(position))
+            position += 1
+        return tuple(found)
+
+    def _is_same(self, position: int, owner: str) -> bool:
+        is_inside = 0 <= position < len(self._completed)
+        return (
+            is_inside and self.index(position) >= 0 and _owner(self._completed[position]) == owner
+        )
+
+    def reduced(self, position: int) -> tuple[int, ...]:
+        """Those whose hooks run; a leaf's do after its last."""
+        index, names = self.index(position), self._names
+        unit = names.unit(_owner(self._completed[position]))
+        if index < 0 or not names.is_leaf(unit):
+            return (index,) if index >= 0 else ()
+        is_last = self._last[unit] == position
+        return tuple(i for i in names.owned(unit) if is_last and i in names.trainable)
+
+
+def _owner(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
 
 
 class _Visits:

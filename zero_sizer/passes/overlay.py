@@ -14,7 +14,7 @@ from typing import NamedTuple
 from zero_sizer.identity import Identity
 from zero_sizer.zero import gather, gradient_flow
 from zero_sizer.zero.gather import Forms, Limits, Trace, Visit
-from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
+from zero_sizer.zero.gradient_flow import Completion, Flow, Rules, Tensors
 from zero_sizer.zero.reduction import Held, Reduction, Share
 
 
@@ -25,6 +25,7 @@ class Place(NamedTuple):
     visits: tuple[Visit, ...]  # of modules, where the step begins
     completes: int  # the gradient that is complete where it ends; -1: none
     reduces: tuple[int, ...]  # the gradients whose hooks run then
+    makes: tuple[int, ...]  # the gradients that are held from there on
 
 
 Positions = tuple[tuple[Place, ...], ...]
@@ -187,9 +188,10 @@ class _Program:
     def __init__(self, layout: Layout) -> None:
         self.forward, self.forward_spans = _flat(layout.forward)
         self.backward, self.backward_spans = _flat(layout.backward[::-1])
-        self.order = tuple((p.completes, p.reduces) for p in self.backward if p.completes >= 0)
+        complete = (place for place in self.backward if place.completes >= 0)
+        self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
         self.visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
-        self._last = {index: position for position, (index, _) in enumerate(self.order)}
+        self._last = {step.parameter: position for position, step in enumerate(self.order)}
         sources = list(self._sources())
         self._within = _getter([source for source, _ in sources])
         self._ends = _getter([source for _, source in sources])

@@ -29,7 +29,8 @@ gradients, optimizer states and the batch itself are not in it.
 
 What counts: storages of tensors on the GPU, those of constant size rounded up to 512 bytes, others
 as they are. The gradient of a parameter does not count from the step on in which it is both made
-and complete; one that waits for a second contribution (tied weights) counts until then. Under
+and complete; one that waits for a second contribution (tied weights) counts until then. Gradients
+of one module that are complete in steps right after one another are made in the first. Under
 autocast the 16-bit copies of weights count: they are the constant terms. Peaks are exact on a grid
 of batches and sequences from 64 on, and never above the truth.
 """

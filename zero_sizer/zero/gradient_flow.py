@@ -73,6 +73,21 @@ class Tensors:
     numels: tuple[int, ...]
 
 
+class Completion(NamedTuple):
+    """A gradient becomes complete.
+
+    Attributes:
+        parameter: its index.
+        makes: parameters whose gradients are held from there on; nothing where an earlier one of
+            the same module was.
+        reduces: parameters whose hooks run then.
+    """
+
+    parameter: int
+    makes: tuple[int, ...]
+    reduces: tuple[int, ...]
+
+
 class Level(NamedTuple):
     """Bytes beside everything persistent, without what only this rank keeps."""
 
@@ -140,18 +155,12 @@ class Flow:
         )
 
 
-def flow(tensors: Tensors, order: tuple[tuple[int, tuple[int, ...]], ...], rules: Rules) -> Flow:
-    """Follow a backward.
-
-    Args:
-        tensors: the trainable ones.
-        order: parameter indices: which gradient becomes complete, and whose hooks run then.
-        rules: of reduction.
-    """
+def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:
+    """Follow a backward in which gradients become complete in ``order``."""
     state = _State(tensors, rules)
     start = state.now()
-    for index, reduces in order:
-        state.produce(index, reduces)
+    for step in order:
+        state.produce(step)
     closing = state.finish()
     is_after = rules.scheme is Scheme.AFTER
     numels = [tensors.numels[i] for group in tensors.groups for i in group]
@@ -192,19 +201,18 @@ class _State:
     def now(self) -> Level:
         return Level(self._gradients, self._buffers)
 
-    def produce(self, index: int, reduces: tuple[int, ...]) -> None:
+    def produce(self, step: Completion) -> None:
         """A gradient is complete: hooks run, its own or none or those of a whole leaf module."""
         rules = self._rules
-        size = self._numels[index] * rules.itemsize
-        self._gradients += size
+        self._gradients += sum([self._numels[i] for i in step.makes]) * rules.itemsize
         self.before.append(self.now())
         if rules.adds_in_place:
-            self._gradients -= size
+            self._gradients -= self._numels[step.parameter] * rules.itemsize
         if rules.scheme in (Scheme.HOOKED, Scheme.DEFERRED):
             self._allocate_buffers()
         highest, done = self.now(), len(self.flushes)
         if rules.scheme in (Scheme.HOOKED, Scheme.SCATTERED):
-            for other in reduces:
+            for other in step.reduces:
                 level = self._into_bucket(other, self._numels[other] * rules.itemsize)
                 if sum(level) > sum(highest):
                     highest, done = level, len(self.flushes)

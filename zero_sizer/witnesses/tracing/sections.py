@@ -69,7 +69,7 @@ def cut(events: Sequence[Event], owners: frozenset[str]) -> list[Section]:
         sections[-1].slices[-1].runs = _runs(mark, owners)
     sections[-1].slices[-1].last = len(events)
     for section in sections:
-        section.slices = [piece for part in section.slices for piece in _split(part, events)]
+        section.slices = list(_split(section.slices, events))
     return sections
 
 
@@ -80,16 +80,37 @@ def _runs(mark: Mark, owners: frozenset[str]) -> tuple[str, ...]:
     return (_SIGNS[mark.kind] + owns + mark.name,)
 
 
-def _split(part: Slice, events: Sequence[Event]) -> list[Slice]:
-    """Before and from where the gradient that it completes is made: only then is it held."""
-    mark = events[part.last] if part.completes else None
-    for index in range(part.first + 1, part.last):
-        event = events[index]
-        made = isinstance(event, Made) and isinstance(mark, Mark) and event.storage == mark.storage
+def _split(slices: Sequence[Slice], events: Sequence[Event]) -> Iterator[Slice]:
+    """Before and from where the gradients that they complete are made: only then are they held.
+
+    Those of one module, complete one right after the other, are made together.
+    """
+    for number, part in enumerate(slices):
+        is_next = number and part.completes and _owner(slices[number - 1]) == _owner(part)
+        wanted = set() if is_next else set(_together(slices[number:], events))
+        made = [
+            index
+            for index in range(part.first + 1, part.last)
+            if isinstance(event := events[index], Made) and event.storage in wanted
+        ]
         if made:
-            before = Slice(runs=part.runs, first=part.first, last=index)
-            return [before, Slice(completes=part.completes, first=index, last=part.last)]
-    return [part]
+            yield Slice(runs=part.runs, first=part.first, last=made[0])
+            yield Slice(completes=part.completes, first=made[0], last=part.last)
+        else:
+            yield part
+
+
+def _owner(part: Slice) -> str:
+    return part.completes.rpartition(".")[0] if part.completes else "-"
+
+
+def _together(slices: Sequence[Slice], events: Sequence[Event]) -> Iterator[int]:
+    """Storages of the gradients that the first slices complete, all of one module."""
+    for part in slices:
+        mark = events[part.last] if part.completes and part.last < len(events) else None
+        if not isinstance(mark, Mark) or _owner(part) != _owner(slices[0]):
+            return
+        yield mark.storage
 
 
 def _boundaries(
@@ -129,13 +150,18 @@ def _begins(mark: Mark, current: str, *, has_left: bool) -> str | None:
 def parameter_gradients(events: Sequence[Event], sections: Sequence[Section]) -> set[int]:
     """Storages that become a parameter's gradient in the slice in which they are made.
 
-    A gradient made earlier waits for another contribution, as those of tied weights do; it is no
-    finished gradient yet and counts with the activations.
+    Or in one right after it, of the same module. A gradient made earlier waits for another
+    contribution, as those of tied weights do; it is no finished gradient yet and counts with the
+    activations.
     """
     found: set[int] = set()
     for section in sections:
+        made: set[int] = set()
+        owner = "-"
         for part in section.slices:
-            made = {e.storage for e in events[part.first : part.last] if isinstance(e, Made)}
+            made = made if part.completes and _owner(part) == owner else set()
+            made |= {e.storage for e in events[part.first : part.last] if isinstance(e, Made)}
+            owner = _owner(part)
             mark = events[part.last] if part.last < len(events) else None
             if isinstance(mark, Mark) and mark.kind == "gradient" and mark.storage in made:
                 found.add(mark.storage)
