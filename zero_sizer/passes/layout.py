@@ -151,6 +151,11 @@ class _Names:
         """A module that is around others, or owns nothing, begins to run, or has run too."""
         return Visit(self.shared(module), ends=ends, inside=self._inside(module))
 
+    def leave(self, module: str) -> list[Visit]:
+        """A module that is around others has run."""
+        shared = self.shared(module) if module in self._around else ()
+        return [Visit(shared, begins=False, ends=True)] if shared else []
+
     def shared(self, module: str) -> tuple[int, ...]:
         """Parameters of a module around others: its own, and those of others that it asks for."""
         asked = _ASKED.get(module.rpartition(".")[2], "")
@@ -357,7 +362,7 @@ class _Visits:
         entered = [name for name in on_the_way if name not in self._inside]
         left = [name for name in self._inside if name not in (*on_the_way, word.module)]
         over, self._open = self._open, []
-        over += [Visit(names.shared(n), begins=False, ends=True) for n in left if names.shared(n)]
+        over += [visit for name in left for visit in names.leave(name)]
         self._inside = {*on_the_way, word.module, ""}
         if not word.owns:
             last = names.container(word.module, ends=True)
