@@ -215,12 +215,13 @@ class Plan:
         per_rank = [0] * self.dp_world_size
         for group in groups:
             touched = partition.intersecting_numels(
-                self._ordered(group), self.dp_world_size, self.align_tensors, self.itemsize
+                self.ordered(group), self.dp_world_size, self.align_tensors, self.itemsize
             )
             per_rank = [a + b for a, b in zip(per_rank, touched, strict=True)]
         return max(per_rank) if self.rank is None else per_rank[self.rank]
 
-    def _ordered(self, group: tuple[int, ...]) -> tuple[int, ...]:
+    def ordered(self, group: tuple[int, ...]) -> tuple[int, ...]:
+        """A group as it lies in its flat buffer."""
         return partition.round_robin(group, self.dp_world_size) if self.round_robin else group
 
     @cached_property
@@ -314,7 +315,7 @@ class Plan:
 
     @cached_property
     def flattens_on_gpu(self) -> bool:
-        """Whether the GPU has room for the model and its flat copy (stage_1_and_2.py:451-453)."""
+        """Whether the GPU has room for model and flat copy (stage_1_and_2.py:451-453)."""
         weights = num_bytes(self.num_trainable + sum(self.frozen), self.model_dtype)
         weights += sum(self.frozen_codes)
         flat = num_bytes(sum(self.flat_groups), self.model_dtype)

@@ -5,7 +5,7 @@ from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import STEP, Moment
 from zero_sizer.plan import Plan
 from zero_sizer.units import DType
-from zero_sizer.zero.partition import touched_tensors
+from zero_sizer.zero.partition import largest_piece, touched_tensors
 from zero_sizer.zero.wrapper import Wrapper
 
 _SOURCE = "runtime/zero/stage_1_and_2.py:"
@@ -27,6 +27,13 @@ def _gradients_live(plan: Plan) -> frozenset[Moment]:
 
 def _on_gpu(plan: Plan) -> bool:
     return plan.wrapper is Wrapper.ZERO12 and not plan.offloads_optimizer
+
+
+def _normed_numel(plan: Plan) -> int:
+    """Elements of the largest gradient slice of which the norm is taken."""
+    where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
+    pieces = (largest_piece(plan.ordered(group), *where) for group in plan.groups)
+    return max(pieces, default=0)
 
 
 ENTRIES = (
@@ -54,7 +61,7 @@ ENTRIES = (
         name="norm_in_fp64",
         category=Category.TEMPORARY,
         about="one gradient slice in fp64 while the norm is taken",
-        numel=lambda p: min(p.largest_tensor, p.partition_numel),
+        numel=_normed_numel,
         dtype=lambda p: DType.FP64,
         live=frozenset({Moment.NORM}),
         when=_on_gpu,

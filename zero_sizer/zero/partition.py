@@ -70,6 +70,23 @@ def intersecting_numels(
     return tuple(per_rank)
 
 
+@lru_cache(maxsize=4096)
+def largest_piece(
+    numels: tuple[int, ...], ranks: int, rank: int | None, align_tensors: bool, itemsize: int
+) -> int:
+    """Elements of the largest piece of a tensor in a ZeRO-1/2 partition (None: in any rank's)."""
+    offsets, _ = flat_offsets(numels, align_tensors, itemsize)
+    part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
+    most = 0
+    for start, numel in zip(offsets, numels, strict=True):
+        touched = range(start // part, (start + max(numel, 1) - 1) // part + 1)
+        for other in (rank,) if rank is not None else (*touched[:2], *touched[-1:]):
+            if other in touched:
+                end = min(start + numel, (other + 1) * part)
+                most = max(most, end - max(start, other * part))
+    return most
+
+
 def tensor_partition(numel: int, ranks: int) -> int:
     """Elements of one rank's part of one stage-3 tensor: each tensor is padded on its own."""
     return ceil_div(numel, ranks)

@@ -192,19 +192,30 @@ def _rounded(size: Poly) -> Poly:
     return (round_up(size[0], _BLOCK), 0, 0, 0, 0, 0) if size[0] and not any(size[1:]) else size
 
 
+def _is_between(steps: Sequence[FittedStep]) -> bool:
+    """Whether the first and the last of three steps complete gradients of one module."""
+    if len(steps) != 3 or not steps[0].completes or not steps[2].completes:
+        return False
+    return sections.owner_of(steps[0].completes) == sections.owner_of(steps[2].completes)
+
+
 def _relative(token: str, prefix: str) -> str:
     name = token.lstrip("~/^")
     return token[: len(token) - len(name)] + name.removeprefix(prefix)
 
 
 def _merged(steps: Sequence[FittedStep]) -> tuple[FittedStep, ...]:
-    """Without the steps in which nothing happens; what begins or ends there joins the next."""
+    """Without the steps in which nothing happens; what begins or ends there joins the next.
+
+    One stays between gradients of one module that are not made together.
+    """
     kept: list[FittedStep] = []
     level = ZERO
     runs: tuple[str, ...] = ()
-    for step in steps:
+    for number, step in enumerate(steps):
         runs += step.runs
-        if step.completes or step.peaks != (level,) or step.end != level:
+        is_empty = not step.completes and step.peaks == (level,) and step.end == level
+        if not is_empty or _is_between(steps[number - 1 : number + 2]):
             kept.append(replace(step, runs=runs))
             level, runs = step.end, ()
     if runs or not kept:

@@ -83,16 +83,17 @@ def _runs(mark: Mark, owners: frozenset[str]) -> tuple[str, ...]:
 def _split(slices: Sequence[Slice], events: Sequence[Event]) -> Iterator[Slice]:
     """Before and from where the gradients that they complete are made: only then are they held.
 
-    Those of one module, complete one right after the other, are made together.
+    Those of one module can be made together and be complete one right after the other.
     """
+    held: set[int] = set()
     for number, part in enumerate(slices):
-        is_next = number and part.completes and _owner(slices[number - 1]) == _owner(part)
-        wanted = set() if is_next else set(_together(slices[number:], events))
+        wanted = set(_together(slices[number:], events)) - held
         made = [
             index
             for index in range(part.first + 1, part.last)
             if isinstance(event := events[index], Made) and event.storage in wanted
         ]
+        held |= wanted if made else set()
         if made:
             yield Slice(runs=part.runs, first=part.first, last=made[0])
             yield Slice(completes=part.completes, first=made[0], last=part.last)
@@ -100,15 +101,21 @@ def _split(slices: Sequence[Slice], events: Sequence[Event]) -> Iterator[Slice]:
             yield part
 
 
-def _owner(part: Slice) -> str:
-    return part.completes.rpartition(".")[0] if part.completes else "-"
+def owner_of(parameter: str) -> str:
+    """The module that owns a parameter."""
+    return parameter.rpartition(".")[0]
 
 
 def _together(slices: Sequence[Slice], events: Sequence[Event]) -> Iterator[int]:
-    """Storages of the gradients that the first slices complete, all of one module."""
-    for part in slices:
+    """Storages of gradients of one module: that of the first slice, others made by its end."""
+    first, made = slices[0], set()
+    for event in events[first.first : first.last]:
+        made |= {event.storage} if isinstance(event, Made) else set()
+    for number, part in enumerate(slices):
         mark = events[part.last] if part.completes and part.last < len(events) else None
-        if not isinstance(mark, Mark) or _owner(part) != _owner(slices[0]):
+        if not isinstance(mark, Mark) or owner_of(part.completes) != owner_of(first.completes):
+            return
+        if number and mark.storage not in made:
             return
         yield mark.storage
 
@@ -150,21 +157,15 @@ def _begins(mark: Mark, current: str, *, has_left: bool) -> str | None:
 def parameter_gradients(events: Sequence[Event], sections: Sequence[Section]) -> set[int]:
     """Storages that become a parameter's gradient in the slice in which they are made.
 
-    Or in one right after it, of the same module. A gradient made earlier waits for another
-    contribution, as those of tied weights do; it is no finished gradient yet and counts with the
-    activations.
+    Or right after it, together with another of the same module. A gradient made earlier waits for
+    another contribution, as those of tied weights do; it is no finished gradient yet and counts
+    with the activations.
     """
     found: set[int] = set()
     for section in sections:
-        made: set[int] = set()
-        owner = "-"
-        for part in section.slices:
-            made = made if part.completes and _owner(part) == owner else set()
-            made |= {e.storage for e in events[part.first : part.last] if isinstance(e, Made)}
-            owner = _owner(part)
-            mark = events[part.last] if part.last < len(events) else None
-            if isinstance(mark, Mark) and mark.kind == "gradient" and mark.storage in made:
-                found.add(mark.storage)
+        for number, part in enumerate(section.slices):
+            made = {e.storage for e in events[part.first : part.last] if isinstance(e, Made)}
+            found |= made.intersection(_together(section.slices[number:], events))
     return found
 
 
