@@ -221,7 +221,7 @@ class Plan:
         return max(per_rank) if self.rank is None else per_rank[self.rank]
 
     def ordered(self, group: tuple[int, ...]) -> tuple[int, ...]:
-        """A group as it lies in its flat buffer."""
+        """A group in flat order."""
         return partition.round_robin(group, self.dp_world_size) if self.round_robin else group
 
     @cached_property
@@ -300,10 +300,7 @@ class Plan:
 
     @cached_property
     def has_compact_gradients(self) -> bool:
-        """Reduced gradients live in one fp32 buffer of the partition's size.
-
-        stage_1_and_2.py:1250.
-        """
+        """Reduced gradients are one fp32 buffer, the partition's size (stage_1_and_2.py:1250)."""
         accumulates_fp32 = self.grad_accum_dtype is DType.FP32 is not self.model_dtype
         return accumulates_fp32 and self.optimizer.name != "MuonWithAuxAdam"
 

@@ -7,6 +7,7 @@ from zero_sizer.findings import Finding
 
 NOT_MODELLED = "not-modelled"
 _HPZ = ZERO + "zero_hpz_partition_size"
+_GRANULARITY = ZERO + "stage3_module_granularity_threshold"
 _TENSOR = "tensor_parallel.autotp_size"
 _SECTIONS = {  # key that switches a feature on -> what to call it
     "expert_parallel.enabled": "expert parallelism (AutoEP)",
@@ -38,6 +39,8 @@ def not_modelled(context: Context) -> Iterator[Finding]:
     ):
         if (context.number(key) or 0) > 1:
             yield _unmodelled(context, key, name)
+    if context.stage == 3 and (context.number(_GRANULARITY) or 0) > 0:
+        yield _unmodelled(context, _GRANULARITY, "making leaf modules of small ones")
 
 
 def _unmodelled(context: Context, key: str, name: str) -> Finding:

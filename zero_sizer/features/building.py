@@ -1,6 +1,6 @@
 """A model that is built under ``deepspeed.zero.Init``: what is whole on the way."""
 
-from zero_sizer.features.weights import parked_on, under_init
+from zero_sizer.features.conditions import parked_on, under_init
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device, Plan

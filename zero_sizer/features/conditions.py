@@ -44,3 +44,13 @@ def flattened_live(plan: Plan) -> frozenset[Moment]:
     """A flat gradient of the master's dtype is what the optimizer is handed; others are cast."""
     needs_cast = plan.grad_accum_dtype != plan.master_dtype
     return frozenset({Moment.CAST} if needs_cast else {Moment.CAST, Moment.UPDATE})
+
+
+def parked_on(plan: Plan) -> Device:
+    """Where a partition waits; one that comes from NVMe passes through the host."""
+    return Device.GPU if plan.param_device is Device.GPU else Device.HOST
+
+
+def under_init(plan: Plan) -> bool:
+    """Whether the model is built under ``zero.Init``."""
+    return plan.wrapper is Wrapper.ZERO3 and plan.zero_init

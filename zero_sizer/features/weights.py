@@ -1,5 +1,6 @@
 """The model's own weights: trainable and frozen, whole or partitioned, and the model's buffers."""
 
+from zero_sizer.features.conditions import parked_on, under_init
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import (
     ALWAYS,
@@ -32,16 +33,6 @@ def _model_buffer_numels(dtype: DType) -> Entry:
 def _buffer_dtype(plan: Plan, built: DType | None) -> DType:
     """The engine casts parameters, not buffers (engine.py:1851-1875)."""
     return plan.model_dtype if built is None else built
-
-
-def parked_on(plan: Plan) -> Device:
-    """Where a partition waits; one that comes from NVMe passes through the host."""
-    return Device.GPU if plan.param_device is Device.GPU else Device.HOST
-
-
-def under_init(plan: Plan) -> bool:
-    """Whether the model is built under ``zero.Init``."""
-    return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
 
 
 def _built_on_gpu(plan: Plan) -> bool:

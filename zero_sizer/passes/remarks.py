@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING
 
 from zero_sizer.config.workload import DEEPSPEED
 from zero_sizer.findings import Finding, Severity
-from zero_sizer.passes import compose
+from zero_sizer.passes import compose, zero_rules
 from zero_sizer.passes.closed_form import num_layers
 from zero_sizer.passes.execution import block_of
 from zero_sizer.passes.masks import EQUAL, PADDED
-from zero_sizer.units import format_gib, num_bytes
-from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from zero_sizer.plan import Plan
 
 UNKNOWN = "activations-unknown"
 """Code of the finding that some activations are counted as nothing."""
-_LEAF_FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe")
 _SECTION = "activation_checkpointing."
 
 
@@ -29,7 +26,7 @@ def remarks(plan: Plan) -> Iterator[Finding]:
     yield from _about_sequences(plan)
     if plan.inputs is not None:
         yield from _about_inputs(plan)
-    yield from _leaf_modules(plan)
+    yield from _about_leaves(plan)
 
 
 def _about_model(plan: Plan) -> Iterator[Finding]:
@@ -100,23 +97,15 @@ def _about_sequences(plan: Plan) -> Iterator[Finding]:
         )
 
 
-def _leaf_modules(plan: Plan) -> Iterator[Finding]:
-    """runtime/zero/leaf_module_config.py:11-15 names them; stage3.py:1534-1560 what follows."""
-    if plan.wrapper is not Wrapper.ZERO3 or plan.model.arch.family not in _LEAF_FAMILIES:
-        return
-    most: dict[str, int] = {}
-    for tensor in plan.model.parameters:
-        if tensor.is_stacked:
-            most[tensor.module] = most.get(tensor.module, 0) + tensor.numel
-    size = num_bytes(max(most.values(), default=0), plan.model_dtype)
-    yield Finding(
-        code="leaf-modules",
-        severity=Severity.NOTE,
-        key="zero_optimization.leaf_module",
-        message="DeepSpeed gathers a whole block of experts at once and reduces their gradients "
-        f"together (leaf modules): up to {format_gib(size)} more than is counted here",
-        remedy="ask the simulated dry run",
-    )
+def _about_leaves(plan: Plan) -> Iterator[Finding]:
+    for name in zero_rules.leaves_of(plan).missing:
+        yield Finding(
+            code="leaf-module-unknown",
+            severity=Severity.WARNING,
+            key="zero_optimization.leaf_module",
+            message=f"{name!r} names no module that is known here: nothing is counted for it",
+            remedy="name modules under names or name_suffixes, or ask the simulated dry run",
+        )
 
 
 def _better(plan: Plan) -> str:
