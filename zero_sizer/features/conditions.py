@@ -44,3 +44,19 @@ def flattened_live(plan: Plan) -> frozenset[Moment]:
     """A flat gradient of the master's dtype is what the optimizer is handed; others are cast."""
     needs_cast = plan.grad_accum_dtype != plan.master_dtype
     return frozenset({Moment.CAST} if needs_cast else {Moment.CAST, Moment.UPDATE})
+
+
+def largest_cast(plan: Plan) -> int:
+    """The ZeRO-1/2 group at whose flattening and casting most is held.
+
+    Muon's updates are beside its own gradients then, and gone when the next group's turn comes.
+    """
+    flat, master = plan.grad_accum_dtype.itemsize, plan.master_dtype.itemsize
+    held = [
+        numel * (flat + (master if master != flat else 0))
+        + (plan.itemsize * plan.touched_numel((group,)) if row.newton_schulz else 0)
+        for numel, group, row in zip(
+            plan.partitions, plan.groups, plan.group_optimizers, strict=True
+        )
+    ]
+    return held.index(max(held)) if held else 0
