@@ -94,11 +94,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
             optimizer_choice.trainers_groups(row, job.model)
             if name is None
             else optimizer_choice.groups(
-                row,
-                params,
-                job.model,
-                offloads=offloads,
-                partitioned=workload["zero_init"],
+                row, params, job.model, offloads=offloads, partitioned=workload["zero_init"]
             )
         ),
         **workload,

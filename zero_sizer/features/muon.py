@@ -1,5 +1,7 @@
 """Muon: its momentum, which follows the gradients, its updates, and whole matrices on the way."""
 
+from itertools import islice
+
 from zero_sizer.features.conditions import is_zero3, is_zero12, largest_cast
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
@@ -55,13 +57,11 @@ def _work(plan: Plan) -> muon.Work:
         case Wrapper.ZERO12:
             return muon.Work()
         case Wrapper.BF16:
-            ranks = range(plan.dp_world_size) if plan.rank is None else (plan.rank,)
-            groups = _flat_groups(plan)
-            return max((muon.exchanged(groups, r, method) for r in ranks), key=lambda w: w.peak)
+            return muon.exchanged(_flat_groups(plan), plan.rank, method)
         case Wrapper.ZERO3:
             return _partitioned_work(plan)
         case _:
-            shapes = [shape for i in _muon_groups(plan) for shape in _shapes(plan, i)]
+            shapes = tuple(shape for i in _muon_groups(plan) for shape in _shapes(plan, i))
             return muon.tensor_by_tensor(shapes, DType.FP32, method)
 
 
@@ -74,10 +74,11 @@ def _partitioned_work(plan: Plan) -> muon.Work:
         method=plan.optimizer.newton_schulz,
         bucket=plan.reduce_bucket_size,
     )
-    sub_groups = []
+    found: list[tuple[muon.Shape, ...]] = []
     for i in _muon_groups(plan):
         shapes = iter(_shapes(plan, i))
-        sub_groups += [[next(shapes) for _ in numels] for numels in plan.sub_groups[i]]
+        found += [tuple(islice(shapes, len(numels))) for numels in plan.sub_groups[i]]
+    sub_groups = tuple(found)
     if offloads:
         return muon.offloaded3(sub_groups, how, plan.comm_dtype.itemsize)
     return muon.partitioned(sub_groups, how)

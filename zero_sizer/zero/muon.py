@@ -8,11 +8,13 @@ compiles ``muon_update``, and compiled code may hold less than is counted here.
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 
 from zero_sizer.units import MIB, DType, ceil_div
 
 Shape = tuple[int, ...]
+SubGroups = tuple[tuple[Shape, ...], ...]
 
 _MAX_CACHED = 256 * MIB  # _muon_allgather_max_cached_bytes
 _MAX_BUFFER = 64 * MIB  # _muon_allgather_max_buffer_bytes
@@ -86,7 +88,8 @@ def _steady(scratch: _Scratch) -> Work:
     return Work(kept=scratch.live, peak=scratch.peak - scratch.live)
 
 
-def tensor_by_tensor(shapes: Sequence[Shape], dtype: DType, method: str) -> Work:
+@lru_cache(maxsize=256)
+def tensor_by_tensor(shapes: tuple[Shape, ...], dtype: DType, method: str) -> Work:
     """Without ZeRO every rank updates all of them; the update before lingers."""
     scratch = _Scratch()
     before = 0
@@ -119,7 +122,8 @@ class Flat:
             yield rank, min(end, (rank + 1) * self.partition) - left
 
 
-def offloaded12(groups: Sequence[Flat], rank: int, method: str) -> Work:
+@lru_cache(maxsize=256)
+def offloaded12(groups: tuple[Flat, ...], rank: int, method: str) -> Work:
     """Gradients and momentums in fp32, gathered on the GPU batch by batch."""
     scratch = _Scratch()
     for step in range(_STEPS_TO_STEADY):
@@ -206,7 +210,8 @@ class Gathers:
         return gathered
 
 
-def partitioned(sub_groups: Sequence[Sequence[Shape]], how: Gathers) -> Work:
+@lru_cache(maxsize=256)
+def partitioned(sub_groups: SubGroups, how: Gathers) -> Work:
     """Gradients on the GPU: chunks of a bucket, each rank orthogonalises some and shares them."""
     scratch = _Scratch()
     before = 0
@@ -265,6 +270,7 @@ def _rounds(chunk: Sequence[Shape], how: Gathers) -> int:
     return scratch.peak
 
 
+@lru_cache(maxsize=256)
 def offloaded3(sub_groups: Sequence[Sequence[Shape]], how: Gathers, momentum_itemsize: int) -> Work:
     """Gradients on the host: a sub-group's at once, gathered on the GPU."""
     scratch, size = _Scratch(), how.dtype.itemsize
@@ -300,27 +306,39 @@ def offloaded3(sub_groups: Sequence[Sequence[Shape]], how: Gathers, momentum_ite
 # --- BF16_Optimizer: bf16_optimizer.py:240-296, 436-500 ----------------------------------------
 
 
-def exchanged(groups: Sequence[Flat], rank: int, method: str) -> Work:
-    """Only pieces of the momentum that other ranks own are exchanged; gradients are whole."""
+@lru_cache(maxsize=256)
+def exchanged(groups: tuple[Flat, ...], rank: int | None, method: str) -> Work:
+    """Only pieces of the momentum that other ranks own are exchanged; gradients are whole.
+
+    For one rank, or the one that needs most.
+    """
     peak = 0
     for group in groups:
-        scratch = _Scratch()
-        mine = {i: dict(group.owned(i)) for i in range(len(group.shapes))}
-        mine = {i: parts for i, parts in mine.items() if rank in parts}
-        for i, parts in mine.items():
-            received = prod(group.shapes[i]) - parts[rank]
-            scratch.take(_FP32 * (received + (len(parts) - 1) * parts[rank]))
-        update = momentum = 0
-        for i, parts in mine.items():
-            numel = prod(group.shapes[i])
-            scratch.take(_FP32 * numel if len(parts) > 1 else 0)
-            scratch.drop(momentum)
-            momentum = _FP32 * numel if len(parts) > 1 else 0
-            gradient = scratch.take(_FP32 * numel)
-            scratch.passing(update_bytes(group.shapes[i], DType.FP32, method))
-            scratch.drop(gradient)
-            scratch.take(_FP32 * numel)
-            scratch.drop(update)
-            update = _FP32 * numel
-        peak = max(peak, scratch.peak)
+        owners = [dict(group.owned(i)) for i in range(len(group.shapes))]
+        matrices: dict[int, list[int]] = {}
+        for i, parts in enumerate(owners):
+            for owner in parts:
+                matrices.setdefault(owner, []).append(i)
+        for one in matrices if rank is None else {rank} & set(matrices):
+            mine = [(group.shapes[i], owners[i]) for i in matrices[one]]
+            peak = max(peak, _exchange(mine, one, method))
     return Work(peak=peak)
+
+
+def _exchange(mine: Sequence[tuple[Shape, dict[int, int]]], rank: int, method: str) -> int:
+    scratch = _Scratch()
+    for shape, parts in mine:  # what comes in, and what goes to every other owner
+        scratch.take(_FP32 * (prod(shape) + (len(parts) - 2) * parts[rank]))
+    update = momentum = 0
+    for shape, parts in mine:
+        num_bytes = _FP32 * prod(shape)
+        scratch.take(num_bytes if len(parts) > 1 else 0)
+        scratch.drop(momentum)
+        momentum = num_bytes if len(parts) > 1 else 0
+        gradient = scratch.take(num_bytes)
+        scratch.passing(update_bytes(shape, DType.FP32, method))
+        scratch.drop(gradient)
+        scratch.take(num_bytes)
+        scratch.drop(update)
+        update = num_bytes
+    return scratch.peak
