@@ -12,6 +12,7 @@ from zero_sizer.zero import partition
 from zero_sizer.zero.gradient_flow import Flow, Level, Rules, Scheme, Tensors
 
 _NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
+_ALIKE = 3  # copies of one tensor after which no larger one comes
 _NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
 
 
@@ -182,7 +183,10 @@ def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs
         flush = flow.flushes[number]
         copies = flush.numel * share.cast_itemsize
         if share.copies and high > low:  # what lies in one rank's partition is one slice: no copy
-            copies += flush.numel * rules.bucket_itemsize
+            flat = flush.numel
+            if flat > rules.bucket_numel > 0:
+                flat = extents.largest_flat(number, parts, rules.bucket_numel)
+            copies += flat * rules.bucket_itemsize
         largest = 0
         if low <= share.rank <= high:
             largest = extents.largest(flush.members, share.rank, parts)
@@ -224,6 +228,25 @@ class _Extents:
             return [(low // part, high // part) for [(_, low, high)] in self._buckets]
         spans = [[(a // parts[g], b // parts[g]) for g, a, b in found] for found in self._buckets]
         return [(min(a for a, _ in found), max(b for _, b in found)) for found in spans]
+
+    def largest_flat(self, number: int, parts: Sequence[int], limit: int) -> int:
+        """Elements of the largest flat copy of a tensor that is too large for the bucket.
+
+        Its slices, one of each rank, are flattened together until they pass the limit
+        (stage_1_and_2.py:1546-1580); one alone is not copied. All but the first and the last of
+        the copies are alike.
+        """
+        ((group, position, last),) = self._buckets[number]
+        found = [0]
+        slices = elements = 0
+        while position <= last and len(found) <= _ALIKE:
+            end = min((position // parts[group] + 1) * parts[group] - 1, last)
+            slices, elements = slices + 1, elements + end - position + 1
+            position = end + 1
+            if elements > limit or position > last:
+                found.append(elements if slices > 1 else 0)
+                slices = elements = 0
+        return max(found)
 
     def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
         """Elements of the largest piece of a tensor in the rank's partitions."""
