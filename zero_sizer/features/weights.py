@@ -81,7 +81,7 @@ def _flattened_at_most(plan: Plan) -> int:
     for tensors, part in zip(plan.groups, plan.partitions, strict=True):
         held.append(masters + plan.itemsize * sum(tensors))
         masters += 0 if plan.offloads_optimizer else plan.master_dtype.itemsize * part
-    return held.index(max(held))
+    return held.index(max(held)) if held else 0
 
 
 def _linked_numel(plan: Plan) -> int:
@@ -116,7 +116,7 @@ ENTRIES = (
         name="group_being_flattened",
         category=Category.PARAMETERS,
         about="the tensors of one param group beside their flat buffer, when most is held",
-        numel=lambda p: sum(p.groups[_flattened_at_most(p)]),
+        numel=lambda p: sum(sum(g) for g in p.groups[_flattened_at_most(p) :][:1]),
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.FLATTEN}),
         when=lambda p: p.wrapper in _FLAT and p.flattens_on_gpu,

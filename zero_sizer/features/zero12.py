@@ -55,6 +55,11 @@ def _cast_numel(plan: Plan) -> int:
     return plan.partitions[largest_cast(plan)] if plan.partitions else 0
 
 
+def _normed_numel(plan: Plan) -> int:
+    pairs = zip(plan.groups, plan.partitions, strict=True)
+    return max((min(max(tensors, default=0), part) for tensors, part in pairs), default=0)
+
+
 def _on_gpu(plan: Plan) -> bool:
     return plan.wrapper is Wrapper.ZERO12 and not plan.offloads_optimizer
 
@@ -96,9 +101,7 @@ ENTRIES = (
         name="norm_in_fp64",
         category=Category.TEMPORARY,
         about="one gradient slice in fp64 while the norm is taken",
-        numel=lambda p: max(
-            min(max(g, default=0), n) for g, n in zip(p.groups, p.partitions, strict=True)
-        ),
+        numel=_normed_numel,
         dtype=lambda p: DType.FP64,
         live=frozenset({Moment.NORM}),
         when=_on_gpu,
