@@ -5,6 +5,7 @@ The same rules written down a second time: every number is there at once, and no
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from zero_sizer.units import ceil_div, round_up
@@ -157,13 +158,28 @@ class _State:
             return cast
         if rules.scheme is Scheme.SCATTERED:
             return _scatter_bytes([self._numels[i] for i in self._bucket], rules)
+        if self._elements > rules.bucket_numel:
+            return self._slices_bytes(self._bucket[0]) + cast
         pieces, last = 0, -1
         for i in self._bucket:
-            first, end, _ = self._spans[i]
+            first, end, *_ = self._spans[i]
             pieces += end - first + (first != last)
             last = end
         # a bucket that lies in one rank's partition is one slice: no copy
         return (self._elements * rules.bucket_itemsize if pieces > 1 else 0) + cast
+
+    def _slices_bytes(self, index: int) -> int:
+        """A tensor too large for the bucket: its ranks' slices, flat until they pass the limit."""
+        *_, start, part = self._spans[index]
+        end = start + self._numels[index]
+        cuts = [start, *range((start // part + 1) * part, end, part), end]
+        most, slices = 0, []
+        for left, right in pairwise(cuts):
+            slices.append(right - left)
+            if sum(slices) > self._rules.bucket_numel or right == end:
+                most = max(most, sum(slices) if len(slices) > 1 else 0)
+                slices = []
+        return most * self._rules.bucket_itemsize
 
     def _offload_bytes(self) -> int:
         """Bytes of the copies made of one gradient on its way to the host."""
@@ -181,9 +197,9 @@ def _worst(one: Held, other: Held) -> Held:
     return one if one.total >= other.total else other
 
 
-def _spans(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int]]:
-    """First and last rank that each tensor touches, and its elements in this rank's part."""
-    spans: dict[int, tuple[int, int, int]] = {}
+def _spans(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int, int, int]]:
+    """First and last rank that each tensor touches, its elements in this rank's part, where."""
+    spans: dict[int, tuple[int, int, int, int, int]] = {}
     for group in tensors.groups:
         numels = tuple(tensors.numels[i] for i in group)
         offsets, _ = partition.flat_offsets(numels, rules.align_tensors, rules.itemsize)
@@ -193,7 +209,7 @@ def _spans(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int]]:
             end = start + max(numel, 1)
             left, right = rules.rank * part, (rules.rank + 1) * part
             mine = max(min(end, right) - max(start, left), 0)
-            spans[index] = (start // part, (end - 1) // part, mine)
+            spans[index] = (start // part, (end - 1) // part, mine, start, part)
     return spans
 
 
