@@ -37,6 +37,9 @@ GRID = (
     ("Rprop", {}, 1, "fp32", {}),
     ("Adafactor", {}, 0, "bf16", {}),
     (None, {}, 2, "bf16", {}),  # the Trainer's
+    ("Muon", MOMENTUM, 1, "bf16", {}),
+    ("Muon", MOMENTUM, 2, "bf16", {"offload_optimizer": HOST}),
+    ("Muon", MOMENTUM, 3, "bf16", {"reduce_scatter": False}),
 )
 WIDE = {"hidden_size": 256, "intermediate_size": 640, "vocab_size": 4000, "num_hidden_layers": 2}
 

@@ -28,6 +28,7 @@ class Moment(Enum):
     FORWARD = "forward at its highest"
     BACKWARD = "backward at its highest"
     OVERFLOW = "gradients checked for overflow"
+    ORTHOGONALIZE = "Muon's updates made"
     NORM = "gradient norm"
     CAST = "gradients flattened and cast"
     UPDATE = "optimizer update"
@@ -52,6 +53,7 @@ _PHASE = {
     Moment.FORWARD: Phase.FORWARD,
     Moment.BACKWARD: Phase.BACKWARD,
     Moment.OVERFLOW: Phase.STEP,
+    Moment.ORTHOGONALIZE: Phase.STEP,
     Moment.NORM: Phase.STEP,
     Moment.CAST: Phase.STEP,
     Moment.UPDATE: Phase.STEP,
@@ -64,4 +66,4 @@ FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}
 FROM_LINKING = FROM_WRAPPING - {Moment.STAGING, Moment.WRAPPING}
 AFTER_FIRST_STEP = FROM_LINKING - {Moment.LINKING, Moment.READY}
 PASSES = frozenset({Moment.FORWARD, Moment.BACKWARD})
-STEP = frozenset({Moment.OVERFLOW, Moment.NORM, Moment.CAST, Moment.UPDATE})
+STEP = frozenset(m for m in Moment if m.phase is Phase.STEP) - {Moment.DONE}

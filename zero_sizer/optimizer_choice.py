@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zero_sizer import optimizers as table
@@ -60,6 +60,8 @@ def choose(name: str, params: Mapping[str, Any], *, offloads: bool) -> Optimizer
         return torch_optimizers.row(_torch_adam(name, params), params)
     if offloads:
         built = _OFFLOADED.get(name.lower(), built)
+    if built is table.MUON:
+        return replace(table.MUON, newton_schulz=params.get("ns_method", table.MUON.newton_schulz))
     return torch_optimizers.row(built, params) if isinstance(built, str) else built
 
 
@@ -69,21 +71,27 @@ def _torch_adam(name: str, params: Mapping[str, Any]) -> str:
 
 
 def groups(
-    row: Optimizer, params: Mapping[str, Any], spec: ModelSpec, *, offloads: bool
+    row: Optimizer,
+    params: Mapping[str, Any],
+    spec: ModelSpec,
+    *,
+    offloads: bool,
+    partitioned: bool = False,
 ) -> tuple[Group, ...]:
     """Param groups in the order the optimizer holds them; Muon splits its parameters in two.
 
     Muon takes matrices whose name holds neither ``embed`` nor ``lm_head``
-    (deepspeed/__init__.py:365-372); the rest go to Adam.
+    (deepspeed/__init__.py:365-372), the largest first unless ``zero.Init`` has ``partitioned``
+    them, when all look alike; the rest go to Adam.
     """
     trainable = _trainable(spec)
-    if row is not table.MUON:
+    if not row.newton_schulz:
         return (Group(name="all", optimizer=row, indices=trainable),)
     tensors = spec.parameters
     adam = choose("adamw", params, offloads=offloads) or table.FUSED_ADAM
     matrices, others = _split(trainable, lambda i: _takes_muon(tensors[i]))
-    # muon_optimizer.py sorts by size
-    matrices = tuple(sorted(matrices, key=lambda i: tensors[i].shape, reverse=True))
+    if not partitioned:  # original_muon.py sorts by size
+        matrices = tuple(sorted(matrices, key=lambda i: tensors[i].shape, reverse=True))
     found = (
         Group(name="muon-params", optimizer=row, indices=matrices),
         Group(name="adam-params", optimizer=adam, indices=others),

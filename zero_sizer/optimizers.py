@@ -52,6 +52,7 @@ class Optimizer:
         step: temporaries of a step on the GPU.
         host_step: temporaries of a step on host memory.
         states_at_init: states exist before the first step.
+        newton_schulz: how Muon orthogonalises, ``gram`` or ``standard``; empty for all others.
         is_fused_adam: FP16_Optimizer instead of FP16_UnfusedOptimizer at stage 0.
         source: where the class is.
     """
@@ -63,6 +64,7 @@ class Optimizer:
     step: Temporaries = field(default=NOTHING)
     host_step: Temporaries = field(default=NOTHING)
     states_at_init: bool = False
+    newton_schulz: str = ""
     is_fused_adam: bool = False
     source: str
 
@@ -101,6 +103,7 @@ CPU_ADAGRAD = Optimizer(
 MUON = Optimizer(
     name="MuonWithAuxAdam",
     states={"momentum_buffer": StateType.GRADIENT},
+    newton_schulz="gram",
     source="deepspeed/runtime/zero/muon/muon_optimizer.py",
 )
 """Muon's own groups; its other parameters (embeddings, head, 1-D) take the Adam row."""

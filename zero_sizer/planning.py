@@ -94,7 +94,9 @@ def plan_job(job: Job, settings: Settings) -> Planned:
         **_groups(
             optimizer_choice.trainers_groups(row, job.model)
             if name is None
-            else optimizer_choice.groups(row, params, job.model, offloads=offloads)
+            else optimizer_choice.groups(
+                row, params, job.model, offloads=offloads, partitioned=workload["zero_init"]
+            )
         ),
         **workload,
         "model": job.model,

@@ -54,3 +54,19 @@ def parked_on(plan: Plan) -> Device:
 def under_init(plan: Plan) -> bool:
     """Whether the model is built under ``zero.Init``."""
     return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
+
+
+def largest_cast(plan: Plan) -> int:
+    """The ZeRO-1/2 group at whose flattening and casting most is held.
+
+    Muon's updates are beside its own gradients then, and gone when the next group's turn comes.
+    """
+    flat, master = plan.grad_accum_dtype.itemsize, plan.master_dtype.itemsize
+    held = [
+        numel * (flat + (master if master != flat else 0))
+        + (plan.itemsize * plan.touched_numel((group,)) if row.newton_schulz else 0)
+        for numel, group, row in zip(
+            plan.partitions, plan.groups, plan.group_optimizers, strict=True
+        )
+    ]
+    return held.index(max(held)) if held else 0

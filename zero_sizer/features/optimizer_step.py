@@ -2,7 +2,13 @@
 
 from collections.abc import Callable
 
-from zero_sizer.features.conditions import PER_TENSOR, STEPS_AT_INIT, has_master, on_host
+from zero_sizer.features.conditions import (
+    PER_TENSOR,
+    STEPS_AT_INIT,
+    has_master,
+    is_zero3,
+    on_host,
+)
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.models.spec import Tensor
 from zero_sizer.moments import Moment
@@ -90,8 +96,8 @@ ENTRIES = (
     Entry(
         name="zero_gradient_at_init",
         category=Category.TEMPORARY,
-        about="a gradient of zeros, allocated to initialise the optimizer and dropped",
-        numel=lambda p: max(p.partitions, default=0) if p.stage else p.partition_numel,
+        about="gradients of zeros, allocated to initialise the optimizer and dropped",
+        numel=lambda p: max(p.partitions, default=0) if is_zero3(p) else p.partition_numel,
         dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.WRAPPING}),
         when=lambda p: has_master(p) and p.wrapper is not Wrapper.BF16 and not p.offloads_optimizer,

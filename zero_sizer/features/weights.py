@@ -50,6 +50,16 @@ def _cast_numel(plan: Plan) -> int:
     return most
 
 
+def _flattened_at_most(plan: Plan) -> int:
+    """Index of the param group at whose flattening the GPU holds most."""
+    masters = 0
+    held = []
+    for tensors, part in zip(plan.groups, plan.partitions, strict=True):
+        held.append(masters + plan.itemsize * sum(tensors))
+        masters += 0 if plan.offloads_optimizer else plan.master_dtype.itemsize * part
+    return held.index(max(held)) if held else 0
+
+
 def _linked_numel(plan: Plan) -> int:
     """The gathered tensor, and its own partition when that first has to come from the host."""
     ranks = plan.dp_world_size
@@ -71,12 +81,32 @@ ENTRIES = (
     Entry(
         name="module_weights_before_flattening",
         category=Category.PARAMETERS,
-        about="the model as built, until its tensors become views of the flat buffer",
+        about="the model as built, until its tensors become views of the flat buffers",
         numel=lambda p: p.num_trainable,
         dtype=lambda p: p.model_dtype,
-        live=lambda p: _BUILDING if p.flattens_on_gpu else frozenset({Moment.BUILT}),
+        live=frozenset({Moment.BUILT}),
         when=lambda p: p.wrapper in _FLAT,
         source="runtime/zero/stage_1_and_2.py:451-512",
+    ),
+    Entry(
+        name="group_being_flattened",
+        category=Category.PARAMETERS,
+        about="the tensors of one param group beside their flat buffer, when most is held",
+        numel=lambda p: sum(sum(g) for g in p.groups[_flattened_at_most(p) :][:1]),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper in _FLAT and p.flattens_on_gpu,
+        source="runtime/zero/stage_1_and_2.py:451-512",
+    ),
+    Entry(
+        name="masters_of_flattened_groups",
+        category=Category.MASTER_WEIGHTS,
+        about="the optimizer's copy of the groups flattened before",
+        numel=lambda p: sum(p.partitions[: _flattened_at_most(p)]),
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper in _FLAT and p.flattens_on_gpu and not p.offloads_optimizer,
+        source="runtime/zero/stage_1_and_2.py:558-576",
     ),
     Entry(
         name="flattening_through_host",
@@ -246,6 +276,18 @@ ENTRIES = (
         live=PASSES | {Moment.DONE},
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.gathers_copies,
         source="runtime/zero/parameter_offload.py:317-335, runtime/zero/stage3.py:2841,2878",
+    ),
+    Entry(
+        name="persistent_partitions_on_gpu",
+        category=Category.TEMPORARY,
+        about="this rank's partitions of the small tensors, brought from the host to be gathered",
+        numel=lambda p: p.persistent_bytes // p.dp_world_size,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
+        live=frozenset({Moment.DONE}),
+        when=lambda p: (
+            p.wrapper is Wrapper.ZERO3 and p.param_device is not Device.GPU and p.dp_world_size > 1
+        ),
+        source="runtime/zero/partition_parameters.py:1329-1371, runtime/zero/stage3.py:2841",
     ),
     *(
         _model_buffer_numels(dtype)

@@ -1,6 +1,8 @@
 """ZeRO-1 and ZeRO-2 (DeepSpeedZeroOptimizer): gradients and temporaries of the step."""
 
-from zero_sizer.features.conditions import flattened_live
+from collections import Counter
+
+from zero_sizer.features.conditions import flattened_live, largest_cast
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import STEP, Moment
 from zero_sizer.plan import Plan
@@ -25,6 +27,39 @@ def _gradients_live(plan: Plan) -> frozenset[Moment]:
     return STEP if len(plan.groups) > 1 or is_updated_from else STEP - {Moment.UPDATE}
 
 
+def _compact(plan: Plan) -> tuple[int, ...]:
+    """Partitions whose gradients lie in a buffer of their own: in fp32, and not Muon's."""
+    if plan.grad_accum_dtype is not DType.FP32 or plan.model_dtype is DType.FP32:
+        return ()
+    rows = zip(plan.partitions, plan.group_optimizers, strict=True)
+    return tuple(numel for numel, row in rows if not row.newton_schulz)
+
+
+def _left_numels(plan: Plan) -> tuple[int, ...]:
+    """Storages that gradients of tensors which this rank does not own keep alive.
+
+    Most are views of the bucket; tensors too large for it have their own.
+    """
+    touched = Counter(
+        touched_tensors(
+            plan.groups, plan.dp_world_size, plan.align_tensors, plan.itemsize, plan.rank
+        )
+    )
+    left = list((Counter(plan.trainable) - touched).elements())
+    limit = plan.reduce_bucket_size
+    buckets = (1 + plan.overlap_comm) * limit if any(numel <= limit for numel in left) else 0
+    return (buckets, *(numel for numel in left if numel > limit))
+
+
+def _cast_numel(plan: Plan) -> int:
+    return plan.partitions[largest_cast(plan)] if plan.partitions else 0
+
+
+def _normed_numel(plan: Plan) -> int:
+    pairs = zip(plan.groups, plan.partitions, strict=True)
+    return max((min(max(tensors, default=0), part) for tensors, part in pairs), default=0)
+
+
 def _on_gpu(plan: Plan) -> bool:
     return plan.wrapper is Wrapper.ZERO12 and not plan.offloads_optimizer
 
@@ -44,18 +79,30 @@ ENTRIES = (
         numel=lambda p: p.gradient_numel,
         dtype=lambda p: p.model_dtype,
         live=_gradients_live,
-        when=lambda p: _on_gpu(p) and not p.has_compact_gradients,
+        when=lambda p: _on_gpu(p) and not _compact(p),
         source=_SOURCE + "1024-1045,2184-2203,3127-3132",
     ),
     Entry(
         name="compact_gradient_partition",
         category=Category.GRADIENTS,
         about="this rank's part of the gradients in fp32, on the GPU even when offloading",
-        numel=lambda p: p.partitions,
+        numel=_compact,
         dtype=lambda p: p.grad_accum_dtype,
         live=STEP,
-        when=lambda p: p.wrapper is Wrapper.ZERO12 and p.has_compact_gradients,
+        when=lambda p: p.wrapper is Wrapper.ZERO12,
         source=_SOURCE + "1259-1326",
+    ),
+    Entry(
+        name="grad_accum_of_other_ranks",
+        category=Category.GRADIENTS,
+        about="gradients accumulated in fp32 that offloading clears for this rank's tensors alone",
+        numel=_left_numels,
+        dtype=lambda p: p.grad_accum_dtype,
+        live=STEP,
+        when=lambda p: (
+            p.wrapper is Wrapper.ZERO12 and p.offloads_optimizer and p.has_grad_accum_attribute
+        ),
+        source=_SOURCE + "1348-1352,1905-1912,2159",
     ),
     Entry(
         name="norm_in_fp64",
@@ -71,7 +118,7 @@ ENTRIES = (
         name="flattened_gradient",
         category=Category.TEMPORARY,
         about="the partition's gradients as one flat tensor",
-        numel=lambda p: max(p.partitions, default=0),
+        numel=_cast_numel,
         dtype=lambda p: p.grad_accum_dtype,
         live=flattened_live,
         when=lambda p: _on_gpu(p) and not p.has_compact_gradients and not _is_slice(p),
@@ -81,7 +128,7 @@ ENTRIES = (
         name="single_grad_partition",
         category=Category.TEMPORARY,
         about="the flat gradient cast to the master's dtype",
-        numel=lambda p: max(p.partitions, default=0),
+        numel=_cast_numel,
         dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.CAST, Moment.UPDATE}),
         when=lambda p: _on_gpu(p) and p.grad_accum_dtype != p.master_dtype,
