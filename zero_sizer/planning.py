@@ -274,6 +274,7 @@ def _offload(settings: Settings, row: Optimizer) -> dict[str, Any]:
 def _zero(settings: Settings) -> dict[str, Any]:
     sequential = settings[_ZERO + "stage3_allgather_sequential"] is True
     prefetch = settings[_ZERO + "stage3_prefetch_bucket_size"]
+    leaves = settings.under(_ZERO + "leaf_module")
     return {
         "reduce_bucket_size": settings[_ZERO + "reduce_bucket_size"],
         "overlap_comm": settings[_ZERO + "overlap_comm"] is True,
@@ -292,9 +293,7 @@ def _zero(settings: Settings) -> dict[str, Any]:
         "saves_linear_inputs": settings[_ZERO + "stage"] == 3
         and settings[_ZERO + "memory_efficient_linear"] is not False,
         "hpz_partition_size": settings[_ZERO + "zero_hpz_partition_size"],
-        "leaf_modules": LeafModules(
-            *(tuple(settings[f"{_ZERO}leaf_module.{kind}"]) for kind in LeafModules._fields)
-        ),
+        "leaf_modules": LeafModules(*(tuple(leaves[kind]) for kind in LeafModules._fields)),
     }
 
 

@@ -55,11 +55,6 @@ def _cast_numel(plan: Plan) -> int:
     return plan.partitions[largest_cast(plan)] if plan.partitions else 0
 
 
-def _normed_numel(plan: Plan) -> int:
-    pairs = zip(plan.groups, plan.partitions, strict=True)
-    return max((min(max(tensors, default=0), part) for tensors, part in pairs), default=0)
-
-
 def _on_gpu(plan: Plan) -> bool:
     return plan.wrapper is Wrapper.ZERO12 and not plan.offloads_optimizer
 

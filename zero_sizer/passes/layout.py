@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
 
 from zero_sizer.identity import Identity
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.passes.levels import MicroStep
+from zero_sizer.passes.names import Names, Word, containers, join
 from zero_sizer.passes.overlay import Layout, Place, Positions
 from zero_sizer.zero.gather import Visit
 
@@ -31,11 +31,7 @@ def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
     return {stack: _depth(Identity(spec), stack) for stack in stacks}
 
 
-# What a module asks a child for: DeepSpeed gathers it with the module from then on
-# (runtime/zero/parameter_offload.py, ZeROOrderedDict); transformers 5.23 T5DenseActDense.forward
-_ASKED = {"DenseReluDense": "wo.weight"}
 _PASSED = Visit((), begins=False)
-_ADAPTER = "default"  # what peft's lists of adapters call theirs
 
 _Labels = tuple[tuple[str, str], ...]
 _Row = tuple[str, int, int, _Labels, _Labels]
@@ -50,7 +46,7 @@ def _depth(spec: Identity, stack: str) -> int:
 
 @lru_cache(maxsize=64)
 def _layout(spec: Identity, rows: tuple[_Row, ...], leaves: tuple[str, ...]) -> Layout:
-    names = _Names(spec.of, leaves)
+    names = Names(spec.of, leaves)
     first, *others = (_columns(row, partial(_forward, names, row), 1) for row in rows)
     forward = (_within_model(names, first), *others)
     visits = _Visits(names, is_said=any("^" in runs for row in rows for runs, _ in row[4]))
@@ -58,143 +54,7 @@ def _layout(spec: Identity, rows: tuple[_Row, ...], leaves: tuple[str, ...]) -> 
     return Layout(forward=forward, backward=tuple(backward[::-1]))
 
 
-class _Word(NamedTuple):
-    """One word of a step's ``runs``.
-
-    Attributes:
-        module: qualified name; that of a leaf for what is inside one.
-        begins: it begins to run; else it has run, or its backward begins.
-        returns: its backward begins.
-        owns: it owns parameters, or is around some.
-    """
-
-    module: str
-    begins: bool
-    owns: bool
-    returns: bool = False
-
-
-class _Names:
-    """Parameter indices by name and by module."""
-
-    def __init__(self, spec: ModelSpec, leaves: tuple[str, ...]) -> None:
-        self.index = {tensor.name: i for i, tensor in enumerate(spec.parameters)}
-        self.trainable = {i for i, tensor in enumerate(spec.parameters) if tensor.trainable}
-        self.stacked = {i for i, tensor in enumerate(spec.parameters) if tensor.is_stacked}
-        self._has_dropout = spec.arch.dropout > 0
-        self._leaves = frozenset(leaves)
-        self._owners = tuple(tensor.module for tensor in spec.parameters)
-        self._subtrees: dict[str, tuple[int, ...]] = {}
-        self._of_module: dict[str, tuple[int, ...]] = {}
-        for i, tensor in enumerate(spec.parameters):
-            module = self.unit(tensor.module)
-            self._of_module[module] = (*self._of_module.get(module, ()), i)
-        self._around = {name for module in self._of_module for name in _containers(module)}
-
-    def unit(self, module: str) -> str:
-        """The leaf that ``module`` is inside of or is, else ``module``."""
-        if not self._leaves:
-            return module
-        around = (*_containers(module), module)
-        return next((name for name in around if name in self._leaves), module)
-
-    def is_leaf(self, module: str) -> bool:
-        """Whether ``module`` is taken as a whole."""
-        return module in self._leaves
-
-    def drops(self, module: str) -> bool:
-        """Whether ``module`` is a dropout that saves what it dropped."""
-        return self._has_dropout and "drop" in module.rpartition(".")[2]
-
-    def owned(self, module: str) -> tuple[int, ...]:
-        """Parameters a module uses; a tied one's stand under another name, the first."""
-        return self._of_module.get(module, (0,) if self.index else ())
-
-    def words(self, prefix: str, steps: Iterable[str]) -> list[list[_Word]]:
-        """What the ``runs`` of a block's steps say; a leaf begins and ends once."""
-        found = [[self._word(prefix, token) for token in runs.split()] for runs in steps]
-        if not self._leaves:
-            return found
-        met: set[str] = set()  # leaves of which something began or ended later
-        for words in reversed(found):
-            last = [w for w in reversed(words) if not self._is_within(w, met)]
-            words[:] = last[::-1]
-        begun: set[str] = set()
-        return [[w for w in words if self._is_first(w, begun)] for words in found]
-
-    def _word(self, prefix: str, token: str) -> _Word:
-        module = self.unit(_join(prefix, token.lstrip("~/^")))
-        owns = "~" not in token[:2] or self.is_leaf(module)
-        return _Word(module, not token.startswith(("/", "^")), owns, token.startswith("^"))
-
-    def _is_within(self, word: _Word, met: set[str]) -> bool:
-        """Whether something ends that is not the last to run of its leaf."""
-        if not self.is_leaf(word.module) or word.returns:
-            return False
-        is_last = word.module not in met
-        met.add(word.module)
-        return not (is_last or word.begins)
-
-    def _is_first(self, word: _Word, begun: set[str]) -> bool:
-        """Whether a leaf's word is the first to begin; of others every one is."""
-        if not self.is_leaf(word.module) or not word.begins:
-            return True
-        is_new = word.module not in begun
-        begun.add(word.module)
-        return is_new
-
-    def enter(self, block: str) -> list[Visit]:
-        """A block begins; a leaf and what is outside of blocks does with its first module."""
-        return [self.container(block)] if block and self.unit(block) not in self._leaves else []
-
-    def container(self, module: str, *, ends: bool = False) -> Visit:
-        """A module that is around others, or owns nothing, begins to run, or has run too."""
-        return Visit(self.shared(module), ends=ends, inside=self._inside(module))
-
-    def leave(self, module: str) -> list[Visit]:
-        """A module that is around others has run."""
-        shared = self.shared(module) if module in self._around else ()
-        return [Visit(shared, begins=False, ends=True)] if shared else []
-
-    def shared(self, module: str) -> tuple[int, ...]:
-        """Parameters of a module around others: its own, and those of others that it asks for."""
-        asked = _ASKED.get(module.rpartition(".")[2], "")
-        index = self.index.get(f"{module}.{asked}")
-        own = self._of_module.get(module, ())
-        return own if index is None else (*own, index)
-
-    def module(self, module: str, *, begins: bool, ends: bool) -> Visit:
-        """A module that owns parameters, or a leaf."""
-        owned = self.owned(module)
-        if not self._leaves:
-            return Visit(owned, begins, ends)
-        direct = tuple(i for i in owned if self._owners[i] == module)
-        return Visit(owned, begins, ends, direct if self.is_leaf(module) else None)
-
-    def _inside(self, module: str) -> tuple[int, ...] | None:
-        if not self._leaves:
-            return None
-        if module not in self._subtrees:
-            at = f"{module}." if module else ""
-            owners = enumerate(self._owners)
-            self._subtrees[module] = tuple(i for i, o in owners if f"{o}.".startswith(at))
-        return self._subtrees[module]
-
-    def visits(self, words: Iterable[_Word]) -> Iterator[Visit]:
-        """What the words say."""
-        for word in words:
-            if word.owns:
-                yield self.module(word.module, begins=word.begins, ends=not word.begins)
-            else:
-                yield self.container(word.module)
-
-    def with_backward(self, prefix: str, row: _Row) -> Iterator[_Word]:
-        """Modules that begin to run in forward, but for those around others."""
-        for words in self.words(prefix, (runs for runs, _ in row[3])):
-            yield from (w for w in words if w.begins and (w.owns or w.module not in self._around))
-
-
-def _within_model(names: _Names, positions: Positions) -> Positions:
+def _within_model(names: Names, positions: Positions) -> Positions:
     """The first places, begun by the model itself, which no profile names."""
     (first, *blocks), *others = positions
     return ((first._replace(visits=(names.container(""), *first.visits)), *blocks), *others)
@@ -207,7 +67,7 @@ def _columns(row: _Row, places: Callable[[str], Iterator[Place]], order: int) ->
     return tuple(zip(*[tuple(places(prefix)) for prefix in prefixes[::order]], strict=True))
 
 
-def _forward(names: _Names, row: _Row, prefix: str) -> Iterator[Place]:
+def _forward(names: Names, row: _Row, prefix: str) -> Iterator[Place]:
     found = names.words(prefix, (runs for runs, _ in row[3]))
     for position, ((runs, _), words) in enumerate(zip(row[3], found, strict=True)):
         entered = [] if position else names.enter(prefix)
@@ -219,8 +79,8 @@ def _label(prefix: str, runs: str) -> str:
     tokens = runs.split()
     begun = [token for token in tokens if not token.startswith(("/", "^"))]
     if tokens and not begun:
-        return f"forward after {_join(prefix, tokens[-1][1:])}"
-    return f"forward of {_join(prefix, begun[-1].lstrip('~')) if begun else prefix or 'the model'}"
+        return f"forward after {join(prefix, tokens[-1][1:])}"
+    return f"forward of {join(prefix, begun[-1].lstrip('~')) if begun else prefix or 'the model'}"
 
 
 def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
@@ -232,7 +92,7 @@ def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
     is fetched before.
     """
     names = visits.names
-    gradients = _Gradients(names, [_join(prefix, name) if name else "" for _, name in row[4]])
+    gradients = _Gradients(names, [join(prefix, name) if name else "" for _, name in row[4]])
     passed: list[Visit] = []
     fetched = _fetched(visits, prefix, row)
     for position, ((runs, completes), met) in enumerate(zip(row[4], fetched, strict=True)):
@@ -246,10 +106,10 @@ def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
 def _backward_label(prefix: str, runs: str, completes: str) -> str:
     last = runs.split()[-1] if runs else ""
     if last.startswith("^"):
-        return f"backward of {_join(prefix, last.lstrip('^~'))}"
+        return f"backward of {join(prefix, last.lstrip('^~'))}"
     if runs and not completes:
         return _label(prefix, runs).replace("forward", "recomputation", 1)
-    return f"backward of {_join(prefix, completes) or 'the model'}"
+    return f"backward of {join(prefix, completes) or 'the model'}"
 
 
 def _fetched(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
@@ -257,7 +117,7 @@ def _fetched(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
     names = visits.names
     words = names.words(prefix, (runs for runs, _ in row[4]))
     is_said = visits.is_said and not prefix
-    waiting = [] if is_said else list(names.with_backward(prefix, row))
+    waiting = [] if is_said else list(names.with_backward(prefix, (runs for runs, _ in row[3])))
     fetched: list[list[Visit]] = [[] for _ in row[4]]
     fetched[0] += visits.begin()
     begins = 0
@@ -270,7 +130,7 @@ def _fetched(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
             fetched[position] += visits.to(word) if word.returns else []
         begins = position + 1 if words[position] else begins
         if completes:
-            owner = names.unit(_join(prefix, completes).rpartition(".")[0])
+            owner = names.unit(join(prefix, completes).rpartition(".")[0])
             for word in _due(waiting, owner):
                 fetched[min(begins, position)] += visits.to(word)
             begins = position + 1
@@ -280,7 +140,7 @@ def _fetched(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
 class _Gradients:
     """Which gradients the steps of a block complete; -1 and nothing where there is none."""
 
-    def __init__(self, names: _Names, completed: Sequence[str]) -> None:
+    def __init__(self, names: Names, completed: Sequence[str]) -> None:
         self._names = names
         self._completed = completed
         units = {names.unit(_owner(name)): position for position, name in enumerate(completed)}
@@ -332,7 +192,7 @@ class _Visits:
         is_said: the profile says where the backward of modules outside of blocks begins.
     """
 
-    def __init__(self, names: _Names, *, is_said: bool) -> None:
+    def __init__(self, names: Names, *, is_said: bool) -> None:
         self.names = names
         self.is_said = is_said
         self._inside: set[str] = set()
@@ -340,9 +200,9 @@ class _Visits:
 
     def begin(self) -> list[Visit]:
         """The model itself, once."""
-        return [] if self._inside else self.to(_Word("", begins=True, owns=False))
+        return [] if self._inside else self.to(Word("", begins=True, owns=False))
 
-    def open(self, waiting: list[_Word]) -> list[Visit]:
+    def open(self, waiting: list[Word]) -> list[Visit]:
         """Up to the last module of ``waiting`` that saves something, which stays open."""
         found: list[Visit] = []
         while waiting:
@@ -355,10 +215,10 @@ class _Visits:
             self._open = [found[-1]._replace(begins=False, ends=True)]
         return found
 
-    def to(self, word: _Word) -> list[Visit]:
+    def to(self, word: Word) -> list[Visit]:
         """The visits up to a module."""
         names = self.names
-        on_the_way = _containers(word.module) if word.module else []
+        on_the_way = containers(word.module) if word.module else []
         entered = [name for name in on_the_way if name not in self._inside]
         left = [name for name in self._inside if name not in (*on_the_way, word.module)]
         over, self._open = self._open, []
@@ -374,17 +234,7 @@ class _Visits:
         return [*over, *map(names.container, entered), last]
 
 
-def _containers(module: str) -> list[str]:
-    """Modules around ``module`` that run themselves: lists of blocks and of adapters do not."""
-    parts = module.split(".")
-    return [
-        ".".join(parts[:depth])
-        for depth in range(len(parts))
-        if not parts[depth].isdigit() and parts[depth] != _ADAPTER
-    ]
-
-
-def _due(waiting: list[_Word], module: str) -> list[_Word]:
+def _due(waiting: list[Word], module: str) -> list[Word]:
     """Takes from ``waiting`` (forward order) what backward reaches up to ``module``."""
     for position, word in enumerate(waiting):
         if word.owns and word.module == module:
@@ -396,10 +246,3 @@ def _due(waiting: list[_Word], module: str) -> list[_Word]:
 
 def _prefix(blocks: str, number: int) -> str:
     return f"{blocks}.{number}" if blocks else ""
-
-
-def _join(prefix: str, name: str) -> str:
-    """The whole name of what is called ``name`` in a block; ``.`` is the block itself."""
-    if name in ("", "."):
-        return prefix
-    return f"{prefix}.{name}" if prefix else name

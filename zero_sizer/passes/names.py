@@ -1,0 +1,165 @@
+"""Names of modules and parameters, as a profile's words mean them in a model."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.zero.gather import Visit
+
+_ADAPTER = "default"  # what peft's lists of adapters call theirs
+# What a module asks a child for: DeepSpeed gathers it with the module from then on
+# (runtime/zero/parameter_offload.py, ZeROOrderedDict); transformers 5.23 T5DenseActDense.forward
+_ASKED = {"DenseReluDense": "wo.weight"}
+
+
+class Word(NamedTuple):
+    """One word of a step's ``runs``.
+
+    Attributes:
+        module: qualified name; that of a leaf for what is inside one.
+        begins: it begins to run; else it has run, or its backward begins.
+        returns: its backward begins.
+        owns: it owns parameters, or is around some.
+    """
+
+    module: str
+    begins: bool
+    owns: bool
+    returns: bool = False
+
+
+class Names:
+    """Parameter indices by name and by module."""
+
+    def __init__(self, spec: ModelSpec, leaves: tuple[str, ...]) -> None:
+        self.index = {tensor.name: i for i, tensor in enumerate(spec.parameters)}
+        self.trainable = {i for i, tensor in enumerate(spec.parameters) if tensor.trainable}
+        self.stacked = {i for i, tensor in enumerate(spec.parameters) if tensor.is_stacked}
+        self._has_dropout = spec.arch.dropout > 0
+        self._leaves = frozenset(leaves)
+        self._owners = tuple(tensor.module for tensor in spec.parameters)
+        self._subtrees: dict[str, tuple[int, ...]] = {}
+        self._of_module: dict[str, tuple[int, ...]] = {}
+        for i, tensor in enumerate(spec.parameters):
+            module = self.unit(tensor.module)
+            self._of_module[module] = (*self._of_module.get(module, ()), i)
+        self._around = {name for module in self._of_module for name in containers(module)}
+
+    def unit(self, module: str) -> str:
+        """The leaf that ``module`` is inside of or is, else ``module``."""
+        if not self._leaves:
+            return module
+        around = (*containers(module), module)
+        return next((name for name in around if name in self._leaves), module)
+
+    def is_leaf(self, module: str) -> bool:
+        """Whether ``module`` is taken as a whole."""
+        return module in self._leaves
+
+    def drops(self, module: str) -> bool:
+        """Whether ``module`` is a dropout that saves what it dropped."""
+        return self._has_dropout and "drop" in module.rpartition(".")[2]
+
+    def owned(self, module: str) -> tuple[int, ...]:
+        """Parameters a module uses; a tied one's stand under another name, the first."""
+        return self._of_module.get(module, (0,) if self.index else ())
+
+    def words(self, prefix: str, steps: Iterable[str]) -> list[list[Word]]:
+        """What the ``runs`` of a block's steps say; a leaf begins and ends once."""
+        found = [[self._word(prefix, token) for token in runs.split()] for runs in steps]
+        if not self._leaves:
+            return found
+        met: set[str] = set()  # leaves of which something began or ended later
+        for words in reversed(found):
+            last = [w for w in reversed(words) if not self._is_within(w, met)]
+            words[:] = last[::-1]
+        begun: set[str] = set()
+        return [[w for w in words if self._is_first(w, begun)] for words in found]
+
+    def _word(self, prefix: str, token: str) -> Word:
+        module = self.unit(join(prefix, token.lstrip("~/^")))
+        owns = "~" not in token[:2] or self.is_leaf(module)
+        return Word(module, not token.startswith(("/", "^")), owns, token.startswith("^"))
+
+    def _is_within(self, word: Word, met: set[str]) -> bool:
+        """Whether something ends that is not the last to run of its leaf."""
+        if not self.is_leaf(word.module) or word.returns:
+            return False
+        is_last = word.module not in met
+        met.add(word.module)
+        return not (is_last or word.begins)
+
+    def _is_first(self, word: Word, begun: set[str]) -> bool:
+        """Whether a leaf's word is the first to begin; of others every one is."""
+        if not self.is_leaf(word.module) or not word.begins:
+            return True
+        is_new = word.module not in begun
+        begun.add(word.module)
+        return is_new
+
+    def enter(self, block: str) -> list[Visit]:
+        """A block begins; a leaf and what is outside of blocks does with its first module."""
+        return [self.container(block)] if block and self.unit(block) not in self._leaves else []
+
+    def container(self, module: str, *, ends: bool = False) -> Visit:
+        """A module that is around others, or owns nothing, begins to run, or has run too."""
+        return Visit(self.shared(module), ends=ends, inside=self._inside(module))
+
+    def leave(self, module: str) -> list[Visit]:
+        """A module that is around others has run."""
+        shared = self.shared(module) if module in self._around else ()
+        return [Visit(shared, begins=False, ends=True)] if shared else []
+
+    def shared(self, module: str) -> tuple[int, ...]:
+        """Parameters of a module around others: its own, and those of others that it asks for."""
+        asked = _ASKED.get(module.rpartition(".")[2], "")
+        index = self.index.get(f"{module}.{asked}")
+        own = self._of_module.get(module, ())
+        return own if index is None else (*own, index)
+
+    def module(self, module: str, *, begins: bool, ends: bool) -> Visit:
+        """A module that owns parameters, or a leaf."""
+        owned = self.owned(module)
+        if not self._leaves:
+            return Visit(owned, begins, ends)
+        direct = tuple(i for i in owned if self._owners[i] == module)
+        return Visit(owned, begins, ends, direct if self.is_leaf(module) else None)
+
+    def _inside(self, module: str) -> tuple[int, ...] | None:
+        if not self._leaves:
+            return None
+        if module not in self._subtrees:
+            at = f"{module}." if module else ""
+            owners = enumerate(self._owners)
+            self._subtrees[module] = tuple(i for i, o in owners if f"{o}.".startswith(at))
+        return self._subtrees[module]
+
+    def visits(self, words: Iterable[Word]) -> Iterator[Visit]:
+        """What the words say."""
+        for word in words:
+            if word.owns:
+                yield self.module(word.module, begins=word.begins, ends=not word.begins)
+            else:
+                yield self.container(word.module)
+
+    def with_backward(self, prefix: str, steps: Iterable[str]) -> Iterator[Word]:
+        """Modules that begin to run in a forward, but for those around others."""
+        for words in self.words(prefix, steps):
+            yield from (w for w in words if w.begins and (w.owns or w.module not in self._around))
+
+
+def containers(module: str) -> list[str]:
+    """Modules around ``module`` that run themselves: lists of blocks and of adapters do not."""
+    parts = module.split(".")
+    return [
+        ".".join(parts[:depth])
+        for depth in range(len(parts))
+        if not parts[depth].isdigit() and parts[depth] != _ADAPTER
+    ]
+
+
+def join(prefix: str, name: str) -> str:
+    """The whole name of what is called ``name`` in a block; ``.`` is the block itself."""
+    if name in ("", "."):
+        return prefix
+    return f"{prefix}.{name}" if prefix else name
