@@ -169,6 +169,19 @@ def lamb_loss_scale(context: Context) -> Iterator[Finding]:
         )
 
 
+def lamb_on_host(context: Context) -> Iterator[Finding]:
+    """ops/csrc/lamb/fused_lamb_cuda.cpp:29,53; there is no Lamb for host memory."""
+    is_lamb = engine.optimizer_class(context) == "FusedLamb"
+    if is_lamb and engine.uses_zero(context) and engine.offloads_optimizer(context):
+        yield context.warning(
+            "lamb-offload",
+            TYPE,
+            "RuntimeError in the first step: FusedLamb's kernel takes tensors of a GPU, and "
+            "offloading puts its weights into host memory",
+            "use AdamW, or do without offload_optimizer",
+        )
+
+
 def muon_at_stage_3(context: Context) -> Iterator[Finding]:
     """stage3.py:360-363."""
     if context.stage != 3 or engine.optimizer_class(context) != "MuonWithAuxAdam":
@@ -208,6 +221,7 @@ RULES: tuple[Rule, ...] = (
     can_step,
     clipping_in_params,
     lamb_loss_scale,
+    lamb_on_host,
     muon_at_stage_3,
     needs_mup,
 )

@@ -5,7 +5,7 @@ from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
 from zero_sizer.plan import Device, Plan
-from zero_sizer.units import DType, round_up
+from zero_sizer.units import DType, next_power_of_two, num_bytes, round_up
 from zero_sizer.zero.partition import touched_tensors
 
 _SOURCE = "runtime/zero/stage_1_and_2.py:"
@@ -31,11 +31,23 @@ def _host_sub_groups(plan: Plan) -> tuple[int, ...]:
     return tuple(n for n in plan.partitions[first:] if not is_swapped(plan, n))
 
 
-def _sub_groups_so_far(plan: Plan) -> tuple[int, ...]:
-    """Up to the last of the largest: only then do its source and all before it add up to most."""
-    groups = _host_sub_groups(plan)
-    largest = max(groups, default=0)
-    return groups[: len(groups) - groups[::-1].index(largest)] if groups else ()
+def _on_host(plan: Plan) -> tuple[int, ...]:
+    """Partitions whose gradients are made on the host, one after the other."""
+    return _host_sub_groups(plan) if is_zero3(plan) else plan.partitions
+
+
+def _made_so_far(plan: Plan) -> tuple[int, ...]:
+    """Partitions up to the one at whose pinning most is held: its source and all before it."""
+    sizes = _on_host(plan)
+    if not plan.optimizer_pinned:
+        return sizes
+    pinned, most, count = 0, 0, 0
+    for index, numel in enumerate(sizes):
+        source = num_bytes(numel, plan.master_dtype)
+        pinned += next_power_of_two(source)
+        if pinned + source > most:
+            most, count = pinned + source, index + 1
+    return sizes[:count]
 
 
 def _gpu_sub_groups(plan: Plan) -> tuple[int, ...]:
@@ -61,12 +73,24 @@ def _in_cpu_numel(plan: Plan) -> int:
 
 ENTRIES = (
     Entry(
+        name="single_partition_of_fp32_groups.grad_so_far",
+        category=Category.GRADIENTS,
+        about="gradients of the groups up to the one being made, when most is held",
+        numel=_made_so_far,
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=_offloads12,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "934-953",
+    ),
+    Entry(
         name="single_partition_of_fp32_groups.grad",
         category=Category.GRADIENTS,
         about="gradient of the master weights, in host memory from init on",
         numel=lambda p: p.partitions,
         dtype=lambda p: p.master_dtype,
-        live=FROM_WRAPPING - {Moment.STAGING},
+        live=FROM_LINKING,
         when=_offloads12,
         device=lambda p: Device.HOST,
         pinned=lambda p: p.optimizer_pinned,
@@ -151,7 +175,7 @@ ENTRIES = (
         name="unpinned_gradient",
         category=Category.TEMPORARY,
         about="zeros that become the pinned gradient",
-        numel=lambda p: max(p.partitions, default=0),
+        numel=lambda p: _made_so_far(p)[-1:],
         dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.WRAPPING}),
         when=lambda p: p.offloads_optimizer and p.optimizer_pinned,
@@ -184,7 +208,7 @@ ENTRIES = (
         name="fp32_partitioned_groups_flat.grad_so_far",
         category=Category.GRADIENTS,
         about="gradients of the sub-groups up to the one being made, when most is held",
-        numel=_sub_groups_so_far,
+        numel=_made_so_far,
         dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.WRAPPING}),
         when=_offloads3,
