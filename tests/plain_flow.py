@@ -36,10 +36,12 @@ class Rules:
     buffers_held: bool
     keeps_large: bool
     clones_large: bool
+    whole_groups: bool
     keeps_own_large: bool
     offloads: bool
     master_itemsize: int
     casts_together: bool
+    compact_itemsize: int
     align_tensors: bool
 
 
@@ -97,6 +99,7 @@ class _State:
 
     def __init__(self, tensors: Tensors, rules: Rules) -> None:
         self._numels = tensors.numels
+        self._groups = tensors.groups
         self._order = [i for group in tensors.groups for i in group]
         self._rules = rules
         self._spans = _spans(tensors, rules)
@@ -136,6 +139,8 @@ class _State:
         worst = self.now()
         if rules.scheme is Scheme.AFTER:
             numels = [self._numels[i] for i in self._order]
+            if rules.whole_groups:
+                numels = [sum(self._numels[i] for i in group) for group in self._groups]
             return self.now(max(_after_buckets(numels, rules), default=0))
         if rules.scheme is Scheme.DEFERRED:
             for index in self._order:
@@ -175,6 +180,9 @@ class _State:
             self._gradients += self._kept
             self._kept = 0
         worst = _worst(worst, self.now(self._offload_bytes()))
+        if self._rules.compact_itemsize and self._rules.scheme is not Scheme.SCATTERED:
+            cast = self._largest() * self._rules.compact_itemsize
+            worst = _worst(worst, self.now(self._copy_bytes() + cast) if cast else worst)
         first, last, _ = self._spans[self._bucket[0]]
         is_own = self._is_large(self._elements) and first <= self._rules.rank <= last
         if not (self._rules.keeps_own_large if is_own else self._rules.keeps_large):
@@ -224,7 +232,10 @@ class _State:
             held = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * rules.master_itemsize)
             held += (sum(parts) - part) * rules.master_itemsize * rules.casts_together
             return part * rules.itemsize + held + self._copy_bytes()
-        return max(self._spans[i][2] for i in self._bucket) * _NORM_ITEMSIZE
+        return self._largest() * _NORM_ITEMSIZE
+
+    def _largest(self) -> int:
+        return max(self._spans[i][2] for i in self._bucket)
 
 
 def _worst(one: Held, other: Held) -> Held:
@@ -276,7 +287,7 @@ def _after_buckets(numels: Sequence[int], rules: Rules) -> list[int]:
         elements += numel
         count += 1
         if elements > _STAGE0_BUCKET or position == len(numels) - 1:
-            flat = elements * rules.itemsize if count > 1 else 0
+            flat = elements * rules.bucket_itemsize if count > 1 else 0
             sizes.append(flat + elements * rules.cast_itemsize)
             elements = count = 0
     return sizes

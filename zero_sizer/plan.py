@@ -296,7 +296,8 @@ class Plan:
     @cached_property
     def has_grad_accum_attribute(self) -> bool:
         """Gradients accumulate whole, in an attribute of each tensor (stage_1_and_2.py:400-408)."""
-        return self.stage == 1 and self.grad_accum_dtype != self.model_dtype
+        is_apart = self.grad_accum_dtype != self.model_dtype
+        return self.wrapper is Wrapper.ZERO12 and self.stage == 1 and is_apart
 
     @cached_property
     def has_compact_gradients(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zero_sizer.identity import Identity
 from zero_sizer.passes.overlay import Zero, interned
+from zero_sizer.units import DType
 from zero_sizer.zero import leaf_modules
 from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
@@ -92,7 +93,13 @@ def _kept_gathers(plan: Plan) -> frozenset[int]:
 def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
     """See ``gradient_flow.Rules``; each line follows the feature file of its wrapper."""
     if scheme is Scheme.AFTER:  # knows no bucket of ZeRO's
-        return Rules(scheme=scheme, itemsize=itemsize, adds_in_place=_adds_in_place(plan, scheme))
+        return Rules(
+            scheme=scheme,
+            itemsize=itemsize,
+            bucket_itemsize=_reduced_dtype(plan).itemsize,
+            adds_in_place=_adds_in_place(plan, scheme),
+            whole_groups=plan.wrapper is Wrapper.BF16,
+        )
     buffered = plan.contiguous_gradients or plan.offloads_optimizer
     return Rules(
         scheme=scheme,
@@ -110,7 +117,7 @@ def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
 def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
     """See ``reduction.Share``."""
     ranks = plan.dp_world_size
-    cast = plan.comm_dtype.itemsize if plan.comm_dtype != plan.model_dtype else 0
+    cast = plan.comm_dtype.itemsize if plan.comm_dtype != _reduced_dtype(plan) else 0
     if scheme is Scheme.AFTER:  # every rank does the same
         return Share(held=_held(plan, scheme, itemsize), cast_itemsize=cast)
     return Share(
@@ -123,8 +130,19 @@ def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
         offloads=plan.offloads_optimizer,
         master_itemsize=_cast_on_its_way(plan),
         casts_together=plan.optimizer_device.name == "NVME",
+        compact_itemsize=_compact_itemsize(plan),
         align_tensors=plan.align_tensors,
     )
+
+
+def _reduced_dtype(plan: Plan) -> DType:
+    """What is reduced: ``BF16_Optimizer`` hands over what it accumulated (engine.py:3795-3870)."""
+    return plan.grad_accum_dtype if plan.wrapper is Wrapper.BF16 else plan.model_dtype
+
+
+def _compact_itemsize(plan: Plan) -> int:
+    is_compact = plan.wrapper is Wrapper.ZERO12 and plan.has_compact_gradients
+    return plan.grad_accum_dtype.itemsize if is_compact else 0
 
 
 def _cast_on_its_way(plan: Plan) -> int:

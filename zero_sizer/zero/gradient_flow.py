@@ -36,12 +36,14 @@ class Rules:
     Attributes:
         scheme: how gradients are reduced.
         itemsize: of a gradient.
-        bucket_itemsize: of the bucket; 0 without ``contiguous_gradients``.
+        bucket_itemsize: of the bucket; 0 without ``contiguous_gradients``. Where gradients are
+            reduced after backward: of what is reduced.
         bucket_numel: elements of the bucket (``reduce_bucket_size``).
         num_buckets: buckets allocated with the first gradient (stages 1 and 2).
         adds_in_place: a gradient is added to the one that is there, or dropped at once.
         buffers_held: earlier micro steps left the buckets allocated.
         keeps_large: a reduced gradient too large for the bucket stays (stage 1; stage 2 frees it).
+        whole_groups: gradients of a group are reduced as one tensor (``BF16_Optimizer``).
         clones_large: one is copied when its hook runs (offload, stage_1_and_2.py:1444-1446).
     """
 
@@ -54,6 +56,7 @@ class Rules:
     buffers_held: bool = False
     keeps_large: bool = False
     clones_large: bool = False
+    whole_groups: bool = False
 
     def is_large(self, numel: int) -> bool:
         """Whether a gradient goes by the bucket's buffer, because it does not fit into it."""
@@ -163,7 +166,8 @@ def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:
         state.produce(step)
     closing = state.finish()
     is_after = rules.scheme is Scheme.AFTER
-    numels = [tensors.numels[i] for group in tensors.groups for i in group]
+    groups = [[tensors.numels[i] for i in group] for group in tensors.groups]
+    numels = [sum(g) for g in groups] if rules.whole_groups else [n for g in groups for n in g]
     return Flow(
         start=start,
         before=tuple(state.before),

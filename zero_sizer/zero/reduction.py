@@ -31,6 +31,8 @@ class Share:
         offloads: reduced gradients go to the host one by one.
         master_itemsize: bytes per element of the copy that is cast on the way; 0 where none is.
         casts_together: those of a bucket stay until all are made (NVMe at stage 3).
+        compact_itemsize: bytes per element of the copy that is cast and added to a buffer of the
+            partition's size; 0 where there is none (stage_1_and_2.py:1324-1326).
         keeps_own_large: a gradient of this rank that is too large for the bucket stays when it is
             reduced; ``Rules.keeps_large`` says it for those of other ranks.
         align_tensors: ``parameter_alignment``.
@@ -45,6 +47,7 @@ class Share:
     offloads: bool = False
     master_itemsize: int = 0
     casts_together: bool = False
+    compact_itemsize: int = 0
     keeps_own_large: bool = False
     align_tensors: bool = False
 
@@ -152,7 +155,7 @@ class Reduction:
             worst = max(worst, *self._reduced(number), key=_total)
         if rules.scheme is Scheme.AFTER:
             cast = self._share.cast_itemsize
-            copies = [a * rules.itemsize + b * cast for a, b in flow.after_copies]
+            copies = [a * rules.bucket_itemsize + b * cast for a, b in flow.after_copies]
             return self._held(flow.closing[0][0], 0, max(copies, default=0))
         return worst
 
@@ -212,7 +215,10 @@ def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs
         if low <= rank <= high:
             largest = extents.largest(flush.members, rank, parts)
             first = min(first, number) if largest else first
-        costs.append((copies, largest * _NORM_ITEMSIZE if share.offloads else 0))
+        offload = largest * _NORM_ITEMSIZE if share.offloads else 0
+        if share.compact_itemsize and largest:
+            offload = max(offload, copies + largest * share.compact_itemsize)
+        costs.append((copies, offload))
     return costs, first, own
 
 
