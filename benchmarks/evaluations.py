@@ -55,7 +55,7 @@ def search(model: str) -> Search:
         gpu="h100-80gb",
         host_memory="2TiB",
         nvme="30TB",
-        seq_len=2048,
+        seq_len=1024,  # what all of them take
         attention="flash",
     )
     return search_of(job.without_config(default_config(), flags), Options())

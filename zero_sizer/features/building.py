@@ -1,19 +1,23 @@
 """A model that is built under ``deepspeed.zero.Init``: what is whole on the way."""
 
+from functools import lru_cache
+
 from zero_sizer.features.conditions import parked_on, under_init
+from zero_sizer.identity import Identity
 from zero_sizer.ledger import Category, Entry
+from zero_sizer.models.spec import ModelSpec
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device, Plan
 from zero_sizer.zero import construction
 from zero_sizer.zero.partition import tensor_partition
 
 
-def _modules(plan: Plan) -> dict[str, list[int]]:
+@lru_cache(maxsize=64)
+def _modules_of(model: Identity) -> dict[str, list[int]]:
     """Elements of what each module owns as it is built, copies that are tied later included."""
-    model = plan.model.base or plan.model
+    copies = _tied_copies(model.of)
     found: dict[str, list[int]] = {}
-    copies = _tied_copies(plan)
-    for tensor in model.parameters:
+    for tensor in (model.of.base or model.of).parameters:
         embedding = f"{tensor.module.partition('.')[0]}.embed_tokens"  # a stack builds it first
         if embedding in copies:
             found.setdefault(embedding, [copies[embedding]])
@@ -21,53 +25,51 @@ def _modules(plan: Plan) -> dict[str, list[int]]:
     return found | {name: [numel] for name, numel in copies.items()}
 
 
-def _tied_copies(plan: Plan) -> dict[str, int]:
+def _tied_copies(model: ModelSpec) -> dict[str, int]:
     """Elements of the modules that are built before transformers ties them to the embedding.
 
     Beside the head, an encoder and a decoder have their own.
     """
-    arch = plan.model.arch
-    tensors = plan.model.parameters
+    arch, tensors = model.arch, model.parameters
     numel = max((t.numel for t in tensors if t.shape[:1] == (arch.vocab,)), default=0)
     stacks = ("encoder.embed_tokens", "decoder.embed_tokens") if arch.decoder_layers else ()
     heads = ("lm_head",) if arch.tied_embeddings else ()
     return dict.fromkeys((*stacks, *heads), numel) if numel else {}
 
 
-def _partitioned_numel(plan: Plan) -> int:
-    """Elements of this rank's partitions of everything that was built."""
-    modules = _modules(plan).values()
-    return sum(tensor_partition(n, plan.dp_world_size) for module in modules for n in module)
-
-
 def _copies_numel(plan: Plan) -> int:
-    return sum(tensor_partition(n, plan.dp_world_size) for n in _tied_copies(plan).values())
+    return sum(tensor_partition(n, plan.dp_world_size) for n in _tied_copies(plan.model).values())
 
 
 def _built_numel(plan: Plan) -> int:
     """Most on the GPU while modules are built, beyond the partitions of all of them."""
     is_parked = plan.param_device is not Device.GPU
     is_cast = plan.built_dtype is not plan.model_dtype
-    most = construction.most_being_built(
-        list(_modules(plan).values()),
-        plan.dp_world_size,
-        is_parked=is_parked,
-        wider=plan.built_dtype.itemsize // plan.itemsize if is_cast else 0,
-    )
-    return max(most - (0 if is_parked else _partitioned_numel(plan)), 0)
+    wider = plan.built_dtype.itemsize // plan.itemsize if is_cast else 0
+    return _built(Identity(plan.model), plan.dp_world_size, is_parked, wider)
+
+
+@lru_cache(maxsize=256)
+def _built(model: Identity, ranks: int, is_parked: bool, wider: int) -> int:
+    modules = list(_modules_of(model).values())
+    most = construction.most_being_built(modules, ranks, is_parked=is_parked, wider=wider)
+    partitions = sum(tensor_partition(n, ranks) for module in modules for n in module)
+    return max(most - (0 if is_parked else partitions), 0)
 
 
 def _filled_numel(plan: Plan) -> int:
     """Most that is gathered while weights are filled: a module's own tensors, its children's."""
+    is_parked = plan.param_device is not Device.GPU
+    return _filled(Identity(plan.model), plan.dp_world_size, is_parked)
+
+
+@lru_cache(maxsize=256)
+def _filled(model: Identity, ranks: int, is_parked: bool) -> int:
     groups: dict[str, list[int]] = {}
-    for module, numels in _modules(plan).items():
+    for module, numels in _modules_of(model).items():
         for name in dict.fromkeys((module, module.rpartition(".")[0])):
             groups.setdefault(name, []).extend(numels)
-    return construction.most_being_filled(
-        list(groups.values()),
-        plan.dp_world_size,
-        is_parked=plan.param_device is not Device.GPU,
-    )
+    return construction.most_being_filled(list(groups.values()), ranks, is_parked=is_parked)
 
 
 ENTRIES = (

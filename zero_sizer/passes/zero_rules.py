@@ -80,13 +80,16 @@ def _kept_gathers(plan: Plan) -> frozenset[int]:
     autograd/_functions.py, MatMul4Bit), and stacked experts, which it saves transposed
     (transformers 5.23 integrations/moe.py); recomputation saves them for its own block only.
     """
-    is_packed = plan.model.quantization is not None and plan.model.quantization.bits == 4
-    tensors = enumerate(plan.model.parameters)
+    return _kept_of(Identity(plan.model), plan.checkpointing)
+
+
+@lru_cache(maxsize=64)
+def _kept_of(model: Identity, checkpointing: bool) -> frozenset[int]:
+    is_packed = model.of.quantization is not None and model.of.quantization.bits == 4
     return frozenset(
         i
-        for i, tensor in tensors
-        if (is_packed and tensor.unpacked is not None)
-        or (tensor.is_stacked and not plan.checkpointing)
+        for i, tensor in enumerate(model.of.parameters)
+        if (is_packed and tensor.unpacked is not None) or (tensor.is_stacked and not checkpointing)
     )
 
 

@@ -13,6 +13,7 @@ from zero_sizer.zero import partition
 from zero_sizer.zero.gradient_flow import Flow, Level, Rules, Scheme, Tensors
 
 _NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
+_ALIKE = 2  # pieces of one tensor that are reduced together: the later ones are no larger
 _NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
 
 
@@ -209,7 +210,7 @@ def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs
         if share.copies and high > low:  # what lies in one rank's partition is one slice: no copy
             slices = [flush.numel]
             if rules.is_large(flush.numel):
-                slices = extents.slices(flush.members[0], parts)
+                slices = extents.slices(flush.members[0], parts, rules.bucket_numel)
             copies = _flattened(slices, rules, share)
         largest = 0
         if low <= rank <= high:
@@ -230,13 +231,15 @@ def _flattened(slices: Sequence[int], rules: Rules, share: Share) -> int:
     """
     if len(slices) == 1:
         return slices[0] * (rules.bucket_itemsize + share.cast_itemsize)
-    most = numel = count = 0
+    most = numel = count = done = 0
     for position, size in enumerate(slices):
         numel, count = numel + size, count + 1
         if numel > rules.bucket_numel or position == len(slices) - 1:
             flat = rules.bucket_itemsize if count > 1 else 0
             most = max(most, numel * (flat + share.cast_itemsize))
-            numel = count = 0
+            numel, count, done = 0, 0, done + 1
+            if done == _ALIKE:
+                break
     return most
 
 
@@ -297,11 +300,14 @@ class _Extents:
         spans = [[(a // parts[g], b // parts[g]) for g, a, b in found] for found in self._buckets]
         return [(min(a for a, _ in found), max(b for _, b in found)) for found in spans]
 
-    def slices(self, index: int, parts: Sequence[int]) -> list[int]:
-        """Elements of a tensor in each partition that it touches."""
+    def slices(self, index: int, parts: Sequence[int], limit: int) -> list[int]:
+        """Elements of a tensor in each partition that it touches, but for all that are alike."""
         group, first, last = self._of[index]
         part = parts[group]
         cuts = range((first // part + 1) * part, last + 1, part)
+        most = _ALIKE * (limit // part + 2)
+        if len(cuts) > most:
+            return [cuts[0] - first, *[part] * most]
         return [end - start for start, end in pairwise((first, *cuts, last + 1))]
 
     def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
