@@ -5,7 +5,6 @@ from functools import lru_cache
 from zero_sizer.features.conditions import parked_on, under_init
 from zero_sizer.identity import Identity
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.models.spec import ModelSpec
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device, Plan
 from zero_sizer.zero import construction
@@ -15,7 +14,7 @@ from zero_sizer.zero.partition import tensor_partition
 @lru_cache(maxsize=64)
 def _modules_of(model: Identity) -> dict[str, list[int]]:
     """Elements of what each module owns as it is built, copies that are tied later included."""
-    copies = _tied_copies(model.of)
+    copies = _tied_copies(model)
     found: dict[str, list[int]] = {}
     for tensor in (model.of.base or model.of).parameters:
         embedding = f"{tensor.module.partition('.')[0]}.embed_tokens"  # a stack builds it first
@@ -25,12 +24,13 @@ def _modules_of(model: Identity) -> dict[str, list[int]]:
     return found | {name: [numel] for name, numel in copies.items()}
 
 
-def _tied_copies(model: ModelSpec) -> dict[str, int]:
+@lru_cache(maxsize=64)
+def _tied_copies(model: Identity) -> dict[str, int]:
     """Elements of the modules that are built before transformers ties them to the embedding.
 
     Beside the head, an encoder and a decoder have their own.
     """
-    arch, tensors = model.arch, model.parameters
+    arch, tensors = model.of.arch, model.of.parameters
     numel = max((t.numel for t in tensors if t.shape[:1] == (arch.vocab,)), default=0)
     stacks = ("encoder.embed_tokens", "decoder.embed_tokens") if arch.decoder_layers else ()
     heads = ("lm_head",) if arch.tied_embeddings else ()
@@ -38,7 +38,8 @@ def _tied_copies(model: ModelSpec) -> dict[str, int]:
 
 
 def _copies_numel(plan: Plan) -> int:
-    return sum(tensor_partition(n, plan.dp_world_size) for n in _tied_copies(plan.model).values())
+    copies = _tied_copies(Identity(plan.model)).values()
+    return sum(tensor_partition(numel, plan.dp_world_size) for numel in copies)
 
 
 def _built_numel(plan: Plan) -> int:

@@ -56,6 +56,8 @@ def earlier_zero_of(plan: Plan) -> Zero | None:
         return None
     if plan.stage != 2 or plan.has_compact_gradients:
         return None
+    if not plan.zero.rules.is_large(plan.largest_tensor):
+        return None  # nothing is kept: without the norms of the last step it is never higher
     share = replace(plan.zero.share, offloads=False, keeps_own_large=True)
     return interned(replace(plan.zero, share=share))
 
