@@ -66,9 +66,10 @@ def search_of(job: Job, options: Options) -> Search:
 def choose(job: Job, options: Options | None = None) -> Choice:
     """Rank the strategies on the job's own cluster."""
     search = search_of(job, options or Options())
-    found = [search.best(strategy, job.cluster.nodes) for strategy in search.strategies]
-    ranked = sorted((f for f in found if isinstance(f, Candidate)), key=lambda c: c.rank_key)
-    losses = sorted((f for f in found if isinstance(f, Loss)), key=_closeness)
+    nodes = job.cluster.nodes
+    found = [(strategy, search.best(strategy, nodes)) for strategy in search.strategies]
+    ranked = sorted((plan for _, plan in found if plan), key=lambda c: c.rank_key)
+    losses = sorted((search.loss(s, nodes) for s, plan in found if not plan), key=_closeness)
     return Choice(
         search=search,
         ranked=tuple(ranked),

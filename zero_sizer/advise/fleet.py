@@ -24,13 +24,11 @@ class Size:
     Attributes:
         best: the fastest plan there, or None.
         by_strategy: the best plan of each strategy that fits.
-        losses: why the others do not.
     """
 
     nodes: int
     best: Candidate | None
     by_strategy: Mapping[str, Candidate]
-    losses: tuple[Loss, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +115,11 @@ def node_counts(max_nodes: int) -> tuple[int, ...]:
 
 def _size(search: Search, nodes: int) -> Size:
     found = {strategy.name: search.best(strategy, nodes) for strategy in search.strategies}
-    plans = {name: plan for name, plan in found.items() if isinstance(plan, Candidate)}
+    plans = {name: plan for name, plan in found.items() if plan is not None}
     return Size(
         nodes=nodes,
         best=min(plans.values(), key=lambda plan: plan.rank_key, default=None),
         by_strategy=plans,
-        losses=tuple(loss for loss in found.values() if isinstance(loss, Loss)),
     )
 
 
@@ -130,15 +127,15 @@ def _fewest(search: Search, strategy: Strategy, sizes: Sequence[Size], options: 
     """The first size that fits, refined between the sizes of the table and inside one node."""
     first = next((size for size in sizes if strategy.name in size.by_strategy), None)
     if first is None:
-        losses = [loss for loss in sizes[-1].losses if loss.strategy.name == strategy.name]
-        return Fewest(strategy=strategy, plan=None, loss=losses[0] if losses else None)
+        loss = search.loss(strategy, sizes[-1].nodes)
+        return Fewest(strategy=strategy, plan=None, loss=loss)
     plan = first.by_strategy[strategy.name]
     if first.nodes == 1:
         return Fewest(strategy=strategy, plan=_inside_node(search, strategy, plan, options))
     below = max((size.nodes for size in sizes if size.nodes < first.nodes), default=0)
     return Fewest(
         strategy=strategy,
-        plan=_bisect(search, below, plan, lambda nodes: _plan(search, strategy, nodes)),
+        plan=_bisect(search, below, plan, lambda nodes: search.best(strategy, nodes)),
     )
 
 
@@ -161,11 +158,6 @@ def _bisect(
     return best
 
 
-def _plan(search: Search, strategy: Strategy, nodes: int) -> Candidate | None:
-    found = search.best(strategy, nodes)
-    return found if isinstance(found, Candidate) else None
-
-
 def _inside_node(
     search: Search, strategy: Strategy, plan: Candidate, options: Options
 ) -> Candidate:
@@ -175,7 +167,7 @@ def _inside_node(
         gpus //= 2
         part = search_of(replace(search.job, cluster=_part(search.job.cluster, gpus)), options)
         same = [s for s in part.strategies if s.name == strategy.name]
-        found = _plan(part, same[0], 1) if same else None
+        found = part.best(same[0], 1) if same else None
         if found is None:
             break
         best = found

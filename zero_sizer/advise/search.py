@@ -8,6 +8,7 @@ test holds both shortcuts against trying everything.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from zero_sizer import checks, features
 from zero_sizer.advise.batch import Batch
@@ -90,6 +91,23 @@ class Loss:
     reason: str = ""
 
 
+class _Group:
+    """Candidates that differ in the batch alone, made when asked for: few of them are."""
+
+    def __init__(
+        self, sizes: Sequence[tuple[int, int]], candidate: Callable[..., Candidate]
+    ) -> None:
+        self._sizes = sizes
+        self._candidate = candidate
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, number: int) -> Candidate:
+        micro_batch, grad_accum = self._sizes[number]
+        return self._candidate(micro_batch=micro_batch, grad_accum=grad_accum)
+
+
 class Search:
     """Candidates of one job over any number of nodes.
 
@@ -126,11 +144,32 @@ class Search:
         """Whether memory is known to grow with the micro batch; only the smallest is tried else."""
         return all(finding.code != UNKNOWN for finding in self.warnings)
 
-    def best(self, strategy: Strategy, nodes: int) -> Candidate | Loss:
-        """The fastest plan of a strategy that fits, or why there is none."""
-        found = self._best(strategy, nodes)
+    def best(self, strategy: Strategy, nodes: int) -> Candidate | None:
+        """The fastest plan of a strategy that fits; None: ``loss`` says why there is none."""
+        found = min(self.fitting(strategy, nodes), key=lambda c: c.rank_key, default=None)
         self._tick()
         return found
+
+    def loss(self, strategy: Strategy, nodes: int) -> Loss:
+        """Why no plan of a strategy fits."""
+        if strategy.name in self._refusals:
+            return Loss(strategy=strategy, refusals=self._refusals[strategy.name])
+        if nodes < strategy.needs_nodes:
+            return Loss(strategy=strategy, reason="says nothing new on one node")
+        smallest = [groups[-1][0] for groups in self._groups(strategy, nodes)]
+        if not smallest:
+            return Loss(
+                strategy=strategy,
+                reason=f"{self.batch.about} cannot be split over {self._world_size(nodes)} GPUs",
+            )
+        closest = min(smallest, key=lambda c: _missing(self._shortfalls(c)))
+        shortfalls = tuple(self._shortfalls(closest))
+        return Loss(
+            strategy=strategy,
+            closest=self._timed(closest),
+            shortfalls=shortfalls,
+            entries=largest(self.plan(closest), shortfalls[0]),
+        )
 
     def can_split(self, nodes: int) -> bool:
         """Whether the train batch can be split over the ranks of so many nodes."""
@@ -142,12 +181,12 @@ class Search:
             return
         for default, *smaller in self._groups(strategy, nodes):
             self.considered += len(default) * (1 + len(smaller))
-            if smaller and self._shortfalls(smaller[-1][0]):
+            if smaller and not self._fits(smaller[-1][0]):
                 continue  # not even one sample with the smallest buffers
             found = self._fitting(default)
             yield from found
             is_short = bool(smaller) and len(found) < len(default)
-            if is_short and not self._shortfalls(smaller[-1][len(found)]):
+            if is_short and self._fits(smaller[-1][len(found)]):
                 for group in smaller:
                     yield from self._fitting(group)
 
@@ -157,21 +196,8 @@ class Search:
             return
         for groups in self._groups(strategy, nodes):
             for group in groups:
-                yield from (self._timed(c) for c in group if not self._shortfalls(c))
-
-    def _best(self, strategy: Strategy, nodes: int) -> Candidate | Loss:
-        if strategy.name in self._refusals:
-            return Loss(strategy=strategy, refusals=self._refusals[strategy.name])
-        if nodes < strategy.needs_nodes:
-            return Loss(strategy=strategy, reason="says nothing new on one node")
-        smallest = [groups[-1][0] for groups in self._groups(strategy, nodes)]
-        if not smallest:
-            return Loss(
-                strategy=strategy,
-                reason=f"{self.batch.about} cannot be split over {self._world_size(nodes)} GPUs",
-            )
-        found = min(self.fitting(strategy, nodes), key=lambda c: c.rank_key, default=None)
-        return found or self._loss(strategy, smallest)
+                candidates = map(group.__getitem__, range(len(group)))
+                yield from (self._timed(c) for c in candidates if not self._shortfalls(c))
 
     def _prepare(self, strategy: Strategy) -> tuple[Plan | None, tuple[Finding, ...]]:
         plan, errors = plan_of(self._job_of_strategy(strategy))
@@ -189,7 +215,7 @@ class Search:
         cluster = self.job.cluster
         return cluster.world_size if nodes == cluster.nodes else nodes * cluster.gpus_per_node
 
-    def _groups(self, strategy: Strategy, nodes: int) -> Iterator[list[list[Candidate]]]:
+    def _groups(self, strategy: Strategy, nodes: int) -> Iterator[list["_Group"]]:
         """Per choice of checkpointing and per setting of buffers: micro batches, smallest first."""
         ranks = self._world_size(nodes)
         stated = self.job.workload.checkpointing
@@ -197,34 +223,40 @@ class Search:
         sizes = sizes if self.knows_activations else sizes[:1]
         for checkpointing in ((False, True) if stated is None else (stated,)) if sizes else ():
             yield [
-                [
-                    Candidate(
+                _Group(
+                    sizes,
+                    partial(
+                        Candidate,
                         strategy=strategy,
                         setting=setting,
                         checkpointing=checkpointing,
-                        micro_batch=size,
-                        grad_accum=steps,
                         nodes=nodes,
                         world_size=ranks,
                         seconds=0.0,
                         tokens=0,
                         uses={},
-                    )
-                    for size, steps in sizes
-                ]
+                    ),
+                )
                 for setting in settings_of(strategy)
             ]
 
-    def _fitting(self, group: Sequence[Candidate]) -> list[Candidate]:
+    def _fitting(self, group: "_Group") -> list[Candidate]:
         """The candidates of a group that fit, timed."""
         low, high = 0, len(group)  # group[:low] fits, group[high:] does not
         while low < high:
             middle = min(2 * low, (low + high) // 2)  # most groups end early: gallop
-            if self._shortfalls(group[middle]):
+            if not self._fits(group[middle]):
                 high = middle
             else:
                 low = middle + 1
-        return [self._timed(candidate) for candidate in group[:low]]
+        return [self._timed(group[number]) for number in range(low)]
+
+    def _fits(self, candidate: Candidate) -> bool:
+        values, offloads = self._values(candidate), candidate.strategy.offloads
+        return not any(
+            self.limits.shortfalls(uses(values), offloads)
+            for uses in (self._swept.at_least, self._swept.uses)
+        )
 
     def _shortfalls(self, candidate: Candidate) -> list[Shortfall]:
         return self.limits.shortfalls(self._uses(candidate), candidate.strategy.offloads)
@@ -260,16 +292,6 @@ class Search:
             seconds=self._swept.seconds(values),
             tokens=candidate.train_batch * self.seq_len,
             uses=self._swept.uses(values),
-        )
-
-    def _loss(self, strategy: Strategy, smallest: list[Candidate]) -> Loss:
-        closest = min(smallest, key=lambda c: _missing(self._shortfalls(c)))
-        shortfalls = tuple(self._shortfalls(closest))
-        return Loss(
-            strategy=strategy,
-            closest=self._timed(closest),
-            shortfalls=shortfalls,
-            entries=largest(self.plan(closest), shortfalls[0]),
         )
 
     def plan(self, candidate: Candidate) -> Plan:

@@ -74,8 +74,7 @@ class Sweep:
 
     def uses(self, values: Values) -> Mapping[Device, Use]:
         """The peak of every device, as ``sizing.size`` would give it."""
-        family = self._family
-        lasting = family.formula("lasting", values, partial(self._lasting, values))
+        family, lasting = self._family, self._lasting_of(values)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
         for index in lasting.others:
             found = family.formula(index, values, self._allocate[index])
@@ -88,6 +87,14 @@ class Sweep:
             device: _highest(rows[device]) if device in rows else use
             for device, use in lasting.uses.items()
         }
+
+    def at_least(self, values: Values) -> Mapping[Device, Use]:
+        """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
+        return self._lasting_of(values).uses
+
+    def _lasting_of(self, values: Values) -> "_Lasting":
+        found = self._family.formula("lasting", values, partial(self._lasting, values))
+        return cast(_Lasting, found)
 
     def _lasting(self, values: Values, view: View) -> "_Lasting":
         """Everything but forward and backward that the micro batch does not change."""

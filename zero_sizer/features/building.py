@@ -66,11 +66,17 @@ def _filled_numel(plan: Plan) -> int:
 
 @lru_cache(maxsize=256)
 def _filled(model: Identity, ranks: int, is_parked: bool) -> int:
+    return construction.most_being_filled(_gathered_together(model), ranks, is_parked=is_parked)
+
+
+@lru_cache(maxsize=64)
+def _gathered_together(model: Identity) -> frozenset[tuple[int, ...]]:
+    """Elements of the tensors that are gathered to be filled; blocks are alike, so few differ."""
     groups: dict[str, list[int]] = {}
     for module, numels in _modules_of(model).items():
         for name in dict.fromkeys((module, module.rpartition(".")[0])):
             groups.setdefault(name, []).extend(numels)
-    return construction.most_being_filled(list(groups.values()), ranks, is_parked=is_parked)
+    return frozenset(map(tuple, groups.values()))
 
 
 ENTRIES = (

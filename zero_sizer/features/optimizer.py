@@ -17,11 +17,16 @@ from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
 
-_STATES = (
-    *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum", "momentum_buffer", "square_avg"),
-    *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size", "variance"),
-    *("state1", "state2"),
-)
+_STATES = {
+    StateType.FP32: (
+        *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum", "momentum_buffer", "square_avg"),
+        *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size"),
+    ),
+    StateType.MOMENTS: ("exp_avg", "exp_avg_sq"),
+    StateType.INT8: ("state1", "state2"),
+    StateType.FACTORED: ("variance",),
+}
+"""What optimizers call their states (Muon's momentum has entries of its own)."""
 _DTYPES: dict[StateType, Callable[[Plan], DType]] = {
     StateType.FP32: lambda p: DType.FP32,
     StateType.MOMENTS: lambda p: p.moments_dtype,
@@ -55,9 +60,13 @@ def _numel_of(state: str, kind: StateType, device: Device) -> Callable[[Plan], i
     return lambda plan: _state_numels(plan, state, kind, device)
 
 
+def _has(state: str, kind: StateType) -> Callable[[Plan], bool]:
+    return lambda plan: any(row.states.get(state) is kind for row in plan.group_optimizers)
+
+
 def _states(device: Device) -> Iterator[Entry]:
-    for state in _STATES:
-        for kind, dtype in _DTYPES.items():
+    for kind, dtype in _DTYPES.items():
+        for state in _STATES[kind]:
             yield Entry(
                 name=state,
                 category=Category.OPTIMIZER_STATES,
@@ -65,6 +74,7 @@ def _states(device: Device) -> Iterator[Entry]:
                 numel=_numel_of(state, kind, device),
                 dtype=dtype,
                 live=_states_live,
+                when=_has(state, kind),
                 device=lambda p: device,
                 source="the optimizer's class; created at the first step",
             )

@@ -7,7 +7,6 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from operator import add, itemgetter
 from typing import NamedTuple
 
@@ -80,51 +79,62 @@ class Moment(NamedTuple):
     held: Held
 
 
+_Sides = tuple[Sequence[int], Sequence[int]]
+"""Bytes at every place, within and at its end."""
+
+
 class Pass:
     """A forward or backward: what ZeRO holds while each step runs (even columns) and at its end.
 
     A column is one step position of one part, over the part's blocks.
 
+    Args:
+        gathered: bytes of parameters at every place, within and at its end.
+        held: bytes of gradients there.
+        spans: where the columns lie.
+
     Attributes:
-        highest: of all places.
+        bound: no place holds more.
     """
 
-    def __init__(self, within: list[int], ends: list[int], spans: Sequence[slice]) -> None:
-        self.highest = max((*within, *ends), default=0)
-        self._totals = (within, ends)
+    def __init__(self, gathered: _Sides, held: _Sides, spans: Sequence[slice]) -> None:
+        self.bound = sum(max(map(max, sides)) for sides in (gathered, held)) if spans else 0
+        self._sides = (gathered, held)
         self._spans = spans
-        self._candidates: dict[tuple[int, bool], tuple[tuple[int, int], ...]] = {}
+        self._columns: dict[int, tuple[list[int], int]] = {}
 
-    def candidates(self, column: int, *, rising: bool) -> tuple[tuple[int, int], ...]:
-        """(block, bytes) of the blocks that can be highest beside rising or falling activations."""
-        found = self._candidates.get((column, rising))
+    def most(self, column: int) -> int:
+        """The most that is held at any block of a column."""
+        return self._column(column)[1]
+
+    def highest_beside(self, column: int, first: int, slope: int) -> tuple[int, int]:
+        """Bytes and block of a column's highest, the first of equals.
+
+        Args:
+            column: which.
+            first: what lies beside ZeRO's at the first block.
+            slope: what each further block adds to that.
+        """
+        totals, most = self._column(column)
+        if not slope:
+            return first + most, totals.index(most)
+        series = range(first, first + slope * len(totals), slope)
+        together = list(map(add, totals, series))
+        highest = max(together)
+        return highest, together.index(highest)
+
+    def _column(self, column: int) -> tuple[list[int], int]:
+        found = self._columns.get(column)
         if found is None:
-            totals = self._totals[column % 2][self._spans[column // 2]]
-            found = self._candidates[column, rising] = _records(totals, rising=rising)
+            span = self._spans[column // 2]
+            totals = list(map(add, *(sides[column % 2][span] for sides in self._sides)))
+            found = self._columns[column] = (totals, max(totals))
         return found
 
     def index(self, column: int, block: int) -> int:
         """The place's number in the order of the pass."""
         span = self._spans[column // 2]
         return int(span.start + block * span.step)
-
-
-def _records(totals: list[int], *, rising: bool) -> tuple[tuple[int, int], ...]:
-    """Totals above all that come before them; above all that come after where others rise."""
-    last = len(totals) - 1
-    series = totals[::-1] if rising else totals
-    found = [(0, series[0])]
-    for position, (before, now) in enumerate(_pairs(accumulate(series, max)), 1):
-        if now > before:
-            found.append((position, now))
-    return tuple((last - i, total) for i, total in found) if rising else tuple(found)
-
-
-def _pairs(series: Iterator[int]) -> Iterator[tuple[int, int]]:
-    before = next(series)
-    for now in series:
-        yield before, now
-        before = now
 
 
 class Overlay:
@@ -143,17 +153,14 @@ class Overlay:
         self._reduction = _reduction(self._program, zero)
         self._gathered = self._gathered_bytes()
         within, ends = self._gathered
-        held_within, held_ends = self._program.held(self._reduction)
         forward = len(self._program.forward)
-        start = self._reduction.start.total
+        start = [self._reduction.start.total] * forward
         self.forward = Pass(
-            [gathered + start for gathered in within[:forward]],
-            [gathered + start for gathered in ends[:forward]],
-            self._program.forward_spans,
+            (within[:forward], ends[:forward]), (start, start), self._program.forward_spans
         )
         self.backward = Pass(
-            list(map(add, within[forward:], held_within)),
-            list(map(add, ends[forward:], held_ends)),
+            (within[forward:], ends[forward:]),
+            self._program.held(self._reduction),
             self._program.backward_spans,
         )
         self.last_gathered = ends[-1] if ends else 0
@@ -171,11 +178,12 @@ class Overlay:
         held = self._program.held_at(self._reduction, index, is_end=bool(is_end))
         return Moment(place.label, gathered, held)
 
-    def _gathered_bytes(self) -> tuple[list[int], list[int]]:
+    def _gathered_bytes(self) -> _Sides:
         zero, program = self._zero, self._program
         places = len(program.forward) + len(program.backward)
         if not zero.ranks:
-            return [0] * places, [0] * places
+            nothing = [0] * places
+            return nothing, nothing
         tensors = (zero.tensors.numels, zero.itemsizes, zero.persistent)
         how = (zero.ranks == 1, zero.is_parked, zero.kept)
         levels = _levels(Identity(program), tensors, zero.limits, how)
@@ -208,7 +216,7 @@ class _Program:
                 yield 1 + position, 1 + count + position
                 after = 1 + 2 * count + position
 
-    def held(self, reduction: Reduction) -> tuple[Sequence[int], Sequence[int]]:
+    def held(self, reduction: Reduction) -> _Sides:
         """Bytes at every place of backward, within and at its end."""
         values = [
             reduction.start.total,
@@ -285,10 +293,10 @@ class _Levels:
         self._forms = tuple(numbers)
         self._within, self._ends = _getter(within), _getter(closing)
 
-    def bytes_at(self, ranks: int) -> tuple[list[int], list[int]]:
+    def bytes_at(self, ranks: int) -> _Sides:
         """Bytes within and at the end of every place."""
         values = [gather.highest(forms, ranks) for forms in self._forms]
-        return list(self._within(values)), list(self._ends(values))
+        return self._within(values), self._ends(values)
 
 
 @lru_cache(maxsize=64)

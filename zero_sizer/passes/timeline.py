@@ -4,8 +4,7 @@ The activations come from a model's profile (``zero_sizer.profiles``), cut where
 where a module that owns some begins to run, and where a gradient becomes complete. What ZeRO holds
 at the same places is the ``overlay``. What holds in all of a phase is in the ledger.
 
-Blocks that are equal save equally, so over a run of blocks activations are a line: where it falls,
-only a block at which ZeRO holds more than at any block before can be the highest.
+Blocks that are equal save equally, so over a run of blocks activations are a line.
 """
 
 from collections.abc import Iterator, Sequence
@@ -89,12 +88,13 @@ def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> 
     found = overlay.backward if is_backward else overlay.forward
     best, where = -1, (0, 0, 0)  # column, block, activations
     for below, column, first, slope in rows:
-        if found.highest - below < best:
+        if found.bound - below < best:
             break  # no later row reaches it
-        for block, held in found.candidates(column, rising=slope > 0):
-            total = first + slope * block + held
-            if total > best or (total == best and (column, block) < where[:2]):
-                best, where = total, (column, block, first + slope * block)
+        if found.most(column) - below < best:
+            continue
+        total, block = found.highest_beside(column, first, slope)
+        if total > best or (total == best and (column, block) < where[:2]):
+            best, where = total, (column, block, first + slope * block)
     column, block, activations = where
     at = overlay.at(column, block, is_backward=is_backward)
     return Instant(place=at.label, activations=activations, gathered=at.gathered, held=at.held)

@@ -6,7 +6,7 @@ until its constructor is over, then they are partitioned one by one; each was ca
 (transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from zero_sizer.units import ceil_div
 from zero_sizer.zero.partition import padded
@@ -36,7 +36,7 @@ def most_being_built(
     return most
 
 
-def most_being_filled(groups: Sequence[Sequence[int]], ranks: int, *, is_parked: bool) -> int:
+def most_being_filled(groups: Collection[Sequence[int]], ranks: int, *, is_parked: bool) -> int:
     """The most that is gathered while weights are filled, partitions on their way included.
 
     Args:
@@ -46,6 +46,8 @@ def most_being_filled(groups: Sequence[Sequence[int]], ranks: int, *, is_parked:
     """
     if ranks == 1:
         return max(map(sum, groups), default=0) if is_parked else 0
-    brought = [[ceil_div(numel, ranks) * is_parked for numel in group] for group in groups]
-    whole = [[padded(numel, ranks) for numel in group] for group in groups]
-    return max((sum(a) + sum(b) for a, b in zip(whole, brought, strict=True)), default=0)
+    totals = (
+        sum([padded(n, ranks) + (ceil_div(n, ranks) if is_parked else 0) for n in group])
+        for group in groups
+    )
+    return max(totals, default=0)

@@ -9,7 +9,6 @@ When a bucket is reduced does not depend on the number of ranks; what its reduct
 of it the rank keeps does (``zero_sizer.zero.reduction``).
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -259,8 +258,11 @@ class _State:
         """Reduce the bucket."""
         if not self._bucket:
             return
-        numels = [self._numels[i] for i in self._bucket]
-        sizes = tuple(sorted(Counter(numels).items()))
+        counts: dict[int, int] = {}  # a Counter would be slower: most buckets hold few
+        for index in self._bucket:
+            numel = self._numels[index]
+            counts[numel] = counts.get(numel, 0) + 1
+        sizes = tuple(sorted(counts.items()))
         self.flushes.append(Flush(self.now(), tuple(self._bucket), self._elements, sizes))
         if not self._rules.keeps_large:
             self._gradients -= self._loose

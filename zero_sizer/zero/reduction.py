@@ -82,14 +82,14 @@ class Reduction:
         self.start = self._held(flow.start, 0)
         self.epilogue = self._epilogue(rules)
 
-    def before_totals(self) -> list[int]:
+    def before_totals(self) -> Sequence[int]:
         """Bytes while each gradient is produced."""
         return self._totals(self._flow.totals[0], self._flow.done)
 
     def hook_totals(self) -> list[int]:
         """Bytes at the worst of each hook."""
         flow, (plain, with_kept) = self._flow, self._offsets
-        totals = self._totals(flow.totals[1], flow.hook_done)
+        totals = list(self._totals(flow.totals[1], flow.hook_done))
         for number, position, level in flow.flush_positions:
             copies, offload = self._flushes[number]
             copies += with_kept if number > self._first else plain
@@ -101,7 +101,7 @@ class Reduction:
                 totals[position] = worst
         return totals
 
-    def after_totals(self) -> list[int]:
+    def after_totals(self) -> Sequence[int]:
         """Bytes when each hook is over."""
         return self._totals(self._flow.totals[2], self._flow.done[1:])
 
@@ -121,8 +121,10 @@ class Reduction:
         """When its hook is over."""
         return self._held(self._flow.after[position], self._flow.done[position + 1])
 
-    def _totals(self, totals: Sequence[int], done: Sequence[int]) -> list[int]:
+    def _totals(self, totals: Sequence[int], done: Sequence[int]) -> Sequence[int]:
         plain, with_kept = self._offsets
+        if not (with_kept or self._own):
+            return totals
         first = bisect_right(done, self._first)
         found = [
             *[total + plain for total in totals[:first]],
