@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from zero_sizer import features
-from zero_sizer.advise.view import Family, Values, View
+from zero_sizer.advise.view import ACCUMULATES, NUMBERS, Family, Values, View
 from zero_sizer.features import passes
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.ledger import Entry, evaluate
@@ -33,13 +34,13 @@ class Use:
     moment: Moment
 
 
-class _Lasting(NamedTuple):
-    """What the micro batch does not change.
+class _Sums(NamedTuple):
+    """What does not change where some numbers vary.
 
     Attributes:
         rows: per device, bytes at each moment.
         uses: per device, the highest of them.
-        others: which of ``_LASTING`` the micro batch does change.
+        others: which of ``_LASTING`` those numbers do change.
     """
 
     rows: dict[Device, list[int]]
@@ -92,25 +93,38 @@ class Sweep:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
         return self._lasting_of(values).uses
 
-    def _lasting_of(self, values: Values) -> "_Lasting":
-        found = self._family.formula("lasting", values, partial(self._lasting, values))
-        return cast(_Lasting, found)
-
-    def _lasting(self, values: Values, view: View) -> "_Lasting":
+    def _lasting_of(self, values: Values) -> _Sums:
         """Everything but forward and backward that the micro batch does not change."""
-        rows = {device: [0] * len(_MOMENTS) for device in Device}
+        found = self._family.formula("lasting", values, partial(self._lasting, values))
+        return cast(_Sums, found)
+
+    def _lasting(self, values: Values, view: View) -> _Sums:
+        fixed = self._family.formula("fixed", values, partial(self._fixed, values), view.reads)
+        return self._sums(fixed, values, view, frozenset({_BATCH}))
+
+    def _fixed(self, values: Values, view: View) -> _Sums:
+        """What none of the numbers changes: the strategy's own, with all it does not have."""
+        nothing = {device: [0] * len(_MOMENTS) for device in Device}
+        every = _Sums(nothing, {}, list(range(len(_LASTING))))
+        return self._sums(every, values, view, frozenset((*NUMBERS, ACCUMULATES)))
+
+    def _sums(self, known: _Sums, values: Values, view: View, numbers: frozenset[str]) -> _Sums:
+        """``known`` and those of its others that do not read ``numbers``.
+
+        Before its first number a formula reads the strategy alone, so that decides whether it
+        reads any.
+        """
+        rows = {device: list(row) for device, row in known.rows.items()}
         others = []
-        for index, allocate in enumerate(self._allocate):
+        for index in known.others:
             reads: dict[str, None] = {}
-            found = self._family.formula(index, values, allocate, reads)
-            if _BATCH in reads:
+            found = self._family.formula(index, values, self._allocate[index], reads)
+            if not numbers.isdisjoint(reads):
                 others.append(index)
-                del reads[_BATCH]
             elif found is not None:
                 _add(rows[found[0]], *found[1:])
-            view.reads.update(reads)
-        uses = {device: _highest(row) for device, row in rows.items()}
-        return _Lasting(rows, uses, others)
+            view.reads.update(dict.fromkeys(takewhile(lambda n: n not in numbers, reads)))
+        return _Sums(rows, {device: _highest(row) for device, row in rows.items()}, others)
 
     def seconds(self, values: Values) -> float:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""

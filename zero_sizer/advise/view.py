@@ -24,7 +24,8 @@ NUMBERS = (
     "max_reuse_distance",
 )
 """Fields that vary within a strategy: plain numbers, nothing else in a plan follows from them."""
-_ACCUMULATES = "accumulates"  # all that memory knows of ``grad_accum``
+ACCUMULATES = "accumulates"
+"""All that memory knows of ``grad_accum``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Values:
         """The same with other numbers (of ``NUMBERS``)."""
         if "grad_accum" in numbers:
             stated = SimpleNamespace(grad_accum=numbers["grad_accum"])
-            numbers[_ACCUMULATES] = getattr(Plan, _ACCUMULATES).func(stated)
+            numbers[ACCUMULATES] = getattr(Plan, ACCUMULATES).func(stated)
         return Values({**self.of, **numbers}, {**self.tokens, **numbers})
 
 
@@ -85,7 +86,7 @@ class Family:
         names = [field.name for field in fields(Plan)]
         self.varied = frozenset(
             name for name in names if name in NUMBERS or not _same(plans.values(), name)
-        ) | {_ACCUMULATES}
+        ) | {ACCUMULATES}
         self._distinct: dict[str, list[Any]] = {name: [] for name in self.varied}
         self._values = {name: self._values_of(plan) for name, plan in plans.items()}
         self._properties: dict[str, _Results] = {}
@@ -101,7 +102,7 @@ class Family:
 
     def _token(self, name: str, value: Any) -> Any:
         """The number itself, or the place of an equal value among those met so far."""
-        if name in NUMBERS or name == _ACCUMULATES:
+        if name in NUMBERS or name == ACCUMULATES:
             return value
         met = self._distinct[name]
         if value not in met:
@@ -110,7 +111,7 @@ class Family:
 
     def plan(self, values: Values) -> Plan:
         """The whole plan with these values."""
-        return replace(self.base, **{n: v for n, v in values.of.items() if n != _ACCUMULATES})
+        return replace(self.base, **{n: v for n, v in values.of.items() if n != ACCUMULATES})
 
     def view(self, values: Values) -> "View":
         """The plan with these values."""

@@ -187,7 +187,7 @@ class Overlay:
         tensors = (zero.tensors.numels, zero.itemsizes, zero.persistent)
         how = (zero.ranks == 1, zero.is_parked, zero.kept)
         levels = _levels(Identity(program), tensors, zero.limits, how)
-        return levels.bytes_at(zero.ranks)
+        return _gathered_at(Identity(levels), zero.ranks)
 
 
 class _Program:
@@ -295,8 +295,14 @@ class _Levels:
 
     def bytes_at(self, ranks: int) -> _Sides:
         """Bytes within and at the end of every place."""
-        values = [gather.highest(forms, ranks) for forms in self._forms]
+        padding = gather.Padding(ranks)
+        values = [gather.highest(forms, padding) for forms in self._forms]
         return self._within(values), self._ends(values)
+
+
+@lru_cache(maxsize=64)
+def _gathered_at(levels: Identity, ranks: int) -> _Sides:
+    return levels.of.bytes_at(ranks)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=64)

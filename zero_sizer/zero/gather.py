@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from zero_sizer.units import ceil_div
 from zero_sizer.zero.partition import padded
 
 
@@ -90,13 +89,26 @@ class Form(NamedTuple):
     padded: tuple[tuple[int, int, int], ...]
     brought: tuple[tuple[int, int], ...] = ()
 
-    def at(self, ranks: int) -> int:
+    def at(self, padding: "Padding") -> int:
         """Bytes, padding included."""
-        return (
-            self.num_bytes
-            + sum([n * each * (padded(size, ranks) - size) for size, each, n in self.padded])
-            + sum([ceil_div(size, ranks) * each for size, each in self.brought])
-        )
+        total = self.num_bytes
+        for size, each, count in self.padded:
+            total += count * each * padding[size]
+        for size, each in self.brought:
+            total += (size + padding[size]) // padding.ranks * each
+        return total
+
+
+class Padding(dict[int, int]):
+    """Elements that a tensor of so many is padded by, for a number of ranks; filled when asked."""
+
+    def __init__(self, ranks: int) -> None:
+        super().__init__()
+        self.ranks = ranks
+
+    def __missing__(self, size: int) -> int:
+        found = self[size] = padded(size, self.ranks) - size
+        return found
 
 
 Forms = frozenset[Form]
@@ -106,9 +118,9 @@ NOTHING: Forms = frozenset({Form(0, ())})
 NEVER: Forms = frozenset()
 
 
-def highest(forms: Iterable[Form], ranks: int) -> int:
+def highest(forms: Iterable[Form], padding: Padding) -> int:
     """Bytes of the highest level."""
-    return max(form.at(ranks) for form in forms)
+    return max([form.at(padding) for form in forms])
 
 
 def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:

@@ -126,6 +126,7 @@ class Flow:
         done: reductions before each, and before the end.
         flushes: the reductions, in order; those after the last gradient too.
         closing: levels after the last gradient, with the reductions before each.
+        large: bytes of each reduction's gradient that is too large for the bucket; 0 of others.
         after_copies: stage 0's buckets: elements made flat, and all elements.
     """
 
@@ -137,6 +138,7 @@ class Flow:
     done: tuple[int, ...]
     flushes: tuple[Flush, ...]
     closing: tuple[tuple[Level, int], ...]
+    large: tuple[int, ...]
     after_copies: tuple[tuple[int, int], ...]
 
     @cached_property
@@ -176,6 +178,7 @@ def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:
         done=tuple(state.done),
         flushes=tuple(state.flushes),
         closing=tuple(closing),
+        large=tuple(f.numel * rules.itemsize * rules.is_large(f.numel) for f in state.flushes),
         after_copies=_after_buckets(numels) if is_after else (),
     )
 

@@ -205,23 +205,27 @@ def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs
     parts = [max(end // share.ranks, 1) for end in extents.ends(share.ranks)]
     spans = extents.ranks(parts)
     rank, own = _own_large(flow, spans, rules, share)
-    costs, first = [], len(flow.flushes)
+    first = len(flow.flushes)
+    cast, copies_slices = share.cast_itemsize, share.copies
+    costs = [(flush.numel * cast, 0) for flush in flow.flushes] if cast else [(0, 0)] * first
     for number, (low, high) in enumerate(spans):
+        is_mine = low <= rank <= high
+        if not (is_mine or high > low):
+            continue
         flush = flow.flushes[number]
-        copies = flush.numel * share.cast_itemsize
-        if share.copies and high > low:  # what lies in one rank's partition is one slice: no copy
+        copies, offload = costs[number]
+        if copies_slices and high > low:  # inside one rank's partition it is one slice: no copy
             slices = [flush.numel]
             if rules.is_large(flush.numel):
                 slices = extents.slices(flush.members[0], parts, rules.bucket_numel)
             copies = _flattened(slices, rules, share)
-        largest = 0
-        if low <= rank <= high:
-            largest = extents.largest(flush.members, rank, parts)
-            first = min(first, number) if largest else first
-        offload = largest * _NORM_ITEMSIZE if share.offloads else 0
-        if share.compact_itemsize and largest:
-            offload = max(offload, copies + largest * share.compact_itemsize)
-        costs.append((copies, offload))
+        largest = extents.largest(flush.members, rank, parts) if is_mine else 0
+        if largest:
+            first = min(first, number)
+            offload = largest * _NORM_ITEMSIZE if share.offloads else 0
+            if share.compact_itemsize:
+                offload = max(offload, copies + largest * share.compact_itemsize)
+        costs[number] = (copies, offload)
     return costs, first, own
 
 
@@ -250,7 +254,7 @@ def _own_large(
 ) -> tuple[int, list[int]]:
     """The rank that is meant, and the last of ``_Costs``."""
     last = share.ranks - 1
-    sizes = [f.numel * rules.itemsize if rules.is_large(f.numel) else 0 for f in flow.flushes]
+    sizes = flow.large
     if rules.keeps_large is share.keeps_own_large or not any(sizes):
         return last if share.rank is None else share.rank, []
     sign = 1 if share.keeps_own_large else -1
