@@ -74,11 +74,11 @@ def _block(family: list[Entry]) -> str:
     first = family[0]
     rows = {
         "category": first.category.value.replace("_", " "),
-        "elements": _elements(family),
+        "elements": _formulas(family, lambda e: e.numel),
         "dtype": _each(family, lambda e: _formula(e.dtype)),
         "device": _each(family, _device),
         "live": _each(family, lambda e: _live(e.live)),
-        "when": _each(family, lambda e: _formula(e.when)),
+        "when": _formulas(family, lambda e: e.when),
         "source": first.source,
     }
     if rows["when"] == "`True`":
@@ -88,11 +88,11 @@ def _block(family: list[Entry]) -> str:
     return "\n".join([f"### {names}\n", f"{first.about}\n", *lines, ""])
 
 
-def _elements(family: list[Entry]) -> str:
+def _formulas(family: list[Entry], of: Callable[[Entry], Callable[..., Any]]) -> str:
     """Each one's formula; that of a long loop once, with the loop's own names."""
     if len(family) > LOOP:
-        return f"`{ast.unparse(_expression(family[0].numel, fill=False))}`"
-    return _each(family, lambda e: _formula(e.numel))
+        return f"`{ast.unparse(_expression(of(family[0]), fill=False))}`"
+    return _each(family, lambda e: _formula(of(e)))
 
 
 def _each(family: list[Entry], show: Callable[[Entry], str]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zero_sizer import spelling
 from zero_sizer.config.document import Document
 from zero_sizer.config.keys import table
 from zero_sizer.config.settings import Settings
@@ -131,10 +132,8 @@ Rule = Callable[[Context], Iterable[Finding]]
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name that ``name`` most resembles, whatever the case; "" if none does."""
-    from difflib import get_close_matches
-
     lowered = {item.lower(): item for item in known}
-    near = get_close_matches(name.lower(), list(lowered), n=1)
+    near = spelling.nearest(name.lower(), lowered)
     return lowered[near[0]] if near else ""
 
 

@@ -4,15 +4,25 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable
-from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from zero_sizer.spelling import did_you_mean
+from zero_sizer.terminal import columns
 
 _UNKNOWN = re.compile(r"unrecognized arguments: (-\S+)")
 _CHOICE = re.compile(r"invalid choice: '?(.*?)'? \(choose from (.*)\)$", re.DOTALL)
 
 
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=columns() - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose ``error`` prints no usage; the exit code stays 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": _Formatter, **options})
 
     def error(self, message: str) -> NoReturn:
         """Print one line, and leave."""
@@ -22,15 +32,12 @@ class Parser(argparse.ArgumentParser):
 
     def _remedy(self, message: str) -> str:
         unknown, choice = _UNKNOWN.search(message), _CHOICE.search(message)
-        near: list[str] = []
+        hint = ""
         if unknown:
-            near = get_close_matches(unknown[1].partition("=")[0], self._options(), n=1)
+            hint = did_you_mean(unknown[1].partition("=")[0], self._options())
         elif choice:
-            known = [word.strip(" '") for word in choice[2].split(",")]
-            near = get_close_matches(choice[1], known, n=1)
-        if near:
-            return f"did you mean {near[0]}?"
-        return f"`{self.prog} -h` lists what there is"
+            hint = did_you_mean(choice[1], [word.strip(" '") for word in choice[2].split(",")])
+        return hint or f"`{self.prog} -h` lists what there is"
 
     def _options(self) -> Iterable[str]:
         return self._option_string_actions

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from zero_sizer.spelling import nearest
+
 TABLE = os.path.join(os.path.dirname(__file__), "data", "deepspeed_keys.json")
 
 
@@ -163,13 +165,11 @@ def did_you_mean(path: str) -> str:
     section, because ``stage`` at top level and ``gradient_clipping`` inside ``optimizer`` are
     misplaced, not misspelt.
     """
-    from difflib import get_close_matches
-
     if path in table().keys:  # a dotted path written as one key
         return path
     section, _, name = path.rpartition(".")
     lowered = {item.lower().replace("-", "_"): item for item in members(section)}
-    near = get_close_matches(name.lower().replace("-", "_"), list(lowered), n=1, cutoff=0.84)
+    near = nearest(name.lower().replace("-", "_"), lowered, cutoff=0.84)
     if near:
         return join(section, lowered[near[0]])
     if name in _TOLD_BY_DEEPSPEED:

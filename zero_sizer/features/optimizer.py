@@ -60,8 +60,13 @@ def _numel_of(state: str, kind: StateType, device: Device) -> Callable[[Plan], i
     return lambda plan: _state_numels(plan, state, kind, device)
 
 
-def _has(state: str, kind: StateType) -> Callable[[Plan], bool]:
-    return lambda plan: any(row.states.get(state) is kind for row in plan.group_optimizers)
+def _has_state(plan: Plan, state: str, kind: StateType) -> bool:
+    """Some group's optimizer keeps it, in this type."""
+    return any(row.states.get(state) is kind for row in plan.group_optimizers)
+
+
+def _keeps(state: str, kind: StateType) -> Callable[[Plan], bool]:
+    return lambda plan: _has_state(plan, state, kind)
 
 
 def _states(device: Device) -> Iterator[Entry]:
@@ -74,7 +79,7 @@ def _states(device: Device) -> Iterator[Entry]:
                 numel=_numel_of(state, kind, device),
                 dtype=dtype,
                 live=_states_live,
-                when=_has(state, kind),
+                when=_keeps(state, kind),
                 device=lambda p: device,
                 source="the optimizer's class; created at the first step",
             )

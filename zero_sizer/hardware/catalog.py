@@ -8,6 +8,7 @@ from typing import Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.cluster import Gpu
+from zero_sizer.spelling import nearest
 from zero_sizer.units import MIB
 
 _TABLE = Path(__file__).parent / "data" / "gpus.json"
@@ -60,10 +61,8 @@ def _squeeze(text: str) -> str:
 
 
 def _near(wanted: str) -> str:
-    from difflib import get_close_matches
-
     spellings = _by_spelling()
-    found = {spellings[text].name: None for text in get_close_matches(wanted, spellings, n=3)}
+    found = {spellings[text].name: None for text in nearest(wanted, spellings, count=3)}
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.spelling import did_you_mean
 
 ALL_LINEAR = "all-linear"
 FILE = "adapter_config.json"
@@ -196,12 +197,9 @@ def _refuse_unknown(fields: Mapping[str, Any], where: str) -> None:
                 remedy="let a module:factory return the peft model",
                 where=where,
             )
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, _CHECKS, n=1)
         raise InputError(
             f"{name!r} is no field of a LoRA adapter",
-            remedy=f"did you mean {near[0]}?" if near else f"known: {', '.join(_CHECKS)}",
+            remedy=did_you_mean(name, _CHECKS) or f"known: {', '.join(_CHECKS)}",
             where=where,
         )
 

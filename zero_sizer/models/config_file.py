@@ -1,6 +1,5 @@
 """Reads a config.json: JSON, values in bounds, the config class's defaults and post-init rules."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -9,6 +8,7 @@ from typing import Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.models.families import FAMILIES, Family
+from zero_sizer.spelling import did_you_mean
 
 _DEFAULTS = Path(__file__).parent / "data" / "config_defaults.json"
 _MAX_BYTES = 16 * 2**20
@@ -218,6 +218,5 @@ def _check_together(values: Mapping[str, Any], family: Family, where: str) -> No
 def _check_activation(key: str, name: Any, where: str) -> None:
     known = config_defaults()["activations"]
     if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(str(name), known)
         raise InputError(f"{key} {name!r} is no activation", remedy=hint, where=where)

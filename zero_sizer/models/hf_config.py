@@ -1,6 +1,5 @@
 """A Hugging Face config.json as a model: by our layouts, or by transformers' own class."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from zero_sizer.models.families import FAMILIES, Family
 from zero_sizer.models.layout import expand
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.models.widths import widths_of
+from zero_sizer.spelling import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,9 @@ class ConfigFields:
 
     arch: Architecture
     values: Mapping[str, Any]
+
+
+_INSTALL = "pip install zero-sizer[deepspeed], or name your own package.module:factory"
 
 
 def read_config(path: Path) -> ConfigFields:
@@ -155,10 +158,9 @@ def unknown_family(model_type: str, path: Path, *, auto_map: bool, reason: str) 
             remedy="name your own package.module:factory, or the safetensors files",
             where=str(path),
         )
-    close = difflib.get_close_matches(model_type, FAMILIES, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = did_you_mean(model_type, FAMILIES)
     return UnsupportedError(
         f"model_type {model_type!r} has no layout here, and {reason}",
-        remedy=hint + "pip install zero-sizer[deepspeed], or name your own package.module:factory",
+        remedy=f"{hint} {_INSTALL}".lstrip(),
         where=str(path),
     )

@@ -1,11 +1,11 @@
 """A model of which only totals are known: ``params=6.7e9,layers=32,hidden=4096,...``."""
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 
 from zero_sizer.errors import InputError
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
+from zero_sizer.spelling import did_you_mean
 
 _REQUIRED = ("params", "layers", "hidden")
 _OPTIONAL = ("heads", "kv_heads", "ffn", "vocab")
@@ -58,8 +58,7 @@ def _parse(text: str) -> dict[str, int]:
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or key not in (*_REQUIRED, *_OPTIONAL):
-            close = difflib.get_close_matches(key, (*_REQUIRED, *_OPTIONAL), n=1)
-            hint = f"did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(key, (*_REQUIRED, *_OPTIONAL))
             known = ", ".join((*_REQUIRED, *_OPTIONAL))
             raise InputError(
                 f"{part.strip()!r} is not one of {known} with a number", remedy=hint, where=_WHERE

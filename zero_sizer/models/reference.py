@@ -8,6 +8,7 @@ from pathlib import Path
 from zero_sizer.errors import InputError
 from zero_sizer.models.profile import bundled_names, load_profile, read_profile
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.spelling import did_you_mean
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
@@ -120,8 +121,6 @@ def _unknown(name: str) -> InputError:
     shown = name if len(name) <= 80 else name[:77] + "..."
     if name.endswith((".json", ".safetensors")) or name.startswith((".", "/", "~")):
         return InputError(f"there is no model file {shown!r}", where="--model")
-    import difflib  # only where something is wrong
-
-    close = difflib.get_close_matches(name.lower(), bundled_names(), n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return InputError(f"unknown model {shown!r}", remedy=hint + _LIST_COMMAND, where="--model")
+    hint = did_you_mean(name.lower(), bundled_names(), count=3)
+    remedy = f"{hint} {_LIST_COMMAND}".lstrip()
+    return InputError(f"unknown model {shown!r}", remedy=remedy, where="--model")

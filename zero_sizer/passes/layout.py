@@ -218,7 +218,7 @@ class _Visits:
     def to(self, word: Word) -> list[Visit]:
         """The visits up to a module."""
         names = self.names
-        on_the_way = containers(word.module) if word.module else []
+        on_the_way = containers(word.module) if word.module else ()
         entered = [name for name in on_the_way if name not in self._inside]
         left = [name for name in self._inside if name not in (*on_the_way, word.module)]
         over, self._open = self._open, []

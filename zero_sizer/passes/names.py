@@ -1,6 +1,7 @@
 """Names of modules and parameters, as a profile's words mean them in a model."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from zero_sizer.models.spec import ModelSpec
@@ -148,14 +149,15 @@ class Names:
             yield from (w for w in words if w.begins and (w.owns or w.module not in self._around))
 
 
-def containers(module: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def containers(module: str) -> tuple[str, ...]:
     """Modules around ``module`` that run themselves: lists of blocks and of adapters do not."""
     parts = module.split(".")
-    return [
+    return tuple(
         ".".join(parts[:depth])
         for depth in range(len(parts))
         if not parts[depth].isdigit() and parts[depth] != _ADAPTER
-    ]
+    )
 
 
 def join(prefix: str, name: str) -> str:

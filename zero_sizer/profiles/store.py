@@ -1,6 +1,5 @@
 """Where profiles lie: shipped beside the bundled models, or in the user's cache, by content."""
 
-import hashlib
 import json
 import os
 from functools import cache, lru_cache
@@ -55,6 +54,8 @@ _FIELDS = [
 
 def key_of(spec: ModelSpec) -> str:
     """What tells models apart whose profiles differ: tensors, and the fields above."""
+    import hashlib  # only for models that are not bundled
+
     fields = {name: spec.hf_config[name] for name in _FIELDS if name in spec.hf_config}
     shapes = [(tensor.name, tensor.shape, tensor.trainable) for tensor in spec.parameters]
     if spec.adapter is not None:

@@ -1,6 +1,5 @@
 """What lives on each device over one step, block by block: as data, and as a plot of text."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from zero_sizer.passes import compose
 from zero_sizer.plan import Device
 from zero_sizer.report.plot import Column, draw
 from zero_sizer.sizing import Sizing
+from zero_sizer.terminal import columns
 from zero_sizer.units import format_gib
 
 _PIPED_WIDTH = 120  # columns when the output is no terminal
@@ -76,7 +76,7 @@ def as_mapping(sizing: Sizing) -> dict[str, Any]:
 
 def show_timeline(sizing: Sizing) -> None:
     """Print one plot for each device that the job uses."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
+    width = columns() if sys.stdout.isatty() else _PIPED_WIDTH
     for device in Device:
         points = live_points(sizing, device)
         if points and sizing.peaks[device].num_bytes >= _WORTH_A_PLOT:

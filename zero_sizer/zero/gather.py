@@ -183,10 +183,14 @@ class _State:
     left: dict[int, list[bool]] = field(default_factory=dict)  # released, but referred to
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
+    _form: Form | None = None
 
     def form(self) -> Form:
         """What is held now."""
-        return Form(self.num_bytes, tuple(sorted((*k, n) for k, n in self.padded.items() if n)))
+        if self._form is None:
+            padded = tuple(sorted([(*k, n) for k, n in self.padded.items() if n]))
+            self._form = Form(self.num_bytes, padded)
+        return self._form
 
     def forget(self, parameter: int) -> None:
         """Nothing refers to what was released of it."""
@@ -195,6 +199,7 @@ class _State:
 
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1)."""
+        self._form = None
         for i in parameters:
             key = size, itemsize = self.trace.numels[i], self.trace.itemsizes[i]
             self.num_bytes += sign * size * itemsize
