@@ -90,11 +90,9 @@ class Completion(NamedTuple):
     reduces: tuple[int, ...]
 
 
-class Level(NamedTuple):
-    """Bytes beside everything persistent, without what only this rank keeps."""
-
-    gradients: int
-    buckets: int
+Level = tuple[int, int]
+"""Bytes of gradients and of buckets beside everything persistent, without what only this rank
+keeps; plain, because thousands are made."""
 
 
 class Flush(NamedTuple):
@@ -205,7 +203,7 @@ class _State:
             self._allocate_buffers()
 
     def now(self) -> Level:
-        return Level(self._gradients, self._buffers)
+        return self._gradients, self._buffers
 
     def produce(self, step: Completion) -> None:
         """A gradient is complete: hooks run, its own or none or those of a whole leaf module."""
@@ -255,7 +253,7 @@ class _State:
             return self.now()
         self._loose += size
         clone = size if rules.clones_large and rules.is_large(numel) else 0
-        return Level(self._gradients + clone, self._buffers)
+        return self._gradients + clone, self._buffers
 
     def _flush(self) -> None:
         """Reduce the bucket."""

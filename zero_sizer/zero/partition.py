@@ -78,7 +78,10 @@ def largest_piece(
     offsets, _ = flat_offsets(numels, align_tensors, itemsize)
     part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
     most = 0
-    for start, numel in zip(offsets, numels, strict=True):
+    largest_first = sorted(zip(numels, offsets, strict=True), reverse=True)
+    for numel, start in largest_first:
+        if most >= min(numel, part):
+            break  # no later piece is larger
         touched = range(start // part, (start + max(numel, 1) - 1) // part + 1)
         for other in (rank,) if rank is not None else (*touched[:2], *touched[-1:]):
             if other in touched:

@@ -141,7 +141,8 @@ class Reduction:
 
     def _held(self, level: Level, done: int, copies: int = 0) -> Held:
         own = self._offsets[done > self._first] + (self._own[done] if self._own else 0)
-        return Held(level.gradients + own, level.buckets, copies)
+        gradients, buckets = level
+        return Held(gradients + own, buckets, copies)
 
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
