@@ -75,7 +75,9 @@ def draw(choose: Choose) -> Case:
     """A job out of everything the suite covers."""
     model = choose(list(MODELS))
     stage = choose((0, 1, 2, 3))
-    precision = choose(("bf16", "bf16", "bf16", "fp16", "fp32"))
+    precision = choose(("bf16", "bf16", "bf16", "fp16", "fp32", "autocast"))
+    # without ZeRO DeepSpeed accumulates in the weights' dtype only (engine.py:2322)
+    accumulated = choose((None, "fp32")) if stage and precision in ("bf16", "fp16") else None
     offload = choose(("none", "none", "optimizer", "both")) if stage else "none"
     if offload == "both" and stage < 3:
         offload = "optimizer"
@@ -87,9 +89,11 @@ def draw(choose: Choose) -> Case:
         "zero_init": stage == 3,
     }
     config = _config(choose, stage, precision, offload)
+    if accumulated:
+        config["data_types"] = {"grad_accum_dtype": accumulated}
     name = (
-        f"{model} stage {stage} {precision} offload {offload} ranks {ranks} "
-        f"batch {config['train_micro_batch_size_per_gpu']} {workload}"
+        f"{model} stage {stage} {precision} accumulated {accumulated} offload {offload} "
+        f"ranks {ranks} batch {config['train_micro_batch_size_per_gpu']} {workload}"
     )
     job = Job(
         document=document.from_mapping(config),
@@ -122,7 +126,9 @@ def _config(choose: Choose, stage: int, precision: str, offload: str) -> dict[st
         "optimizer": {"type": choose(("AdamW", "AdamW", "Lion")), "params": {"lr": 1e-4}},
         "zero_optimization": zero,
     }
-    if precision != "fp32":
+    if precision == "autocast":
+        config["torch_autocast"] = {"enabled": True, "dtype": choose(("bfloat16", "float16"))}
+    elif precision != "fp32":
         config[precision] = {"enabled": True}
     return config
 

@@ -25,10 +25,11 @@ class Rules:
     ranks: int
     rank: int | None
     itemsize: int
+    made_itemsize: int
     bucket_itemsize: int
     bucket_numel: int
     num_buckets: int
-    cast_itemsize: int
+    cast_itemsizes: tuple[int, int]
     copies: bool
     kept: int
     held: int
@@ -40,7 +41,10 @@ class Rules:
     keeps_own_large: bool
     offloads: bool
     master_itemsize: int
+    brought_itemsize: int
+    part_itemsizes: tuple[int, int]
     casts_together: bool
+    is_compact: bool
     compact_itemsize: int
     align_tensors: bool
 
@@ -100,14 +104,14 @@ class _State:
     def __init__(self, tensors: Tensors, rules: Rules) -> None:
         self._numels = tensors.numels
         self._groups = tensors.groups
+        self._apart = tensors.apart
         self._order = [i for group in tensors.groups for i in group]
         self._rules = rules
         self._spans = _spans(tensors, rules)
         self._places = _places(tensors, rules)
         self._kept = rules.kept
-        self._bucket: list[int] = []
-        self._elements = 0
-        self._loose = 0  # bytes of gradients in the bucket's list that are not in its buffer
+        self._bucket: list[int] = []  # of those that are open the one that is meant
+        self._open: dict[bool, list[int]] = {False: [], True: []}
         self._buffers = 0
         self._gradients = rules.held
         if rules.buffers_held:
@@ -120,13 +124,19 @@ class _State:
         """A gradient is complete: hooks run."""
         rules = self._rules
         for index in step.makes:
-            self._gradients += self._numels[index] * rules.itemsize
+            self._gradients += self._numels[index] * rules.made_itemsize
         before = self.now()
-        if rules.adds_in_place:
-            self._gradients -= self._numels[step.parameter] * rules.itemsize
+        size = self._numels[step.parameter] * rules.itemsize
         if rules.scheme in (Scheme.HOOKED, Scheme.DEFERRED):
             self._allocate_buffers()
-        hook = self.now()
+        hook = None
+        if rules.made_itemsize != rules.itemsize:
+            self._gradients += size
+            hook = self.now()
+            self._gradients -= self._numels[step.parameter] * rules.made_itemsize
+        if rules.adds_in_place:
+            self._gradients -= size
+        hook = hook or self.now()
         if rules.scheme in (Scheme.HOOKED, Scheme.SCATTERED):
             for other in step.reduces:
                 size = self._numels[other] * rules.itemsize
@@ -146,7 +156,10 @@ class _State:
             for index in self._order:
                 size = self._numels[index] * rules.itemsize
                 worst = _worst(worst, self._into_bucket(index, size))
-        return _worst(worst, self._flush())
+        for bucket in self._open.values():
+            self._bucket = bucket
+            worst = _worst(worst, self._flush())
+        return worst
 
     def _allocate_buffers(self) -> None:
         rules = self._rules
@@ -156,16 +169,14 @@ class _State:
         """Reduce what would overflow, then put the gradient in; the worst on the way."""
         numel, rules = self._numels[index], self._rules
         worst = self.now()
+        self._bucket = self._open[index in self._apart]
         if self._elements + numel > rules.bucket_numel:
             worst = _worst(worst, self._flush())
         self._bucket.append(index)
-        self._elements += numel
         if rules.bucket_itemsize and numel <= rules.bucket_numel:
             self._gradients -= size  # copied into the buffer, its own storage freed
-        else:
-            self._loose += size
-            if rules.clones_large and self._is_large(numel):
-                worst = _worst(worst, self.now()._replace(gradients=self._gradients + size))
+        elif rules.clones_large and self._is_large(numel):
+            worst = _worst(worst, self.now()._replace(gradients=self._gradients + size))
         return worst
 
     def _is_large(self, numel: int) -> bool:
@@ -175,51 +186,81 @@ class _State:
         """Reduce the bucket; the worst on the way."""
         if not self._bucket:
             return self.now()
-        worst = self.now(self._copy_bytes())
+        worst = self.now(self._copy_bytes() + self._part_bytes())
         if self._kept and any(self._spans[i][2] for i in self._bucket):
             self._gradients += self._kept
             self._kept = 0
         worst = _worst(worst, self.now(self._offload_bytes()))
-        if self._rules.compact_itemsize and self._rules.scheme is not Scheme.SCATTERED:
+        if self._rules.is_compact and self._largest():
             cast = self._largest() * self._rules.compact_itemsize
-            worst = _worst(worst, self.now(self._copy_bytes() + cast) if cast else worst)
+            worst = _worst(worst, self.now(self._copy_bytes()))
+            worst = _worst(worst, self.now(self._copy_bytes(is_reduced=True) + cast))
         first, last, _ = self._spans[self._bucket[0]]
         is_own = self._is_large(self._elements) and first <= self._rules.rank <= last
         if not (self._rules.keeps_own_large if is_own else self._rules.keeps_large):
-            self._gradients -= self._loose
-        self._bucket, self._elements, self._loose = [], 0, 0
+            loose = [i for i in self._bucket if not self._is_buffered(self._numels[i])]
+            self._gradients -= sum(self._numels[i] for i in loose) * self._rules.itemsize
+        self._bucket.clear()
         return worst
 
-    def _copy_bytes(self) -> int:
-        rules = self._rules
-        cast = self._elements * rules.cast_itemsize
-        if not rules.copies:
-            return cast
+    def _is_buffered(self, numel: int) -> bool:
+        return bool(self._rules.bucket_itemsize) and numel <= self._rules.bucket_numel
+
+    @property
+    def _elements(self) -> int:
+        return sum(self._numels[i] for i in self._bucket)
+
+    @property
+    def _kind(self) -> bool:
+        return self._bucket is self._open[True]
+
+    def _copy_bytes(self, *, is_reduced: bool = False) -> int:
+        """Bytes of all copies, or of the one that was reduced."""
+        rules, cast = self._rules, self._rules.cast_itemsizes[self._kind]
         if rules.scheme is Scheme.SCATTERED:
-            return _scatter_bytes([self._numels[i] for i in self._bucket], rules)
+            return self._scatter_bytes(cast)
+        flat = rules.bucket_itemsize if rules.copies else 0
+        if not rules.copies:
+            return self._elements * cast
+        if rules.is_compact and self._largest() and len(self._bucket) > 1:
+            return self._elements * _held(flat, cast, is_reduced)  # each tensor is a slice
         pieces, last = 0, -1
         for i in self._bucket:
             first, end, _ = self._spans[i]
             pieces += end - first + (first != last)
             last = end
         if pieces > 1 and self._is_large(self._elements):
-            return self._piecewise(self._bucket[0])
+            return self._piecewise(self._bucket[0], is_reduced)
         # a bucket that lies in one rank's partition is one slice: no copy
-        return (self._elements * rules.bucket_itemsize if pieces > 1 else 0) + cast
+        return self._elements * _held(flat if pieces > 1 else 0, cast, is_reduced)
 
-    def _piecewise(self, index: int) -> int:
+    def _scatter_bytes(self, cast: int) -> int:
+        """The interleaved input; one tensor that needs no padding is reduced in place."""
+        rules, numels = self._rules, [self._numels[i] for i in self._bucket]
+        copied = 0 if self._is_buffered(sum(numels)) else sum(numels) * cast
+        if not rules.copies or (len(numels) == 1 and numels[0] % rules.ranks == 0):
+            return copied
+        return copied + sum(round_up(n, rules.ranks) for n in numels) * (cast or rules.itemsize)
+
+    def _part_bytes(self) -> int:
+        """Copies of the reduced partitions in the dtype that is accumulated."""
+        parts = [ceil_div(self._numels[i], self._rules.ranks) for i in self._bucket]
+        is_scattered = self._rules.scheme is Scheme.SCATTERED
+        return sum(parts) * self._rules.part_itemsizes[self._kind] * is_scattered
+
+    def _piecewise(self, index: int, is_reduced: bool) -> int:
         """Bytes of the copies of a large gradient's slices: so many at once as pass a bucket."""
         rules, (start, numel, part) = self._rules, self._places[index]
         most, chunk = 0, []
         for rank in range(start // part, (start + numel - 1) // part + 1):
             chunk.append(min(start + numel, (rank + 1) * part) - max(start, rank * part))
             if sum(chunk) > rules.bucket_numel:
-                most, chunk = max(most, self._chunk_bytes(chunk)), []
-        return max(most, self._chunk_bytes(chunk))
+                most, chunk = max(most, self._chunk_bytes(chunk, is_reduced)), []
+        return max(most, self._chunk_bytes(chunk, is_reduced))
 
-    def _chunk_bytes(self, chunk: list[int]) -> int:
+    def _chunk_bytes(self, chunk: list[int], is_reduced: bool) -> int:
         flat = self._rules.bucket_itemsize if len(chunk) > 1 else 0
-        return sum(chunk) * (flat + self._rules.cast_itemsize)
+        return sum(chunk) * _held(flat, self._rules.cast_itemsizes[self._kind], is_reduced)
 
     def _offload_bytes(self) -> int:
         """Bytes of the copies made of one gradient on its way to the host."""
@@ -230,8 +271,10 @@ class _State:
             parts = [ceil_div(self._numels[i], rules.ranks) for i in self._bucket]
             part = max(parts)
             held = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * rules.master_itemsize)
-            held += (sum(parts) - part) * rules.master_itemsize * rules.casts_together
-            return part * rules.itemsize + held + self._copy_bytes()
+            stays = rules.master_itemsize or rules.brought_itemsize
+            held += (sum(parts) - part) * stays * rules.casts_together
+            kept = self._part_bytes() or self._copy_bytes()
+            return part * rules.brought_itemsize + held + kept
         return self._largest() * _NORM_ITEMSIZE
 
     def _largest(self) -> int:
@@ -270,13 +313,9 @@ def _places(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int]]:
     return found
 
 
-def _scatter_bytes(numels: Sequence[int], rules: Rules) -> int:
-    """Bytes of the interleaved input; one tensor that needs no padding is reduced in place."""
-    cast = sum(numels) * rules.cast_itemsize
-    if len(numels) == 1 and numels[0] % rules.ranks == 0:
-        return cast
-    itemsize = rules.cast_itemsize or rules.itemsize
-    return cast + sum(round_up(n, rules.ranks) for n in numels) * itemsize
+def _held(flat: int, cast: int, is_reduced: bool) -> int:
+    """Bytes per element of the flat copy and its cast, or of that of the two that was reduced."""
+    return (cast or flat) if is_reduced else flat + cast
 
 
 def _after_buckets(numels: Sequence[int], rules: Rules) -> list[int]:
@@ -288,6 +327,6 @@ def _after_buckets(numels: Sequence[int], rules: Rules) -> list[int]:
         count += 1
         if elements > _STAGE0_BUCKET or position == len(numels) - 1:
             flat = elements * rules.bucket_itemsize if count > 1 else 0
-            sizes.append(flat + elements * rules.cast_itemsize)
+            sizes.append(flat + elements * rules.cast_itemsizes[0])
             elements = count = 0
     return sizes

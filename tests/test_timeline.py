@@ -100,6 +100,7 @@ def odd(plan, draw):
         "align_tensors": draw.random() < 0.2,
         "persistence_threshold": draw.choice((0, 100_000, 10_000_000)),
         "attention": draw.choice(("flash", "eager")),
+        "autocast_dtype": draw.choice((None, None, DType.FP16)),
         "rank": draw.choice((None, 0)),
     }
     return replace(plan, **others)

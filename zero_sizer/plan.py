@@ -306,10 +306,17 @@ class Plan:
         return accumulates_fp32 and self.optimizer.name != "MuonWithAuxAdam"
 
     @cached_property
+    def communicated_apart(self) -> frozenset[int]:
+        """Tensors that autocast leaves in their dtype when gradients are reduced."""
+        if self.autocast_dtype in (None, self.trained_dtype):
+            return frozenset()
+        return zero_rules.outside_autocast(self.model)
+
+    @cached_property
     def num_comm_dtypes(self) -> int:
-        """Communication dtypes in use: autocast adds fp32 for modules outside its list."""
-        types = {t.module_type for t in self.model.parameters if t.trainable}
-        return 2 if self.autocast_dtype is not None and types - _AUTOCAST_MODULES else 1
+        """Dtypes in which gradients are reduced, each with buckets of its own."""
+        is_some = 0 < len(self.communicated_apart) < len(self.trainable)
+        return 2 if is_some else 1
 
     @cached_property
     def flattens_on_gpu(self) -> bool:
@@ -359,12 +366,15 @@ class Plan:
         return zero_rules.zero_of(self)
 
     @cached_property
+    def left_by_backward(self) -> tuple[int, ...]:
+        """Elements of the storages that gradients keep alive when backward is over (stage 1)."""
+        return compose.left_by_backward(self)
+
+    @cached_property
     def timeline(self) -> Timeline:
         """The highest points of forward and backward."""
         return compose.timeline_of(self)
 
-
-_AUTOCAST_MODULES = {"Linear", "Conv1d", "Conv2d", "Conv3d"}  # runtime/torch_autocast.py:15-25
 
 _KEYS = {f.name: tuple(f.metadata.get("keys", ())) for f in fields(Plan)}
 

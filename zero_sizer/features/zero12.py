@@ -1,7 +1,5 @@
 """ZeRO-1 and ZeRO-2 (DeepSpeedZeroOptimizer): gradients and temporaries of the step."""
 
-from collections import Counter
-
 from zero_sizer.features.conditions import flattened_live, largest_cast
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import STEP, Moment
@@ -35,20 +33,9 @@ def _compact(plan: Plan) -> tuple[int, ...]:
     return tuple(numel for numel, row in rows if not row.newton_schulz)
 
 
-def _left_numels(plan: Plan) -> tuple[int, ...]:
-    """Storages that gradients of tensors which this rank does not own keep alive.
-
-    Most are views of the bucket; tensors too large for it have their own.
-    """
-    touched = Counter(
-        touched_tensors(
-            plan.groups, plan.dp_world_size, plan.align_tensors, plan.itemsize, plan.rank
-        )
-    )
-    left = list((Counter(plan.trainable) - touched).elements())
-    limit = plan.reduce_bucket_size
-    buckets = (1 + plan.overlap_comm) * limit if any(numel <= limit for numel in left) else 0
-    return (buckets, *(numel for numel in left if numel > limit))
+def _left_live(plan: Plan) -> frozenset[Moment]:
+    """Without offload a group's are freed when its turn comes."""
+    return STEP if plan.offloads_optimizer else STEP - {Moment.CAST, Moment.UPDATE}
 
 
 def _cast_numel(plan: Plan) -> int:
@@ -90,14 +77,12 @@ ENTRIES = (
     Entry(
         name="grad_accum_of_other_ranks",
         category=Category.GRADIENTS,
-        about="gradients accumulated in fp32 that offloading clears for this rank's tensors alone",
-        numel=_left_numels,
+        about="gradients accumulated in fp32, cleared at once for this rank's tensors alone",
+        numel=lambda p: p.left_by_backward,
         dtype=lambda p: p.grad_accum_dtype,
-        live=STEP,
-        when=lambda p: (
-            p.wrapper is Wrapper.ZERO12 and p.offloads_optimizer and p.has_grad_accum_attribute
-        ),
-        source=_SOURCE + "1348-1352,1905-1912,2159",
+        live=_left_live,
+        when=lambda p: p.has_grad_accum_attribute,
+        source=_SOURCE + "1133-1144,1348-1352,2159,2181,2898-2901,3087",
     ),
     Entry(
         name="norm_in_fp64",

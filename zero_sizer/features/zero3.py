@@ -42,12 +42,6 @@ def _autocast_dtype(plan: Plan) -> DType:
     return plan.autocast_dtype or plan.comm_dtype
 
 
-def _has_fp32_modules(plan: Plan) -> bool:
-    return plan.autocast_dtype is not None and any(
-        t.trainable and t.module_type != "Linear" for t in plan.model.parameters
-    )
-
-
 ENTRIES = (
     Entry(
         name="grad_partitions_flat_buffer",
@@ -62,7 +56,7 @@ ENTRIES = (
         source=_SOURCE + "791-795",
     ),
     _bucket("ipg_bucket", _autocast_dtype, lambda p: True),
-    _bucket("ipg_bucket_fp32", lambda p: DType.FP32, _has_fp32_modules),
+    _bucket("ipg_bucket_fp32", lambda p: DType.FP32, lambda p: p.num_comm_dtypes > 1),
     _overflow_check("magnitudes", lambda p: p.grad_accum_dtype),
     _overflow_check("mask", lambda p: DType.BOOL),
     Entry(

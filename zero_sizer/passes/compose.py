@@ -15,7 +15,7 @@ from zero_sizer.passes import adapted, checkpoints, fallback, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.masks import Mask
-from zero_sizer.passes.overlay import Layout, Zero
+from zero_sizer.passes.overlay import Layout, Zero, overlay_of
 from zero_sizer.passes.series import BlockPeak, block_peaks
 from zero_sizer.passes.timeline import Timeline, timeline
 from zero_sizer.passes.zero_rules import earlier_zero_of, leaves_of
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
     return max(_timelines(plan), key=lambda found: found[1].backward.total)[1]
+
+
+def left_by_backward(plan: Plan) -> tuple[int, ...]:
+    """Elements of the storages that gradients keep alive when backward is over (stage 1)."""
+    return overlay_of(_layout(plan), plan.zero).left()
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:

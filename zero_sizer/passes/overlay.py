@@ -178,6 +178,10 @@ class Overlay:
         held = self._program.held_at(self._reduction, index, is_end=bool(is_end))
         return Moment(place.label, gathered, held)
 
+    def left(self) -> tuple[int, ...]:
+        """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
+        return self._reduction.left()
+
     def _gathered_bytes(self) -> _Sides:
         zero, program = self._zero, self._program
         places = len(program.forward) + len(program.backward)

@@ -20,7 +20,10 @@ from zero_sizer.zero.reduction import Share
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
+    from zero_sizer.models.spec import ModelSpec
     from zero_sizer.plan import Plan
+
+_AUTOCAST_MODULES = {"Linear", "Conv1d", "Conv2d", "Conv3d"}
 
 
 def zero_of(plan: Plan) -> Zero:
@@ -29,7 +32,7 @@ def zero_of(plan: Plan) -> Zero:
     attribute = plan.has_grad_accum_attribute
     itemsize = plan.grad_accum_dtype.itemsize if attribute else plan.trained_dtype.itemsize
     zero = Zero(
-        tensors=Tensors(plan.group_indices, plan.numels),
+        tensors=Tensors(plan.group_indices, plan.numels, plan.communicated_apart),
         persistent=plan.is_persistent,
         kept=_kept_gathers(plan),
         itemsizes=plan.itemsizes,
@@ -60,6 +63,27 @@ def earlier_zero_of(plan: Plan) -> Zero | None:
         return None  # nothing is kept: without the norms of the last step it is never higher
     share = replace(plan.zero.share, offloads=False, keeps_own_large=True)
     return interned(replace(plan.zero, share=share))
+
+
+def outside_autocast(model: ModelSpec) -> frozenset[int]:
+    """Trained tensors that no module of autocast's list owns (torch_autocast.py:15-25,57-60).
+
+    A tied embedding is the head's too.
+    """
+    return _outside_autocast(Identity(model))
+
+
+@lru_cache(maxsize=64)
+def _outside_autocast(model: Identity) -> frozenset[int]:
+    arch = model.of.arch
+    head = (arch.vocab,) if arch.tied_embeddings else None
+    return frozenset(
+        i
+        for i, tensor in enumerate(model.of.parameters)
+        if tensor.trainable
+        and tensor.module_type not in _AUTOCAST_MODULES
+        and not (tensor.module_type == "Embedding" and tensor.shape[:1] == head)
+    )
 
 
 def leaves_of(plan: Plan) -> Found:
@@ -101,6 +125,7 @@ def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
         return Rules(
             scheme=scheme,
             itemsize=itemsize,
+            made_itemsize=itemsize,
             bucket_itemsize=_reduced_dtype(plan).itemsize,
             adds_in_place=_adds_in_place(plan, scheme),
             whole_groups=plan.wrapper is Wrapper.BF16,
@@ -109,6 +134,7 @@ def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
     return Rules(
         scheme=scheme,
         itemsize=itemsize,
+        made_itemsize=plan.trained_dtype.itemsize,
         bucket_itemsize=itemsize if buffered else 0,
         bucket_numel=plan.reduce_bucket_size,
         num_buckets=(2 if plan.overlap_comm else 1) * plan.num_comm_dtypes,
@@ -122,37 +148,58 @@ def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
 def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
     """See ``reduction.Share``."""
     ranks = plan.dp_world_size
-    cast = plan.comm_dtype.itemsize if plan.comm_dtype != _reduced_dtype(plan) else 0
     if scheme is Scheme.AFTER:  # every rank does the same
-        return Share(held=_held(plan, scheme, itemsize), cast_itemsize=cast)
+        casts = _casts((plan.comm_dtype,), _reduced_dtype(plan))
+        return Share(held=_held(plan, scheme, itemsize), cast_itemsizes=casts)
+    sent: tuple[DType, ...] = (plan.comm_dtype,)
+    if plan.autocast_dtype is not None:  # base_optimizer.py:393-397
+        sent = (plan.autocast_dtype, plan.trained_dtype)
     return Share(
         ranks=ranks,
         rank=plan.rank,
         kept=_kept(plan),
         held=_held(plan, scheme, itemsize),
-        cast_itemsize=cast,
+        cast_itemsizes=_casts(sent, _reduced_dtype(plan)),
         copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
         offloads=plan.offloads_optimizer,
         master_itemsize=_cast_on_its_way(plan),
+        brought_itemsize=plan.grad_accum_dtype.itemsize,
+        part_itemsizes=_accumulated(plan, sent),
         casts_together=plan.optimizer_device.name == "NVME",
-        compact_itemsize=_compact_itemsize(plan),
+        is_compact=plan.wrapper is Wrapper.ZERO12 and plan.has_compact_gradients,
+        compact_itemsize=_accumulated(plan, sent)[0],
         align_tensors=plan.align_tensors,
     )
 
 
+def _casts(to: tuple[DType, ...], made: DType) -> tuple[int, int]:
+    """Bytes per element of the copies that are cast ``to`` each; the last is the second's too."""
+    sizes = [dtype.itemsize if dtype is not made else 0 for dtype in to]
+    return sizes[0], sizes[-1]
+
+
 def _reduced_dtype(plan: Plan) -> DType:
-    """What is reduced: ``BF16_Optimizer`` hands over what it accumulated (engine.py:3795-3870)."""
-    return plan.grad_accum_dtype if plan.wrapper is Wrapper.BF16 else plan.model_dtype
+    """What is reduced: ``BF16_Optimizer`` hands over what it accumulated (engine.py:3795-3870).
+
+    So does stage 1 where gradients accumulate apart from ``.grad`` (stage_1_and_2.py:1248-1257).
+    """
+    if plan.wrapper is Wrapper.BF16 or plan.has_grad_accum_attribute:
+        return plan.grad_accum_dtype
+    return plan.trained_dtype
 
 
-def _compact_itemsize(plan: Plan) -> int:
-    is_compact = plan.wrapper is Wrapper.ZERO12 and plan.has_compact_gradients
-    return plan.grad_accum_dtype.itemsize if is_compact else 0
+def _accumulated(plan: Plan, sent: tuple[DType, ...]) -> tuple[int, int]:
+    """Bytes per element of what was reduced, in the dtype that is accumulated; 0: it is that."""
+    size = plan.grad_accum_dtype.itemsize
+    first, last = (
+        size if dtype is not plan.grad_accum_dtype else 0 for dtype in (sent[0], sent[-1])
+    )
+    return first, last
 
 
 def _cast_on_its_way(plan: Plan) -> int:
     """Bytes per element of the copy that is cast before it goes to the host."""
-    is_cast = plan.offloads_optimizer and plan.master_dtype is not plan.trained_dtype
+    is_cast = plan.offloads_optimizer and plan.master_dtype is not plan.grad_accum_dtype
     return plan.master_dtype.itemsize if is_cast else 0
 
 
@@ -168,8 +215,9 @@ def _kept(plan: Plan) -> int:
     """Bytes of this rank's reduced gradients (stage_1_and_2.py:1024-1045, 1259-1326)."""
     if plan.wrapper is not Wrapper.ZERO12:
         return 0
-    if plan.has_compact_gradients:
-        return 0 if plan.accumulates else plan.partition_numel * plan.grad_accum_dtype.itemsize
+    if plan.has_compact_gradients:  # stage 2 has it from the first micro step on
+        is_held = plan.accumulates and plan.stage == 2
+        return 0 if is_held else plan.partition_numel * plan.grad_accum_dtype.itemsize
     return 0 if plan.offloads_optimizer else plan.gradient_numel * plan.itemsize
 
 

@@ -34,7 +34,9 @@ class Rules:
 
     Attributes:
         scheme: how gradients are reduced.
-        itemsize: of a gradient.
+        itemsize: of a gradient that waits for its reduction.
+        made_itemsize: of one as backward makes it; where that differs, its hook casts it
+            (stage_1_and_2.py:1234-1240).
         bucket_itemsize: of the bucket; 0 without ``contiguous_gradients``. Where gradients are
             reduced after backward: of what is reduced.
         bucket_numel: elements of the bucket (``reduce_bucket_size``).
@@ -48,6 +50,7 @@ class Rules:
 
     scheme: Scheme
     itemsize: int
+    made_itemsize: int
     bucket_itemsize: int = 0
     bucket_numel: int = 0
     num_buckets: int = 0
@@ -69,10 +72,13 @@ class Tensors:
     Attributes:
         groups: parameter indices of each param group, in its order.
         numels: parameter index -> elements.
+        apart: those that go through buckets of their own (``torch_autocast``: what it leaves in
+            fp32, stage_1_and_2.py:608-616).
     """
 
     groups: tuple[tuple[int, ...], ...]
     numels: tuple[int, ...]
+    apart: frozenset[int] = frozenset()
 
 
 class Completion(NamedTuple):
@@ -103,12 +109,16 @@ class Flush(NamedTuple):
         members: parameter indices.
         numel: elements of all of them.
         sizes: elements, and how many of them have so many.
+        buffer: which of two alternating buffers it used (``overlap_comm``).
+        is_apart: whether its members are ``Tensors.apart``.
     """
 
     level: Level
     members: tuple[int, ...]
     numel: int
     sizes: tuple[tuple[int, int], ...]
+    buffer: int = 0
+    is_apart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +204,7 @@ class _State:
         self._tensors = tensors
         self._numels = tensors.numels
         self._rules = rules
-        self._bucket: list[int] = []
-        self._elements = 0
-        self._loose = 0  # bytes of gradients in the bucket's list that are not in its buffer
+        self._open = (_Bucket(), _Bucket(is_apart=True))
         self._buffers = 0
         self._gradients = 0
         if rules.buffers_held:
@@ -207,14 +215,12 @@ class _State:
 
     def produce(self, step: Completion) -> None:
         """A gradient is complete: hooks run, its own or none or those of a whole leaf module."""
-        rules = self._rules
-        self._gradients += sum([self._numels[i] for i in step.makes]) * rules.itemsize
+        rules, made = self._rules, self._rules.made_itemsize
+        self._gradients += sum([self._numels[i] for i in step.makes]) * made
         self.before.append(self.now())
-        if rules.adds_in_place:
-            self._gradients -= self._numels[step.parameter] * rules.itemsize
         if rules.scheme in (Scheme.HOOKED, Scheme.DEFERRED):
             self._allocate_buffers()
-        highest, done = self.now(), len(self.flushes)
+        highest, done = self._accumulate(self._numels[step.parameter]), len(self.flushes)
         if rules.scheme in (Scheme.HOOKED, Scheme.SCATTERED):
             for other in step.reduces:
                 level = self._into_bucket(other, self._numels[other] * rules.itemsize)
@@ -225,6 +231,15 @@ class _State:
         self.done.append(len(self.flushes))
         self.after.append(self.now())
 
+    def _accumulate(self, numel: int) -> Level:
+        """The gradient is cast, and added where one is; the highest on the way."""
+        rules = self._rules
+        is_cast = rules.made_itemsize != rules.itemsize
+        highest = self._gradients + is_cast * numel * rules.itemsize
+        kept = 0 if rules.adds_in_place else rules.itemsize
+        self._gradients += numel * (kept - rules.made_itemsize)
+        return Level(highest if is_cast else self._gradients, self._buffers)
+
     def finish(self) -> list[tuple[Level, int]]:
         """Backward is over: reduce what is left; the levels on the way."""
         levels = [(self.now(), len(self.flushes))]
@@ -234,7 +249,8 @@ class _State:
             for index in (i for group in self._tensors.groups for i in group):
                 level = self._into_bucket(index, self._numels[index] * self._rules.itemsize)
                 levels += [(level, len(self.flushes)), (self.now(), len(self.flushes))]
-        self._flush()
+        for bucket in self._open:
+            self._flush(bucket)
         return levels
 
     def _allocate_buffers(self) -> None:
@@ -244,30 +260,44 @@ class _State:
     def _into_bucket(self, index: int, size: int) -> Level:
         """Reduce what would overflow, then put the gradient in; the highest after that."""
         numel, rules = self._numels[index], self._rules
-        if self._elements + numel > rules.bucket_numel:
-            self._flush()
-        self._bucket.append(index)
-        self._elements += numel
+        bucket = self._open[index in self._tensors.apart]
+        if bucket.elements + numel > rules.bucket_numel:
+            self._flush(bucket)
+            bucket.buffer = 1 - bucket.buffer
+        bucket.members.append(index)
+        bucket.elements += numel
         if rules.bucket_itemsize and numel <= rules.bucket_numel:
             self._gradients -= size  # copied into the buffer, its own storage freed
             return self.now()
-        self._loose += size
+        bucket.loose += size
         clone = size if rules.clones_large and rules.is_large(numel) else 0
         return self._gradients + clone, self._buffers
 
-    def _flush(self) -> None:
+    def _flush(self, bucket: "_Bucket") -> None:
         """Reduce the bucket."""
-        if not self._bucket:
+        if not bucket.members:
             return
         counts: dict[int, int] = {}  # a Counter would be slower: most buckets hold few
-        for index in self._bucket:
+        for index in bucket.members:
             numel = self._numels[index]
             counts[numel] = counts.get(numel, 0) + 1
         sizes = tuple(sorted(counts.items()))
-        self.flushes.append(Flush(self.now(), tuple(self._bucket), self._elements, sizes))
+        members, where = tuple(bucket.members), (bucket.buffer, bucket.is_apart)
+        self.flushes.append(Flush(self.now(), members, bucket.elements, sizes, *where))
         if not self._rules.keeps_large:
-            self._gradients -= self._loose
-        self._bucket, self._elements, self._loose = [], 0, 0
+            self._gradients -= bucket.loose
+        bucket.members, bucket.elements, bucket.loose = [], 0, 0
+
+
+class _Bucket:
+    """Gradients that will be reduced together."""
+
+    def __init__(self, *, is_apart: bool = False) -> None:
+        self.members: list[int] = []
+        self.elements = 0
+        self.loose = 0  # bytes of gradients in the list that are not in the buffer
+        self.buffer = 0
+        self.is_apart = is_apart
 
 
 def _after_buckets(numels: Sequence[int]) -> tuple[tuple[int, int], ...]:

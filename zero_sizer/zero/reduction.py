@@ -1,7 +1,7 @@
 """What one rank holds while gradients flow (``gradient_flow``): its part, and reduction copies."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from zero_sizer.identity import Identity
 from zero_sizer.units import ceil_div
 from zero_sizer.zero import partition
-from zero_sizer.zero.gradient_flow import Flow, Level, Rules, Scheme, Tensors
+from zero_sizer.zero.gradient_flow import Flow, Flush, Level, Rules, Scheme, Tensors
 
 _NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
 _ALIKE = 2  # pieces of one tensor that are reduced together: the later ones are no larger
@@ -26,14 +26,18 @@ class Share:
         rank: whose memory is meant; None: of whom most large gradients stay, the last of those.
         kept: bytes that hold this rank's reduced gradients, from its first reduction on.
         held: bytes of gradients that earlier micro steps left.
-        cast_itemsize: bytes per element of the copy in communication_data_type; 0 where none is
-            made.
+        cast_itemsizes: bytes per element of the copy in the dtype of communication; 0 where none
+            is made. The second is of buckets with ``Tensors.apart``.
         copies: whether reduction makes a flat copy of what it reduces.
         offloads: reduced gradients go to the host one by one.
         master_itemsize: bytes per element of the copy that is cast on the way; 0 where none is.
+        brought_itemsize: of an offloaded partition that comes back to be added to (stage 3).
+        part_itemsizes: of the reduced partitions' copies in the dtype that is accumulated, as
+            ``cast_itemsizes`` (stage3.py:1943-1944).
         casts_together: those of a bucket stay until all are made (NVMe at stage 3).
-        compact_itemsize: bytes per element of the copy that is cast and added to a buffer of the
-            partition's size; 0 where there is none (stage_1_and_2.py:1324-1326).
+        is_compact: what is reduced is added to a buffer of the partition's size, tensor by tensor
+            (stage_1_and_2.py:1259-1326).
+        compact_itemsize: bytes per element of the copy that is cast for that; 0 where none is.
         keeps_own_large: a gradient of this rank that is too large for the bucket stays when it is
             reduced; ``Rules.keeps_large`` says it for those of other ranks.
         align_tensors: ``parameter_alignment``.
@@ -43,11 +47,14 @@ class Share:
     rank: int | None = 0
     kept: int = 0
     held: int
-    cast_itemsize: int
+    cast_itemsizes: tuple[int, int]
     copies: bool = False
     offloads: bool = False
     master_itemsize: int = 0
+    brought_itemsize: int = 0
+    part_itemsizes: tuple[int, int] = (0, 0)
     casts_together: bool = False
+    is_compact: bool = False
     compact_itemsize: int = 0
     keeps_own_large: bool = False
     align_tensors: bool = False
@@ -77,6 +84,7 @@ class Reduction:
     def __init__(self, flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> None:
         self._flow = flow
         self._share = share
+        self._tensors, self._rules = tensors, rules
         costs = _scattered if rules.scheme is Scheme.SCATTERED else _reduced
         self._flushes, self._first, self._own = costs(flow, tensors, rules, share)
         self.start = self._held(flow.start, 0)
@@ -121,6 +129,30 @@ class Reduction:
         """When its hook is over."""
         return self._held(self._flow.after[position], self._flow.done[position + 1])
 
+    def left(self) -> tuple[int, ...]:
+        """Elements of the storages that gradients of other ranks' tensors keep alive (stage 1).
+
+        Most are views of a bucket; tensors too large for it have their own
+        (stage_1_and_2.py:1133-1144, 1459-1470).
+        """
+        flow, rules, share = self._flow, self._rules, self._share
+        if not rules.bucket_itemsize or not flow.flushes:
+            return tuple(numel for flush in flow.flushes for numel in self._numels_of(flush))
+        extents = _extents(Identity(flow), self._tensors, share.align_tensors, rules.itemsize)
+        parts = [max(end // share.ranks, 1) for end in extents.ends(share.ranks)]
+        rank, _ = _own_large(flow, extents.ranks(parts), rules, share)
+        found: dict[int, int] = {}  # buffer, or the number of a large gradient's reduction
+        for number, flush in enumerate(flow.flushes):
+            if all(extents.largest((i,), rank, parts) for i in flush.members):
+                continue
+            is_large = rules.is_large(flush.numel)
+            where = number + 2 if is_large else flush.buffer % rules.num_buckets
+            found[where] = flush.numel if is_large else rules.bucket_numel
+        return tuple(found.values())
+
+    def _numels_of(self, flush: Flush) -> Iterator[int]:
+        return (self._tensors.numels[i] for i in flush.members)
+
     def _totals(self, totals: Sequence[int], done: Sequence[int]) -> Sequence[int]:
         plain, with_kept = self._offsets
         if not (with_kept or self._own):
@@ -158,7 +190,7 @@ class Reduction:
         for number in range(flow.done[-1], len(flow.flushes)):
             worst = max(worst, *self._reduced(number), key=_total)
         if rules.scheme is Scheme.AFTER:
-            cast = self._share.cast_itemsize
+            cast = self._share.cast_itemsizes[0]
             copies = [a * rules.bucket_itemsize + b * cast for a, b in flow.after_copies]
             return self._held(flow.closing[0][0], 0, max(copies, default=0))
         return worst
@@ -176,26 +208,38 @@ reduction and at the end; nothing where these never differ."""
 
 def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
     """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
-    costs = {sizes: _scatter(sizes, rules, share) for sizes in {f.sizes for f in flow.flushes}}
-    return [costs[flush.sizes] for flush in flow.flushes], len(flow.flushes), []
+    kinds = {(flush.sizes, flush.is_apart) for flush in flow.flushes}
+    costs = {kind: _scatter(*kind, rules, share) for kind in kinds}
+    found = [costs[flush.sizes, flush.is_apart] for flush in flow.flushes]
+    return found, len(flow.flushes), []
 
 
-def _scatter(sizes: tuple[tuple[int, int], ...], rules: Rules, share: Share) -> tuple[int, int]:
-    """For a bucket of so many tensors (count) of each size."""
+def _scatter(
+    sizes: tuple[tuple[int, int], ...], is_apart: bool, rules: Rules, share: Share
+) -> tuple[int, int]:
+    """For a bucket of so many tensors (count) of each size.
+
+    The bucket's buffer is of the dtype of communication; what is not in it has to be cast.
+    """
     ranks, largest = share.ranks, max(size for size, _ in sizes)
-    copies = share.cast_itemsize * sum(size * count for size, count in sizes)
+    numel = sum(size * count for size, count in sizes)
+    cast, parted = share.cast_itemsizes[is_apart], share.part_itemsizes[is_apart]
+    is_buffered = rules.bucket_itemsize and numel <= rules.bucket_numel
+    copies = 0 if is_buffered else cast * numel
     is_whole = sizes == ((largest, 1),) and largest % ranks == 0  # reduced in place
     if share.copies and not is_whole:
-        numel = sum(count * partition.padded(size, ranks) for size, count in sizes)
-        copies += numel * (share.cast_itemsize or rules.itemsize)
+        padded = sum(count * partition.padded(size, ranks) for size, count in sizes)
+        copies += padded * (cast or rules.itemsize)
+    parts = parted * sum(count * ceil_div(size, ranks) for size, count in sizes)
+    kept = parts or copies  # what was reduced is gone when its parts are cast
     if not share.offloads:
-        return copies, 0
+        return copies + parts, 0
     part = ceil_div(largest, ranks)
     norm_or_cast = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * share.master_itemsize)
     if share.casts_together:  # the largest is taken for the last
         others = sum(count * ceil_div(size, ranks) for size, count in sizes) - part
-        norm_or_cast += others * share.master_itemsize
-    return copies, part * rules.itemsize + norm_or_cast + copies
+        norm_or_cast += others * (share.master_itemsize or share.brought_itemsize)
+    return copies + parts, part * share.brought_itemsize + norm_or_cast + kept
 
 
 def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
@@ -207,47 +251,54 @@ def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs
     spans = extents.ranks(parts)
     rank, own = _own_large(flow, spans, rules, share)
     first = len(flow.flushes)
-    cast, copies_slices = share.cast_itemsize, share.copies
-    costs = [(flush.numel * cast, 0) for flush in flow.flushes] if cast else [(0, 0)] * first
+    costs = [(flush.numel * share.cast_itemsizes[flush.is_apart], 0) for flush in flow.flushes]
     for number, (low, high) in enumerate(spans):
         is_mine = low <= rank <= high
         if not (is_mine or high > low):
             continue
         flush = flow.flushes[number]
-        copies, offload = costs[number]
-        if copies_slices and high > low:  # inside one rank's partition it is one slice: no copy
-            slices = [flush.numel]
-            if rules.is_large(flush.numel):
-                slices = extents.slices(flush.members[0], parts, rules.bucket_numel)
-            copies = _flattened(slices, rules, share)
+        slices = [] if low == high else [flush.numel]
+        if slices and rules.is_large(flush.numel):
+            slices = extents.slices(flush.members[0], parts, rules.bucket_numel)
+        elif share.is_compact and is_mine and len(flush.members) > 1:
+            slices = [flush.numel]  # each is added on its own: none is merged with the next
+        copies, reduced = _flattened(flush, slices, rules, share)
         largest = extents.largest(flush.members, rank, parts) if is_mine else 0
+        offload = 0
         if largest:
             first = min(first, number)
             offload = largest * _NORM_ITEMSIZE if share.offloads else 0
-            if share.compact_itemsize:
-                offload = max(offload, copies + largest * share.compact_itemsize)
+        if largest and share.is_compact:  # the buffer is there before the copies are
+            offload = max(offload, copies, reduced + largest * share.compact_itemsize)
         costs[number] = (copies, offload)
     return costs, first, own
 
 
-def _flattened(slices: Sequence[int], rules: Rules, share: Share) -> int:
-    """Bytes of the copies of what is reduced at once, more than a bucket of a large gradient.
+def _flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) -> tuple[int, int]:
+    """Bytes of the copies while slices are reduced at once, and of the one that was reduced.
 
-    ``allreduce_and_scatter``, stage_1_and_2.py:1545-1588; a bucket's own slices are always reduced
-    together.
+    No slices: the bucket lies in one rank's partition, which is one slice, a view. Of a large
+    gradient so many are reduced at once as pass a bucket (``allreduce_and_scatter``,
+    stage_1_and_2.py:1545-1588); a bucket's own slices are always reduced together.
     """
+    cast = share.cast_itemsizes[flush.is_apart]
+    if not (slices and share.copies):
+        return flush.numel * cast, flush.numel * cast
+    flat = rules.bucket_itemsize
     if len(slices) == 1:
-        return slices[0] * (rules.bucket_itemsize + share.cast_itemsize)
-    most = numel = count = done = 0
+        return slices[0] * (flat + cast), slices[0] * (cast or flat)
+    most, reduced = 0, 0
+    numel = count = done = 0
     for position, size in enumerate(slices):
         numel, count = numel + size, count + 1
         if numel > rules.bucket_numel or position == len(slices) - 1:
             flat = rules.bucket_itemsize if count > 1 else 0
-            most = max(most, numel * (flat + share.cast_itemsize))
+            most = max(most, numel * (flat + cast))
+            reduced = max(reduced, numel * (cast or flat))
             numel, count, done = 0, 0, done + 1
             if done == _ALIKE:
                 break
-    return most
+    return most, reduced
 
 
 def _own_large(

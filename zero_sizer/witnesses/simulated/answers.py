@@ -26,6 +26,7 @@ def table() -> dict[Any, Answer]:
         aten.is_pinned.default: _is_pinned,
         aten.all.default: _all,
         aten.isinf.default: _isinf,
+        aten._amp_foreach_non_finite_check_and_unscale_.default: _unscale,
         aten.new_empty.default: _new_empty,
         **{operator: _Collective() for operator in _collectives()},
     }
@@ -83,6 +84,13 @@ def _yes(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[st
 def _isinf(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """torch takes the magnitudes first (ATen/native/TensorCompare.cpp, ``isinf``)."""
     return args[0].abs() == float("inf")
+
+
+def _unscale(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """torch.amp.GradScaler asks for the second whether to leave the step out."""
+    result = mode.ask(func, (), args, kwargs)
+    setattr(args[1], _SAID, 0.0)
+    return result
 
 
 def _all(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
