@@ -95,6 +95,7 @@ LARGE = {"reduce_bucket_size": 10**7, "overlap_comm": True}  # most gradients do
 HOST = {"offload_optimizer": {"device": "cpu"}}
 ALL_ON_HOST = {**HOST, "offload_param": {"device": "cpu"}}
 GREEDY = {"stage3_max_reuse_distance": 0, "stage3_param_persistence_threshold": 0}
+FP32_SUMS = "bf16, accumulated in fp32"
 HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, zero_optimization
     "experts as a leaf": ("mixtral-8x7b", 3, 4, "bf16", 2, True, HOST),
     "experts, no leaf": ("mixtral-8x7b", 3, 8, "bf16", 1, False, {"leaf_module": {"classes": []}}),
@@ -116,6 +117,19 @@ HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, z
     "gradients made together": ("gpt-neox-20b", 3, 1024, "fp32", 1, True, {**GREEDY, **HOST}),
     "copies of the embedding": ("t5-3b", 3, 4, "fp32", 1, False, ALL_ON_HOST),
     "one rank": ("mixtral-8x7b", 3, 1, "bf16", 1, True, HOST),
+    "cast in the hook": ("llama-3-8b", 1, 8, FP32_SUMS, 2, True, HOST),
+    "one buffer left": ("gpt2", 1, 8, FP32_SUMS, 1, True, {**HOST, "overlap_comm": True}),
+    "own large ones stay": ("t5-3b", 2, 1, FP32_SUMS, 1, True, {"reduce_bucket_size": 10**7}),
+    "partitions are cast": ("qwen3-4b", 3, 1, FP32_SUMS, 1, True, {**GREEDY, **ALL_ON_HOST}),
+    "buckets by dtype": (
+        "gpt2",
+        2,
+        8,
+        "torch_autocast",
+        1,
+        True,
+        {"reduce_bucket_size": 2 * 10**7},
+    ),
 }
 
 
@@ -128,6 +142,10 @@ def hard_case(name):
         "zero_optimization": {"stage": stage, **zero},
         **({precision: {"enabled": True}} if precision != "fp32" else {}),
     }
+    if precision == FP32_SUMS:
+        config |= {"bf16": config.pop(precision), "data_types": {"grad_accum_dtype": "fp32"}}
+    if precision == "torch_autocast":
+        config[precision]["dtype"] = "bfloat16"
     attention = "eager" if model == "t5-3b" else "flash"
     workload = Workload(
         seq_len=512, checkpointing=checkpointing, attention=attention, zero_init=stage == 3

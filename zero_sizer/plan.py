@@ -313,12 +313,6 @@ class Plan:
         return zero_rules.outside_autocast(self.model)
 
     @cached_property
-    def num_comm_dtypes(self) -> int:
-        """Dtypes in which gradients are reduced, each with buckets of its own."""
-        is_some = 0 < len(self.communicated_apart) < len(self.trainable)
-        return 2 if is_some else 1
-
-    @cached_property
     def flattens_on_gpu(self) -> bool:
         """Whether the GPU has room for model and flat copy (stage_1_and_2.py:451-453)."""
         weights = num_bytes(self.num_trainable + sum(self.frozen), self.model_dtype)
@@ -364,11 +358,6 @@ class Plan:
     def zero(self) -> Zero:
         """What ZeRO brings to forward and backward."""
         return zero_rules.zero_of(self)
-
-    @cached_property
-    def left_by_backward(self) -> tuple[int, ...]:
-        """Elements of the storages that gradients keep alive when backward is over (stage 1)."""
-        return compose.left_by_backward(self)
 
     @cached_property
     def timeline(self) -> Timeline:

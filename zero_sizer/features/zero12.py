@@ -3,6 +3,7 @@
 from zero_sizer.features.conditions import flattened_live, largest_cast
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import STEP, Moment
+from zero_sizer.passes.compose import left_by_backward
 from zero_sizer.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.partition import largest_piece, touched_tensors
@@ -78,7 +79,7 @@ ENTRIES = (
         name="grad_accum_of_other_ranks",
         category=Category.GRADIENTS,
         about="gradients accumulated in fp32, cleared at once for this rank's tensors alone",
-        numel=lambda p: p.left_by_backward,
+        numel=left_by_backward,
         dtype=lambda p: p.grad_accum_dtype,
         live=_left_live,
         when=lambda p: p.has_grad_accum_attribute,

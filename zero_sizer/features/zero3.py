@@ -5,6 +5,7 @@ from collections.abc import Callable
 from zero_sizer.features.conditions import flattened_live, is_zero3
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import FROM_LINKING, PASSES, Moment
+from zero_sizer.passes.zero_rules import num_comm_dtypes
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, ceil_div
 
@@ -56,7 +57,7 @@ ENTRIES = (
         source=_SOURCE + "791-795",
     ),
     _bucket("ipg_bucket", _autocast_dtype, lambda p: True),
-    _bucket("ipg_bucket_fp32", lambda p: DType.FP32, lambda p: p.num_comm_dtypes > 1),
+    _bucket("ipg_bucket_fp32", lambda p: DType.FP32, lambda p: num_comm_dtypes(p) > 1),
     _overflow_check("magnitudes", lambda p: p.grad_accum_dtype),
     _overflow_check("mask", lambda p: DType.BOOL),
     Entry(

@@ -86,6 +86,11 @@ def _outside_autocast(model: Identity) -> frozenset[int]:
     )
 
 
+def num_comm_dtypes(plan: Plan) -> int:
+    """Dtypes in which gradients are reduced, each with buckets of its own."""
+    return 2 if 0 < len(plan.communicated_apart) < len(plan.trainable) else 1
+
+
 def leaves_of(plan: Plan) -> Found:
     """The modules that stage 3 takes as a whole."""
     if plan.wrapper is not Wrapper.ZERO3:
@@ -137,7 +142,7 @@ def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
         made_itemsize=plan.trained_dtype.itemsize,
         bucket_itemsize=itemsize if buffered else 0,
         bucket_numel=plan.reduce_bucket_size,
-        num_buckets=(2 if plan.overlap_comm else 1) * plan.num_comm_dtypes,
+        num_buckets=(2 if plan.overlap_comm else 1) * num_comm_dtypes(plan),
         adds_in_place=_adds_in_place(plan, scheme),
         buffers_held=plan.stage == 1 and plan.accumulates,
         keeps_large=plan.stage == 1,
@@ -149,33 +154,40 @@ def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
     """See ``reduction.Share``."""
     ranks = plan.dp_world_size
     if scheme is Scheme.AFTER:  # every rank does the same
-        casts = _casts((plan.comm_dtype,), _reduced_dtype(plan))
-        return Share(held=_held(plan, scheme, itemsize), cast_itemsizes=casts)
-    sent: tuple[DType, ...] = (plan.comm_dtype,)
-    if plan.autocast_dtype is not None:  # base_optimizer.py:393-397
-        sent = (plan.autocast_dtype, plan.trained_dtype)
+        return Share(held=_held(plan, scheme, itemsize), cast_itemsizes=_sent_copies(plan))
+    is_compact = plan.wrapper is Wrapper.ZERO12 and plan.has_compact_gradients
     return Share(
         ranks=ranks,
         rank=plan.rank,
         kept=_kept(plan),
         held=_held(plan, scheme, itemsize),
-        cast_itemsizes=_casts(sent, _reduced_dtype(plan)),
+        cast_itemsizes=_sent_copies(plan),
         copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
         offloads=plan.offloads_optimizer,
         master_itemsize=_cast_on_its_way(plan),
         brought_itemsize=plan.grad_accum_dtype.itemsize,
-        part_itemsizes=_accumulated(plan, sent),
+        part_itemsizes=_accumulated_copies(plan),
         casts_together=plan.optimizer_device.name == "NVME",
-        is_compact=plan.wrapper is Wrapper.ZERO12 and plan.has_compact_gradients,
-        compact_itemsize=_accumulated(plan, sent)[0],
+        is_compact=is_compact,
+        # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182
+        keeps_own_large=is_compact and plan.stage == 2 and not plan.offloads_optimizer,
+        compact_itemsize=_accumulated_copies(plan)[0],
         align_tensors=plan.align_tensors,
     )
 
 
-def _casts(to: tuple[DType, ...], made: DType) -> tuple[int, int]:
-    """Bytes per element of the copies that are cast ``to`` each; the last is the second's too."""
-    sizes = [dtype.itemsize if dtype is not made else 0 for dtype in to]
-    return sizes[0], sizes[-1]
+def _sent(plan: Plan) -> tuple[DType, DType]:
+    """Dtypes of communication; the second is of ``Tensors.apart`` (base_optimizer.py:393-397)."""
+    if plan.autocast_dtype is None or plan.wrapper is Wrapper.NONE:
+        return plan.comm_dtype, plan.comm_dtype
+    return plan.autocast_dtype, plan.trained_dtype
+
+
+def _sent_copies(plan: Plan) -> tuple[int, int]:
+    """Bytes per element of the copies in those dtypes."""
+    made = _reduced_dtype(plan)
+    first, second = (dtype.itemsize if dtype is not made else 0 for dtype in _sent(plan))
+    return first, second
 
 
 def _reduced_dtype(plan: Plan) -> DType:
@@ -188,13 +200,11 @@ def _reduced_dtype(plan: Plan) -> DType:
     return plan.trained_dtype
 
 
-def _accumulated(plan: Plan, sent: tuple[DType, ...]) -> tuple[int, int]:
-    """Bytes per element of what was reduced, in the dtype that is accumulated; 0: it is that."""
-    size = plan.grad_accum_dtype.itemsize
-    first, last = (
-        size if dtype is not plan.grad_accum_dtype else 0 for dtype in (sent[0], sent[-1])
-    )
-    return first, last
+def _accumulated_copies(plan: Plan) -> tuple[int, int]:
+    """Bytes per element of the copies of what was reduced, in the dtype that is accumulated."""
+    to = plan.grad_accum_dtype
+    first, second = (to.itemsize if dtype is not to else 0 for dtype in _sent(plan))
+    return first, second
 
 
 def _cast_on_its_way(plan: Plan) -> int:
