@@ -238,7 +238,7 @@ class _State:
         highest = self._gradients + is_cast * numel * rules.itemsize
         kept = 0 if rules.adds_in_place else rules.itemsize
         self._gradients += numel * (kept - rules.made_itemsize)
-        return Level(highest if is_cast else self._gradients, self._buffers)
+        return highest if is_cast else self._gradients, self._buffers
 
     def finish(self) -> list[tuple[Level, int]]:
         """Backward is over: reduce what is left; the levels on the way."""
