@@ -64,14 +64,26 @@ def rows() -> list[Row]:
 
 
 def sizing_of(row: Row) -> Sizing:
+    return _sizing(*_parts(row))
+
+
+def job_of(row: Row) -> Job:
+    return _job(*_parts(row))
+
+
+def _parts(row: Row) -> Iterator[str]:
     workload = {**row.job.get("workload", {}), **row.fields.get("workload", {})}
     parts = (row.job["model"], row.job.get("config", {}), row.job.get("cluster", {}), workload)
     extras = {key: row.job[key] for key in ("lora", "buffers") if key in row.job}
-    return _sizing(*(json.dumps(part) for part in (*parts, extras)))
+    return (json.dumps(part) for part in (*parts, extras))
 
 
 @cache
 def _sizing(model: str, config: str, cluster: str, workload: str, extras: str) -> Sizing:
+    return size(_job(model, config, cluster, workload, extras))
+
+
+def _job(model: str, config: str, cluster: str, workload: str, extras: str) -> Job:
     spec = _model(model)
     extra = json.loads(extras)
     if "lora" in extra:
@@ -80,14 +92,12 @@ def _sizing(model: str, config: str, cluster: str, workload: str, extras: str) -
         Tensor(name, tuple(shape), DType(dtype), trainable=False)
         for name, shape, dtype in extra.get("buffers", ())
     )
-    return size(
-        Job(
-            document=document.from_mapping(json.loads(config)),
-            model=replace(spec, buffers=(*spec.buffers, *masks)),
-            cluster=_cluster(json.loads(cluster)),
-            workload=Workload(**json.loads(workload)),
-            origins={},
-        )
+    return Job(
+        document=document.from_mapping(json.loads(config)),
+        model=replace(spec, buffers=(*spec.buffers, *masks)),
+        cluster=_cluster(json.loads(cluster)),
+        workload=Workload(**json.loads(workload)),
+        origins={},
     )
 
 

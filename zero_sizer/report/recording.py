@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from zero_sizer.report.table import show_table
 from zero_sizer.units import format_gib
-from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording
+from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording, Room
 
 _SHOWN = 12  # buffers listed at the last boundary
 _LOG_BLOCKS = 30  # of init; ZeRO-3 writes two for each sub group
@@ -35,6 +35,7 @@ def show(recording: Recording) -> None:
     _live(rank.phases[-1])
     print()
     _workspaces(recording)
+    _rooms(recording.rooms)
     for note in (*recording.notes, *_outside(recording)):
         print(f"note: {note}")
     if rank.skipped_steps:
@@ -113,6 +114,26 @@ def _workspaces(recording: Recording) -> None:
     heads = ("kernel workspace, to be added", "when", "size", "follows (PyTorch)")
     show_table(heads, rows, right=(2,))
     print()
+
+
+def _rooms(rooms: Sequence[Room]) -> None:
+    """Whether the run fits the GPU, where others take the least of it and where they take most."""
+    if not rooms:
+        return
+    short = [room for room in rooms if not room.fits]
+    least, most = (format_gib(f(room.num_bytes for room in rooms)) for f in (min, max))
+    of_gpu = f"PyTorch may take {least} to {most} of this GPU"
+    if not short:
+        print(f"{of_gpu}: the run fits, fragmentation included")
+        return
+    room = max(short, key=lambda room: room.num_bytes)
+    verdict = "the run may not fit" if len(short) < len(rooms) else "the run does not fit"
+    print(
+        f"{of_gpu}: {verdict}, fragmentation included: with {format_gib(room.num_bytes)} it runs "
+        f"out of memory in {room.phase} ({format_gib(room.requested)} asked for, "
+        f"{format_gib(room.allocated)} allocated, {format_gib(room.reserved)} reserved)"
+    )
+    print("  PYTORCH_ALLOC_CONF=expandable_segments:True wastes less; set, it is simulated as well")
 
 
 def _outside(recording: Recording) -> list[str]:

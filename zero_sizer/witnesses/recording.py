@@ -103,6 +103,25 @@ class RankRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Room:
+    """Whether a run fits so much memory of a GPU, fragmentation included.
+
+    Attributes:
+        num_bytes: what PyTorch's allocator may take of the GPU.
+        fits: it never ran out.
+        phase: where it did.
+        requested, allocated, reserved: bytes asked for then, live and held; 0 where it fits.
+    """
+
+    num_bytes: int
+    fits: bool = True
+    phase: str = ""
+    requested: int = 0
+    allocated: int = 0
+    reserved: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recording:
     """A dry run, as the contract writes it.
 
@@ -114,6 +133,7 @@ class Recording:
         ranks: at least the rank that ``phases`` shows.
         log: ``see_memory_usage`` lines.
         notes: what the reader must know.
+        rooms: of a simulated GPU, where others take the least and the most of it.
     """
 
     how: str
@@ -123,6 +143,7 @@ class Recording:
     ranks: tuple[RankRecord, ...]
     log: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    rooms: tuple[Room, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -144,6 +165,7 @@ class Recording:
             "peak": first.peak(),
             "log": list(self.log),
             "notes": list(self.notes),
+            "rooms": [asdict(room) for room in self.rooms],
             "ranks": [asdict(rank) for rank in self.ranks],
             **self.extra,
         }
@@ -191,6 +213,7 @@ def from_json(values: Mapping[str, Any]) -> Recording:
         ranks=tuple(rank_from_json(rank) for rank in ranks),
         log=tuple(values.get("log", ())),
         notes=tuple(values.get("notes", ())),
+        rooms=tuple(Room(**room) for room in values.get("rooms", ())),
     )
 
 

@@ -42,6 +42,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         world_size=request.world_size,
         local_world_size=request.local_world_size,
         gpu_bytes=request.gpu_bytes,
+        outside_bytes=(request.outside_bytes[0], request.outside_bytes[1]),
         host_bytes=request.host_bytes,
         short_loops=request.short_loops,
     )
@@ -78,6 +79,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         job=request.to_json(),
         ranks=(RankRecord(rank=request.rank, phases=tuple(observer.records)),),
         log=tuple(simulation.log),
+        rooms=tuple(device.room for device in simulation.tracker.devices),
         extra={"seconds": round(time.perf_counter() - started, 2)},
     )
     answer = recording.to_json()

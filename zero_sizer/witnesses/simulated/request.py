@@ -23,6 +23,7 @@ class Request:
         local_world_size: ranks of a node.
         gpu: its name in the GPU table, or empty.
         gpu_bytes: memory of a GPU; what DeepSpeed sees as ``total_memory``.
+        outside_bytes: what others take of it, least and most.
         host_bytes: memory of a node, for the percentage in DeepSpeed's log lines.
         micro_batch: samples of a micro step.
         grad_accum: micro steps of an optimizer step.
@@ -52,6 +53,7 @@ class Request:
     local_world_size: int = 1
     gpu: str = ""
     gpu_bytes: int = NO_LIMIT
+    outside_bytes: tuple[int, int] = (0, 0)
     host_bytes: int = 0
     micro_batch: int = 1
     grad_accum: int = 1

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
+from zero_sizer import capacity
 from zero_sizer.hardware import catalog
 from zero_sizer.units import parse_size
 from zero_sizer.witnesses.recording import RankRecord, Recording
@@ -59,6 +60,7 @@ class Session:
             job={"script": True},
             ranks=(self._record(),),
             log=tuple(self.log),
+            rooms=tuple(device.room for device in self._tracker.devices),
         )
 
     def _record(self) -> RankRecord:
@@ -177,6 +179,7 @@ def simulate(
         world_size=nodes * gpus_per_node,
         local_world_size=gpus_per_node,
         gpu_bytes=row.visible_bytes if row is not None else NO_LIMIT,
+        outside_bytes=capacity.outside_bytes(row, nodes * gpus_per_node),
         host_bytes=parse_size(host_memory) if host_memory is not None else 0,
     )
     patches = Patches()

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from zero_sizer.witnesses.simulated import device, peers
+from zero_sizer.witnesses.simulated.request import NO_LIMIT
 from zero_sizer.witnesses.simulated.tracker import Tracker
 
 
@@ -19,6 +20,7 @@ class Rank:
         world_size: ranks of the job.
         local_world_size: ranks of a node.
         gpu_bytes: memory of a GPU.
+        outside_bytes: what others take of it, least and most.
         host_bytes: memory of a node; 0 where not stated.
         short_loops: shorten DeepSpeed's loops over all ranks (the same bytes, in less time).
     """
@@ -26,7 +28,8 @@ class Rank:
     rank: int = 0
     world_size: int = 1
     local_world_size: int = 1
-    gpu_bytes: int = 2**60
+    gpu_bytes: int = NO_LIMIT
+    outside_bytes: tuple[int, int] = (0, 0)
     host_bytes: int = 0
     short_loops: bool = True
 
@@ -52,7 +55,10 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
     its own where DeepSpeed was not imported before, since DeepSpeed binds operators to the
     accelerator that it finds at import.
     """
-    simulation = Simulation(tracker=Tracker(keep_events=keep_events))
+    room_bytes = [rank.gpu_bytes - outside for outside in rank.outside_bytes]
+    if rank.gpu_bytes == NO_LIMIT:
+        room_bytes = []
+    simulation = Simulation(tracker=Tracker(keep_events=keep_events, room_bytes=room_bytes))
     tracker = simulation.tracker
     variables = peers.rank_environment(
         rank=rank.rank, world_size=rank.world_size, local_world_size=rank.local_world_size

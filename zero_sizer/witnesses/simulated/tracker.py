@@ -1,13 +1,14 @@
 """Counts every live byte of a simulated run, by device, and its peaks."""
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from zero_sizer.units import next_power_of_two, round_up
 from zero_sizer.witnesses.simulated.allocator import CachingAllocator
 from zero_sizer.witnesses.simulated.allocator_settings import settings_from_environment
 from zero_sizer.witnesses.simulated.pinned import PinnedAllocator
+from zero_sizer.witnesses.simulated.room import LimitedDevice
 
 GPU, HOST, PINNED, LOCKED, NVME = "gpu", "host", "pinned", "locked", "nvme"
 
@@ -72,9 +73,10 @@ class Tracker:
         module: written into events; set by the module hooks.
         name_of_node: names the autograd node that runs, where no module does.
         events: every allocation and free, when asked for at construction.
+        devices: GPUs of the sizes asked for at construction, following the same requests.
     """
 
-    def __init__(self, *, keep_events: bool = False) -> None:
+    def __init__(self, *, keep_events: bool = False, room_bytes: Sequence[int] = ()) -> None:
         self.phase = "init"
         self.module = ""
         self.name_of_node: Callable[[], str] = str
@@ -87,6 +89,7 @@ class Tracker:
         self._next_block = 0
         settings = settings_from_environment()
         self._gpu_cache, self._pinned_cache = CachingAllocator(settings), PinnedAllocator(settings)
+        self.devices = tuple(LimitedDevice(num_bytes, settings) for num_bytes in room_bytes)
         self._reserved_peak = {GPU: 0, PINNED: 0}
         self._device_reserved_peak = 0
 
@@ -123,6 +126,8 @@ class Tracker:
     def empty_cache(self) -> None:
         """``torch.cuda.empty_cache``."""
         self._gpu_cache.empty_cache()
+        for device in self.devices:
+            device.empty_cache()
         if self.events is not None:
             self._log("empty_cache", -1, 0, GPU)
 
@@ -212,6 +217,8 @@ class Tracker:
         self._live[device] -= counted
         if device == GPU:
             self._gpu_cache.free(block)
+            for limited in self.devices:
+                limited.free(block)
         elif device == PINNED:
             self._pinned_cache.free(block)
         if self.events is not None:
@@ -220,6 +227,8 @@ class Tracker:
     def _cache(self, device: str, block: int, num_bytes: int) -> None:
         if device == GPU:
             self._gpu_cache.allocate(block, num_bytes)
+            for limited in self.devices:
+                limited.allocate(block, num_bytes, self.phase)
         else:
             self._pinned_cache.allocate(block, num_bytes)
         reserved = self.reserved(device)
