@@ -130,8 +130,8 @@ def findings(peaks: Mapping[Device, Peak], found: Mapping[Device, Capacity]) -> 
     ]
 
 
-# What PyTorch's caching allocator needed beyond the most that it handed out: 0.5 to 22 % in fourteen
-# jobs of whole models, on the smallest device that they fit (docs/limits.md). No sum tells how much.
+# What PyTorch's caching allocator needed beyond the most that it handed out: 0.5 to 22 % in
+# fourteen jobs of whole models, on the smallest device that they fit (docs/limits.md).
 _FRAGMENTATION = 0.22
 
 
