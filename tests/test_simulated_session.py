@@ -9,6 +9,7 @@ import pytest
 from simulated_jobs import HOST, TINY_LLAMA, config_of
 
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError
+from zero_sizer.witnesses.simulated import device
 from zero_sizer.witnesses.simulated.script import ScriptRequest, run_script
 
 pytestmark = pytest.mark.slow
@@ -29,6 +30,32 @@ print(json.dumps({
     "after": [type(real).__name__, str(real.device), torch.cuda.is_available(),
               torch.distributed.is_initialized()],
 }))
+"""
+
+PACKED = """
+import deepspeed, torch
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return torch.arange(64) // 32 + index
+
+def collate(rows):
+    starts = torch.cat(rows).diff(prepend=torch.tensor([-1])).nonzero()
+    return torch.ones(len(starts), 64, 64)
+
+model = torch.nn.Linear(64, 64)
+engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config={
+    "train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 2},
+    "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}})
+for batch in torch.utils.data.DataLoader(Rows(), batch_size=2, collate_fn=collate):
+    assert batch.shape == (3, 64, 64), batch.shape
+    out = engine(batch.to("cuda"))
+    loss = out[batch.to("cuda") > 0].sum()
+    engine.backward(loss)
+    engine.step()
 """
 
 
@@ -174,10 +201,26 @@ def test_a_loss_outside_of_the_model_and_cudas_own_questions(tmp_path, monkeypat
 def test_what_depends_on_values_is_refused_in_one_line(tmp_path):
     script = tmp_path / "select.py"
     script.write_text(
-        "import torch, deepspeed\nx = torch.ones(5, device='cuda')\nprint(x[x > 0].sum())\n"
+        "import torch, deepspeed\nx = torch.ones(5, device='cuda')\nprint(torch.unique(x))\n"
     )
-    with pytest.raises(UnsupportedError, match=r"aten\.index.*depends on values"):
+    with pytest.raises(UnsupportedError, match=r"aten\._unique.*depends on values"):
         run_script(ScriptRequest(command=[str(script)]))
+
+
+def test_what_the_device_lacks_is_no_bare_attribute_error():
+    module = device._BackendModule()
+    assert not hasattr(module, "Stream")  # libraries ask first
+    with pytest.raises(UnsupportedError, match=r"simgpu\.Stream: .* not simulated"):
+        module.Stream()
+
+
+def test_masks_keep_everything_and_batches_are_collated_with_their_values(tmp_path):
+    script = tmp_path / "packed.py"
+    script.write_text(PACKED)
+    recording = run_script(ScriptRequest(command=[str(script)], nodes=2, gpus_per_node=4))
+    gpu = recording.first.last("forward").device["gpu"]
+    assert gpu["allocated"] >= 3 * 64 * 64 * 4  # 3 rows as the collator read them from values
+    assert [note for note in recording.notes if "selection by a mask" in note]
 
 
 def test_services_and_quantized_weights_are_out_of_reach(tmp_path):
@@ -190,6 +233,10 @@ def test_services_and_quantized_weights_are_out_of_reach(tmp_path):
         "    socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
         "except OSError as error:\n"
         "    assert 'no network' in str(error)\n"
+        "try:\n"
+        f"    AutoModelForCausalLM.from_pretrained({str(tmp_path)!r}).generate()\n"
+        "except Exception as error:\n"
+        "    assert 'sequences end depends on values' in str(error)\n"
         "AutoModelForCausalLM.from_pretrained(\n"
         f"    {str(tmp_path)!r}, quantization_config=BitsAndBytesConfig(load_in_4bit=True)\n"
         ")\n"

@@ -85,7 +85,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
     answer = recording.to_json()
     if simulation.tracker.events is not None:
         answer["events"] = simulation.tracker.events[: observer.num_events]
-    answer["notes"] = list(request.notes)
+    answer["notes"] = [*request.notes, *simulation.notes]
     return answer
 
 

@@ -6,7 +6,13 @@ simulation runs in a process of its own.
 
 from typing import Any
 
+from zero_sizer.errors import UnsupportedError
+
 NAME = "simgpu"
+
+
+class _MissingError(UnsupportedError, AttributeError):
+    """``hasattr`` says no; whoever insists gets a reason."""
 
 
 class _BackendModule:
@@ -55,6 +61,12 @@ class _BackendModule:
         import torch
 
         return [torch.float16, torch.bfloat16]
+
+    def __getattr__(self, name: str) -> Any:
+        raise _MissingError(
+            f"torch.{NAME}.{name}: this device has no such thing (offloading activations through "
+            "streams of one's own, say, is not simulated)"
+        )
 
 
 _module = _BackendModule()

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from zero_sizer.errors import UnsupportedError
-from zero_sizer.witnesses.simulated import device
+from zero_sizer.witnesses.simulated import device, selections
 from zero_sizer.witnesses.simulated.tracker import GPU, HOST, PINNED, Tracker
 
 Answer = Callable[["SimulatedMode", Any, Sequence[Any], Mapping[str, Any]], Any]
@@ -92,13 +92,17 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
     Args:
         tracker: counts the storages.
         answers: operators answered here rather than by torch, such as reads of values.
+        notes: receives what the reader must know, each once.
     """
 
-    def __init__(self, tracker: Tracker, answers: Mapping[Any, Answer]) -> None:
+    def __init__(
+        self, tracker: Tracker, answers: Mapping[Any, Answer], notes: list[str] | None = None
+    ) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self.cache_enabled = False  # ours stands above it
         self.tracker = tracker
         self._answers = answers
+        self._notes = notes if notes is not None else []
         self._results: dict[Any, Any] = {}
         self._operators: dict[Any, _Operator] = {}
         self._depth = 0
@@ -170,16 +174,27 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         try:
             result = super().__torch_dispatch__(func, types, args, kwargs or {})
         except DynamicOutputShapeException:
-            raise UnsupportedError(
-                f"{func}: how much it returns depends on values, and a simulated run has none",
-                remedy="let the model mask by multiplying instead of selecting",
-            ) from None
+            result = self._selected(func, args)
         finally:
             self._depth -= 1
         self._track(result, kind)
         if self._operator(func).resizes and isinstance(args[0], FakeTensor):
             self.tracker.resized(args[0].untyped_storage())
         return result
+
+    def _selected(self, func: Any, args: Sequence[Any]) -> Any:
+        """A result whose size depends on values: at its largest, or refused."""
+        shape = selections.largest_shape(func, args)
+        if shape is None:
+            raise UnsupportedError(
+                f"{func}: how much it returns depends on values, and a simulated run has none",
+                remedy="let the model mask by multiplying instead of selecting",
+            ) from None
+        if selections.NOTE not in self._notes:
+            self._notes.append(selections.NOTE)
+        source = args[0]
+        strides = torch.empty(shape, device="meta").stride()
+        return self.make(shape, strides, source.dtype, source._fake_device, None)
 
     def watch(self, tensor: Any, kind: str | None = None) -> None:
         """Counts a tensor's storage on its device, or as ``kind``."""

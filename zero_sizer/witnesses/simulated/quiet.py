@@ -31,6 +31,7 @@ def weightless() -> Iterator[None]:
     model = transformers.PreTrainedModel
     patches.set(model, "from_pretrained", classmethod(_from_pretrained))
     patches.set(model, "save_pretrained", lambda self, *args, **kwargs: None)
+    patches.set(transformers.GenerationMixin, "generate", _generate)
     patches.set(torch, "save", lambda *args, **kwargs: None)
     for name in ("save_checkpoint", "save_16bit_model"):
         patches.set(DeepSpeedEngine, name, lambda self, *args, **kwargs: True)
@@ -42,6 +43,14 @@ def weightless() -> Iterator[None]:
         yield
     finally:
         patches.undo()
+
+
+def _generate(model: Any, *args: object, **kwargs: object) -> None:
+    """Without values no sequence ever ends."""
+    raise UnsupportedError(
+        "generate() is not simulated: when its sequences end depends on values",
+        remedy="trainers that generate (GRPO, RLOO, predict_with_generate) cannot be run here",
+    )
 
 
 def _load_in_process(torch: Any) -> Any:

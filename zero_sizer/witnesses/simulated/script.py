@@ -102,7 +102,7 @@ def main(question_path: str, reply_path: str) -> int:
     try:
         reply = _simulate(command, fields)
     except ZeroSizerError as error:
-        reply = {"error": str(error), "kind": type(error).__name__}
+        reply = {"error": str(error), "kind": _kind(error)}
     except SystemExit as error:
         reply = {"error": f"the script ended with exit status {error}", "kind": "WitnessError"}
     except Exception as error:  # the user's script may do anything
@@ -110,6 +110,11 @@ def main(question_path: str, reply_path: str) -> int:
         reply = {"error": message, "kind": "WitnessError"}
     Path(reply_path).write_text(json.dumps(reply), encoding="utf-8")
     return 3 if "error" in reply else 0
+
+
+def _kind(error: ZeroSizerError) -> str:
+    """The name of the nearest class that the parent knows."""
+    return next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), "")
 
 
 def _simulate(command: list[str], fields: dict[str, Any]) -> dict[str, Any]:

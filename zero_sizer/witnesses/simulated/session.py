@@ -9,6 +9,7 @@ from zero_sizer import capacity
 from zero_sizer.hardware import catalog
 from zero_sizer.units import parse_size
 from zero_sizer.witnesses.recording import RankRecord, Recording
+from zero_sizer.witnesses.simulated import trl_kernels
 from zero_sizer.witnesses.simulated.observer import PhaseObserver
 from zero_sizer.witnesses.simulated.request import NO_LIMIT
 from zero_sizer.witnesses.simulated.simulation import Rank, Simulation, simulated
@@ -25,16 +26,19 @@ class Session:
 
     Attributes:
         log: DeepSpeed's ``see_memory_usage`` lines.
+        notes: what the reader must know about the figures.
     """
 
     def __init__(self, simulation: Simulation, rank: Rank, steps: int | None) -> None:
         self.log = simulation.log
+        self.notes = simulation.notes
         self._rank = rank
         self._steps = steps
         self._tracker = simulation.tracker
         self._observer = PhaseObserver(simulation.tracker, lambda done, name: None)
         self._observer.begin("init", step=0, micro_step=0)
         self._step = self._forwards = 0
+        self._patches = Patches()
 
     @property
     def events(self) -> list[Event]:
@@ -61,6 +65,7 @@ class Session:
             ranks=(self._record(),),
             log=tuple(self.log),
             rooms=tuple(device.room for device in self._tracker.devices),
+            notes=tuple(self.notes),
         )
 
     def _record(self) -> RankRecord:
@@ -71,6 +76,7 @@ class Session:
         """Phases begin and end where the engine's forward, backward and step do."""
         from deepspeed.runtime.engine import DeepSpeedEngine
 
+        self._patches = patches
         for name in ("forward", "backward", "step"):
             patches.set(DeepSpeedEngine, name, self._timed(name, getattr(DeepSpeedEngine, name)))
         before, after = DeepSpeedEngine._backward_prologue, DeepSpeedEngine._backward_epilogue
@@ -94,6 +100,7 @@ class Session:
                 self._observer.end(engine)  # init lasts until the first forward
                 self._follow_modules(engine)
                 self._follow_evaluation(engine)
+                trl_kernels.install(self._patches)  # whatever the script imports is there by now
             if name == "forward" and not engine.module.training:
                 return original(engine, *args, **kwargs)
             self._forwards += name == "forward"
@@ -184,10 +191,11 @@ def simulate(
     )
     patches = Patches()
     with simulated(who) as simulation:
-        from zero_sizer.witnesses.simulated import collectives, cuda
+        from zero_sizer.witnesses.simulated import batches, collectives, cuda
 
         session = Session(simulation, who, steps)
         session.follow(patches)
+        batches.install(patches)
         answers = cuda.cuda_answers(
             simulation.tracker,
             name=row.name if row is not None else "simulated GPU",

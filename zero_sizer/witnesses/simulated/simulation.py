@@ -41,10 +41,12 @@ class Simulation:
     Attributes:
         tracker: what is allocated, where.
         log: DeepSpeed's ``see_memory_usage`` lines so far.
+        notes: what the reader must know about the figures.
     """
 
     tracker: Tracker
     log: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
                 short_loops_of_rank=rank.rank if rank.short_loops else None,
             )
         )
-        stack.enter_context(mode.SimulatedMode(tracker, answers.table()))
+        stack.enter_context(mode.SimulatedMode(tracker, answers.table(), simulation.notes))
         gc.freeze()  # what was imported stays, so that collecting the rest is quick
         stack.callback(gc.unfreeze)
         yield simulation

@@ -1,0 +1,30 @@
+"""Direct preference optimisation with trl, beside a frozen reference model."""
+
+import sys
+from dataclasses import dataclass, field
+
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, HfArgumentParser
+from trl import DPOConfig, DPOTrainer
+
+
+@dataclass
+class ScriptArguments:
+    model: str = field()
+    data: str = field()
+
+
+def main():
+    parser = HfArgumentParser((ScriptArguments, DPOConfig))
+    script_args, training_args = parser.parse_args_into_dataclasses()
+    trainer = DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(script_args.model),
+        args=training_args,
+        train_dataset=load_dataset("json", data_files=script_args.data, split="train"),
+        processing_class=AutoTokenizer.from_pretrained(script_args.model),
+    )
+    trainer.train()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
