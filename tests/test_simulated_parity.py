@@ -95,6 +95,7 @@ LARGE = {"reduce_bucket_size": 10**7, "overlap_comm": True}  # most gradients do
 HOST = {"offload_optimizer": {"device": "cpu"}}
 ALL_ON_HOST = {**HOST, "offload_param": {"device": "cpu"}}
 GREEDY = {"stage3_max_reuse_distance": 0, "stage3_param_persistence_threshold": 0}
+SMALL_ON_HOST = {"reduce_bucket_size": 10**8, **HOST}
 FP32_SUMS = "bf16, accumulated in fp32"
 HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, zero_optimization
     "experts as a leaf": ("mixtral-8x7b", 3, 4, "bf16", 2, True, HOST),
@@ -121,15 +122,8 @@ HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, z
     "one buffer left": ("gpt2", 1, 8, FP32_SUMS, 1, True, {**HOST, "overlap_comm": True}),
     "own large ones stay": ("t5-3b", 2, 1, FP32_SUMS, 1, True, {"reduce_bucket_size": 10**7}),
     "partitions are cast": ("qwen3-4b", 3, 1, FP32_SUMS, 1, True, {**GREEDY, **ALL_ON_HOST}),
-    "buckets by dtype": (
-        "gpt2",
-        2,
-        8,
-        "torch_autocast",
-        1,
-        True,
-        {"reduce_bucket_size": 2 * 10**7},
-    ),
+    "cast as they are sent": ("llama-3-8b", 1, 1, "torch_autocast", 1, True, SMALL_ON_HOST),
+    "autocast keeps no casts": ("gpt2", 3, 4, "torch_autocast", 1, True, HOST),
 }
 
 

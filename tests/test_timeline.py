@@ -46,16 +46,16 @@ def _walked(plan, zero):
     level, gathered, held, highest = 0, 0, reduction.start, []
     for places in (forward, backward):
         highest.append(0)
-        last = None  # activations and reduction where the step before ended, in this pass
+        last = None  # activations and gradients where the step before ended, in this pass
         for at, place, (peak, end) in places:
             before, hook, held = reduction.steps.get(place.completes, (held, held, held))
             for during, after in [next(series, (0, 0)) for _ in place.visits]:
                 gathered = after * zero.itemsizes[0]
                 meets = level + at + peak + before.total if last is None else last
                 highest[-1] = max(highest[-1], meets + during * zero.itemsizes[0])
-            last = level + at + end + hook.total
+            last = level + at + end + held.total  # the next fetch comes when the hook is over
             highest[-1] = max(highest[-1], level + at + peak + gathered + before.total)
-            highest[-1] = max(highest[-1], last + gathered)
+            highest[-1] = max(highest[-1], level + at + end + hook.total + gathered)
         sections = [p.backward if places is backward else p.forward for p in step.parts]
         level += sum(p.count * s.end for p, s in zip(step.parts, sections, strict=True))
     return highest[0], max(highest[1], level + gathered + reduction.epilogue.total)

@@ -221,6 +221,8 @@ def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> 
     profile = profiles.load(model)
     if profile is None:
         raise UnsupportedError(f"{model.name} has no profile")
+    if plan.model.base is None and variant not in profile.attentions:
+        variant = _precision(plan)  # an older profile: torch's own linear layers
     return profile.evaluate(
         variant,
         profile.attention_for(variant, plan.attention),
@@ -234,7 +236,8 @@ def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> 
 def _variant(plan: Plan) -> str:
     """The precision, and what a model with frozen weights does otherwise at stage 3."""
     if plan.model.base is None:
-        return _precision(plan)
+        is_other = plan.autocast_dtype is not None and plan.saves_linear_inputs
+        return "autocast zero3" if is_other else _precision(plan)
     is_mixed = plan.autocast_dtype is None and plan.trained_dtype is not plan.model_dtype
     precision = "mixed" if is_mixed else _precision(plan)
     return f"{precision} zero3" if plan.saves_linear_inputs else precision

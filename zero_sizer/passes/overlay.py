@@ -7,7 +7,7 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import add, itemgetter
+from operator import add, itemgetter, sub
 from typing import NamedTuple
 
 from zero_sizer.identity import Identity
@@ -82,6 +82,9 @@ class Moment(NamedTuple):
 _Sides = tuple[Sequence[int], Sequence[int]]
 """Bytes at every place, within and at its end."""
 
+_Gathered = tuple[Sequence[int], Sequence[int], Sequence[int]]
+"""The same, and at its end before the next place's modules are fetched."""
+
 
 class Pass:
     """A forward or backward: what ZeRO holds while each step runs (even columns) and at its end.
@@ -152,16 +155,18 @@ class Overlay:
         self._zero = zero
         self._reduction = _reduction(self._program, zero)
         self._gathered = self._gathered_bytes()
-        within, ends = self._gathered
+        within, ends, own = self._gathered
         forward = len(self._program.forward)
         start = [self._reduction.start.total] * forward
         self.forward = Pass(
             (within[:forward], ends[:forward]), (start, start), self._program.forward_spans
         )
+        before, hook, after = self._program.held(self._reduction)
+        if zero.ranks:  # the next modules are fetched when the hook is over
+            fetched = map(sub, ends[forward:], own[forward:])
+            hook = list(map(max, after, map(sub, hook, fetched)))
         self.backward = Pass(
-            (within[forward:], ends[forward:]),
-            self._program.held(self._reduction),
-            self._program.backward_spans,
+            (within[forward:], ends[forward:]), (before, hook), self._program.backward_spans
         )
         self.last_gathered = ends[-1] if ends else 0
         self.epilogue = self._reduction.epilogue
@@ -173,21 +178,25 @@ class Overlay:
         if not is_backward:
             gathered = self._gathered[is_end][index]
             return Moment(self._program.forward[index].label, gathered, self._reduction.start)
-        place = self._program.backward[index]
-        gathered = self._gathered[is_end][len(self._program.forward) + index]
-        held = self._program.held_at(self._reduction, index, is_end=bool(is_end))
-        return Moment(place.label, gathered, held)
+        label = self._program.backward[index].label
+        number = len(self._program.forward) + index
+        within, end, alone = (bytes_at[number] for bytes_at in self._gathered)
+        before, hook, after = self._program.held_at(self._reduction, index)
+        if not is_end:
+            return Moment(label, within, before)
+        is_hook = alone + hook.total > end + after.total
+        return Moment(label, alone, hook) if is_hook else Moment(label, end, after)
 
     def left(self) -> tuple[int, ...]:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
         return self._reduction.left()
 
-    def _gathered_bytes(self) -> _Sides:
+    def _gathered_bytes(self) -> _Gathered:
         zero, program = self._zero, self._program
         places = len(program.forward) + len(program.backward)
         if not zero.ranks:
             nothing = [0] * places
-            return nothing, nothing
+            return nothing, nothing, nothing
         tensors = (zero.tensors.numels, zero.itemsizes, zero.persistent)
         how = (zero.ranks == 1, zero.is_parked, zero.kept)
         levels = _levels(Identity(program), tensors, zero.limits, how)
@@ -205,38 +214,41 @@ class _Program:
         self.visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
         self._last = {step.parameter: position for position, step in enumerate(self.order)}
         sources = list(self._sources())
-        self._within = _getter([source for source, _ in sources])
-        self._ends = _getter([source for _, source in sources])
+        self._getters = [_getter(list(column)) for column in zip(*sources, strict=True)]
         self._numbers = sources
 
-    def _sources(self) -> Iterator[tuple[int, int]]:
-        """Per place of backward: which of ``[start, *before, *hook, *after]`` it holds."""
+    def _sources(self) -> Iterator[tuple[int, int, int]]:
+        """Per place of backward: which of ``[start, *before, *hook, *after]`` it holds.
+
+        Within, in the hook at its end, and after that.
+        """
         count, after = len(self.order), 0
         for place in self.backward:
             position = self._last.get(place.completes, -1)
             if position < 0:
-                yield after, after
+                yield after, after, after
             else:
-                yield 1 + position, 1 + count + position
                 after = 1 + 2 * count + position
+                yield 1 + position, 1 + count + position, after
 
-    def held(self, reduction: Reduction) -> _Sides:
-        """Bytes at every place of backward, within and at its end."""
+    def held(self, reduction: Reduction) -> Sequence[Sequence[int]]:
+        """Bytes at every place of backward, within, in its hook and after that."""
         values = [
             reduction.start.total,
             *reduction.before_totals(),
             *reduction.hook_totals(),
             *reduction.after_totals(),
         ]
-        return self._within(values), self._ends(values)
+        return [get(values) for get in self._getters] or [[], [], []]
 
-    def held_at(self, reduction: Reduction, index: int, *, is_end: bool) -> Held:
+    def held_at(self, reduction: Reduction, index: int) -> list[Held]:
         """The same at one place, by kind."""
-        source = self._numbers[index][is_end] - 1
-        if source < 0:
-            return reduction.start
-        kind, position = divmod(source, len(self.order))
-        return (reduction.before, reduction.hook, reduction.after)[kind](position)
+        kinds = (reduction.before, reduction.hook, reduction.after)
+        count = len(self.order)
+        return [
+            kinds[(source - 1) // count]((source - 1) % count) if source else reduction.start
+            for source in self._numbers[index]
+        ]
 
 
 def program_of(layout: Layout) -> "_Program":
@@ -282,6 +294,7 @@ class _Levels:
         series, level = iter(visits), gather.NOTHING
         levels: list[Forms] = []
         ends: list[Forms] = []
+        own: list[Forms] = []
         for number, place in enumerate(places):
             met = [next(series) for _ in place.visits]
             fetching = frozenset().union(*(forms for pair in met for forms in pair))
@@ -291,21 +304,21 @@ class _Levels:
                 fetching = gather.NEVER
             levels.append(level | fetching)
             ends.append(level)
-        within, closing = (
-            [numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends)
-        )
+            own.append(level)
+        rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]
         self._forms = tuple(numbers)
-        self._within, self._ends = _getter(within), _getter(closing)
+        self._getters = [_getter(row) for row in rows]
 
-    def bytes_at(self, ranks: int) -> _Sides:
-        """Bytes within and at the end of every place."""
+    def bytes_at(self, ranks: int) -> _Gathered:
+        """Bytes within and at the end of every place, and there before the next one's fetch."""
         padding = gather.Padding(ranks)
         values = [gather.highest(forms, padding) for forms in self._forms]
-        return self._within(values), self._ends(values)
+        within, ends, own = (get(values) for get in self._getters)
+        return within, ends, own
 
 
 @lru_cache(maxsize=64)
-def _gathered_at(levels: Identity, ranks: int) -> _Sides:
+def _gathered_at(levels: Identity, ranks: int) -> _Gathered:
     return levels.of.bytes_at(ranks)  # type: ignore[no-any-return]
 
 

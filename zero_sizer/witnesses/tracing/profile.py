@@ -8,7 +8,7 @@ from typing import Any
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.witnesses.tracing.build import ATTENTION, UNCHANGED, Changes
 from zero_sizer.witnesses.tracing.encode import Encoder
-from zero_sizer.witnesses.tracing.setups import FROZEN_VARIANTS, VARIANTS, Setup, Tracer
+from zero_sizer.witnesses.tracing.setups import FROZEN_VARIANTS, TRAINED_VARIANTS, Setup, Tracer
 
 _NOTES = (
     "no attention mask, or one without padding; labels for every token",
@@ -63,6 +63,6 @@ def trace_profile(
 
 
 def _all_setups(*, is_changed: bool) -> Iterator[Setup]:
-    variants = FROZEN_VARIANTS if is_changed else VARIANTS
+    variants = FROZEN_VARIANTS if is_changed else TRAINED_VARIANTS
     for variant, attention, checkpointing in product(variants, ATTENTION, (False, True)):
         yield Setup(variant=variant, attention=attention, checkpointing=checkpointing)
