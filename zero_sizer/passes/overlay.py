@@ -7,7 +7,7 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import add, itemgetter, sub
+from operator import add, itemgetter
 from typing import NamedTuple
 
 from zero_sizer.identity import Identity
@@ -95,15 +95,24 @@ class Pass:
         gathered: bytes of parameters at every place, within and at its end.
         held: bytes of gradients there.
         spans: where the columns lie.
+        apart: at every end, bytes of parameters before the next modules are fetched, and of
+            gradients then: a fetch comes when the hook is over. None: nothing is fetched.
 
     Attributes:
         bound: no place holds more.
     """
 
-    def __init__(self, gathered: _Sides, held: _Sides, spans: Sequence[slice]) -> None:
+    def __init__(
+        self,
+        gathered: _Sides,
+        held: _Sides,
+        spans: Sequence[slice],
+        apart: _Sides | None = None,
+    ) -> None:
         self.bound = sum(max(map(max, sides)) for sides in (gathered, held)) if spans else 0
         self._sides = (gathered, held)
         self._spans = spans
+        self._apart = apart
         self._columns: dict[int, tuple[list[int], int]] = {}
 
     def most(self, column: int) -> int:
@@ -130,7 +139,12 @@ class Pass:
         found = self._columns.get(column)
         if found is None:
             span = self._spans[column // 2]
-            totals = list(map(add, *(sides[column % 2][span] for sides in self._sides)))
+            gathered, held = (sides[column % 2][span] for sides in self._sides)
+            if column % 2 and self._apart is not None:
+                alone, after = (side[span] for side in self._apart)
+                totals = list(map(max, map(add, alone, held), map(add, gathered, after)))
+            else:
+                totals = list(map(add, gathered, held))
             found = self._columns[column] = (totals, max(totals))
         return found
 
@@ -162,11 +176,11 @@ class Overlay:
             (within[:forward], ends[:forward]), (start, start), self._program.forward_spans
         )
         before, hook, after = self._program.held(self._reduction)
-        if zero.ranks:  # the next modules are fetched when the hook is over
-            fetched = map(sub, ends[forward:], own[forward:])
-            hook = list(map(max, after, map(sub, hook, fetched)))
         self.backward = Pass(
-            (within[forward:], ends[forward:]), (before, hook), self._program.backward_spans
+            (within[forward:], ends[forward:]),
+            (before, hook),
+            self._program.backward_spans,
+            (own[forward:], after) if zero.ranks else None,
         )
         self.last_gathered = ends[-1] if ends else 0
         self.epilogue = self._reduction.epilogue
