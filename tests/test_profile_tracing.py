@@ -82,7 +82,8 @@ POINTS = [[1, 512], [5, 384], [3, 960]]
 def traced(tmp_path_factory):
     """Name of a case -> its profile and the whole model's levels."""
     path = tmp_path_factory.mktemp("traces") / "cases.json"
-    points = {name: POINTS[:2] if name in ("gpt2", "bert") else POINTS for name in CASES}
+    points = {name: POINTS if name == "llama" else POINTS[::2] for name in CASES}
+    points |= dict.fromkeys(("gpt2", "bert"), POINTS[:2])  # no longer positions
     cases = [
         {"fields": fields, "points": points[name], "setups": setups}
         for name, (fields, setups) in CASES.items()

@@ -1,6 +1,6 @@
-"""The simulated engine against real ranks: the same live bytes at every phase boundary.
+"""Simulated and solo ranks against real ones: the same live bytes at every phase boundary.
 
-Both run DeepSpeed's engine on the same model, real ranks on the CPU with gloo. Attention is the
+All run DeepSpeed's engine on the same model, real ranks on the CPU with gloo. Attention is the
 eager one, since fused kernels of CPU and GPU save different statistics for backward. Known
 differences: a CPU kernel saves a few scalars more in forward (24 bytes here), and scalars that the
 simulation sees on the host have no place of their own on CPU ranks.
@@ -11,7 +11,8 @@ from collections import Counter
 import pytest
 from simulated_jobs import HOST, config_of, job_for, tiny_llama
 
-from zero_sizer.witnesses import launched, simulated
+from zero_sizer.errors import InputError
+from zero_sizer.witnesses import launched, simulated, solo
 from zero_sizer.witnesses.launched.task import rank_task
 from zero_sizer.witnesses.simulated.parent import request_of
 
@@ -45,8 +46,8 @@ STATES = (
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """name -> (real rank 0, simulated rank 0)."""
+def jobs(tmp_path_factory):
+    """Name -> job on two ranks."""
     spec = tiny_llama(tmp_path_factory.mktemp("model"))
     configs = {
         f"{name}, {'bf16' if bf16 else 'fp32'}": config_of(
@@ -57,12 +58,22 @@ def pairs(tmp_path_factory):
         for name, zero in ZERO.items()
         for bf16 in (True, False)
     }
-    jobs = {name: job_for(config, spec, RANKS) for name, config in configs.items()}
-    real = launched.run_tasks([rank_task(job) for job in jobs.values()], ranks=RANKS)
+    return {name: job_for(config, spec, RANKS) for name, config in configs.items()}
+
+
+@pytest.fixture(scope="module")
+def real(jobs):
+    """Name -> the records of both real ranks."""
+    found = launched.run_tasks([rank_task(job) for job in jobs.values()], ranks=RANKS)
+    return dict(zip(jobs, found, strict=True))
+
+
+@pytest.fixture(scope="module")
+def pairs(jobs, real):
+    """Name -> (real rank 0, simulated rank 0)."""
     fake = simulated.run_requests([request_of(job, rank=0, steps=2) for job in jobs.values()])
     return {
-        name: (ranks[0], recording.first)
-        for name, ranks, recording in zip(jobs, real, fake, strict=True)
+        name: (real[name][0], recording.first) for name, recording in zip(jobs, fake, strict=True)
     }
 
 
@@ -107,3 +118,18 @@ def test_pinned_host_buffers_are_the_same_ones(pairs):
             for phase in (real.last("init"), fake.last("init"))
         )
         assert found == expected, name
+
+
+@pytest.mark.parametrize("name", ["stage 2, bf16", "stage 3, optimizer on host, bf16"])
+def test_solo_equals_launched_on_both_ranks(jobs, real, name):
+    """One rank with silent peers against the same rank among real ones."""
+    for rank, expected in enumerate(real[name]):
+        found = solo.run(jobs[name], rank=rank).first
+        for a, b in zip(expected.phases, found.phases, strict=True):
+            owned = [phase.num_bytes() - phase.num_bytes("other") for phase in (a, b)]
+            assert owned[0] == owned[1], (rank, a.name)
+
+
+def test_a_solo_rank_that_is_not_there_is_refused(jobs):
+    with pytest.raises(InputError, match="no rank 2 among 2"):
+        solo.run(jobs["stage 2, bf16"], rank=2)

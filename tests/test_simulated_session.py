@@ -17,19 +17,38 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(__file__).parent / "data" / "scripts"
 DRIVER = """
-import json, runpy, sys
+import json, os, runpy, sys
 from zero_sizer.witnesses.simulated import simulate
-with simulate(nodes=2, gpus_per_node=4, gpu="a100-80gb", steps=2) as sim:
-    sys.argv = sys.argv[1:]
-    runpy.run_path(sys.argv[0], run_name="__main__")
-import torch
-real = torch.empty(2)
-print(json.dumps({
-    "peak": sim.peak,
-    "recording": sim.recording().to_json(),
-    "after": [type(real).__name__, str(real.device), torch.cuda.is_available(),
-              torch.distributed.is_initialized()],
-}))
+from zero_sizer.witnesses.simulated.simulation import Rank, simulated
+
+def run(command, reply):
+    with simulate(nodes=2, gpus_per_node=4, gpu="a100-80gb", steps=2) as sim:
+        sys.argv = command
+        runpy.run_path(command[0], run_name="__main__")
+    import torch
+    real = torch.empty(2)
+    found = {
+        "peak": sim.peak,
+        "recording": sim.recording().to_json(),
+        "after": [type(real).__name__, str(real.device), torch.cuda.is_available(),
+                  torch.distributed.is_initialized()],
+    }
+    with open(reply, "w") as file:
+        json.dump(found, file)
+
+jobs = json.load(sys.stdin)
+if len(jobs) == 1:
+    sys.exit(run(*jobs[0]))
+with simulated(Rank(world_size=8, local_world_size=4)):  # once, for every fork
+    from deepspeed.runtime.zero import stage3
+    from transformers import AutoModelForCausalLM, HfArgumentParser, LlamaForCausalLM, Trainer
+for job in jobs:
+    child = os.fork()
+    if not child:
+        run(*job)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"{job} failed")
 """
 
 PACKED = """
@@ -59,45 +78,35 @@ for batch in torch.utils.data.DataLoader(Rows(), batch_size=2, collate_fn=collat
 """
 
 
-def _simulate(script, *arguments):
+def _simulate(folder, commands):
+    """What each command's process found; name -> [script, argument, ...]."""
+    jobs = {
+        name: ([str(SCRIPTS / script), *map(str, arguments)], str(folder / f"{name}.reply"))
+        for name, (script, *arguments) in commands.items()
+    }
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(SCRIPTS / script), *map(str, arguments)],
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps(list(jobs.values())),
         capture_output=True,
         text=True,
         cwd=ROOT,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return {name: json.loads(Path(reply).read_text()) for name, (_, reply) in jobs.items()}
 
 
-@pytest.mark.parametrize(
-    "zero",
-    [
-        {"stage": 2},
-        {"stage": 2, "offload_optimizer": HOST},
-        {"stage": 3},
-        {"stage": 3, "offload_optimizer": HOST, "offload_param": HOST},
-    ],
-    ids=lambda zero: "-".join(map(str, zero)),
-)
-def test_a_plain_loop_runs_two_steps_as_rank_0_of_8(tmp_path, zero):
-    config = tmp_path / "ds.json"
-    config.write_text(json.dumps(config_of(zero, gradient_accumulation_steps=2)))
-    found = _simulate("plain_loop.py", config)
-    phases = [(p["name"], p["step"], p["micro_step"]) for p in found["recording"]["phases"]]
-    one = ("forward", "backward", "step")
-    assert phases == [
-        ("init", 0, 0),
-        *((name, step, micro) for step in (0, 1) for micro in (0, 1) for name in one),
-    ]
-    assert found["recording"]["world_size"] == 8
-    held = {row["category"]: row for row in found["recording"]["phases"][-1]["live"]}
-    where = "host" if "offload_optimizer" in zero else "gpu"
-    assert held["optimizer_states"]["device"] == where
-    assert found["peak"]["gpu"] > held["optimizer_states"]["num_bytes"]
+def _written(path, config):
+    path.write_text(json.dumps(config))
+    return path
 
 
+PLAIN = {
+    "stage 2": {"stage": 2},
+    "stage 2, optimizer on host": {"stage": 2, "offload_optimizer": HOST},
+    "stage 3": {"stage": 3},
+    "stage 3, both on host": {"stage": 3, "offload_optimizer": HOST, "offload_param": HOST},
+}
 AUTO = {
     "bf16": {"enabled": "auto"},
     "gradient_accumulation_steps": "auto",
@@ -110,42 +119,71 @@ AUTO = {
     },
 }
 AUTO_3 = {"stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto"}
+TRAINER = {
+    f"trainer, stage {stage}, {where}": {"stage": stage, **more, **offload}
+    for stage, more in ((2, {}), (3, AUTO_3))
+    for where, offload in (("gpu", {}), ("host", {"offload_optimizer": HOST}))
+}
 
 
-@pytest.mark.parametrize("stage", [2, 3])
-@pytest.mark.parametrize("offload", [{}, {"offload_optimizer": HOST}], ids=["gpu", "host"])
-def test_a_trainer_script_runs_with_its_auto_config(tmp_path, stage, offload):
-    zero = {"stage": stage, "reduce_bucket_size": "auto", **offload}
-    config = tmp_path / "ds.json"
-    zero.update(AUTO_3 if stage == 3 else {})
-    config.write_text(json.dumps({**AUTO, "zero_optimization": zero}))
-    options = {
-        "output_dir": tmp_path / "out",
-        "deepspeed": config,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "report_to": "none",
-    }
-    flags = [text for name, value in options.items() for text in (f"--{name}", value)]
-    found = _simulate("trainer.py", *flags, "--bf16", "--gradient_checkpointing")
-    phases = [(p["name"], p["step"], p["micro_step"]) for p in found["recording"]["phases"]]
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Name -> what the loop found, as rank 0 of 8; and the folder of the trainers' output."""
+    folder = tmp_path_factory.mktemp("loops")
+    commands = {}
+    for name, zero in PLAIN.items():
+        config = config_of(zero, gradient_accumulation_steps=2)
+        commands[name] = ["plain_loop.py", _written(folder / f"{name}.json", config)]
+    for name, zero in TRAINER.items():
+        config = {**AUTO, "zero_optimization": {"reduce_bucket_size": "auto", **zero}}
+        options = {
+            "output_dir": folder / "out",
+            "deepspeed": _written(folder / f"{name}.json", config),
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "report_to": "none",
+        }
+        flags = [text for option, value in options.items() for text in (f"--{option}", value)]
+        commands[name] = ["trainer.py", *flags, "--bf16", "--gradient_checkpointing"]
+    return {**_simulate(folder, commands), "folder": folder}
+
+
+def _phases(recording):
+    return [(p["name"], p["step"], p["micro_step"]) for p in recording["phases"]]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_plain_loop_runs_two_steps_as_rank_0_of_8(found, name):
+    recording = found[name]["recording"]
+    one = ("forward", "backward", "step")
+    assert _phases(recording) == [
+        ("init", 0, 0),
+        *((name, step, micro) for step in (0, 1) for micro in (0, 1) for name in one),
+    ]
+    assert recording["world_size"] == 8
+    held = {row["category"]: row for row in recording["phases"][-1]["live"]}
+    where = "host" if "offload_optimizer" in PLAIN[name] else "gpu"
+    assert held["optimizer_states"]["device"] == where
+    assert found[name]["peak"]["gpu"] > held["optimizer_states"]["num_bytes"]
+
+
+@pytest.mark.parametrize("name", TRAINER)
+def test_a_trainer_script_runs_with_its_auto_config(found, name):
+    recording = found[name]["recording"]
     # accelerate calls the engine's step at the accumulation boundary only.
     one = [("forward", 0), ("backward", 0), ("forward", 1), ("backward", 1), ("step", 1)]
     expected = [(name, step, micro) for step in (0, 1) for name, micro in one]
-    assert phases == [("init", 0, 0), *expected]
-    states = [
-        row
-        for row in found["recording"]["phases"][-1]["live"]
-        if row["category"] == "optimizer_states"
-    ]
-    assert {row["device"] for row in states} == {"host" if offload else "gpu"}
-    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert _phases(recording) == [("init", 0, 0), *expected]
+    last = recording["phases"][-1]["live"]
+    states = {row["device"] for row in last if row["category"] == "optimizer_states"}
+    assert states == {"host" if "offload_optimizer" in TRAINER[name] else "gpu"}
+    assert not (found["folder"] / "out" / "model.safetensors").exists()
 
 
 def test_nothing_is_left_behind(tmp_path):
-    config = tmp_path / "ds.json"
-    config.write_text(json.dumps(config_of({"stage": 1})))
-    assert _simulate("plain_loop.py", config)["after"] == ["Tensor", "cpu", False, False]
+    config = _written(tmp_path / "ds.json", config_of({"stage": 1}))
+    (alone,) = _simulate(tmp_path, {"alone": ["plain_loop.py", config]}).values()
+    assert alone["after"] == ["Tensor", "cpu", False, False]
 
 
 def test_weights_are_neither_loaded_nor_saved(tmp_path):

@@ -40,7 +40,6 @@ FROZEN = spec_of(
 SPECS = {"odd": ODD, "even": EVEN, "frozen": FROZEN}
 PRECISIONS = ("fp32", "bf16", "fp16")
 OFFLOADS = ("none", "optimizer", "both")
-RANKS = (2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,21 @@ def extras():
 
 
 CASES = tuple(cases())
+# Every case on 3 ranks, which divide nothing, and on either 2 or 4, which divide the even model.
+BY_RANKS = {
+    ranks: tuple(
+        case for i, case in enumerate(CASES) if ranks == 3 or (i + i // 4) % 2 == ranks // 4
+    )
+    for ranks in (2, 3, 4)
+}
 
 
-@pytest.fixture(scope="module", params=RANKS)
+@pytest.fixture(scope="module", params=BY_RANKS)
 def grid(request):
     """(ranks, what every case's ranks recorded)."""
     ranks = request.param
     tasks = []
-    for case in CASES:
+    for case in BY_RANKS[ranks]:
         job = make_job(case.config, SPECS[case.spec], ranks, zero_init=case.zero_init)
         tasks.append(replace(rank_task(job), peak=False, walk=False))
     return ranks, launched.run_tasks(tasks, ranks=ranks, timeout=560)
@@ -120,7 +126,7 @@ def grid(request):
 def test_model_states_after_init_and_after_a_step_are_predicted_to_the_byte(grid):
     ranks, results = grid
     wrong = []
-    for case, result in zip(CASES, results, strict=True):
+    for case, result in zip(BY_RANKS[ranks], results, strict=True):
         assert not isinstance(result, str), f"{case.name}: {result}"
         assert [rank.skipped_steps for rank in result] == [0] * ranks, case.name
         job = make_job(case.config, SPECS[case.spec], ranks, zero_init=case.zero_init)

@@ -110,7 +110,7 @@ def main(requests_path: str, folder: str) -> int:
             _answer(request, Path(folder, f"{index}.json"), report)
         return 0
     with contextlib.suppress(ZeroSizerError, ImportError):
-        _import_everything()
+        _import_everything(models=any(request.hf_config for request in requests))
     for index, request in enumerate(requests):
         child = os.fork()
         if child == 0:
@@ -121,8 +121,8 @@ def main(requests_path: str, folder: str) -> int:
     return 0
 
 
-def _import_everything() -> None:
-    """What every fork needs; no engine is built and no process group made."""
+def _import_everything(*, models: bool) -> None:
+    """What every fork needs, transformers' models where ``models``; no engine is built."""
     from zero_sizer.witnesses.simulated.simulation import Rank, simulated
 
     with simulated(Rank(world_size=2, local_world_size=2)):
@@ -132,6 +132,13 @@ def _import_everything() -> None:
         from deepspeed.runtime.zero import stage3
 
         del deepspeed, torch, transformers, stage3
+        if models:  # the package alone imports next to nothing
+            from transformers import PreTrainedModel
+            from transformers.models.auto import modeling_auto
+
+            from zero_sizer.witnesses.simulated import flash
+
+            del PreTrainedModel, modeling_auto, flash
 
 
 def _answer(request: Request, path: Path, report: Report) -> None:

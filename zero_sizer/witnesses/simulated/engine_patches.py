@@ -1,6 +1,7 @@
 """What has to be replaced in DeepSpeed: questions to silent peers, and its memory log."""
 
 import gc
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ def engine_patches(
         patches, "see_memory_usage", lambda module: _memory_log(module, tracker, log, host_total)
     )
     _keep_shapes(patches)
+    # Optimizers on the host ask for the CPU's maker, in child processes that take seconds.
+    patches.set(importlib.import_module("cpuinfo"), "get_cpu_info", dict)
     if short_loops_of_rank is not None:
         short_loops.install(patches, short_loops_of_rank)
     try:
