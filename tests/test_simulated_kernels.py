@@ -1,16 +1,14 @@
 """Kernels a GPU would choose, and stand-ins for those that need one: the buffers they make."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 
 import pytest
-from simulated_jobs import HOST, TINY_LLAMA, config_of, job_for, request_for
+from simulated_jobs import HOST, TINY_LLAMA, config_of, job_for, request_for, tiny_llama
 
-from zero_sizer import models
 from zero_sizer.sizing import size
-from zero_sizer.witnesses import simulated
 from zero_sizer.witnesses.crosscheck import peak_rows
+from zero_sizer.witnesses.recording import from_json
 from zero_sizer.witnesses.simulated import parent
 
 pytestmark = pytest.mark.slow
@@ -34,9 +32,37 @@ OPTIMIZERS = {
 }
 
 
+OPTIONS = {  # where the ledger adds states or temporaries for an option, or for the host
+    "amsgrad": ({"stage": 1}, _optimizer("AdamW", torch_adam=True, amsgrad=True)),
+    "decayed SGD, no ZeRO": ({"stage": 0}, _optimizer("SGD", weight_decay=0.1)),
+    "Adagrad, no ZeRO": ({"stage": 0}, _optimizer("Adagrad")),
+    "RMSprop with all": (
+        {"stage": 1},
+        _optimizer("RMSprop", weight_decay=0.1, momentum=0.9, centered=True),
+    ),
+    "AdamW on the host": (
+        {"stage": 2, "offload_optimizer": HOST},
+        _optimizer("AdamW", torch_adam=True),
+    ),
+}
+
+
 @pytest.fixture(scope="module")
-def answers():
-    """Name -> a run with its events, or its error."""
+def jobs(tmp_path_factory):
+    """Name of an option -> its job on two ranks."""
+    spec = tiny_llama(tmp_path_factory.mktemp("model"), **WIDE)
+    more = {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
+    return {
+        name: job_for(
+            config_of({**zero, "reduce_bucket_size": 20_000}, optimizer=optimizer, **more), spec, 2
+        )
+        for name, (zero, optimizer) in OPTIONS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def answers(jobs):
+    """Name -> a run, or its error; with its events where it is not an option's."""
     small = {"reduce_bucket_size": 20_000}
     more = {"zero_allow_untested_optimizer": True}
     requests = {
@@ -50,6 +76,7 @@ def answers():
         request = request_for(zero, ranks=RANKS, hf_config=WIDE, keep_events=True)
         requests[feature] = request
         requests[f"small {feature}"] = replace(request, hf_config=TINY_LLAMA)
+    requests |= {name: parent.request_of(job, rank=0, steps=2) for name, job in jobs.items()}
     return dict(zip(requests, parent.answers(list(requests.values())), strict=True))
 
 
@@ -96,36 +123,9 @@ def test_deepspeed_refuses_partitions_that_its_quantizer_cannot_group(answers):
     assert "error" not in answers["small gradients"]  # falls back tensor by tensor
 
 
-OPTIONS = {  # where the ledger adds states or temporaries for an option, or for the host
-    "amsgrad": ({"stage": 1}, _optimizer("AdamW", torch_adam=True, amsgrad=True)),
-    "decayed SGD, no ZeRO": ({"stage": 0}, _optimizer("SGD", weight_decay=0.1)),
-    "Adagrad, no ZeRO": ({"stage": 0}, _optimizer("Adagrad")),
-    "RMSprop with all": (
-        {"stage": 1},
-        _optimizer("RMSprop", weight_decay=0.1, momentum=0.9, centered=True),
-    ),
-    "AdamW on the host": (
-        {"stage": 2, "offload_optimizer": HOST},
-        _optimizer("AdamW", torch_adam=True),
-    ),
-}
-
-
-def test_the_ledgers_step_is_the_engines_for_torchs_optimizers(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(WIDE))
-    spec = models.load(str(path))
-    more = {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
-    jobs = {
-        name: job_for(
-            config_of({**zero, "reduce_bucket_size": 20_000}, optimizer=optimizer, **more), spec, 2
-        )
-        for name, (zero, optimizer) in OPTIONS.items()
-    }
-    runs = simulated.run_requests(
-        [parent.request_of(job, rank=0, steps=2) for job in jobs.values()]
-    )
-    for (name, job), run in zip(jobs.items(), runs, strict=True):
+def test_the_ledgers_step_is_the_engines_for_torchs_optimizers(jobs, answers):
+    for name, job in jobs.items():
+        run = from_json(answers[name])
         device = "host" if "host" in name else "gpu"
         (row,) = (
             row
