@@ -6,7 +6,13 @@ differences: a CPU kernel saves a few scalars more in forward (24 bytes here), a
 simulation sees on the host have no place of their own on CPU ranks.
 """
 
+import itertools
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from simulated_jobs import HOST, config_of, job_for, tiny_llama
@@ -14,6 +20,7 @@ from simulated_jobs import HOST, config_of, job_for, tiny_llama
 from zero_sizer.errors import InputError
 from zero_sizer.witnesses import launched, simulated, solo
 from zero_sizer.witnesses.launched.task import rank_task
+from zero_sizer.witnesses.recording import rank_from_json
 from zero_sizer.witnesses.simulated.parent import request_of
 
 pytestmark = pytest.mark.slow
@@ -120,12 +127,48 @@ def test_pinned_host_buffers_are_the_same_ones(pairs):
         assert found == expected, name
 
 
-@pytest.mark.parametrize("name", ["stage 2, bf16", "stage 3, optimizer on host, bf16"])
-def test_solo_equals_launched_on_both_ranks(jobs, real, name):
+SOLO = ("stage 2, bf16", "stage 3, optimizer on host, bf16")
+FORKS = """
+import json, os, sys
+import deepspeed
+from transformers import PreTrainedModel
+from zero_sizer.witnesses.solo import child
+for paths in json.load(sys.stdin):
+    if not os.fork():
+        child.main(*paths)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def alone(jobs, tmp_path_factory):
+    """(Name, rank) -> the solo rank's record; the child of ``solo.run``, forked for each."""
+    folder = tmp_path_factory.mktemp("solo")
+    places = {}
+    for name, rank in itertools.product(SOLO, range(RANKS)):
+        sizes = {"world_size": RANKS, "local_world_size": RANKS}
+        question = {"task": rank_task(jobs[name]).to_json(), "rank": rank, **sizes}
+        asked, reply = (folder / f"{len(places)}.{kind}.json" for kind in ("question", "reply"))
+        asked.write_text(json.dumps(question))
+        places[name, rank] = (str(asked), str(reply))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    asked = json.dumps(list(places.values()))
+    command = [sys.executable, "-c", FORKS]
+    subprocess.run(
+        command, input=asked, text=True, env=environment, capture_output=True, check=True
+    )
+    return {
+        key: rank_from_json(json.loads(Path(reply).read_text()))
+        for key, (_, reply) in places.items()
+    }
+
+
+@pytest.mark.parametrize("name", SOLO)
+def test_solo_equals_launched_on_both_ranks(real, alone, name):
     """One rank with silent peers against the same rank among real ones."""
     for rank, expected in enumerate(real[name]):
-        found = solo.run(jobs[name], rank=rank).first
-        for a, b in zip(expected.phases, found.phases, strict=True):
+        for a, b in zip(expected.phases, alone[name, rank].phases, strict=True):
             owned = [phase.num_bytes() - phase.num_bytes("other") for phase in (a, b)]
             assert owned[0] == owned[1], (rank, a.name)
 
