@@ -37,10 +37,8 @@ def _entry(
 
 def totals(plan: Plan) -> dict[Moment, int]:
     """Bytes of all entries below together."""
-    return {
-        Moment.FORWARD: plan.timeline.forward.total,
-        Moment.BACKWARD: plan.timeline.backward.total,
-    }
+    found = plan.timeline
+    return {Moment.FORWARD: found.forward.total, Moment.BACKWARD: found.backward.total}
 
 
 ENTRIES = (

@@ -47,9 +47,10 @@ def block_peaks_of(plan: Plan) -> list[BlockPeak]:
 
 def _timelines(plan: Plan) -> Iterator[tuple[Zero, Timeline]]:
     """Of the last micro step, and of an earlier one that can hold more."""
+    step, layout = plan.step_activations, _layout(plan)
     for zero in (plan.zero, earlier_zero_of(plan)):
         if zero is not None:
-            yield zero, timeline(plan.step_activations, _layout(plan), zero)
+            yield zero, timeline(step, layout, zero)
 
 
 def _layout(plan: Plan) -> Layout:

@@ -19,16 +19,22 @@ def layout_of(spec: ModelSpec, step: MicroStep, leaves: tuple[str, ...]) -> Layo
     One that owns parameters of which the model has none under its name shares a tied tensor: the
     first.
     """
-    key = tuple(
-        (part.blocks, part.first, part.count, part.forward.labels, part.backward.labels)
-        for part in step.parts
-    )
-    return _layout(Identity(spec), key, leaves)
+    return _of_step(Identity(spec), Identity(step), leaves)
 
 
 def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
     """How many blocks the model has in each list of blocks; one that was cut has fewer."""
     return {stack: _depth(Identity(spec), stack) for stack in stacks}
+
+
+@lru_cache(maxsize=1024)
+def _of_step(spec: Identity, step: Identity, leaves: tuple[str, ...]) -> Layout:
+    """Steps of other batches have the same layout; comparing labels each time would take longer."""
+    rows = tuple(
+        (part.blocks, part.first, part.count, part.forward.labels, part.backward.labels)
+        for part in step.of.parts
+    )
+    return _layout(spec, rows, leaves)
 
 
 _PASSED = Visit((), begins=False)
