@@ -52,12 +52,12 @@ def zero_of(plan: Plan) -> Zero:
 def earlier_zero_of(plan: Plan) -> Zero | None:
     """The same in the micro steps before the last, where gradients are kept that then go.
 
-    With offload they are added up on the host, but not cleared before the last
-    (stage_1_and_2.py:2166-2176); stage 1 reduces in the last only.
+    With offload they are added up, on the host or in a buffer of fp32, but not cleared before the
+    last (stage_1_and_2.py:2166-2176); stage 1 reduces in the last only.
     """
     if not (plan.accumulates and plan.offloads_optimizer and plan.zero.rules.clones_large):
         return None
-    if plan.stage != 2 or plan.has_compact_gradients:
+    if plan.stage != 2:
         return None
     if not plan.zero.rules.is_large(plan.largest_tensor):
         return None  # nothing is kept: without the norms of the last step it is never higher
@@ -82,7 +82,7 @@ def _outside_autocast(model: Identity) -> frozenset[int]:
         for i, tensor in enumerate(model.of.parameters)
         if tensor.trainable
         and tensor.module_type not in _AUTOCAST_MODULES
-        and not (tensor.module_type == "Embedding" and tensor.shape[:1] == head)
+        and tensor.shape[:1] != head
     )
 
 
