@@ -186,9 +186,10 @@ def note(cases: list[Case], recordings: list[Any], errors: Errors) -> int:
             (predicted, simulated) for device, _, predicted, simulated in rows if device == "gpu"
         ]
         rows.append(("gpu", "whole run", max(p for p, _ in gpu), max(s for _, s in gpu)))
+        apart = ", torch_autocast" if "torch_autocast" in case.job.document.values else ""
         for device, phase, predicted, simulated in rows:
             if simulated > 2**20:
-                errors[device, phase].append((predicted / simulated - 1, case.name))
+                errors[device, phase + apart].append((predicted / simulated - 1, case.name))
     return done
 
 
