@@ -10,6 +10,13 @@ from zero_sizer.witnesses.simulated.request import Request
 
 ADAMW = {"type": "AdamW", "params": {"lr": 1e-4}}
 HOST = {"device": "cpu"}
+AUTO = {  # what a Trainer fills in
+    "bf16": {"enabled": "auto"},
+    "gradient_accumulation_steps": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "train_batch_size": "auto",
+    "gradient_clipping": "auto",
+}
 TINY_LLAMA = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],

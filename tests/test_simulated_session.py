@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulated_jobs import HOST, TINY_LLAMA, config_of
+from simulated_jobs import AUTO, HOST, TINY_LLAMA, config_of
 
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError
 from zero_sizer.witnesses.simulated import device
@@ -107,12 +107,8 @@ PLAIN = {
     "stage 3": {"stage": 3},
     "stage 3, both on host": {"stage": 3, "offload_optimizer": HOST, "offload_param": HOST},
 }
-AUTO = {
-    "bf16": {"enabled": "auto"},
-    "gradient_accumulation_steps": "auto",
-    "train_micro_batch_size_per_gpu": "auto",
-    "train_batch_size": "auto",
-    "gradient_clipping": "auto",
+AUTO_ADAMW = {
+    **AUTO,
     "optimizer": {
         "type": "AdamW",
         "params": {"lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto"},
@@ -135,7 +131,7 @@ def found(tmp_path_factory):
         config = config_of(zero, gradient_accumulation_steps=2)
         commands[name] = ["plain_loop.py", _written(folder / f"{name}.json", config)]
     for name, zero in TRAINER.items():
-        config = {**AUTO, "zero_optimization": {"reduce_bucket_size": "auto", **zero}}
+        config = {**AUTO_ADAMW, "zero_optimization": {"reduce_bucket_size": "auto", **zero}}
         options = {
             "output_dir": folder / "out",
             "deepspeed": _written(folder / f"{name}.json", config),

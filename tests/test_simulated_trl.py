@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from plans import make_job
-from simulated_jobs import HOST, TINY_LLAMA
+from simulated_jobs import AUTO, HOST, TINY_LLAMA
 
 from zero_sizer import models
 from zero_sizer.moments import Phase
@@ -22,13 +22,6 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(__file__).parent / "data" / "scripts"
 MODEL = {**TINY_LLAMA, "hidden_size": 256, "intermediate_size": 640}
 WORDS = "the a cat dog runs sits what does do"
-AUTO = {
-    "bf16": {"enabled": "auto"},
-    "gradient_accumulation_steps": "auto",
-    "train_micro_batch_size_per_gpu": "auto",
-    "train_batch_size": "auto",
-    "gradient_clipping": "auto",
-}
 BOTH = {"offload_optimizer": HOST, "offload_param": HOST}
 # accelerate calls the engine's step at the accumulation boundary only.
 STEP = ["forward", "backward", "forward", "backward", "step"]

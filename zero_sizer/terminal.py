@@ -1,6 +1,14 @@
 """How wide what is printed may be."""
 
 import os
+import sys
+
+_PIPED_WIDTH = 120  # columns when the output is no terminal, so that it is the same everywhere
+
+
+def output_columns() -> int:
+    """Columns that standard output may take."""
+    return columns() if sys.stdout.isatty() else _PIPED_WIDTH
 
 
 def columns() -> int:

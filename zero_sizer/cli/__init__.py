@@ -1,13 +1,13 @@
 """The command line: parse, call, render, exit code. No arithmetic here."""
 
 import argparse
-import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from zero_sizer import __version__
 from zero_sizer.cli.parser import Parser
+from zero_sizer.collector import collector_off
 from zero_sizer.errors import ZeroSizerError
 
 _COMMANDS = {
@@ -23,13 +23,8 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code of the documented contract (0, 1, 2, 3)."""
-    was_enabled = gc.isenabled()
-    gc.disable()  # what a command builds lives until it ends: collecting frees nothing, and costs
-    try:
+    with collector_off():  # what a command builds lives until it ends: nothing would be freed
         return _run(arguments)
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _run(arguments: Sequence[str] | None) -> int:

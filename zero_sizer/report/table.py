@@ -1,13 +1,11 @@
 """Plain tables. Not by rich: importing it costs a fifth of the time `check` may take."""
 
-import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
-from zero_sizer.terminal import columns
+from zero_sizer.terminal import output_columns
 
-_PIPED_WIDTH = 120  # columns when the output is no terminal, so that it is the same everywhere
 _GAP = 2
 
 
@@ -16,8 +14,7 @@ def show_table(
 ) -> None:
     """Print a table; the columns in ``right`` are right-aligned and never broken."""
     table = [tuple(heads), *map(tuple, rows)] if any(heads) else list(map(tuple, rows))
-    width = columns() if sys.stdout.isatty() else _PIPED_WIDTH
-    widths = _widths(table, right, width)
+    widths = _widths(table, right, output_columns())
     for row in table:
         for cells in _lines(row, widths, right):
             aligned = [

@@ -9,10 +9,9 @@ from zero_sizer.passes import compose
 from zero_sizer.plan import Device
 from zero_sizer.report.plot import Column, draw
 from zero_sizer.sizing import Sizing
-from zero_sizer.terminal import columns
+from zero_sizer.terminal import output_columns
 from zero_sizer.units import format_gib
 
-_PIPED_WIDTH = 120  # columns when the output is no terminal
 _NAME = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "NVMe of each node"}
 _WORTH_A_PLOT = 2**20  # bytes
 
@@ -76,7 +75,7 @@ def as_mapping(sizing: Sizing) -> dict[str, Any]:
 
 def show_timeline(sizing: Sizing) -> None:
     """Print one plot for each device that the job uses."""
-    width = columns() if sys.stdout.isatty() else _PIPED_WIDTH
+    width = output_columns()
     for device in Device:
         points = live_points(sizing, device)
         if points and sizing.peaks[device].num_bytes >= _WORTH_A_PLOT:

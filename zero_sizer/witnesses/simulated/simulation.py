@@ -57,9 +57,8 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
     its own where DeepSpeed was not imported before, since DeepSpeed binds operators to the
     accelerator that it finds at import.
     """
-    room_bytes = [rank.gpu_bytes - outside for outside in rank.outside_bytes]
-    if rank.gpu_bytes == NO_LIMIT:
-        room_bytes = []
+    outside = rank.outside_bytes if rank.gpu_bytes != NO_LIMIT else ()
+    room_bytes = [rank.gpu_bytes - num_bytes for num_bytes in outside]
     simulation = Simulation(tracker=Tracker(keep_events=keep_events, room_bytes=room_bytes))
     tracker = simulation.tracker
     variables = peers.rank_environment(

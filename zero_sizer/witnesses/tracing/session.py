@@ -1,6 +1,5 @@
 """The simulated GPU, without DeepSpeed: where a step is traced."""
 
-import gc
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from zero_sizer.collector import collector_off
 from zero_sizer.witnesses.simulated import answers, attention, autocast, device, flash, patches
 from zero_sizer.witnesses.simulated.mode import SimulatedMode
 from zero_sizer.witnesses.simulated.undo import Patches
@@ -56,7 +56,7 @@ def fake_gpu(recorder: Recorder) -> Iterator[torch.device]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        stack.enter_context(_collector_off())
+        stack.enter_context(collector_off())
         stack.enter_context(patches.torch_patches())
         stack.enter_context(attention.fused_attention())
         stack.enter_context(autocast.registered())
@@ -64,17 +64,6 @@ def fake_gpu(recorder: Recorder) -> Iterator[torch.device]:
         stack.enter_context(_as_on_a_gpu())
         stack.enter_context(_TracingMode(recorder))
         yield torch.device(device.NAME, 0)
-
-
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @contextmanager
