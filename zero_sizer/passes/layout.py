@@ -92,10 +92,10 @@ def _label(prefix: str, runs: str) -> str:
 def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
     """A module is fetched where its backward begins.
 
-    That is said outside of blocks. In a block it is the first step after whatever was complete or
-    began to run before; one whose gradients never become complete there (tied, frozen) is fetched
-    in its turn. Recomputation begins when a backward asks for what its module saved, so that module
-    is fetched before.
+    Profiles say where. Where none does, it is the first step after whatever was complete or began
+    to run before; one whose gradients never become complete there (tied, frozen) is fetched in its
+    turn. Recomputation begins when a backward asks for what its module saved, so that module is
+    fetched before.
     """
     names = visits.names
     gradients = _Gradients(names, [join(prefix, name) if name else "" for _, name in row[4]])
@@ -120,26 +120,45 @@ def _backward_label(prefix: str, runs: str, completes: str) -> str:
 
 def _fetched(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
     """The visits of each step of a backward."""
+    if any("^" in runs for runs, _ in row[4]) or (visits.is_said and not prefix):
+        return _said(visits, prefix, row)
     names = visits.names
     words = names.words(prefix, (runs for runs, _ in row[4]))
-    is_said = visits.is_said and not prefix
-    waiting = [] if is_said else list(names.with_backward(prefix, (runs for runs, _ in row[3])))
+    waiting = list(names.with_backward(prefix, (runs for runs, _ in row[3])))
     fetched: list[list[Visit]] = [[] for _ in row[4]]
     fetched[0] += visits.begin()
     begins = 0
     for position, (_, completes) in enumerate(row[4]):
-        runs = [word for word in words[position] if not word.returns]
-        if runs:
+        if words[position]:
             fetched[position] += [] if begins else visits.open(waiting)
-            fetched[position] += names.visits(runs)
-        for word in words[position]:
-            fetched[position] += visits.to(word) if word.returns else []
-        begins = position + 1 if words[position] else begins
+            fetched[position] += names.visits(words[position])
+            begins = position + 1
         if completes:
             owner = names.unit(join(prefix, completes).rpartition(".")[0])
             for word in _due(waiting, owner):
                 fetched[min(begins, position)] += visits.to(word)
             begins = position + 1
+    return fetched
+
+
+def _said(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
+    """The same where the profile says where the backward of each module begins.
+
+    The module whose backward asks for what recomputation makes stays open while that runs.
+    """
+    names = visits.names
+    fetched: list[list[Visit]] = [[] for _ in row[4]]
+    fetched[0] += visits.begin()
+    recomputes = False
+    for met, words in zip(fetched, names.words(prefix, (runs for runs, _ in row[4])), strict=True):
+        for word in words:
+            if word.returns:
+                met += visits.to(word)
+                continue
+            if not recomputes:
+                visits.keep_open(fetched)
+                recomputes = True
+            met += names.visits([word])
     return fetched
 
 
@@ -220,6 +239,14 @@ class _Visits:
             found[-1] = found[-1]._replace(ends=False)
             self._open = [found[-1]._replace(begins=False, ends=True)]
         return found
+
+    def keep_open(self, fetched: list[list[Visit]]) -> None:
+        """The module that began last stays open."""
+        for met in reversed(fetched):
+            if met:
+                met[-1] = met[-1]._replace(ends=False)
+                self._open = [met[-1]._replace(begins=False, ends=True)]
+                return
 
     def to(self, word: Word) -> list[Visit]:
         """The visits up to a module."""

@@ -74,7 +74,7 @@ class Names:
         for words in reversed(found):
             last = [w for w in reversed(words) if not self._is_within(w, met)]
             words[:] = last[::-1]
-        begun: set[str] = set()
+        begun: set[tuple[str, bool]] = set()
         return [[w for w in words if self._is_first(w, begun)] for words in found]
 
     def _word(self, prefix: str, token: str) -> Word:
@@ -90,12 +90,12 @@ class Names:
         met.add(word.module)
         return not (is_last or word.begins)
 
-    def _is_first(self, word: Word, begun: set[str]) -> bool:
-        """Whether a leaf's word is the first to begin; of others every one is."""
-        if not self.is_leaf(word.module) or not word.begins:
+    def _is_first(self, word: Word, begun: set[tuple[str, bool]]) -> bool:
+        """Whether a leaf's word is the first to begin, or to return; of others every one is."""
+        if not self.is_leaf(word.module) or not (word.begins or word.returns):
             return True
-        is_new = word.module not in begun
-        begun.add(word.module)
+        is_new = (word.module, word.returns) not in begun
+        begun.add((word.module, word.returns))
         return is_new
 
     def enter(self, block: str) -> list[Visit]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.passes import compose, zero_rules
@@ -31,7 +32,14 @@ def remarks(plan: Plan) -> Iterator[Finding]:
 
 def _about_model(plan: Plan) -> Iterator[Finding]:
     if compose.traced_activations(plan) is not None:
-        pass
+        profile = profiles.load(plan.model)
+        if profile is not None and profile.is_of_family:
+            yield Finding(
+                code="activations-of-the-family",
+                severity=Severity.NOTE,
+                message=f"{plan.model.name} itself was not traced: activations are those of its "
+                "family, traced at other widths, with its own put in",
+            )
     elif compose.adapted_activations(plan) is not None:
         yield Finding(
             code="activations-of-the-base",

@@ -8,6 +8,7 @@ from typing import Any
 
 from zero_sizer.identity import Identity
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.profiles import family
 from zero_sizer.profiles.activations import Profile
 
 _DATA = Path(__file__).parent / "data"
@@ -73,7 +74,7 @@ def cache_file(key: str) -> Path:
 
 
 def load(spec: ModelSpec) -> Profile | None:
-    """The profile of ``spec``: bundled, or traced before by ``zero-sizer models --profile``."""
+    """The profile of ``spec``: bundled, traced before by ``models --profile``, or its family's."""
     if (
         spec.origin.startswith(_BUNDLED) and spec.adapter is None
     ):  # a cut of it has another name, but the same blocks
@@ -84,7 +85,7 @@ def load(spec: ModelSpec) -> Profile | None:
         return None
     key = _key(Identity(spec))
     name = _index().get(key)
-    return load_bundled(name) if name else _from_cache(key)
+    return load_bundled(name) if name else _from_cache(key) or family.load(spec)
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """A traced model as a profile: the JSON that ``zero_sizer.profiles`` reads."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -15,6 +15,15 @@ from zero_sizer.witnesses.tracing.symbolic import ZERO, Poly
 
 SCHEMA_VERSION = 3
 _EMPTY = FittedSection((FittedStep((), "", (ZERO,), ZERO),), ZERO, ZERO)
+
+
+def shortest(poly: Poly) -> list[int] | int:
+    """Coefficients of (b*s, 1, s, b, s*s, b*s*s), zeros at the end left out; alone, that of b*s."""
+    const, s, b, bs, ss, bss = poly
+    values = [bs, const, s, b, ss, bss]
+    while values and values[-1] == 0:
+        values.pop()
+    return values[0] if len(values) == 1 else values
 
 
 class _Table:
@@ -32,10 +41,12 @@ class Encoder:
 
     Args:
         stacks: of the model.
+        shorten: how a polynomial is written.
     """
 
-    def __init__(self, stacks: Sequence[Stack]) -> None:
+    def __init__(self, stacks: Sequence[Stack], shorten: Callable[[Poly], Any] = shortest) -> None:
         self._stacks = stacks
+        self._shorten = shorten
         self._names, self._labels = _Table(), _Table()
         self._polys, self._sections = _Table(), _Table()
         self._runs: dict[str, list[dict[str, Any]]] = {}
@@ -63,7 +74,7 @@ class Encoder:
             "stacks": stacks,
             "names": list(self._names.numbers),
             "labels": [list(map(list, labels)) for labels in self._labels.numbers],
-            "polynomials": [_shortest(poly) for poly in self._polys.numbers],
+            "polynomials": [self._shorten(poly) for poly in self._polys.numbers],
             "sections": [list(section) for section in self._sections.numbers],
             "setups": [
                 {"of": entries, "fits": json.loads(text)} for text, entries in self._runs.items()
@@ -81,7 +92,7 @@ class Encoder:
             blocks.append([self._pair(pair) for pair in pairs])
             start = stack.lead + stack.period
             pattern = [fit.stack.late[name] for name in names[start : start + stack.period]]
-            late.append(self._polys.index(reduce(symbolic.add, pattern, ZERO)))
+            late.append(self._polys.index(reduce(symbolic.add, pattern) if pattern else ZERO))
         return {
             "batch": [1, None if fit.where.with_batch else 1],
             "sequence": list(fit.where.sequences),
@@ -129,12 +140,3 @@ def _pairs(
 def _check_traced(stack: Stack, pairs: Sequence[Any]) -> None:
     if not pairs or len(pairs) not in (stack.traced, stack.depth):
         raise WitnessError(f"{len(pairs)} blocks of {stack.prefix} seen, not {stack.traced}")
-
-
-def _shortest(poly: Poly) -> list[int] | int:
-    """Coefficients of (b*s, 1, s, b, s*s, b*s*s), zeros at the end left out; alone, that of b*s."""
-    const, s, b, bs, ss, bss = poly
-    values = [bs, const, s, b, ss, bss]
-    while values and values[-1] == 0:
-        values.pop()
-    return values[0] if len(values) == 1 else values

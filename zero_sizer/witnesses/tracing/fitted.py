@@ -1,8 +1,8 @@
 """Traces at several batches and sequences, fitted: every section as polynomials."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 from zero_sizer.errors import WitnessError
 from zero_sizer.units import round_up
@@ -12,7 +12,7 @@ from zero_sizer.witnesses.tracing.sections import Section, Slice
 from zero_sizer.witnesses.tracing.step import Trace
 from zero_sizer.witnesses.tracing.symbolic import ZERO, Point, Poly
 
-_BLOCK = 512  # what torch's CUDA allocator rounds up to
+BLOCK = 512  # what torch's CUDA allocator rounds up to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +83,45 @@ def fit(
         WitnessError: the traces differ in more than sizes, or sizes are no polynomials.
     """
     first = next(iter(traces.values()))
+    sizes = fit_sizes(traces, held_out, where)
+    counts = _fit_all({p: tuple(n for _, n in t.flops) for p, t in traces.items()}, held_out, where)
+    flops = [(index, poly) for (index, _), poly in zip(first.flops, counts, strict=True)]
+    envelope = partial(symbolic.envelope, with_batch=where.with_batch, sequences=where.sequences)
+    return put_together(first, [_rounded(size) for size in sizes], flops, owners, envelope)
+
+
+def fit_sizes(traces: Mapping[Point, Trace], held_out: Point, where: Range) -> list[Poly]:
+    """Bytes of every storage.
+
+    Raises:
+        WitnessError: as ``fit``.
+    """
+    first = next(iter(traces.values()))
     for trace in traces.values():
         if sections.shape_of(trace.events) != sections.shape_of(first.events):
             raise WitnessError(f"traces differ in their operators: {_first_difference(traces)}")
-    sizes = _fit_all({p: t.sizes for p, t in traces.items()}, held_out, where)
-    counts = _fit_all({p: tuple(n for _, n in t.flops) for p, t in traces.items()}, held_out, where)
-    flops = [(index, poly) for (index, _), poly in zip(first.flops, counts, strict=True)]
-    cut = sections.cut(first.events, owners)
-    left_out = sections.parameter_gradients(first.events, cut)
-    ledger = _Levels(first.events, [_rounded(size) for size in sizes], left_out, where)
+    return _fit_all({p: t.sizes for p, t in traces.items()}, held_out, where)
+
+
+def put_together(
+    trace: Trace,
+    sizes: Sequence[Poly],
+    flops: Sequence[tuple[int, Poly]],
+    owners: frozenset[str],
+    envelope: Callable[[Sequence[Poly]], Sequence[Poly]],
+) -> FittedStack:
+    """The sections of a trace.
+
+    Args:
+        trace: any of those that were fitted.
+        sizes: bytes of every storage, polynomials of one length.
+        flops: (events before, count) of every operator that has a formula.
+        owners: names of the modules that own parameters.
+        envelope: those of some levels that are the highest somewhere.
+    """
+    cut = sections.cut(trace.events, owners)
+    left_out = sections.parameter_gradients(trace.events, cut)
+    ledger = _Levels(trace.events, sizes, left_out, envelope)
     return FittedStack(
         rows=tuple((s.block, s.is_backward, ledger.section(s, flops)) for s in cut),
         late=ledger.late(cut),
@@ -100,12 +130,8 @@ def fit(
 
 def measure(trace: Trace, owners: frozenset[str]) -> FittedStack:
     """One trace's own byte counts, as constants."""
-    cut = sections.cut(trace.events, owners)
-    left_out = sections.parameter_gradients(trace.events, cut)
     sizes = [(size, 0, 0, 0, 0, 0) for size in trace.sizes]
-    ledger = _Levels(trace.events, sizes, left_out, Range(with_batch=False, sequences=(1, 1)))
-    rows = tuple((s.block, s.is_backward, ledger.section(s, ())) for s in cut)
-    return FittedStack(rows=rows, late={})
+    return put_together(trace, sizes, (), owners, lambda levels: [max(levels)])
 
 
 def _fit_all(values: Mapping[Point, Sequence[int]], held_out: Point, where: Range) -> list[Poly]:
@@ -132,16 +158,21 @@ class _Levels:
     """Adds up what is live, storage by storage, parameter gradients left out."""
 
     def __init__(
-        self, events: Sequence[Event], sizes: Sequence[Poly], left_out: set[int], where: Range
+        self,
+        events: Sequence[Event],
+        sizes: Sequence[Poly],
+        left_out: set[int],
+        envelope: Callable[[Sequence[Poly]], Sequence[Poly]],
     ) -> None:
         self._events = events
         self._left_out = left_out
-        self._where = where
+        self._envelope = envelope
         self._sizes = sizes
+        self._zero: Poly = (0,) * len(sizes[0]) if sizes else ZERO
 
     def section(self, section: Section, flops: Sequence[tuple[int, Poly]]) -> FittedSection:
         prefix = section.block + "." if section.block else ""
-        level, steps, total = ZERO, [], ZERO
+        level, steps, total = self._zero, [], ZERO
         for part in section.slices:
             peaks, level = self._slice(part, level)
             runs = tuple(_relative(token, prefix) for token in part.runs)
@@ -150,8 +181,8 @@ class _Levels:
         for index, count in flops:
             if first <= index - 1 < last:
                 total = symbolic.add(total, count)
-        gradient = self._sizes[section.gradient] if section.gradient >= 0 else ZERO
-        return FittedSection(_merged(steps), total, gradient)
+        gradient = self._sizes[section.gradient] if section.gradient >= 0 else self._zero
+        return FittedSection(_merged(steps, self._zero), total, gradient)
 
     def late(self, cut: Sequence[Section]) -> dict[str, Poly]:
         forward = [section for section in cut if not section.is_backward]
@@ -164,7 +195,7 @@ class _Levels:
                     for event in self._of(section)
                     if isinstance(event, Made) and event.storage in freed
                 ),
-                ZERO,
+                self._zero,
             )
             for section in forward
             if section.block
@@ -181,15 +212,12 @@ class _Levels:
                 level = symbolic.add(level, self._sizes[event.storage], sign)
                 if sign == 1:
                     levels.append(level)
-        kept = symbolic.envelope(
-            levels, with_batch=self._where.with_batch, sequences=self._where.sequences
-        )
-        return tuple(kept), level
+        return tuple(self._envelope(levels)), level
 
 
 def _rounded(size: Poly) -> Poly:
     """Sizes that neither batch nor sequence change are rounded as torch's allocator does."""
-    return (round_up(size[0], _BLOCK), 0, 0, 0, 0, 0) if size[0] and not any(size[1:]) else size
+    return (round_up(size[0], BLOCK), 0, 0, 0, 0, 0) if size[0] and not any(size[1:]) else size
 
 
 def _is_between(steps: Sequence[FittedStep]) -> bool:
@@ -204,13 +232,13 @@ def _relative(token: str, prefix: str) -> str:
     return token[: len(token) - len(name)] + name.removeprefix(prefix)
 
 
-def _merged(steps: Sequence[FittedStep]) -> tuple[FittedStep, ...]:
+def _merged(steps: Sequence[FittedStep], level: Poly) -> tuple[FittedStep, ...]:
     """Without the steps in which nothing happens; what begins or ends there joins the next.
 
-    One stays between gradients of one module that are not made together.
+    One stays between gradients of one module that are not made together. The first begins at
+    ``level``.
     """
     kept: list[FittedStep] = []
-    level = ZERO
     runs: tuple[str, ...] = ()
     for number, step in enumerate(steps):
         runs += step.runs

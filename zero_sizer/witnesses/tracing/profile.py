@@ -42,7 +42,7 @@ def trace_profile(
     tracer = Tracer(fields, changes=changes)
     encoder = Encoder(tracer.stacks)
     refused: dict[Setup, str] = {}
-    asked = list(_all_setups(is_changed=changes != UNCHANGED) if setups is None else setups)
+    asked = list(all_setups(is_changed=changes != UNCHANGED) if setups is None else setups)
     for setup in asked:
         try:
             encoder.add(setup, tracer.fits(setup))
@@ -52,17 +52,22 @@ def trace_profile(
         report(f"{name}: {setup.variant}, {setup.attention}, checkpointing {setup.checkpointing}")
     if len(refused) == len(asked):
         raise UnsupportedError(f"{name}: {next(iter(refused.values()))}")
-    head = {
+    return encoder.document(head_of(name, key, tracer.model_class))
+
+
+def head_of(name: str, key: str, model_class: str) -> dict[str, Any]:
+    """What a profile says of itself."""
+    return {
         "name": name,
         "key": key,
-        "model_class": tracer.model_class,
+        "model_class": model_class,
         "versions": {package: metadata.version(package) for package in ("torch", "transformers")},
         "notes": list(_NOTES),
     }
-    return encoder.document(head)
 
 
-def _all_setups(*, is_changed: bool) -> Iterator[Setup]:
+def all_setups(*, is_changed: bool) -> Iterator[Setup]:
+    """Every way of running a model that may hold more or less."""
     variants = FROZEN_VARIANTS if is_changed else TRAINED_VARIANTS
     for variant, attention, checkpointing in product(variants, ATTENTION, (False, True)):
         yield Setup(variant=variant, attention=attention, checkpointing=checkpointing)

@@ -16,7 +16,7 @@ class Slice:
     Attributes:
         runs: what begins or ends where it begins: ``name`` of a module that owns parameters and
             begins to run, ``~name`` of one that owns none, ``/name`` of one that owns some and has
-            run, ``^name`` and ``^~name`` of one outside of blocks whose backward begins.
+            run, ``^name`` and ``^~name`` of one whose backward begins.
         completes: the parameter whose gradient is complete when it ends.
         first: index of its first event.
         last: index after its last event.
@@ -148,7 +148,7 @@ def _begins(mark: Mark, current: str, *, has_left: bool) -> str | None:
     ends = (
         mark.kind == "backward"
         or (mark.kind == "module" and has_left)
-        or (mark.kind == "returns" and current != OUTSIDE)
+        or (mark.kind == "returns" and current and not mark.name.startswith(f"{current}."))
         or (mark.kind == "leaves" and mark.name == current)
     )
     return OUTSIDE if ends else None

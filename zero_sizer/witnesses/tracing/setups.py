@@ -91,17 +91,30 @@ class Tracer:
         with traced(self.config, setup, self.changes) as (trace, owners):
             known = self._known(setup, trace)
             if not known:
-                windows = list(self._ranges())
+                windows = list(self.ranges())
                 known += [fit for window in windows for fit in _fit_range(trace, owners, window)]
             return known
 
     def _known(self, setup: Setup, trace: Callable[[int, int], Trace]) -> list[Fit]:
         """The fits of another attention that makes the very same trace, else an empty list."""
-        probes = [trace(3, s) for s in (_HELD_OUT, *(w + _HELD_OUT for w in self.windows))]
-        rows = tuple((probe.events, probe.sizes) for probe in probes)
+        rows = self._probed(trace)
         return self._seen.setdefault((setup.variant, setup.checkpointing, rows), [])
 
-    def _ranges(self) -> Iterator[tuple[int, int]]:
+    def probe(self, setup: Setup) -> tuple[Any, ...]:
+        """What two setups share that make the very same trace.
+
+        Raises:
+            UnsupportedError: transformers does not run the model so.
+        """
+        with traced(self.config, setup, self.changes) as (trace, _):
+            return self._probed(trace)
+
+    def _probed(self, trace: Callable[[int, int], Trace]) -> tuple[Any, ...]:
+        probes = [trace(3, s) for s in (_HELD_OUT, *(w + _HELD_OUT for w in self.windows))]
+        return tuple((probe.events, probe.sizes) for probe in probes)
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Smallest and largest sequence of each kind of attention mask."""
         low = 1
         for window in self.windows:  # from here on a mask is made
             yield low, window - 1
@@ -158,29 +171,59 @@ def traced(config: Any, setup: Setup, changes: build.Changes = build.UNCHANGED) 
 def _fit_range(
     trace: Callable[[int, int], Trace], owners: frozenset[str], window: tuple[int, int]
 ) -> list[Fit]:
+    found = []
+    for points in points_that_differ(trace, owners, window):
+        stack = fitted.fit(traces_at(trace, points), points.held_out, owners, points.where)
+        found.append(Fit(where=points.where, stack=stack))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Where a fit is traced.
+
+    Attributes:
+        where: where it holds.
+        fitted: (batch, sequence) it goes through.
+        held_out: that it must give, too.
+    """
+
+    where: Range
+    fitted: tuple[symbolic.Point, ...]
+    held_out: symbolic.Point
+
+
+def points_of(window: tuple[int, int]) -> tuple[Points, Points]:
+    """For several samples, and for one, where torch copies less."""
     low, _ = window
     start = 0 if low <= _GRID[0] else -(-low // _STEP) * _STEP
     short, long, held_out = (start + s for s in (*_GRID, _HELD_OUT))
-    points = [(2, short), (3, long), (4, short)]
-    where = Range(with_batch=True, sequences=window)
-    every = _fit(trace, owners, points, (3, held_out), where)
-    alone = Range(with_batch=False, sequences=window)
-    one = trace(1, held_out)
-    if _agrees(every, fitted.measure(one, owners), held_out):
-        return [Fit(where=where, stack=every)]
-    single = _fit(trace, owners, [(1, short), (1, long)], (1, held_out), alone)
-    return [Fit(where=alone, stack=single), Fit(where=where, stack=every)]
+    every = Points(
+        where=Range(with_batch=True, sequences=window),
+        fitted=((2, short), (3, long), (4, short)),
+        held_out=(3, held_out),
+    )
+    alone = Points(
+        where=Range(with_batch=False, sequences=window),
+        fitted=((1, short), (1, long)),
+        held_out=(1, held_out),
+    )
+    return every, alone
 
 
-def _fit(
-    trace: Callable[[int, int], Trace],
-    owners: frozenset[str],
-    points: list[tuple[int, int]],
-    held_out: tuple[int, int],
-    where: Range,
-) -> FittedStack:
-    traces = {point: trace(*point) for point in [*points, held_out]}
-    return fitted.fit(traces, held_out, owners, where)
+def points_that_differ(
+    trace: Callable[[int, int], Trace], owners: frozenset[str], window: tuple[int, int]
+) -> list[Points]:
+    """The points for several samples; before them those for one, where its trace is another."""
+    every, alone = points_of(window)
+    stack = fitted.fit(traces_at(trace, every), every.held_out, owners, every.where)
+    measured = fitted.measure(trace(*alone.held_out), owners)
+    return [every] if _agrees(stack, measured, alone.held_out[1]) else [alone, every]
+
+
+def traces_at(trace: Callable[[int, int], Trace], points: Points) -> dict[symbolic.Point, Trace]:
+    """The traces that a fit needs."""
+    return {point: trace(*point) for point in (*points.fitted, points.held_out)}
 
 
 def _agrees(stack: FittedStack, measured: FittedStack, s: int) -> bool:

@@ -71,15 +71,13 @@ def run_step(
 @contextmanager
 def _hooks(model: Any, blocks: Sequence[str], recorder: Recorder) -> Iterator[None]:
     handles = []
-    inside = tuple(f"{block}." for block in blocks)
     for name, module in model.named_modules():
         if name in set(blocks):
             handles += _block_hooks(name, module, recorder)
         elif name and not _is_list(module):
             handles.append(module.register_forward_pre_hook(_marker(recorder, "module", name)))
             handles.append(module.register_forward_hook(_marker(recorder, "ends", name)))
-            if not name.startswith(inside):
-                handles.append(module.register_forward_hook(_returns(recorder, name)))
+            handles.append(module.register_forward_hook(_returns(recorder, name)))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

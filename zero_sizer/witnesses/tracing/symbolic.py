@@ -3,13 +3,13 @@
 A polynomial is a tuple of integers, the coefficients of (1, s, b, b*s, s*s, b*s*s).
 """
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from operator import ge
 
 from zero_sizer.errors import WitnessError
 
-Poly = tuple[int, int, int, int, int, int]
+Poly = tuple[int, ...]
 Point = tuple[int, int]
 ZERO: Poly = (0, 0, 0, 0, 0, 0)
 _EXPONENTS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2))  # of b and s
@@ -29,16 +29,9 @@ def at(poly: Sequence[int], b: int, s: int) -> int:
 
 def add(left: Poly, right: Poly, sign: int = 1) -> Poly:
     """``left + sign * right``."""
-    a0, a1, a2, a3, a4, a5 = left
-    b0, b1, b2, b3, b4, b5 = right
-    return (
-        a0 + sign * b0,
-        a1 + sign * b1,
-        a2 + sign * b2,
-        a3 + sign * b3,
-        a4 + sign * b4,
-        a5 + sign * b5,
-    )
+    if sign > 0:
+        return tuple(map(operator.add, left, right))
+    return tuple(map(operator.sub, left, right))
 
 
 def fit(values: Mapping[Point, int], *, with_batch: bool) -> Poly:
@@ -90,7 +83,7 @@ def envelope(polys: Sequence[Poly], *, with_batch: bool, sequences: tuple[int, i
         with_batch: whether b may be other than 1.
         sequences: smallest and largest s.
     """
-    unique = _undominated(dict.fromkeys(polys))
+    unique = undominated(polys)
     if len(unique) == 1:
         return unique
     low, high = sequences
@@ -101,10 +94,10 @@ def envelope(polys: Sequence[Poly], *, with_batch: bool, sequences: tuple[int, i
     return list(kept)
 
 
-def _undominated(polys: Iterable[Poly]) -> list[Poly]:
+def undominated(polys: Iterable[Poly]) -> list[Poly]:
     """Without those that another exceeds in every coefficient."""
     kept: list[Poly] = []
-    for poly in sorted(polys, reverse=True, key=sum):
-        if not any(all(map(ge, other, poly)) for other in kept):
+    for poly in sorted(dict.fromkeys(polys), reverse=True, key=sum):
+        if not any(all(map(operator.ge, other, poly)) for other in kept):
             kept.append(poly)
     return kept

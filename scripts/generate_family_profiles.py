@@ -1,0 +1,128 @@
+"""Writes the profiles of families (``zero_sizer/profiles/data/family.*.json``).
+
+Usage: ``python scripts/generate_family_profiles.py [STRUCTURE ...] [--missing]`` in an environment
+that has torch and transformers. One structure for each that a bundled model has, called after the
+first such model; traced at three sets of widths that no two products share.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zero_sizer import models
+from zero_sizer.models.profile import bundled_names, load_profile, read_profile
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.profiles import family
+from zero_sizer.profiles.store import write
+from zero_sizer.witnesses.tracing.family import trace_family
+
+DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
+LAYERS = 8  # enough for every pattern of layers
+_KEYS = {
+    "hidden": ("hidden_size", "n_embd", "word_embed_proj_dim"),
+    "ffn": ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"),
+    "heads": ("num_attention_heads", "n_head", "num_heads"),
+    "kv_heads": ("num_key_value_heads", "num_kv_heads"),
+    "head_dim": ("head_dim",),
+    "vocab": ("vocab_size",),
+    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "experts": ("num_local_experts", "num_experts"),
+    "experts_per_token": ("num_experts_per_tok",),
+    "expert_ffn": ("moe_intermediate_size",),
+}
+_POSITIONS = ("n_positions", "max_position_embeddings")
+_WITH_TABLE = ("bert", "gpt2", "opt")  # of learned positions
+_HEADS = {"all": ((7, 7), (11, 11), (13, 13)), "one": ((6, 1), (10, 1), (14, 1)),
+          "some": ((6, 2), (15, 3), (10, 5))}  # fmt: skip
+_OTHERS = (
+    {"head_dim": 40, "ffn": 592, "vocab": 1016, "experts": 8, "experts_per_token": 2,
+     "expert_ffn": 272, "positions": 1024},
+    {"head_dim": 80, "ffn": 1072, "vocab": 1528, "experts": 12, "experts_per_token": 3,
+     "expert_ffn": 464, "positions": 1536},
+    {"head_dim": 200, "ffn": 1328, "vocab": 2024, "experts": 20, "experts_per_token": 4,
+     "expert_ffn": 656, "positions": 3072},
+)  # fmt: skip
+_PER_HEAD = (56, 48, 72)  # of the hidden size, where head_dim is free
+
+
+def structures() -> dict[str, str]:
+    """Structure -> the first bundled model that has it."""
+    found: dict[str, str] = {}
+    for name in bundled_names():
+        structure = family.structure_of(load_profile(name))
+        if structure is not None:
+            found.setdefault(structure, name)
+    return found
+
+
+def resized(fields: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]:
+    """A config of the same structure at the widths of set ``number``."""
+    heads, kv_heads = _HEADS[kind][number]
+    widths = {**_OTHERS[number], "heads": heads, "kv_heads": kv_heads, "layers": LAYERS}
+    is_free = "head_dim" in fields
+    widths["hidden"] = heads * (_PER_HEAD[number] if is_free else widths["head_dim"])
+    keys = {**_KEYS, "positions": _POSITIONS} if fields["model_type"] in _WITH_TABLE else _KEYS
+    changes = {
+        key: widths[width] for width, named in keys.items() for key in named if key in fields
+    }
+    return {**fields, **changes}
+
+
+def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
+    """The model of a config's fields."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(json.dumps(dict(fields)), encoding="utf-8")
+        return models.load(str(path))
+
+
+def document(structure: str, name: str) -> dict[str, Any]:
+    """The family's profile of one structure."""
+    fields = read_profile(name)["hf_config"]
+    said = json.loads(structure)
+    members = []
+    for number in range(len(_OTHERS)):
+        member = resized(fields, said["kv_heads"], number)
+        spec = spec_of(member)
+        if family.structure_of(spec) != structure:
+            raise SystemExit(f"{name}: another structure at other widths")
+        members.append((member, family.widths_of(spec)))
+    realistic = [
+        family.widths_of(spec)
+        for spec in map(load_profile, bundled_names())
+        if spec.arch.head_dim and bool(spec.arch.num_experts) == said["experts"]
+    ]
+    found = trace_family(
+        members,
+        name=name,
+        realistic=realistic,
+        window=family.window_of(spec) if said["window"] else None,
+        report=lambda line: print(line, flush=True),
+    )
+    return {**found, "has_free_head_dim": "head_dim" in fields}
+
+
+def main() -> int:
+    """Writes the files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="first models of structures; all when none")
+    parser.add_argument("--missing", action="store_true", help="only those that have none")
+    options = parser.parse_args()
+    found = structures()
+    for structure, name in found.items():
+        path = DATA / f"{family.PREFIX}{name}.json"
+        if (options.names and name not in options.names) or (options.missing and path.exists()):
+            continue
+        write(path, document(structure, name))
+        print(f"wrote {path.name}, {path.stat().st_size:,} bytes", flush=True)
+    present = {s: n for s, n in found.items() if (DATA / f"{family.PREFIX}{n}.json").exists()}
+    write(DATA / f"{family.PREFIX}index.json", present)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
