@@ -121,6 +121,7 @@ def job_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Job:
             seq_len=row["seq_len"],
             checkpointing=row["activation_checkpointing"],
             attention="flash",
+            loss="fused",  # llmfoundry/models/mpt/modeling_mpt.py: loss_fn, its default
         ),
         origins={},
     )

@@ -52,6 +52,7 @@ class Flags:
     checkpointing: bool | str | None = None
     attention: str | None = None
     sequences: str | None = None
+    loss: str | None = None
     precision: str | None = None
     zero_init: bool | None = None
 

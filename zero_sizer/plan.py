@@ -117,6 +117,7 @@ class Plan:
     )
     attention: str = _read("attention")
     sequences: str = _read("sequences")
+    loss: str = _read("loss")
     zero_init: bool = _read("zero_init", "zero_optimization.stage")
     is_hopper_or_newer: bool = _read("gpu")
     gpu_memory: int | None = _read("gpu_memory")

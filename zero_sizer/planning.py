@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-from zero_sizer import optimizer_choice
+from zero_sizer import job_settings, optimizer_choice
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.hardware import assemble
@@ -84,7 +84,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
         row = optimizer_choice.choose(name, params, offloads=offloads)
     if row is None:
         assumed.findings.append(_unknown_optimizer(name, job))
-        known = {**settings.by_key, **_job_settings(job), **assumed.settings}
+        known = {**settings.by_key, **job_settings.of(job), **assumed.settings}
         return Planned(plan=None, settings=known, findings=tuple(assumed.findings))
     values = {
         **_precision(job, settings, row, params),
@@ -110,7 +110,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
     }
     return Planned(
         plan=Plan(**values),
-        settings={**settings.by_key, **_job_settings(job), **assumed.settings},
+        settings={**settings.by_key, **job_settings.of(job), **assumed.settings},
         findings=tuple(assumed.findings),
     )
 
@@ -165,6 +165,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "checkpointing_how": job.workload.checkpointing_how,
         "attention": attention,
         "sequences": _sequences(job, attention, assumed),
+        "loss": job.workload.loss or "transformers",
         "zero_init": _builds_under_zero_init(job, stage),
     }
 
@@ -318,43 +319,6 @@ def _groups(groups: tuple[optimizer_choice.Group, ...]) -> dict[str, Any]:
         "group_names": tuple(g.name for g in groups),
         "group_indices": tuple(g.indices for g in groups),
         "group_optimizers": tuple(g.optimizer for g in groups),
-    }
-
-
-def _job_settings(job: Job) -> dict[str, Setting]:
-    origins = {**job.cluster.origins, **job.workload.origins}
-    found: dict[str, Setting] = {
-        "model": Setting(job.model.name, job.model.origin),
-        "world_size": Setting(job.cluster.world_size, "nodes x gpus_per_node"),
-        "gpu": Setting(
-            job.cluster.gpu.name if job.cluster.gpu else None, origins.get("gpu", "not stated")
-        ),
-    }
-    for source, names in (
-        (job.cluster, ("nodes", "gpus_per_node", "gpu_memory", "host_memory", "nvme")),
-        (job.workload, ("seq_len", "checkpointing", "attention", "sequences", "zero_init")),
-    ):
-        for name in names:
-            value = getattr(source, name)
-            found[name] = Setting(value, origins.get(name, "not stated"), value is None)
-    for name, rate in job.cluster.rates.items():
-        found[name] = Setting(rate, origins.get(name, "not stated"))
-    found |= _changes_of_model(job.model)
-    how = job.workload.checkpointing_how.about
-    if job.workload.checkpointing and how:
-        found["checkpointing"] = Setting(how, origins.get("checkpointing", "not stated"))
-    if found["zero_init"].value is None:
-        found["zero_init"] = Setting("at stage 3", "as the Hugging Face Trainer does", True)
-    return found
-
-
-def _changes_of_model(model: ModelSpec) -> dict[str, Setting]:
-    """The adapter and the quantization, in peft's words and in the flags'."""
-    adapter, how = model.adapter, model.quantization
-    absent = Setting(None, "not stated", is_default=True)
-    return {
-        "adapter": Setting(adapter.to_peft(), adapter.origin) if adapter else absent,
-        "quantization": Setting(how.to_json(), how.origin) if how else absent,
     }
 
 

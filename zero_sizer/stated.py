@@ -189,6 +189,7 @@ WORKLOAD = (
     Field("checkpointing", checkpointing),
     Field("attention", one_of("flash", "sdpa", "eager")),
     Field("sequences", one_of("equal", "padded", "packed")),
+    Field("loss", one_of("transformers", "megatron", "fused", "fused-linear")),
     Field("precision", one_of("bf16", "fp16", "fp32")),
     Field("zero_init", yes_or_no),
 )

@@ -36,6 +36,7 @@ _NOT_FOR_SCRIPTS = (
         "checkpointing_how",
         "attention",
         "sequences",
+        "loss",
         "precision",
         "zero_init",
         "ranks",

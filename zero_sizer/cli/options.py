@@ -49,6 +49,11 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
         choices=("equal", "padded", "packed"),
         help="all of --seq-len, padded to it with a mask, or packed into it",
     )
+    workload.add_argument(
+        "--loss",
+        choices=("transformers", "megatron", "fused", "fused-linear"),
+        help="what computes it: transformers' (default), Megatron's, flash-attn's, or Liger's",
+    )
     workload.add_argument("--precision", choices=("bf16", "fp16", "fp32"), help='for "auto"')
     workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)
 

@@ -57,6 +57,8 @@ class Workload:
         checkpointing_how: of which blocks and by what, where it is on.
         attention: ``flash``, ``sdpa`` or ``eager``.
         sequences: ``equal`` (all of ``seq_len``), ``padded`` to it, or ``packed`` into it.
+        loss: what computes it: ``transformers`` (None too), ``megatron``, ``fused`` (flash-attn's
+            cross entropy) or ``fused-linear`` (Liger's, without whole logits).
         zero_init: the model is built under ``deepspeed.zero.Init`` (None: as the Hugging Face
             Trainer does, so exactly at stage 3).
         precision: ``bf16``, ``fp16`` or ``fp32`` as the Trainer's own flags say, for the config's
@@ -71,6 +73,7 @@ class Workload:
     checkpointing_how: Checkpointing = Checkpointing()
     attention: str | None = None
     sequences: str | None = None
+    loss: str | None = None
     zero_init: bool | None = None
     precision: str | None = None
     origins: dict[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.passes import adapted, checkpoints, fallback, masks
+from zero_sizer.passes import adapted, checkpoints, fallback, loss, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.masks import Mask
@@ -59,11 +59,8 @@ def _layout(plan: Plan) -> Layout:
 
 def activations_of(plan: Plan) -> MicroStep:
     """One micro step's activations: from a profile, of the base if need be, or in closed form."""
-    step = (
-        traced_activations(plan)
-        or adapted_activations(plan)
-        or _checkpointed(plan, lambda on: _closed_form(plan, on))
-    )
+    step = _with_usual_loss(plan)
+    step = _with_loss(plan, step) or step
     mask = plan.mask
     if mask is None or not mask.shared:
         return step
@@ -74,11 +71,43 @@ def activations_of(plan: Plan) -> MicroStep:
 def _closed_form(plan: Plan, checkpointing: bool) -> MicroStep:
     return fallback.step_activations(
         plan.model,
-        batch=plan.micro_batch,
+        loss_sizes(plan),
         seq_len=plan.seq_len,
-        dtype=plan.autocast_dtype or plan.model_dtype,
         checkpointing=checkpointing,
         attention=plan.attention,
+    )
+
+
+def knows_loss(plan: Plan) -> bool:
+    """Whether the loss that the plan names is known of its model."""
+    return _with_loss(plan, _with_usual_loss(plan)) is not None
+
+
+def _with_usual_loss(plan: Plan) -> MicroStep:
+    return (
+        traced_activations(plan)
+        or adapted_activations(plan)
+        or _checkpointed(plan, lambda on: _closed_form(plan, on))
+    )
+
+
+def _with_loss(plan: Plan, step: MicroStep) -> MicroStep | None:
+    if plan.loss == loss.TRANSFORMERS:
+        return step
+    if plan.loss == loss.FUSED_LINEAR and plan.autocast_dtype is not None:
+        return None  # copies of the head's weight, one for every chunk
+    return loss.computed_by(plan.loss, step, loss_sizes(plan))
+
+
+def loss_sizes(plan: Plan) -> loss.Sizes:
+    """What the loss of one micro step is computed of."""
+    arch = plan.model.arch
+    return loss.Sizes(
+        tokens=plan.micro_batch * plan.seq_len,
+        vocab=arch.vocab or 0,
+        hidden=arch.hidden or 0,
+        dtype=plan.autocast_dtype or plan.model_dtype,
+        trains_head=loss.trains_head(plan.model),
     )
 
 

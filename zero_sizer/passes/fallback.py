@@ -4,34 +4,33 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.passes import loss
 from zero_sizer.passes.closed_form import layer_elements, num_layers
 from zero_sizer.passes.execution import block_of, forward_modules
 from zero_sizer.passes.levels import Activations, Level, Part, Section
-from zero_sizer.units import DType, num_bytes
+from zero_sizer.passes.loss import Sizes
+from zero_sizer.units import num_bytes
 
 
 def step_activations(
-    spec: ModelSpec,
-    *,
-    batch: int,
-    seq_len: int,
-    dtype: DType,
-    checkpointing: bool,
-    attention: str,
+    spec: ModelSpec, sizes: Sizes, *, seq_len: int, checkpointing: bool, attention: str
 ) -> Activations:
-    """One micro step by arXiv:2205.05198 (see ``closed_form``), blocks told apart by name."""
-    tokens = batch * seq_len
+    """One micro step by arXiv:2205.05198 (see ``closed_form``), blocks told apart by name.
+
+    The loss is transformers'; ``sizes`` are its.
+    """
+    tokens, dtype = sizes.tokens, sizes.dtype
     layer = layer_elements(spec.arch, seq_len)
     layer_bytes = num_bytes(tokens * layer.linear, dtype) + tokens * layer.mask_bytes
     if attention == "eager":
         layer_bytes += num_bytes(tokens * layer.scores, dtype) + tokens * layer.score_mask_bytes
-    hidden = num_bytes(tokens * (spec.arch.hidden or 0), dtype)
-    saved = hidden if checkpointing else layer_bytes
+    saved = sizes.inputs if checkpointing else layer_bytes
     # what a block's backward holds beside what was saved: its recomputation, or the gradients
-    transient = layer_bytes if checkpointing else hidden
+    transient = layer_bytes if checkpointing else sizes.inputs
     groups = _groups(spec)
     named = sum(1 for group in groups if block_of(group[0][0]))
     layers = max(num_layers(spec.arch), 1)
+    head = groups.pop()[0] if groups and _is_head(spec, groups[-1]) else ()
     parts = [
         _part(group, layer_bytes, saved, transient)
         if block_of(group[0][0])
@@ -40,20 +39,14 @@ def step_activations(
     ]
     if not named:  # numbers alone: no block to be seen in the names, all layers in one
         parts.append(_part([], layer_bytes, layers * saved, transient))
-    return Activations((*parts, _head(tokens * (spec.arch.vocab or 0), dtype)))
+    return Activations((*parts, loss.closed_form(sizes, head)))
 
 
-def _head(logits: int, dtype: DType) -> Part:
-    """Logits, their fp32 copy, log-probabilities; backward adds the gradient of the fp32 logits."""
-    upcast = num_bytes(logits, DType.FP32)
-    held = num_bytes(logits, dtype) + (upcast if dtype is not DType.FP32 else 0) + upcast
-    return Part(
-        "",
-        0,
-        1,
-        Section((Level("", "", held, held),)),
-        Section((Level("", "", upcast, -held),)),
-    )
+def _is_head(spec: ModelSpec, group: Sequence[tuple[str, ...]]) -> bool:
+    """Whether all there is of a group is a matrix of the vocabulary's size."""
+    numel = (spec.arch.vocab or 0) * (spec.arch.hidden or 0)
+    sizes = {tensor.name: tensor.numel for tensor in spec.parameters}
+    return len(group) == 1 and numel > 0 and sizes[group[0][0]] == numel
 
 
 def _groups(spec: ModelSpec) -> list[list[tuple[str, ...]]]:

@@ -25,6 +25,8 @@ def remarks(plan: Plan) -> Iterator[Finding]:
     """Where they are in closed form, not modelled, or not what the config seems to say."""
     yield from _about_model(plan)
     yield from _about_sequences(plan)
+    if not compose.knows_loss(plan):
+        yield _about_loss(plan)
     if plan.inputs is not None:
         yield from _about_inputs(plan)
     yield from _about_leaves(plan)
@@ -103,6 +105,18 @@ def _about_sequences(plan: Plan) -> Iterator[Finding]:
             message="flash attention works on copies without the padding; they are counted as if "
             "no token were padding",
         )
+
+
+def _about_loss(plan: Plan) -> Finding:
+    return Finding(
+        code="loss-not-modelled",
+        severity=Severity.WARNING,
+        key="--loss",
+        message=f"what the {plan.loss} loss holds is not known of {plan.model.name} in this "
+        "precision: transformers' own is counted",
+        remedy="leave --loss out, or `zero-sizer dryrun --how simulated -- train.py` the training "
+        "script",
+    )
 
 
 def _about_leaves(plan: Plan) -> Iterator[Finding]:

@@ -1,12 +1,12 @@
 """The parts of a step's time, each declared with its formula and source."""
 
+from zero_sizer.passes import compose, loss
 from zero_sizer.plan import Device
 from zero_sizer.speed.step import Kind, Per, Step, Term, offloads_params
 from zero_sizer.units import ceil_div
 
 _KORTHIKANTI = "arXiv:2205.05198 appendix A"
 _ZERO_PAPER = "arXiv:1910.02054 section 7"
-_LOSS_BYTES = 36  # logits written, upcast, log-softmax saved, gradient, softmax's backward, cast
 _SCORE_BYTES = 28  # scores written, masked, softmax in fp32, cast, read for the values
 _GRADIENT_CAST_BYTES = 6  # 16-bit gradient read, fp32 copy written
 
@@ -28,7 +28,8 @@ def _operands(step: Step) -> float:
     work = step.work
     per_token = work.operand_elements * inside + work.head_operand_elements * outside
     elements = step.tokens * per_token + work.weight_elements * inside
-    return elements * step.plan.itemsize / step.rates.memory
+    again = loss.repeated(step.plan.loss, compose.loss_sizes(step.plan))
+    return (elements * step.plan.itemsize + again) / step.rates.memory
 
 
 def _attention(step: Step) -> float:
@@ -47,7 +48,8 @@ def _scores(step: Step) -> float:
 def _elementwise(step: Step) -> float:
     work = step.work
     per_token = work.elementwise_forward * (1 + step.recompute) + work.elementwise_backward
-    num_bytes = step.tokens * (per_token * step.plan.itemsize + work.vocab * _LOSS_BYTES)
+    num_bytes = step.tokens * per_token * step.plan.itemsize
+    num_bytes += loss.moved(step.plan.loss, compose.loss_sizes(step.plan))
     return num_bytes * step.rates.elementwise_passes / step.rates.memory
 
 

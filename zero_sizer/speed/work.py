@@ -34,7 +34,6 @@ class Work:
         elementwise_forward: elements moved by norms, activations and residuals.
         elementwise_backward: the same backward.
         score_width: attention matrices' elements for one token of context.
-        vocab: elements of the logits.
     """
 
     block_flops: float
@@ -48,7 +47,6 @@ class Work:
     elementwise_forward: float
     elementwise_backward: float
     score_width: float
-    vocab: int
 
 
 def work_of(spec: ModelSpec) -> Work:
@@ -77,7 +75,6 @@ def _work(identity: Identity) -> Work:
         elementwise_forward=num_layers(arch) * _elementwise(arch, backward=False),
         elementwise_backward=num_layers(arch) * _elementwise(arch, backward=True),
         score_width=float(num_layers(arch) * (arch.heads or 0)),
-        vocab=arch.vocab or 0,
     )
 
 

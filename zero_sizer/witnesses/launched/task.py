@@ -78,6 +78,7 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Rank
         nvme_path=nvme_path,
     )
     source, model_notes = model_source(job.model)
+    _refuse_loss(plan, source)
     longest = longest_sequence(job.model)
     if longest is not None and plan.seq_len > longest:
         model_notes.append(
@@ -100,6 +101,15 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Rank
         steps=steps,
         notes=(*model_notes, *notes),
     )
+
+
+def _refuse_loss(plan: Plan, source: Mapping[str, Any]) -> None:
+    """Stops where transformers' class would compute another loss than the job's."""
+    if source["kind"] == "huggingface" and plan.loss != "transformers":
+        raise UnsupportedError(
+            f"transformers' {plan.model.name} computes transformers' loss, not the {plan.loss} one",
+            remedy="leave --loss out, name a module:factory, or dryrun the training script",
+        )
 
 
 def _plan(job: Job, settings: Settings) -> Plan:

@@ -1,0 +1,120 @@
+"""Which loss a job computes: what each holds, where that is not known, and published proof."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from zero_sizer.cli import main
+from zero_sizer.passes import loss
+from zero_sizer.sizing import size
+from zero_sizer.units import DType
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import throughput
+
+B, S = 2, 1024
+LLAMA_V, LLAMA_H = 128256, 4096
+
+
+def _check(capsys, tmp_path, *, model="llama-3-8b", precision="bf16", **workload):
+    path = tmp_path / "job.yaml"
+    config = {
+        "train_micro_batch_size_per_gpu": B,
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": 2},
+    }
+    if precision == "autocast":
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    elif precision != "fp32":
+        config[precision] = {"enabled": True}
+    said = {"seq_len": S, "checkpointing": True, "attention": "sdpa", "sequences": "equal"}
+    cluster = {"gpus_per_node": 8, "gpu": "h200-141gb", "host_memory": "2TiB"}
+    job = {"model": model, "deepspeed": config, "cluster": cluster, "workload": said | workload}
+    path.write_text(json.dumps(job))
+    main(["check", str(path), "--format", "json"])
+    answer = json.loads(capsys.readouterr().out)
+    found = {f["code"]: f for f in answer["findings"]}
+    return answer["phases"]["gpu"], found, answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "forward"),
+    [
+        # bytes per element of the logits that the forward holds less than transformers' 10 and 8
+        ("megatron", "bf16", 4),
+        ("fused", "bf16", 8),
+        ("fused", "autocast", 8),
+        ("megatron", "fp32", 4),
+        ("fused", "fp32", 4),
+    ],
+)
+def test_forward_holds_what_the_kernel_makes(capsys, tmp_path, kind, precision, forward):
+    long = {"model": "smollm2-135m", "precision": precision}
+    usual, *_ = _check(capsys, tmp_path, **long)
+    other, findings, _ = _check(capsys, tmp_path, **long, loss=kind)
+    elements = B * S * 49152
+    assert usual["forward"] - other["forward"] == forward * elements
+    assert "loss-not-modelled" not in findings
+
+
+def test_the_flag_wins_and_json_states_it(capsys, tmp_path):
+    *_, answer = _check(capsys, tmp_path)
+    assert answer["job"]["loss"] == {"value": "transformers", "origin": "the model's own"}
+    *_, answer = _check(capsys, tmp_path, loss="fused")
+    assert answer["job"]["loss"]["value"] == "fused"
+    main(["check", str(tmp_path / "job.yaml"), "--format", "json", "--loss", "fused-linear"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["job"]["loss"] == {"value": "fused-linear", "origin": "--loss"}
+    activations = next(a for a in answer["allocations"] if a["category"] == "activations")
+    assert activations["keys"]["loss"]["value"] == "fused-linear"
+
+
+def test_another_word_is_refused(capsys, tmp_path):
+    (tmp_path / "job.yaml").write_text(
+        '{"model": "gpt2", "deepspeed": {}, "workload": {"loss": "x"}}'
+    )
+    assert main(["check", str(tmp_path / "job.yaml")]) == 2
+    assert "loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["bert-large", "t5-3b"])
+@pytest.mark.parametrize("kind", ["megatron", "fused", "fused-linear"])
+def test_no_causal_loss_to_replace_is_a_doubt(capsys, tmp_path, model, kind):
+    said = {"model": model, "seq_len": 500, "attention": "eager", "micro_batch": 1}
+    usual, _, fits = _check(capsys, tmp_path, **said)
+    other, findings, answer = _check(capsys, tmp_path, **said, loss=kind)
+    assert fits["verdict"] == "fits"
+    assert answer["verdict"] == "uncertain"
+    assert findings["loss-not-modelled"]["severity"] == "warning"
+    assert other == usual
+
+
+def test_chunks_follow_ligers_arithmetic():
+    """Its comment: 16,384 tokens of 4,096 with 32,000 words make chunks of 2,048."""
+    sizes = loss.Sizes(tokens=16384, vocab=32000, hidden=4096, dtype=DType.BF16, trains_head=True)
+    assert loss.chunk(sizes) == 2048 * 32000 * 2
+    small = replace(sizes, tokens=3, vocab=10)
+    assert loss.chunk(small) == 3 * 10 * 2
+
+
+def test_only_where_the_weights_are_on_the_job_is_another_loss_run(capsys, tmp_path):
+    _check(capsys, tmp_path, model="gpt2", loss="fused")
+    path = str(tmp_path / "job.yaml")
+    assert main(["dryrun", path, "--how", "simulated"]) == 3
+    assert "computes transformers' loss" in capsys.readouterr().err
+
+
+def test_every_published_run_with_a_fused_loss_is_called_fitting():
+    """llm-foundry's throughput tables: that a row is there is proof that its micro batch fits."""
+    facts = throughput.read()
+    verdicts = Counter()
+    for row in facts["rows"]:
+        job = throughput.job_of(row, facts)
+        cluster = replace(job.cluster, gpu_memory=job.cluster.gpu.visible_bytes)
+        assert job.workload.loss == "fused"
+        verdicts[size(replace(job, cluster=cluster)).verdict.value] += 1
+    assert verdicts == {"fits": 108}
