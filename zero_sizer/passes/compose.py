@@ -54,7 +54,10 @@ def _timelines(plan: Plan) -> Iterator[tuple[Zero, Timeline]]:
 
 
 def _layout(plan: Plan) -> Layout:
-    return layout_of(plan.model, plan.step_activations, leaves_of(plan).modules)
+    asked: tuple[int, ...] = ()
+    if plan.loss == loss.FUSED_LINEAR and knows_loss(plan):
+        asked = loss.head_of(plan.model)
+    return layout_of(plan.model, plan.step_activations, leaves_of(plan).modules, asked)
 
 
 def activations_of(plan: Plan) -> MicroStep:

@@ -11,15 +11,19 @@ from zero_sizer.passes.overlay import Layout, Place, Positions
 from zero_sizer.zero.gather import Visit
 
 
-def layout_of(spec: ModelSpec, step: MicroStep, leaves: tuple[str, ...]) -> Layout:
+def layout_of(
+    spec: ModelSpec, step: MicroStep, leaves: tuple[str, ...], asked: tuple[int, ...] = ()
+) -> Layout:
     """The places of a micro step, for the timeline; ``leaves`` are taken as a whole.
+
+    ``asked`` are parameters that the model's own forward asks its modules for.
 
     ``runs`` says where modules begin and have run in forward and recomputation. In backward a
     module begins just before its own backward, so before the first of its gradients is complete.
     One that owns parameters of which the model has none under its name shares a tied tensor: the
     first.
     """
-    return _of_step(Identity(spec), Identity(step), leaves)
+    return _of_step(Identity(spec), Identity(step), leaves, asked)
 
 
 def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
@@ -28,13 +32,15 @@ def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
 
 
 @lru_cache(maxsize=1024)
-def _of_step(spec: Identity, step: Identity, leaves: tuple[str, ...]) -> Layout:
+def _of_step(
+    spec: Identity, step: Identity, leaves: tuple[str, ...], asked: tuple[int, ...]
+) -> Layout:
     """Steps of other batches have the same layout; comparing labels each time would take longer."""
     rows = tuple(
         (part.blocks, part.first, part.count, part.forward.labels, part.backward.labels)
         for part in step.of.parts
     )
-    return _layout(spec, rows, leaves)
+    return _layout(spec, rows, leaves, asked)
 
 
 _PASSED = Visit((), begins=False)
@@ -51,8 +57,10 @@ def _depth(spec: Identity, stack: str) -> int:
 
 
 @lru_cache(maxsize=64)
-def _layout(spec: Identity, rows: tuple[_Row, ...], leaves: tuple[str, ...]) -> Layout:
-    names = Names(spec.of, leaves)
+def _layout(
+    spec: Identity, rows: tuple[_Row, ...], leaves: tuple[str, ...], asked: tuple[int, ...]
+) -> Layout:
+    names = Names(spec.of, leaves, asked)
     first, *others = (_columns(row, partial(_forward, names, row), 1) for row in rows)
     forward = (_within_model(names, first), *others)
     visits = _Visits(names, is_said=any("^" in runs for row in rows for runs, _ in row[4]))

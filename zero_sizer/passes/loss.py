@@ -90,11 +90,15 @@ class Bytes(NamedTuple):
     backward: int
 
 
-def trains_head(spec: ModelSpec) -> bool:
-    """Whether the head's weight, tied or not, needs a gradient."""
+def head_of(spec: ModelSpec) -> tuple[int, ...]:
+    """Index of the head's weight, tied or not; nothing where none has its size."""
     numel = (spec.arch.vocab or 0) * (spec.arch.hidden or 0)
-    found = [tensor.trainable for tensor in spec.parameters if tensor.numel == numel]
-    return bool(found) and found[-1]
+    return tuple(i for i, found in enumerate(spec.numels) if found == numel)[-1:]
+
+
+def trains_head(spec: ModelSpec) -> bool:
+    """Whether the head's weight needs a gradient."""
+    return any(spec.parameters[i].trainable for i in head_of(spec))
 
 
 def of_logits(kind: str, sizes: Sizes) -> Bytes:

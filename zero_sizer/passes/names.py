@@ -30,14 +30,23 @@ class Word(NamedTuple):
 
 
 class Names:
-    """Parameter indices by name and by module."""
+    """Parameter indices by name and by module.
 
-    def __init__(self, spec: ModelSpec, leaves: tuple[str, ...]) -> None:
+    Args:
+        spec: whose.
+        leaves: modules taken as a whole.
+        asked: parameters that the model itself asks its modules for.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, leaves: tuple[str, ...], asked: tuple[int, ...] = ()
+    ) -> None:
         self.index = {tensor.name: i for i, tensor in enumerate(spec.parameters)}
         self.trainable = {i for i, tensor in enumerate(spec.parameters) if tensor.trainable}
         self.stacked = {i for i, tensor in enumerate(spec.parameters) if tensor.is_stacked}
         self._has_dropout = spec.arch.dropout > 0
         self._leaves = frozenset(leaves)
+        self._asked = asked
         self._owners = tuple(tensor.module for tensor in spec.parameters)
         self._subtrees: dict[str, tuple[int, ...]] = {}
         self._of_module: dict[str, tuple[int, ...]] = {}
@@ -104,6 +113,7 @@ class Names:
 
     def container(self, module: str, *, ends: bool = False) -> Visit:
         """A module that is around others, or owns nothing, begins to run, or has run too."""
+        ends = ends and (bool(module) or not self._asked)  # the model holds them to its end
         return Visit(self.shared(module), ends=ends, inside=self._inside(module))
 
     def leave(self, module: str) -> list[Visit]:
@@ -116,15 +126,22 @@ class Names:
         asked = _ASKED.get(module.rpartition(".")[2], "")
         index = self.index.get(f"{module}.{asked}")
         own = self._of_module.get(module, ())
+        if not module:
+            own = (*own, *self._asked)
         return own if index is None else (*own, index)
 
     def module(self, module: str, *, begins: bool, ends: bool) -> Visit:
         """A module that owns parameters, or a leaf."""
         owned = self.owned(module)
+        ends = ends and not self._is_asked(module)
         if not self._leaves:
             return Visit(owned, begins, ends)
         direct = tuple(i for i in owned if self._owners[i] == module)
         return Visit(owned, begins, ends, direct if self.is_leaf(module) else None)
+
+    def _is_asked(self, module: str) -> bool:
+        """Whether the model asks for something of a module, which then stays."""
+        return not set(self._asked).isdisjoint(self.owned(module))
 
     def _inside(self, module: str) -> tuple[int, ...] | None:
         if not self._leaves:
@@ -139,7 +156,8 @@ class Names:
         """What the words say."""
         for word in words:
             if word.owns:
-                yield self.module(word.module, begins=word.begins, ends=not word.begins)
+                if word.begins or not self._is_asked(word.module):
+                    yield self.module(word.module, begins=word.begins, ends=not word.begins)
             else:
                 yield self.container(word.module)
 

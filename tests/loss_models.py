@@ -1,0 +1,85 @@
+"""Llamas whose loss allocates what the fused kernels' Python allocates; their values are nothing."""
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from zero_sizer import models
+
+LAYERS = 4
+
+
+class Fused(torch.autograd.Function):
+    """flash_attn/ops/triton/cross_entropy.py (058ad35): loss, log-sum-exp and z-loss of tokens."""
+
+    @staticmethod
+    def forward(ctx, logits, labels):
+        losses, sums, _ = (torch.empty_like(labels, dtype=torch.float32) for _ in range(3))
+        ctx.save_for_backward(logits, sums, labels)
+        return losses
+
+    @staticmethod
+    def backward(ctx, gradient):
+        logits, *_ = ctx.saved_tensors
+        return torch.empty_like(logits), None
+
+
+class FusedLinear(torch.autograd.Function):
+    """Liger 0.8.5 ops/fused_linear_cross_entropy.py: gradients in the forward, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, labels):
+        tokens, width = hidden.shape
+        wanted = tokens / -(-len(weight) // width)
+        rows = 1
+        while rows < min(wanted, tokens):
+            rows *= 2
+        for_hidden = torch.zeros_like(hidden)
+        for_weight = torch.zeros_like(weight) if weight.requires_grad else None
+        losses = torch.zeros_like(labels, dtype=torch.float32)
+        hidden.new_empty(min(rows, tokens), len(weight))  # logits, then their gradient in place
+        ctx.save_for_backward(for_hidden, for_weight)
+        return losses.sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return *ctx.saved_tensors, None
+
+
+class Llama(LlamaForCausalLM):
+    """Shifts labels as transformers does; returns the loss alone."""
+
+    kind = "fused"
+
+    def forward(self, input_ids, labels):
+        hidden = self.model(input_ids).last_hidden_state
+        labels = nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].contiguous().view(-1)
+        if self.kind == "fused-linear":
+            flat = hidden.view(-1, hidden.shape[-1])
+            return FusedLinear.apply(flat, self.lm_head.weight, labels)
+        logits = self.lm_head(hidden)
+        return Fused.apply(logits.view(-1, logits.shape[-1]), labels).mean()
+
+
+def _build(name, kind):
+    config = LlamaConfig(**{**models.load(name).hf_config, "num_hidden_layers": LAYERS})
+    config.use_cache = False
+    model = Llama(config)
+    model.kind = kind
+    return model
+
+
+def tied_fused():
+    return _build("smollm2-135m", "fused")
+
+
+def tied_fused_linear():
+    return _build("smollm2-135m", "fused-linear")
+
+
+def untied_fused():
+    return _build("tinyllama-1.1b", "fused")
+
+
+def untied_fused_linear():
+    return _build("tinyllama-1.1b", "fused-linear")
