@@ -34,6 +34,8 @@ def by_hand(job, fix):
     for change in fix.changes:
         if change.key == "--checkpointing":
             workload = replace(workload, checkpointing=change.value)
+        elif change.key == "--loss":
+            workload = replace(workload, loss=change.value)
         elif change.key == "--nodes":
             cluster = replace(cluster, nodes=change.value)
         else:
@@ -112,3 +114,26 @@ def test_the_users_config_is_not_touched():
     values = deepcopy(before.job.document.values)
     fixes(before)
     assert before.job.document.values == values
+
+
+def _names(**case):
+    return [fix.name for fix in fixes(sized(**case))]
+
+
+def test_ligers_loss_is_a_fix_where_logits_decide():
+    """A large vocabulary, recomputed blocks: nothing else is as high as the logits' copies."""
+    case = {"model": "llama-3.2-1b", "gpu": "a10g-24gb", "micro_batch": 8, "checkpointing": True}
+    assert _names(**case)[0] == "fused linear loss (Liger)"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"model": "gpt2", "gpu": "a10g-24gb", "micro_batch": 64, "seq_len": 1024},  # not Liger's
+        {"model": "llama-3.2-1b", "gpu": "a10g-24gb", "micro_batch": 16, "loss": "fused"},
+    ],
+)
+def test_it_is_none_for_another_model_or_another_loss(case):
+    found = _names(checkpointing=True, **case)
+    assert found
+    assert not [name for name in found if "Liger" in name]

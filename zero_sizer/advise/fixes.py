@@ -1,12 +1,12 @@
 """The least disruptive changes that make a job fit, with what each costs.
 
-Cheap changes come first (buffers, checkpointing, a smaller micro batch), then a higher stage, then
-offload, then more nodes; each with as few cheap changes beside it as it needs.
+Cheap changes come first (buffers, checkpointing, Liger's loss, a smaller micro batch), then a
+higher stage, then offload, then more nodes; each with as few cheap changes beside it as it needs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import combinations, islice
 
 from zero_sizer import capacity, features
 from zero_sizer.advise import moves
@@ -110,17 +110,18 @@ class _Search:
 
     def _cheap_sets(self) -> Iterator[Sequence[Move]]:
         plan = self._plan
-        buckets, checkpointing = moves.smaller_buckets(plan), moves.checkpointing(plan)
-        both = [move for move in (buckets, checkpointing) if move]
+        checkpointing = moves.checkpointing(plan)
+        found = (moves.smaller_buckets(plan), checkpointing, moves.fused_linear_loss(plan))
+        cheap = [move for move in found if move]
         yield ()
-        yield from ([move] for move in both)
+        yield from ([move] for move in cheap)
         batches = list(moves.smaller_batches(plan))
         yield from ([batch] for batch in batches)
         if checkpointing:
             yield from ([checkpointing, batch] for batch in batches)
-        if len(both) == 2:
-            yield both
-        yield from ([*both, batch] for batch in batches)
+        for count in (2, 3):
+            yield from combinations(cheap, count)
+        yield from ([*cheap, batch] for batch in batches)
 
     def _with_nodes(self, enough: list[frozenset[str]]) -> list[Fix]:
         """The fewest nodes, doubled until the job fits as it is, or checkpointed if that helps."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from zero_sizer.config import document
 from zero_sizer.job import Job
+from zero_sizer.passes import compose, loss
 from zero_sizer.plan import Device, Plan
 
 _ZERO = "zero_optimization"
@@ -86,6 +87,18 @@ def checkpointing(plan: Plan) -> Move | None:
         name="checkpointing",
         changes=(Change(key="--checkpointing", value=True),),
         apply=lambda job: replace(job, workload=replace(job.workload, checkpointing=True)),
+    )
+
+
+def fused_linear_loss(plan: Plan) -> Move | None:
+    """Liger's loss, which never holds whole logits (the Trainer's ``use_liger_kernel``)."""
+    is_usual = plan.loss == loss.TRANSFORMERS and plan.model.arch.family in loss.LIGER
+    if not is_usual or not compose.knows_loss(replace(plan, loss=loss.FUSED_LINEAR)):
+        return None
+    return Move(
+        name="fused linear loss (Liger)",
+        changes=(Change(key="--loss", value=loss.FUSED_LINEAR),),
+        apply=lambda job: replace(job, workload=replace(job.workload, loss=loss.FUSED_LINEAR)),
     )
 
 

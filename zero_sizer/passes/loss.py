@@ -38,6 +38,14 @@ from zero_sizer.units import DType, ceil_div, num_bytes
 
 TRANSFORMERS, MEGATRON, FUSED, FUSED_LINEAR = "transformers", "megatron", "fused", "fused-linear"
 
+# Causal families that Liger 0.8.5 patches (transformers/monkey_patch.py), of those known here.
+LIGER = frozenset(
+    {
+        *("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3"),
+        *("gemma", "gemma2", "deepseek_v3"),
+    }
+)
+
 _FP32 = 4  # bytes
 _PER_TOKEN = 64  # bytes: shifted labels and losses, beside logits
 
