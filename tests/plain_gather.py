@@ -6,19 +6,37 @@ The same rules written down a second time: levels are numbers, and nothing is ke
 from dataclasses import dataclass, field
 
 from zero_sizer.units import ceil_div, round_up
-from zero_sizer.zero.gather import Limits, Visit
+from zero_sizer.zero.gather import Limits
+from zero_sizer.zero.reuse import Visit
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Visits of modules in the order they run, parameters' elements, ranks."""
+    """Visits of modules in the order they run, parameters' elements and bytes of one, ranks.
+
+    ``sent``: bytes of an element while parameters are gathered.
+    """
 
     numels: tuple[int, ...]
+    itemsizes: tuple[int, ...]
+    sent: tuple[int, ...]
     persistent: tuple[bool, ...]
     visits: tuple[Visit, ...]
     ranks: int
     is_parked: bool = False
     kept: frozenset[int] = frozenset()
+
+    def num_bytes(self, i: int) -> int:
+        return self.numels[i] * self.itemsizes[i]
+
+    def buffered(self, i: int) -> int:
+        return round_up(self.numels[i], self.ranks) * self.sent[i]
+
+    def partition(self, i: int, itemsizes: tuple[int, ...]) -> int:
+        return ceil_div(self.numels[i], self.ranks) * itemsizes[i]
+
+    def casts(self, i: int) -> bool:
+        return self.itemsizes[i] != self.sent[i]
 
     @property
     def modules(self) -> list[tuple[int, ...]]:
@@ -27,9 +45,9 @@ class Trace:
 
 @dataclass
 class _Batch:
-    """Parameters gathered by one call."""
+    """Parameters gathered by one call, in the order of their buffers."""
 
-    flat_numel: int
+    members: tuple[int, ...]
     waiting: set[int]
     copied: bool = False
 
@@ -41,15 +59,15 @@ class _State:
     queue: list[tuple[int, int]]  # (parameter, step it is used at), front at ``head``
     head: int = 0
     available: int = 0
-    numel: int = 0  # elements held by gathered tensors and gather buffers now
-    resident: dict[int, int] = field(default_factory=dict)  # parameter -> elements of its own copy
+    held: int = 0  # bytes of gathered tensors and gather buffers now
+    resident: dict[int, int] = field(default_factory=dict)  # parameter -> bytes of its own copy
     left: dict[int, list[int]] = field(default_factory=dict)  # released, but referred to
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
 
 
-def gathered_numels(trace: Trace, limits: Limits) -> tuple[tuple[int, int], ...]:
-    """Elements of gathered parameters and their buffers at each visit: its peak, and after it.
+def gathered_bytes(trace: Trace, limits: Limits) -> tuple[tuple[int, int], ...]:
+    """Bytes of gathered parameters and their buffers at each visit: its peak, and after it.
 
     Persistent parameters are not counted: they have an entry of their own. With one rank nothing
     is gathered.
@@ -70,8 +88,8 @@ def gathered_numels(trace: Trace, limits: Limits) -> tuple[tuple[int, int], ...]
         else:
             _release(state, step, visit)
         for i in visit.passed:
-            state.numel -= sum(state.left.pop(i, ()))
-        levels.append((max(peak, state.numel), state.numel))
+            state.held -= sum(state.left.pop(i, ()))
+        levels.append((max(peak, state.held), state.held))
     return tuple(levels)
 
 
@@ -112,37 +130,56 @@ def _absent(state: _State, i: int) -> bool:
 
 
 def _gather(state: _State, parameters: list[int]) -> int:
-    """Start a gather; the level while it is made, a single partition's way to the GPU included."""
-    numels = [round_up(state.trace.numels[i], state.trace.ranks) for i in parameters]
-    state.numel += sum(numels)
-    state.available += sum(state.trace.numels[i] for i in parameters)
-    if state.trace.ranks == 1:
-        batches = [_Batch(n, {i}) for i, n in zip(parameters, numels, strict=True)]
-    else:
-        batches = [_Batch(sum(numels), set(parameters))] * len(parameters)
-    state.inflight.update(zip(parameters, batches, strict=True))
-    if not state.trace.is_parked or state.trace.ranks == 1:
-        return state.numel
-    return state.numel + sum(ceil_div(state.trace.numels[i], state.trace.ranks) for i in parameters)
+    """Start a gather; the highest level while it is made, partitions on their way included."""
+    trace = state.trace
+    members = tuple(sorted(parameters, key=lambda i: (trace.sent[i], i)))
+    state.available += sum(trace.numels[i] for i in parameters)
+    if trace.ranks == 1:
+        state.held += sum(trace.buffered(i) for i in members)
+        state.inflight.update({i: _Batch((i,), {i}) for i in members})
+        return state.held
+    batch = _Batch(members, set(members))
+    state.inflight.update(dict.fromkeys(members, batch))
+    peak = state.held
+    for size in sorted({trace.sent[i] for i in members}):
+        buffer = [i for i in members if trace.sent[i] == size]
+        state.held += sum(trace.buffered(i) for i in buffer)
+        level = state.held
+        for i in buffer:
+            own, cast = trace.partition(i, trace.itemsizes), trace.partition(i, trace.sent)
+            if trace.is_parked:
+                level += own
+                peak = max(peak, level)
+            if trace.casts(i):
+                level += cast
+                peak = max(peak, level)
+                level -= own if trace.is_parked else 0
+        peak = max(peak, level)
+    return peak
 
 
 def _wait(state: _State, i: int) -> int:
-    """Finish the gather of ``i``; the peak while its copy is made."""
+    """Finish the gather of ``i``; the peak while copies are made."""
+    trace = state.trace
     batch = state.inflight.pop(i, None)
     if batch is None:
         return 0
     batch.waiting.discard(i)
+    peak = 0
     if not batch.copied:
         batch.copied = True
-        if not batch.waiting:  # a tensor gathered alone lies in the gathered buffer itself
-            state.resident[i] = batch.flat_numel
+        is_alone = len(batch.members) == 1
+        if is_alone and not trace.casts(i):  # it lies in the gathered buffer itself
+            state.resident[i] = trace.buffered(i)
             return 0
-        for j in (i, *batch.waiting):
-            state.resident[j] = state.trace.numels[j]
-            state.numel += state.trace.numels[j]
-    peak = state.numel
-    if not batch.waiting:  # the last one: nothing refers to the flat buffer any more
-        state.numel -= batch.flat_numel
+        for j in batch.members:
+            state.resident[j] = trace.num_bytes(j)
+            state.held += trace.num_bytes(j)
+            between = trace.numels[j] * trace.sent[j] if trace.casts(j) and not is_alone else 0
+            peak = max(peak, state.held + between)
+    peak = max(peak, state.held)
+    if not batch.waiting:  # the last one: nothing refers to the buffers any more
+        state.held -= sum(trace.buffered(j) for j in batch.members)
     return peak
 
 
@@ -164,7 +201,7 @@ def _release(state: _State, next_step: int, visit: Visit) -> None:
             state.left.setdefault(i, []).append(held)
             state.available -= trace.numels[i]
         if i not in trace.kept or not any(i in module for module in uses):
-            state.numel -= sum(state.left.pop(i, ()))
+            state.held -= sum(state.left.pop(i, ()))
 
 
 def _near(

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 from advise_jobs import job_on
 from plain_flow import Rules, flow
-from plain_gather import Trace, gathered_numels
+from plain_gather import Trace, gathered_bytes
 
 from zero_sizer import features, sizing
 from zero_sizer.advise.choose import Options, search_of
@@ -36,10 +36,9 @@ def _walked(plan, zero):
     forward = list(_places(step.parts, layout.forward, is_backward=False))
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
     visits = [v for _, place, _ in (*forward, *backward) for v in place.visits]
-    trace = Trace(
-        zero.tensors.numels, zero.persistent, tuple(visits), zero.ranks, zero.is_parked, zero.kept
-    )
-    series = iter(gathered_numels(trace, zero.limits) if zero.ranks else ())
+    tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
+    trace = Trace(*tensors, tuple(visits), zero.ranks, zero.is_parked, zero.kept)
+    series = iter(gathered_bytes(trace, zero.limits) if zero.ranks else ())
     complete = [place for _, place, _ in backward if place.completes >= 0]
     order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
     reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **asdict(zero.share)))
@@ -50,9 +49,9 @@ def _walked(plan, zero):
         for at, place, (peak, end) in places:
             before, hook, held = reduction.steps.get(place.completes, (held, held, held))
             for during, after in [next(series, (0, 0)) for _ in place.visits]:
-                gathered = after * zero.itemsizes[0]
+                gathered = after
                 meets = level + at + peak + before.total if last is None else last
-                highest[-1] = max(highest[-1], meets + during * zero.itemsizes[0])
+                highest[-1] = max(highest[-1], meets + during)
             last = level + at + end + held.total  # the next fetch comes when the hook is over
             highest[-1] = max(highest[-1], level + at + peak + gathered + before.total)
             highest[-1] = max(highest[-1], level + at + end + hook.total + gathered)

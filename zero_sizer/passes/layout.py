@@ -8,7 +8,7 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.passes.levels import MicroStep
 from zero_sizer.passes.names import Names, Word, containers, join
 from zero_sizer.passes.overlay import Layout, Place, Positions
-from zero_sizer.zero.gather import Visit
+from zero_sizer.zero.reuse import Visit
 
 
 def layout_of(

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.zero.gather import Visit
+from zero_sizer.zero.reuse import Visit
 
 _ADAPTER = "default"  # what peft's lists of adapters call theirs
 # What a module asks a child for: DeepSpeed gathers it with the module from then on

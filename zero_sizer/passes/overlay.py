@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from zero_sizer.identity import Identity
 from zero_sizer.zero import gather, gradient_flow
-from zero_sizer.zero.gather import Forms, Limits, Trace, Visit
+from zero_sizer.zero.gather import Forms, Limits, Trace
 from zero_sizer.zero.gradient_flow import Completion, Flow, Rules, Tensors
 from zero_sizer.zero.reduction import Held, Reduction, Share
+from zero_sizer.zero.reuse import Visit
 
 
 class Place(NamedTuple):
@@ -53,6 +54,7 @@ class Zero:
         persistent: which parameters stay gathered.
         kept: see ``gather.Trace``.
         itemsizes: bytes per element of each parameter.
+        sent: the same while it is gathered, where it is cast for that (torch_autocast).
         ranks: ranks that parameters are gathered from; 0 where none are.
         is_parked: partitions lie on the host or NVMe.
         limits: of gathering.
@@ -64,6 +66,7 @@ class Zero:
     persistent: tuple[bool, ...]
     kept: frozenset[int]
     itemsizes: tuple[int, ...]
+    sent: tuple[int, ...]
     ranks: int
     is_parked: bool
     limits: Limits
@@ -211,7 +214,7 @@ class Overlay:
         if not zero.ranks:
             nothing = [0] * places
             return nothing, nothing, nothing
-        tensors = (zero.tensors.numels, zero.itemsizes, zero.persistent)
+        tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
         how = (zero.ranks == 1, zero.is_parked, zero.kept)
         levels = _levels(Identity(program), tensors, zero.limits, how)
         return _gathered_at(Identity(levels), zero.ranks)
@@ -339,7 +342,7 @@ def _gathered_at(levels: Identity, ranks: int) -> _Gathered:
 @lru_cache(maxsize=64)
 def _levels(
     program: Identity,
-    tensors: tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...]],
+    tensors: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[bool, ...]],
     limits: Limits,
     how: tuple[bool, bool, frozenset[int]],
 ) -> _Levels:

@@ -36,6 +36,7 @@ def zero_of(plan: Plan) -> Zero:
         persistent=plan.is_persistent,
         kept=_kept_gathers(plan),
         itemsizes=plan.itemsizes,
+        sent=_sent_itemsizes(plan),
         ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
         is_parked=plan.param_device.name != "GPU",
         limits=Limits(
@@ -75,15 +76,30 @@ def outside_autocast(model: ModelSpec) -> frozenset[int]:
 
 @lru_cache(maxsize=64)
 def _outside_autocast(model: Identity) -> frozenset[int]:
+    within, parameters = _within_autocast(model), model.of.parameters
+    return frozenset(i for i, t in enumerate(parameters) if t.trainable and i not in within)
+
+
+@lru_cache(maxsize=64)
+def _within_autocast(model: Identity) -> frozenset[int]:
     arch = model.of.arch
     head = (arch.vocab,) if arch.tied_embeddings else None
     return frozenset(
         i
         for i, tensor in enumerate(model.of.parameters)
-        if tensor.trainable
-        and tensor.module_type not in _AUTOCAST_MODULES
-        and tensor.shape[:1] != head
+        if tensor.module_type in _AUTOCAST_MODULES or tensor.shape[:1] == head
     )
+
+
+def _sent_itemsizes(plan: Plan) -> tuple[int, ...]:
+    """Bytes per element of each parameter while it is gathered (partition_parameters.py:56-58).
+
+    autocast's are cast for that; one rank gathers nothing (NoGatherHandle).
+    """
+    if plan.autocast_dtype is None or plan.dp_world_size == 1:
+        return plan.itemsizes
+    within, cast = _within_autocast(Identity(plan.model)), plan.autocast_dtype.itemsize
+    return tuple([cast if i in within else size for i, size in enumerate(plan.itemsizes)])
 
 
 def num_comm_dtypes(plan: Plan) -> int:

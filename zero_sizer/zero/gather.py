@@ -4,19 +4,23 @@ DeepSpeed decides it deterministically from the order in which modules run; this
 deepspeed 0.19.8 runtime/zero/partitioned_param_coordinator.py: fetch (``_fetch_sub_module_impl``),
 prefetch, and release (``__params_to_release``), in the steady state (trace complete), and the
 buffers of runtime/zero/partition_parameters.py (``AllGatherCoalescedHandle``): several tensors
-gathered together share one flat buffer that lives until each of them has been waited for, beside
-the tensors copied out of it.
+gathered together share one flat buffer of each dtype, which lives until all of the call have been
+waited for, beside the tensors copied out of it. Under ``torch_autocast`` the weights of its list
+travel in 16 bits: partitions are cast before, tensors after, out of what was copied or, gathered
+alone, out of the buffer.
 
 What is gathered when does not depend on the number of ranks, only the padding of gathered tensors
 does. So levels are kept as forms: elements, and how many tensors of which size lie padded.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 from zero_sizer.zero.partition import padded
+from zero_sizer.zero.reuse import Reuses, Visit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,26 +32,6 @@ class Limits:
     max_reuse_distance: int
 
 
-class Visit(NamedTuple):
-    """A module begins to run, has run, or both: then it is over where the next one begins.
-
-    Attributes:
-        parameters: indices of those it owns.
-        begins: they are fetched.
-        ends: they are released.
-        direct: those that it owns itself, where it is a leaf; None: it is none.
-        inside: all within it; None: ``parameters``.
-        passed: those that backward is done with; what is kept of them goes.
-    """
-
-    parameters: tuple[int, ...]
-    begins: bool = True
-    ends: bool = False
-    direct: tuple[int, ...] | None = None
-    inside: tuple[int, ...] | None = None
-    passed: tuple[int, ...] = ()
-
-
 @dataclass(frozen=True)
 class Trace:
     """Modules in the order they run.
@@ -55,6 +39,7 @@ class Trace:
     Attributes:
         numels: elements of each parameter.
         itemsizes: bytes per element of each.
+        sent: the same while it is gathered; another where it is cast for that.
         persistent: whether each stays gathered.
         visits: of modules, forward pass then backward pass.
         is_parked: partitions lie on the host or NVMe.
@@ -64,6 +49,7 @@ class Trace:
 
     numels: tuple[int, ...]
     itemsizes: tuple[int, ...]
+    sent: tuple[int, ...]
     persistent: tuple[bool, ...]
     visits: tuple[Visit, ...]
     one_by_one: bool
@@ -74,6 +60,24 @@ class Trace:
     def modules(self) -> list[tuple[int, ...]]:
         """Parameters of each module that begins to run: what DeepSpeed's own trace holds."""
         return [visit.parameters for visit in self.visits if visit.begins]
+
+    @cached_property
+    def casts(self) -> bool:
+        """Whether any travels in another dtype than its own."""
+        return self.sent != self.itemsizes
+
+    def is_cast(self, i: int) -> bool:
+        """Whether a parameter does."""
+        return self.sent[i] != self.itemsizes[i]
+
+    def buffers(self, parameters: Iterable[int]) -> list[list[int]]:
+        """In the order they are filled: bfloat16, float16, float32, uint8 (sort_dtypes)."""
+        members, sent = sorted(parameters), self.sent
+        sizes = {sent[i] for i in members}
+        if len(sizes) == 1:
+            return [members]
+        by_name = sorted(sizes, key=lambda size: (size == 1, size))
+        return [[i for i in members if sent[i] == size] for size in by_name]
 
 
 class Form(NamedTuple):
@@ -131,7 +135,8 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue)
     state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
-    reuse = _Reuses(trace, limits.max_reuse_distance)
+    begun = [visit for visit in trace.visits if visit.begins]
+    reuse = Reuses(begun, trace.numels, limits.max_reuse_distance)
     levels = []
     known: dict[Forms, Forms] = {}
     step = 0
@@ -155,18 +160,18 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
 
 @dataclass
 class _Batch:
-    """Parameters gathered into one buffer: those of one dtype in one call.
+    """Parameters gathered in one call.
 
     Attributes:
-        members: of the buffer.
+        members: in the order in which they are copied out.
         waiting: those that nobody has waited for yet.
-        is_alone: the call gathered one parameter, which lies in the buffer itself.
+        in_place: the call gathered one parameter, which lies in the buffer itself.
         copied: whether they have been copied out.
     """
 
     members: tuple[int, ...]
     waiting: set[int]
-    is_alone: bool
+    in_place: bool
     copied: bool = False
 
 
@@ -198,10 +203,11 @@ class _State:
             self.hold((parameter,), -1, is_padded=is_padded)
 
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
-        """Tensors come (``sign`` 1) or go (-1)."""
+        """Tensors come (``sign`` 1) or go (-1); padded they lie in what was gathered."""
         self._form = None
+        itemsizes = self.trace.sent if is_padded else self.trace.itemsizes
         for i in parameters:
-            key = size, itemsize = self.trace.numels[i], self.trace.itemsizes[i]
+            key = size, itemsize = self.trace.numels[i], itemsizes[i]
             self.num_bytes += sign * size * itemsize
             if is_padded:
                 self.padded[key] = self.padded.get(key, 0) + sign
@@ -244,50 +250,86 @@ def _absent(state: _State, i: int) -> bool:
 
 
 def _gather(state: _State, parameters: list[int]) -> set[Form]:
-    """Start a gather; the levels while it is made.
-
-    Parked partitions are brought to the GPU first, those of one dtype together
-    (partition_parameters.py:1394-1399, _all_gather_dtype).
-    """
+    """Start a gather; the levels while it is made."""
     if not parameters:
         return {state.form()}
-    state.hold(parameters, 1, is_padded=True)
-    state.available += sum(state.trace.numels[i] for i in parameters)
-    if state.trace.one_by_one:
-        state.inflight.update({i: _Batch((i,), {i}, is_alone=True) for i in parameters})
+    trace = state.trace
+    state.available += sum(trace.numels[i] for i in parameters)
+    if trace.one_by_one:
+        state.inflight.update({i: _Batch((i,), {i}, in_place=True) for i in parameters})
+        state.hold(parameters, 1, is_padded=True)
         return {state.form()}
-    itemsizes, numels = state.trace.itemsizes, state.trace.numels
-    found = {state.form()}
-    for itemsize in dict.fromkeys(itemsizes[i] for i in parameters):
-        same = [i for i in parameters if itemsizes[i] == itemsize]
-        batch = _Batch(tuple(same), set(same), is_alone=len(parameters) == 1)
-        state.inflight.update(dict.fromkeys(same, batch))
-        if state.trace.is_parked:
-            brought = tuple(sorted((numels[i], itemsize) for i in same))
-            found.add(state.form()._replace(brought=brought))
+    buffers = trace.buffers(parameters)
+    in_place = len(parameters) == 1 and not trace.is_cast(parameters[0])
+    batch = _Batch(tuple(chain(*buffers)), set(parameters), in_place)
+    state.inflight.update(dict.fromkeys(parameters, batch))
+    found: set[Form] = set()
+    for buffer in buffers:
+        state.hold(buffer, 1, is_padded=True)
+        found |= _brought(state, buffer)
     return found
 
 
+def _brought(state: _State, buffer: list[int]) -> set[Form]:
+    """The levels while partitions are put into a buffer (partition_parameters.py:1358-1362).
+
+    Parked ones are brought to the GPU first, all of them. Where they are cast, the casts wait for
+    each other, each beside what was brought for it; before a larger one it is never the highest.
+    """
+    trace, form = state.trace, state.form()
+    if not (trace.is_parked or trace.casts):
+        return {form}
+    lying: list[tuple[int, int]] = []
+    passing: list[tuple[int, list[tuple[int, int]]]] = []
+    for i in buffer:
+        size = trace.numels[i]
+        if trace.is_parked or trace.is_cast(i):
+            lying.append((size, trace.sent[i]))
+        if trace.is_parked and trace.is_cast(i):
+            while passing and passing[-1][0] <= size:
+                passing.pop()
+            passing.append((size, [*lying, (size, trace.itemsizes[i])]))
+    levels = (lying, *[brought for _, brought in passing])
+    return {form._replace(brought=tuple(sorted(brought))) for brought in levels}
+
+
 def _wait(state: _State, i: int) -> set[Form]:
-    """Finish the gather of ``i``; the level while its copy is made, if one is."""
+    """Finish the gather of ``i``; the level while its call's copies are made, if they are."""
     batch = state.inflight.pop(i, None)
     if batch is None:
         return set()
     batch.waiting.discard(i)
+    beside = 0
     if not batch.copied:
         batch.copied = True
-        if batch.is_alone:  # it lies in the gathered buffer itself
+        if batch.in_place:
             state.resident[i] = True
             return set()
-        state.resident.update(dict.fromkeys((i, *batch.waiting), False))
-        state.hold((i, *batch.waiting), 1, is_padded=False)
-    peak = {state.form()}
-    if not batch.waiting:  # the last one: nothing refers to the flat buffer any more
+        state.resident.update(dict.fromkeys(batch.members, False))
+        state.hold(batch.members, 1, is_padded=False)
+        beside = _copied_beside(state.trace, batch.members)
+    peak = state.form()
+    if not batch.waiting:  # the last one: nothing refers to the buffers any more
         state.hold(batch.members, -1, is_padded=True)
-    return peak
+    return {peak._replace(num_bytes=peak.num_bytes + beside)}
 
 
-def _release(state: _State, reuse: "_Reuses", next_step: int, visit: Visit) -> None:
+def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
+    """Most bytes that copying and casting takes beyond the casts (partition_parameters.py:795).
+
+    What is copied out of a buffer goes when it is cast; those after it are still to come then.
+    """
+    most = coming = 0
+    if len(members) == 1 or not trace.casts:  # one is cast out of the buffer itself
+        return 0
+    for i in reversed(members):
+        if trace.is_cast(i):
+            most = max(most, trace.numels[i] * trace.sent[i] - coming)
+        coming += trace.numels[i] * trace.itemsizes[i]
+    return most
+
+
+def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> None:
     near = reuse.of(visit)
     for i in visit.parameters:
         skipped = state.fetched_for.get(i, -1) > next_step
@@ -299,52 +341,3 @@ def _release(state: _State, reuse: "_Reuses", next_step: int, visit: Visit) -> N
             state.available -= state.trace.numels[i]
         if i not in state.trace.kept or not reuse.fetched.is_used(i, next_step):
             state.forget(i)
-
-
-class _Reuses:
-    """What DeepSpeed walks to see whether parameters are used again soon.
-
-    ``__params_to_release`` asks each module on the way for the parameters that it owns itself, and
-    for all within it where the one that releases is a leaf.
-    """
-
-    def __init__(self, trace: Trace, distance: int) -> None:
-        begun = [visit for visit in trace.visits if visit.begins]
-        self.fetched = _Reuse([v.parameters for v in begun], trace.numels, distance)
-        self._direct = self._inside = self.fetched
-        if any(visit.direct is not None for visit in begun):
-            direct = [v.parameters if v.direct is None else v.direct for v in begun]
-            inside = [v.parameters if v.inside is None else v.inside for v in begun]
-            self._direct = _Reuse(direct, trace.numels, distance)
-            self._inside = _Reuse(inside, trace.numels, distance)
-
-    def of(self, visit: Visit) -> "_Reuse":
-        """The walk where ``visit`` releases."""
-        return self._direct if visit.direct is None else self._inside
-
-
-class _Reuse:
-    """Whether a parameter is used again within ``distance`` elements of the trace."""
-
-    def __init__(
-        self, modules: list[tuple[int, ...]], numels: tuple[int, ...], distance: int
-    ) -> None:
-        self._distance = distance
-        self._before = [0]  # elements of all modules before each step
-        self._uses: dict[int, list[int]] = {}
-        for step, module in enumerate(modules):
-            self._before.append(self._before[-1] + sum(numels[i] for i in module))
-            for i in module:
-                self._uses.setdefault(i, []).append(step)
-
-    def is_used(self, i: int, step: int) -> bool:
-        """Whether parameter ``i`` is used at ``step`` or later."""
-        return self._uses[i][-1] >= step
-
-    def is_near(self, i: int, step: int) -> bool:
-        """Whether the walk from ``step`` on meets parameter ``i`` before it gives up."""
-        uses = self._uses.get(i, [])
-        position = bisect_left(uses, step)
-        if position == len(uses):
-            return False
-        return self._before[uses[position]] - self._before[step] < self._distance

@@ -1,0 +1,72 @@
+"""Modules as they run, and whether DeepSpeed sees that one's parameters are used again soon."""
+
+from bisect import bisect_left
+from typing import NamedTuple
+
+
+class Visit(NamedTuple):
+    """A module begins to run, has run, or both: then it is over where the next one begins.
+
+    Attributes:
+        parameters: indices of those it owns.
+        begins: they are fetched.
+        ends: they are released.
+        direct: those that it owns itself, where it is a leaf; None: it is none.
+        inside: all within it; None: ``parameters``.
+        passed: those that backward is done with; what is kept of them goes.
+    """
+
+    parameters: tuple[int, ...]
+    begins: bool = True
+    ends: bool = False
+    direct: tuple[int, ...] | None = None
+    inside: tuple[int, ...] | None = None
+    passed: tuple[int, ...] = ()
+
+
+class Reuses:
+    """What DeepSpeed walks to see whether parameters are used again soon.
+
+    ``__params_to_release`` asks each module on the way for the parameters that it owns itself, and
+    for all within it where the one that releases is a leaf.
+    """
+
+    def __init__(self, begun: list[Visit], numels: tuple[int, ...], distance: int) -> None:
+        self.fetched = Reuse([v.parameters for v in begun], numels, distance)
+        self._direct = self._inside = self.fetched
+        if any(visit.direct is not None for visit in begun):
+            direct = [v.parameters if v.direct is None else v.direct for v in begun]
+            inside = [v.parameters if v.inside is None else v.inside for v in begun]
+            self._direct = Reuse(direct, numels, distance)
+            self._inside = Reuse(inside, numels, distance)
+
+    def of(self, visit: Visit) -> "Reuse":
+        """The walk where ``visit`` releases."""
+        return self._direct if visit.direct is None else self._inside
+
+
+class Reuse:
+    """Whether a parameter is used again within ``distance`` elements of the trace."""
+
+    def __init__(
+        self, modules: list[tuple[int, ...]], numels: tuple[int, ...], distance: int
+    ) -> None:
+        self._distance = distance
+        self._before = [0]  # elements of all modules before each step
+        self._uses: dict[int, list[int]] = {}
+        for step, module in enumerate(modules):
+            self._before.append(self._before[-1] + sum(numels[i] for i in module))
+            for i in module:
+                self._uses.setdefault(i, []).append(step)
+
+    def is_used(self, i: int, step: int) -> bool:
+        """Whether parameter ``i`` is used at ``step`` or later."""
+        return self._uses[i][-1] >= step
+
+    def is_near(self, i: int, step: int) -> bool:
+        """Whether the walk from ``step`` on meets parameter ``i`` before it gives up."""
+        uses = self._uses.get(i, [])
+        position = bisect_left(uses, step)
+        if position == len(uses):
+            return False
+        return self._before[uses[position]] - self._before[step] < self._distance
