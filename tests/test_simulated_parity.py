@@ -124,6 +124,18 @@ HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, z
     "partitions are cast": ("qwen3-4b", 3, 1, FP32_SUMS, 1, True, {**GREEDY, **ALL_ON_HOST}),
     "cast as they are sent": ("llama-3-8b", 1, 1, "torch_autocast", 1, True, SMALL_ON_HOST),
     "autocast keeps no casts": ("gpt2", 3, 4, "torch_autocast", 1, True, HOST),
+    "gathered in 16 bits": ("llama-3-8b", 3, 64, "torch_autocast", 1, True, GREEDY),
+    "scaled embedding is the head": (
+        "gemma-2-9b",
+        3,
+        4,
+        "torch_autocast",
+        1,
+        True,
+        {**GREEDY, **ALL_ON_HOST},
+    ),
+    "flash under autocast": ("gemma-2-9b", 0, 2, "torch_autocast", 1, False, {}),
+    "large ones stay": ("gpt-neox-20b", 2, 1, FP32_SUMS, 2, True, {**LARGE, **HOST}),
 }
 
 

@@ -11,6 +11,8 @@ from zero_sizer.witnesses.simulated import checkpointing, flash
 from zero_sizer.witnesses.simulated.request import Request
 from zero_sizer.witnesses.simulated.undo import Patches
 
+_16_BIT = ("bf16", "fp16", "torch_autocast")  # sections whose forward hands kernels 16 bits
+
 
 def build(request: Request, *, with_values: bool = False) -> Any:
     """The model, on the host or partitioned by ``zero.Init``, in training mode.
@@ -97,7 +99,7 @@ def attention_packages(request: Request) -> AbstractContextManager[None]:
 
 def _attention(request: Request, model_class: Any, *, fake: bool) -> str:
     """What transformers calls the implementation, or the next that the model has."""
-    is_16bit = any((request.config.get(key) or {}).get("enabled") for key in ("bf16", "fp16"))
+    is_16bit = any((request.config.get(key) or {}).get("enabled") for key in _16_BIT)
     has_flash = fake and is_16bit and getattr(model_class, "_supports_flash_attn", False)
     if request.attention == "flash" and has_flash:
         return "flash_attention_2"
