@@ -1,4 +1,4 @@
-"""Writes the activation profiles of the bundled models (``zero_sizer/profiles/data``).
+"""Writes the profiles of bundled models that no family's covers (``zero_sizer/profiles/data``).
 
 Usage: ``python scripts/generate_activation_profiles.py [NAME ...] [--check] [--missing]`` in an
 environment that has torch and transformers. Nothing is computed: tensors are fake.
@@ -8,45 +8,37 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from zero_sizer.models.profile import bundled_names, load_profile, read_profile
-from zero_sizer.profiles.store import SCHEMA_VERSION, key_of, write
+from zero_sizer.profiles.family import structure_of
+from zero_sizer.profiles.store import key_of, write
 from zero_sizer.witnesses.tracing.profile import trace_profile
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
 
 
 def keys() -> dict[str, str]:
-    """Content key -> the first bundled model that has it."""
-    found: dict[str, str] = {}
-    for name in bundled_names():
-        found.setdefault(key_of(load_profile(name)), name)
-    return found
-
-
-def document(name: str, first: dict[str, str]) -> dict[str, Any]:
-    """The profile of bundled model ``name``, or a pointer to an equal one."""
-    key = key_of(load_profile(name))
-    if first[key] != name:
-        return {"schema_version": SCHEMA_VERSION, "same_as": first[key]}
-    return trace_profile(read_profile(name)["hf_config"], name=name, key=key)
+    """Content key -> the bundled model that has it and no family."""
+    specs = {name: load_profile(name) for name in bundled_names()}
+    return {key_of(spec): name for name, spec in specs.items() if structure_of(spec) is None}
 
 
 def main() -> int:
     """Writes (or with ``--check`` compares) the files; 1 where one was not current."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="bundled models; all when none is named")
+    parser.add_argument("names", nargs="*", help="models; all when none is named")
     parser.add_argument("--check", action="store_true", help="only say which are not current")
     parser.add_argument("--missing", action="store_true", help="only those that have none")
     options = parser.parse_args()
-    first = keys()
+    known = keys()
     stale = []
-    for name in options.names or bundled_names():
+    for key, name in known.items():
+        if options.names and name not in options.names:
+            continue
         path = DATA / f"activations.{name}.json"
         if options.missing and path.exists():
             continue
-        made = document(name, first)
+        made = trace_profile(read_profile(name)["hf_config"], name=name, key=key)
         current = json.loads(json.dumps(made))  # tuples become lists in a file
         if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != current:
             stale.append(name)
@@ -54,7 +46,7 @@ def main() -> int:
                 write(path, made)
                 print(f"wrote {path.name}, {path.stat().st_size:,} bytes", flush=True)
     if not options.check:
-        write(DATA / "index.json", first)
+        write(DATA / "index.json", known)
     print("\n".join(f"stale {name}" for name in stale) if options.check else "done")
     return 1 if options.check and stale else 0
 

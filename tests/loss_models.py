@@ -1,4 +1,4 @@
-"""Llamas whose loss allocates what the fused kernels' Python allocates; their values are nothing."""
+"""Llamas whose loss allocates what the fused kernels' Python allocates; it means nothing."""
 
 import torch
 from torch import nn

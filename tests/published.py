@@ -193,7 +193,7 @@ def outcome_table() -> str:
     lines = [f"{'':44} {'happened':>9} {'verdict':>13} {'GPU peak GiB':>13}  why"]
     for row in rows():
         if row.is_outcome:
-            sizing, why = sizing_of(row), row.fields.get("why", row.fields.get("known_wrong", ""))
+            sizing, why = sizing_of(row), row.fields.get("why", "")
             peak = sizing.peaks[Device.GPU].num_bytes / GIB
             cells = f"{row.fields['outcome']:>9} {sizing.verdict.value:>13} {peak:13.2f}"
             lines.append(f"{row.id:44} {cells}  {why}")
@@ -236,11 +236,14 @@ def error_table(errors_percent: dict[str, float]) -> str:
 
 
 def _outcomes() -> Iterator[str]:
-    for happened, wrong, words in (
-        ("fits", Verdict.DOES_NOT_FIT, "jobs that ran, called too large"),
-        ("oom", Verdict.FITS, "jobs that ran out of memory, called fitting"),
+    for happened, words in (
+        ("fits", "jobs that ran, called fitting"),
+        ("oom", "jobs that ran out of memory, called fitting"),
     ):
         found = [row for row in rows() if row.fields.get("outcome") == happened]
-        missed = [row.id for row in found if sizing_of(row).verdict is wrong]
-        names = f" ({', '.join(missed)})" if missed else ""
-        yield f"* {words}: {len(missed)} of {len(found)}{names}"
+        fitting = [row.id for row in found if sizing_of(row).verdict is Verdict.FITS]
+        others = [row.id for row in found if row.id not in fitting]
+        names = ", ".join(others if happened == "fits" else fitting)
+        yield f"* {words}: {len(fitting)} of {len(found)}" + (
+            f" (not {names})" if names and happened == "fits" else f" ({names})" if names else ""
+        )

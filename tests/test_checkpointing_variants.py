@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zero_sizer import models, stated
+from zero_sizer import models, profiles, stated
 from zero_sizer.cli import main
 from zero_sizer.config.workload import Checkpointing
 from zero_sizer.passes import checkpoints
 from zero_sizer.passes.levels import remaining
-from zero_sizer.profiles import load_bundled
 
 CONFIG = {
     "train_micro_batch_size_per_gpu": 2,
@@ -93,7 +92,7 @@ MODELS = ("llama-2-7b", "gpt2", "qwen3-4b", "t5-3b", "mixtral-8x7b", "gemma-2-9b
 
 
 def _steps(name, variant, b, s):
-    profile = load_bundled(name)
+    profile = profiles.load(models.load(name))
     attention = profile.attention_for(variant, "eager" if name == "t5-3b" else "flash")
     return [
         profile.evaluate(variant, attention, b, s, checkpointing=checkpointing)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from checkpointed_model import BLOCKS, WIDTH
 
-from zero_sizer import models, stated
+from zero_sizer import models, profiles, stated
 from zero_sizer.config import document
 from zero_sizer.config.workload import Checkpointing, Workload
 from zero_sizer.features import ENTRIES
@@ -22,7 +22,6 @@ from zero_sizer.passes import checkpoints, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.peak import phase_peaks, totals
 from zero_sizer.plan import Device
-from zero_sizer.profiles import load_bundled
 from zero_sizer.sizing import size
 from zero_sizer.units import DType
 from zero_sizer.witnesses.cut import cut_job
@@ -86,7 +85,7 @@ def test_every_block_has_the_levels_of_the_traced_variant(traced, model, said):
 
 @pytest.mark.parametrize(("attention", "checkpointing"), PADDED)
 def test_padding_adds_to_every_block_what_is_traced(traced, attention, checkpointing):
-    profile, rounding = load_bundled("smollm2-135m"), 2**16
+    profile, rounding = profiles.load(models.load("smollm2-135m")), 2**16
     step = profile.evaluate(
         "bf16", "flash", *AT, checkpointing=checkpointing, depths={"model.layers": DEPTH}
     )
@@ -104,7 +103,7 @@ def test_padding_adds_to_every_block_what_is_traced(traced, attention, checkpoin
 
 
 def _variant(model, said):
-    profile, how = load_bundled(model), stated.checkpointing(said)
+    profile, how = profiles.load(models.load(model)), stated.checkpointing(said)
     size, kept = MODELS[model]
     depths = dict.fromkeys(profile.depths, DEPTH)
     plain, every = (

@@ -27,7 +27,7 @@ TRUNCATED_COPIES = {"smollm2-360m": 24, "qwen3-4b": 38}  # 24.7 and 38.2, given 
 
 
 def bundled(name):
-    profile = profiles.load_bundled(name)
+    profile = profiles.load(models.load(name))
     assert profile is not None
     return profile
 

@@ -76,8 +76,17 @@ def headroom(peak: Peak, capacity: Capacity) -> tuple[int, int] | None:
     return left - high, left - low
 
 
-def fit(peak: Peak, capacity: Capacity) -> Fit:
-    """Whether a peak fits, counting what others take; between low and high nobody can say."""
+def fit(peak: Peak, capacity: Capacity, request: int = 0) -> Fit:
+    """Whether a peak fits, counting what others take; between low and high nobody can say.
+
+    Nor where not even the least that others take leaves room for one more tensor as large as the
+    largest: an allocator serves it from one piece of free memory, and a peak counts no holes.
+
+    Args:
+        peak: of a device.
+        capacity: of the same.
+        request: bytes of the largest tensor that is asked for again and again.
+    """
     if peak.num_bytes == 0:
         return Fit.YES
     left = headroom(peak, capacity)
@@ -86,7 +95,7 @@ def fit(peak: Peak, capacity: Capacity) -> Fit:
     least, most = left
     if most < 0:
         return Fit.NO
-    return Fit.YES if least >= 0 else Fit.UNKNOWN
+    return Fit.YES if least >= 0 and most >= request else Fit.UNKNOWN
 
 
 def unpublished(cluster: Cluster) -> list[Finding]:
@@ -121,12 +130,18 @@ def overstated(cluster: Cluster) -> list[Finding]:
     ]
 
 
-def findings(peaks: Mapping[Device, Peak], found: Mapping[Device, Capacity]) -> list[Finding]:
-    """What is worth saying about capacity: unknown sizes and peaks that are too close to call."""
+def findings(
+    peaks: Mapping[Device, Peak], found: Mapping[Device, Capacity], request: int
+) -> list[Finding]:
+    """What is worth saying about capacity: unknown sizes and peaks that are too close to call.
+
+    ``request``: of the GPU, see ``fit``.
+    """
     return [
         finding
         for device in Device
-        if peaks[device].num_bytes and (finding := _finding(device, peaks[device], found[device]))
+        if peaks[device].num_bytes
+        and (finding := _finding(device, peaks[device], found[device], request))
     ]
 
 
@@ -146,16 +161,32 @@ def _fragmented(peak: Peak, capacity: Capacity) -> Finding | None:
         key=_FLAG[Device.GPU],
         message=f"gpu: {format_gib(left[0])} are left for what PyTorch's allocator wastes, which "
         f"took up to {_FRAGMENTATION:.0%} of the peak elsewhere and is not counted",
-        remedy="`zero-sizer dryrun --how simulated` counts it; "
-        "PYTORCH_ALLOC_CONF=expandable_segments:True wastes less",
+        remedy=_COUNTED,
     )
 
 
+def _in_pieces(peak: Peak, capacity: Capacity, request: int) -> Finding:
+    left = headroom(peak, capacity) or (0, 0)
+    return Finding(
+        code="gpu-fragmentation",
+        severity=Severity.WARNING,
+        key=_FLAG[Device.GPU],
+        message=f"gpu: its largest tensor takes {format_gib(request)}, and at most "
+        f"{format_gib(left[1])} are left, not all in one piece: PyTorch's allocator may run out "
+        "of memory that is free",
+        remedy=_COUNTED,
+    )
+
+
+_COUNTED = (
+    "`zero-sizer dryrun --how simulated` counts what lies free in pieces; "
+    "PYTORCH_ALLOC_CONF=expandable_segments:True leaves less of it"
+)
 _FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"}
 
 
-def _finding(device: Device, peak: Peak, capacity: Capacity) -> Finding | None:
-    match fit(peak, capacity):
+def _finding(device: Device, peak: Peak, capacity: Capacity, request: int) -> Finding | None:
+    match fit(peak, capacity, request if device is Device.GPU else 0):
         case Fit.YES:
             return _fragmented(peak, capacity) if device is Device.GPU else None
         case Fit.NO:
@@ -176,6 +207,8 @@ def _finding(device: Device, peak: Peak, capacity: Capacity) -> Finding | None:
                 f"say whether {format_gib(peak.num_bytes)} fit",
                 remedy=f"give {_FLAG[device]}",
             )
+        case _ if fit(peak, capacity) is Fit.YES:
+            return _in_pieces(peak, capacity, request)
         case _:
             return Finding(
                 code=f"{device.value}-tight",

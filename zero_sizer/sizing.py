@@ -12,6 +12,7 @@ from zero_sizer.job import Job
 from zero_sizer.ledger import Allocation, evaluate
 from zero_sizer.moments import Moment
 from zero_sizer.passes.remarks import UNKNOWN, remarks
+from zero_sizer.passes.requests import largest_request
 from zero_sizer.peak import Peak, peak_of, totals
 from zero_sizer.plan import Device, Plan
 from zero_sizer.planning import plan_job
@@ -71,8 +72,10 @@ def size(job: Job) -> Sizing:
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
     capacities = capacity.capacities(job.cluster)
-    collected += capacity.findings(peaks, capacities)
+    request = largest_request(planned.plan) if planned.plan else 0
+    collected += capacity.findings(peaks, capacities, request)
     collected += [*capacity.unpublished(job.cluster), *capacity.overstated(job.cluster)]
+    fits = fits_of(peaks, capacities, request)
     return Sizing(
         job=job,
         plan=planned.plan,
@@ -82,7 +85,7 @@ def size(job: Job) -> Sizing:
         peaks=peaks,
         capacities=capacities,
         findings=tuple(sorted(collected, key=lambda f: list(Severity).index(f.severity))),
-        verdict=_verdict(planned.plan is not None, peaks, capacities, collected),
+        verdict=_verdict(planned.plan is not None, fits, capacities, collected),
     )
 
 
@@ -95,13 +98,24 @@ def is_doubt(finding: Finding) -> bool:
     return finding.code.endswith("not-modelled") or finding.code == UNKNOWN
 
 
+def fits_of(
+    peaks: Mapping[Device, Peak], capacities: Mapping[Device, capacity.Capacity], request: int
+) -> dict[Device, capacity.Fit]:
+    """Whether each device's peak fits; ``request``: see ``capacity.fit``, of the GPU."""
+    return {
+        device: capacity.fit(
+            peaks[device], capacities[device], request if device is Device.GPU else 0
+        )
+        for device in Device
+    }
+
+
 def _verdict(
     planned: bool,
-    peaks: Mapping[Device, Peak],
+    fits: Mapping[Device, capacity.Fit],
     capacities: Mapping[Device, capacity.Capacity],
     findings: list[Finding],
 ) -> Verdict:
-    fits = {device: capacity.fit(peaks[device], capacities[device]) for device in Device}
     if not planned:
         return Verdict.UNCERTAIN
     if capacity.Fit.NO in fits.values():
@@ -109,7 +123,7 @@ def _verdict(
     unmodelled = any(map(is_doubt, findings))
     unresolved = any(f.code == "assumed-micro-batch" for f in findings)
     tight = any(
-        capacity.fit(peaks[d], capacities[d]) is capacity.Fit.UNKNOWN
+        fits[d] is capacity.Fit.UNKNOWN
         for d in Device
         if capacities[d].num_bytes is not None or d is Device.GPU  # host and NVMe: when stated
     )

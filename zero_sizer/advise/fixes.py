@@ -15,9 +15,10 @@ from zero_sizer.advise.search import plan_of
 from zero_sizer.capacity import Fit
 from zero_sizer.job import Job
 from zero_sizer.ledger import evaluate
+from zero_sizer.passes.requests import largest_request
 from zero_sizer.peak import peak_of, totals
 from zero_sizer.plan import Device, Plan
-from zero_sizer.sizing import Sizing, is_doubt
+from zero_sizer.sizing import Sizing, fits_of, is_doubt
 from zero_sizer.speed import step_time
 
 _MOST_NODES = 1024
@@ -67,10 +68,12 @@ def fixes(sizing: Sizing, most: int = 5) -> list[Fix]:
 
 
 def _needs_fix(sizing: Sizing) -> bool:
-    known = [device for device in Device if sizing.capacities[device].num_bytes is not None]
+    request = largest_request(sizing.plan) if sizing.plan else 0
+    fits = fits_of(sizing.peaks, sizing.capacities, request)
     return any(
-        capacity.fit(sizing.peaks[device], sizing.capacities[device]) is not Fit.YES
-        for device in known
+        fits[device] is not Fit.YES
+        for device in Device
+        if sizing.capacities[device].num_bytes is not None
     )
 
 
@@ -183,7 +186,7 @@ def _size(job: Job) -> _Tried | None:
     return _Tried(
         plan=plan,
         peaks={device: peak.num_bytes for device, peak in peaks.items()},
-        fits={device: capacity.fit(peaks[device], known[device]) for device in Device},
+        fits=fits_of(peaks, known, largest_request(plan)),
     )
 
 

@@ -32,9 +32,16 @@ class Shortfall:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bytes that a plan's own peak may reach; None where the size was not stated."""
+    """Bytes that a plan's own peak may reach; None where the size was not stated.
+
+    Attributes:
+        allowed: of each device.
+        with_request: of a GPU, the peak and one more of the largest tensor (``capacity.fit``).
+        margins: what ``allowed`` leaves free.
+    """
 
     allowed: Mapping[Device, int | None]
+    with_request: int | None = None
     margins: Mapping[Device, float] = field(default_factory=lambda: MARGINS)
 
     def shortfalls(self, uses: Mapping[Device, Use], needed: tuple[str, ...]) -> list[Shortfall]:
@@ -45,8 +52,12 @@ class Limits:
             if allowed is None:
                 if use.num_bytes and device.value in needed:
                     found.append(_short(device, use, None))
-            elif use.num_bytes > allowed and use.num_bytes:
-                found.append(_short(device, use, use.num_bytes - allowed))
+                continue
+            missing = use.num_bytes - allowed
+            if use.request and self.with_request is not None:
+                missing = max(missing, use.num_bytes + use.request - self.with_request)
+            if missing > 0 and use.num_bytes:
+                found.append(_short(device, use, missing))
         return found
 
 
@@ -60,10 +71,13 @@ def limits_of(cluster: Cluster, margin: float | None = None) -> Limits:
     """Capacity less the most that others take of it, less the margin (one for all if given)."""
     margins = MARGINS if margin is None else dict.fromkeys(Device, margin)
     allowed: dict[Device, int | None] = {}
+    with_request = None
     for device, found in capacity.capacities(cluster).items():
         if found.num_bytes is None:
             allowed[device] = None
         else:
             free = found.num_bytes * (1 - margins[device]) - found.outside_bytes[1]
             allowed[device] = max(int(free), 0)
-    return Limits(allowed=allowed, margins=margins)
+            if device is Device.GPU:
+                with_request = found.num_bytes - found.outside_bytes[0]
+    return Limits(allowed=allowed, with_request=with_request, margins=margins)

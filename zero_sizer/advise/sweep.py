@@ -1,7 +1,7 @@
 """Peaks and step times of many candidates of one strategy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
@@ -12,6 +12,7 @@ from zero_sizer.features import passes
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.ledger import Entry, evaluate
 from zero_sizer.moments import Moment
+from zero_sizer.passes.requests import largest_request
 from zero_sizer.plan import Device, Plan
 from zero_sizer.speed import Case
 from zero_sizer.speed.model import time_of
@@ -28,10 +29,17 @@ _BATCH = "micro_batch"
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one candidate needs of a device at its highest instant; per rank, or per node."""
+    """What one candidate needs of a device at its highest instant; per rank, or per node.
+
+    Attributes:
+        num_bytes: live then.
+        moment: the instant.
+        request: bytes of the largest tensor of a micro step; 0 on other devices than the GPU.
+    """
 
     num_bytes: int
     moment: Moment
+    request: int = 0
 
 
 class _Sums(NamedTuple):
@@ -84,10 +92,13 @@ class Sweep:
                 _add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
         for place, size in family.formula("passes", values, _passes):
             rows[Device.GPU][place] += size
-        return {
+        found = {
             device: _highest(rows[device]) if device in rows else use
             for device, use in lasting.uses.items()
         }
+        request = family.formula("request", values, _request)
+        found[Device.GPU] = replace(found[Device.GPU], request=request)
+        return found
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
@@ -133,6 +144,10 @@ class Sweep:
         nodes = ceil_div(values.of["dp_world_size"], self._ranks)
         view = cast(Plan, self._family.view(values))
         return time_of(Step(plan=view, rates=self._rates, work=self._work, nodes=nodes)).seconds
+
+
+def _request(view: Any) -> int:
+    return largest_request(view)
 
 
 def _passes(view: Any) -> tuple[tuple[int, int], ...]:

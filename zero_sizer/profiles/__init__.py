@@ -23,8 +23,7 @@ gradients, optimizer states and the batch itself are not in it.
   run, or where the gradient is made that it ends with, that of parameter ``completes``. ``runs``
   names those modules in order, relative to the block (``.``: itself): ``name`` owns parameters and
   begins (ZeRO-3 gathers them), ``/name`` has run (ZeRO-3 releases them), ``~name`` begins and owns
-  none (ZeRO-3 prefetches there too), ``^name`` and ``^~name`` begin their backward (outside
-  of blocks only).
+  none (ZeRO-3 prefetches there too), ``^name`` and ``^~name`` begin their backward.
   ``peak`` and ``end`` as above, from where the section begins.
 
 What counts: storages of tensors on the GPU, those of constant size rounded up to 512 bytes, others
@@ -42,7 +41,7 @@ from zero_sizer.profiles.activations import (
     StepActivations,
     StepLevel,
 )
-from zero_sizer.profiles.store import cache_file, load, load_bundled
+from zero_sizer.profiles.store import cache_file, load
 
 __all__ = [
     "Part",
@@ -52,5 +51,4 @@ __all__ = [
     "StepLevel",
     "cache_file",
     "load",
-    "load_bundled",
 ]

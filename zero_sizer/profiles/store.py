@@ -1,4 +1,4 @@
-"""Where profiles lie: shipped beside the bundled models, or in the user's cache, by content."""
+"""Where profiles lie: shipped, by family or by content, or in the user's cache, by content."""
 
 import json
 import os
@@ -74,18 +74,18 @@ def cache_file(key: str) -> Path:
 
 
 def load(spec: ModelSpec) -> Profile | None:
-    """The profile of ``spec``: bundled, traced before by ``models --profile``, or its family's."""
-    if (
-        spec.origin.startswith(_BUNDLED) and spec.adapter is None
-    ):  # a cut of it has another name, but the same blocks
-        found = load_bundled(spec.origin.removeprefix(_BUNDLED).partition(" ")[0])
-        if found is not None:
-            return found
+    """The profile of ``spec``: of its family, shipped, or traced before by ``models --profile``."""
     if not spec.exact_tensors or not spec.hf_config:
         return None
+    found = family.load(spec)
+    if found is not None:
+        return found
+    if spec.origin.startswith(_BUNDLED) and spec.adapter is None:
+        # a cut of it has another name, but the same blocks
+        return _shipped(spec.origin.removeprefix(_BUNDLED).partition(" ")[0])
     key = _key(Identity(spec))
     name = _index().get(key)
-    return load_bundled(name) if name else _from_cache(key) or family.load(spec)
+    return _shipped(name) if name else _from_cache(key)
 
 
 @lru_cache(maxsize=64)
@@ -94,14 +94,13 @@ def _key(spec: Identity) -> str:
 
 
 @cache
-def load_bundled(name: str) -> Profile | None:
-    """The shipped profile of bundled model ``name``, None where there is none."""
+def _shipped(name: str) -> Profile | None:
     return _read(_DATA / f"{_PREFIX}{name}.json")
 
 
 @cache
 def _index() -> dict[str, str]:
-    """Content key -> bundled name."""
+    """Content key -> bundled name, of those that have a profile of their own."""
     try:
         index: dict[str, str] = json.loads((_DATA / _INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -121,8 +120,7 @@ def _read(path: Path) -> Profile | None:
         return None
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         return None
-    alias = document.get("same_as")
-    return load_bundled(alias) if isinstance(alias, str) else Profile(document)
+    return Profile(document)
 
 
 def write(path: Path, document: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ PRODUCTS: tuple[tuple[str, ...], ...] = (
     ("experts_per_token",),
     ("experts_per_token", "hidden"),
     ("experts_per_token", "expert_ffn"),
+    ("experts_per_token", "hidden", "expert_ffn"),
     ("hidden", "hidden"),
     ("hidden", "ffn"),
     ("hidden", "heads", "head_dim"),
@@ -64,6 +65,7 @@ class _Sized:
     where: Range
     trace: Trace
     sizes: list[Poly]
+    flops: fitted.Flops
     owners: frozenset[str]
 
 
@@ -184,8 +186,8 @@ def _sized(tracer: Tracer, setup: Setup) -> Iterator[_Sized]:
 
 def _at(trace: Callable[[int, int], Trace], owners: frozenset[str], points: Points) -> _Sized:
     traces = traces_at(trace, points)
-    sizes = fitted.fit_sizes(traces, points.held_out, points.where)
-    return _Sized(points.where, next(iter(traces.values())), sizes, owners)
+    sizes, flops = fitted.fit_sizes(traces, points.held_out, points.where)
+    return _Sized(points.where, next(iter(traces.values())), sizes, flops, owners)
 
 
 class _Constants:
@@ -226,8 +228,12 @@ class _Assembly:
         if any(s.where != first.where for s in sized):
             raise WitnessError("ranges that depend on widths")
         sizes = [self._wide(polys) for polys in zip(*(s.sizes for s in sized), strict=True)]
+        flops = [
+            (rows[0][0], self._wide(tuple(poly for _, poly in rows)))
+            for rows in zip(*(s.flops for s in sized), strict=True)
+        ]
         stack: FittedStack = fitted.put_together(
-            first.trace, sizes, (), first.owners, self._envelope.of
+            first.trace, sizes, flops, first.owners, self._envelope.of
         )
         return Fit(where=first.where, stack=stack)
 

@@ -83,15 +83,19 @@ def fit(
         WitnessError: the traces differ in more than sizes, or sizes are no polynomials.
     """
     first = next(iter(traces.values()))
-    sizes = fit_sizes(traces, held_out, where)
-    counts = _fit_all({p: tuple(n for _, n in t.flops) for p, t in traces.items()}, held_out, where)
-    flops = [(index, poly) for (index, _), poly in zip(first.flops, counts, strict=True)]
+    sizes, flops = fit_sizes(traces, held_out, where)
     envelope = partial(symbolic.envelope, with_batch=where.with_batch, sequences=where.sequences)
     return put_together(first, [_rounded(size) for size in sizes], flops, owners, envelope)
 
 
-def fit_sizes(traces: Mapping[Point, Trace], held_out: Point, where: Range) -> list[Poly]:
-    """Bytes of every storage.
+Flops = list[tuple[int, Poly]]
+"""(Events before, floating-point operations) of every operator that has a formula."""
+
+
+def fit_sizes(
+    traces: Mapping[Point, Trace], held_out: Point, where: Range
+) -> tuple[list[Poly], Flops]:
+    """Bytes of every storage, and floating-point operations.
 
     Raises:
         WitnessError: as ``fit``.
@@ -100,7 +104,9 @@ def fit_sizes(traces: Mapping[Point, Trace], held_out: Point, where: Range) -> l
     for trace in traces.values():
         if sections.shape_of(trace.events) != sections.shape_of(first.events):
             raise WitnessError(f"traces differ in their operators: {_first_difference(traces)}")
-    return _fit_all({p: t.sizes for p, t in traces.items()}, held_out, where)
+    sizes = _fit_all({p: t.sizes for p, t in traces.items()}, held_out, where)
+    counts = _fit_all({p: tuple(n for _, n in t.flops) for p, t in traces.items()}, held_out, where)
+    return sizes, [(index, poly) for (index, _), poly in zip(first.flops, counts, strict=True)]
 
 
 def put_together(
@@ -115,7 +121,7 @@ def put_together(
     Args:
         trace: any of those that were fitted.
         sizes: bytes of every storage, polynomials of one length.
-        flops: (events before, count) of every operator that has a formula.
+        flops: of the same length.
         owners: names of the modules that own parameters.
         envelope: those of some levels that are the highest somewhere.
     """
@@ -172,7 +178,7 @@ class _Levels:
 
     def section(self, section: Section, flops: Sequence[tuple[int, Poly]]) -> FittedSection:
         prefix = section.block + "." if section.block else ""
-        level, steps, total = self._zero, [], ZERO
+        level, steps, total = self._zero, [], self._zero
         for part in section.slices:
             peaks, level = self._slice(part, level)
             runs = tuple(_relative(token, prefix) for token in part.runs)
