@@ -1,4 +1,4 @@
-"""Llamas whose loss allocates what the fused kernels' Python allocates; it means nothing."""
+"""Llamas whose loss allocates what the fused kernels' Python does; its values are nothing."""
 
 import torch
 from torch import nn
@@ -37,7 +37,10 @@ class FusedLinear(torch.autograd.Function):
         for_hidden = torch.zeros_like(hidden)
         for_weight = torch.zeros_like(weight) if weight.requires_grad else None
         losses = torch.zeros_like(labels, dtype=torch.float32)
-        hidden.new_empty(min(rows, tokens), len(weight))  # logits, then their gradient in place
+        chunk = hidden.new_empty(min(rows, tokens), len(weight))  # logits, their gradient in place
+        if weight.dtype == torch.float32:  # a product that is added: 16-bit ones add in place
+            torch.empty_like(weight)
+        del chunk
         ctx.save_for_backward(for_hidden, for_weight)
         return losses.sum()
 

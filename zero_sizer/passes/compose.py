@@ -97,8 +97,9 @@ def _with_usual_loss(plan: Plan) -> MicroStep:
 def _with_loss(plan: Plan, step: MicroStep) -> MicroStep | None:
     if plan.loss == loss.TRANSFORMERS:
         return step
-    if plan.loss == loss.FUSED_LINEAR and plan.autocast_dtype is not None:
-        return None  # copies of the head's weight, one for every chunk
+    casts = plan.loss == loss.FUSED_LINEAR and plan.autocast_dtype is not None
+    if casts or plan.model.arch.decoder_layers:  # copies of the head's weight for every chunk
+        return None
     return loss.computed_by(plan.loss, step, loss_sizes(plan))
 
 

@@ -225,7 +225,8 @@ def _linear(last: PartLevels, sizes: Sizes, usual: Bytes) -> Part:
     first, *after = last.backward.steps
     capped = sizes.logits - usual.held - first.end  # saved for softcapping, which Liger fuses too
     less = usual.held + capped - sizes.head
-    peak = head.end - sizes.logits + sizes.inputs + sizes.head + chunk(sizes)
+    summed = sizes.head if sizes.dtype is DType.FP32 else 0  # 16-bit products add in place
+    peak = head.end - sizes.logits + sizes.inputs + sizes.head + summed + chunk(sizes)
     passed = head.runs.removesuffix(_module(head)).rstrip()
     forward = [*map(_level, before), Level(passed, "", peak, loss.end - less)]
     count = _num_of_head(_module(head), after)
