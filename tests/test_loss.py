@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zero_sizer.cli import main
 from zero_sizer.passes import loss
@@ -91,6 +93,47 @@ def test_no_causal_loss_to_replace_is_a_doubt(capsys, tmp_path, model, kind):
     assert answer["verdict"] == "uncertain"
     assert findings["loss-not-modelled"]["severity"] == "warning"
     assert other == usual
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "precision"),
+    [("t5-3b", "fused", "fp32"), ("smollm2-135m", "fused-linear", "autocast")],
+)
+def test_nor_is_one_where_nobody_compared_it(capsys, tmp_path, model, kind, precision):
+    said = {"model": model, "precision": precision, "loss": kind, "seq_len": 128}
+    assert "loss-not-modelled" in _check(capsys, tmp_path, **said)[1]
+
+
+@given(
+    tokens=st.integers(1, 10**6),
+    vocab=st.integers(2, 300_000),
+    hidden=st.integers(1, 20_000),
+    dtype=st.sampled_from([DType.BF16, DType.FP32]),
+)
+def test_no_other_loss_holds_or_moves_more_than_transformers(tokens, vocab, hidden, dtype):
+    sizes = loss.Sizes(tokens=tokens, vocab=vocab, hidden=hidden, dtype=dtype, trains_head=True)
+    usual = loss.of_logits(loss.TRANSFORMERS, sizes)
+    for kind in (loss.MEGATRON, loss.FUSED):
+        other = loss.of_logits(kind, sizes)
+        assert all(a <= b for a, b in zip(other, usual, strict=True))
+        assert other.forward >= other.held >= sizes.logits or kind == loss.MEGATRON
+    assert loss.moved(loss.FUSED, sizes) < loss.moved(loss.TRANSFORMERS, sizes)
+    assert loss.chunk(sizes) <= sizes.logits
+    # twice as many as asked for at most, for the power of two
+    assert loss.chunk(sizes) <= 2 * (sizes.inputs + vocab * dtype.itemsize)
+
+
+def test_what_is_moved_is_counted_operator_by_operator():
+    """One element of the logits: 36 bytes in 16 bits for transformers, 6 for one fused kernel."""
+    sizes = loss.Sizes(tokens=1, vocab=1, hidden=1, dtype=DType.BF16, trains_head=True)
+    fp32 = replace(sizes, dtype=DType.FP32)
+    kinds = ("transformers", "megatron", "fused", "fused-linear")
+    assert [loss.moved(kind, sizes) for kind in kinds] == [36, 52, 6, 6]
+    assert [loss.moved(kind, fp32) for kind in kinds] == [24, 40, 12, 12]
+    # 16,384 tokens in 8 chunks: the 7 after the first read the weight twice and add to a gradient
+    large = replace(sizes, tokens=16384, vocab=32000, hidden=4096)
+    assert loss.repeated("fused-linear", large) == 7 * 4 * 32000 * 4096 * 2
+    assert loss.repeated("fused", large) == 0
 
 
 def test_chunks_follow_ligers_arithmetic():

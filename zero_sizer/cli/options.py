@@ -52,7 +52,8 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
     workload.add_argument(
         "--loss",
         choices=("transformers", "megatron", "fused", "fused-linear"),
-        help="what computes it: transformers' (default), Megatron's, flash-attn's, or Liger's",
+        help="what computes it: transformers (default), Megatron, flash-attn (fused), or Liger "
+        "(fused-linear; the Trainer's use_liger_kernel)",
     )
     workload.add_argument("--precision", choices=("bf16", "fp16", "fp32"), help='for "auto"')
     workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)

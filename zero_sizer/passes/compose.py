@@ -83,6 +83,8 @@ def _closed_form(plan: Plan, checkpointing: bool) -> MicroStep:
 
 def knows_loss(plan: Plan) -> bool:
     """Whether the loss that the plan names is known of its model."""
+    if plan.loss == loss.TRANSFORMERS:
+        return True
     return _with_loss(plan, _with_usual_loss(plan)) is not None
 
 

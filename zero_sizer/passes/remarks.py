@@ -112,8 +112,8 @@ def _about_loss(plan: Plan) -> Finding:
         code="loss-not-modelled",
         severity=Severity.WARNING,
         key="--loss",
-        message=f"what the {plan.loss} loss holds is not known of {plan.model.name} in this "
-        "precision: transformers' own is counted",
+        message=f"what the {plan.loss} loss holds is not known of {plan.model.name} here: "
+        "transformers' own is counted",
         remedy="leave --loss out, or `zero-sizer dryrun --how simulated -- train.py` the training "
         "script",
     )
