@@ -97,7 +97,11 @@ def test_no_causal_loss_to_replace_is_a_doubt(capsys, tmp_path, model, kind):
 
 @pytest.mark.parametrize(
     ("model", "kind", "precision"),
-    [("t5-3b", "fused", "fp32"), ("smollm2-135m", "fused-linear", "autocast")],
+    [
+        ("t5-3b", "fused", "fp32"),
+        ("smollm2-135m", "fused-linear", "autocast"),
+        ("params=7e9,layers=32,hidden=4096", "fused", "bf16"),
+    ],
 )
 def test_nor_is_one_where_nobody_compared_it(capsys, tmp_path, model, kind, precision):
     said = {"model": model, "precision": precision, "loss": kind, "seq_len": 128}
@@ -134,6 +138,7 @@ def test_what_is_moved_is_counted_operator_by_operator():
     large = replace(sizes, tokens=16384, vocab=32000, hidden=4096)
     assert loss.repeated("fused-linear", large) == 7 * 4 * 32000 * 4096 * 2
     assert loss.repeated("fused", large) == 0
+    assert loss.repeated("fused-linear", replace(large, hidden=0)) == 0
 
 
 def test_chunks_follow_ligers_arithmetic():

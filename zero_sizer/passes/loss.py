@@ -141,7 +141,7 @@ def repeated(kind: str, sizes: Sizes) -> int:
 
     Each reads it twice, for logits and for the gradient of their input, and adds to its gradient.
     """
-    if kind != FUSED_LINEAR or not sizes.vocab:
+    if kind != FUSED_LINEAR or not (sizes.vocab and sizes.hidden):
         return 0
     chunks = ceil_div(sizes.tokens, _chunk_rows(sizes))
     reads = 4 if sizes.trains_head else 2
@@ -181,7 +181,8 @@ def computed_by(kind: str, step: MicroStep, sizes: Sizes) -> Activations | None:
     """The step with another loss than transformers'; None where its last part has another shape."""
     *others, last = step.parts
     usual = of_logits(TRANSFORMERS, sizes)
-    if not _is_causal(last, sizes, usual):
+    is_known = sizes.hidden or kind != FUSED_LINEAR
+    if not is_known or not _is_causal(last, sizes, usual):
         return None
     made = _linear(last, sizes, usual) if kind == FUSED_LINEAR else _whole(last, kind, sizes, usual)
     return Activations((*others, made))
