@@ -24,6 +24,20 @@ class Fused(torch.autograd.Function):
         return torch.empty_like(logits), None
 
 
+class Megatron(torch.autograd.Function):
+    """NVIDIA/Megatron-LM megatron/mpu/cross_entropy.py (34ed99d): softmax and gradient in place."""
+
+    @staticmethod
+    def forward(ctx, logits, labels):
+        ctx.save_for_backward(logits, labels)
+        return torch.empty_like(labels, dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        softmax, _ = ctx.saved_tensors
+        return softmax, None
+
+
 class FusedLinear(torch.autograd.Function):
     """Liger 0.8.5 ops/fused_linear_cross_entropy.py: gradients in the forward, chunk by chunk."""
 
@@ -61,6 +75,8 @@ class Llama(LlamaForCausalLM):
             flat = hidden.view(-1, hidden.shape[-1])
             return FusedLinear.apply(flat, self.lm_head.weight, labels)
         logits = self.lm_head(hidden)
+        if self.kind == "megatron":
+            return Megatron.apply(logits.float().view(-1, logits.shape[-1]), labels).mean()
         return Fused.apply(logits.view(-1, logits.shape[-1]), labels).mean()
 
 
@@ -82,6 +98,10 @@ def tied_fused_linear():
 
 def untied_fused():
     return _build("tinyllama-1.1b", "fused")
+
+
+def untied_megatron():
+    return _build("tinyllama-1.1b", "megatron")
 
 
 def untied_fused_linear():
