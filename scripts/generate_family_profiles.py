@@ -1,8 +1,8 @@
 """Writes the profiles of families (``zero_sizer/profiles/data/family.*.json``).
 
 Usage: ``python scripts/generate_family_profiles.py [STRUCTURE ...] [--missing]`` in an environment
-that has torch and transformers. One structure for each that a bundled model has, called after the
-first such model; traced at three sets of widths that no two products share.
+that has torch and transformers. One for each structure that a bundled model has, called after the
+first such model, and a few more; traced at three sets of widths that no two products share.
 """
 
 import argparse
@@ -35,40 +35,56 @@ _KEYS = {
     "expert_ffn": ("moe_intermediate_size",),
 }
 _POSITIONS = ("n_positions", "max_position_embeddings")
-_WITH_TABLE = ("bert", "gpt2", "opt")  # of learned positions
 _HEADS = {"all": ((7, 7), (11, 11), (13, 13)), "one": ((6, 1), (10, 1), (14, 1)),
           "some": ((6, 2), (15, 3), (10, 5))}  # fmt: skip
 _OTHERS = (
-    {"head_dim": 40, "ffn": 592, "vocab": 1016, "experts": 8, "experts_per_token": 2,
+    {"head_dim": 40, "ffn": 592, "vocab": 1016, "experts": 8, "experts_per_token": 3,
      "expert_ffn": 272, "positions": 1024},
-    {"head_dim": 80, "ffn": 1072, "vocab": 1528, "experts": 12, "experts_per_token": 3,
+    {"head_dim": 80, "ffn": 1072, "vocab": 1528, "experts": 20, "experts_per_token": 2,
      "expert_ffn": 464, "positions": 1536},
-    {"head_dim": 200, "ffn": 1328, "vocab": 2024, "experts": 20, "experts_per_token": 4,
+    {"head_dim": 200, "ffn": 1328, "vocab": 2024, "experts": 12, "experts_per_token": 4,
      "expert_ffn": 656, "positions": 3072},
 )  # fmt: skip
+# Structures of well-known models that are not bundled.
+_FURTHER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "gpt2-without-dropout": ("gpt2", {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}),
+    "qwen1.5-7b": ("qwen2.5-14b", {"num_key_value_heads": 40}),
+    "phi-3-medium": ("phi-3-mini", {"num_key_value_heads": 8}),
+}
 _PER_HEAD = (56, 48, 72)  # of the hidden size, where head_dim is free
 
 
-def structures() -> dict[str, str]:
-    """Structure -> the first bundled model that has it."""
-    found: dict[str, str] = {}
+def structures() -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Structure -> what to call it, and fields of a config that has it."""
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for name in bundled_names():
         structure = family.structure_of(load_profile(name))
         if structure is not None:
-            found.setdefault(structure, name)
+            found.setdefault(structure, (name, read_profile(name)["hf_config"]))
+    for name, (base, changes) in _FURTHER.items():
+        fields = {**read_profile(base)["hf_config"], **changes}
+        structure = family.structure_of(spec_of(fields))
+        if structure is None:
+            raise SystemExit(f"{name} has no structure")
+        found.setdefault(structure, (name, fields))
     return found
 
 
 def resized(fields: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]:
     """A config of the same structure at the widths of set ``number``."""
     heads, kv_heads = _HEADS[kind][number]
+    if fields["model_type"] == "bloom":
+        heads = kv_heads = 4 * 2**number  # slopes of other numbers are made in two parts
     widths = {**_OTHERS[number], "heads": heads, "kv_heads": kv_heads, "layers": LAYERS}
     is_free = "head_dim" in fields
     widths["hidden"] = heads * (_PER_HEAD[number] if is_free else widths["head_dim"])
-    keys = {**_KEYS, "positions": _POSITIONS} if fields["model_type"] in _WITH_TABLE else _KEYS
+    has_table = fields["model_type"] in family.LEARNED_POSITIONS
+    keys = {**_KEYS, "positions": _POSITIONS} if has_table else _KEYS
     changes = {
         key: widths[width] for width, named in keys.items() for key in named if key in fields
     }
+    if fields["model_type"] == "phi3":
+        changes["pad_token_id"] = 0  # its default lies in its own vocabulary only
     return {**fields, **changes}
 
 
@@ -80,9 +96,8 @@ def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
         return models.load(str(path))
 
 
-def document(structure: str, name: str) -> dict[str, Any]:
+def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The family's profile of one structure."""
-    fields = read_profile(name)["hf_config"]
     said = json.loads(structure)
     members = []
     for number in range(len(_OTHERS)):
@@ -113,13 +128,14 @@ def main() -> int:
     parser.add_argument("--missing", action="store_true", help="only those that have none")
     options = parser.parse_args()
     found = structures()
-    for structure, name in found.items():
+    for structure, (name, fields) in found.items():
         path = DATA / f"{family.PREFIX}{name}.json"
         if (options.names and name not in options.names) or (options.missing and path.exists()):
             continue
-        write(path, document(structure, name))
+        write(path, document(structure, name, fields))
         print(f"wrote {path.name}, {path.stat().st_size:,} bytes", flush=True)
-    present = {s: n for s, n in found.items() if (DATA / f"{family.PREFIX}{n}.json").exists()}
+    names = {structure: name for structure, (name, _) in found.items()}
+    present = {s: n for s, n in names.items() if (DATA / f"{family.PREFIX}{n}.json").exists()}
     write(DATA / f"{family.PREFIX}index.json", present)
     return 0
 

@@ -20,6 +20,7 @@ from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import Job
 from zero_sizer.ledger import Category
+from zero_sizer.models import adapted, adapter
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device
@@ -118,15 +119,8 @@ def _model(text: str) -> ModelSpec:
 
 def _with_lora(spec: ModelSpec, rank: int, modules: list[str]) -> ModelSpec:
     """The base frozen, two small trainable matrices beside each of ``modules``."""
-    tensors = []
-    for base in spec.parameters:
-        tensors.append(replace(base, trainable=False))
-        if base.module.endswith(tuple(modules)) and len(base.shape) == 2:
-            out, into = base.shape
-            for name, shape in (("lora_A", (rank, into)), ("lora_B", (out, rank))):
-                tensor = Tensor(f"{base.module}.{name}.weight", shape, module_type="Linear")
-                tensors.append(tensor)
-    return replace(spec, parameters=tuple(tensors))
+    targets = "+".join(name.rpartition(".")[2] for name in modules)
+    return adapted.with_adapter(spec, adapter.read(f"r={rank},targets={targets}", "published"))
 
 
 def predicted(row: Row) -> tuple[float, float]:

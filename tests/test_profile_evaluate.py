@@ -1,6 +1,7 @@
 """Bundled activation profiles, evaluated: against arithmetic done by hand from the widths."""
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,14 +82,18 @@ def test_what_forward_saves_backward_frees(name):
 
 @pytest.mark.parametrize("name", LLAMA_LIKE)
 def test_a_llama_block_saves_what_its_operators_need(name):
-    arch = models.load(name).arch
+    step = bundled(name).evaluate("bf16", "flash", 3, 2048)
+    middle = next(part for part in step.parts if part.count > 1)
+    saved = 3 * 2048 * saved_by_block(models.load(name).arch)
+    assert middle.forward.end - 2 * 512 == saved  # 2 RNG states
+
+
+def saved_by_block(arch):
+    """Bytes a token of a Llama's block at 16 bits with flash attention."""
     query, key_value = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
     norm = 4 * arch.hidden + 2 * arch.hidden + 2 * arch.hidden + 4  # fp32 input, 16-bit, out, rstd
     attention = 2 * (2 * query + 2 * key_value) + 4 * arch.heads  # q, out, k, v; log-sum-exp
-    mlp = 2 * 4 * arch.ffn  # gate, its activation, up, their product
-    step = bundled(name).evaluate("bf16", "flash", 3, 2048)
-    middle = next(part for part in step.parts if part.count > 1)
-    assert middle.forward.end - 2 * 512 == 3 * 2048 * (2 * norm + attention + mlp)  # 2 RNG states
+    return 2 * norm + attention + 2 * 4 * arch.ffn  # gate, its activation, up, their product
 
 
 @pytest.mark.parametrize("name", LLAMA_LIKE)
@@ -234,15 +239,29 @@ def config_file(folder: Path, name: str, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["llama-3-8b", "qwen2.5-7b", "gpt2", "bert-base", "mixtral-8x7b"])
+@pytest.mark.parametrize("name", ["llama-3-8b", "t5-3b", "gpt2", "bert-base", "mixtral-8x7b"])
 def test_a_config_of_a_bundled_model_has_its_profile(name, tmp_path):
     found = profiles.load(models.load(str(config_file(tmp_path, name))))
     assert found is not None
-    assert found.name == name
+    for setup in setups(bundled(name)):
+        assert peaks(found, setup) == peaks(bundled(name), setup)
 
 
-@pytest.mark.parametrize("change", [{"hidden_act": "relu"}, {"intermediate_size": 14208}])
-def test_another_model_has_another_profile_or_none(change, tmp_path, monkeypatch):
+def peaks(profile, setup):
+    step = evaluate(profile, setup, 2, 512)
+    return step.saved, step.forward_peak, step.backward_peak
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_act": "relu"},
+        {"attention_bias": True},
+        {"head_dim": 100},
+        {"attention_dropout": 0.1},
+    ],
+)
+def test_another_structure_has_another_profile_or_none(change, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     spec = models.load(str(config_file(tmp_path, "llama-3-8b", **change)))
     assert profiles.load(spec) is None
@@ -252,18 +271,44 @@ def test_another_model_has_another_profile_or_none(change, tmp_path, monkeypatch
     path.write_text('{"schema_version": 1, "name"', encoding="utf-8")  # the disk was full
     assert profiles.load(spec) is None
     store._from_cache.cache_clear()
-    store.write(path, json.loads((store._DATA / "activations.llama-3-8b.json").read_text()))
+    store.write(path, json.loads((store._DATA / "activations.t5-3b.json").read_text()))
     found = profiles.load(spec)
     store._from_cache.cache_clear()
     assert found is not None
-    assert found.name == "llama-3-8b"
+    assert found.name == "t5-3b"
+
+
+@st.composite
+def llamas(draw):
+    heads = draw(st.sampled_from([4, 6, 12, 32, 64]))
+    changes = {
+        "num_attention_heads": heads,
+        "num_key_value_heads": draw(st.sampled_from([n for n in (2, 3, 8, 32) if heads % n == 0])),
+        "hidden_size": heads * draw(st.integers(1, 300)),
+        "head_dim": 8 * draw(st.integers(1, 32)),
+        "intermediate_size": draw(st.integers(1, 60_000)),
+        "vocab_size": draw(st.integers(3, 300_000)),
+        "num_hidden_layers": draw(st.integers(3, 130)),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        return models.load(str(config_file(Path(folder), "llama-3-8b", **changes)))
+
+
+@given(spec=llamas(), b=st.integers(2, 64), s=st.integers(64, 40_000))
+def test_a_llama_of_any_width_saves_what_its_operators_need(spec, b, s):
+    step = profiles.load(spec).evaluate("bf16", "flash", b, s)
+    middle = next(part for part in step.parts if part.count > 1)
+    assert middle.forward.end - 2 * 512 == b * s * saved_by_block(spec.arch)  # 2 RNG states
+    assert sum(part.count for part in step.parts if part.blocks) == spec.arch.num_layers
 
 
 def test_a_cut_of_a_bundled_model_has_its_profile():
     spec = models.load("llama-3-8b")
     kept = tuple(t for t in spec.parameters if ".layers.9." not in t.name)
     found = profiles.load(replace(spec, name="llama-3-8b, cut", parameters=kept))
-    assert found is profiles.load_bundled("llama-3-8b")
+    assert found is not None
+    for setup in setups(found):
+        assert peaks(found, setup) == peaks(bundled("llama-3-8b"), setup)
 
 
 def test_a_profile_that_is_there_is_not_traced_again(capsys):

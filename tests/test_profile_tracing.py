@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from zero_sizer import models
 from zero_sizer.models.profile import read_profile
-from zero_sizer.profiles import Profile
+from zero_sizer.profiles import Profile, family
 
 ROOT = Path(__file__).parent.parent
 BF16 = [["bf16", attention, ckpt] for attention in ("sdpa", "eager") for ckpt in (False, True)]
@@ -76,6 +77,7 @@ CASES = {
     "mistral": (short("mistral-7b", num_hidden_layers=5, sliding_window=640), BF16[:2]),
 }
 POINTS = [[1, 512], [5, 384], [3, 960]]
+NO_FAMILY = ("dense, then experts", "encoder and decoder")  # blocks that differ; no family yet
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +105,28 @@ def traced(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_profile_gives_what_the_whole_model_shows(name, traced):
-    profile = Profile(traced[name]["profile"])
-    for seen in traced[name]["seen"]:
+    assert_seen(Profile(traced[name]["profile"]), traced[name]["seen"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_a_family_gives_what_a_model_of_other_widths_shows(name, traced, tmp_path):
+    profile = family.load(spec_of(CASES[name][0], tmp_path))
+    if name in NO_FAMILY:
+        assert profile is None
+    else:
+        assert profile is not None
+        assert_seen(profile, traced[name]["seen"])
+
+
+def spec_of(fields, folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    return models.load(str(path))
+
+
+def assert_seen(profile, traces):
+    for seen in traces:
         variant, attention, checkpointing = seen["setup"]
         step = profile.evaluate(variant, attention, *seen["at"], checkpointing=checkpointing)
         where = (seen["setup"], seen["at"])
@@ -121,7 +143,7 @@ def test_a_profile_gives_what_the_whole_model_shows(name, traced):
 def test_the_users_own_model_is_traced_into_the_cache(tmp_path):
     config = tmp_path / "mine" / "config.json"
     config.parent.mkdir()
-    config.write_text(json.dumps({**LLAMA, "intermediate_size": 640}), encoding="utf-8")
+    config.write_text(json.dumps({**LLAMA, "hidden_act": "gelu"}), encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "zero_sizer", "models", "--profile", str(config)]
     first, second = (

@@ -1,7 +1,8 @@
 """A model of which only totals are known: ``params=6.7e9,layers=32,hidden=4096,...``."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from zero_sizer.errors import InputError
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
@@ -19,7 +20,8 @@ def load_numbers(text: str) -> ModelSpec:
 
     Embedding, attention and norms take what the widths say; the feed-forward blocks share the rest
     evenly, as two matrices or three (gated), with the output layer tied or not: whichever comes
-    closest to ``ffn`` (to 4 x hidden where it is not given).
+    closest to ``ffn`` (to 4 x hidden where it is not given). Gated with all widths given, they are
+    a Llama's.
 
     Raises:
         InputError: a number is missing, unknown, not a positive whole number, or does not fit.
@@ -32,6 +34,7 @@ def load_numbers(text: str) -> ModelSpec:
         origin=f"numbers {text.strip()} (tensors laid out plausibly)",
         parameters=tuple(_tensors(numbers, tied=tied, matrices=matrices)),
         arch=Architecture(
+            family="llama" if _is_llama(numbers, matrices) else "",
             num_layers=numbers["layers"],
             hidden=numbers["hidden"],
             heads=numbers.get("heads"),
@@ -134,30 +137,70 @@ def _closest_shape(numbers: Mapping[str, int]) -> tuple[bool, int]:
     return min(fitting, key=distance)
 
 
+class _Names(NamedTuple):
+    """What the tensors are called, and the class of the norms."""
+
+    embedding: str
+    block: str
+    attention: tuple[str, str, str, str]
+    mlp: tuple[str, ...]
+    norms: tuple[str, str]
+    norm: str
+    output: str
+    norm_type: str
+
+
+_PLAIN = _Names(
+    embedding="embedding",
+    block="layers",
+    attention=("attention.q", "attention.k", "attention.v", "attention.o"),
+    mlp=("mlp.0", "mlp.1", "mlp.2"),
+    norms=("norm_1", "norm_2"),
+    norm="norm",
+    output="output",
+    norm_type="Norm",
+)
+_LLAMA = _Names(
+    embedding="model.embed_tokens",
+    block="model.layers",
+    attention=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    mlp=("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    norms=("input_layernorm", "post_attention_layernorm"),
+    norm="model.norm",
+    output="lm_head",
+    norm_type="LlamaRMSNorm",
+)
+
+
+def _is_llama(numbers: Mapping[str, int], matrices: int) -> bool:
+    """Whether widths and gated blocks are all that a Llama has."""
+    return matrices == 3 and {"heads", "ffn", "vocab"} <= numbers.keys()
+
+
 def _tensors(numbers: Mapping[str, int], *, tied: bool, matrices: int) -> Iterator[Tensor]:
     hidden, layers, vocab = numbers["hidden"], numbers["layers"], numbers.get("vocab", 0)
     kv, budget = _kv_width(numbers), _mlp_numel(numbers, tied=tied)
+    names = _LLAMA if _is_llama(numbers, matrices) else _PLAIN
     if vocab:
-        yield Tensor("embedding.weight", (vocab, hidden), module_type="Embedding")
+        yield Tensor(f"{names.embedding}.weight", (vocab, hidden), module_type="Embedding")
     for i in range(layers):
-        block = f"layers.{i}"
-        for name, rows in (("q", hidden), ("k", kv), ("v", kv), ("o", hidden)):
-            yield Tensor(f"{block}.attention.{name}.weight", (rows, hidden), module_type="Linear")
+        block = f"{names.block}.{i}"
+        for name, rows in zip(names.attention, (hidden, kv, kv, hidden), strict=True):
+            yield Tensor(f"{block}.{name}.weight", (rows, hidden), module_type="Linear")
         share = budget * (i + 1) // layers - budget * i // layers
-        yield from _mlp(block, share, numbers, matrices)
-        for name in ("norm_1", "norm_2"):
-            yield Tensor(f"{block}.{name}.weight", (hidden,), module_type="Norm")
-    yield Tensor("norm.weight", (hidden,), module_type="Norm")
+        yield from _mlp([f"{block}.{name}" for name in names.mlp[:matrices]], share, hidden)
+        for name in names.norms:
+            yield Tensor(f"{block}.{name}.weight", (hidden,), module_type=names.norm_type)
+    yield Tensor(f"{names.norm}.weight", (hidden,), module_type=names.norm_type)
     if vocab and not tied:
-        yield Tensor("output.weight", (vocab, hidden), module_type="Linear")
+        yield Tensor(f"{names.output}.weight", (vocab, hidden), module_type="Linear")
 
 
-def _mlp(block: str, numel: int, numbers: Mapping[str, int], matrices: int) -> Iterator[Tensor]:
+def _mlp(names: Sequence[str], numel: int, hidden: int) -> Iterator[Tensor]:
     """The matrices of one block; flat where their numel is not a multiple of hidden."""
-    hidden = numbers["hidden"]
-    for i in range(matrices):
-        part = numel * (i + 1) // matrices - numel * i // matrices
+    for i, name in enumerate(names):
+        part = numel * (i + 1) // len(names) - numel * i // len(names)
         rows_columns = (part // hidden, hidden)
-        down = i == matrices - 1
+        down = i == len(names) - 1
         shape = (part,) if part % hidden else rows_columns[::-1] if down else rows_columns
-        yield Tensor(f"{block}.mlp.{i}.weight", shape, module_type="Linear")
+        yield Tensor(f"{name}.weight", shape, module_type="Linear")

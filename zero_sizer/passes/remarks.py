@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.passes import compose, zero_rules
@@ -34,13 +33,12 @@ def remarks(plan: Plan) -> Iterator[Finding]:
 
 def _about_model(plan: Plan) -> Iterator[Finding]:
     if compose.traced_activations(plan) is not None:
-        profile = profiles.load(plan.model)
-        if profile is not None and profile.is_of_family:
+        if not plan.model.exact_tensors:
             yield Finding(
-                code="activations-of-the-family",
+                code="activations-of-a-llama",
                 severity=Severity.NOTE,
-                message=f"{plan.model.name} itself was not traced: activations are those of its "
-                "family, traced at other widths, with its own put in",
+                message="numbers name no model: activations are those of a Llama of these widths",
+                remedy="name a bundled model or a config.json if it is another",
             )
     elif compose.adapted_activations(plan) is not None:
         yield Finding(

@@ -186,14 +186,12 @@ class Profile:
     Attributes:
         name: of the model.
         notes: what was assumed.
-        is_of_family: put together from a family's (``zero_sizer.profiles.family``).
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
         self.name = str(document["name"])
         self.notes: tuple[str, ...] = tuple(document["notes"])
-        self.is_of_family = "products" in document
         self._fits: dict[tuple[Any, ...], tuple[_Fit, ...]] = {}
         self._sections: dict[int, _Stored] = {}
         self._parts_at = lru_cache(maxsize=1024)(self._parts)

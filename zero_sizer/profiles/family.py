@@ -76,6 +76,13 @@ FAMILIES = frozenset(
         "qwen3_moe",
     }
 )
+LEARNED_POSITIONS = ("bert", "gpt2", "opt")
+# What numbers that only a Llama has leave open (``models.numbers``).
+_OF_NUMBERS: Mapping[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "hidden_act": "silu",
+}
 _NUMBERED = re.compile(r"\.(\d+)\.")
 
 
@@ -84,8 +91,8 @@ def structure_of(spec: ModelSpec) -> str | None:
 
     Blocks that differ among each other, adapters, packed weights and frozen tensors are left out.
     """
-    fields = spec.hf_config
-    if spec.arch.family not in FAMILIES or not spec.exact_tensors or spec.base is not None:
+    fields = spec.hf_config if spec.exact_tensors else _OF_NUMBERS
+    if spec.arch.family not in FAMILIES or spec.base is not None:
         return None
     names = _names(spec)
     layer_types = fields.get("layer_types")
@@ -143,7 +150,7 @@ def widths_of(spec: ModelSpec) -> dict[str, int]:
         "kv_heads": arch.kv_heads or heads,
         "head_dim": head_dim,
         "vocab": arch.vocab or 0,
-        "positions": arch.max_positions or 0,
+        "positions": (arch.max_positions or 0) if arch.family in LEARNED_POSITIONS else 0,
         "experts": arch.num_experts,
         "experts_per_token": arch.experts_per_token,
         "expert_ffn": arch.expert_ffn or arch.ffn or 0,

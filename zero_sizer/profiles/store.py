@@ -75,11 +75,11 @@ def cache_file(key: str) -> Path:
 
 def load(spec: ModelSpec) -> Profile | None:
     """The profile of ``spec``: of its family, shipped, or traced before by ``models --profile``."""
-    if not spec.exact_tensors or not spec.hf_config:
-        return None
     found = family.load(spec)
     if found is not None:
         return found
+    if not spec.exact_tensors or not spec.hf_config:
+        return None
     if spec.origin.startswith(_BUNDLED) and spec.adapter is None:
         # a cut of it has another name, but the same blocks
         return _shipped(spec.origin.removeprefix(_BUNDLED).partition(" ")[0])

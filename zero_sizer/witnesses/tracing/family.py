@@ -11,7 +11,7 @@ import torch
 
 from zero_sizer.errors import UnsupportedError, WitnessError
 from zero_sizer.units import round_up
-from zero_sizer.witnesses.tracing import fitted, sections, symbolic
+from zero_sizer.witnesses.tracing import fitted, symbolic
 from zero_sizer.witnesses.tracing.encode import SCHEMA_VERSION, Encoder
 from zero_sizer.witnesses.tracing.fitted import FittedStack, Range
 from zero_sizer.witnesses.tracing.profile import all_setups, head_of
@@ -47,6 +47,7 @@ PRODUCTS: tuple[tuple[str, ...], ...] = (
     ("hidden", "ffn"),
     ("hidden", "heads", "head_dim"),
     ("hidden", "kv_heads", "head_dim"),
+    ("hidden", "head_dim"),
     ("hidden", "vocab"),
     ("hidden", "positions"),
     ("experts", "hidden"),
@@ -81,6 +82,15 @@ class Solver:
             [prod(of[name] for name in product) for of in widths] for product in PRODUCTS
         ]
         self._known: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = {}
+        for (one, x), (other, y) in combinations(enumerate(self._values), 2):
+            if all((*x, *y)) and len({Fraction(u, v) for u, v in zip(x, y, strict=True)}) == 1:
+                self._allow(PRODUCTS[one], PRODUCTS[other], Fraction(x[0], y[0]))
+
+    @staticmethod
+    def _allow(one: tuple[str, ...], other: tuple[str, ...], ratio: Fraction) -> None:
+        """Equal ones are equal in every model of the structure; of some ffn is 4 x hidden."""
+        if ratio != 1 and not (ratio in (4, Fraction(1, 4)) and "ffn" in (*one, *other)):
+            raise WitnessError(f"{one} and {other} cannot be told apart at these widths")
 
     def terms(self, sizes: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
         """(product, coefficient x ``UNIT``), one or two of them.
@@ -161,7 +171,8 @@ def trace_family(
         except UnsupportedError:
             continue
         if key not in seen:
-            rows = [list(_sized(tracer, setup)) for tracer in tracers]
+            ranges = _ranges(tracers, setup)
+            rows = [list(_sized(tracer, setup, ranges)) for tracer in tracers]
             seen[key] = [whole.fit(sized) for sized in zip(*rows, strict=True)]
         encoder.add(setup, seen[key])
         report(f"{name}: {setup.variant}, {setup.attention}, checkpointing {setup.checkpointing}")
@@ -177,11 +188,21 @@ def trace_family(
     }
 
 
-def _sized(tracer: Tracer, setup: Setup) -> Iterator[_Sized]:
+def _ranges(tracers: Sequence[Tracer], setup: Setup) -> list[Points]:
+    """Where the fits hold: one sample apart wherever its trace is another at any widths."""
+    found: dict[Range, Points] = {}
+    for tracer in tracers:
+        with traced(tracer.config, setup) as (trace, owners):
+            for window in tracer.ranges():
+                for points in points_that_differ(trace, owners, window):
+                    found[points.where] = points
+    return sorted(found.values(), key=lambda p: (p.where.sequences, p.where.with_batch))
+
+
+def _sized(tracer: Tracer, setup: Setup, ranges: Sequence[Points]) -> Iterator[_Sized]:
     with traced(tracer.config, setup) as (trace, owners):
-        for window in tracer.ranges():
-            for points in points_that_differ(trace, owners, window):
-                yield _at(trace, owners, points)
+        for points in ranges:
+            yield _at(trace, owners, points)
 
 
 def _at(trace: Callable[[int, int], Trace], owners: frozenset[str], points: Points) -> _Sized:
@@ -222,9 +243,8 @@ class _Assembly:
 
     def fit(self, sized: Sequence[_Sized]) -> Fit:
         first = sized[0]
-        shape = sections.shape_of(first.trace.events)
-        if any(sections.shape_of(s.trace.events) != shape for s in sized):
-            raise WitnessError("operators that depend on widths")
+        traces = {(number, 0): found.trace for number, found in enumerate(sized)}
+        fitted.check_alike(traces)
         if any(s.where != first.where for s in sized):
             raise WitnessError("ranges that depend on widths")
         sizes = [self._wide(polys) for polys in zip(*(s.sizes for s in sized), strict=True)]

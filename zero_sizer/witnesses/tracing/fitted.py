@@ -101,12 +101,22 @@ def fit_sizes(
         WitnessError: as ``fit``.
     """
     first = next(iter(traces.values()))
-    for trace in traces.values():
-        if sections.shape_of(trace.events) != sections.shape_of(first.events):
-            raise WitnessError(f"traces differ in their operators: {_first_difference(traces)}")
+    check_alike(traces)
     sizes = _fit_all({p: t.sizes for p, t in traces.items()}, held_out, where)
     counts = _fit_all({p: tuple(n for _, n in t.flops) for p, t in traces.items()}, held_out, where)
     return sizes, [(index, poly) for (index, _), poly in zip(first.flops, counts, strict=True)]
+
+
+def check_alike(traces: Mapping[Point, Trace]) -> None:
+    """Whether traces differ in sizes alone.
+
+    Raises:
+        WitnessError: they do not.
+    """
+    first = next(iter(traces.values()))
+    for trace in traces.values():
+        if sections.shape_of(trace.events) != sections.shape_of(first.events):
+            raise WitnessError(f"traces differ in their operators: {_first_difference(traces)}")
 
 
 def put_together(

@@ -125,9 +125,10 @@ def _boundaries(
 ) -> Iterator[tuple[int, str | None, bool, Mark]]:
     """(index, block of the section that begins or None, backward?, mark) where something begins."""
     current, has_left, is_backward = OUTSIDE, False, False
+    blocks = {e.name for e in events if isinstance(e, Mark) and e.kind == "enter"}
     yield 0, OUTSIDE, False, Mark("start", "")
     for index, event in enumerate(events):
-        if not isinstance(event, Mark):
+        if not isinstance(event, Mark) or _is_elsewhere(event, current, blocks):
             continue
         is_backward = is_backward or event.kind == "backward"
         begins = _begins(event, current, has_left=has_left)
@@ -139,6 +140,16 @@ def _boundaries(
             event.kind == "ends" and event.name in owners
         ):
             yield index, None, is_backward, event
+
+
+def _is_elsewhere(mark: Mark, current: str, blocks: set[str]) -> bool:
+    """Whether the backward of a module begins outside of the block that it is in.
+
+    What all blocks share is made in one of them, as T5's biases of positions are.
+    """
+    if mark.kind != "returns" or mark.name.startswith(f"{current}."):
+        return False
+    return any(mark.name.startswith(f"{block}.") for block in blocks)
 
 
 def _begins(mark: Mark, current: str, *, has_left: bool) -> str | None:
@@ -170,8 +181,12 @@ def parameter_gradients(events: Sequence[Event], sections: Sequence[Section]) ->
 
 
 def shape_of(events: Sequence[Event]) -> list[tuple[object, ...]]:
-    """What must agree between two traces for their storages to be compared one by one."""
+    """What must agree between two traces for their storages to be compared one by one.
+
+    Not the name of the operator that made a storage, which inside of a decomposition is that of the
+    one before.
+    """
     return [
-        (type(event), *event) if not isinstance(event, Gone) else (Gone, event.storage)
+        (type(event), event.storage) if not isinstance(event, Mark) else (Mark, *event)
         for event in events
     ]
