@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from zero_sizer.witnesses.tracing.recorder import Event, Gone, Made, Mark
+from zero_sizer.witnesses.tracing.recorder import Event, Made, Mark
 
 OUTSIDE = ""
 _SIGNS = {"module": "", "ends": "/", "returns": "^"}
