@@ -25,6 +25,7 @@ class Trace:
     ranks: int
     is_parked: bool = False
     kept: frozenset[int] = frozenset()
+    recomputed: frozenset[int] = frozenset()
 
     def num_bytes(self, i: int) -> int:
         return self.numels[i] * self.itemsizes[i]
@@ -193,6 +194,9 @@ def _release(state: _State, next_step: int, visit: Visit) -> None:
         walk = [v.parameters if v.inside is None else v.inside for v in begun[next_step:]]
     near = _near(walk, trace, state.limits.max_reuse_distance, visit.parameters)
     for i in visit.parameters:
+        saved = visit.recomputes and i in trace.recomputed
+        if not saved and i not in trace.kept:  # its backward is over
+            state.held -= sum(state.left.pop(i, ()))
         skipped = state.fetched_for.get(i, -1) > next_step
         if trace.persistent[i] or skipped or i in near:
             continue
@@ -200,7 +204,7 @@ def _release(state: _State, next_step: int, visit: Visit) -> None:
         if held is not None:
             state.left.setdefault(i, []).append(held)
             state.available -= trace.numels[i]
-        if i not in trace.kept or not any(i in module for module in uses):
+        if not (saved or i in trace.kept) or not any(i in module for module in uses):
             state.held -= sum(state.left.pop(i, ()))
 
 

@@ -32,7 +32,10 @@ def traces(draw):
         last = first + draw(st.integers(1, 3))
         modules.append(tuple(range(first, min(last, len(numels)))))
         first = last
-    visits = tuple(Visit(module, ends=True) for module in (*modules, *modules[::-1]))
+    again = draw(st.booleans())  # a forward, and with checkpointing another before backward
+    order = [(module, False) for module in modules] + [(m, True) for m in modules if again]
+    order += [(module, False) for module in modules[::-1]]
+    visits = tuple(Visit(module, ends=True, recomputes=runs) for module, runs in order)
     ranks = draw(st.sampled_from((1, 2, 3, 8)))
     sent = sent if ranks > 1 else itemsizes
     return (numels, itemsizes, sent, persistent, visits), ranks, draw(st.booleans())
@@ -42,15 +45,17 @@ def traces(draw):
     drawn=traces(),
     prefetched=st.sampled_from((0, 20, 100)),
     distance=st.sampled_from((0, 30, 10**9)),
+    step=st.sampled_from((1, 2, 100)),
 )
 @settings(max_examples=300)
-def test_gathers_equal_the_plain_replay(drawn, prefetched, distance):
+def test_gathers_equal_the_plain_replay(drawn, prefetched, distance, step):
     tensors, ranks, is_parked = drawn
     limits = Limits(
         prefetch_bucket_size=prefetched, max_live_parameters=10**9, max_reuse_distance=distance
     )
-    trace = Trace(*tensors, one_by_one=ranks == 1, is_parked=is_parked)
-    plain = PlainTrace(*tensors, ranks=ranks, is_parked=is_parked)
+    how = {"is_parked": is_parked, "recomputed": frozenset(range(0, len(tensors[0]), step))}
+    trace = Trace(*tensors, one_by_one=ranks == 1, **how)
+    plain = PlainTrace(*tensors, ranks=ranks, **how)
     assert levels(trace, limits, ranks) == gathered_bytes(plain, limits)
 
 
@@ -94,3 +99,14 @@ def test_partitions_from_the_host_are_cast_one_by_one():
     prefetching, after = levels(trace, limits, ranks=2)[0]
     buffers = 2 * 4 + (10 + 1000 + 10) * 2
     assert (prefetching, after) == (buffers + 5 * 2 + 500 * (2 + 4), buffers)
+
+
+def test_what_recomputation_saved_stays_until_its_backward_is_over():
+    """torch/utils/checkpoint.py:1095: saved tensors are detached, and share what was gathered."""
+    first, second = Visit((0,), ends=True), Visit((1,), ends=True)
+    again = (first._replace(recomputes=True), second._replace(recomputes=True))
+    visits = (first, second, *again, second, first)
+    tensors = ((100, 1000), (2, 2), (2, 2), (False, False))
+    trace = Trace(*tensors, visits, one_by_one=False, is_parked=False, recomputed=frozenset((0, 1)))
+    after = [level for _, level in levels(trace, EVERYTHING, ranks=2)]
+    assert after == [200, 2000, 200, 2200, 4200, 400]

@@ -95,6 +95,7 @@ LARGE = {"reduce_bucket_size": 10**7, "overlap_comm": True}  # most gradients do
 HOST = {"offload_optimizer": {"device": "cpu"}}
 ALL_ON_HOST = {**HOST, "offload_param": {"device": "cpu"}}
 GREEDY = {"stage3_max_reuse_distance": 0, "stage3_param_persistence_threshold": 0}
+ONE_BY_ONE = {**GREEDY, "stage3_prefetch_bucket_size": 0, "reduce_bucket_size": 10**7}
 SMALL_ON_HOST = {"reduce_bucket_size": 10**8, **HOST}
 FP32_SUMS = "bf16, accumulated in fp32"
 HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, zero_optimization
@@ -135,6 +136,7 @@ HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, z
         {**GREEDY, **ALL_ON_HOST},
     ),
     "flash under autocast": ("gemma-2-9b", 0, 2, "torch_autocast", 1, False, {}),
+    "recomputed weights stay": ("llama-2-7b", 3, 64, "bf16", 1, True, ONE_BY_ONE),
     "large ones stay": ("gpt-neox-20b", 2, 1, FP32_SUMS, 2, True, {**LARGE, **HOST}),
 }
 

@@ -139,7 +139,7 @@ def _fetched(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
     for position, (_, completes) in enumerate(row[4]):
         if words[position]:
             fetched[position] += [] if begins else visits.open(waiting)
-            fetched[position] += names.visits(words[position])
+            fetched[position] += _recomputed(names, words[position])
             begins = position + 1
         if completes:
             owner = names.unit(join(prefix, completes).rpartition(".")[0])
@@ -166,8 +166,13 @@ def _said(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
             if not recomputes:
                 visits.keep_open(fetched)
                 recomputes = True
-            met += names.visits([word])
+            met += _recomputed(names, [word])
     return fetched
+
+
+def _recomputed(names: Names, words: Iterable[Word]) -> Iterator[Visit]:
+    """What runs again."""
+    return (visit._replace(recomputes=True) for visit in names.visits(words))
 
 
 class _Gradients:

@@ -53,6 +53,7 @@ class Zero:
         tensors: the trainable tensors by group.
         persistent: which parameters stay gathered.
         kept: see ``gather.Trace``.
+        recomputed: the same.
         itemsizes: bytes per element of each parameter.
         sent: the same while it is gathered, where it is cast for that (torch_autocast).
         ranks: ranks that parameters are gathered from; 0 where none are.
@@ -65,6 +66,7 @@ class Zero:
     tensors: Tensors
     persistent: tuple[bool, ...]
     kept: frozenset[int]
+    recomputed: frozenset[int]
     itemsizes: tuple[int, ...]
     sent: tuple[int, ...]
     ranks: int
@@ -215,7 +217,7 @@ class Overlay:
             nothing = [0] * places
             return nothing, nothing, nothing
         tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
-        how = (zero.ranks == 1, zero.is_parked, zero.kept)
+        how = (zero.ranks == 1, zero.is_parked, zero.kept, zero.recomputed)
         levels = _levels(Identity(program), tensors, zero.limits, how)
         return _gathered_at(Identity(levels), zero.ranks)
 
@@ -344,7 +346,7 @@ def _levels(
     program: Identity,
     tensors: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[bool, ...]],
     limits: Limits,
-    how: tuple[bool, bool, frozenset[int]],
+    how: tuple[bool, bool, frozenset[int], frozenset[int]],
 ) -> _Levels:
     trace = Trace(*tensors, program.of.visits, *how)
     places = (*program.of.forward, *program.of.backward)

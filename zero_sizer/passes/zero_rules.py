@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from zero_sizer.config.workload import NON_REENTRANT
 from zero_sizer.identity import Identity
 from zero_sizer.passes.overlay import Zero, interned
 from zero_sizer.units import DType
@@ -35,6 +36,7 @@ def zero_of(plan: Plan) -> Zero:
         tensors=Tensors(plan.group_indices, plan.numels, plan.communicated_apart),
         persistent=plan.is_persistent,
         kept=_kept_gathers(plan),
+        recomputed=_kept_recomputed(plan),
         itemsizes=plan.itemsizes,
         sent=_sent_itemsizes(plan),
         ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
@@ -138,6 +140,22 @@ def _kept_of(model: Identity, checkpointing: bool) -> frozenset[int]:
         for i, tensor in enumerate(model.of.parameters)
         if (is_packed and tensor.unpacked is not None) or (tensor.is_stacked and not checkpointing)
     )
+
+
+def _kept_recomputed(plan: Plan) -> frozenset[int]:
+    """Trained weights: recomputation saves a detached tensor that shares what was gathered.
+
+    torch 2.13 utils/checkpoint.py:1095; a frozen one is saved itself, and DeepSpeed empties it. A
+    reentrant checkpoint has no such hook.
+    """
+    if not plan.checkpointing or plan.checkpointing_how.by != NON_REENTRANT:
+        return frozenset()
+    return _trained(Identity(plan.model))
+
+
+@lru_cache(maxsize=64)
+def _trained(model: Identity) -> frozenset[int]:
+    return frozenset(i for i, tensor in enumerate(model.of.parameters) if tensor.trainable)
 
 
 def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:

@@ -44,6 +44,7 @@ class Trace:
         visits: of modules, forward pass then backward pass.
         is_parked: partitions lie on the host or NVMe.
         kept: what gathered them stays referred to until their last use, released or not.
+        recomputed: and where recomputation gathers them, until their module's backward is over.
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
     """
 
@@ -55,6 +56,7 @@ class Trace:
     one_by_one: bool
     is_parked: bool
     kept: frozenset[int] = frozenset()
+    recomputed: frozenset[int] = frozenset()
 
     @property
     def modules(self) -> list[tuple[int, ...]]:
@@ -330,14 +332,17 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
 
 
 def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> None:
-    near = reuse.of(visit)
+    near, trace = reuse.of(visit), state.trace
     for i in visit.parameters:
+        is_kept = i in trace.kept or (visit.recomputes and i in trace.recomputed)
+        if not is_kept:  # its backward is over, if it has begun
+            state.forget(i)
         skipped = state.fetched_for.get(i, -1) > next_step
-        if state.trace.persistent[i] or skipped or near.is_near(i, next_step):
+        if trace.persistent[i] or skipped or near.is_near(i, next_step):
             continue
         is_padded = state.resident.pop(i, None)
         if is_padded is not None:
             state.left.setdefault(i, []).append(is_padded)
-            state.available -= state.trace.numels[i]
-        if i not in state.trace.kept or not reuse.fetched.is_used(i, next_step):
+            state.available -= trace.numels[i]
+        if not (is_kept and reuse.fetched.is_used(i, next_step)):
             state.forget(i)

@@ -14,6 +14,7 @@ class Visit(NamedTuple):
         direct: those that it owns itself, where it is a leaf; None: it is none.
         inside: all within it; None: ``parameters``.
         passed: those that backward is done with; what is kept of them goes.
+        recomputes: it runs again for what its forward saves.
     """
 
     parameters: tuple[int, ...]
@@ -22,6 +23,7 @@ class Visit(NamedTuple):
     direct: tuple[int, ...] | None = None
     inside: tuple[int, ...] | None = None
     passed: tuple[int, ...] = ()
+    recomputes: bool = False
 
 
 class Reuses:
