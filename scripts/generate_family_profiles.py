@@ -49,6 +49,7 @@ _OTHERS = (
 _FURTHER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gpt2-without-dropout": ("gpt2", {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}),
     "qwen1.5-7b": ("qwen2.5-14b", {"num_key_value_heads": 40}),
+    "phi-2-of-the-hub": ("phi-2", {"partial_rotary_factor": 0.4}),
     "phi-3-medium": ("phi-3-mini", {"num_key_value_heads": 8}),
 }
 _PER_HEAD = (56, 48, 72)  # of the hidden size, where head_dim is free

@@ -13,7 +13,7 @@ from zero_sizer import models, profiles
 from zero_sizer.cli import main
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.profile import bundled_names, read_profile
-from zero_sizer.profiles import store
+from zero_sizer.profiles import family, store
 
 LLAMA_LIKE = ("llama-2-7b", "llama-3-8b", "llama-3-70b", "qwen2.5-7b", "smollm2-360m")
 # Measured on a GPU, copies of the hidden states that one layer's forward leaves behind:
@@ -245,6 +245,23 @@ def test_a_config_of_a_bundled_model_has_its_profile(name, tmp_path):
     assert found is not None
     for setup in setups(bundled(name)):
         assert peaks(found, setup) == peaks(bundled(name), setup)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gemma-2-9b", {"hidden_act": "gelu_pytorch_tanh"}),
+        ("gemma-7b", {"hidden_activation": None}),
+        ("gpt-neox-20b", {"rotary_pct": 0.25}),
+        ("phi-2", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}),
+        ("llama-3-8b", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
+        ("qwen2.5-7b", {"sliding_window": 131072, "layer_types": ["full_attention"] * 28}),
+        ("llama-3-8b", {"architectures": None}),
+    ],
+)
+def test_what_a_config_says_beside_changes_no_structure(name, said, tmp_path):
+    spec = models.load(str(config_file(tmp_path, name, **said)))
+    assert family.structure_of(spec) == family.structure_of(models.load(name))
 
 
 def peaks(profile, setup):

@@ -208,7 +208,8 @@ def _check_together(values: Mapping[str, Any], family: Family, where: str) -> No
             f"num_key_value_heads {kv_heads} does not divide the {heads} attention heads",
             where=where,
         )
-    for key in ACTIVATION_KEYS & values.keys():
+    own = config_defaults()[values["model_type"]]["fields"]  # others are kept and not read
+    for key in ACTIVATION_KEYS & own.keys():
         _check_activation(key, values[key], where)
     pad, vocab = values.get("pad_token_id"), values["vocab_size"]
     if family.padding_idx and pad is not None and not -vocab <= pad < vocab:

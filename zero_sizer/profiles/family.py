@@ -32,20 +32,18 @@ _BYTES = 512  # what torch rounds up to
 
 # What decides which operators run, beside the names of the tensors.
 _WORDS = (
-    "activation_function",
     "alibi",
     "attention_bias",
     "do_layer_norm_before",
-    "hidden_act",
-    "hidden_activation",
     "multi_query",
     "new_decoder_architecture",
     "parallel_attn",
-    "partial_rotary_factor",
     "qk_layernorm",
-    "rotary_pct",
     "use_parallel_residual",
 )
+_ACTIVATION = ("hidden_activation", "hidden_act", "activation_function")
+_ROTATED = ("partial_rotary_factor", "rotary_pct")
+_USUALLY_ROTATED = {"gpt_neox": 0.25, "phi": 0.5}  # a share of each head
 _RATES = (
     "attention_dropout",
     "attention_probs_dropout_prob",
@@ -95,20 +93,20 @@ def structure_of(spec: ModelSpec) -> str | None:
     if spec.arch.family not in FAMILIES or spec.base is not None:
         return None
     names = _names(spec)
-    layer_types = fields.get("layer_types")
-    if names is None or not all(t.trainable for t in spec.parameters):
-        return None
-    if layer_types is not None and len(set(layer_types)) > 1 and not _alternates(layer_types):
+    layers = _layers(spec, fields.get("layer_types"))
+    if names is None or layers is None or not all(t.trainable for t in spec.parameters):
         return None
     heads, kv_heads = spec.arch.heads, spec.arch.kv_heads
     said = {
         "family": spec.arch.family,
-        "class": (fields.get("architectures") or [""])[0],
+        "class": (fields.get("architectures") or [_head(spec.arch.family)])[0],
+        "activation": next((fields[key] for key in _ACTIVATION if fields.get(key)), ""),
+        "rotated": _rotated(fields, spec.arch.family),
         "words": {key: fields[key] for key in _WORDS if fields.get(key) is not None},
         "drops": [key for key in _RATES if fields.get(key)],
         "kv_heads": "all" if kv_heads == heads else "one" if kv_heads == 1 else "some",
         "window": window_of(spec) is not None,
-        "layer_types": sorted(set(layer_types or ())),
+        "layers": layers,
         "experts": bool(spec.arch.num_experts),
         "names": names,
     }
@@ -124,9 +122,29 @@ def window_of(spec: ModelSpec) -> int | None:
     return int(window) if window else None
 
 
-def _alternates(layer_types: list[str]) -> bool:
-    """Every other layer looks through a window, the first one included."""
-    return all(t.startswith("sliding") == (i % 2 == 0) for i, t in enumerate(layer_types))
+def _rotated(fields: Mapping[str, Any], family: str) -> float:
+    """The share of a head that is rotated, wherever a config says it."""
+    rope = fields.get("rope_parameters") or fields.get("rope_scaling")
+    places = (rope if isinstance(rope, Mapping) else {}, fields)
+    said = [place[key] for place in places for key in _ROTATED if place.get(key) is not None]
+    return float(said[0]) if said else _USUALLY_ROTATED.get(family, 1.0)
+
+
+def _head(family: str) -> str:
+    """The class where a config names none."""
+    from zero_sizer.models.families import FAMILIES as LAYOUTS
+
+    return LAYOUTS[family].head
+
+
+def _layers(spec: ModelSpec, layer_types: list[str] | None) -> str | None:
+    """Which layers look through a window; None where they are told apart in another way."""
+    if layer_types is None:
+        return "alternating" if spec.arch.family == "gemma2" else "alike"
+    if len(set(layer_types)) == 1:
+        return "alike"
+    alternates = all(t.startswith("sliding") == (i % 2 == 0) for i, t in enumerate(layer_types))
+    return "alternating" if alternates else None
 
 
 def _names(spec: ModelSpec) -> list[str] | None:
