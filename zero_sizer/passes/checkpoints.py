@@ -18,6 +18,7 @@ from zero_sizer.passes.levels import (
     PartLevels,
     Section,
     SectionLevels,
+    StepLevels,
     remaining,
 )
 
@@ -130,7 +131,7 @@ class Inputs:
 
 def _recomputed(section: SectionLevels, before: int, after: int, end: int) -> Section:
     """The backward with ``before`` more bytes until all is recomputed, then ``after``."""
-    running = [index for index, step in enumerate(section.steps) if step.runs]
+    running = [index for index, step in enumerate(section.steps) if _runs_again(step)]
     last = running[-1] if running else -1
     steps = []
     for index, step in enumerate(section.steps):
@@ -139,6 +140,11 @@ def _recomputed(section: SectionLevels, before: int, after: int, end: int) -> Se
         steps.append(Level(step.runs, step.completes, step.peak + peak, step.end + more))
     steps[-1] = steps[-1]._replace(end=section.end + end)
     return Section(tuple(steps))
+
+
+def _runs_again(step: StepLevels) -> bool:
+    """Whether modules begin or end there; else at most their backward begins."""
+    return any(not token.startswith("^") for token in step.runs.split())
 
 
 def placed(step: MicroStep, plain: MicroStep, recomputes: Chooses, inputs: Inputs) -> Activations:

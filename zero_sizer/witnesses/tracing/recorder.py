@@ -32,11 +32,13 @@ class Mark(NamedTuple):
             outside of blocks), or ``loss``, ``backward``, ``end``.
         name: qualified name of the module or parameter.
         storage: of the gradient, where one is meant; else -1.
+        is_same: it is the very tensor of the mark before.
     """
 
     kind: str
     name: str
     storage: int = -1
+    is_same: bool = False
 
 
 _BEFORE = -1  # stands for the storages that were there before the step
@@ -52,7 +54,7 @@ def in_order_of_backward(events: list[Event]) -> list[Event]:
     found = list(events)
     start = 0
     for index in range(1, len(found) + 1):
-        if index == len(found) or not _same_gradient(found[start], found[index]):
+        if index == len(found) or not _same_gradient(found[index - 1], found[index]):
             found[start:index] = found[start:index][::-1]
             start = index
     return found
@@ -63,7 +65,7 @@ def _same_gradient(one: Event, other: Event) -> bool:
         isinstance(one, Mark)
         and isinstance(other, Mark)
         and one.kind == other.kind == "returns"
-        and one.storage == other.storage
+        and other.is_same
     )
 
 
@@ -83,6 +85,7 @@ class Recorder:
         self.op = ""
         self.on = False
         self._numbers: dict[int, tuple[int, Any]] = {}
+        self._marked = 0  # address of the gradient of the last mark
 
     def watch(self, storage: Any, device: str) -> None:
         """Notes a storage when it is first seen; while off, only that it was there before."""
@@ -107,10 +110,15 @@ class Recorder:
         """The number of a tensor's storage; -1 where it was made before recording."""
         return self._numbers.get(tensor.untyped_storage()._cdata, (_BEFORE, None))[0]
 
-    def mark(self, kind: str, name: str = "", storage: int = -1) -> None:
-        """The step reaches a place."""
-        if self.on:
-            self.events.append(Mark(kind, name, storage))
+    def mark(self, kind: str, name: str = "", gradient: Any = None) -> None:
+        """The step reaches a place, where ``gradient`` is complete."""
+        if not self.on:
+            return
+        number = -1 if gradient is None else self.number(gradient)
+        address = 0 if gradient is None else gradient._cdata
+        is_same = address == self._marked != 0 and isinstance(self.events[-1], Mark)
+        self._marked = address
+        self.events.append(Mark(kind, name, number, is_same))
 
     def leave_last_block(self) -> None:
         """The backward of the block that came last is over: its input may need no gradient."""

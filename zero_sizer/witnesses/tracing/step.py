@@ -110,7 +110,7 @@ def _returns(recorder: Recorder, name: str) -> Any:
 
 def _gradient(recorder: Recorder, name: str) -> Any:
     def hook(parameter: Any) -> None:
-        recorder.mark("gradient", name, recorder.number(parameter.grad))
+        recorder.mark("gradient", name, parameter.grad)
         parameter.grad = None
 
     return hook
@@ -137,4 +137,4 @@ def _hidden(args: Any, kwargs: Any) -> Any:
 
 def _watch_gradient(tensor: Any, recorder: Recorder, kind: str, name: str) -> None:
     if tensor.requires_grad:
-        tensor.register_hook(lambda gradient: recorder.mark(kind, name, recorder.number(gradient)))
+        tensor.register_hook(lambda gradient: recorder.mark(kind, name, gradient))
