@@ -3,7 +3,9 @@
 import published
 import pytest
 
+from zero_sizer.plan import Device
 from zero_sizer.report import recording as report
+from zero_sizer.sizing import size
 from zero_sizer.units import GIB, MIB
 from zero_sizer.witnesses.recording import Room, from_json
 from zero_sizer.witnesses.simulated import run_requests
@@ -69,3 +71,6 @@ def test_a_published_job_runs_and_a_larger_batch_runs_out_of_memory():
     room = max(out_of_memory.rooms, key=lambda room: room.num_bytes)
     assert room.phase == "backward"
     assert room.allocated + room.requested < room.num_bytes
+    for job, recording in zip(jobs, (ran, out_of_memory), strict=True):
+        predicted = size(job).peaks[Device.GPU].num_bytes
+        assert predicted == pytest.approx(recording.ranks[0].peak()["gpu"], rel=0.001)
