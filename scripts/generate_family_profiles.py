@@ -19,6 +19,7 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.profiles import family
 from zero_sizer.profiles.store import write
 from zero_sizer.witnesses.tracing.family import trace_family
+from zero_sizer.witnesses.tracing.profile import has_biases
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
 LAYERS = 8  # enough for every pattern of layers
@@ -117,6 +118,7 @@ def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, 
         name=name,
         realistic=realistic,
         window=family.window_of(spec) if said["window"] else None,
+        has_biases=has_biases(spec),
         report=lambda line: print(line, flush=True),
     )
     return {**found, "has_free_head_dim": "head_dim" in fields}

@@ -137,6 +137,7 @@ HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, z
     ),
     "flash under autocast": ("gemma-2-9b", 0, 2, "torch_autocast", 1, False, {}),
     "recomputed weights stay": ("llama-2-7b", 3, 64, "bf16", 1, True, ONE_BY_ONE),
+    "a bias after its weight": ("gpt-neox-20b", 3, 64, "bf16", 1, True, ONE_BY_ONE),
     "large ones stay": ("gpt-neox-20b", 2, 1, FP32_SUMS, 2, True, {**LARGE, **HOST}),
 }
 

@@ -258,7 +258,7 @@ def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> 
     if profile is None:
         raise UnsupportedError(f"{model.name} has no profile")
     if plan.model.base is None and variant not in profile.attentions:
-        variant = _precision(plan)  # an older profile: torch's own linear layers
+        variant = _precision(plan)  # there ZeRO-3's linear layers do as torch's
     return profile.evaluate(
         variant,
         profile.attention_for(variant, plan.attention),
@@ -270,11 +270,12 @@ def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> 
 
 
 def _variant(plan: Plan) -> str:
-    """The precision, and what a model with frozen weights does otherwise at stage 3."""
-    if plan.model.base is None:
-        is_other = plan.autocast_dtype is not None and plan.saves_linear_inputs
-        return "autocast zero3" if is_other else _precision(plan)
-    is_mixed = plan.autocast_dtype is None and plan.trained_dtype is not plan.model_dtype
+    """The precision, and whether ZeRO-3's linear layers run, where they do otherwise."""
+    is_mixed = (
+        plan.model.base is not None
+        and plan.autocast_dtype is None
+        and plan.trained_dtype is not plan.model_dtype
+    )
     precision = "mixed" if is_mixed else _precision(plan)
     return f"{precision} zero3" if plan.saves_linear_inputs else precision
 

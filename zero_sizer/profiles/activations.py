@@ -235,9 +235,9 @@ class Profile:
         """What one micro step holds.
 
         Args:
-            variant: ``bf16`` (any 16-bit model), ``fp32``, or ``autocast`` (16-bit over
-                fp32). Of a model with an adapter these are meant below stage 3, and with `` zero3``
-                behind them at stage 3, where ``mixed`` is 16-bit with the adapter in fp32.
+            variant: ``bf16`` (any 16-bit model), ``fp32``, or ``autocast`` (16-bit over fp32); with
+                `` zero3`` behind it under ZeRO-3's linear layers, where they do otherwise than
+                torch's. There also ``mixed``: 16-bit with an adapter in fp32.
             attention: ``flash``, ``sdpa`` or ``eager``; one of ``attentions[variant]``.
             b: samples.
             s: tokens of each.

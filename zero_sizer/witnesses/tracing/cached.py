@@ -29,7 +29,7 @@ def trace_to_cache(spec: ModelSpec, report: Callable[[str], None] = lambda line:
         )
     try:
         from zero_sizer.witnesses.tracing.build import changes_of
-        from zero_sizer.witnesses.tracing.profile import trace_profile
+        from zero_sizer.witnesses.tracing.profile import all_setups, has_biases, trace_profile
     except ImportError as error:
         raise UnsupportedError(
             "tracing a profile needs torch and transformers",
@@ -37,8 +37,15 @@ def trace_to_cache(spec: ModelSpec, report: Callable[[str], None] = lambda line:
         ) from error
     key = key_of(spec)
     path = cache_file(key)
+    changes = changes_of(spec)
+    setups = tuple(all_setups(is_changed=any(changes), has_biases=has_biases(spec)))
     document = trace_profile(
-        spec.hf_config, name=spec.name, key=key, changes=changes_of(spec), report=report
+        spec.hf_config,
+        name=spec.name,
+        key=key,
+        changes=changes,
+        setups=setups,
+        report=report,
     )
     write(path, document)
     return path

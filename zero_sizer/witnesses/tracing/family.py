@@ -143,6 +143,7 @@ def trace_family(
     name: str,
     realistic: Sequence[Mapping[str, int]],
     window: int | None,
+    has_biases: bool,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Traces one structure at the widths of its ``members``.
@@ -153,6 +154,7 @@ def trace_family(
         name: what to call it.
         realistic: widths at which peaks are told apart.
         window: tokens of the members' window of attention.
+        has_biases: linear layers have some.
         report: told about each setup.
 
     Raises:
@@ -165,7 +167,7 @@ def trace_family(
     solver = Solver([widths for _, widths in members])
     whole = _Assembly(solver, constants, _Envelope(realistic, constants))
     seen: dict[Any, list[Fit]] = {}
-    for setup in all_setups(is_changed=False):
+    for setup in all_setups(is_changed=False, has_biases=has_biases):
         try:
             key = (setup.variant, setup.checkpointing, tracers[0].probe(setup))
         except UnsupportedError:

@@ -6,9 +6,16 @@ from itertools import product
 from typing import Any
 
 from zero_sizer.errors import UnsupportedError
+from zero_sizer.models.spec import ModelSpec
 from zero_sizer.witnesses.tracing.build import ATTENTION, UNCHANGED, Changes
 from zero_sizer.witnesses.tracing.encode import Encoder
-from zero_sizer.witnesses.tracing.setups import FROZEN_VARIANTS, TRAINED_VARIANTS, Setup, Tracer
+from zero_sizer.witnesses.tracing.setups import (
+    BIASED_VARIANTS,
+    FROZEN_VARIANTS,
+    TRAINED_VARIANTS,
+    Setup,
+    Tracer,
+)
 
 _NOTES = (
     "no attention mask, or one without padding; labels for every token",
@@ -55,6 +62,11 @@ def trace_profile(
     return encoder.document(head_of(name, key, tracer.model_class))
 
 
+def has_biases(spec: ModelSpec) -> bool:
+    """Whether linear layers have some."""
+    return any(t.module_type == "Linear" and t.name.endswith(".bias") for t in spec.parameters)
+
+
 def head_of(name: str, key: str, model_class: str) -> dict[str, Any]:
     """What a profile says of itself."""
     return {
@@ -66,8 +78,9 @@ def head_of(name: str, key: str, model_class: str) -> dict[str, Any]:
     }
 
 
-def all_setups(*, is_changed: bool) -> Iterator[Setup]:
+def all_setups(*, is_changed: bool, has_biases: bool = False) -> Iterator[Setup]:
     """Every way of running a model that may hold more or less."""
-    variants = FROZEN_VARIANTS if is_changed else TRAINED_VARIANTS
+    trained = BIASED_VARIANTS if has_biases else TRAINED_VARIANTS
+    variants = FROZEN_VARIANTS if is_changed else trained
     for variant, attention, checkpointing in product(variants, ATTENTION, (False, True)):
         yield Setup(variant=variant, attention=attention, checkpointing=checkpointing)

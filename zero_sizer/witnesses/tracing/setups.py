@@ -17,8 +17,10 @@ from zero_sizer.witnesses.tracing.recorder import Recorder
 from zero_sizer.witnesses.tracing.step import Trace, run_step
 
 VARIANTS = ("bf16", "fp32", "autocast")
-# ZeRO-3's linear layers keep what autocast was handed, torch's the casts of it.
+# ZeRO-3's linear layers keep what autocast was handed, torch's the casts of it; and they make the
+# gradient of a bias after that of the weight.
 TRAINED_VARIANTS = (*VARIANTS, "autocast zero3")
+BIASED_VARIANTS = (*VARIANTS, *(f"{v} zero3" for v in VARIANTS))
 # Where weights are frozen, ZeRO-3's linear layers save more than torch's.
 FROZEN_VARIANTS = (*VARIANTS, *(f"{v} zero3" for v in (*VARIANTS, "mixed")))
 _LONGEST = 2**20
