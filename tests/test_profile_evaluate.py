@@ -257,6 +257,7 @@ def test_a_config_of_a_bundled_model_has_its_profile(name, tmp_path):
         ("llama-3-8b", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
         ("qwen2.5-7b", {"sliding_window": 131072, "layer_types": ["full_attention"] * 28}),
         ("llama-3-8b", {"architectures": None}),
+        ("llama-3-8b", {"sliding_window": 4096}),  # Llama's class reads none
     ],
 )
 def test_what_a_config_says_beside_changes_no_structure(name, said, tmp_path):

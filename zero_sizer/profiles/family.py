@@ -74,6 +74,7 @@ FAMILIES = frozenset(
         "qwen3_moe",
     }
 )
+_WINDOWED = ("gemma2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe")
 LEARNED_POSITIONS = ("bert", "gpt2", "opt")
 # What numbers that only a Llama has leave open (``models.numbers``).
 _OF_NUMBERS: Mapping[str, Any] = {
@@ -116,18 +117,19 @@ def structure_of(spec: ModelSpec) -> str | None:
 def window_of(spec: ModelSpec) -> int | None:
     """Tokens of a window of attention, where the config has one that is on."""
     fields = spec.hf_config
-    if fields.get("use_sliding_window") is False:
+    if spec.arch.family not in _WINDOWED or fields.get("use_sliding_window") is False:
         return None
     window = fields.get("sliding_window")
-    return int(window) if window else None
+    return window if isinstance(window, int) and window > 0 else None
 
 
-def _rotated(fields: Mapping[str, Any], family: str) -> float:
-    """The share of a head that is rotated, wherever a config says it."""
+def _rotated(fields: Mapping[str, Any], family: str) -> Any:
+    """The share of a head that is rotated, wherever a config says it; checked elsewhere."""
     rope = fields.get("rope_parameters") or fields.get("rope_scaling")
     places = (rope if isinstance(rope, Mapping) else {}, fields)
     said = [place[key] for place in places for key in _ROTATED if place.get(key) is not None]
-    return float(said[0]) if said else _USUALLY_ROTATED.get(family, 1.0)
+    share = said[0] if said else _USUALLY_ROTATED.get(family, 1.0)
+    return float(share) if isinstance(share, int) else share
 
 
 def _head(family: str) -> str:
@@ -137,14 +139,16 @@ def _head(family: str) -> str:
     return LAYOUTS[family].head
 
 
-def _layers(spec: ModelSpec, layer_types: list[str] | None) -> str | None:
+def _layers(spec: ModelSpec, layer_types: Any) -> str | None:
     """Which layers look through a window; None where they are told apart in another way."""
     if layer_types is None:
         return "alternating" if spec.arch.family == "gemma2" else "alike"
-    if len(set(layer_types)) == 1:
+    if not isinstance(layer_types, list) or not layer_types:
+        return None
+    slides = [str(kind).startswith("sliding") for kind in layer_types]
+    if len(set(map(str, layer_types))) == 1:
         return "alike"
-    alternates = all(t.startswith("sliding") == (i % 2 == 0) for i, t in enumerate(layer_types))
-    return "alternating" if alternates else None
+    return "alternating" if slides == [i % 2 == 0 for i in range(len(slides))] else None
 
 
 def _names(spec: ModelSpec) -> list[str] | None:
