@@ -98,6 +98,14 @@ def fit(peak: Peak, capacity: Capacity, request: int = 0) -> Fit:
     return Fit.YES if least >= 0 and most >= request else Fit.UNKNOWN
 
 
+def fits(
+    peaks: Mapping[Device, Peak], found: Mapping[Device, Capacity], request: int
+) -> dict[Device, Fit]:
+    """Whether each device's peak fits; ``request``: see ``fit``, it is of the GPU."""
+    requests = {Device.GPU: request}
+    return {device: fit(peaks[device], found[device], requests.get(device, 0)) for device in Device}
+
+
 def unpublished(cluster: Cluster) -> list[Finding]:
     """A GPU whose memory, as PyTorch sees it, nobody published."""
     if cluster.gpu is None or not cluster.gpu.visible_note:
@@ -135,14 +143,16 @@ def findings(
 ) -> list[Finding]:
     """What is worth saying about capacity: unknown sizes and peaks that are too close to call.
 
-    ``request``: of the GPU, see ``fit``.
+    ``request``: see ``fits``.
     """
-    return [
-        finding
-        for device in Device
+    said = [
+        _in_pieces(peaks[device], found[device], request)
+        if fitting is not Fit.YES and fit(peaks[device], found[device]) is Fit.YES
+        else _finding(device, peaks[device], found[device])
+        for device, fitting in fits(peaks, found, request).items()
         if peaks[device].num_bytes
-        and (finding := _finding(device, peaks[device], found[device], request))
     ]
+    return [finding for finding in said if finding is not None]
 
 
 # What PyTorch's caching allocator needed beyond the most that it handed out: 0.5 to 22 % in
@@ -185,8 +195,8 @@ _COUNTED = (
 _FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"}
 
 
-def _finding(device: Device, peak: Peak, capacity: Capacity, request: int) -> Finding | None:
-    match fit(peak, capacity, request if device is Device.GPU else 0):
+def _finding(device: Device, peak: Peak, capacity: Capacity) -> Finding | None:
+    match fit(peak, capacity):
         case Fit.YES:
             return _fragmented(peak, capacity) if device is Device.GPU else None
         case Fit.NO:
@@ -207,8 +217,6 @@ def _finding(device: Device, peak: Peak, capacity: Capacity, request: int) -> Fi
                 f"say whether {format_gib(peak.num_bytes)} fit",
                 remedy=f"give {_FLAG[device]}",
             )
-        case _ if fit(peak, capacity) is Fit.YES:
-            return _in_pieces(peak, capacity, request)
         case _:
             return Finding(
                 code=f"{device.value}-tight",

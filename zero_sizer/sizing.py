@@ -75,7 +75,7 @@ def size(job: Job) -> Sizing:
     request = largest_request(planned.plan) if planned.plan else 0
     collected += capacity.findings(peaks, capacities, request)
     collected += [*capacity.unpublished(job.cluster), *capacity.overstated(job.cluster)]
-    fits = fits_of(peaks, capacities, request)
+    fits = capacity.fits(peaks, capacities, request)
     return Sizing(
         job=job,
         plan=planned.plan,
@@ -96,18 +96,6 @@ def _at_line(finding: Finding, job: Job) -> Finding:
 def is_doubt(finding: Finding) -> bool:
     """Whether it says that some memory is not counted, so that nothing fits for certain."""
     return finding.code.endswith("not-modelled") or finding.code == UNKNOWN
-
-
-def fits_of(
-    peaks: Mapping[Device, Peak], capacities: Mapping[Device, capacity.Capacity], request: int
-) -> dict[Device, capacity.Fit]:
-    """Whether each device's peak fits; ``request``: see ``capacity.fit``, of the GPU."""
-    return {
-        device: capacity.fit(
-            peaks[device], capacities[device], request if device is Device.GPU else 0
-        )
-        for device in Device
-    }
 
 
 def _verdict(

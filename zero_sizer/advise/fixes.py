@@ -18,7 +18,7 @@ from zero_sizer.ledger import evaluate
 from zero_sizer.passes.requests import largest_request
 from zero_sizer.peak import peak_of, totals
 from zero_sizer.plan import Device, Plan
-from zero_sizer.sizing import Sizing, fits_of, is_doubt
+from zero_sizer.sizing import Sizing, is_doubt
 from zero_sizer.speed import step_time
 
 _MOST_NODES = 1024
@@ -69,7 +69,7 @@ def fixes(sizing: Sizing, most: int = 5) -> list[Fix]:
 
 def _needs_fix(sizing: Sizing) -> bool:
     request = largest_request(sizing.plan) if sizing.plan else 0
-    fits = fits_of(sizing.peaks, sizing.capacities, request)
+    fits = capacity.fits(sizing.peaks, sizing.capacities, request)
     return any(
         fits[device] is not Fit.YES
         for device in Device
@@ -186,7 +186,7 @@ def _size(job: Job) -> _Tried | None:
     return _Tried(
         plan=plan,
         peaks={device: peak.num_bytes for device, peak in peaks.items()},
-        fits=fits_of(peaks, known, largest_request(plan)),
+        fits=capacity.fits(peaks, known, largest_request(plan)),
     )
 
 
