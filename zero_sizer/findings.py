@@ -12,6 +12,14 @@ class Severity(Enum):
     NOTE = "note"  # worth knowing
 
 
+class Direction(Enum):
+    """How something that is not modelled can change what is predicted."""
+
+    COST = "cost"  # the job can only need more than is shown
+    SAVE = "save"  # it can only need less: no ground for "does not fit"
+    EITHER = "either"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """One observation about the job.
@@ -23,6 +31,9 @@ class Finding:
         line: line in the config file, 0 if it stands in none.
         message: what is the matter, with the exception DeepSpeed would raise where it would.
         remedy: what to change.
+        direction: of what is not modelled, None where the prediction stands as it is.
+        device: ``gpu``, ``host`` or ``nvme`` that a direction is about.
+        num_bytes: the most by which it can move the prediction, None where nobody knows.
     """
 
     code: str
@@ -31,3 +42,6 @@ class Finding:
     line: int = 0
     message: str
     remedy: str = ""
+    direction: Direction | None = None
+    device: str = "gpu"
+    num_bytes: int | None = None
