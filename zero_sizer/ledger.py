@@ -44,6 +44,8 @@ class Entry:
         device: where it lives.
         pinned: page-locked, so the host allocator rounds each request to a power of two.
         about: one clause for the reader.
+        node_bytes: on host and NVMe, bytes of all ranks of the node that holds most, rounding
+            included, where ranks differ.
         source: what it follows, relative to deepspeed/ at 0.19.8 unless another package is named.
     """
 
@@ -56,6 +58,7 @@ class Entry:
     when: Callable[[Plan], bool] = field(default=lambda p: True)
     device: Callable[[Plan], Device] = field(default=lambda p: Device.GPU)
     pinned: Callable[[Plan], bool] = field(default=lambda p: False)
+    node_bytes: Callable[[Plan], int] | None = None
     source: str
 
 
@@ -66,6 +69,7 @@ class Allocation:
     Attributes:
         num_bytes: bytes of the tensors.
         rounding_bytes: what the pinned allocator adds by rounding each request up.
+        node_bytes: see ``Entry``; None: every rank of a node holds as much.
         keys: config keys that decided it.
     """
 
@@ -76,9 +80,17 @@ class Allocation:
     pinned: bool
     num_bytes: int
     rounding_bytes: int
+    node_bytes: int | None = None
     moments: frozenset[Moment]
     keys: tuple[str, ...]
     source: str
+
+    def on_device(self, ranks_per_node: int) -> int:
+        """Bytes on the device, rounding included: of one GPU, of a node's host or NVMe."""
+        own = self.num_bytes + self.rounding_bytes
+        if self.device is Device.GPU:
+            return own
+        return ranks_per_node * own if self.node_bytes is None else self.node_bytes
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -121,6 +133,7 @@ def _allocation(entry: Entry, plan: Plan) -> dict[str, Any] | None:
         "pinned": pinned,
         "num_bytes": sum(sizes),
         "rounding_bytes": sum(next_power_of_two(s) - s for s in sizes) if pinned else 0,
+        "node_bytes": entry.node_bytes(plan) if entry.node_bytes else None,
         "moments": entry.live(plan) if callable(entry.live) else entry.live,
         "source": entry.source,
     }

@@ -5,12 +5,13 @@ which fields a formula touched, so an explanation of an allocation is what was r
 kept by hand.
 """
 
+from copy import copy
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from functools import cached_property
 from itertools import chain, compress
 from types import FunctionType
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from zero_sizer.config.workload import Checkpointing
 from zero_sizer.models.spec import ModelSpec
@@ -42,6 +43,7 @@ def _read(*keys: str) -> Any:
     return field(metadata={"keys": keys})
 
 
+_Of = TypeVar("_Of")
 _OPT = "zero_optimization.offload_optimizer."
 _PAR = "zero_optimization.offload_param."
 _ACT = "activation_checkpointing."
@@ -58,7 +60,7 @@ class Plan:
     )
     dp_world_size: int = _read("nodes", "gpus_per_node")
     ranks_per_node: int = _read("gpus_per_node")
-    rank: int | None = _read()  # None: the rank that needs most
+    rank: int = _read()  # whose memory is meant: see ``at_rank``
 
     model_dtype: DType = _read("bf16.enabled", "fp16.enabled")
     grad_accum_dtype: DType = _read("data_types.grad_accum_dtype", "bf16.enabled", "fp16.enabled")
@@ -213,17 +215,31 @@ class Plan:
 
     def touched_numel(self, groups: tuple[tuple[int, ...], ...]) -> int:
         """Elements of all tensors of ``groups`` that this rank's ZeRO-1/2 partitions touch."""
-        per_rank = [0] * self.dp_world_size
-        for group in groups:
-            touched = partition.intersecting_numels(
-                self.ordered(group), self.dp_world_size, self.align_tensors, self.itemsize
-            )
-            per_rank = [a + b for a, b in zip(per_rank, touched, strict=True)]
-        return max(per_rank) if self.rank is None else per_rank[self.rank]
+        where = (self.dp_world_size, self.align_tensors, self.itemsize)
+        touched = (partition.touched(self.ordered(group), *where) for group in groups)
+        return sum(per_rank[self.rank] for per_rank in touched)
 
-    def ordered(self, group: tuple[int, ...]) -> tuple[int, ...]:
+    def ordered(self, group: tuple[_Of, ...]) -> tuple[_Of, ...]:
         """A group in flat order."""
-        return partition.round_robin(group, self.dp_world_size) if self.round_robin else group
+        return partition.round_robin(group, self.dp_world_size) if self.deals_tensors else group
+
+    @cached_property
+    def flat_order(self) -> tuple[tuple[int, ...], ...]:
+        """Parameter indices of each ZeRO-1/2 group, as they lie in its flat buffer."""
+        return tuple(self.ordered(group) for group in self.group_indices)
+
+    @cached_property
+    def deals_tensors(self) -> bool:
+        """Whether tensors are dealt out to the ranks one by one; BF16_Optimizer does not."""
+        return self.round_robin and self.wrapper is Wrapper.ZERO12
+
+    def at_rank(self, rank: int) -> Self:
+        """The same plan on another rank; what all ranks share is not worked out again."""
+        other = copy(self)
+        vars(other)["rank"] = rank
+        for name in _OF_ONE_RANK:
+            vars(other).pop(name, None)
+        return other
 
     @cached_property
     def numels(self) -> tuple[int, ...]:
@@ -366,6 +382,7 @@ class Plan:
         return compose.timeline_of(self)
 
 
+_OF_ONE_RANK = ("gradient_numel", "zero", "timeline")  # all cached properties that read the rank
 _KEYS = {f.name: tuple(f.metadata.get("keys", ())) for f in fields(Plan)}
 
 

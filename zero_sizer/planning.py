@@ -103,7 +103,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
         "optimizer": row,
         "dp_world_size": job.cluster.world_size,
         "ranks_per_node": job.cluster.gpus_per_node,
-        "rank": None,
+        "rank": 0,
         "gradient_clipping": _number(settings, "gradient_clipping", 1.0),
         "is_hopper_or_newer": _is_hopper(job),
         "gpu_memory": job.cluster.gpu_memory,

@@ -16,6 +16,7 @@ from zero_sizer.passes.requests import largest_request
 from zero_sizer.peak import Peak, peak_of, totals
 from zero_sizer.plan import Device, Plan
 from zero_sizer.planning import plan_job
+from zero_sizer.ranks import at_highest_rank
 
 
 class Verdict(Enum):
@@ -32,10 +33,11 @@ class Sizing:
 
     Attributes:
         job: as read.
-        plan: everything resolved; None when the job could not be planned.
+        plan: everything resolved, on the rank whose GPU needs most; None when the job could not be
+            planned.
         settings: key or flag -> value and origin.
-        allocations: per rank, in ledger order.
-        moments: device -> moment -> live bytes (per rank on the GPU, per node elsewhere).
+        allocations: of that rank, in ledger order.
+        moments: device -> moment -> live bytes (that rank's on the GPU, per node elsewhere).
         peaks: device -> its highest instant.
         capacities: device -> what the cluster has of it.
         findings: everything wrong or worth knowing, worst first.
@@ -66,26 +68,27 @@ def size(job: Job) -> Sizing:
         model=job.model,
     )
     planned = plan_job(job, settings)
+    plan = at_highest_rank(planned.plan) if planned.plan else None
     collected = [*findings, *checks.run(context), *planned.findings]
-    allocations = tuple(evaluate(features.ENTRIES, planned.plan)) if planned.plan else ()
-    collected += [_at_line(f, job) for f in remarks(planned.plan)] if planned.plan else []
+    allocations = tuple(evaluate(features.ENTRIES, plan)) if plan else ()
+    collected += [_at_line(f, job) for f in remarks(plan)] if plan else []
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
     capacities = capacity.capacities(job.cluster)
-    request = largest_request(planned.plan) if planned.plan else 0
+    request = largest_request(plan) if plan else 0
     collected += capacity.findings(peaks, capacities, request)
     collected += [*capacity.unpublished(job.cluster), *capacity.overstated(job.cluster)]
     fits = capacity.fits(peaks, capacities, request)
     return Sizing(
         job=job,
-        plan=planned.plan,
+        plan=plan,
         settings=planned.settings,
         allocations=allocations,
         moments=moments,
         peaks=peaks,
         capacities=capacities,
         findings=tuple(sorted(collected, key=lambda f: list(Severity).index(f.severity))),
-        verdict=_verdict(planned.plan is not None, fits, capacities, collected),
+        verdict=_verdict(plan is not None, fits, capacities, collected),
     )
 
 

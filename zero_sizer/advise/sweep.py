@@ -168,9 +168,8 @@ class _Allocate:
         if not found:
             return None
         allocation = found[0]
-        size = allocation.num_bytes + allocation.rounding_bytes
-        ranks = 1 if allocation.device is Device.GPU else self._ranks
-        return allocation.device, ranks * size, tuple(_PLACE[m] for m in allocation.moments)
+        size = allocation.on_device(self._ranks)
+        return allocation.device, size, tuple(_PLACE[m] for m in allocation.moments)
 
 
 def _add(row: list[int], size: int, places: tuple[int, ...]) -> None:

@@ -2,6 +2,8 @@
 
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device, Plan
+from zero_sizer.units import DType
+from zero_sizer.zero import partition
 from zero_sizer.zero.wrapper import Wrapper
 
 PER_TENSOR = (Wrapper.NONE, Wrapper.FP16_UNFUSED)
@@ -42,7 +44,7 @@ def on_host(plan: Plan, index: int) -> bool:
 
 def flattened_live(plan: Plan) -> frozenset[Moment]:
     """A flat gradient of the master's dtype is what the optimizer is handed; others are cast."""
-    needs_cast = plan.grad_accum_dtype != plan.master_dtype
+    needs_cast = flattened_dtype(plan, largest_cast(plan)) != plan.master_dtype
     return frozenset({Moment.CAST} if needs_cast else {Moment.CAST, Moment.UPDATE})
 
 
@@ -56,17 +58,29 @@ def under_init(plan: Plan) -> bool:
     return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
 
 
+def pieces_of(plan: Plan) -> tuple[partition.Piece, ...]:
+    """What this rank's ZeRO-1/2 partitions touch, group by group."""
+    where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
+    groups = (partition.pieces(plan.ordered(group), *where) for group in plan.groups)
+    return tuple(piece for per_rank in groups for piece in per_rank[plan.rank])
+
+
 def largest_cast(plan: Plan) -> int:
     """The ZeRO-1/2 group at whose flattening and casting most is held.
 
     Muon's updates are beside its own gradients then, and gone when the next group's turn comes.
     """
-    flat, master = plan.grad_accum_dtype.itemsize, plan.master_dtype.itemsize
-    held = [
-        numel * (flat + (master if master != flat else 0))
-        + (plan.itemsize * plan.touched_numel((group,)) if row.newton_schulz else 0)
-        for numel, group, row in zip(
-            plan.partitions, plan.groups, plan.group_optimizers, strict=True
-        )
-    ]
+    held = []
+    for index, (numel, group) in enumerate(zip(plan.partitions, plan.groups, strict=True)):
+        flat, master = flattened_dtype(plan, index).itemsize, plan.master_dtype.itemsize
+        is_muon = bool(plan.group_optimizers[index].newton_schulz)
+        updates = plan.itemsize * plan.touched_numel((group,)) if is_muon else 0
+        held.append(numel * (flat + (master if master != flat else 0)) + updates)
     return held.index(max(held)) if held else 0
+
+
+def flattened_dtype(plan: Plan, group: int) -> DType:
+    """Dtype of a ZeRO-1/2 group's gradients in the step: Muon's are updates in the weights' own."""
+    rows = plan.group_optimizers
+    is_muon = bool(rows) and bool(rows[group].newton_schulz)
+    return plan.model_dtype if is_muon and plan.stage == 2 else plan.grad_accum_dtype

@@ -53,7 +53,7 @@ def _work(plan: Plan) -> muon.Work:
     method = plan.optimizer.newton_schulz
     match plan.wrapper:
         case Wrapper.ZERO12 if plan.offloads_optimizer:
-            return muon.offloaded12(_flat_groups(plan), plan.rank or 0, method)
+            return muon.offloaded12(_flat_groups(plan), plan.rank, method)
         case Wrapper.ZERO12:
             return muon.Work()
         case Wrapper.BF16:
@@ -69,7 +69,7 @@ def _partitioned_work(plan: Plan) -> muon.Work:
     offloads = plan.offloads_optimizer
     how = muon.Gathers(
         ranks=plan.dp_world_size,
-        rank=plan.rank or 0,
+        rank=plan.rank,
         dtype=plan.grad_accum_dtype if offloads else plan.comm_dtype,
         method=plan.optimizer.newton_schulz,
         bucket=plan.reduce_bucket_size,
@@ -91,8 +91,10 @@ def _shapes(plan: Plan, group: int) -> tuple[muon.Shape, ...]:
 def _flat_groups(plan: Plan) -> tuple[muon.Flat, ...]:
     return tuple(
         muon.Flat(
-            shapes=_shapes(plan, i),
-            offsets=partition.flat_offsets(plan.groups[i], plan.align_tensors, plan.itemsize)[0],
+            shapes=plan.ordered(_shapes(plan, i)),
+            offsets=partition.flat_offsets(
+                plan.ordered(plan.groups[i]), plan.align_tensors, plan.itemsize
+            )[0],
             partition=plan.partitions[i],
             ranks=plan.dp_world_size,
         )

@@ -1,12 +1,14 @@
 """What offloading adds: staging and gradient buffers in host memory, swap pools and NVMe files."""
 
-from zero_sizer.features.conditions import is_swapped, is_zero3, is_zero12
+from operator import add
+
+from zero_sizer.features.conditions import is_swapped, is_zero3, is_zero12, pieces_of
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
 from zero_sizer.optimizers import StateType
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, next_power_of_two, num_bytes, round_up
-from zero_sizer.zero.partition import touched_tensors
+from zero_sizer.zero import partition
 
 _SOURCE = "runtime/zero/stage_1_and_2.py:"
 
@@ -20,10 +22,21 @@ def _offloads3(plan: Plan) -> bool:
 
 
 def _touched(plan: Plan) -> tuple[int, ...]:
-    """Tensors this rank's partitions touch, in elements; the rank that holds most if unnamed."""
-    return touched_tensors(
-        plan.groups, plan.dp_world_size, plan.align_tensors, plan.itemsize, plan.rank
-    )
+    """Tensors this rank's partitions touch, in elements."""
+    return tuple(piece.numel for piece in pieces_of(plan))
+
+
+def _touched_on_node(plan: Plan) -> int:
+    """Bytes of those of all ranks of a node, of the node where they are most."""
+    totals = [0] * plan.dp_world_size
+    for group in plan.groups:
+        numels = plan.ordered(group)
+        sizes = (num_bytes(numel, plan.model_dtype) for numel in numels)
+        kept = tuple(next_power_of_two(size) if plan.optimizer_pinned else size for size in sizes)
+        where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
+        totals = list(map(add, totals, partition.touched(numels, *where, kept)))
+    nodes = range(0, plan.dp_world_size, plan.ranks_per_node)
+    return max(sum(totals[first : first + plan.ranks_per_node]) for first in nodes)
 
 
 def _host_sub_groups(plan: Plan) -> tuple[int, ...]:
@@ -135,6 +148,7 @@ ENTRIES = (
         category=Category.GRADIENTS,
         about="accumulated gradients of the tensors this rank touches, one buffer each",
         numel=_touched,
+        node_bytes=_touched_on_node,
         dtype=lambda p: p.model_dtype,
         live=AFTER_FIRST_STEP,
         when=lambda p: (

@@ -1,12 +1,16 @@
 """ZeRO-1 and ZeRO-2 (DeepSpeedZeroOptimizer): gradients and temporaries of the step."""
 
-from zero_sizer.features.conditions import flattened_live, largest_cast
+from zero_sizer.features.conditions import (
+    flattened_dtype,
+    flattened_live,
+    largest_cast,
+    pieces_of,
+)
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import STEP, Moment
 from zero_sizer.passes.compose import left_by_backward
 from zero_sizer.plan import Plan
 from zero_sizer.units import DType
-from zero_sizer.zero.partition import largest_piece, touched_tensors
 from zero_sizer.zero.wrapper import Wrapper
 
 _SOURCE = "runtime/zero/stage_1_and_2.py:"
@@ -14,10 +18,8 @@ _SOURCE = "runtime/zero/stage_1_and_2.py:"
 
 def _is_slice(plan: Plan) -> bool:
     """The partition lies inside one tensor: its flat gradient is a view of that tensor's."""
-    touched = touched_tensors(
-        plan.groups, plan.dp_world_size, plan.align_tensors, plan.itemsize, plan.rank
-    )
-    return len(touched) == 1 and touched[0] >= plan.partition_numel
+    touched = pieces_of(plan)
+    return len(touched) == 1 and touched[0].numel >= plan.partition_numel
 
 
 def _gradients_live(plan: Plan) -> frozenset[Moment]:
@@ -49,9 +51,7 @@ def _on_gpu(plan: Plan) -> bool:
 
 def _normed_numel(plan: Plan) -> int:
     """Elements of the largest gradient slice of which the norm is taken."""
-    where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
-    pieces = (largest_piece(plan.ordered(group), *where) for group in plan.groups)
-    return max(pieces, default=0)
+    return max((piece.inside for piece in pieces_of(plan)), default=0)
 
 
 ENTRIES = (
@@ -100,7 +100,7 @@ ENTRIES = (
         category=Category.TEMPORARY,
         about="the partition's gradients as one flat tensor",
         numel=_cast_numel,
-        dtype=lambda p: p.grad_accum_dtype,
+        dtype=lambda p: flattened_dtype(p, largest_cast(p)),
         live=flattened_live,
         when=lambda p: _on_gpu(p) and not p.has_compact_gradients and not _is_slice(p),
         source=_SOURCE + "3095-3105",
@@ -112,7 +112,7 @@ ENTRIES = (
         numel=_cast_numel,
         dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.CAST, Moment.UPDATE}),
-        when=lambda p: _on_gpu(p) and p.grad_accum_dtype != p.master_dtype,
+        when=lambda p: _on_gpu(p) and flattened_dtype(p, largest_cast(p)) is not p.master_dtype,
         source=_SOURCE + "3105-3123",
     ),
 )

@@ -13,7 +13,7 @@ from zero_sizer.config.workload import NON_REENTRANT
 from zero_sizer.identity import Identity
 from zero_sizer.passes.overlay import Zero, interned
 from zero_sizer.units import DType
-from zero_sizer.zero import leaf_modules
+from zero_sizer.zero import leaf_modules, muon, partition
 from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
@@ -169,12 +169,11 @@ def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
             adds_in_place=_adds_in_place(plan, scheme),
             whole_groups=plan.wrapper is Wrapper.BF16,
         )
-    buffered = plan.contiguous_gradients or plan.offloads_optimizer
     return Rules(
         scheme=scheme,
         itemsize=itemsize,
         made_itemsize=plan.trained_dtype.itemsize,
-        bucket_itemsize=itemsize if buffered else 0,
+        bucket_itemsize=itemsize if buffers_gradients(plan) else 0,
         bucket_numel=plan.reduce_bucket_size,
         num_buckets=(2 if plan.overlap_comm else 1) * num_comm_dtypes(plan),
         adds_in_place=_adds_in_place(plan, scheme),
@@ -182,6 +181,11 @@ def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
         keeps_large=plan.stage == 1,
         clones_large=plan.offloads_optimizer and scheme is not Scheme.SCATTERED,
     )
+
+
+def buffers_gradients(plan: Plan) -> bool:
+    """Whether the bucket has a buffer, which gradients larger than it go by."""
+    return plan.contiguous_gradients or plan.offloads_optimizer
 
 
 def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
@@ -206,8 +210,29 @@ def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
         # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182
         keeps_own_large=is_compact and plan.stage == 2 and not plan.offloads_optimizer,
         compact_itemsize=_accumulated_copies(plan)[0],
+        afterwards=_orthogonalized(plan),
         align_tensors=plan.align_tensors,
+        deals_tensors=plan.deals_tensors,
     )
+
+
+def _orthogonalized(plan: Plan) -> int:
+    """Bytes while Muon makes its updates of reduced gradients, at the end of backward.
+
+    stage_1_and_2.py:1036-1059, 2838-2875; with offload the step makes them.
+    """
+    if plan.wrapper is not Wrapper.ZERO12 or plan.offloads_optimizer:
+        return 0
+    dtype = plan.grad_accum_dtype if plan.has_grad_accum_attribute else plan.trained_dtype
+    most = 0
+    for number, row in enumerate(plan.group_optimizers):
+        if row.newton_schulz:
+            where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
+            found = partition.pieces(plan.ordered(plan.groups[number]), *where)[plan.rank]
+            order = plan.flat_order[number]
+            shapes = tuple(plan.model.parameters[order[piece.number]].shape for piece in found)
+            most = max(most, muon.all_updates(shapes, dtype, row.newton_schulz))
+    return most
 
 
 def _sent(plan: Plan) -> tuple[DType, DType]:

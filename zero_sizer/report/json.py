@@ -75,8 +75,10 @@ def _fixes(sizing: Sizing) -> list[Any]:
 def _device(sizing: Sizing, device: Device) -> dict[str, Any]:
     peak, capacity = sizing.peaks[device], sizing.capacities[device]
     left = headroom(peak, capacity)
+    rank = {"rank": sizing.plan.rank} if sizing.plan and device is Device.GPU else {}
     return {
         "per": _PER[device],
+        **rank,
         "peak_bytes": peak.num_bytes,
         "peak_phase": peak.moment.phase.value,
         "peak_moment": peak.moment.value,

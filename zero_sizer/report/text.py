@@ -117,20 +117,20 @@ def _devices(sizing: Sizing) -> None:
 def _composition(sizing: Sizing, device: Device) -> None:
     peak = sizing.peaks[device]
     print(f"{_NAME[device]} at its peak, in {peak.moment.phase.value} ({_place(sizing, peak)}):")
-    ranks = 1 if device is Device.GPU else sizing.job.cluster.gpus_per_node
+    ranks = sizing.job.cluster.gpus_per_node
     live = _live(sizing, device, peak.moment)
     rows = [
         (
-            format_gib(ranks * _size(allocation)),
+            format_gib(allocation.on_device(ranks)),
             allocation.name + (" (pinned)" if allocation.pinned else ""),
             allocation.about,
             _keys(sizing, allocation),
         )
         for allocation in live[:_SHOWN]
     ]
-    rest = sum(_size(a) for a in live[_SHOWN:])
+    rest = sum(a.on_device(ranks) for a in live[_SHOWN:])
     if rest:
-        rows.append((format_gib(ranks * rest), f"{len(live) - _SHOWN} smaller ones", "", ""))
+        rows.append((format_gib(rest), f"{len(live) - _SHOWN} smaller ones", "", ""))
     show_table(("", "", "", "key:line in your config"), rows, right=(0,))
 
 
@@ -142,13 +142,9 @@ def _place(sizing: Sizing, peak: Peak) -> str:
     return peak.moment.value
 
 
-def _size(allocation: Allocation) -> int:
-    return allocation.num_bytes + allocation.rounding_bytes
-
-
 def _live(sizing: Sizing, device: Device, moment: Moment) -> list[Allocation]:
     found = [a for a in sizing.allocations if a.device is device and moment in a.moments]
-    return sorted(found, key=lambda a: -_size(a))
+    return sorted(found, key=lambda a: -a.on_device(sizing.job.cluster.gpus_per_node))
 
 
 def _keys(sizing: Sizing, allocation: Allocation) -> str:

@@ -251,7 +251,7 @@ class _State:
                 levels += [(level, len(self.flushes)), (self.now(), len(self.flushes))]
         for bucket in self._open:
             self._flush(bucket)
-        return levels
+        return [*levels, (self.now(), len(self.flushes))]
 
     def _allocate_buffers(self) -> None:
         rules = self._rules

@@ -101,6 +101,16 @@ def tensor_by_tensor(shapes: tuple[Shape, ...], dtype: DType, method: str) -> Wo
     return Work(peak=scratch.peak)
 
 
+@lru_cache(maxsize=1024)
+def all_updates(shapes: tuple[Shape, ...], dtype: DType, method: str) -> int:
+    """ZeRO-1 and ZeRO-2 on the GPU: the updates of what a rank touches stay until the step."""
+    scratch = _Scratch()
+    for shape in shapes:
+        scratch.passing(update_bytes(shape, dtype, method))
+        scratch.take(prod(shape) * dtype.itemsize)
+    return scratch.peak
+
+
 # --- ZeRO-1 and ZeRO-2 with optimizer offload: stage_1_and_2.py:1956-2123 ----------------------
 
 
@@ -307,21 +317,17 @@ def offloaded3(sub_groups: Sequence[Sequence[Shape]], how: Gathers, momentum_ite
 
 
 @lru_cache(maxsize=256)
-def exchanged(groups: tuple[Flat, ...], rank: int | None, method: str) -> Work:
-    """Only pieces of the momentum that other ranks own are exchanged; gradients are whole.
-
-    For one rank, or the one that needs most.
-    """
+def exchanged(groups: tuple[Flat, ...], rank: int, method: str) -> Work:
+    """Only pieces of the momentum that other ranks own are exchanged; gradients are whole."""
     peak = 0
     for group in groups:
         owners = [dict(group.owned(i)) for i in range(len(group.shapes))]
-        matrices: dict[int, list[int]] = {}
-        for i, parts in enumerate(owners):
-            for owner in parts:
-                matrices.setdefault(owner, []).append(i)
-        for one in matrices if rank is None else {rank} & set(matrices):
-            mine = [(group.shapes[i], owners[i]) for i in matrices[one]]
-            peak = max(peak, _exchange(mine, one, method))
+        mine = [
+            (shape, parts)
+            for shape, parts in zip(group.shapes, owners, strict=True)
+            if rank in parts
+        ]
+        peak = max(peak, _exchange(mine, rank, method))
     return Work(peak=peak)
 
 

@@ -7,9 +7,11 @@ runtime/zero/partition_parameters.py:1693 (stage 3 tensors), runtime/zero/stage3
 
 from functools import lru_cache
 from math import gcd
+from typing import NamedTuple, TypeVar
 
 from zero_sizer.units import ceil_div, round_up
 
+_Of = TypeVar("_Of")
 _NCCL_ALIGNMENT = 2  # elements: nccl_start_alignment_factor, stage_1_and_2.py:387
 _TENSOR_ALIGNMENT_BYTES = 16  # with parameter_alignment, stage_1_and_2.py:444
 
@@ -48,46 +50,37 @@ def flat_numel(numels: tuple[int, ...], ranks: int, align_tensors: bool, itemsiz
 
 
 @lru_cache(maxsize=4096)
-def intersecting_numels(
-    numels: tuple[int, ...], ranks: int, align_tensors: bool, itemsize: int
+def touched(
+    numels: tuple[int, ...],
+    ranks: int,
+    align_tensors: bool,
+    itemsize: int,
+    weights: tuple[int, ...] | None = None,
 ) -> tuple[int, ...]:
     """Per rank, the elements of all tensors that its partition touches (Q >= P).
 
     ZeRO-1/2 keep a gradient whole when any of it belongs to the rank
     (``params_in_partition``, stage_1_and_2.py:2184-2203).
+
+    Args:
+        numels: elements of each tensor, in flat order.
+        ranks: ranks of the partition.
+        align_tensors: ``zero_optimization.parameter_alignment``.
+        itemsize: bytes per element of the model dtype.
+        weights: what to add up instead of each tensor's elements.
     """
     offsets, _ = flat_offsets(numels, align_tensors, itemsize)
     part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
     totals = [0] * (ranks + 1)  # differences: many ranks may lie inside one tensor
-    for start, numel in zip(offsets, numels, strict=True):
+    for start, numel, weight in zip(offsets, numels, weights or numels, strict=True):
         if numel:
-            totals[start // part] += numel
-            totals[min((start + numel - 1) // part + 1, ranks)] -= numel
+            totals[start // part] += weight
+            totals[min((start + numel - 1) // part + 1, ranks)] -= weight
     running, per_rank = 0, []
     for difference in totals[:ranks]:
         running += difference
         per_rank.append(running)
     return tuple(per_rank)
-
-
-@lru_cache(maxsize=4096)
-def largest_piece(
-    numels: tuple[int, ...], ranks: int, rank: int | None, align_tensors: bool, itemsize: int
-) -> int:
-    """Elements of the largest piece of a tensor in a ZeRO-1/2 partition (None: in any rank's)."""
-    offsets, _ = flat_offsets(numels, align_tensors, itemsize)
-    part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
-    most = 0
-    largest_first = sorted(zip(numels, offsets, strict=True), reverse=True)
-    for numel, start in largest_first:
-        if most >= min(numel, part):
-            break  # no later piece is larger
-        touched = range(start // part, (start + max(numel, 1) - 1) // part + 1)
-        for other in (rank,) if rank is not None else (*touched[:2], *touched[-1:]):
-            if other in touched:
-                end = min(start + numel, (other + 1) * part)
-                most = max(most, end - max(start, other * part))
-    return most
 
 
 def tensor_partition(numel: int, ranks: int) -> int:
@@ -140,33 +133,36 @@ def persistent(numels: tuple[int, ...], threshold: int, model_limit: int) -> tup
     return tuple(kept)
 
 
-def round_robin(numels: tuple[int, ...], ranks: int) -> tuple[int, ...]:
+def round_robin(group: tuple[_Of, ...], ranks: int) -> tuple[_Of, ...]:
     """Group order under ``round_robin_gradients``, dealt out to ranks (stage_1_and_2.py:901)."""
-    return tuple(numel for rank in range(ranks) for numel in numels[rank::ranks])
+    return tuple(of for rank in range(ranks) for of in group[rank::ranks])
 
 
-def touched_tensors(
-    groups: tuple[tuple[int, ...], ...],
-    ranks: int,
-    align_tensors: bool,
-    itemsize: int,
-    rank: int | None,
-) -> tuple[int, ...]:
-    """Elements of each tensor that a ZeRO-1/2 rank's partitions touch; None: the fullest rank."""
-    if rank is None:
-        totals = [0] * ranks
-        for group in groups:
-            per_rank = intersecting_numels(group, ranks, align_tensors, itemsize)
-            totals = [a + b for a, b in zip(totals, per_rank, strict=True)]
-        rank = totals.index(max(totals))
-    touched = []
-    for group in groups:
-        offsets, _ = flat_offsets(group, align_tensors, itemsize)
-        part = flat_numel(group, ranks, align_tensors, itemsize) // ranks
-        first, last = rank * part, (rank + 1) * part
-        touched += [
-            numel
-            for start, numel in zip(offsets, group, strict=True)
-            if start < last and start + numel > first
-        ]
-    return tuple(touched)
+class Piece(NamedTuple):
+    """A tensor that a ZeRO-1/2 partition touches.
+
+    Attributes:
+        number: its place in the group, in flat order.
+        numel: its elements.
+        inside: those of them that lie in the partition.
+    """
+
+    number: int
+    numel: int
+    inside: int
+
+
+@lru_cache(maxsize=4096)
+def pieces(
+    numels: tuple[int, ...], ranks: int, align_tensors: bool, itemsize: int
+) -> tuple[tuple[Piece, ...], ...]:
+    """Per rank, the pieces of its partition of a group; ``numels`` in flat order."""
+    offsets, _ = flat_offsets(numels, align_tensors, itemsize)
+    part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
+    found: list[list[Piece]] = [[] for _ in range(ranks)]
+    for index, (start, numel) in enumerate(zip(offsets, numels, strict=True)):
+        end = start + numel
+        for rank in range(start // part, (end - 1) // part + 1) if numel else ():
+            inside = min(end, (rank + 1) * part) - max(start, rank * part)
+            found[rank].append(Piece(index, numel, inside))
+    return tuple(map(tuple, found))

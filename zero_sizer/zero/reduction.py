@@ -23,7 +23,7 @@ class Share:
 
     Attributes:
         ranks: ranks that partitions are cut for.
-        rank: whose memory is meant; None: of whom most large gradients stay, the last of those.
+        rank: whose memory is meant.
         kept: bytes that hold this rank's reduced gradients, from its first reduction on.
         held: bytes of gradients that earlier micro steps left.
         cast_itemsizes: bytes per element of the copy in the dtype of communication; 0 where none
@@ -40,11 +40,13 @@ class Share:
         compact_itemsize: bytes per element of the copy that is cast for that; 0 where none is.
         keeps_own_large: a gradient of this rank that is too large for the bucket stays when it is
             reduced; ``Rules.keeps_large`` says it for those of other ranks.
+        afterwards: bytes of what is made of all gradients when the last is reduced (Muon).
         align_tensors: ``parameter_alignment``.
+        deals_tensors: tensors lie in the flat buffers dealt out to the ranks one by one.
     """
 
     ranks: int = 1
-    rank: int | None = 0
+    rank: int = 0
     kept: int = 0
     held: int
     cast_itemsizes: tuple[int, int]
@@ -57,7 +59,9 @@ class Share:
     is_compact: bool = False
     compact_itemsize: int = 0
     keeps_own_large: bool = False
+    afterwards: int = 0
     align_tensors: bool = False
+    deals_tensors: bool = False
 
 
 class Held(NamedTuple):
@@ -138,9 +142,8 @@ class Reduction:
         flow, rules, share = self._flow, self._rules, self._share
         if not rules.bucket_itemsize or not flow.flushes:
             return tuple(numel for flush in flow.flushes for numel in self._numels_of(flush))
-        extents = _extents(Identity(flow), self._tensors, share.align_tensors, rules.itemsize)
-        parts = [max(end // share.ranks, 1) for end in extents.ends(share.ranks)]
-        rank, _ = _own_large(flow, extents.ranks(parts), rules, share)
+        extents = _extents(Identity(flow), self._tensors, *_placing(rules, share))
+        parts, rank = extents.parts(share.ranks), share.rank
         found: dict[int, int] = {}  # buffer, or the number of a large gradient's reduction
         for number, flush in enumerate(flow.flushes):
             if all(extents.largest((i,), rank, parts) for i in flush.members):
@@ -189,6 +192,9 @@ class Reduction:
         worst = max((self._held(*level) for level in flow.closing), key=_total)
         for number in range(flow.done[-1], len(flow.flushes)):
             worst = max(worst, *self._reduced(number), key=_total)
+        if self._share.afterwards:
+            reduced = self._held(*flow.closing[-1], self._share.afterwards)
+            worst = max(worst, reduced, key=_total)
         if rules.scheme is Scheme.AFTER:
             cast = self._share.cast_itemsizes[0]
             copies = [a * rules.bucket_itemsize + b * cast for a, b in flow.after_copies]
@@ -246,10 +252,10 @@ def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs
     """All-reduce or reduce to the owners: a flat copy of what several ranks own together."""
     if not flow.flushes:
         return [], 0, []
-    extents = _extents(Identity(flow), tensors, share.align_tensors, rules.itemsize)
-    parts = [max(end // share.ranks, 1) for end in extents.ends(share.ranks)]
-    spans = extents.ranks(parts)
-    rank, own = _own_large(flow, spans, rules, share)
+    extents = _extents(Identity(flow), tensors, *_placing(rules, share))
+    parts, rank = extents.parts(share.ranks), share.rank
+    spans = extents.ranks(share.ranks)
+    own = _own_large(flow, spans, rules, share)
     first = len(flow.flushes)
     costs = [(flush.numel * share.cast_itemsizes[flush.is_apart], 0) for flush in flow.flushes]
     for number, (low, high) in enumerate(spans):
@@ -303,35 +309,35 @@ def _flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) 
 
 def _own_large(
     flow: Flow, spans: Sequence[tuple[int, int]], rules: Rules, share: Share
-) -> tuple[int, list[int]]:
-    """The rank that is meant, and the last of ``_Costs``."""
-    last = share.ranks - 1
-    sizes = flow.large
-    if rules.keeps_large is share.keeps_own_large or not any(sizes):
-        return last if share.rank is None else share.rank, []
+) -> list[int]:
+    """The last of ``_Costs``."""
+    if rules.keeps_large is share.keeps_own_large or not any(flow.large):
+        return []
     sign = 1 if share.keeps_own_large else -1
-    rank = share.rank
-    if rank is None:
-        stays = [0] * share.ranks
-        for size, (low, high) in zip(sizes, spans, strict=True):
-            for other in range(low, high + 1) if size else ():
-                stays[other] += sign * size
-        rank = max(range(share.ranks), key=lambda r: (stays[r], r))
     mine = [
-        sign * size if low <= rank <= high else 0
-        for size, (low, high) in zip(sizes, spans, strict=True)
+        sign * size if low <= share.rank <= high else 0
+        for size, (low, high) in zip(flow.large, spans, strict=True)
     ]
-    return rank, [0, *accumulate(mine)]
+    return [0, *accumulate(mine)]
+
+
+def _placing(rules: Rules, share: Share) -> tuple[bool, int, int]:
+    """What decides where tensors lie: alignment, and the ranks that they are dealt out to."""
+    return share.align_tensors, rules.itemsize, share.ranks if share.deals_tensors else 1
 
 
 class _Extents:
     """Where a flow's tensors and buckets lie in the flat buffers of the groups (stages 1 and 2)."""
 
-    def __init__(self, flow: Flow, tensors: Tensors, align_tensors: bool, itemsize: int) -> None:
-        self._groups = [tuple(tensors.numels[i] for i in group) for group in tensors.groups]
+    def __init__(
+        self, flow: Flow, tensors: Tensors, align_tensors: bool, itemsize: int, dealt: int
+    ) -> None:
+        groups = [partition.round_robin(group, dealt) for group in tensors.groups]
+        self._groups = [tuple(tensors.numels[i] for i in group) for group in groups]
         self._alignment = (align_tensors, itemsize)
         self._of: dict[int, tuple[int, int, int]] = {}  # tensor -> group, first and last element
-        for number, (group, numels) in enumerate(zip(tensors.groups, self._groups, strict=True)):
+        self._spans: dict[int, list[tuple[int, int]]] = {}
+        for number, (group, numels) in enumerate(zip(groups, self._groups, strict=True)):
             starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
             for index, start, numel in zip(group, starts, numels, strict=True):
                 self._of[index] = (number, start, start + max(numel, 1) - 1)
@@ -346,12 +352,19 @@ class _Extents:
             found[group] = (min(low, first), max(high, last))
         return [(group, *extent) for group, extent in found.items()]
 
-    def ends(self, ranks: int) -> list[int]:
-        """Elements of each group's flat buffer, padded."""
-        return [partition.flat_numel(numels, ranks, *self._alignment) for numels in self._groups]
+    def parts(self, ranks: int) -> list[int]:
+        """Elements of a rank's partition of each group's flat buffer."""
+        flat = (partition.flat_numel(numels, ranks, *self._alignment) for numels in self._groups)
+        return [max(numel // ranks, 1) for numel in flat]
 
-    def ranks(self, parts: Sequence[int]) -> list[tuple[int, int]]:
-        """First and last rank whose partition each bucket touches; ``parts``: their sizes."""
+    def ranks(self, ranks: int) -> list[tuple[int, int]]:
+        """First and last rank whose partition each bucket touches."""
+        known = self._spans.get(ranks)
+        if known is None:
+            known = self._spans[ranks] = self._ranks(self.parts(ranks))
+        return known
+
+    def _ranks(self, parts: Sequence[int]) -> list[tuple[int, int]]:
         if len(parts) == 1:
             part = parts[0]
             return [(low // part, high // part) for [(_, low, high)] in self._buckets]
@@ -379,5 +392,7 @@ class _Extents:
 
 
 @lru_cache(maxsize=64)
-def _extents(flow: Identity, tensors: Tensors, align_tensors: bool, itemsize: int) -> _Extents:
-    return _Extents(flow.of, tensors, align_tensors, itemsize)
+def _extents(
+    flow: Identity, tensors: Tensors, align_tensors: bool, itemsize: int, dealt: int
+) -> _Extents:
+    return _Extents(flow.of, tensors, align_tensors, itemsize, dealt)
