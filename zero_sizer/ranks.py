@@ -59,8 +59,12 @@ def _keeping(plan: Plan) -> owners.Keeping:
     keeps_whole = not plan.offloads_optimizer and not plan.has_compact_gradients
     rows = plan.group_optimizers
     weights = tuple(keeps_whole * (1 + 3 * bool(row.newton_schulz)) for row in rows)
-    limit = plan.reduce_bucket_size if buffers_gradients(plan) else 0
-    return owners.Keeping(weights, limit, pieces=True)
+    is_compact = plan.has_compact_gradients
+    apart = buffers_gradients(plan) and (
+        plan.stage == 1 or is_compact or (plan.accumulates and plan.offloads_optimizer)
+    )
+    limit = plan.reduce_bucket_size if apart else 0
+    return owners.Keeping(weights, limit, pieces=is_compact or plan.offloads_optimizer)
 
 
 def _orthogonalizing(plan: Plan, groups: list[int]) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from zero_sizer.ledger import evaluate
 from zero_sizer.passes.requests import largest_request
 from zero_sizer.peak import peak_of, totals
 from zero_sizer.plan import Device, Plan
+from zero_sizer.ranks import at_highest_rank
 from zero_sizer.sizing import Sizing, is_doubt
 from zero_sizer.speed import step_time
 
@@ -179,6 +180,7 @@ def _size(job: Job) -> _Tried | None:
     plan, errors = plan_of(job)
     if plan is None or errors:
         return None
+    plan = at_highest_rank(plan)
     allocations = evaluate(features.ENTRIES, plan, explain=False)
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}

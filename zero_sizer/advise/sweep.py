@@ -14,6 +14,7 @@ from zero_sizer.ledger import Entry, evaluate
 from zero_sizer.moments import Moment
 from zero_sizer.passes.requests import largest_request
 from zero_sizer.plan import Device, Plan
+from zero_sizer.ranks import at_highest_rank, candidates
 from zero_sizer.speed import Case
 from zero_sizer.speed.model import time_of
 from zero_sizer.speed.rates import rates_of
@@ -79,10 +80,19 @@ class Sweep:
 
     def plan(self, values: Values) -> Plan:
         """The candidate as a whole plan, for whoever wants to explain it."""
-        return self._family.plan(values)
+        return at_highest_rank(self._family.plan(values))
 
     def uses(self, values: Values) -> Mapping[Device, Use]:
         """The peak of every device, as ``sizing.size`` would give it."""
+        first, *others = self._family.formula("ranks", values, _ranks)
+        found, held = self._uses(values.with_numbers(rank=first))
+        for rank in others:
+            other, most = self._uses(values.with_numbers(rank=rank))
+            found, held = (other, most) if most > held else (found, held)
+        return found
+
+    def _uses(self, values: Values) -> tuple[dict[Device, Use], tuple[int, int]]:
+        """The peak of every device on one rank, and how ranks are compared (``ranks.held``)."""
         family, lasting = self._family, self._lasting_of(values)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
         for index in lasting.others:
@@ -98,7 +108,7 @@ class Sweep:
         }
         request = family.formula("request", values, _request)
         found[Device.GPU] = replace(found[Device.GPU], request=request)
-        return found
+        return found, (found[Device.GPU].num_bytes, sum(rows[Device.GPU]))
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
@@ -144,6 +154,10 @@ class Sweep:
         nodes = ceil_div(values.of["dp_world_size"], self._ranks)
         view = cast(Plan, self._family.view(values))
         return time_of(Step(plan=view, rates=self._rates, work=self._work, nodes=nodes)).seconds
+
+
+def _ranks(view: Any) -> tuple[int, ...]:
+    return candidates(view)
 
 
 def _request(view: Any) -> int:

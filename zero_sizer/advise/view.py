@@ -14,6 +14,7 @@ from typing import Any
 from zero_sizer.plan import Plan
 
 NUMBERS = (
+    "rank",
     "dp_world_size",
     "micro_batch",
     "grad_accum",

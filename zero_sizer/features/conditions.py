@@ -44,7 +44,8 @@ def on_host(plan: Plan, index: int) -> bool:
 
 def flattened_live(plan: Plan) -> frozenset[Moment]:
     """A flat gradient of the master's dtype is what the optimizer is handed; others are cast."""
-    needs_cast = flattened_dtype(plan, largest_cast(plan)) != plan.master_dtype
+    flat = flattened_dtype(plan, largest_cast(plan)) if is_zero12(plan) else plan.grad_accum_dtype
+    needs_cast = flat is not plan.master_dtype
     return frozenset({Moment.CAST} if needs_cast else {Moment.CAST, Moment.UPDATE})
 
 

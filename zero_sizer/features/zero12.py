@@ -9,6 +9,7 @@ from zero_sizer.features.conditions import (
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import STEP, Moment
 from zero_sizer.passes.compose import left_by_backward
+from zero_sizer.passes.zero_rules import compact_partitions
 from zero_sizer.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
@@ -26,14 +27,6 @@ def _gradients_live(plan: Plan) -> frozenset[Moment]:
     """One storage for all groups: the last group's flattening lets go of it."""
     is_updated_from = Moment.UPDATE in flattened_live(plan) and _is_slice(plan)
     return STEP if len(plan.groups) > 1 or is_updated_from else STEP - {Moment.UPDATE}
-
-
-def _compact(plan: Plan) -> tuple[int, ...]:
-    """Partitions whose gradients lie in a buffer of their own: in fp32, and not Muon's."""
-    if plan.grad_accum_dtype is not DType.FP32 or plan.model_dtype is DType.FP32:
-        return ()
-    rows = zip(plan.partitions, plan.group_optimizers, strict=True)
-    return tuple(numel for numel, row in rows if not row.newton_schulz)
 
 
 def _left_live(plan: Plan) -> frozenset[Moment]:
@@ -62,14 +55,14 @@ ENTRIES = (
         numel=lambda p: p.gradient_numel,
         dtype=lambda p: p.model_dtype,
         live=_gradients_live,
-        when=lambda p: _on_gpu(p) and not _compact(p),
+        when=lambda p: _on_gpu(p) and not compact_partitions(p),
         source=_SOURCE + "1024-1045,2184-2203,3127-3132",
     ),
     Entry(
         name="compact_gradient_partition",
         category=Category.GRADIENTS,
         about="this rank's part of the gradients in fp32, on the GPU even when offloading",
-        numel=_compact,
+        numel=compact_partitions,
         dtype=lambda p: p.grad_accum_dtype,
         live=STEP,
         when=lambda p: p.wrapper is Wrapper.ZERO12,

@@ -287,7 +287,22 @@ def _kept(plan: Plan) -> int:
     if plan.has_compact_gradients:  # stage 2 has it from the first micro step on
         is_held = plan.accumulates and plan.stage == 2
         return 0 if is_held else plan.partition_numel * plan.grad_accum_dtype.itemsize
-    return 0 if plan.offloads_optimizer else plan.gradient_numel * plan.itemsize
+    if plan.offloads_optimizer:
+        return 0
+    beside = 0 if plan.accumulates else _compact_bytes(plan)
+    return plan.gradient_numel * plan.itemsize + beside
+
+
+def compact_partitions(plan: Plan) -> tuple[int, ...]:
+    """Partitions whose gradients lie in a buffer of their own: in fp32, and not Muon's."""
+    if plan.grad_accum_dtype is not DType.FP32 or plan.model_dtype is DType.FP32:
+        return ()
+    rows = zip(plan.partitions, plan.group_optimizers, strict=True)
+    return tuple(numel for numel, row in rows if not row.newton_schulz)
+
+
+def _compact_bytes(plan: Plan) -> int:
+    return sum(compact_partitions(plan)) * plan.grad_accum_dtype.itemsize
 
 
 def _held(plan: Plan, scheme: Scheme, itemsize: int) -> int:
@@ -300,7 +315,9 @@ def _held(plan: Plan, scheme: Scheme, itemsize: int) -> int:
         return plan.num_trainable * itemsize
     if plan.has_compact_gradients:
         return plan.partition_numel * plan.grad_accum_dtype.itemsize
-    return 0 if plan.offloads_optimizer else plan.gradient_numel * plan.itemsize
+    if plan.offloads_optimizer:
+        return 0
+    return plan.gradient_numel * plan.itemsize + _compact_bytes(plan)
 
 
 def _adds_in_place(plan: Plan, scheme: Scheme) -> bool:

@@ -28,7 +28,8 @@ def update_bytes(shape: Shape, dtype: DType, method: str) -> int:
     ``runtime/zero/muon/original_muon.py``: the mixing of the momentum, then the iteration in 16
     bits, on the smaller Gram matrix where ``method`` is ``gram`` and the matrix is not square.
     """
-    numel, square = prod(shape), min(shape) ** 2
+    numel = prod(shape)
+    square = prod(shape[:-2]) * min(shape[-2:]) ** 2  # experts lie in one tensor
     mixed = {DType.BF16: 5, DType.FP16: 10}.get(dtype, 8) * numel
     if method != "gram" or square == numel:
         return max(8 * numel + 4 * square, mixed)

@@ -10,8 +10,9 @@ from functools import lru_cache
 
 from zero_sizer.zero import partition
 
+_FP64 = 4  # a norm is taken in fp64: so many times 16 bits
 _NEVER = 2**62  # the turn of a rank that owns padding only
-_ALIKE = 1000  # ranks that keep within a thousandth of each other are one
+_SHARE = 1000  # ranks are alike where they differ by less than this part of the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,9 @@ class Keeping:
     Attributes:
         weights: of each group, how often a tensor is kept whole for an element that is owned; 0
             where what is kept has the partition's size.
-        limit: elements of the bucket; larger gradients are kept or freed by owners. 0: none.
-        pieces: whether one piece of a tensor is copied at a time, on its way or for its norm.
+        limit: elements of the bucket where larger gradients are kept or freed by owners alone; 0:
+            nowhere.
+        pieces: whether a piece of one tensor is copied while a bucket is reduced.
     """
 
     weights: tuple[int, ...]
@@ -73,25 +75,26 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
         early[rank] = min(early[rank], turn)
         late[rank] = max(late[rank], turn)
     first = sorted(ranks, key=lambda r: (early[r], -kept[r], -pieces[r]))
-    found = {*_rising(first, kept)}
+    least = sum(map(sum, layout.groups)) // _SHARE
+    found = {*_rising(first, kept, least)}
     whole = [r for r in first if parts[r] > 1]  # others take the tensor's own gradient for flat
     found |= {max(whole, key=kept.__getitem__)} if whole else set()
     if any(large):
         rest = [a - b for a, b in zip(kept, large, strict=True)]
-        found |= {*_rising(first, rest), *_rising(first, large)}
+        found |= {*_rising(first, rest, least), *_rising(first, large, least)}
     if keeping.pieces:
         last = sorted(ranks, key=lambda r: (-late[r], -pieces[r]))
-        found |= {*_rising(first, pieces), *_rising(last, pieces)}
-        both = [a + 4 * b for a, b in zip(kept, pieces, strict=True)]  # in fp64 beside 16 bits
-        found.add(max(first, key=both.__getitem__))
+        found |= {*_rising(first, pieces, least // _FP64), *_rising(last, pieces, least // _FP64)}
+    both = [a + _FP64 * b for a, b in zip(kept, pieces, strict=True)]
+    found.add(max(first, key=both.__getitem__))
     return tuple(sorted(found))
 
 
-def _rising(order: Sequence[int], values: Sequence[int]) -> Iterator[int]:
+def _rising(order: Sequence[int], values: Sequence[int], least: int) -> Iterator[int]:
     """Ranks with clearly more than all before them, and the one with most."""
     best, highest = None, max(order, key=values.__getitem__)
     for rank in order:
-        if best is None or values[rank] * _ALIKE > best * (_ALIKE + 1):
+        if best is None or values[rank] > best + least:
             best = values[rank]
             yield rank
     yield highest
