@@ -44,10 +44,11 @@ def candidates(plan: Plan) -> tuple[int, ...]:
 
 def _layout(plan: Plan) -> owners.Layout:
     """Gradients are reduced from the last on; after backward (stage 1), from the first."""
-    sign = 1 if plan.stage == 1 and not plan.overlap_comm else -1
+    is_dealt = plan.deals_tensors or len(plan.groups) > 1
     return owners.Layout(
         groups=tuple(map(plan.ordered, plan.groups)),
-        turns=tuple(tuple(sign * index for index in group) for group in plan.flat_order),
+        turns=plan.flat_order if is_dealt else None,
+        last_first=plan.stage == 2 or plan.overlap_comm,
         ranks=plan.dp_world_size,
         align_tensors=plan.align_tensors,
         itemsize=plan.itemsize,

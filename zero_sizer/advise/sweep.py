@@ -12,6 +12,8 @@ from zero_sizer.features import passes
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.ledger import Entry, evaluate
 from zero_sizer.moments import Moment
+from zero_sizer.passes import compose
+from zero_sizer.passes.overlay import Zero
 from zero_sizer.passes.requests import largest_request
 from zero_sizer.plan import Device, Plan
 from zero_sizer.ranks import at_highest_rank, candidates
@@ -84,23 +86,22 @@ class Sweep:
 
     def uses(self, values: Values) -> Mapping[Device, Use]:
         """The peak of every device, as ``sizing.size`` would give it."""
-        first, *others = self._family.formula("ranks", values, _ranks)
-        found, held = self._uses(values.with_numbers(rank=first))
-        for rank in others:
-            other, most = self._uses(values.with_numbers(rank=rank))
-            found, held = (other, most) if most > held else (found, held)
-        return found
+        ranks, apart = self._family.formula("ranks", values, _ranks)
+        if not apart:
+            return self._uses(values, ranks)
+        each = [self._uses(values.with_numbers(rank=rank), (rank,)) for rank in ranks]
+        return max(each, key=lambda found: found[Device.GPU].num_bytes)
 
-    def _uses(self, values: Values) -> tuple[dict[Device, Use], tuple[int, int]]:
-        """The peak of every device on one rank, and how ranks are compared (``ranks.held``)."""
-        family, lasting = self._family, self._lasting_of(values)
+    def _uses(self, values: Values, ranks: tuple[int, ...]) -> Mapping[Device, Use]:
+        """The peak of every device, at every moment of the rank that holds most then."""
+        family, lasting = self._family, self._lasting_of(values, ranks)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
         for index in lasting.others:
             found = family.formula(index, values, self._allocate[index])
             if found is not None:
                 device = found[0]
                 _add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
-        for place, size in family.formula("passes", values, _passes):
+        for place, size in family.formula("passes", values, partial(self._passes, values, ranks)):
             rows[Device.GPU][place] += size
         found = {
             device: _highest(rows[device]) if device in rows else use
@@ -108,16 +109,45 @@ class Sweep:
         }
         request = family.formula("request", values, _request)
         found[Device.GPU] = replace(found[Device.GPU], request=request)
-        return found, (found[Device.GPU].num_bytes, sum(rows[Device.GPU]))
+        return found
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
-        return self._lasting_of(values).uses
+        ranks, _ = self._family.formula("ranks", values, _ranks)
+        return self._lasting_of(values, ranks).uses
 
-    def _lasting_of(self, values: Values) -> _Sums:
+    def _lasting_of(self, values: Values, ranks: tuple[int, ...]) -> _Sums:
         """Everything but forward and backward that the micro batch does not change."""
-        found = self._family.formula("lasting", values, partial(self._lasting, values))
+        key = "lasting" if len(ranks) == 1 else "highest lasting"
+        found = self._family.formula(key, values, partial(self._highest_lasting, values, ranks))
         return cast(_Sums, found)
+
+    def _highest_lasting(self, values: Values, ranks: tuple[int, ...], view: View) -> _Sums:
+        each = [self._lasting(self._on(values, rank), view) for rank in ranks]
+        rows = {
+            device: list(map(max, *(sums.rows[device] for sums in each), each[0].rows[device]))
+            for device in Device
+        }
+        return _Sums(rows, {device: _highest(row) for device, row in rows.items()}, each[0].others)
+
+    def _on(self, values: Values, rank: int) -> Values:
+        return values if values.of["rank"] == rank else values.with_numbers(rank=rank)
+
+    def _passes(
+        self, values: Values, ranks: tuple[int, ...], view: View
+    ) -> tuple[tuple[int, int], ...]:
+        """Bytes of forward and backward at their moments."""
+        find = partial(self._zeros, values, ranks)
+        zeros = self._family.formula("zeros", values, find, view.reads)
+        found = passes.totals(compose.highest_timeline(cast(Plan, view), zeros))
+        return tuple((_PLACE[moment], size) for moment, size in found.items())
+
+    def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
+        views = [self._family.view(self._on(values, rank)) for rank in ranks]
+        found = compose.zeros_of_all(cast(list[Plan], views))
+        for of_rank in views:
+            view.reads.update(of_rank.reads)
+        return found
 
     def _lasting(self, values: Values, view: View) -> _Sums:
         fixed = self._family.formula("fixed", values, partial(self._fixed, values), view.reads)
@@ -156,16 +186,18 @@ class Sweep:
         return time_of(Step(plan=view, rates=self._rates, work=self._work, nodes=nodes)).seconds
 
 
-def _ranks(view: Any) -> tuple[int, ...]:
-    return candidates(view)
+def _ranks(view: Any) -> tuple[tuple[int, ...], bool]:
+    """Ranks that may need most, and whether each must be added up apart.
+
+    They must where ranks differ both in what forward or backward hold and in what lasts.
+    """
+    ranks = candidates(view)
+    is_muon = any(row.newton_schulz for row in view.group_optimizers)
+    return ranks, len(ranks) > 1 and (is_muon or view.has_grad_accum_attribute)
 
 
 def _request(view: Any) -> int:
     return largest_request(view)
-
-
-def _passes(view: Any) -> tuple[tuple[int, int], ...]:
-    return tuple((_PLACE[moment], size) for moment, size in passes.totals(view).items())
 
 
 class _Allocate:

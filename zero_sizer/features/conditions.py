@@ -61,9 +61,9 @@ def under_init(plan: Plan) -> bool:
 
 def pieces_of(plan: Plan) -> tuple[partition.Piece, ...]:
     """What this rank's ZeRO-1/2 partitions touch, group by group."""
-    where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
+    where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
     groups = (partition.pieces(plan.ordered(group), *where) for group in plan.groups)
-    return tuple(piece for per_rank in groups for piece in per_rank[plan.rank])
+    return tuple(piece for group in groups for piece in group)
 
 
 def largest_cast(plan: Plan) -> int:

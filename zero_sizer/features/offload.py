@@ -1,5 +1,6 @@
 """What offloading adds: staging and gradient buffers in host memory, swap pools and NVMe files."""
 
+from functools import lru_cache
 from operator import add
 
 from zero_sizer.features.conditions import is_swapped, is_zero3, is_zero12, pieces_of
@@ -29,14 +30,18 @@ def _touched(plan: Plan) -> tuple[int, ...]:
 def _touched_on_node(plan: Plan) -> int:
     """Bytes of those of all ranks of a node, of the node where they are most."""
     totals = [0] * plan.dp_world_size
-    for group in plan.groups:
-        numels = plan.ordered(group)
-        sizes = (num_bytes(numel, plan.model_dtype) for numel in numels)
-        kept = tuple(next_power_of_two(size) if plan.optimizer_pinned else size for size in sizes)
-        where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
-        totals = list(map(add, totals, partition.touched(numels, *where, kept)))
+    where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
+    for group in map(plan.ordered, plan.groups):
+        sizes = _requested(group, plan.model_dtype, plan.optimizer_pinned)
+        totals = list(map(add, totals, partition.touched(group, *where, sizes)))
     nodes = range(0, plan.dp_world_size, plan.ranks_per_node)
     return max(sum(totals[first : first + plan.ranks_per_node]) for first in nodes)
+
+
+@lru_cache(maxsize=64)
+def _requested(numels: tuple[int, ...], dtype: DType, is_pinned: bool) -> tuple[int, ...]:
+    sizes = (num_bytes(numel, dtype) for numel in numels)
+    return tuple(next_power_of_two(size) if is_pinned else size for size in sizes)
 
 
 def _host_sub_groups(plan: Plan) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import Moment
-from zero_sizer.passes.timeline import Instant
+from zero_sizer.passes.timeline import Instant, Timeline
 from zero_sizer.plan import Plan
 from zero_sizer.units import DType
 
@@ -35,9 +35,8 @@ def _entry(
     )
 
 
-def totals(plan: Plan) -> dict[Moment, int]:
+def totals(found: Timeline) -> dict[Moment, int]:
     """Bytes of all entries below together."""
-    found = plan.timeline
     return {Moment.FORWARD: found.forward.total, Moment.BACKWARD: found.backward.total}
 
 

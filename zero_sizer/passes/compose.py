@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zero_sizer import profiles
@@ -15,14 +16,14 @@ from zero_sizer.passes import adapted, checkpoints, fallback, loss, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.masks import Mask
-from zero_sizer.passes.overlay import Layout, Zero, overlay_of
+from zero_sizer.passes.overlay import Layout, Zero, interned, overlay_of
 from zero_sizer.passes.series import BlockPeak, block_peaks
 from zero_sizer.passes.timeline import Timeline, timeline
-from zero_sizer.passes.zero_rules import earlier_zero_of, leaves_of
+from zero_sizer.passes.zero_rules import earlier_zero_of, leaves_of, on_rank
 from zero_sizer.units import DType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from zero_sizer.models.spec import ModelSpec
     from zero_sizer.passes.levels import MicroStep
@@ -31,7 +32,28 @@ if TYPE_CHECKING:
 
 def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
-    return max(_timelines(plan), key=lambda found: found[1].backward.total)[1]
+    return highest_timeline(plan, zeros_of(plan))
+
+
+def highest_timeline(plan: Plan, zeros: tuple[Zero, ...]) -> Timeline:
+    """The highest points of forward and backward beside what ZeRO holds."""
+    return max(_timelines(plan, zeros), key=lambda found: found[1].backward.total)[1]
+
+
+def zeros_of(plan: Plan) -> tuple[Zero, ...]:
+    """What ZeRO holds in the last micro step, and in an earlier one that can hold more."""
+    return tuple(zero for zero in (plan.zero, earlier_zero_of(plan)) if zero is not None)
+
+
+def zeros_of_all(plans: Sequence[Plan]) -> tuple[Zero, ...]:
+    """The same of a plan on several ranks; at every place the one that holds most is meant."""
+    zeros = zeros_of(plans[0])
+    if len(plans) == 1:
+        return zeros
+    return tuple(
+        interned(replace(zero, others=tuple(on_rank(zero.share, plan) for plan in plans[1:])))
+        for zero in zeros
+    )
 
 
 def left_by_backward(plan: Plan) -> tuple[int, ...]:
@@ -41,16 +63,14 @@ def left_by_backward(plan: Plan) -> tuple[int, ...]:
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     """The highest point of every block in forward and backward, in order."""
-    zero, _ = max(_timelines(plan), key=lambda found: found[1].backward.total)
+    zero, _ = max(_timelines(plan, zeros_of(plan)), key=lambda found: found[1].backward.total)
     return block_peaks(plan.step_activations, _layout(plan), zero)
 
 
-def _timelines(plan: Plan) -> Iterator[tuple[Zero, Timeline]]:
-    """Of the last micro step, and of an earlier one that can hold more."""
+def _timelines(plan: Plan, zeros: tuple[Zero, ...]) -> Iterator[tuple[Zero, Timeline]]:
     step, layout = plan.step_activations, _layout(plan)
-    for zero in (plan.zero, earlier_zero_of(plan)):
-        if zero is not None:
-            yield zero, timeline(step, layout, zero)
+    for zero in zeros:
+        yield zero, timeline(step, layout, zero)
 
 
 def _layout(plan: Plan) -> Layout:

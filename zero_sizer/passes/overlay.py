@@ -14,7 +14,7 @@ from zero_sizer.identity import Identity
 from zero_sizer.zero import gather, gradient_flow
 from zero_sizer.zero.gather import Forms, Limits, Trace
 from zero_sizer.zero.gradient_flow import Completion, Flow, Rules, Tensors
-from zero_sizer.zero.reduction import Held, Reduction, Share
+from zero_sizer.zero.reduction import Held, Highest, Reduction, Share
 from zero_sizer.zero.reuse import Visit
 
 
@@ -61,6 +61,7 @@ class Zero:
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.
+        others: further ranks'; at every place the one that holds most is meant.
     """
 
     tensors: Tensors
@@ -74,6 +75,7 @@ class Zero:
     limits: Limits
     rules: Rules
     share: Share
+    others: tuple[Share, ...] = ()
 
 
 class Moment(NamedTuple):
@@ -172,15 +174,18 @@ class Overlay:
     def __init__(self, layout: Layout, zero: Zero) -> None:
         self._program = program_of(layout)
         self._zero = zero
-        self._reduction = _reduction(self._program, zero)
+        self._reduction = _reduction(self._program, zero, zero.share)
+        others = (_reduction(self._program, zero, share) for share in zero.others)
+        flow = _flow(Identity(self._program), zero.tensors, zero.rules)
+        self._highest = Highest(flow, [self._reduction, *others])
         self._gathered = self._gathered_bytes()
         within, ends, own = self._gathered
         forward = len(self._program.forward)
-        start = [self._reduction.start.total] * forward
+        start = [self._highest.start.total] * forward
         self.forward = Pass(
             (within[:forward], ends[:forward]), (start, start), self._program.forward_spans
         )
-        before, hook, after = self._program.held(self._reduction)
+        before, hook, after = self._program.held(self._highest)
         self.backward = Pass(
             (within[forward:], ends[forward:]),
             (before, hook),
@@ -188,7 +193,7 @@ class Overlay:
             (own[forward:], after) if zero.ranks else None,
         )
         self.last_gathered = ends[-1] if ends else 0
-        self.epilogue = self._reduction.epilogue
+        self.epilogue = self._highest.epilogue
 
     def at(self, column: int, block: int, *, is_backward: bool) -> Moment:
         """What is held at a place, for a reader."""
@@ -196,11 +201,11 @@ class Overlay:
         index, is_end = found.index(column, block), column % 2
         if not is_backward:
             gathered = self._gathered[is_end][index]
-            return Moment(self._program.forward[index].label, gathered, self._reduction.start)
+            return Moment(self._program.forward[index].label, gathered, self._highest.start)
         label = self._program.backward[index].label
         number = len(self._program.forward) + index
         within, end, alone = (bytes_at[number] for bytes_at in self._gathered)
-        before, hook, after = self._program.held_at(self._reduction, index)
+        before, hook, after = self._program.held_at(self._highest, index)
         if not is_end:
             return Moment(label, within, before)
         is_hook = alone + hook.total > end + after.total
@@ -250,7 +255,7 @@ class _Program:
                 after = 1 + 2 * count + position
                 yield 1 + position, 1 + count + position, after
 
-    def held(self, reduction: Reduction) -> Sequence[Sequence[int]]:
+    def held(self, reduction: Highest) -> Sequence[Sequence[int]]:
         """Bytes at every place of backward, within, in its hook and after that."""
         values = [
             reduction.start.total,
@@ -260,7 +265,7 @@ class _Program:
         ]
         return [get(values) for get in self._getters] or [[], [], []]
 
-    def held_at(self, reduction: Reduction, index: int) -> list[Held]:
+    def held_at(self, reduction: Highest, index: int) -> list[Held]:
         """The same at one place, by kind."""
         kinds = (reduction.before, reduction.hook, reduction.after)
         count = len(self.order)
@@ -353,11 +358,11 @@ def _levels(
     return _Levels(places, gather.gathered(trace, limits), len(program.of.forward))
 
 
-def _reduction(program: "_Program", zero: Zero) -> Reduction:
-    return _reduction_of(Identity(program), zero.tensors, zero.rules, zero.share)
+def _reduction(program: "_Program", zero: Zero, share: Share) -> Reduction:
+    return _reduction_of(Identity(program), zero.tensors, zero.rules, share)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _reduction_of(program: Identity, tensors: Tensors, rules: Rules, share: Share) -> Reduction:
     return Reduction(_flow(program, tensors, rules), tensors, rules, share)
 

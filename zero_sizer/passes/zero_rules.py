@@ -30,8 +30,7 @@ _AUTOCAST_MODULES = {"Linear", "Conv1d", "Conv2d", "Conv3d"}
 def zero_of(plan: Plan) -> Zero:
     """What ZeRO brings to forward and backward."""
     scheme = _scheme(plan)
-    attribute = plan.has_grad_accum_attribute
-    itemsize = plan.grad_accum_dtype.itemsize if attribute else plan.trained_dtype.itemsize
+    itemsize = _itemsize(plan)
     zero = Zero(
         tensors=Tensors(plan.group_indices, plan.numels, plan.communicated_apart),
         persistent=plan.is_persistent,
@@ -194,11 +193,9 @@ def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
     if scheme is Scheme.AFTER:  # every rank does the same
         return Share(held=_held(plan, scheme, itemsize), cast_itemsizes=_sent_copies(plan))
     is_compact = plan.wrapper is Wrapper.ZERO12 and plan.has_compact_gradients
-    return Share(
+    share = Share(
         ranks=ranks,
-        rank=plan.rank,
-        kept=_kept(plan),
-        held=_held(plan, scheme, itemsize),
+        held=0,
         cast_itemsizes=_sent_copies(plan),
         copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
         offloads=plan.offloads_optimizer,
@@ -210,10 +207,28 @@ def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
         # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182
         keeps_own_large=is_compact and plan.stage == 2 and not plan.offloads_optimizer,
         compact_itemsize=_accumulated_copies(plan)[0],
-        afterwards=_orthogonalized(plan),
         align_tensors=plan.align_tensors,
         deals_tensors=plan.deals_tensors,
     )
+    return on_rank(share, plan)
+
+
+def on_rank(share: Share, plan: Plan) -> Share:
+    """The share with all that ranks differ in."""
+    return replace(
+        share,
+        rank=plan.rank,
+        kept=_kept(plan),
+        held=_held(plan, _scheme(plan), _itemsize(plan)),
+        afterwards=_orthogonalized(plan),
+    )
+
+
+def _itemsize(plan: Plan) -> int:
+    """Bytes per element of a gradient that waits for its reduction."""
+    if plan.has_grad_accum_attribute:
+        return plan.grad_accum_dtype.itemsize
+    return plan.trained_dtype.itemsize
 
 
 def _orthogonalized(plan: Plan) -> int:
@@ -227,8 +242,8 @@ def _orthogonalized(plan: Plan) -> int:
     most = 0
     for number, row in enumerate(plan.group_optimizers):
         if row.newton_schulz:
-            where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
-            found = partition.pieces(plan.ordered(plan.groups[number]), *where)[plan.rank]
+            where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
+            found = partition.pieces(plan.ordered(plan.groups[number]), *where)
             order = plan.flat_order[number]
             shapes = tuple(plan.model.parameters[order[piece.number]].shape for piece in found)
             most = max(most, muon.all_updates(shapes, dtype, row.newton_schulz))

@@ -166,6 +166,11 @@ class Flow:
             for number in range(first, done)
         )
 
+    @cached_property
+    def hook_of(self) -> dict[int, int]:
+        """Reduction -> the gradient whose hook runs it."""
+        return {number: position for number, position, _ in self.flush_positions}
+
 
 def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:
     """Follow a backward in which gradients become complete in ``order``."""

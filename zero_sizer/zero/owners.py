@@ -1,18 +1,20 @@
 """Which ranks can hold most at ZeRO-1 and ZeRO-2: they differ in what their partitions touch.
 
 Of two ranks that keep as much, the one whose gradients are reduced earlier holds it longer. So a
-few ranks suffice: along that order those that keep more than every rank before.
+few ranks suffice: along that order those that keep more than every rank before. Differences of
+less than a thousandth of the weights are left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
+from operator import add, sub
 
 from zero_sizer.zero import partition
 
+_SHARE = 1000
 _FP64 = 4  # a norm is taken in fp64: so many times 16 bits
-_NEVER = 2**62  # the turn of a rank that owns padding only
-_SHARE = 1000  # ranks are alike where they differ by less than this part of the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,26 +23,19 @@ class Layout:
 
     Attributes:
         groups: elements of the tensors of each group, in flat order.
-        turns: of each of those, how early its gradient is reduced.
+        turns: of each of those its place among all; None: they lie in that order.
+        last_first: gradients are reduced from the last on.
         ranks: ranks of the partition.
         align_tensors: ``parameter_alignment``.
         itemsize: bytes per element of the model dtype.
     """
 
     groups: tuple[tuple[int, ...], ...]
-    turns: tuple[tuple[int, ...], ...]
+    turns: tuple[tuple[int, ...], ...] | None
+    last_first: bool
     ranks: int
     align_tensors: bool
     itemsize: int
-
-    def pieces(self) -> Iterator[tuple[int, int, int, partition.Piece]]:
-        """(rank, group, turn, piece) of every piece."""
-        for number, numels in enumerate(self.groups):
-            turns = self.turns[number]
-            found = partition.pieces(numels, self.ranks, self.align_tensors, self.itemsize)
-            for rank, of_rank in enumerate(found):
-                for piece in of_rank:
-                    yield rank, number, turns[piece.number], piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +43,8 @@ class Keeping:
     """What makes ranks differ.
 
     Attributes:
-        weights: of each group, how often a tensor is kept whole for an element that is owned; 0
-            where what is kept has the partition's size.
+        weights: of each group, how often a tensor that is touched is kept whole; 0 where what is
+            kept has the partition's size.
         limit: elements of the bucket where larger gradients are kept or freed by owners alone; 0:
             nowhere.
         pieces: whether a piece of one tensor is copied while a bucket is reduced.
@@ -63,38 +58,129 @@ class Keeping:
 @lru_cache(maxsize=1024)
 def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     """Ranks among which is one that holds most, whatever else is there."""
-    ranks = range(layout.ranks)
-    kept, large, pieces, parts = ([0] * layout.ranks for _ in range(4))
-    early, late = [_NEVER] * layout.ranks, [-_NEVER] * layout.ranks
-    for rank, group, turn, piece in layout.pieces():
-        kept[rank] += keeping.weights[group] * piece.numel
-        parts[rank] += 1
-        if keeping.limit < piece.numel and keeping.limit:
-            large[rank] += piece.numel
-        pieces[rank] = max(pieces[rank], piece.inside)
-        early[rank] = min(early[rank], turn)
-        late[rank] = max(late[rank], turn)
-    first = sorted(ranks, key=lambda r: (early[r], -kept[r], -pieces[r]))
+    where = (layout.ranks, layout.align_tensors, layout.itemsize)
+    flat = [_Group(numels, *where) for numels in layout.groups]
+
+    def piece(rank: int) -> int:
+        return max(group.piece(rank) for group in flat)
+
     least = sum(map(sum, layout.groups)) // _SHARE
-    found = {*_rising(first, kept, least)}
-    whole = [r for r in first if parts[r] > 1]  # others take the tensor's own gradient for flat
-    found |= {max(whole, key=kept.__getitem__)} if whole else set()
-    if any(large):
-        rest = [a - b for a, b in zip(kept, large, strict=True)]
-        found |= {*_rising(first, rest, least), *_rising(first, large, least)}
+    early, late = _orders(layout, flat)
+    kept = _kept(layout, keeping.weights, where)
+    found = {*_rising(early, kept.__getitem__, least)}
+    most = sum(group.most for group in flat)
+    by_kept = sorted(early, key=kept.__getitem__, reverse=True)
+    found.add(_normed(by_kept, kept, piece, most))
+    # the only tensor that is touched is its own flat gradient
+    several = (rank for rank in by_kept if sum(group.count(rank) for group in flat) > 1)
+    found.update(islice(several, 1))
+    large = _large(layout, keeping.limit, where)
+    for values in (list(map(sub, kept, large)), large) if any(large) else ():
+        found.update(_rising(early, values.__getitem__, least))
     if keeping.pieces:
-        last = sorted(ranks, key=lambda r: (-late[r], -pieces[r]))
-        found |= {*_rising(first, pieces, least // _FP64), *_rising(last, pieces, least // _FP64)}
-    both = [a + _FP64 * b for a, b in zip(kept, pieces, strict=True)]
-    found.add(max(first, key=both.__getitem__))
+        for order in (early, late):
+            found.update(_rising(order, piece, least // _FP64, most))
     return tuple(sorted(found))
 
 
-def _rising(order: Sequence[int], values: Sequence[int], least: int) -> Iterator[int]:
-    """Ranks with clearly more than all before them, and the one with most."""
-    best, highest = None, max(order, key=values.__getitem__)
+_Where = tuple[int, bool, int]
+
+
+def _kept(layout: Layout, weights: Sequence[int], where: _Where) -> list[int]:
+    sums = [0] * layout.ranks
+    for numels, weight in zip(layout.groups, weights, strict=True):
+        if weight:
+            touched = partition.touched(numels, *where)
+            sums = [total + weight * numel for total, numel in zip(sums, touched, strict=True)]
+    return sums
+
+
+def _large(layout: Layout, limit: int, where: _Where) -> list[int]:
+    """Elements of the gradients larger than the bucket that each rank owns a part of."""
+    sums = [0] * layout.ranks
+    for numels in layout.groups if limit else ():
+        large = tuple([numel if numel > limit else 0 for numel in numels])
+        if any(large):
+            sums = list(map(add, sums, partition.touched(numels, *where, large)))
+    return sums
+
+
+class _Group:
+    """One flat buffer."""
+
+    def __init__(
+        self, numels: tuple[int, ...], ranks: int, align_tensors: bool, itemsize: int
+    ) -> None:
+        self._numels = numels
+        self._starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
+        self._part = max(partition.flat_numel(numels, ranks, align_tensors, itemsize) // ranks, 1)
+        self.most = min(self._part, max(numels, default=0))
+
+    def span(self, rank: int) -> tuple[int, int]:
+        """First of the tensors that a rank touches, and one past the last."""
+        return partition.span(self._starts, self._part, rank)
+
+    def count(self, rank: int) -> int:
+        """Tensors that a rank touches."""
+        low, high = self.span(rank)
+        return high - low
+
+    def piece(self, rank: int) -> int:
+        """Elements of the largest piece of a tensor in a rank's partition."""
+        low, high = self.span(rank)
+        first, end = rank * self._part, (rank + 1) * self._part
+        return max(
+            (
+                min(self._starts[i] + self._numels[i], end) - max(self._starts[i], first)
+                for i in range(low, high)
+            ),
+            default=0,
+        )
+
+
+def _orders(layout: Layout, flat: Sequence[_Group]) -> tuple[list[int], list[int]]:
+    """Ranks as their first gradient is reduced, then as their last one is, the latest first."""
+    ranks = list(range(layout.ranks))
+    if layout.turns is None:
+        return (ranks[::-1], ranks) if layout.last_first else (ranks, ranks[::-1])
+    spans = [[group.span(rank) for group in flat] for rank in ranks]
+    turns = [
+        [t for (low, high), of in zip(found, layout.turns, strict=True) for t in of[low:high]]
+        for found in spans
+    ]
+    lowest = sorted(ranks, key=lambda r: min(turns[r], default=0))
+    highest = sorted(ranks, key=lambda r: -max(turns[r], default=0))
+    return (highest, lowest) if layout.last_first else (lowest, highest)
+
+
+def _rising(
+    order: Sequence[int], value: Callable[[int], int], least: int, most: int | None = None
+) -> Iterator[int]:
+    """Ranks with clearly more than all before them, and the first with most (``most``: enough)."""
+    best = highest = value(order[0])
+    where = order[0]
+    yield where
     for rank in order:
-        if best is None or values[rank] > best + least:
-            best = values[rank]
+        if most is not None and highest + least >= most:
+            break
+        found = value(rank)
+        if found > highest:
+            highest, where = found, rank
+        if found > best + least:
+            best = found
             yield rank
-    yield highest
+    yield where
+
+
+def _normed(
+    by_kept: Sequence[int], kept: Sequence[int], piece: Callable[[int], int], most: int
+) -> int:
+    """The rank with most while the norm of its largest piece is taken."""
+    best, where = -1, 0
+    for rank in by_kept:
+        if kept[rank] + _FP64 * most <= best:
+            break
+        found = kept[rank] + _FP64 * piece(rank)
+        if found > best:
+            best, where = found, rank
+    return where

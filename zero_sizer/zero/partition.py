@@ -5,6 +5,8 @@ runtime/zero/partition_parameters.py:1693 (stage 3 tensors), runtime/zero/stage3
 (sub-groups).
 """
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from functools import lru_cache
 from math import gcd
 from typing import NamedTuple, TypeVar
@@ -152,17 +154,21 @@ class Piece(NamedTuple):
     inside: int
 
 
-@lru_cache(maxsize=4096)
+def span(starts: Sequence[int], part: int, rank: int) -> tuple[int, int]:
+    """First of the tensors that a rank's partition touches, and one past the last."""
+    return max(bisect_right(starts, rank * part) - 1, 0), bisect_left(starts, (rank + 1) * part)
+
+
+@lru_cache(maxsize=1024)
 def pieces(
-    numels: tuple[int, ...], ranks: int, align_tensors: bool, itemsize: int
-) -> tuple[tuple[Piece, ...], ...]:
-    """Per rank, the pieces of its partition of a group; ``numels`` in flat order."""
-    offsets, _ = flat_offsets(numels, align_tensors, itemsize)
+    numels: tuple[int, ...], ranks: int, rank: int, align_tensors: bool, itemsize: int
+) -> tuple[Piece, ...]:
+    """What a rank's partition of a group is made of; ``numels`` in flat order."""
+    starts, _ = flat_offsets(numels, align_tensors, itemsize)
     part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
-    found: list[list[Piece]] = [[] for _ in range(ranks)]
-    for index, (start, numel) in enumerate(zip(offsets, numels, strict=True)):
-        end = start + numel
-        for rank in range(start // part, (end - 1) // part + 1) if numel else ():
-            inside = min(end, (rank + 1) * part) - max(start, rank * part)
-            found[rank].append(Piece(index, numel, inside))
-    return tuple(map(tuple, found))
+    first, end = rank * part, (rank + 1) * part
+    found = (
+        Piece(i, numels[i], min(starts[i] + numels[i], end) - max(starts[i], first))
+        for i in range(*span(starts, part, rank))
+    )
+    return tuple(piece for piece in found if piece.inside > 0)

@@ -1,19 +1,19 @@
 """What one rank holds while gradients flow (``gradient_flow``): its part, and reduction copies."""
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate
+from operator import add
 from typing import NamedTuple
 
 from zero_sizer.identity import Identity
 from zero_sizer.units import ceil_div
 from zero_sizer.zero import partition
+from zero_sizer.zero.extents import ALIKE, extents_of
 from zero_sizer.zero.gradient_flow import Flow, Flush, Level, Rules, Scheme, Tensors
 
 _NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
-_ALIKE = 2  # pieces of one tensor that are reduced together: the later ones are no larger
 _NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
 
 
@@ -90,32 +90,10 @@ class Reduction:
         self._share = share
         self._tensors, self._rules = tensors, rules
         costs = _scattered if rules.scheme is Scheme.SCATTERED else _reduced
-        self._flushes, self._first, self._own = costs(flow, tensors, rules, share)
+        alike, self._own_costs, self._first, self._own = costs(flow, tensors, rules, share)
+        self._costs, _, self._hooks = alike
         self.start = self._held(flow.start, 0)
         self.epilogue = self._epilogue(rules)
-
-    def before_totals(self) -> Sequence[int]:
-        """Bytes while each gradient is produced."""
-        return self._totals(self._flow.totals[0], self._flow.done)
-
-    def hook_totals(self) -> list[int]:
-        """Bytes at the worst of each hook."""
-        flow, (plain, with_kept) = self._flow, self._offsets
-        totals = list(self._totals(flow.totals[1], flow.hook_done))
-        for number, position, level in flow.flush_positions:
-            copies, offload = self._flushes[number]
-            copies += with_kept if number > self._first else plain
-            offload += with_kept if number >= self._first else plain
-            worst = level + (copies if copies > offload else offload)
-            if self._own:
-                worst += self._own[number]
-            if worst > totals[position]:
-                totals[position] = worst
-        return totals
-
-    def after_totals(self) -> Sequence[int]:
-        """Bytes when each hook is over."""
-        return self._totals(self._flow.totals[2], self._flow.done[1:])
 
     def before(self, position: int) -> Held:
         """While the gradient at ``position`` is produced."""
@@ -142,7 +120,7 @@ class Reduction:
         flow, rules, share = self._flow, self._rules, self._share
         if not rules.bucket_itemsize or not flow.flushes:
             return tuple(numel for flush in flow.flushes for numel in self._numels_of(flush))
-        extents = _extents(Identity(flow), self._tensors, *_placing(rules, share))
+        extents = extents_of(Identity(flow), self._tensors, *_placing(rules, share))
         parts, rank = extents.parts(share.ranks), share.rank
         found: dict[int, int] = {}  # buffer, or the number of a large gradient's reduction
         for number, flush in enumerate(flow.flushes):
@@ -156,18 +134,21 @@ class Reduction:
     def _numels_of(self, flush: Flush) -> Iterator[int]:
         return (self._tensors.numels[i] for i in flush.members)
 
-    def _totals(self, totals: Sequence[int], done: Sequence[int]) -> Sequence[int]:
+    def offsets(self) -> list[int]:
+        """Bytes of this rank's own after each number of reductions."""
         plain, with_kept = self._offsets
-        if not (with_kept or self._own):
-            return totals
-        first = bisect_right(done, self._first)
-        found = [
-            *[total + plain for total in totals[:first]],
-            *[total + with_kept for total in totals[first : len(totals)]],
-        ]
-        if self._own:
-            return [total + self._own[n] for total, n in zip(found, done, strict=False)]
-        return found
+        count = len(self._flow.flushes)
+        found = [plain] * (min(self._first, count) + 1) + [with_kept] * (count - self._first)
+        return list(map(add, found, self._own)) if self._own else found
+
+    def own_hooks(self) -> set[int]:
+        """Gradients whose hooks reduce something that this rank owns a part of."""
+        hook_of = self._flow.hook_of
+        return {hook_of[number] for number in self._own_costs if number in hook_of}
+
+    def hooks(self) -> list[int]:
+        """Bytes at the worst of each hook of a rank that owns nothing."""
+        return self._hooks
 
     @property
     def _offsets(self) -> tuple[int, int]:
@@ -182,7 +163,7 @@ class Reduction:
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
         level = self._flow.flushes[number].level
-        copies, offload = self._flushes[number]
+        copies, offload = self._own_costs.get(number, self._costs[number])
         own = self._own[number] - self._own[number + 1] if self._own else 0  # frees come last
         going = self._held(level, number + 1, offload)
         return self._held(level, number, copies), going._replace(gradients=going.gradients + own)
@@ -202,14 +183,79 @@ class Reduction:
         return worst
 
 
+class Highest:
+    """Of some ranks the one that holds most, at every place.
+
+    Attributes:
+        start: before the first gradient.
+        epilogue: the highest after the last gradient.
+    """
+
+    def __init__(self, flow: Flow, ranks: Sequence[Reduction]) -> None:
+        self._flow = flow
+        self._ranks = ranks
+        self._offsets = list(map(max, zip(*(of.offsets() for of in ranks), strict=True)))
+        self._is_plain = not any(self._offsets)
+        self.start = max((of.start for of in ranks), key=_total)
+        self.epilogue = max((of.epilogue for of in ranks), key=_total)
+
+    def before_totals(self) -> Sequence[int]:
+        """Bytes while each gradient is produced."""
+        return self._above(self._flow.totals[0], self._flow.done)
+
+    def hook_totals(self) -> Sequence[int]:
+        """Bytes at the worst of each hook."""
+        totals = list(self._above(self._ranks[0].hooks(), self._flow.hook_done))
+        for of in self._ranks:
+            for position in of.own_hooks():
+                totals[position] = max(totals[position], of.hook(position).total)
+        return totals
+
+    def after_totals(self) -> Sequence[int]:
+        """Bytes when each hook is over."""
+        return self._above(self._flow.totals[2], self._flow.done[1:])
+
+    def before(self, position: int) -> Held:
+        """While the gradient at ``position`` is produced."""
+        return max((of.before(position) for of in self._ranks), key=_total)
+
+    def hook(self, position: int) -> Held:
+        """At the worst of its hook."""
+        return max((of.hook(position) for of in self._ranks), key=_total)
+
+    def after(self, position: int) -> Held:
+        """When its hook is over."""
+        return max((of.after(position) for of in self._ranks), key=_total)
+
+    def _above(self, totals: Sequence[int], done: Sequence[int]) -> Sequence[int]:
+        if self._is_plain:
+            return totals
+        offsets = self._offsets
+        return [total + offsets[number] for total, number in zip(totals, done, strict=False)]
+
+
 def _total(held: Held) -> int:
     return held.total
 
 
-_Costs = tuple[list[tuple[int, int]], int, list[int]]
-"""Per reduction: bytes of its copies, of those on the way to the host; the first that is kept for
-this rank; bytes that stay of this rank's large gradients, beyond what stays of others', before each
-reduction and at the end; nothing where these never differ."""
+class _Alike(NamedTuple):
+    """What reductions cost a rank that owns nothing of them.
+
+    Attributes:
+        costs: of each, bytes of its copies, and of those on the way to the host.
+        reduced: bytes of the copy that was reduced.
+        hooks: bytes at the worst of each hook, without what is kept.
+    """
+
+    costs: list[tuple[int, int]]
+    reduced: list[int]
+    hooks: list[int]
+
+
+_Costs = tuple[_Alike, dict[int, tuple[int, int]], int, list[int]]
+"""What all ranks have in common; the costs of reductions that this rank owns a part of; the first
+that is kept for it; bytes that stay of its large gradients, beyond what stays of others', before
+each reduction and at the end; nothing where these never differ."""
 
 
 def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
@@ -217,7 +263,16 @@ def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Cos
     kinds = {(flush.sizes, flush.is_apart) for flush in flow.flushes}
     costs = {kind: _scatter(*kind, rules, share) for kind in kinds}
     found = [costs[flush.sizes, flush.is_apart] for flush in flow.flushes]
-    return found, len(flow.flushes), []
+    return _Alike(found, [], _hooks(flow, found)), {}, len(flow.flushes), []
+
+
+def _hooks(flow: Flow, costs: Sequence[tuple[int, int]]) -> list[int]:
+    worst = list(flow.totals[1])
+    for number, position, level in flow.flush_positions:
+        total = level + max(costs[number])
+        if total > worst[position]:
+            worst[position] = total
+    return worst
 
 
 def _scatter(
@@ -251,25 +306,22 @@ def _scatter(
 def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
     """All-reduce or reduce to the owners: a flat copy of what several ranks own together."""
     if not flow.flushes:
-        return [], 0, []
-    extents = _extents(Identity(flow), tensors, *_placing(rules, share))
+        return _Alike([], [], list(flow.totals[1])), {}, 0, []
+    extents = extents_of(Identity(flow), tensors, *_placing(rules, share))
     parts, rank = extents.parts(share.ranks), share.rank
     spans = extents.ranks(share.ranks)
     own = _own_large(flow, spans, rules, share)
     first = len(flow.flushes)
-    costs = [(flush.numel * share.cast_itemsizes[flush.is_apart], 0) for flush in flow.flushes]
-    for number, (low, high) in enumerate(spans):
-        is_mine = low <= rank <= high
-        if not (is_mine or high > low):
-            continue
+    of_any = replace(share, rank=0, kept=0, held=0, afterwards=0)
+    alike = _of_others(Identity(flow), Identity(extents), rules, of_any)
+    costs = {}
+    for number in [n for n, (low, high) in enumerate(spans) if low <= rank <= high]:
         flush = flow.flushes[number]
-        slices = [] if low == high else [flush.numel]
-        if slices and rules.is_large(flush.numel):
-            slices = extents.slices(flush.members[0], parts, rules.bucket_numel)
-        elif share.is_compact and is_mine and len(flush.members) > 1:
-            slices = [flush.numel]  # each is added on its own: none is merged with the next
-        copies, reduced = _flattened(flush, slices, rules, share)
-        largest = extents.largest(flush.members, rank, parts) if is_mine else 0
+        copies, reduced = alike.costs[number][0], alike.reduced[number]
+        if share.is_compact and len(flush.members) > 1:
+            # each is added on its own: none is merged with the next
+            copies, reduced = _flattened(flush, [flush.numel], rules, share)
+        largest = extents.largest(flush.members, rank, parts)
         offload = 0
         if largest:
             first = min(first, number)
@@ -277,7 +329,20 @@ def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs
         if largest and share.is_compact:  # the buffer is there before the copies are
             offload = max(offload, copies, reduced + largest * share.compact_itemsize)
         costs[number] = (copies, offload)
-    return costs, first, own
+    return alike, costs, first, own
+
+
+@lru_cache(maxsize=64)
+def _of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> _Alike:
+    parts = extents.of.parts(share.ranks)
+    found = []
+    for flush, (low, high) in zip(flow.of.flushes, extents.of.ranks(share.ranks), strict=True):
+        slices = [] if low == high else [flush.numel]
+        if slices and rules.is_large(flush.numel):
+            slices = extents.of.slices(flush.members[0], parts, rules.bucket_numel)
+        found.append(_flattened(flush, slices, rules, share))
+    costs = [(copies, 0) for copies, _ in found]
+    return _Alike(costs, [reduced for _, reduced in found], _hooks(flow.of, costs))
 
 
 def _flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) -> tuple[int, int]:
@@ -302,7 +367,7 @@ def _flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) 
             most = max(most, numel * (flat + cast))
             reduced = max(reduced, numel * (cast or flat))
             numel, count, done = 0, 0, done + 1
-            if done == _ALIKE:
+            if done == ALIKE:
                 break
     return most, reduced
 
@@ -324,75 +389,3 @@ def _own_large(
 def _placing(rules: Rules, share: Share) -> tuple[bool, int, int]:
     """What decides where tensors lie: alignment, and the ranks that they are dealt out to."""
     return share.align_tensors, rules.itemsize, share.ranks if share.deals_tensors else 1
-
-
-class _Extents:
-    """Where a flow's tensors and buckets lie in the flat buffers of the groups (stages 1 and 2)."""
-
-    def __init__(
-        self, flow: Flow, tensors: Tensors, align_tensors: bool, itemsize: int, dealt: int
-    ) -> None:
-        groups = [partition.round_robin(group, dealt) for group in tensors.groups]
-        self._groups = [tuple(tensors.numels[i] for i in group) for group in groups]
-        self._alignment = (align_tensors, itemsize)
-        self._of: dict[int, tuple[int, int, int]] = {}  # tensor -> group, first and last element
-        self._spans: dict[int, list[tuple[int, int]]] = {}
-        for number, (group, numels) in enumerate(zip(groups, self._groups, strict=True)):
-            starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
-            for index, start, numel in zip(group, starts, numels, strict=True):
-                self._of[index] = (number, start, start + max(numel, 1) - 1)
-        self._buckets = [self._bucket(flush.members) for flush in flow.flushes]
-
-    def _bucket(self, members: Sequence[int]) -> list[tuple[int, int, int]]:
-        """Per group with tensors in the bucket: its number, first and last element."""
-        found: dict[int, tuple[int, int]] = {}
-        for index in members:
-            group, first, last = self._of[index]
-            low, high = found.get(group, (first, last))
-            found[group] = (min(low, first), max(high, last))
-        return [(group, *extent) for group, extent in found.items()]
-
-    def parts(self, ranks: int) -> list[int]:
-        """Elements of a rank's partition of each group's flat buffer."""
-        flat = (partition.flat_numel(numels, ranks, *self._alignment) for numels in self._groups)
-        return [max(numel // ranks, 1) for numel in flat]
-
-    def ranks(self, ranks: int) -> list[tuple[int, int]]:
-        """First and last rank whose partition each bucket touches."""
-        known = self._spans.get(ranks)
-        if known is None:
-            known = self._spans[ranks] = self._ranks(self.parts(ranks))
-        return known
-
-    def _ranks(self, parts: Sequence[int]) -> list[tuple[int, int]]:
-        if len(parts) == 1:
-            part = parts[0]
-            return [(low // part, high // part) for [(_, low, high)] in self._buckets]
-        spans = [[(a // parts[g], b // parts[g]) for g, a, b in found] for found in self._buckets]
-        return [(min(a for a, _ in found), max(b for _, b in found)) for found in spans]
-
-    def slices(self, index: int, parts: Sequence[int], limit: int) -> list[int]:
-        """Elements of a tensor in each partition that it touches, but for all that are alike."""
-        group, first, last = self._of[index]
-        part = parts[group]
-        cuts = range((first // part + 1) * part, last + 1, part)
-        most = _ALIKE * (limit // part + 2)
-        if len(cuts) > most:
-            return [cuts[0] - first, *[part] * most]
-        return [end - start for start, end in pairwise((first, *cuts, last + 1))]
-
-    def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
-        """Elements of the largest piece of a tensor in the rank's partitions."""
-        rows = (self._of[i] for i in members)
-        pieces = [
-            min(high + 1, (rank + 1) * parts[g]) - max(low, rank * parts[g])
-            for g, low, high in rows
-        ]
-        return max(*pieces, 0)
-
-
-@lru_cache(maxsize=64)
-def _extents(
-    flow: Identity, tensors: Tensors, align_tensors: bool, itemsize: int, dealt: int
-) -> _Extents:
-    return _Extents(flow.of, tensors, align_tensors, itemsize, dealt)
