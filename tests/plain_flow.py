@@ -4,7 +4,7 @@ The same rules written down a second time: every number is there at once, and no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from zero_sizer.units import ceil_div, round_up
@@ -23,7 +23,7 @@ class Rules:
 
     scheme: Scheme
     ranks: int
-    rank: int | None
+    rank: int
     itemsize: int
     made_itemsize: int
     bucket_itemsize: int
@@ -47,6 +47,8 @@ class Rules:
     is_compact: bool
     compact_itemsize: int
     align_tensors: bool
+    deals_tensors: bool
+    afterwards: int
 
 
 class Step(NamedTuple):
@@ -74,28 +76,10 @@ class Flow:
 
 def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:
     """Follow a backward in which gradients become complete in ``order``."""
-    if rules.rank is None:
-        return flow(tensors, order, replace(rules, rank=_rank(tensors, rules)))
     state = _State(tensors, rules)
     start = state.now()
     steps = {step.parameter: state.produce(step) for step in order}
     return Flow(start=start, steps=steps, epilogue=state.finish())
-
-
-def _rank(tensors: Tensors, rules: Rules) -> int:
-    """The last of the ranks of whom most large gradients stay."""
-    best, most = 0, None
-    for rank in range(rules.ranks):
-        spans = _spans(tensors, replace(rules, rank=rank))
-        stays = 0
-        for index, (first, last, _) in spans.items():
-            numel = tensors.numels[index]
-            if rules.bucket_itemsize and numel > rules.bucket_numel:
-                own = first <= rank <= last
-                stays += numel if (rules.keeps_own_large if own else rules.keeps_large) else 0
-        if most is None or stays >= most:
-            best, most = rank, stays
-    return best
 
 
 class _State:
@@ -159,7 +143,7 @@ class _State:
         for bucket in self._open.values():
             self._bucket = bucket
             worst = _worst(worst, self._flush())
-        return worst
+        return _worst(worst, self.now(rules.afterwards))
 
     def _allocate_buffers(self) -> None:
         rules = self._rules
@@ -285,10 +269,16 @@ def _worst(one: Held, other: Held) -> Held:
     return one if one.total >= other.total else other
 
 
+def _flat(tensors: Tensors, rules: Rules) -> Sequence[tuple[int, ...]]:
+    """Parameters of each group as they lie: dealt out to the ranks, or in order."""
+    step = rules.ranks if rules.deals_tensors else 1
+    return [tuple(i for r in range(step) for i in group[r::step]) for group in tensors.groups]
+
+
 def _spans(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int]]:
     """First and last rank that each tensor touches, and its elements in this rank's part."""
     spans: dict[int, tuple[int, int, int]] = {}
-    for group in tensors.groups:
+    for group in _flat(tensors, rules):
         numels = tuple(tensors.numels[i] for i in group)
         offsets, _ = partition.flat_offsets(numels, rules.align_tensors, rules.itemsize)
         flat = partition.flat_numel(numels, rules.ranks, rules.align_tensors, rules.itemsize)
@@ -304,7 +294,7 @@ def _spans(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int]]:
 def _places(tensors: Tensors, rules: Rules) -> dict[int, tuple[int, int, int]]:
     """First element, elements, and the partition's size of each tensor."""
     found: dict[int, tuple[int, int, int]] = {}
-    for group in tensors.groups:
+    for group in _flat(tensors, rules):
         numels = tuple(tensors.numels[i] for i in group)
         offsets, _ = partition.flat_offsets(numels, rules.align_tensors, rules.itemsize)
         flat = partition.flat_numel(numels, rules.ranks, rules.align_tensors, rules.itemsize)

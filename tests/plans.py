@@ -1,7 +1,6 @@
 """Short ways from a config to a plan and a ledger, for tests."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from zero_sizer import features
@@ -47,5 +46,5 @@ def make_plan(config: Mapping[str, Any], spec: ModelSpec, ranks: int, **workload
     return plan
 
 
-def ledger_of(plan: Plan, rank: int | None = None) -> list[Allocation]:
-    return evaluate(features.ENTRIES, replace(plan, rank=rank))
+def ledger_of(plan: Plan, rank: int = 0) -> list[Allocation]:
+    return evaluate(features.ENTRIES, plan.at_rank(rank))

@@ -101,7 +101,8 @@ def odd(plan, draw):
         "persistence_threshold": draw.choice((0, 100_000, 10_000_000)),
         "attention": draw.choice(("flash", "eager")),
         "autocast_dtype": draw.choice((None, None, DType.FP16)),
-        "rank": draw.choice((None, 0)),
+        "rank": draw.randrange(plan.dp_world_size),
+        "round_robin": draw.random() < 0.3,
     }
     return replace(plan, **others)
 
@@ -130,7 +131,7 @@ def test_the_totals_of_the_passes_are_those_of_their_entries():
     for sweep, values, _ in drawn("gpt2", 10, seed=7):
         plan = sweep.plan(values)
         moments = sizing.totals(evaluate(passes.ENTRIES, plan), 1)
-        for moment, num_bytes in passes.totals(plan).items():
+        for moment, num_bytes in passes.totals(plan.timeline).items():
             assert moments[Device.GPU][moment] == num_bytes
 
 

@@ -9,7 +9,8 @@ from enum import Enum
 from typing import Any, cast
 
 from zero_sizer.moments import Moment, Phase
-from zero_sizer.plan import Device, Plan, Reads
+from zero_sizer.plan import Device, Plan
+from zero_sizer.reads import Reads
 from zero_sizer.units import DType, next_power_of_two, num_bytes
 
 Numel = int | tuple[int, ...]

@@ -52,11 +52,13 @@ class _Sums(NamedTuple):
         rows: per device, bytes at each moment.
         uses: per device, the highest of them.
         others: which of ``_LASTING`` those numbers do change.
+        by_rank: which of them ranks differ in; they are not added.
     """
 
     rows: dict[Device, list[int]]
     uses: dict[Device, Use]
     others: list[int]
+    by_rank: list[int]
 
 
 class Sweep:
@@ -86,7 +88,7 @@ class Sweep:
 
     def uses(self, values: Values) -> Mapping[Device, Use]:
         """The peak of every device, as ``sizing.size`` would give it."""
-        ranks, apart = self._family.formula("ranks", values, _ranks)
+        ranks, apart = self._ranks_of(values, {})
         if not apart:
             return self._uses(values, ranks)
         each = [self._uses(values.with_numbers(rank=rank), (rank,)) for rank in ranks]
@@ -113,8 +115,12 @@ class Sweep:
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
-        ranks, _ = self._family.formula("ranks", values, _ranks)
+        ranks, _ = self._ranks_of(values, {})
         return self._lasting_of(values, ranks).uses
+
+    def _ranks_of(self, values: Values, reads: dict[str, None]) -> tuple[tuple[int, ...], bool]:
+        found = self._family.formula("ranks", values, _ranks, reads)
+        return cast(tuple[tuple[int, ...], bool], found)
 
     def _lasting_of(self, values: Values, ranks: tuple[int, ...]) -> _Sums:
         """Everything but forward and backward that the micro batch does not change."""
@@ -123,12 +129,26 @@ class Sweep:
         return cast(_Sums, found)
 
     def _highest_lasting(self, values: Values, ranks: tuple[int, ...], view: View) -> _Sums:
-        each = [self._lasting(self._on(values, rank), view) for rank in ranks]
+        self._ranks_of(values, view.reads)
+        known = self._lasting(values, view)
+        if not known.by_rank:
+            return known
+        each = [self._of_rank(known, self._on(values, rank)) for rank in ranks]
         rows = {
-            device: list(map(max, *(sums.rows[device] for sums in each), each[0].rows[device]))
+            device: list(map(max, zip(*(found[device] for found in each), strict=True)))
             for device in Device
         }
-        return _Sums(rows, {device: _highest(row) for device, row in rows.items()}, each[0].others)
+        uses = {device: _highest(row) for device, row in rows.items()}
+        return _Sums(rows, uses, known.others, [])
+
+    def _of_rank(self, known: _Sums, values: Values) -> dict[Device, list[int]]:
+        """``known`` with what one rank adds; not kept, because the highest of all is."""
+        rows = {device: list(row) for device, row in known.rows.items()}
+        for index in known.by_rank:
+            found = self._allocate[index](self._family.view(values))
+            if found is not None:
+                _add(rows[found[0]], *found[1:])
+        return rows
 
     def _on(self, values: Values, rank: int) -> Values:
         return values if values.of["rank"] == rank else values.with_numbers(rank=rank)
@@ -143,6 +163,7 @@ class Sweep:
         return tuple((_PLACE[moment], size) for moment, size in found.items())
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
+        self._ranks_of(values, view.reads)
         views = [self._family.view(self._on(values, rank)) for rank in ranks]
         found = compose.zeros_of_all(cast(list[Plan], views))
         for of_rank in views:
@@ -156,7 +177,7 @@ class Sweep:
     def _fixed(self, values: Values, view: View) -> _Sums:
         """What none of the numbers changes: the strategy's own, with all it does not have."""
         nothing = {device: [0] * len(_MOMENTS) for device in Device}
-        every = _Sums(nothing, {}, list(range(len(_LASTING))))
+        every = _Sums(nothing, {}, list(range(len(_LASTING))), [])
         return self._sums(every, values, view, frozenset((*NUMBERS, ACCUMULATES)))
 
     def _sums(self, known: _Sums, values: Values, view: View, numbers: frozenset[str]) -> _Sums:
@@ -166,16 +187,19 @@ class Sweep:
         reads any.
         """
         rows = {device: list(row) for device, row in known.rows.items()}
-        others = []
+        others, by_rank = [], []
         for index in known.others:
             reads: dict[str, None] = {}
             found = self._family.formula(index, values, self._allocate[index], reads)
             if not numbers.isdisjoint(reads):
                 others.append(index)
+            elif "rank" in reads:
+                by_rank.append(index)
             elif found is not None:
                 _add(rows[found[0]], *found[1:])
             view.reads.update(dict.fromkeys(takewhile(lambda n: n not in numbers, reads)))
-        return _Sums(rows, {device: _highest(row) for device, row in rows.items()}, others)
+        uses = {device: _highest(row) for device, row in rows.items()}
+        return _Sums(rows, uses, others, by_rank)
 
     def seconds(self, values: Values) -> float:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""

@@ -14,7 +14,8 @@ from zero_sizer.identity import Identity
 from zero_sizer.zero import gather, gradient_flow
 from zero_sizer.zero.gather import Forms, Limits, Trace
 from zero_sizer.zero.gradient_flow import Completion, Flow, Rules, Tensors
-from zero_sizer.zero.reduction import Held, Highest, Reduction, Share
+from zero_sizer.zero.highest import Highest
+from zero_sizer.zero.reduction import Held, Reduction, Share
 from zero_sizer.zero.reuse import Visit
 
 

@@ -158,18 +158,24 @@ class Flow:
         return before, hook, after
 
     @cached_property
-    def flush_positions(self) -> tuple[tuple[int, int, int], ...]:
-        """Of reductions that hooks run: number, which gradient's hook, bytes when they begin."""
-        return tuple(
-            (number, position, sum(self.flushes[number].level))
-            for position, (first, done) in enumerate(pairwise(self.done))
-            for number in range(first, done)
-        )
+    def closing_totals(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Bytes of ``closing``, and the reductions before each."""
+        levels, done = zip(*self.closing, strict=True)
+        return tuple(map(sum, levels)), done
+
+    @cached_property
+    def flush_totals(self) -> tuple[int, ...]:
+        """Bytes when each reduction begins."""
+        return tuple(sum(flush.level) for flush in self.flushes)
 
     @cached_property
     def hook_of(self) -> dict[int, int]:
-        """Reduction -> the gradient whose hook runs it."""
-        return {number: position for number, position, _ in self.flush_positions}
+        """Reduction that a hook runs -> the gradient of that hook."""
+        return {
+            number: position
+            for position, (first, done) in enumerate(pairwise(self.done))
+            for number in range(first, done)
+        }
 
 
 def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:

@@ -82,7 +82,7 @@ class Reduction:
 
     Attributes:
         start: before the first gradient.
-        epilogue: the highest after the last gradient.
+        alike: what it has in common with all.
     """
 
     def __init__(self, flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> None:
@@ -90,10 +90,9 @@ class Reduction:
         self._share = share
         self._tensors, self._rules = tensors, rules
         costs = _scattered if rules.scheme is Scheme.SCATTERED else _reduced
-        alike, self._own_costs, self._first, self._own = costs(flow, tensors, rules, share)
-        self._costs, _, self._hooks = alike
+        found = costs(flow, tensors, rules, share)
+        self.alike, self._own_costs, self._first, self._own = found
         self.start = self._held(flow.start, 0)
-        self.epilogue = self._epilogue(rules)
 
     def before(self, position: int) -> Held:
         """While the gradient at ``position`` is produced."""
@@ -104,7 +103,7 @@ class Reduction:
         first, done = self._flow.done[position : position + 2]
         worst = self._held(self._flow.hook[position], self._flow.hook_done[position])
         for number in range(first, done):
-            worst = max(worst, *self._reduced(number), key=_total)
+            worst = max(worst, *self._reduced(number), key=total_of)
         return worst
 
     def after(self, position: int) -> Held:
@@ -146,10 +145,6 @@ class Reduction:
         hook_of = self._flow.hook_of
         return {hook_of[number] for number in self._own_costs if number in hook_of}
 
-    def hooks(self) -> list[int]:
-        """Bytes at the worst of each hook of a rank that owns nothing."""
-        return self._hooks
-
     @property
     def _offsets(self) -> tuple[int, int]:
         """Bytes of this rank's own before its first reduction, and after."""
@@ -163,78 +158,34 @@ class Reduction:
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
         level = self._flow.flushes[number].level
-        copies, offload = self._own_costs.get(number, self._costs[number])
+        copies, offload = self._own_costs.get(number, self.alike.costs[number])
         own = self._own[number] - self._own[number + 1] if self._own else 0  # frees come last
         going = self._held(level, number + 1, offload)
         return self._held(level, number, copies), going._replace(gradients=going.gradients + own)
 
-    def _epilogue(self, rules: Rules) -> Held:
-        flow = self._flow
-        worst = max((self._held(*level) for level in flow.closing), key=_total)
-        for number in range(flow.done[-1], len(flow.flushes)):
-            worst = max(worst, *self._reduced(number), key=_total)
-        if self._share.afterwards:
-            reduced = self._held(*flow.closing[-1], self._share.afterwards)
-            worst = max(worst, reduced, key=_total)
+    def closing(self, index: int) -> Held:
+        """At one of the levels after the last gradient."""
+        return self._held(*self._flow.closing[index])
+
+    def reducing(self, number: int) -> Held:
+        """At the worst of a reduction."""
+        return max(self._reduced(number), key=total_of)
+
+    def after_all(self) -> Iterator[Held]:
+        """What only this rank holds after the last gradient, at its worst."""
+        flow, rules, share = self._flow, self._rules, self._share
+        last = flow.done[-1]
+        yield from (self.reducing(number) for number in self._own_costs if number >= last)
+        if share.afterwards:
+            yield self._held(*flow.closing[-1], share.afterwards)
         if rules.scheme is Scheme.AFTER:
-            cast = self._share.cast_itemsizes[0]
+            cast = share.cast_itemsizes[0]
             copies = [a * rules.bucket_itemsize + b * cast for a, b in flow.after_copies]
-            return self._held(flow.closing[0][0], 0, max(copies, default=0))
-        return worst
+            yield self._held(flow.closing[0][0], 0, max(copies, default=0))
 
 
-class Highest:
-    """Of some ranks the one that holds most, at every place.
-
-    Attributes:
-        start: before the first gradient.
-        epilogue: the highest after the last gradient.
-    """
-
-    def __init__(self, flow: Flow, ranks: Sequence[Reduction]) -> None:
-        self._flow = flow
-        self._ranks = ranks
-        self._offsets = list(map(max, zip(*(of.offsets() for of in ranks), strict=True)))
-        self._is_plain = not any(self._offsets)
-        self.start = max((of.start for of in ranks), key=_total)
-        self.epilogue = max((of.epilogue for of in ranks), key=_total)
-
-    def before_totals(self) -> Sequence[int]:
-        """Bytes while each gradient is produced."""
-        return self._above(self._flow.totals[0], self._flow.done)
-
-    def hook_totals(self) -> Sequence[int]:
-        """Bytes at the worst of each hook."""
-        totals = list(self._above(self._ranks[0].hooks(), self._flow.hook_done))
-        for of in self._ranks:
-            for position in of.own_hooks():
-                totals[position] = max(totals[position], of.hook(position).total)
-        return totals
-
-    def after_totals(self) -> Sequence[int]:
-        """Bytes when each hook is over."""
-        return self._above(self._flow.totals[2], self._flow.done[1:])
-
-    def before(self, position: int) -> Held:
-        """While the gradient at ``position`` is produced."""
-        return max((of.before(position) for of in self._ranks), key=_total)
-
-    def hook(self, position: int) -> Held:
-        """At the worst of its hook."""
-        return max((of.hook(position) for of in self._ranks), key=_total)
-
-    def after(self, position: int) -> Held:
-        """When its hook is over."""
-        return max((of.after(position) for of in self._ranks), key=_total)
-
-    def _above(self, totals: Sequence[int], done: Sequence[int]) -> Sequence[int]:
-        if self._is_plain:
-            return totals
-        offsets = self._offsets
-        return [total + offsets[number] for total, number in zip(totals, done, strict=False)]
-
-
-def _total(held: Held) -> int:
+def total_of(held: Held) -> int:
+    """All bytes, to compare by."""
     return held.total
 
 
@@ -244,11 +195,13 @@ class _Alike(NamedTuple):
     Attributes:
         costs: of each, bytes of its copies, and of those on the way to the host.
         reduced: bytes of the copy that was reduced.
-        hooks: bytes at the worst of each hook, without what is kept.
+        totals: bytes at the worst of each, without what is kept.
+        hooks: the same of each hook.
     """
 
     costs: list[tuple[int, int]]
     reduced: list[int]
+    totals: list[int]
     hooks: list[int]
 
 
@@ -263,16 +216,17 @@ def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Cos
     kinds = {(flush.sizes, flush.is_apart) for flush in flow.flushes}
     costs = {kind: _scatter(*kind, rules, share) for kind in kinds}
     found = [costs[flush.sizes, flush.is_apart] for flush in flow.flushes]
-    return _Alike(found, [], _hooks(flow, found)), {}, len(flow.flushes), []
+    return _alike(flow, found, []), {}, len(flow.flushes), []
 
 
-def _hooks(flow: Flow, costs: Sequence[tuple[int, int]]) -> list[int]:
+def _alike(flow: Flow, costs: list[tuple[int, int]], reduced: list[int]) -> _Alike:
+    levels = flow.flush_totals
+    totals = [level + max(cost) for level, cost in zip(levels, costs, strict=True)]
     worst = list(flow.totals[1])
-    for number, position, level in flow.flush_positions:
-        total = level + max(costs[number])
-        if total > worst[position]:
-            worst[position] = total
-    return worst
+    for number, position in flow.hook_of.items():
+        if totals[number] > worst[position]:
+            worst[position] = totals[number]
+    return _Alike(costs, reduced, totals, worst)
 
 
 def _scatter(
@@ -306,7 +260,7 @@ def _scatter(
 def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
     """All-reduce or reduce to the owners: a flat copy of what several ranks own together."""
     if not flow.flushes:
-        return _Alike([], [], list(flow.totals[1])), {}, 0, []
+        return _alike(flow, [], []), {}, 0, []
     extents = extents_of(Identity(flow), tensors, *_placing(rules, share))
     parts, rank = extents.parts(share.ranks), share.rank
     spans = extents.ranks(share.ranks)
@@ -342,7 +296,7 @@ def _of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) ->
             slices = extents.of.slices(flush.members[0], parts, rules.bucket_numel)
         found.append(_flattened(flush, slices, rules, share))
     costs = [(copies, 0) for copies, _ in found]
-    return _Alike(costs, [reduced for _, reduced in found], _hooks(flow.of, costs))
+    return _alike(flow.of, costs, [reduced for _, reduced in found])
 
 
 def _flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) -> tuple[int, int]:
