@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from plain_gather import Trace as PlainTrace
 from plain_gather import gathered_bytes
 
-from zero_sizer.zero.gather import Limits, Padding, Trace, gathered, highest
+from zero_sizer.zero.forms import Padding, highest
+from zero_sizer.zero.gather import Limits, Trace, gathered
 from zero_sizer.zero.reuse import Visit
 
 EVERYTHING = Limits(prefetch_bucket_size=0, max_live_parameters=10**9, max_reuse_distance=0)

@@ -92,17 +92,4 @@ ENTRIES = (
         ),
         source=_SOURCE + "2683-2692",
     ),
-    Entry(
-        name="hpz_secondary_partition",
-        category=Category.PARAMETERS,
-        about="a second partition inside the node (hpZ), so that forward gathers stay local",
-        numel=lambda p: sum(
-            ceil_div(ceil_div(n, p.dp_world_size) * p.dp_world_size, p.hpz_partition_size)
-            for n in p.trainable
-        ),
-        dtype=lambda p: p.model_dtype,
-        live=PASSES,
-        when=lambda p: is_zero3(p) and p.hpz_partition_size > 1,
-        source="runtime/zero/partition_parameters.py:1900-1929",
-    ),
 )

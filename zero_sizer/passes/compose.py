@@ -39,6 +39,11 @@ def left_by_backward(plan: Plan) -> tuple[int, ...]:
     return overlay_of(_layout(plan), plan.zero).left()
 
 
+def cut_in_forward(plan: Plan) -> frozenset[int]:
+    """Parameters that have a secondary partition (hpZ) when forward is over."""
+    return overlay_of(_layout(plan), plan.zero).cut_in_forward()
+
+
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     """The highest point of every block in forward and backward, in order."""
     zero, _ = max(_timelines(plan), key=lambda found: found[1].backward.total)

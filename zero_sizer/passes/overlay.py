@@ -11,11 +11,13 @@ from operator import add, itemgetter
 from typing import NamedTuple
 
 from zero_sizer.identity import Identity
-from zero_sizer.zero import gather, gradient_flow
-from zero_sizer.zero.gather import Forms, Limits, Trace
+from zero_sizer.zero import forms, gather, gradient_flow
+from zero_sizer.zero.forms import Forms
+from zero_sizer.zero.gather import Limits, Trace
 from zero_sizer.zero.gradient_flow import Completion, Flow, Rules, Tensors
 from zero_sizer.zero.reduction import Held, Reduction, Share
 from zero_sizer.zero.reuse import Visit
+from zero_sizer.zero.secondary import Secondary
 
 
 class Place(NamedTuple):
@@ -58,6 +60,7 @@ class Zero:
         sent: the same while it is gathered, where it is cast for that (torch_autocast).
         ranks: ranks that parameters are gathered from; 0 where none are.
         is_parked: partitions lie on the host or NVMe.
+        secondary: see ``gather.Trace``.
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.
@@ -71,6 +74,7 @@ class Zero:
     sent: tuple[int, ...]
     ranks: int
     is_parked: bool
+    secondary: Secondary
     limits: Limits
     rules: Rules
     share: Share
@@ -206,6 +210,13 @@ class Overlay:
         is_hook = alone + hook.total > end + after.total
         return Moment(label, alone, hook) if is_hook else Moment(label, end, after)
 
+    def cut_in_forward(self) -> frozenset[int]:
+        """Parameters that have a secondary partition when forward is over."""
+        tensors, how = _trace_of(self._zero)
+        visits = sum(len(place.visits) for place in self._program.forward)
+        trace = Trace(*tensors, self._program.visits, *how)
+        return gather.released(trace, self._zero.limits, visits)
+
     def left(self) -> tuple[int, ...]:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
         return self._reduction.left()
@@ -216,10 +227,8 @@ class Overlay:
         if not zero.ranks:
             nothing = [0] * places
             return nothing, nothing, nothing
-        tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
-        how = (zero.ranks == 1, zero.is_parked, zero.kept, zero.recomputed)
-        levels = _levels(Identity(program), tensors, zero.limits, how)
-        return _gathered_at(Identity(levels), zero.ranks)
+        levels = _levels(Identity(program), zero.limits, *_trace_of(zero))
+        return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
 
 
 class _Program:
@@ -310,17 +319,17 @@ class _Levels:
         self, places: Sequence[Place], visits: Sequence[tuple[Forms, Forms]], backward: int
     ) -> None:
         numbers: dict[Forms, int] = {}
-        series, level = iter(visits), gather.NOTHING
+        series, level = iter(visits), forms.NOTHING
         levels: list[Forms] = []
         ends: list[Forms] = []
         own: list[Forms] = []
         for number, place in enumerate(places):
             met = [next(series) for _ in place.visits]
-            fetching = frozenset().union(*(forms for pair in met for forms in pair))
+            fetching = frozenset().union(*(found for pair in met for found in pair))
             level = met[-1][1] if met else level
             if number not in (0, backward):
                 ends[-1] |= fetching
-                fetching = gather.NEVER
+                fetching = forms.NEVER
             levels.append(level | fetching)
             ends.append(level)
             own.append(level)
@@ -328,26 +337,31 @@ class _Levels:
         self._forms = tuple(numbers)
         self._getters = [_getter(row) for row in rows]
 
-    def bytes_at(self, ranks: int) -> _Gathered:
+    def bytes_at(self, ranks: int, group: int) -> _Gathered:
         """Bytes within and at the end of every place, and there before the next one's fetch."""
-        padding = gather.Padding(ranks)
-        values = [gather.highest(forms, padding) for forms in self._forms]
+        padding = forms.Padding(ranks, group)
+        values = [forms.highest(found, padding) for found in self._forms]
         within, ends, own = (get(values) for get in self._getters)
         return within, ends, own
 
 
 @lru_cache(maxsize=64)
-def _gathered_at(levels: Identity, ranks: int) -> _Gathered:
-    return levels.of.bytes_at(ranks)  # type: ignore[no-any-return]
+def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
+    return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
+
+
+_Tensors = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[bool, ...]]
+_How = tuple[bool, bool, frozenset[int], frozenset[int], Secondary]
+
+
+def _trace_of(zero: Zero) -> tuple[_Tensors, _How]:
+    """What ``gather.Trace`` takes beside the visits."""
+    tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
+    return tensors, (zero.ranks == 1, zero.is_parked, zero.kept, zero.recomputed, zero.secondary)
 
 
 @lru_cache(maxsize=64)
-def _levels(
-    program: Identity,
-    tensors: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[bool, ...]],
-    limits: Limits,
-    how: tuple[bool, bool, frozenset[int], frozenset[int]],
-) -> _Levels:
+def _levels(program: Identity, limits: Limits, tensors: _Tensors, how: _How) -> _Levels:
     trace = Trace(*tensors, program.of.visits, *how)
     places = (*program.of.forward, *program.of.backward)
     return _Levels(places, gather.gathered(trace, limits), len(program.of.forward))

@@ -18,6 +18,7 @@ from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
 from zero_sizer.zero.reduction import Share
+from zero_sizer.zero.secondary import NONE, Secondary, group_ranks
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -32,15 +33,20 @@ def zero_of(plan: Plan) -> Zero:
     scheme = _scheme(plan)
     attribute = plan.has_grad_accum_attribute
     itemsize = plan.grad_accum_dtype.itemsize if attribute else plan.trained_dtype.itemsize
+    secondary = _secondary(plan)
+    gathers = plan.wrapper is Wrapper.ZERO3 and (plan.gathers_copies or secondary.ranks)
+    # a gathered parameter that is this rank's partition itself takes nothing
+    itemsizes = plan.itemsizes if plan.gathers_copies else (0,) * len(plan.itemsizes)
     zero = Zero(
         tensors=Tensors(plan.group_indices, plan.numels, plan.communicated_apart),
         persistent=plan.is_persistent,
         kept=_kept_gathers(plan),
         recomputed=_kept_recomputed(plan),
-        itemsizes=plan.itemsizes,
-        sent=_sent_itemsizes(plan),
-        ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
+        itemsizes=itemsizes,
+        sent=_sent_itemsizes(plan) if plan.gathers_copies else itemsizes,
+        ranks=plan.dp_world_size if gathers else 0,
         is_parked=plan.param_device.name != "GPU",
+        secondary=secondary,
         limits=Limits(
             prefetch_bucket_size=plan.prefetch_bucket_size,
             max_live_parameters=plan.max_live_parameters,
@@ -102,6 +108,27 @@ def _sent_itemsizes(plan: Plan) -> tuple[int, ...]:
         return plan.itemsizes
     within, cast = _within_autocast(Identity(plan.model)), plan.autocast_dtype.itemsize
     return tuple([cast if i in within else size for i, size in enumerate(plan.itemsizes)])
+
+
+def _secondary(plan: Plan) -> Secondary:
+    """What hpZ keeps: frozen parameters' always, all from an earlier micro step of the same step.
+
+    Those on the host are entries of the ledger, as are all that are there from the start.
+    """
+    group = group_ranks(plan.hpz_partition_size, plan.dp_world_size)
+    if plan.wrapper is not Wrapper.ZERO3 or not group:
+        return NONE
+    made = frozenset(range(len(plan.numels))) if plan.accumulates else _frozen(Identity(plan.model))
+    parked = plan.param_device.name != "GPU"
+    itemsizes = tuple(
+        [0 if parked or i in made else size for i, size in enumerate(plan.itemsizes)]
+    )
+    return Secondary(group, itemsizes, made)
+
+
+@lru_cache(maxsize=64)
+def _frozen(model: Identity) -> frozenset[int]:
+    return frozenset(i for i, tensor in enumerate(model.of.parameters) if not tensor.trainable)
 
 
 def num_comm_dtypes(plan: Plan) -> int:
