@@ -7,8 +7,9 @@ from zero_sizer.identity import Identity
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device, Plan
-from zero_sizer.zero import construction
+from zero_sizer.zero import construction, secondary
 from zero_sizer.zero.partition import tensor_partition
+from zero_sizer.zero.secondary import group_ranks
 
 
 @lru_cache(maxsize=64)
@@ -37,9 +38,18 @@ def _tied_copies(model: Identity) -> dict[str, int]:
     return dict.fromkeys((*stacks, *heads), numel) if numel else {}
 
 
-def _copies_numel(plan: Plan) -> int:
-    copies = _tied_copies(Identity(plan.model)).values()
-    return sum(tensor_partition(numel, plan.dp_world_size) for numel in copies)
+def _copies_numel(plan: Plan) -> tuple[int, ...]:
+    copies, ranks, group = (
+        _tied_copies(Identity(plan.model)).values(),
+        plan.dp_world_size,
+        _group(plan),
+    )
+    second = secondary.numels(copies, ranks, group) if group else ()
+    return (*(tensor_partition(numel, ranks) for numel in copies), *second)
+
+
+def _group(plan: Plan) -> int:
+    return group_ranks(plan.hpz_partition_size, plan.dp_world_size)
 
 
 def _built_numel(plan: Plan) -> int:
@@ -47,14 +57,16 @@ def _built_numel(plan: Plan) -> int:
     is_parked = plan.param_device is not Device.GPU
     is_cast = plan.built_dtype is not plan.model_dtype
     wider = plan.built_dtype.itemsize // plan.itemsize if is_cast else 0
-    return _built(Identity(plan.model), plan.dp_world_size, is_parked, wider)
+    return _built(Identity(plan.model), plan.dp_world_size, _group(plan), is_parked, wider)
 
 
 @lru_cache(maxsize=256)
-def _built(model: Identity, ranks: int, is_parked: bool, wider: int) -> int:
+def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int) -> int:
     modules = list(_modules_of(model).values())
-    most = construction.most_being_built(modules, ranks, is_parked=is_parked, wider=wider)
-    partitions = sum(tensor_partition(n, ranks) for module in modules for n in module)
+    most = construction.most_being_built(
+        modules, ranks, is_parked=is_parked, wider=wider, group=group
+    )
+    partitions = sum(construction.cut(n, ranks, group) for module in modules for n in module)
     return max(most - (0 if is_parked else partitions), 0)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from zero_sizer.features.conditions import is_zero3
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import ALWAYS, FROM_FLATTEN, STEP, Moment, Phase
-from zero_sizer.passes.compose import cut_in_forward
+from zero_sizer.passes.compose import secondary_cut
 from zero_sizer.plan import Device, Plan
-from zero_sizer.units import DType
+from zero_sizer.units import DType, next_power_of_two
 from zero_sizer.zero.secondary import group_ranks, numels
 
 _INIT = frozenset(m for m in Moment if m.phase is Phase.INIT)
@@ -29,19 +29,34 @@ def _sizes(plan: Plan, tensors: Iterable[int]) -> tuple[int, ...]:
     return numels(tensors, plan.dp_world_size, _group(plan))
 
 
-def _cut(plan: Plan, which: frozenset[int] | None = None) -> tuple[int, ...]:
-    """Of the trained tensors that are not persistent, or of those among ``which``."""
-    trained = (i for group in plan.group_indices for i in group)
-    found = (i for i in trained if not plan.is_persistent[i] and (which is None or i in which))
-    return _sizes(plan, [plan.numels[i] for i in found])
-
-
-def _in_forward(plan: Plan) -> tuple[int, ...]:
-    return _cut(plan, None if plan.accumulates else cut_in_forward(plan))
-
-
 def _parked(plan: Plan) -> bool:
     return plan.param_device is not Device.GPU
+
+
+def _kept(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
+    """Of trained tensors that are not persistent: all, or those whose turn has come, in order.
+
+    Backward releases the last as the step begins; those of earlier micro steps are all there.
+    """
+    made = () if plan.accumulates else secondary_cut(plan, in_forward=in_forward)
+    if plan.accumulates or not in_forward:
+        trained = sorted((i for group in plan.group_indices for i in group), reverse=True)
+        made = tuple(dict.fromkeys((*made, *(i for i in trained if not plan.is_persistent[i]))))
+    return _sizes(plan, [plan.numels[i] for i in made])
+
+
+def _unpinned(plan: Plan, *, in_forward: bool) -> int:
+    """Bytes by which the ordinary tensor being pinned is more than what is pinned after it."""
+    if plan.accumulates and in_forward:
+        return 0  # all are there
+    before = 0 if in_forward or plan.accumulates else len(_kept(plan, in_forward=True))
+    most = done = 0
+    for number, numel in enumerate(_kept(plan, in_forward=in_forward)):
+        num_bytes = numel * plan.trained_dtype.itemsize
+        done += next_power_of_two(num_bytes)
+        if number >= before:
+            most = max(most, done + num_bytes)
+    return max(most - done, 0)
 
 
 def _of_trained(
@@ -82,26 +97,39 @@ def _of_frozen(name: str, codes: bool) -> Entry:
     )
 
 
+def _in_pass(moment: Moment) -> tuple[Entry, Entry]:
+    """Beside the timeline: what is there before, and what is made on the host."""
+    in_forward = moment is Moment.FORWARD
+    return (
+        _of_trained(
+            f"hpz_secondary_partition_in_{moment.phase.value}",
+            "those of earlier micro steps, or made on the host as weights are released",
+            lambda p: frozenset({moment}),
+            numel=lambda p: _kept(p, in_forward=in_forward),
+            when=lambda p: p.accumulates or _parked(p),
+        ),
+        Entry(
+            name=f"hpz_secondary_being_pinned_in_{moment.phase.value}",
+            category=Category.TEMPORARY,
+            about="the ordinary tensor whose pinned copy is a secondary partition",
+            numel=lambda p: _unpinned(p, in_forward=in_forward),
+            dtype=lambda p: DType.UINT8,  # counted in bytes: pinned ones are rounded up
+            live=frozenset({moment}),
+            when=lambda p: _is_on(p) and _parked(p) and p.param_pinned,
+            device=lambda p: Device.HOST,
+            source="runtime/zero/partition_parameters.py:1915-1920",
+        ),
+    )
+
+
 ENTRIES = (
     _of_trained(
         "hpz_secondary_partition",
         "a second partition of every trained weight inside the group (hpZ), until the step ends",
         lambda p: STEP | (_INIT if p.zero_init else _INIT & FROM_FLATTEN),
     ),
-    _of_trained(
-        "hpz_secondary_partition_in_forward",
-        "those of earlier micro steps, or made on the host as forward releases weights",
-        lambda p: frozenset({Moment.FORWARD}),
-        numel=_in_forward,
-        when=lambda p: p.accumulates or _parked(p),
-    ),
-    _of_trained(
-        "hpz_secondary_partition_in_backward",
-        "those of earlier micro steps, or made on the host",
-        lambda p: frozenset({Moment.BACKWARD}),
-        numel=_cut,
-        when=lambda p: p.accumulates or _parked(p),
-    ),
+    *_in_pass(Moment.FORWARD),
+    *_in_pass(Moment.BACKWARD),
     _of_trained(
         "hpz_secondary_partition_being_dropped",
         "still there while small tensors are gathered again",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from zero_sizer.features.conditions import flattened_live, is_zero3
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import FROM_LINKING, PASSES, Moment
+from zero_sizer.moments import FROM_LINKING, Moment
 from zero_sizer.passes.zero_rules import num_comm_dtypes
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, ceil_div

@@ -39,9 +39,9 @@ def left_by_backward(plan: Plan) -> tuple[int, ...]:
     return overlay_of(_layout(plan), plan.zero).left()
 
 
-def cut_in_forward(plan: Plan) -> frozenset[int]:
-    """Parameters that have a secondary partition (hpZ) when forward is over."""
-    return overlay_of(_layout(plan), plan.zero).cut_in_forward()
+def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
+    """Parameters whose secondary partitions (hpZ) the passes make, in that order."""
+    return overlay_of(_layout(plan), plan.zero).cut(in_forward=in_forward)
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zero_sizer.identity import Identity
 from zero_sizer.zero import forms, gather, gradient_flow
 from zero_sizer.zero.forms import Forms
-from zero_sizer.zero.gather import Limits, Trace
+from zero_sizer.zero.gather import Gathering, Limits
 from zero_sizer.zero.gradient_flow import Completion, Flow, Rules, Tensors
 from zero_sizer.zero.reduction import Held, Reduction, Share
 from zero_sizer.zero.reuse import Visit
@@ -210,12 +210,12 @@ class Overlay:
         is_hook = alone + hook.total > end + after.total
         return Moment(label, alone, hook) if is_hook else Moment(label, end, after)
 
-    def cut_in_forward(self) -> frozenset[int]:
-        """Parameters that have a secondary partition when forward is over."""
-        tensors, how = _trace_of(self._zero)
-        visits = sum(len(place.visits) for place in self._program.forward)
-        trace = Trace(*tensors, self._program.visits, *how)
-        return gather.released(trace, self._zero.limits, visits)
+    def cut(self, *, in_forward: bool) -> tuple[int, ...]:
+        """Parameters whose secondary partitions forward makes, or both passes, in that order."""
+        program, how = self._program, _gathering_of(self._zero)
+        passes = (program.forward,) if in_forward else (program.forward, program.backward)
+        visits = sum(len(place.visits) for places in passes for place in places)
+        return gather.cut(how.trace(program.visits), how.limits, visits)
 
     def left(self) -> tuple[int, ...]:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
@@ -227,7 +227,7 @@ class Overlay:
         if not zero.ranks:
             nothing = [0] * places
             return nothing, nothing, nothing
-        levels = _levels(Identity(program), zero.limits, *_trace_of(zero))
+        levels = _levels(Identity(program), _gathering_of(zero))
         return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
 
 
@@ -350,21 +350,18 @@ def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
     return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
 
 
-_Tensors = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[bool, ...]]
-_How = tuple[bool, bool, frozenset[int], frozenset[int], Secondary]
-
-
-def _trace_of(zero: Zero) -> tuple[_Tensors, _How]:
-    """What ``gather.Trace`` takes beside the visits."""
-    tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
-    return tensors, (zero.ranks == 1, zero.is_parked, zero.kept, zero.recomputed, zero.secondary)
+def _gathering_of(zero: Zero) -> Gathering:
+    parts = (zero.tensors.numels, zero.itemsizes, zero.sent)
+    places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed)
+    return Gathering(zero.limits, parts, zero.persistent, places, kept, zero.secondary)
 
 
 @lru_cache(maxsize=64)
-def _levels(program: Identity, limits: Limits, tensors: _Tensors, how: _How) -> _Levels:
-    trace = Trace(*tensors, program.of.visits, *how)
+def _levels(program: Identity, how: Gathering) -> _Levels:
     places = (*program.of.forward, *program.of.backward)
-    return _Levels(places, gather.gathered(trace, limits), len(program.of.forward))
+    return _Levels(
+        places, gather.gathered(how.trace(program.of.visits), how.limits), len(program.of.forward)
+    )
 
 
 def _reduction(program: "_Program", zero: Zero) -> Reduction:

@@ -120,9 +120,7 @@ def _secondary(plan: Plan) -> Secondary:
         return NONE
     made = frozenset(range(len(plan.numels))) if plan.accumulates else _frozen(Identity(plan.model))
     parked = plan.param_device.name != "GPU"
-    itemsizes = tuple(
-        [0 if parked or i in made else size for i, size in enumerate(plan.itemsizes)]
-    )
+    itemsizes = tuple([0 if parked or i in made else size for i, size in enumerate(plan.itemsizes)])
     return Secondary(group, itemsizes, made)
 
 

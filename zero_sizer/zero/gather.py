@@ -13,7 +13,8 @@ alone, out of the buffer.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
+from typing import NamedTuple
 
 from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.reuse import Reuses, Visit
@@ -81,6 +82,30 @@ class Trace:
         return [[i for i in members if sent[i] == size] for size in by_name]
 
 
+class Gathering(NamedTuple):
+    """All of a ``Trace`` but its visits, and its limits.
+
+    Attributes:
+        limits: of gathering.
+        parts: elements of each parameter, bytes of one, bytes of one while it is gathered.
+        persistent: see ``Trace``.
+        places: whether each is brought by itself, and whether partitions are parked.
+        kept: see ``Trace``; and ``recomputed``.
+        secondary: see ``Trace``.
+    """
+
+    limits: Limits
+    parts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    persistent: tuple[bool, ...]
+    places: tuple[bool, bool]
+    kept: tuple[frozenset[int], frozenset[int]]
+    secondary: Secondary
+
+    def trace(self, visits: tuple[Visit, ...]) -> Trace:
+        """The trace of these visits."""
+        return Trace(*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
+
+
 def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
     """Gathered parameters and their buffers at each visit: while it is made, and from then on.
 
@@ -95,18 +120,16 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
     return levels
 
 
-def released(trace: Trace, limits: Limits, visits: int) -> frozenset[int]:
-    """Parameters that have a secondary partition once the first ``visits`` are made."""
-    found = trace.secondary.made
-    for _, (_, state) in zip(range(visits), _replayed(trace, limits), strict=False):
-        found = frozenset(state.made)
-    return found
+def cut(trace: Trace, limits: Limits, visits: int) -> tuple[int, ...]:
+    """Parameters of which the first ``visits`` make secondary partitions, in that order."""
+    states = [state for _, state in islice(_replayed(trace, limits), visits)]  # one, in truth
+    return tuple(i for i in states[-1].made if i not in trace.secondary.made) if states else ()
 
 
 def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State"]]:
     """What is held while each visit is made, and the state after it."""
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
-    state = _State(trace, limits, queue, made=set(trace.secondary.made))
+    state = _State(trace, limits, queue, made=dict.fromkeys(trace.secondary.made))
     state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
     begun = [visit for visit in trace.visits if visit.begins]
     reuse = Reuses(begun, trace.numels, limits.max_reuse_distance)
@@ -156,7 +179,9 @@ class _State:
     left: dict[int, list[bool]] = field(default_factory=dict)  # released, but referred to
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
-    made: set[int] = field(default_factory=set)  # parameters that have a secondary partition
+    made: dict[int, None] = field(
+        default_factory=dict
+    )  # parameters that have a secondary partition
     secondary: dict[tuple[int, int], int] = field(default_factory=dict)  # those made here
     _form: Form | None = None
 
@@ -178,7 +203,7 @@ class _State:
         ranks, itemsizes, _ = self.trace.secondary
         if not ranks or parameter in self.made:
             return set()
-        self.made.add(parameter)
+        self.made[parameter] = None
         if not itemsizes[parameter]:
             return set()
         self._form = None
