@@ -1,4 +1,4 @@
-"""A model that is built under ``deepspeed.zero.Init``: what is whole on the way."""
+"""A model that is cut, under ``deepspeed.zero.Init`` or built already: what is whole on the way."""
 
 from functools import lru_cache
 
@@ -10,6 +10,7 @@ from zero_sizer.plan import Device, Plan
 from zero_sizer.zero import construction, secondary
 from zero_sizer.zero.partition import tensor_partition
 from zero_sizer.zero.secondary import group_ranks
+from zero_sizer.zero.wrapper import Wrapper
 
 
 @lru_cache(maxsize=64)
@@ -70,6 +71,10 @@ def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int)
     return max(most - (0 if is_parked else partitions), 0)
 
 
+def _being_cut(plan: Plan) -> int:
+    return construction.most_being_cut(plan.numels, plan.dp_world_size, _group(plan))
+
+
 def _filled_numel(plan: Plan) -> int:
     """Most that is gathered while weights are filled: a module's own tensors, its children's."""
     is_parked = plan.param_device is not Device.GPU
@@ -101,6 +106,19 @@ ENTRIES = (
         live=frozenset({Moment.BUILT}),
         when=under_init,
         source="runtime/zero/partition_parameters.py:263-275,1080-1180",
+    ),
+    Entry(
+        name="partitions_being_cut",
+        category=Category.TEMPORARY,
+        about="a whole model is cut tensor by tensor: partitions beside what is not cut yet",
+        numel=_being_cut,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: (
+            p.wrapper is Wrapper.ZERO3 and not p.zero_init and p.param_device is Device.GPU
+        ),
+        source="runtime/zero/parameter_offload.py:120-180, "
+        "runtime/zero/partition_parameters.py:1693-1830",
     ),
     Entry(
         name="tensors_being_filled",

@@ -33,30 +33,36 @@ def _parked(plan: Plan) -> bool:
     return plan.param_device is not Device.GPU
 
 
-def _kept(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
-    """Of trained tensors that are not persistent: all, or those whose turn has come, in order.
+def _made(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
+    """Trained tensors that are not persistent, in the order in which they are cut: elements.
 
-    Backward releases the last as the step begins; those of earlier micro steps are all there.
+    In forward of the first micro step, or all; the last is cut as the step begins.
     """
-    made = () if plan.accumulates else secondary_cut(plan, in_forward=in_forward)
-    if plan.accumulates or not in_forward:
-        trained = sorted((i for group in plan.group_indices for i in group), reverse=True)
+    made = secondary_cut(plan, in_forward=in_forward)
+    if not in_forward:
+        trained = (i for group in plan.group_indices for i in group)
         made = tuple(dict.fromkeys((*made, *(i for i in trained if not plan.is_persistent[i]))))
     return _sizes(plan, [plan.numels[i] for i in made])
 
 
+def _kept(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
+    return _made(plan, in_forward=in_forward and not plan.accumulates)
+
+
 def _unpinned(plan: Plan, *, in_forward: bool) -> int:
-    """Bytes by which the ordinary tensor being pinned is more than what is pinned after it."""
-    if plan.accumulates and in_forward:
-        return 0  # all are there
-    before = 0 if in_forward or plan.accumulates else len(_kept(plan, in_forward=True))
+    """Bytes by which the first micro step, which pins them, is higher than the last."""
+    before = 0 if in_forward else len(_made(plan, in_forward=True))
     most = done = 0
-    for number, numel in enumerate(_kept(plan, in_forward=in_forward)):
+    for number, numel in enumerate(_made(plan, in_forward=in_forward)):
         num_bytes = numel * plan.trained_dtype.itemsize
         done += next_power_of_two(num_bytes)
         if number >= before:
             most = max(most, done + num_bytes)
-    return max(most - done, 0)
+    kept = sum(
+        next_power_of_two(numel * plan.trained_dtype.itemsize)
+        for numel in _kept(plan, in_forward=in_forward)
+    )
+    return max(most - kept, 0)
 
 
 def _of_trained(

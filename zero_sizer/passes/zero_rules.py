@@ -74,6 +74,12 @@ def earlier_zero_of(plan: Plan) -> Zero | None:
     return interned(replace(plan.zero, share=share))
 
 
+def first_zero_of(plan: Plan) -> Zero:
+    """The same in the first micro step after an optimizer step, which dropped what it could."""
+    made = plan.zero.secondary.made & _frozen(Identity(plan.model))
+    return interned(replace(plan.zero, secondary=plan.zero.secondary._replace(made=made)))
+
+
 def outside_autocast(model: ModelSpec) -> frozenset[int]:
     """Trained tensors that no module of autocast's list owns (torch_autocast.py:15-25,57-60).
 

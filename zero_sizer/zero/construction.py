@@ -38,6 +38,16 @@ def most_being_built(
     return most
 
 
+def most_being_cut(numels: Sequence[int], ranks: int, group: int) -> int:
+    """The most that partitions add to a whole model while its tensors are cut one by one."""
+    most = held = 0
+    for numel in numels:
+        held += cut(numel, ranks, group)
+        most = max(most, held)
+        held -= numel
+    return most
+
+
 def cut(numel: int, ranks: int, group: int) -> int:
     """Elements of a tensor's partition, and of its secondary one."""
     return ceil_div(numel, ranks) + (sum(secondary.numels((numel,), ranks, group)) if group else 0)
