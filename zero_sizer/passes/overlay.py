@@ -56,6 +56,7 @@ class Zero:
         persistent: which parameters stay gathered.
         kept: see ``gather.Trace``.
         recomputed: the same.
+        views: see ``gather.Gathering``.
         itemsizes: bytes per element of each parameter.
         sent: the same while it is gathered, where it is cast for that (torch_autocast).
         ranks: ranks that parameters are gathered from; 0 where none are.
@@ -70,6 +71,7 @@ class Zero:
     persistent: tuple[bool, ...]
     kept: frozenset[int]
     recomputed: frozenset[int]
+    views: frozenset[int]
     itemsizes: tuple[int, ...]
     sent: tuple[int, ...]
     ranks: int
@@ -213,9 +215,9 @@ class Overlay:
     def cut(self, *, in_forward: bool) -> tuple[int, ...]:
         """Parameters whose secondary partitions forward makes, or both passes, in that order."""
         program, how = self._program, _gathering_of(self._zero)
-        passes = (program.forward,) if in_forward else (program.forward, program.backward)
-        visits = sum(len(place.visits) for places in passes for place in places)
-        return gather.cut(how.trace(program.visits), how.limits, visits)
+        visits, forward = program.visits
+        count = forward if in_forward else len(visits)
+        return gather.cut(how.trace(visits, forward), how.limits, count)
 
     def left(self) -> tuple[int, ...]:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
@@ -239,7 +241,8 @@ class _Program:
         self.backward, self.backward_spans = _flat(layout.backward[::-1])
         complete = (place for place in self.backward if place.completes >= 0)
         self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
-        self.visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
+        visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
+        self.visits = visits, sum(len(p.visits) for p in self.forward)
         self._last = {step.parameter: position for position, step in enumerate(self.order)}
         sources = list(self._sources())
         self._getters = [_getter(list(column)) for column in zip(*sources, strict=True)]
@@ -353,14 +356,15 @@ def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
 def _gathering_of(zero: Zero) -> Gathering:
     parts = (zero.tensors.numels, zero.itemsizes, zero.sent)
     places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed)
-    return Gathering(zero.limits, parts, zero.persistent, places, kept, zero.secondary)
+    more = (zero.secondary, zero.views)
+    return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
 
 
 @lru_cache(maxsize=64)
 def _levels(program: Identity, how: Gathering) -> _Levels:
     places = (*program.of.forward, *program.of.backward)
     return _Levels(
-        places, gather.gathered(how.trace(program.of.visits), how.limits), len(program.of.forward)
+        places, gather.gathered(how.trace(*program.of.visits), how.limits), len(program.of.forward)
     )
 
 

@@ -42,6 +42,7 @@ def zero_of(plan: Plan) -> Zero:
         persistent=plan.is_persistent,
         kept=_kept_gathers(plan),
         recomputed=_kept_recomputed(plan),
+        views=_views(plan),
         itemsizes=itemsizes,
         sent=_sent_itemsizes(plan) if plan.gathers_copies else itemsizes,
         ranks=plan.dp_world_size if gathers else 0,
@@ -173,15 +174,43 @@ def _kept_of(model: Identity, checkpointing: bool) -> frozenset[int]:
     )
 
 
+def _views(plan: Plan) -> frozenset[int]:
+    """Weights that torch's own linear layers multiply by: they save the transposed one, a view.
+
+    ATen/native/Linear.cpp. ZeRO-3's save the parameter itself (runtime/zero/linear.py:64), and a
+    weight that autocast casts is a tensor of its own, an activation.
+    """
+    is_plain = plan.wrapper is Wrapper.ZERO3 and not plan.saves_linear_inputs
+    if not is_plain or plan.autocast_dtype is not None:
+        return frozenset()
+    return _multiplied(Identity(plan.model))
+
+
+@lru_cache(maxsize=64)
+def _multiplied(model: Identity) -> frozenset[int]:
+    """Matrices of ``torch.nn.functional.linear``: no embedding but a tied one, no ``Conv1D``."""
+    arch = model.of.arch
+    head = (arch.vocab,) if arch.tied_embeddings else None
+    return frozenset(
+        i
+        for i, tensor in enumerate(model.of.parameters)
+        if tensor.unpacked is None
+        and len(model.of.matrix_of(tensor)) == 2
+        and (tensor.shape[:1] == head or not tensor.module_type.endswith(("Embedding", "Conv1D")))
+    )
+
+
 def _kept_recomputed(plan: Plan) -> frozenset[int]:
     """Trained weights: recomputation saves a detached tensor that shares what was gathered.
 
     torch 2.13 utils/checkpoint.py:1095; a frozen one is saved itself, and DeepSpeed empties it. A
-    reentrant checkpoint has no such hook.
+    reentrant checkpoint has no such hook. A view shares what was gathered in any case.
     """
-    if not plan.checkpointing or plan.checkpointing_how.by != NON_REENTRANT:
+    if not plan.checkpointing:
         return frozenset()
-    return _trained(Identity(plan.model))
+    if plan.checkpointing_how.by != NON_REENTRANT:
+        return _views(plan)
+    return _trained(Identity(plan.model)) | _views(plan)
 
 
 @lru_cache(maxsize=64)

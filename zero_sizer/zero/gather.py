@@ -92,6 +92,7 @@ class Gathering(NamedTuple):
         places: whether each is brought by itself, and whether partitions are parked.
         kept: see ``Trace``; and ``recomputed``.
         secondary: see ``Trace``.
+        views: what backward refers to by another tensor from the last visit of forward on.
     """
 
     limits: Limits
@@ -100,10 +101,24 @@ class Gathering(NamedTuple):
     places: tuple[bool, bool]
     kept: tuple[frozenset[int], frozenset[int]]
     secondary: Secondary
+    views: frozenset[int]
 
-    def trace(self, visits: tuple[Visit, ...]) -> Trace:
-        """The trace of these visits."""
+    def trace(self, visits: tuple[Visit, ...], forward: int) -> Trace:
+        """The trace of these visits, of which the first ``forward`` are of forward."""
+        if self.views:
+            visits = (*_saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
         return Trace(*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
+
+
+def _saving(
+    forward: Sequence[Visit], backward: Iterable[Visit], views: frozenset[int]
+) -> Iterator[Visit]:
+    """Forward visits with what they save; what runs again saves then."""
+    again = {i for visit in backward if visit.recomputes for i in visit.parameters}
+    last = {i: number for number, v in enumerate(forward) if v.ends for i in v.parameters}
+    for number, visit in enumerate(forward):
+        saves = [i for i in visit.parameters if i in views and last.get(i) == number]
+        yield visit._replace(saves=tuple([i for i in saves if i not in again]))
 
 
 def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
@@ -349,7 +364,8 @@ def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> set[
     near, trace = reuse.of(visit), state.trace
     peaks: set[Form] = set()
     for i in visit.parameters:
-        is_kept = i in trace.kept or (visit.recomputes and i in trace.recomputed)
+        is_kept = i in trace.kept or i in visit.saves
+        is_kept |= visit.recomputes and i in trace.recomputed
         if not is_kept:  # its backward is over, if it has begun
             state.forget(i)
         skipped = state.fetched_for.get(i, -1) > next_step
