@@ -180,10 +180,13 @@ def _views(plan: Plan) -> frozenset[int]:
     ATen/native/Linear.cpp. ZeRO-3's save the parameter itself (runtime/zero/linear.py:64), and a
     weight that autocast casts is a tensor of its own, an activation.
     """
-    is_plain = plan.wrapper is Wrapper.ZERO3 and not plan.saves_linear_inputs
-    if not is_plain or plan.autocast_dtype is not None:
+    if not _runs_torchs_linear(plan) or plan.autocast_dtype is not None:
         return frozenset()
     return _multiplied(Identity(plan.model))
+
+
+def _runs_torchs_linear(plan: Plan) -> bool:
+    return plan.wrapper is Wrapper.ZERO3 and not plan.saves_linear_inputs
 
 
 @lru_cache(maxsize=64)
@@ -204,13 +207,14 @@ def _kept_recomputed(plan: Plan) -> frozenset[int]:
     """Trained weights: recomputation saves a detached tensor that shares what was gathered.
 
     torch 2.13 utils/checkpoint.py:1095; a frozen one is saved itself, and DeepSpeed empties it. A
-    reentrant checkpoint has no such hook. A view shares what was gathered in any case.
+    reentrant checkpoint has no such hook. A view shares what was gathered in any case, and of what
+    torch's linear layers are handed under autocast they save the cast alone.
     """
-    if not plan.checkpointing:
-        return frozenset()
-    if plan.checkpointing_how.by != NON_REENTRANT:
-        return _views(plan)
-    return _trained(Identity(plan.model)) | _views(plan)
+    model, views = Identity(plan.model), _views(plan)
+    if not plan.checkpointing or plan.checkpointing_how.by != NON_REENTRANT:
+        return views if plan.checkpointing else frozenset()
+    is_cast = _runs_torchs_linear(plan) and plan.autocast_dtype is not None
+    return (_trained(model) - _multiplied(model)) if is_cast else _trained(model) | views
 
 
 @lru_cache(maxsize=64)
