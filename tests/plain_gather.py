@@ -194,7 +194,7 @@ def _release(state: _State, next_step: int, visit: Visit) -> None:
         walk = [v.parameters if v.inside is None else v.inside for v in begun[next_step:]]
     near = _near(walk, trace, state.limits.max_reuse_distance, visit.parameters)
     for i in visit.parameters:
-        saved = visit.recomputes and i in trace.recomputed
+        saved = i in visit.saves or (visit.recomputes and i in trace.recomputed)
         if not saved and i not in trace.kept:  # its backward is over
             state.held -= sum(state.left.pop(i, ()))
         skipped = state.fetched_for.get(i, -1) > next_step

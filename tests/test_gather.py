@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from plain_gather import Trace as PlainTrace
 from plain_gather import gathered_bytes
 
-from zero_sizer.zero.gather import Limits, Padding, Trace, gathered, highest
+from zero_sizer.zero.forms import Padding, highest
+from zero_sizer.zero.gather import Gathering, Limits, Trace, cut, gathered
 from zero_sizer.zero.reuse import Visit
+from zero_sizer.zero.secondary import NONE, Secondary
 
 EVERYTHING = Limits(prefetch_bucket_size=0, max_live_parameters=10**9, max_reuse_distance=0)
 
@@ -35,7 +37,11 @@ def traces(draw):
     again = draw(st.booleans())  # a forward, and with checkpointing another before backward
     order = [(module, False) for module in modules] + [(m, True) for m in modules if again]
     order += [(module, False) for module in modules[::-1]]
-    visits = tuple(Visit(module, ends=True, recomputes=runs) for module, runs in order)
+    saves = () if again else draw(st.sampled_from(((), tuple(range(0, len(numels), 2)))))
+    visits = tuple(
+        Visit(module, ends=True, recomputes=runs, saves=saves if number < len(modules) else ())
+        for number, (module, runs) in enumerate(order)
+    )
     ranks = draw(st.sampled_from((1, 2, 3, 8)))
     sent = sent if ranks > 1 else itemsizes
     return (numels, itemsizes, sent, persistent, visits), ranks, draw(st.booleans())
@@ -110,3 +116,44 @@ def test_what_recomputation_saved_stays_until_its_backward_is_over():
     trace = Trace(*tensors, visits, one_by_one=False, is_parked=False, recomputed=frozenset((0, 1)))
     after = [level for _, level in levels(trace, EVERYTHING, ranks=2)]
     assert after == [200, 2000, 200, 2200, 4200, 400]
+
+
+def test_what_a_linear_layer_saved_stays_from_forward_to_its_backward():
+    """Its last visit of forward saves a view: of a tied embedding, that of the head."""
+    first, second = Visit((0,), ends=True), Visit((1,), ends=True)
+    visits = (first, second, first, first, second, first)  # embedding, layer, head and back
+    gathering = Gathering(
+        EVERYTHING,
+        ((100, 1000), (2, 2), (2, 2)),
+        (False, False),
+        (False, False),
+        (frozenset(), frozenset()),
+        NONE,
+        frozenset((0, 1)),
+    )
+    trace = gathering.trace(visits, 3)
+    assert [visit.saves for visit in trace.visits] == [(), (1,), (0,), (), (), ()]
+    after = [level for _, level in levels(trace, EVERYTHING, ranks=2)]
+    assert after == [200, 2000, 2200, 2400, 4000, 200]
+
+
+def test_a_release_leaves_a_secondary_partition():
+    """partition_parameters.py:1900-1929: cut beside what is released, once, where none is left."""
+    visits = tuple(Visit((i,), ends=True) for i in (0, 1, 2, 2, 1, 0))
+    numels = (101, 1000, 10)  # the first is padded to 104, the others are not
+    how = {"one_by_one": False, "is_parked": False}
+    secondary = Secondary(2, (2, 2, 0), frozenset((2,)))
+    trace = Trace(numels, (2,) * 3, (2,) * 3, (False,) * 3, visits, secondary=secondary, **how)
+    padding = Padding(4, 2)
+    found = [
+        (highest(during, padding), highest(after, padding))
+        for during, after in gathered(trace, EVERYTHING)
+    ]
+    small, large = 52 * 2, 500 * 2  # over two ranks
+    assert found[:3] == [
+        (208, 208),
+        (small + 2000, small + 2000),
+        (small + 2000 + large, small + large + 24),
+    ]
+    assert cut(trace, EVERYTHING, 2) == (0,)
+    assert cut(trace, EVERYTHING, 3) == (0, 1)

@@ -16,6 +16,26 @@ pytestmark = pytest.mark.slow
 TORCHS = {"torch_adam": True}
 MOMENTUM = {"momentum": 0.9}
 DECAY = {"weight_decay": 0.1}
+PRECISIONS = {
+    "bf16 states": {
+        "bf16": {
+            "enabled": True,
+            "bf16_master_weights_and_grads": True,
+            "bf16_optimizer_states": True,
+        }
+    },
+    "bf16 master": {"bf16": {"enabled": True, "bf16_master_weights_and_grads": True}},
+    "fp16 master": {"fp16": {"enabled": True, "fp16_master_weights_and_grads": True}},
+    "fp16 with bf16 states": {
+        "fp16": {"enabled": True},
+        "bf16": {
+            "enabled": False,
+            "bf16_master_weights_and_grads": True,
+            "bf16_optimizer_states": True,
+        },
+    },
+    "fp32": {},
+}
 # optimizer, its arguments, stage, precision, more of zero_optimization
 GRID = (
     ("AdamW", TORCHS, 0, "bf16", {}),
@@ -40,6 +60,16 @@ GRID = (
     ("Muon", MOMENTUM, 1, "bf16", {}),
     ("Muon", MOMENTUM, 2, "bf16", {"offload_optimizer": HOST}),
     ("Muon", MOMENTUM, 3, "bf16", {"reduce_scatter": False}),
+    ("AdamW", {}, 1, "bf16 states", {}),
+    ("AdamW", {**TORCHS, "foreach": False, "amsgrad": True}, 3, "bf16 states", {}),
+    ("Lamb", {}, 2, "bf16 states", {}),
+    ("Lion", {}, 3, "fp16 with bf16 states", {}),
+    ("Adagrad", {}, 3, "bf16 states", {}),
+    ("Adafactor", {}, 2, "bf16 states", {}),
+    ("Muon", MOMENTUM, 1, "bf16 states", {}),
+    ("AdamW", {}, 3, "bf16 states", {"offload_optimizer": HOST}),
+    ("AdamW", {"fp32_optimizer_states": False}, 2, "bf16 master", {"offload_optimizer": HOST}),
+    ("AdamW", {}, 1, "fp16 master", {"offload_optimizer": HOST}),
 )
 WIDE = {"hidden_size": 256, "intermediate_size": 640, "vocab_size": 4000, "num_hidden_layers": 2}
 
@@ -52,8 +82,7 @@ def case(spec, name, params, stage, precision, zero):
     }
     if name is not None:
         config["optimizer"] = {"type": name, "params": {"lr": 1e-4, **params}}
-    if precision != "fp32":
-        config[precision] = {"enabled": True}
+    config |= PRECISIONS.get(precision, {precision: {"enabled": True}})
     workload = {"seq_len": 16, "zero_init": stage == 3, "attention": "eager"}
     return PARITY.Case(
         f"{name} {params} stage {stage} {precision} {zero}", make_job(config, spec, 4, **workload)

@@ -97,6 +97,8 @@ ALL_ON_HOST = {**HOST, "offload_param": {"device": "cpu"}}
 GREEDY = {"stage3_max_reuse_distance": 0, "stage3_param_persistence_threshold": 0}
 ONE_BY_ONE = {**GREEDY, "stage3_prefetch_bucket_size": 0, "reduce_bucket_size": 10**7}
 SMALL_ON_HOST = {"reduce_bucket_size": 10**8, **HOST}
+HPZ = {"zero_hpz_partition_size": 2}
+TORCHS = {"memory_efficient_linear": False}
 FP32_SUMS = "bf16, accumulated in fp32"
 HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, zero_optimization
     "experts as a leaf": ("mixtral-8x7b", 3, 4, "bf16", 2, True, HOST),
@@ -138,6 +140,22 @@ HARD = {  # what: model, stage, ranks, precision, accumulation, checkpointing, z
     "flash under autocast": ("gemma-2-9b", 0, 2, "torch_autocast", 1, False, {}),
     "recomputed weights stay": ("llama-2-7b", 3, 64, "bf16", 1, True, ONE_BY_ONE),
     "a bias after its weight": ("gpt-neox-20b", 3, 64, "bf16", 1, True, ONE_BY_ONE),
+    "hpZ cuts what is released": ("llama-3-8b", 3, 4, "bf16", 1, True, {**ONE_BY_ONE, **HPZ}),
+    "hpZ of earlier micro steps": ("gpt-neox-20b", 3, 8, "fp16", 2, False, {**GREEDY, **HPZ}),
+    "hpZ on the host": ("llama-3-8b", 3, 4, "bf16", 1, False, {**ONE_BY_ONE, **ALL_ON_HOST, **HPZ}),
+    "hpZ over one rank": ("gpt2", 3, 1, "bf16", 1, True, {"reduce_bucket_size": 10**6, **HPZ}),
+    "hpZ of what is built already": ("llama-3-8b", 3, 2, "bf16", 1, True, {**LARGE, **HOST, **HPZ}),
+    "torch's linear saves views": ("qwen3-4b", 3, 4, "bf16", 1, False, {**ONE_BY_ONE, **TORCHS}),
+    "views of recomputation": ("gpt-neox-20b", 3, 4, "bf16", 1, True, {**ONE_BY_ONE, **TORCHS}),
+    "torch's linear saves casts": (
+        "gpt-neox-20b",
+        3,
+        4,
+        "torch_autocast",
+        1,
+        True,
+        {**ONE_BY_ONE, **TORCHS},
+    ),
     "large ones stay": ("gpt-neox-20b", 2, 1, FP32_SUMS, 2, True, {**LARGE, **HOST}),
 }
 
@@ -157,7 +175,10 @@ def hard_case(name):
         config[precision]["dtype"] = "bfloat16"
     attention = "eager" if model == "t5-3b" else "flash"
     workload = Workload(
-        seq_len=512, checkpointing=checkpointing, attention=attention, zero_init=stage == 3
+        seq_len=512,
+        checkpointing=checkpointing,
+        attention=attention,
+        zero_init=stage == 3 and "built already" not in name,
     )
     job = Job(
         document=document.from_mapping(config),

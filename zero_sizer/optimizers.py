@@ -11,22 +11,22 @@ from enum import Enum
 class StateType(Enum):
     """Which dtype a state tensor has, and which shape where it is not the parameter's."""
 
-    FP32 = "fp32"
-    MOMENTS = "moments"  # fp32, or 16-bit with bf16_optimizer_states / fp32_optimizer_states: false
+    MASTER = "master"  # ``zeros_like`` of the tensor that is updated: its dtype
+    MOMENTS = "moments"  # fp32, or the master's dtype where the class is told not to keep fp32
     GRADIENT = "gradient"  # the dtype of the gradient the optimizer is handed
     INT8 = "int8"  # block-quantised moments
-    FACTORED = "factored"  # fp32; of a matrix one number per row and one per column
+    FACTORED = "factored"  # the master's dtype; of a matrix one number per row and one per column
 
 
 @dataclass(frozen=True, kw_only=True)
 class Temporaries:
-    """Tensors that ``step()`` makes and drops, alive together at its highest.
+    """Tensors of the master's dtype that ``step()`` makes and drops, together at its highest.
 
     Attributes:
-        all: fp32, as large as all tensors of the param group together (torch's foreach).
-        updated: fp32, as large as the tensor that is being updated (a loop over tensors).
-        previous: fp32, as large as the tensor before it, which a name of the loop still holds.
-        updated_vector: fp32, as large as the tensor that is being updated unless it is a matrix.
+        all: as large as all tensors of the param group together (torch's foreach).
+        updated: as large as the tensor that is being updated (a loop over tensors).
+        previous: as large as the tensor before it, which a name of the loop still holds.
+        updated_vector: as large as the tensor that is being updated unless it is a matrix.
         mask_of_updated: boolean, as large as the tensor that is being updated.
     """
 
@@ -69,36 +69,40 @@ class Optimizer:
     source: str
 
 
+_LIKE_MASTER = {"exp_avg": StateType.MASTER, "exp_avg_sq": StateType.MASTER}
 _MOMENTS = {"exp_avg": StateType.MOMENTS, "exp_avg_sq": StateType.MOMENTS}
-_FP32_MOMENTS = {"exp_avg": StateType.FP32, "exp_avg_sq": StateType.FP32}
 
 FUSED_ADAM = Optimizer(
     name="FusedAdam",
-    states=_FP32_MOMENTS,
+    states=_LIKE_MASTER,
     is_fused_adam=True,
-    source="deepspeed/ops/adam/fused_adam.py",
+    source="deepspeed/ops/adam/fused_adam.py:155-157",
 )
 CPU_ADAM = Optimizer(
-    name="DeepSpeedCPUAdam", states=_MOMENTS, source="deepspeed/ops/adam/cpu_adam.py:161-164"
+    name="DeepSpeedCPUAdam", states=_MOMENTS, source="deepspeed/ops/adam/cpu_adam.py:158-164"
 )
 ADAM_8BIT = Optimizer(
     name="AdamW8bit (bitsandbytes)",
     states={"state1": StateType.INT8, "state2": StateType.INT8},
     source="bitsandbytes/optim/optimizer.py:Optimizer2State",
 )
-LAMB = Optimizer(name="FusedLamb", states=_FP32_MOMENTS, source="deepspeed/ops/lamb/fused_lamb.py")
+LAMB = Optimizer(
+    name="FusedLamb", states=_LIKE_MASTER, source="deepspeed/ops/lamb/fused_lamb.py:153-155"
+)
 LION = Optimizer(
-    name="FusedLion", states={"exp_avg": StateType.FP32}, source="deepspeed/ops/lion/fused_lion.py"
+    name="FusedLion",
+    states={"exp_avg": StateType.MASTER},
+    source="deepspeed/ops/lion/fused_lion.py:99",
 )
 CPU_LION = Optimizer(
     name="DeepSpeedCPULion",
-    states=_FP32_MOMENTS,  # allocates exp_avg_sq too, unlike the paper
-    source="deepspeed/ops/lion/cpu_lion.py",
+    states=_MOMENTS,  # allocates exp_avg_sq too, unlike the paper
+    source="deepspeed/ops/lion/cpu_lion.py:118-124",
 )
 CPU_ADAGRAD = Optimizer(
     name="DeepSpeedCPUAdagrad",
-    states={"exp_avg_sq": StateType.FP32},
-    source="deepspeed/ops/adagrad/cpu_adagrad.py",
+    states={"exp_avg_sq": StateType.MOMENTS},
+    source="deepspeed/ops/adagrad/cpu_adagrad.py:82-86",
 )
 MUON = Optimizer(
     name="MuonWithAuxAdam",

@@ -203,17 +203,13 @@ def _precision(
     elif settings["bf16.enabled"] is True:
         model = DType.BF16
     grad_accum = _dtype(settings["data_types.grad_accum_dtype"]) or model
-    low_master = (
-        settings["bf16.bf16_master_weights_and_grads"] is True
-        or settings["fp16.fp16_master_weights_and_grads"] is True
-    )
-    master = model if low_master else DType.FP32
+    wrapper = _wrapper(settings, model, grad_accum, row)
+    master = _master_dtype(settings, wrapper)
     low_moments = (
         settings["bf16.bf16_optimizer_states"] is True
         or params.get("fp32_optimizer_states") is False
     )
     autocast = bool(settings["torch_autocast.enabled"])  # unchecked: "no" counts as true
-    wrapper = _wrapper(settings, model, grad_accum, row)
     return {
         "stage": settings[_ZERO + "stage"],
         "wrapper": wrapper,
@@ -228,6 +224,16 @@ def _precision(
         # Without fp16 or bf16 the engine casts nothing: what was built is what is trained.
         "built_dtype": DType.FP32 if model is DType.FP32 else hf_dtype(job.model) or DType.FP32,
     }
+
+
+def _master_dtype(settings: Settings, wrapper: Wrapper) -> DType:
+    """base_optimizer.py:523-530, whatever the model's precision; other wrappers do not ask."""
+    if wrapper in (Wrapper.ZERO12, Wrapper.ZERO3):
+        if settings["fp16.fp16_master_weights_and_grads"] is True:
+            return DType.FP16
+        if settings["bf16.bf16_master_weights_and_grads"] is True:
+            return DType.BF16
+    return DType.FP32
 
 
 def _wrapper(settings: Settings, model: DType, grad_accum: DType, row: Optimizer) -> Wrapper:

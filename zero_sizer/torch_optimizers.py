@@ -52,7 +52,7 @@ class TorchOptimizer:
             self.prefers_loop and not params.get("foreach")
         )
         host_foreach = params.get("foreach") is True  # a host has no kernels that prefer it
-        added = {n: StateType.FP32 for o, n in self.option_states.items() if params.get(o)}
+        added = {n: StateType.MASTER for o, n in self.option_states.items() if params.get(o)}
         kind = ", fused" if fused else ", for-loop" if takes_loop else ""
         return Optimizer(
             name=f"{self.name} (torch{kind})",
@@ -75,7 +75,7 @@ def _step(base: Temporaries, what: str, copies: bool) -> Temporaries:
 
 
 def _moments(*names: str) -> dict[str, StateType]:
-    return dict.fromkeys(names, StateType.FP32)
+    return dict.fromkeys(names, StateType.MASTER)
 
 
 _BOTH = ("weight_decay", "maximize")

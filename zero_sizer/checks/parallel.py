@@ -74,6 +74,19 @@ def hpz_groups(context: Context) -> Iterator[Finding]:
         )
 
 
+def hpz_on_nvme(context: Context) -> Iterator[Finding]:
+    """partition_parameters.py:1915: the secondary partition is made on the device of the first."""
+    size = context.number(_HPZ)
+    if context.stage == 3 and size is not None and size > 1 and context.param_device == "nvme":
+        yield context.error(
+            "hpz-nvme",
+            _HPZ,
+            "RuntimeError: secondary partitions cannot be made on nvme, where offload_param puts "
+            "the first ones",
+            f"delete it, or set {ZERO}offload_param.device to cpu",
+        )
+
+
 def tensor_parallel_groups(context: Context) -> Iterator[Finding]:
     """utils/groups.py:202: ranks form a mesh of data-parallel x tensor-parallel."""
     size, world = context.number(_TENSOR), context.cluster.world_size
@@ -114,6 +127,7 @@ def quantized_gradients_need_reduce_scatter(context: Context) -> Iterator[Findin
 RULES: tuple[Rule, ...] = (
     not_modelled,
     hpz_groups,
+    hpz_on_nvme,
     tensor_parallel_groups,
     sequence_parallel_mesh,
     quantized_gradients_need_reduce_scatter,

@@ -6,6 +6,7 @@ Each module exports ``ENTRIES``; this is the only place that lists them.
 from zero_sizer.features import (
     building,
     checkpoints,
+    hpz,
     muon,
     offload,
     optimizer,
@@ -28,6 +29,7 @@ ENTRIES: tuple[Entry, ...] = (
     *stage0.ENTRIES,
     *zero12.ENTRIES,
     *zero3.ENTRIES,
+    *hpz.ENTRIES,
     *offload.ENTRIES,
     *passes.ENTRIES,
     *checkpoints.ENTRIES,

@@ -1,4 +1,4 @@
-"""A model that is built under ``deepspeed.zero.Init``: what is whole on the way."""
+"""A model that is cut, under ``deepspeed.zero.Init`` or built already: what is whole on the way."""
 
 from functools import lru_cache
 
@@ -7,8 +7,10 @@ from zero_sizer.identity import Identity
 from zero_sizer.ledger import Category, Entry
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device, Plan
-from zero_sizer.zero import construction
+from zero_sizer.zero import construction, secondary
 from zero_sizer.zero.partition import tensor_partition
+from zero_sizer.zero.secondary import group_ranks
+from zero_sizer.zero.wrapper import Wrapper
 
 
 @lru_cache(maxsize=64)
@@ -37,9 +39,18 @@ def _tied_copies(model: Identity) -> dict[str, int]:
     return dict.fromkeys((*stacks, *heads), numel) if numel else {}
 
 
-def _copies_numel(plan: Plan) -> int:
-    copies = _tied_copies(Identity(plan.model)).values()
-    return sum(tensor_partition(numel, plan.dp_world_size) for numel in copies)
+def _copies_numel(plan: Plan) -> tuple[int, ...]:
+    copies, ranks, group = (
+        _tied_copies(Identity(plan.model)).values(),
+        plan.dp_world_size,
+        _group(plan),
+    )
+    second = secondary.numels(copies, ranks, group) if group else ()
+    return (*(tensor_partition(numel, ranks) for numel in copies), *second)
+
+
+def _group(plan: Plan) -> int:
+    return group_ranks(plan.hpz_partition_size, plan.dp_world_size)
 
 
 def _built_numel(plan: Plan) -> int:
@@ -47,15 +58,21 @@ def _built_numel(plan: Plan) -> int:
     is_parked = plan.param_device is not Device.GPU
     is_cast = plan.built_dtype is not plan.model_dtype
     wider = plan.built_dtype.itemsize // plan.itemsize if is_cast else 0
-    return _built(Identity(plan.model), plan.dp_world_size, is_parked, wider)
+    return _built(Identity(plan.model), plan.dp_world_size, _group(plan), is_parked, wider)
 
 
 @lru_cache(maxsize=256)
-def _built(model: Identity, ranks: int, is_parked: bool, wider: int) -> int:
+def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int) -> int:
     modules = list(_modules_of(model).values())
-    most = construction.most_being_built(modules, ranks, is_parked=is_parked, wider=wider)
-    partitions = sum(tensor_partition(n, ranks) for module in modules for n in module)
+    most = construction.most_being_built(
+        modules, ranks, is_parked=is_parked, wider=wider, group=group
+    )
+    partitions = sum(construction.cut(n, ranks, group) for module in modules for n in module)
     return max(most - (0 if is_parked else partitions), 0)
+
+
+def _being_cut(plan: Plan) -> int:
+    return construction.most_being_cut(plan.numels, plan.dp_world_size, _group(plan))
 
 
 def _filled_numel(plan: Plan) -> int:
@@ -89,6 +106,19 @@ ENTRIES = (
         live=frozenset({Moment.BUILT}),
         when=under_init,
         source="runtime/zero/partition_parameters.py:263-275,1080-1180",
+    ),
+    Entry(
+        name="partitions_being_cut",
+        category=Category.TEMPORARY,
+        about="a whole model is cut tensor by tensor: partitions beside what is not cut yet",
+        numel=_being_cut,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: (
+            p.wrapper is Wrapper.ZERO3 and not p.zero_init and p.param_device is Device.GPU
+        ),
+        source="runtime/zero/parameter_offload.py:120-180, "
+        "runtime/zero/partition_parameters.py:1693-1830",
     ),
     Entry(
         name="tensors_being_filled",

@@ -5,7 +5,14 @@ from operator import add
 
 from zero_sizer.features.conditions import is_swapped, is_zero3, is_zero12, pieces_of
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import AFTER_FIRST_STEP, ALWAYS, FROM_LINKING, FROM_WRAPPING, Moment
+from zero_sizer.moments import (
+    AFTER_FIRST_STEP,
+    ALWAYS,
+    FROM_FLATTEN,
+    FROM_LINKING,
+    FROM_WRAPPING,
+    Moment,
+)
 from zero_sizer.optimizers import StateType
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, next_power_of_two, num_bytes, round_up
@@ -263,11 +270,22 @@ ENTRIES = (
         about="this rank's partition of every weight, offloaded; always pinned",
         numel=_in_cpu_numel,
         dtype=lambda p: p.trained_dtype,
-        live=FROM_WRAPPING,
+        live=FROM_FLATTEN,
         when=lambda p: is_zero3(p) and p.param_device is not Device.GPU,
         device=lambda p: Device.HOST,
         pinned=lambda p: True,
         source="runtime/zero/stage3.py:889-912",
+    ),
+    Entry(
+        name="unpinned_flat_weights",
+        category=Category.TEMPORARY,
+        about="the ordinary tensor whose pinned copy is the flat buffer of offloaded weights",
+        numel=_in_cpu_numel,
+        dtype=lambda p: p.trained_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: is_zero3(p) and p.param_device is not Device.GPU,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:906-907",
     ),
     Entry(
         name="param_swap_buffers",

@@ -18,7 +18,7 @@ from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
 
 _STATES = {
-    StateType.FP32: (
+    StateType.MASTER: (
         *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum", "momentum_buffer", "square_avg"),
         *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size"),
     ),
@@ -28,10 +28,10 @@ _STATES = {
 }
 """What optimizers call their states (Muon's momentum has entries of its own)."""
 _DTYPES: dict[StateType, Callable[[Plan], DType]] = {
-    StateType.FP32: lambda p: DType.FP32,
+    StateType.MASTER: lambda p: p.master_dtype,
     StateType.MOMENTS: lambda p: p.moments_dtype,
     StateType.INT8: lambda p: DType.INT8,
-    StateType.FACTORED: lambda p: DType.FP32,
+    StateType.FACTORED: lambda p: p.master_dtype,
 }
 
 

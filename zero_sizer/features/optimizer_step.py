@@ -69,7 +69,7 @@ ENTRIES = (
         category=Category.TEMPORARY,
         about="what the optimizer's loop materialises while it updates one partition",
         numel=_largest_update(Device.GPU),
-        dtype=lambda p: DType.FP32,
+        dtype=lambda p: p.master_dtype,
         live=_update_live,
         source="torch/optim/adam.py:_multi_tensor_adam and its like",
     ),
@@ -87,7 +87,7 @@ ENTRIES = (
         category=Category.TEMPORARY,
         about="what a torch optimizer's for-loop materialises while it updates one partition",
         numel=_largest_update(Device.HOST),
-        dtype=lambda p: DType.FP32,
+        dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.UPDATE}),
         device=lambda p: Device.HOST,
         source="torch/optim/adam.py:_single_tensor_adam; torch/utils/_foreach_utils.py: a host "

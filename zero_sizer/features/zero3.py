@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from zero_sizer.features.conditions import flattened_live, is_zero3
 from zero_sizer.ledger import Category, Entry
-from zero_sizer.moments import FROM_LINKING, PASSES, Moment
+from zero_sizer.moments import FROM_LINKING, Moment
 from zero_sizer.passes.zero_rules import num_comm_dtypes
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType, ceil_div
@@ -91,18 +91,5 @@ ENTRIES = (
             is_zero3(p) and not p.offloads_optimizer and p.grad_accum_dtype != p.master_dtype
         ),
         source=_SOURCE + "2683-2692",
-    ),
-    Entry(
-        name="hpz_secondary_partition",
-        category=Category.PARAMETERS,
-        about="a second partition inside the node (hpZ), so that forward gathers stay local",
-        numel=lambda p: sum(
-            ceil_div(ceil_div(n, p.dp_world_size) * p.dp_world_size, p.hpz_partition_size)
-            for n in p.trainable
-        ),
-        dtype=lambda p: p.model_dtype,
-        live=PASSES,
-        when=lambda p: is_zero3(p) and p.hpz_partition_size > 1,
-        source="runtime/zero/partition_parameters.py:1900-1929",
     ),
 )

@@ -19,7 +19,7 @@ from zero_sizer.passes.masks import Mask
 from zero_sizer.passes.overlay import Layout, Zero, interned, overlay_of
 from zero_sizer.passes.series import BlockPeak, block_peaks
 from zero_sizer.passes.timeline import Timeline, timeline
-from zero_sizer.passes.zero_rules import earlier_zero_of, leaves_of, on_rank
+from zero_sizer.passes.zero_rules import earlier_zero_of, first_zero_of, leaves_of, on_rank
 from zero_sizer.units import DType
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ def zeros_of_all(plans: Sequence[Plan]) -> tuple[Zero, ...]:
 def left_by_backward(plan: Plan) -> tuple[int, ...]:
     """Elements of the storages that gradients keep alive when backward is over (stage 1)."""
     return overlay_of(_layout(plan), plan.zero).left()
+
+
+def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
+    """Parameters whose secondary partitions (hpZ) a first micro step makes, in that order."""
+    return overlay_of(_layout(plan), first_zero_of(plan)).cut(in_forward=in_forward)
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:

@@ -11,12 +11,14 @@ from operator import add, itemgetter
 from typing import NamedTuple
 
 from zero_sizer.identity import Identity
-from zero_sizer.zero import gather, gradient_flow
-from zero_sizer.zero.gather import Forms, Limits, Trace
+from zero_sizer.zero import forms, gather, gradient_flow
+from zero_sizer.zero.forms import Forms
+from zero_sizer.zero.gather import Gathering, Limits
 from zero_sizer.zero.gradient_flow import Completion, Flow, Rules, Tensors
 from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held, Reduction, Share
 from zero_sizer.zero.reuse import Visit
+from zero_sizer.zero.secondary import Secondary
 
 
 class Place(NamedTuple):
@@ -55,10 +57,12 @@ class Zero:
         persistent: which parameters stay gathered.
         kept: see ``gather.Trace``.
         recomputed: the same.
+        views: see ``gather.Gathering``.
         itemsizes: bytes per element of each parameter.
         sent: the same while it is gathered, where it is cast for that (torch_autocast).
         ranks: ranks that parameters are gathered from; 0 where none are.
         is_parked: partitions lie on the host or NVMe.
+        secondary: see ``gather.Trace``.
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.
@@ -69,10 +73,12 @@ class Zero:
     persistent: tuple[bool, ...]
     kept: frozenset[int]
     recomputed: frozenset[int]
+    views: frozenset[int]
     itemsizes: tuple[int, ...]
     sent: tuple[int, ...]
     ranks: int
     is_parked: bool
+    secondary: Secondary
     limits: Limits
     rules: Rules
     share: Share
@@ -212,6 +218,13 @@ class Overlay:
         is_hook = alone + hook.total > end + after.total
         return Moment(label, alone, hook) if is_hook else Moment(label, end, after)
 
+    def cut(self, *, in_forward: bool) -> tuple[int, ...]:
+        """Parameters whose secondary partitions forward makes, or both passes, in that order."""
+        program, how = self._program, _gathering_of(self._zero)
+        visits, forward = program.visits
+        count = forward if in_forward else len(visits)
+        return gather.cut(how.trace(visits, forward), how.limits, count)
+
     def left(self) -> tuple[int, ...]:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
         return self._reduction.left()
@@ -222,10 +235,8 @@ class Overlay:
         if not zero.ranks:
             nothing = [0] * places
             return nothing, nothing, nothing
-        tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
-        how = (zero.ranks == 1, zero.is_parked, zero.kept, zero.recomputed)
-        levels = _levels(Identity(program), tensors, zero.limits, how)
-        return _gathered_at(Identity(levels), zero.ranks)
+        levels = _levels(Identity(program), _gathering_of(zero))
+        return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
 
 
 class _Program:
@@ -236,7 +247,8 @@ class _Program:
         self.backward, self.backward_spans = _flat(layout.backward[::-1])
         complete = (place for place in self.backward if place.completes >= 0)
         self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
-        self.visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
+        visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
+        self.visits = visits, sum(len(p.visits) for p in self.forward)
         self._last = {step.parameter: position for position, step in enumerate(self.order)}
         sources = list(self._sources())
         self._getters = [_getter(list(column)) for column in zip(*sources, strict=True)]
@@ -316,17 +328,17 @@ class _Levels:
         self, places: Sequence[Place], visits: Sequence[tuple[Forms, Forms]], backward: int
     ) -> None:
         numbers: dict[Forms, int] = {}
-        series, level = iter(visits), gather.NOTHING
+        series, level = iter(visits), forms.NOTHING
         levels: list[Forms] = []
         ends: list[Forms] = []
         own: list[Forms] = []
         for number, place in enumerate(places):
             met = [next(series) for _ in place.visits]
-            fetching = frozenset().union(*(forms for pair in met for forms in pair))
+            fetching = frozenset().union(*(found for pair in met for found in pair))
             level = met[-1][1] if met else level
             if number not in (0, backward):
                 ends[-1] |= fetching
-                fetching = gather.NEVER
+                fetching = forms.NEVER
             levels.append(level | fetching)
             ends.append(level)
             own.append(level)
@@ -334,29 +346,32 @@ class _Levels:
         self._forms = tuple(numbers)
         self._getters = [_getter(row) for row in rows]
 
-    def bytes_at(self, ranks: int) -> _Gathered:
+    def bytes_at(self, ranks: int, group: int) -> _Gathered:
         """Bytes within and at the end of every place, and there before the next one's fetch."""
-        padding = gather.Padding(ranks)
-        values = [gather.highest(forms, padding) for forms in self._forms]
+        padding = forms.Padding(ranks, group)
+        values = [forms.highest(found, padding) for found in self._forms]
         within, ends, own = (get(values) for get in self._getters)
         return within, ends, own
 
 
 @lru_cache(maxsize=64)
-def _gathered_at(levels: Identity, ranks: int) -> _Gathered:
-    return levels.of.bytes_at(ranks)  # type: ignore[no-any-return]
+def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
+    return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
+
+
+def _gathering_of(zero: Zero) -> Gathering:
+    parts = (zero.tensors.numels, zero.itemsizes, zero.sent)
+    places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed)
+    more = (zero.secondary, zero.views)
+    return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
 
 
 @lru_cache(maxsize=64)
-def _levels(
-    program: Identity,
-    tensors: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[bool, ...]],
-    limits: Limits,
-    how: tuple[bool, bool, frozenset[int], frozenset[int]],
-) -> _Levels:
-    trace = Trace(*tensors, program.of.visits, *how)
+def _levels(program: Identity, how: Gathering) -> _Levels:
     places = (*program.of.forward, *program.of.backward)
-    return _Levels(places, gather.gathered(trace, limits), len(program.of.forward))
+    return _Levels(
+        places, gather.gathered(how.trace(*program.of.visits), how.limits), len(program.of.forward)
+    )
 
 
 def _reduction(program: "_Program", zero: Zero, share: Share) -> Reduction:

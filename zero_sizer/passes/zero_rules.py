@@ -18,6 +18,7 @@ from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
 from zero_sizer.zero.reduction import Share
+from zero_sizer.zero.secondary import NONE, Secondary, group_ranks
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -31,15 +32,21 @@ def zero_of(plan: Plan) -> Zero:
     """What ZeRO brings to forward and backward."""
     scheme = _scheme(plan)
     itemsize = _itemsize(plan)
+    secondary = _secondary(plan)
+    gathers = plan.wrapper is Wrapper.ZERO3 and (plan.gathers_copies or secondary.ranks)
+    # a gathered parameter that is this rank's partition itself takes nothing
+    itemsizes = plan.itemsizes if plan.gathers_copies else (0,) * len(plan.itemsizes)
     zero = Zero(
         tensors=Tensors(plan.group_indices, plan.numels, plan.communicated_apart),
         persistent=plan.is_persistent,
         kept=_kept_gathers(plan),
         recomputed=_kept_recomputed(plan),
-        itemsizes=plan.itemsizes,
-        sent=_sent_itemsizes(plan),
-        ranks=plan.dp_world_size if plan.wrapper is Wrapper.ZERO3 and plan.gathers_copies else 0,
+        views=_views(plan),
+        itemsizes=itemsizes,
+        sent=_sent_itemsizes(plan) if plan.gathers_copies else itemsizes,
+        ranks=plan.dp_world_size if gathers else 0,
         is_parked=plan.param_device.name != "GPU",
+        secondary=secondary,
         limits=Limits(
             prefetch_bucket_size=plan.prefetch_bucket_size,
             max_live_parameters=plan.max_live_parameters,
@@ -65,6 +72,12 @@ def earlier_zero_of(plan: Plan) -> Zero | None:
         return None  # nothing is kept: without the norms of the last step it is never higher
     share = replace(plan.zero.share, offloads=False, keeps_own_large=True)
     return interned(replace(plan.zero, share=share))
+
+
+def first_zero_of(plan: Plan) -> Zero:
+    """The same in the first micro step after an optimizer step, which dropped what it could."""
+    made = plan.zero.secondary.made & _frozen(Identity(plan.model))
+    return interned(replace(plan.zero, secondary=plan.zero.secondary._replace(made=made)))
 
 
 def outside_autocast(model: ModelSpec) -> frozenset[int]:
@@ -101,6 +114,25 @@ def _sent_itemsizes(plan: Plan) -> tuple[int, ...]:
         return plan.itemsizes
     within, cast = _within_autocast(Identity(plan.model)), plan.autocast_dtype.itemsize
     return tuple([cast if i in within else size for i, size in enumerate(plan.itemsizes)])
+
+
+def _secondary(plan: Plan) -> Secondary:
+    """What hpZ keeps: frozen parameters' always, all from an earlier micro step of the same step.
+
+    Those on the host are entries of the ledger, as are all that are there from the start.
+    """
+    group = group_ranks(plan.hpz_partition_size, plan.dp_world_size)
+    if plan.wrapper is not Wrapper.ZERO3 or not group:
+        return NONE
+    made = frozenset(range(len(plan.numels))) if plan.accumulates else _frozen(Identity(plan.model))
+    parked = plan.param_device.name != "GPU"
+    itemsizes = tuple([0 if parked or i in made else size for i, size in enumerate(plan.itemsizes)])
+    return Secondary(group, itemsizes, made)
+
+
+@lru_cache(maxsize=64)
+def _frozen(model: Identity) -> frozenset[int]:
+    return frozenset(i for i, tensor in enumerate(model.of.parameters) if not tensor.trainable)
 
 
 def num_comm_dtypes(plan: Plan) -> int:
@@ -141,15 +173,47 @@ def _kept_of(model: Identity, checkpointing: bool) -> frozenset[int]:
     )
 
 
+def _views(plan: Plan) -> frozenset[int]:
+    """Weights that torch's own linear layers multiply by: they save the transposed one, a view.
+
+    ATen/native/Linear.cpp. ZeRO-3's save the parameter itself (runtime/zero/linear.py:64), and a
+    weight that autocast casts is a tensor of its own, an activation.
+    """
+    if not _runs_torchs_linear(plan) or plan.autocast_dtype is not None:
+        return frozenset()
+    return _multiplied(Identity(plan.model))
+
+
+def _runs_torchs_linear(plan: Plan) -> bool:
+    return plan.wrapper is Wrapper.ZERO3 and not plan.saves_linear_inputs
+
+
+@lru_cache(maxsize=64)
+def _multiplied(model: Identity) -> frozenset[int]:
+    """Matrices of ``torch.nn.functional.linear``: no embedding but a tied one, no ``Conv1D``."""
+    arch = model.of.arch
+    head = (arch.vocab,) if arch.tied_embeddings else None
+    return frozenset(
+        i
+        for i, tensor in enumerate(model.of.parameters)
+        if tensor.unpacked is None
+        and len(model.of.matrix_of(tensor)) == 2
+        and (tensor.shape[:1] == head or not tensor.module_type.endswith(("Embedding", "Conv1D")))
+    )
+
+
 def _kept_recomputed(plan: Plan) -> frozenset[int]:
     """Trained weights: recomputation saves a detached tensor that shares what was gathered.
 
     torch 2.13 utils/checkpoint.py:1095; a frozen one is saved itself, and DeepSpeed empties it. A
-    reentrant checkpoint has no such hook.
+    reentrant checkpoint has no such hook. A view shares what was gathered in any case, and of what
+    torch's linear layers are handed under autocast they save the cast alone.
     """
+    model, views = Identity(plan.model), _views(plan)
     if not plan.checkpointing or plan.checkpointing_how.by != NON_REENTRANT:
-        return frozenset()
-    return _trained(Identity(plan.model))
+        return views if plan.checkpointing else frozenset()
+    is_cast = _runs_torchs_linear(plan) and plan.autocast_dtype is not None
+    return (_trained(model) - _multiplied(model)) if is_cast else _trained(model) | views
 
 
 @lru_cache(maxsize=64)

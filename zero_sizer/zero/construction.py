@@ -9,11 +9,12 @@ until its constructor is over, then they are partitioned one by one; each was ca
 from collections.abc import Collection, Sequence
 
 from zero_sizer.units import ceil_div
+from zero_sizer.zero import secondary
 from zero_sizer.zero.partition import padded
 
 
 def most_being_built(
-    modules: Sequence[Sequence[int]], ranks: int, *, is_parked: bool, wider: int
+    modules: Sequence[Sequence[int]], ranks: int, *, is_parked: bool, wider: int, group: int = 0
 ) -> int:
     """The most that lies on the GPU while modules are built, partitions included.
 
@@ -22,6 +23,7 @@ def most_being_built(
         ranks: ranks that partitions are cut for.
         is_parked: partitions lie elsewhere.
         wider: elements' worth of one element before its cast; 0 where none is cast.
+        group: ranks that secondary partitions are cut for (hpZ); 0 where there are none.
     """
     most = held = 0
     for module in modules:
@@ -30,10 +32,25 @@ def most_being_built(
             most = max(most, held + whole + numel * (1 + wider))
             whole += numel
         for numel in module:
-            part = 0 if is_parked else ceil_div(numel, ranks)
+            part = 0 if is_parked else cut(numel, ranks, group)
             most = max(most, held + whole + part)
             whole, held = whole - numel, held + part
     return most
+
+
+def most_being_cut(numels: Sequence[int], ranks: int, group: int) -> int:
+    """The most that partitions add to a whole model while its tensors are cut one by one."""
+    most = held = 0
+    for numel in numels:
+        held += cut(numel, ranks, group)
+        most = max(most, held)
+        held -= numel
+    return most
+
+
+def cut(numel: int, ranks: int, group: int) -> int:
+    """Elements of a tensor's partition, and of its secondary one."""
+    return ceil_div(numel, ranks) + (sum(secondary.numels((numel,), ranks, group)) if group else 0)
 
 
 def most_being_filled(groups: Collection[Sequence[int]], ranks: int, *, is_parked: bool) -> int:

@@ -8,19 +8,17 @@ gathered together share one flat buffer of each dtype, which lives until all of 
 waited for, beside the tensors copied out of it. Under ``torch_autocast`` the weights of its list
 travel in 16 bits: partitions are cast before, tensors after, out of what was copied or, gathered
 alone, out of the buffer.
-
-What is gathered when does not depend on the number of ranks, only the padding of gathered tensors
-does. So levels are kept as forms: elements, and how many tensors of which size lie padded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
-from zero_sizer.zero.partition import padded
+from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.reuse import Reuses, Visit
+from zero_sizer.zero.secondary import NONE, Secondary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +43,7 @@ class Trace:
         is_parked: partitions lie on the host or NVMe.
         kept: what gathered them stays referred to until their last use, released or not.
         recomputed: and where recomputation gathers them, until their module's backward is over.
+        secondary: what hpZ keeps of released parameters.
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
     """
 
@@ -57,6 +56,7 @@ class Trace:
     is_parked: bool
     kept: frozenset[int] = frozenset()
     recomputed: frozenset[int] = frozenset()
+    secondary: Secondary = NONE
 
     @property
     def modules(self) -> list[tuple[int, ...]]:
@@ -82,51 +82,43 @@ class Trace:
         return [[i for i in members if sent[i] == size] for size in by_name]
 
 
-class Form(NamedTuple):
-    """What gathered tensors and gather buffers hold, for any number of ranks.
+class Gathering(NamedTuple):
+    """All of a ``Trace`` but its visits, and its limits.
 
     Attributes:
-        num_bytes: without padding.
-        padded: elements, bytes of an element and count of the tensors that lie there padded.
-        brought: elements and bytes of an element of the tensors whose partitions lie beside them.
+        limits: of gathering.
+        parts: elements of each parameter, bytes of one, bytes of one while it is gathered.
+        persistent: see ``Trace``.
+        places: whether each is brought by itself, and whether partitions are parked.
+        kept: see ``Trace``; and ``recomputed``.
+        secondary: see ``Trace``.
+        views: what backward refers to by another tensor from the last visit of forward on.
     """
 
-    num_bytes: int
-    padded: tuple[tuple[int, int, int], ...]
-    brought: tuple[tuple[int, int], ...] = ()
+    limits: Limits
+    parts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    persistent: tuple[bool, ...]
+    places: tuple[bool, bool]
+    kept: tuple[frozenset[int], frozenset[int]]
+    secondary: Secondary
+    views: frozenset[int]
 
-    def at(self, padding: "Padding") -> int:
-        """Bytes, padding included."""
-        total = self.num_bytes
-        for size, each, count in self.padded:
-            total += count * each * padding[size]
-        for size, each in self.brought:
-            total += (size + padding[size]) // padding.ranks * each
-        return total
-
-
-class Padding(dict[int, int]):
-    """Elements that a tensor of so many is padded by, for a number of ranks; filled when asked."""
-
-    def __init__(self, ranks: int) -> None:
-        super().__init__()
-        self.ranks = ranks
-
-    def __missing__(self, size: int) -> int:
-        found = self[size] = padded(size, self.ranks) - size
-        return found
+    def trace(self, visits: tuple[Visit, ...], forward: int) -> Trace:
+        """The trace of these visits, of which the first ``forward`` are of forward."""
+        if self.views:
+            visits = (*_saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
+        return Trace(*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
 
 
-Forms = frozenset[Form]
-"""Levels of which one is the highest, which one depends on the ranks."""
-
-NOTHING: Forms = frozenset({Form(0, ())})
-NEVER: Forms = frozenset()
-
-
-def highest(forms: Iterable[Form], padding: Padding) -> int:
-    """Bytes of the highest level."""
-    return max([form.at(padding) for form in forms])
+def _saving(
+    forward: Sequence[Visit], backward: Iterable[Visit], views: frozenset[int]
+) -> Iterator[Visit]:
+    """Forward visits with what they save; what runs again saves then."""
+    again = {i for visit in backward if visit.recomputes for i in visit.parameters}
+    last = {i: number for number, v in enumerate(forward) if v.ends for i in v.parameters}
+    for number, visit in enumerate(forward):
+        saves = [i for i in visit.parameters if i in views and last.get(i) == number]
+        yield visit._replace(saves=tuple([i for i in saves if i not in again]))
 
 
 def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
@@ -134,30 +126,42 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
 
     Persistent parameters are not counted: they have an entry of their own.
     """
+    levels = []
+    known: dict[Forms, Forms] = {}
+    for during, state in _replayed(trace, limits):
+        after = frozenset([state.form()])
+        forms = frozenset(during)
+        levels.append((known.setdefault(forms, forms), known.setdefault(after, after)))
+    return levels
+
+
+def cut(trace: Trace, limits: Limits, visits: int) -> tuple[int, ...]:
+    """Parameters of which the first ``visits`` make secondary partitions, in that order."""
+    states = [state for _, state in islice(_replayed(trace, limits), visits)]  # one, in truth
+    return tuple(i for i in states[-1].made if i not in trace.secondary.made) if states else ()
+
+
+def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State"]]:
+    """What is held while each visit is made, and the state after it."""
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
-    state = _State(trace, limits, queue)
+    state = _State(trace, limits, queue, made=dict.fromkeys(trace.secondary.made))
     state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
     begun = [visit for visit in trace.visits if visit.begins]
     reuse = Reuses(begun, trace.numels, limits.max_reuse_distance)
-    levels = []
-    known: dict[Forms, Forms] = {}
     step = 0
     over: Visit | None = None
     for visit in trace.visits:
         during: set[Form] = set()
         if visit.begins:
             if over is not None:
-                _release(state, reuse, step, over)
-            during = _fetch(state, step, visit.parameters)
+                during |= _release(state, reuse, step, over)
+            during |= _fetch(state, step, visit.parameters)
             step, over = step + 1, visit if visit.ends else None
         else:
-            _release(state, reuse, step, visit)
+            during |= _release(state, reuse, step, visit)
         for i in visit.passed:
             state.forget(i)
-        after = frozenset([state.form()])
-        forms = frozenset(during)
-        levels.append((known.setdefault(forms, forms), known.setdefault(after, after)))
-    return levels
+        yield during, state
 
 
 @dataclass
@@ -190,19 +194,37 @@ class _State:
     left: dict[int, list[bool]] = field(default_factory=dict)  # released, but referred to
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
+    made: dict[int, None] = field(
+        default_factory=dict
+    )  # parameters that have a secondary partition
+    secondary: dict[tuple[int, int], int] = field(default_factory=dict)  # those made here
     _form: Form | None = None
 
     def form(self) -> Form:
         """What is held now."""
         if self._form is None:
             padded = tuple(sorted([(*k, n) for k, n in self.padded.items() if n]))
-            self._form = Form(self.num_bytes, padded)
+            secondary = tuple(sorted([(*k, n) for k, n in self.secondary.items()]))
+            self._form = Form(self.num_bytes, padded, secondary=secondary)
         return self._form
 
     def forget(self, parameter: int) -> None:
         """Nothing refers to what was released of it."""
         for is_padded in self.left.pop(parameter, ()):
             self.hold((parameter,), -1, is_padded=is_padded)
+
+    def cut(self, parameter: int) -> set[Form]:
+        """A released parameter leaves its secondary partition; the level beside it."""
+        ranks, itemsizes, _ = self.trace.secondary
+        if not ranks or parameter in self.made:
+            return set()
+        self.made[parameter] = None
+        if not itemsizes[parameter]:
+            return set()
+        self._form = None
+        key = self.trace.numels[parameter], itemsizes[parameter]
+        self.secondary[key] = self.secondary.get(key, 0) + 1
+        return {self.form()}
 
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1); padded they lie in what was gathered."""
@@ -256,6 +278,11 @@ def _gather(state: _State, parameters: list[int]) -> set[Form]:
     if not parameters:
         return {state.form()}
     trace = state.trace
+    if trace.secondary.ranks:  # gathered apart, those with a secondary partition first
+        apart = [i for i in parameters if i in state.made]
+        if apart and len(apart) < len(parameters):
+            others = [i for i in parameters if i not in state.made]
+            return _gather(state, apart) | _gather(state, others)
     state.available += sum(trace.numels[i] for i in parameters)
     if trace.one_by_one:
         state.inflight.update({i: _Batch((i,), {i}, in_place=True) for i in parameters})
@@ -281,16 +308,17 @@ def _brought(state: _State, buffer: list[int]) -> set[Form]:
     trace, form = state.trace, state.form()
     if not (trace.is_parked or trace.casts):
         return {form}
-    lying: list[tuple[int, int]] = []
-    passing: list[tuple[int, list[tuple[int, int]]]] = []
+    is_secondary = bool(trace.secondary.ranks) and buffer[0] in state.made
+    lying: list[tuple[int, int, bool]] = []
+    passing: list[tuple[int, list[tuple[int, int, bool]]]] = []
     for i in buffer:
         size = trace.numels[i]
         if trace.is_parked or trace.is_cast(i):
-            lying.append((size, trace.sent[i]))
+            lying.append((size, trace.sent[i], is_secondary))
         if trace.is_parked and trace.is_cast(i):
             while passing and passing[-1][0] <= size:
                 passing.pop()
-            passing.append((size, [*lying, (size, trace.itemsizes[i])]))
+            passing.append((size, [*lying, (size, trace.itemsizes[i], is_secondary)]))
     levels = (lying, *[brought for _, brought in passing])
     return {form._replace(brought=tuple(sorted(brought))) for brought in levels}
 
@@ -331,10 +359,13 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
     return most
 
 
-def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> None:
+def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> set[Form]:
+    """Let go of what a visit gathered; the levels where a secondary partition lies beside it."""
     near, trace = reuse.of(visit), state.trace
+    peaks: set[Form] = set()
     for i in visit.parameters:
-        is_kept = i in trace.kept or (visit.recomputes and i in trace.recomputed)
+        is_kept = i in trace.kept or i in visit.saves
+        is_kept |= visit.recomputes and i in trace.recomputed
         if not is_kept:  # its backward is over, if it has begun
             state.forget(i)
         skipped = state.fetched_for.get(i, -1) > next_step
@@ -342,7 +373,9 @@ def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> None
             continue
         is_padded = state.resident.pop(i, None)
         if is_padded is not None:
+            peaks |= state.cut(i)
             state.left.setdefault(i, []).append(is_padded)
             state.available -= trace.numels[i]
         if not (is_kept and reuse.fetched.is_used(i, next_step)):
             state.forget(i)
+    return peaks

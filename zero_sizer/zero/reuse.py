@@ -15,6 +15,7 @@ class Visit(NamedTuple):
         inside: all within it; None: ``parameters``.
         passed: those that backward is done with; what is kept of them goes.
         recomputes: it runs again for what its forward saves.
+        saves: those that backward refers to by another tensor, from here until its next visit.
     """
 
     parameters: tuple[int, ...]
@@ -24,6 +25,7 @@ class Visit(NamedTuple):
     inside: tuple[int, ...] | None = None
     passed: tuple[int, ...] = ()
     recomputes: bool = False
+    saves: tuple[int, ...] = ()
 
 
 class Reuses:

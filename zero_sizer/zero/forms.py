@@ -1,0 +1,67 @@
+"""Levels of gathered parameters for any number of ranks.
+
+What is gathered when does not depend on the number of ranks, only the padding of gathered tensors
+does. So levels are kept as forms: elements, and how many tensors of which size lie padded.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from zero_sizer.zero.partition import padded
+
+
+class Form(NamedTuple):
+    """What gathered tensors and gather buffers hold, for any number of ranks.
+
+    Attributes:
+        num_bytes: without padding.
+        padded: elements, bytes of an element and count of the tensors that lie there padded.
+        brought: elements and bytes of an element of the tensors whose partitions lie beside them,
+            and whether those are secondary ones.
+        secondary: elements, bytes of an element and count of the secondary partitions.
+    """
+
+    num_bytes: int
+    padded: tuple[tuple[int, int, int], ...]
+    brought: tuple[tuple[int, int, bool], ...] = ()
+    secondary: tuple[tuple[int, int, int], ...] = ()
+
+    def at(self, padding: "Padding") -> int:
+        """Bytes, padding included."""
+        total = self.num_bytes
+        for size, each, count in self.padded:
+            total += count * each * padding[size]
+        for size, each, is_secondary in self.brought:
+            ranks = padding.group if is_secondary else padding.ranks
+            total += (size + padding[size]) // ranks * each
+        for size, each, count in self.secondary:
+            total += count * each * ((size + padding[size]) // padding.group)
+        return total
+
+
+class Padding(dict[int, int]):
+    """Elements that a tensor of so many is padded by, for a number of ranks; filled when asked.
+
+    ``group``: ranks over which secondary partitions are cut.
+    """
+
+    def __init__(self, ranks: int, group: int = 0) -> None:
+        super().__init__()
+        self.ranks = ranks
+        self.group = group
+
+    def __missing__(self, size: int) -> int:
+        found = self[size] = padded(size, self.ranks) - size
+        return found
+
+
+Forms = frozenset[Form]
+"""Levels of which one is the highest, which one depends on the ranks."""
+
+NOTHING: Forms = frozenset({Form(0, ())})
+NEVER: Forms = frozenset()
+
+
+def highest(forms: Iterable[Form], padding: Padding) -> int:
+    """Bytes of the highest level."""
+    return max([form.at(padding) for form in forms])

@@ -1,0 +1,38 @@
+"""hpZ's secondary partitions: a second cut of every parameter, over a few neighbouring ranks.
+
+One is made where a parameter that has none is partitioned, at init or when it is released, and is
+gathered from until the step drops it (deepspeed 0.19.8 runtime/zero/partition_parameters.py:1900,
+stage3.py:2846); those of frozen parameters stay.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from zero_sizer.zero.partition import padded
+
+
+class Secondary(NamedTuple):
+    """Secondary partitions during a micro step.
+
+    Attributes:
+        ranks: ranks of a group; 0 without hpZ.
+        itemsizes: bytes on the GPU per element of what each parameter's release makes; 0: nothing.
+        made: parameters that have one when the micro step begins.
+    """
+
+    ranks: int
+    itemsizes: tuple[int, ...] = ()
+    made: frozenset[int] = frozenset()
+
+
+NONE = Secondary(0)
+
+
+def group_ranks(partition_size: int, ranks: int) -> int:
+    """Ranks of a group, clamped to the world (utils/groups.py:944); 0 without hpZ."""
+    return min(partition_size, ranks) if partition_size > 1 else 0
+
+
+def numels(tensors: Iterable[int], ranks: int, group: int) -> tuple[int, ...]:
+    """Elements of each tensor's secondary partition: what is padded for all ranks, cut by few."""
+    return tuple(padded(numel, ranks) // group for numel in tensors)
