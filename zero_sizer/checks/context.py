@@ -1,7 +1,7 @@
 """What a rule may look at, and how it says what it found."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer import spelling
@@ -9,7 +9,7 @@ from zero_sizer.config.document import Document
 from zero_sizer.config.keys import table
 from zero_sizer.config.settings import Settings
 from zero_sizer.config.workload import Workload
-from zero_sizer.findings import Finding, Severity
+from zero_sizer.findings import Direction, Finding, Severity
 
 if TYPE_CHECKING:  # importing these packages costs a part of a cold start
     from zero_sizer.hardware.cluster import Cluster
@@ -103,6 +103,20 @@ class Context:
     def note(self, code: str, key: str, message: str, remedy: str = "") -> Finding:
         """Worth knowing."""
         return self._finding(code, Severity.NOTE, key, message, remedy)
+
+    def left_out(
+        self,
+        code: str,
+        key: str,
+        message: str,
+        remedy: str,
+        *,
+        direction: Direction,
+        device: str = "gpu",
+    ) -> Finding:
+        """A warning that the prediction misses something, which moves it in ``direction``."""
+        finding = self.warning(code, key, message, remedy)
+        return replace(finding, direction=direction, device=device)
 
     def _finding(
         self, code: str, severity: Severity, key: str, message: str, remedy: str
