@@ -43,6 +43,7 @@ class Entry:
         when: whether this job has it at all.
         device: where it lives.
         pinned: page-locked, so the host allocator rounds each request to a power of two.
+        once_per_node: one rank of a node has it, not each.
         about: one clause for the reader.
         source: what it follows, relative to deepspeed/ at 0.19.8 unless another package is named.
     """
@@ -56,6 +57,7 @@ class Entry:
     when: Callable[[Plan], bool] = field(default=lambda p: True)
     device: Callable[[Plan], Device] = field(default=lambda p: Device.GPU)
     pinned: Callable[[Plan], bool] = field(default=lambda p: False)
+    once_per_node: bool = False
     source: str
 
 
@@ -66,6 +68,7 @@ class Allocation:
     Attributes:
         num_bytes: bytes of the tensors.
         rounding_bytes: what the pinned allocator adds by rounding each request up.
+        once_per_node: one rank of a node has it, not each.
         keys: config keys that decided it.
     """
 
@@ -77,8 +80,13 @@ class Allocation:
     num_bytes: int
     rounding_bytes: int
     moments: frozenset[Moment]
+    once_per_node: bool
     keys: tuple[str, ...]
     source: str
+
+    def holders(self, ranks_per_node: int) -> int:
+        """Ranks that a device's figure counts: GPUs have one, hosts and drives all of a node."""
+        return 1 if self.device is Device.GPU or self.once_per_node else ranks_per_node
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -122,5 +130,6 @@ def _allocation(entry: Entry, plan: Plan) -> dict[str, Any] | None:
         "num_bytes": sum(sizes),
         "rounding_bytes": sum(next_power_of_two(s) - s for s in sizes) if pinned else 0,
         "moments": entry.live(plan) if callable(entry.live) else entry.live,
+        "once_per_node": entry.once_per_node,
         "source": entry.source,
     }

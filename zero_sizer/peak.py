@@ -28,7 +28,7 @@ def totals(
     """Live bytes per device and moment; host and NVMe are shared by the ranks of a node."""
     sums = {device: dict.fromkeys(Moment, 0) for device in Device}
     for allocation in allocations:
-        ranks = 1 if allocation.device is Device.GPU else ranks_per_node
+        ranks = allocation.holders(ranks_per_node)
         size = ranks * (allocation.num_bytes + allocation.rounding_bytes)
         per_moment = sums[allocation.device]
         for moment in allocation.moments:

@@ -169,7 +169,7 @@ class _Allocate:
             return None
         allocation = found[0]
         size = allocation.num_bytes + allocation.rounding_bytes
-        ranks = 1 if allocation.device is Device.GPU else self._ranks
+        ranks = allocation.holders(self._ranks)
         return allocation.device, ranks * size, tuple(_PLACE[m] for m in allocation.moments)
 
 

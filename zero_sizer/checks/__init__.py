@@ -18,6 +18,7 @@ from zero_sizer.checks import (
     parallel,
     precision,
     reduction,
+    saving,
     scheduler,
     shapes,
     zenflow,
@@ -40,6 +41,7 @@ RULES: tuple[Rule, ...] = (
     *ignored.RULES,
     *idle.RULES,
     *numbers.RULES,
+    *saving.RULES,
 )
 
 

@@ -104,20 +104,6 @@ class Context:
         """Worth knowing."""
         return self._finding(code, Severity.NOTE, key, message, remedy)
 
-    def left_out(
-        self,
-        code: str,
-        key: str,
-        message: str,
-        remedy: str,
-        *,
-        direction: Direction,
-        device: str = "gpu",
-    ) -> Finding:
-        """A warning that the prediction misses something, which moves it in ``direction``."""
-        finding = self.warning(code, key, message, remedy)
-        return replace(finding, direction=direction, device=device)
-
     def _finding(
         self, code: str, severity: Severity, key: str, message: str, remedy: str
     ) -> Finding:
@@ -139,6 +125,13 @@ class Context:
                 return line
             path = path.rpartition(".")[0]
         return 0
+
+
+def left_out(
+    finding: Finding, direction: Direction, *, device: str = "gpu", num_bytes: int | None = None
+) -> Finding:
+    """``finding`` as one that says what the prediction misses, and which way that moves it."""
+    return replace(finding, direction=direction, device=device, num_bytes=num_bytes)
 
 
 Rule = Callable[[Context], Iterable[Finding]]

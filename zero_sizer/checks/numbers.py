@@ -26,6 +26,7 @@ _NOT_NEGATIVE = (
     "tensor_parallel.autotp_size",
     ZERO + "stage3_module_granularity_threshold",
 )
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _FAILS_ON = {"gradient_clipping": "in the first step"}
 
 
@@ -89,4 +90,30 @@ def sequence_parallel_size(context: Context) -> Iterator[Finding]:
         yield context.error("sequence-parallel-size", key, reason, "delete it, or write 1 or more")
 
 
-RULES: tuple[Rule, ...] = (meaningless, batch, sequence_parallel_size)
+def log_level(context: Context) -> Iterator[Finding]:
+    """engine.py:585; utils/logging.py, set_log_level_from_string."""
+    value = context.value("log_level")
+    if not context.document.has("log_level") or value is None:
+        return
+    if isinstance(value, str):
+        reason = "ValueError" if value.lower() not in _LOG_LEVELS else ""
+    else:
+        reason = "AttributeError"
+    if reason:
+        message = f"{reason}: {shown(value)} is none of {', '.join(_LOG_LEVELS)}"
+        yield context.error("log-level", "log_level", message, "write one of them, or delete it")
+
+
+def steps_per_print(context: Context) -> Iterator[Finding]:
+    """engine.py: every so many steps, ``global_steps % steps_per_print``."""
+    key = "steps_per_print"
+    value = context.document.get(key)
+    if value is None or value == "auto" or (isinstance(value, int | float) and value != 0):
+        return
+    error = "TypeError" if isinstance(value, str | list | dict) else "ZeroDivisionError"
+    yield context.warning(
+        "steps-per-print", key, f"{error} after the first step: {shown(value)}", "write 10"
+    )
+
+
+RULES: tuple[Rule, ...] = (meaningless, batch, sequence_parallel_size, log_level, steps_per_print)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from zero_sizer.checks.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule
+from zero_sizer.checks.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule, left_out
 from zero_sizer.findings import Direction, Finding
 
 NOT_MODELLED = "not-modelled"
@@ -58,15 +58,14 @@ def _unmodelled(
         if key in _BY_SCRIPT
         else "ask the simulated or launched dry run"
     )
-    return context.left_out(
+    finding = context.warning(
         NOT_MODELLED,
         key,
         f"{name} is not modelled: the prediction is for the same job without it, and with it "
         f"{moves[direction]}",
         how,
-        direction=direction,
-        device=device,
     )
+    return left_out(finding, direction, device=device)
 
 
 def quantized_gradients_need_reduce_scatter(context: Context) -> Iterator[Finding]:

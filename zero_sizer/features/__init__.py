@@ -12,6 +12,7 @@ from zero_sizer.features import (
     optimizer_step,
     passes,
     runtime,
+    saving,
     stage0,
     weights,
     zero3,
@@ -32,4 +33,5 @@ ENTRIES: tuple[Entry, ...] = (
     *passes.ENTRIES,
     *checkpoints.ENTRIES,
     *runtime.ENTRIES,
+    *saving.ENTRIES,
 )

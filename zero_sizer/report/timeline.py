@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from zero_sizer.moments import Moment, Phase
+from zero_sizer.moments import STEPPING, Moment, Phase
 from zero_sizer.passes import compose
 from zero_sizer.plan import Device
 from zero_sizer.report.plot import Column, draw
@@ -37,11 +37,20 @@ def live_points(sizing: Sizing, device: Device) -> list[LivePoint]:
     moments = sizing.moments[device]
     found: list[LivePoint] = []
     for moment in Moment:
+        if moment.phase not in STEPPING and not _is_apart(sizing, device, moment):
+            continue
         if device is Device.GPU and moment in (Moment.FORWARD, Moment.BACKWARD):
             found += _pass(sizing, moment)
         else:
             found.append(LivePoint(moment.phase, "", moment.value, moments[moment]))
     return found
+
+
+def _is_apart(sizing: Sizing, device: Device, moment: Moment) -> bool:
+    """Whether saving or loading takes memory beyond what lies there between steps."""
+    size = sizing.moments[device][moment]
+    is_loaded = moment.phase is Phase.LOAD
+    return size > (0 if is_loaded else sizing.moments[device][Moment.DONE])
 
 
 def _pass(sizing: Sizing, moment: Moment) -> Iterator[LivePoint]:
