@@ -23,6 +23,7 @@ NOT_SHOWN = {
     "hpz-world-size/three_of_eight": SEVERAL_RANKS,
     "tensor-parallel-world-size/three_of_eight": SEVERAL_RANKS,
     "sequence-parallel-world-size/six_of_eight": SEVERAL_RANKS,
+    "tensor-parallel-size/two_sizes": SEVERAL_RANKS,  # simulated: test_checks_shapes
     "not-modelled/sequence_parallel": SEVERAL_RANKS,
     "not-modelled/tensor_parallel": SEVERAL_RANKS,
     "not-modelled/super_offload": CUDA,

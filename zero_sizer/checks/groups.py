@@ -78,7 +78,7 @@ def sequence_parallel_alone(context: Context) -> Iterator[Finding]:
 def tensor_parallel_twice(context: Context) -> Iterator[Finding]:
     """engine.py:1020."""
     outer, inner = context.number(_TENSOR), context.number("tensor_parallel.tp.tp_size")
-    if outer and outer > 0 and inner is not None and inner not in (1, outer):
+    if outer and outer > 1 and inner is not None and inner not in (1, outer):
         yield context.error(
             "tensor-parallel-size",
             "tensor_parallel.tp.tp_size",

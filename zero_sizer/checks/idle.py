@@ -57,7 +57,8 @@ def tensor_parallel(context: Context) -> Iterator[Finding]:
 def switched_off(context: Context) -> Iterator[Finding]:
     """Sections of which only the switch is looked at while it is off."""
     for section, switch in _SWITCHED.items():
-        written = [key for key in context.mapping(section) if key != switch]
+        paths = {key: f"{section}.{key}" for key in context.mapping(section) if key != switch}
+        written = [key for key, path in paths.items() if path in context.settings]
         if written and not context.document.has(f"{section}.{switch}"):
             yield context.warning(
                 "idle-key",
