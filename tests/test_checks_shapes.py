@@ -7,8 +7,10 @@ import pytest
 from simulated_jobs import config_of, request_for, tiny_llama
 from test_config_checks import findings_of
 
-from zero_sizer import models
+from zero_sizer import checks, models
 from zero_sizer.config.document import from_mapping
+from zero_sizer.config.resolve import resolve
+from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Direction, Severity
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
@@ -80,6 +82,19 @@ def test_tensor_ranks_and_key_value_heads(size, word):
     config = config_of({"stage": 1}, tensor_parallel={"autotp_size": size})
     said = found(config, heads(28, 4), 24).get("tensor-parallel-heads")
     assert (word in said.message) if word else said is None
+
+
+def test_flash_attention_on_ranks_without_heads_is_an_error():
+    """The engine's own refusal: test_simulated_tensor_parallel."""
+    config = config_of({"stage": 1}, tensor_parallel={"autotp_size": 8})
+    document, cluster = from_mapping(config), ranks(8)
+    flash = Workload(attention="flash")
+    settings, _ = resolve(document, flash, world_size=8, model=heads(28, 4))
+    context = checks.Context(
+        document=document, settings=settings, cluster=cluster, workload=flash, model=heads(28, 4)
+    )
+    said = {f.code: f.severity for f in checks.run(context)}
+    assert said["tensor-parallel-heads"] is Severity.ERROR
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from zero_sizer.checks.context import ZERO, Context, Rule
 from zero_sizer.findings import Finding
+from zero_sizer.models import attention
 from zero_sizer.units import ceil_div
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def sequence_parallel_heads(context: Context) -> Iterator[Finding]:
 
 
 def tensor_parallel_heads(context: Context) -> Iterator[Finding]:
-    """engine.py:1043-1052, module_inject/tp_shard.py: attention is cut by whole key-value heads."""
+    """engine.py:1043-1052, module_inject/tp_shard.py: attention is cut by whole key-value heads.
+
+    transformers 5.23 integrations/flash_attention.py:52 refuses a rank without any.
+    """
     size = context.number(_TENSOR)
     arch = None if context.model is None else context.model.arch
     heads = (arch.kv_heads or arch.heads) if arch is not None else None
@@ -49,6 +53,11 @@ def tensor_parallel_heads(context: Context) -> Iterator[Finding]:
     if size > heads:
         message = f"only the first {heads} of {size:g} ranks hold attention weights: AutoTP cuts "
         message += f"them by whole key-value heads, and there are {heads}"
+        if context.workload.attention == attention.FLASH:
+            message = f"ValueError: flash attention takes no empty tensors, and {message}"
+            remedy = f"take a size that divides {heads}, or sdpa"
+            yield context.error("tensor-parallel-heads", _TENSOR, message, remedy)
+            return
     else:
         message = f"{heads} key-value heads do not divide among {size:g} ranks: the first ranks "
         message += "hold more than the others"
