@@ -12,7 +12,7 @@ from test_config_checks import INVALID, VALID, findings_of
 from zero_sizer.config.document import Document, from_mapping, load
 from zero_sizer.findings import Finding, Severity
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 pytest.importorskip("deepspeed")
 
 SAMPLES = 150
