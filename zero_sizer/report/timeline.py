@@ -31,26 +31,19 @@ class LivePoint(NamedTuple):
 
 
 def live_points(sizing: Sizing, device: Device) -> list[LivePoint]:
-    """Init, forward, backward and step in order; their highest is the device's peak."""
+    """The phases in order; their highest is the device's peak."""
     if sizing.plan is None:
         return []
     moments = sizing.moments[device]
     found: list[LivePoint] = []
     for moment in Moment:
-        if moment.phase not in STEPPING and not _is_apart(sizing, device, moment):
-            continue
+        if moment.phase not in STEPPING and moment.phase is not sizing.peaks[device].moment.phase:
+            continue  # saving and loading only where they decide
         if device is Device.GPU and moment in (Moment.FORWARD, Moment.BACKWARD):
             found += _pass(sizing, moment)
         else:
             found.append(LivePoint(moment.phase, "", moment.value, moments[moment]))
     return found
-
-
-def _is_apart(sizing: Sizing, device: Device, moment: Moment) -> bool:
-    """Whether saving or loading takes memory beyond what lies there between steps."""
-    size = sizing.moments[device][moment]
-    is_loaded = moment.phase is Phase.LOAD
-    return size > (0 if is_loaded else sizing.moments[device][Moment.DONE])
 
 
 def _pass(sizing: Sizing, moment: Moment) -> Iterator[LivePoint]:
@@ -103,6 +96,7 @@ def _plot(sizing: Sizing, device: Device, points: Sequence[LivePoint], width: in
             [Column(p.num_bytes, p is peak) for p in points if p.phase is phase],
         )
         for phase in Phase
+        if any(p.phase is phase for p in points)
     ]
     yield from draw(groups, width=width, limit=capacity, label=format_gib, plain=_is_plain())
     yield f"peak {format_gib(peak.num_bytes)} in {peak.phase.value}: {peak.place}"
