@@ -10,6 +10,7 @@ from plans import make_job
 from simulated_jobs import ADAMW, TINY_LLAMA, config_of, tiny_llama
 
 from zero_sizer.findings import Direction
+from zero_sizer.models.spec import Tensor
 from zero_sizer.moments import Moment, Phase
 from zero_sizer.peak import phase_peaks
 from zero_sizer.plan import Device
@@ -131,5 +132,12 @@ def test_what_may_come_on_top_of_loading_is_said_where_host_memory_matters(tmp_p
     finding = said["loaded-beside-model"]
     assert (finding.direction, finding.device) == (Direction.COST, "host")
     assert finding.num_bytes == 4 * 4 * spec.num_params
+    experts = replace(
+        spec, parameters=(*spec.parameters, Tensor("model.experts.gate_up", (4, 64, 64)))
+    )
+    sizing = sized(experts, {"stage": 2, "offload_optimizer": HOST})
+    (finding,) = [f for f in sizing.findings if f.code == "loaded-beside-model"]
+    assert finding.num_bytes is None
+    assert "experts-split-to-save" in {f.code for f in sizing.findings}
     assert "saving" in said["saved-in-every-process"].message
     assert "loaded-beside-model" not in {f.code for f in sized(spec, {"stage": 2}).findings}

@@ -52,17 +52,17 @@ def not_modelled(context: Context) -> Iterator[Finding]:
 def _unmodelled(
     context: Context, key: str, name: str, direction: Direction, device: str = "gpu"
 ) -> Finding:
-    moves = {_COST: "it needs more", _SAVE: "it needs less", _EITHER: "it may need more or less"}
+    moves = {_COST: "needs more", _SAVE: "needs less", _EITHER: "may need more or less"}
     how = (
-        "run the training script, which sets it up, under `zero-sizer dryrun --how simulated -- `"
+        "run the training script, which sets it up: zero-sizer dryrun --how simulated -- train.py"
         if key in _BY_SCRIPT
         else "ask the simulated or launched dry run"
     )
     finding = context.warning(
         NOT_MODELLED,
         key,
-        f"{name} is not modelled: the prediction is for the same job without it, and with it "
-        f"{moves[direction]}",
+        f"{name} is not modelled: the prediction is for the same job without it; with it the "
+        f"job {moves[direction]}",
         how,
     )
     return left_out(finding, direction, device=device)

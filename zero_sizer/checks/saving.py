@@ -55,18 +55,22 @@ def loaded_beside(context: Context) -> Iterator[Finding]:
         return
     if _under_zero_init(context) or not _host_matters(context):
         return
+    converts = any(tensor.is_stacked for tensor in model.parameters)
     more = ranks * num_bytes(model.num_params, DType.FP32)
+    size = "nobody knows how much" if converts else f"up to {format_gib(more)} a node"
+    experts = ", or whose experts transformers stacks as it reads them," if converts else ""
     each = "each process" if ranks == 1 else f"each of the {ranks} processes of a node"
     finding = context.note(
         "loaded-beside-model",
         "--zero-init" if context.stage == 3 else "--host-memory",
         f"loading: {each} builds the whole model in host memory, without a copy where its "
-        "checkpoint is safetensors; one that is read whole (.bin, state_dict=) or loaded in fp32 "
-        f"takes up to {format_gib(more)} a node more, not counted",
+        "checkpoint is safetensors; one that is read whole (.bin, state_dict=) or in fp32"
+        f"{experts} takes {size} more, not counted",
         "load safetensors in 16 bits"
         + ("; under zero.Init no process builds it whole" if context.stage == 3 else ""),
     )
-    yield left_out(finding, Direction.COST, device="host", num_bytes=more)
+    known = None if converts else more
+    yield left_out(finding, Direction.COST, device="host", num_bytes=known)
 
 
 def _host_matters(context: Context) -> bool:

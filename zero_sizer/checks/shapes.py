@@ -25,6 +25,7 @@ def sequence_parallel_heads(context: Context) -> Iterator[Finding]:
     if size is None or size <= 1 or arch is None or not arch.heads:
         return
     kv_heads = arch.kv_heads or arch.heads
+    goes_with = f" and goes with {kv_heads}" if kv_heads != arch.heads else ""
     if arch.heads % size:
         reason = f"{arch.heads} attention heads do not divide among {size:g} ranks"
     elif kv_heads % size and size % kv_heads:
@@ -36,7 +37,8 @@ def sequence_parallel_heads(context: Context) -> Iterator[Finding]:
         "sequence-parallel-heads",
         _SEQUENCE,
         f"ValueError as soon as Ulysses attention is set up: {reason}",
-        f"take a size that divides {arch.heads}" + (f" and goes with {kv_heads}" * bool(kv_heads)),
+        f"take a size that divides {arch.heads}"
+        + (f" and goes with {kv_heads}" if grouped else ""),
     )
 
 
