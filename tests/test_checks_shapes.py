@@ -73,6 +73,14 @@ def test_sequence_ranks_that_do_not_divide_the_heads_are_refused_as_by_ulysses(m
     assert refused > 10
 
 
+@pytest.mark.parametrize(("kv_heads", "end"), [(52, "divides 52"), (4, "and goes with 4")])
+def test_the_remedy_names_the_heads(kv_heads, end):
+    config = config_of({"stage": 3}, sequence_parallel_size=64, data_parallel_size=1)
+    said = found(config, heads(52, kv_heads), 64)["sequence-parallel-heads"]
+    assert said.severity is Severity.ERROR
+    assert said.remedy.endswith(end)
+
+
 def test_without_sequence_ranks_heads_are_not_looked_at():
     assert "sequence-parallel-heads" not in found(config_of({"stage": 3}), heads(7, 7), 8)
 

@@ -37,8 +37,7 @@ def sequence_parallel_heads(context: Context) -> Iterator[Finding]:
         "sequence-parallel-heads",
         _SEQUENCE,
         f"ValueError as soon as Ulysses attention is set up: {reason}",
-        f"take a size that divides {arch.heads}"
-        + (f" and goes with {kv_heads}" if grouped else ""),
+        f"take a size that divides {arch.heads}{goes_with}",
     )
 
 
