@@ -30,7 +30,7 @@ from zero_sizer.features import ENTRIES
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import Job
 from zero_sizer.ledger import evaluate
-from zero_sizer.moments import Phase
+from zero_sizer.moments import STEPPING, Phase
 from zero_sizer.peak import phase_peaks, totals
 from zero_sizer.plan import Device, Plan
 from zero_sizer.sizing import size
@@ -150,7 +150,7 @@ def compare(case: Case, recording: Any) -> Iterator[tuple[str, str, int, int]]:
     boundary = max(phase.micro_step for phase in rank.phases)
     for device in (Device.GPU, Device.HOST):
         predicted = phase_peaks(moments[device])
-        for phase in Phase:
+        for phase in STEPPING:
             simulated = max(
                 (
                     record.device[device.value].get("max_allocated", 0)

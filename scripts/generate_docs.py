@@ -111,11 +111,14 @@ def _device(entry: Entry) -> str:
 def _live(live: Any) -> str:
     if callable(live):
         return _formula(live)
-    missing = [moment for moment in Moment if moment not in live]
+    moments = [moment for moment in Moment if moment is not Moment.LOADED]
+    missing = [moment for moment in moments if moment not in live]
     if not missing:
         return "always"
     present = [moment for moment in Moment if moment in live]
-    order = list(Moment)
+    if Moment.LOADED in live:
+        return ", ".join(f"'{moment.value}'" for moment in present)
+    order = moments
     if present == order[order.index(present[0]) :] and len(present) > 1:
         return f"from '{present[0].value}' on"
     return ", ".join(f"'{moment.value}'" for moment in present)

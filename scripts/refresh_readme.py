@@ -1,14 +1,8 @@
-"""Put the real output of the two commands into README.md.
+"""Put the real output of scripts/demo into README.md.
 
 Run it after a change of what `check` prints:
 
     python scripts/refresh_readme.py
-
-and to show a run of the whole suite:
-
-    python scripts/refresh_readme.py --forget-suite
-    scripts/test | tee suite.log
-    python scripts/refresh_readme.py --suite suite.log
 """
 
 import argparse
@@ -21,22 +15,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-NO_SUITE = "$ scripts/test"
 
 
 def main() -> None:
     """Rewrite the blocks between the markers."""
     parser = argparse.ArgumentParser(description="Refresh the outputs shown in README.md.")
-    parser.add_argument("--suite", type=Path, help="saved output of scripts/test")
-    parser.add_argument("--forget-suite", action="store_true", help="show no run of scripts/test")
-    options = parser.parse_args()
-    text = put(README.read_text(), "demo", demo_output())
-    if options.forget_suite:
-        text = put(text, "test", NO_SUITE)
-    if options.suite:
-        last = options.suite.read_text().strip().splitlines()[-1]
-        text = put(text, "test", f"{NO_SUITE}\n{last}")
-    README.write_text(text)
+    parser.parse_args()
+    README.write_text(put(README.read_text(), "demo", demo_output()))
 
 
 def demo_command() -> str:

@@ -22,7 +22,8 @@ from zero_sizer.job import Job
 from zero_sizer.ledger import Category
 from zero_sizer.models import adapted, adapter
 from zero_sizer.models.spec import ModelSpec, Tensor
-from zero_sizer.moments import Moment
+from zero_sizer.moments import STEPPING, Moment
+from zero_sizer.peak import phase_peaks
 from zero_sizer.plan import Device
 from zero_sizer.sizing import Sizing, Verdict, size
 from zero_sizer.units import GIB, MIB, DType
@@ -130,7 +131,8 @@ def predicted(row: Row) -> tuple[float, float]:
     if quantity == "outside":
         return outside
     if quantity == "host_peak":
-        return (sizing.peaks[Device.HOST].num_bytes,) * 2
+        phases = phase_peaks(sizing.moments[Device.HOST])  # measured while it trained
+        return (max(phases[phase] for phase in STEPPING),) * 2
     moment = Moment(row.fields["moment"]) if "moment" in row.fields else None
     if quantity == "live":
         return (_live(sizing, moment, row.fields.get("without", [])),) * 2

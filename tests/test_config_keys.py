@@ -14,9 +14,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "generate_deepspeed_keys.py"
 @pytest.mark.slow
 def test_the_committed_table_is_what_the_script_writes_now() -> None:
     pytest.importorskip("deepspeed")
-    run = subprocess.run(
-        [sys.executable, str(SCRIPT), "--check"], capture_output=True, text=True, timeout=300
-    )
+    run = subprocess.run([sys.executable, str(SCRIPT), "--check"], capture_output=True, text=True)
     assert run.returncode == 0, f"run {SCRIPT.name} and commit the table\n{run.stderr[-2000:]}"
 
 

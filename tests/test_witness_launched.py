@@ -10,7 +10,7 @@ from zero_sizer.witnesses.recording import CATEGORIES
 
 pytest.importorskip("deepspeed")
 pytest.importorskip("transformers")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

@@ -18,7 +18,7 @@ from zero_sizer import cli
 from zero_sizer.witnesses.launched import processes
 
 pytest.importorskip("deepspeed")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parent.parent
 RANKS = 2

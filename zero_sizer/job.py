@@ -157,7 +157,7 @@ def _config(path: str, file: Document | None) -> Document:
             for key, line in file.lines.items()
             if key.startswith(prefix)
         }
-        return Document(source=path, values=value, lines=lines, strict_json=False)
+        return Document(source=path, values=value, lines=lines)
     if not isinstance(value, str) or not value.strip():
         what = "no DeepSpeed config" if value is None else "deepspeed: is not a path or a mapping"
         raise InputError(

@@ -44,6 +44,7 @@ class Entry:
         when: whether this job has it at all.
         device: where it lives.
         pinned: page-locked, so the host allocator rounds each request to a power of two.
+        once_per_node: one rank of a node has it, not each.
         about: one clause for the reader.
         node_bytes: on host and NVMe, bytes of all ranks of the node that holds most, rounding
             included, where ranks differ.
@@ -60,6 +61,7 @@ class Entry:
     device: Callable[[Plan], Device] = field(default=lambda p: Device.GPU)
     pinned: Callable[[Plan], bool] = field(default=lambda p: False)
     node_bytes: Callable[[Plan], int] | None = None
+    once_per_node: bool = False
     source: str
 
 
@@ -71,6 +73,7 @@ class Allocation:
         num_bytes: bytes of the tensors.
         rounding_bytes: what the pinned allocator adds by rounding each request up.
         node_bytes: see ``Entry``; None: every rank of a node holds as much.
+        once_per_node: one rank of a node has it, not each.
         keys: config keys that decided it.
     """
 
@@ -83,13 +86,14 @@ class Allocation:
     rounding_bytes: int
     node_bytes: int | None = None
     moments: frozenset[Moment]
+    once_per_node: bool
     keys: tuple[str, ...]
     source: str
 
     def on_device(self, ranks_per_node: int) -> int:
         """Bytes on the device, rounding included: of one GPU, of a node's host or NVMe."""
         own = self.num_bytes + self.rounding_bytes
-        if self.device is Device.GPU:
+        if self.device is Device.GPU or self.once_per_node:
             return own
         return ranks_per_node * own if self.node_bytes is None else self.node_bytes
 
@@ -136,5 +140,6 @@ def _allocation(entry: Entry, plan: Plan) -> dict[str, Any] | None:
         "rounding_bytes": sum(next_power_of_two(s) - s for s in sizes) if pinned else 0,
         "node_bytes": entry.node_bytes(plan) if entry.node_bytes else None,
         "moments": entry.live(plan) if callable(entry.live) else entry.live,
+        "once_per_node": entry.once_per_node,
         "source": entry.source,
     }

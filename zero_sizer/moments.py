@@ -1,4 +1,4 @@
-"""The moments of a training step at which memory is added up."""
+"""The moments of a training run at which memory is added up."""
 
 from enum import Enum
 
@@ -10,6 +10,12 @@ class Phase(Enum):
     FORWARD = "forward"
     BACKWARD = "backward"
     STEP = "step"
+    SAVE = "save"
+    LOAD = "load"
+
+
+STEPPING = (Phase.INIT, Phase.FORWARD, Phase.BACKWARD, Phase.STEP)
+"""The phases that every dry run goes through."""
 
 
 class Moment(Enum):
@@ -33,6 +39,9 @@ class Moment(Enum):
     CAST = "gradients flattened and cast"
     UPDATE = "optimizer update"
     DONE = "after the step"
+    SAVED = "model being saved"
+    WRITTEN = "optimizer states being saved"
+    LOADED = "model being loaded"  # before init; last here, so that of equals init is named
 
     __hash__ = object.__hash__  # members are unique; Enum's own hash is slow
 
@@ -58,9 +67,12 @@ _PHASE = {
     Moment.CAST: Phase.STEP,
     Moment.UPDATE: Phase.STEP,
     Moment.DONE: Phase.STEP,
+    Moment.SAVED: Phase.SAVE,
+    Moment.WRITTEN: Phase.SAVE,
+    Moment.LOADED: Phase.LOAD,
 }
 
-ALWAYS = frozenset(Moment)
+ALWAYS = frozenset(Moment) - {Moment.LOADED}
 FROM_FLATTEN = ALWAYS - {Moment.BUILT, Moment.FILLED}
 FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}
 FROM_LINKING = FROM_WRAPPING - {Moment.STAGING, Moment.WRAPPING}

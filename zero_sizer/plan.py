@@ -105,6 +105,7 @@ class Plan:
     hpz_partition_size: int = _read("zero_optimization.zero_hpz_partition_size")
     leaf_modules: LeafModules = _read("zero_optimization.leaf_module", "zero_optimization.stage")
     gradient_clipping: float = _read("gradient_clipping")
+    gathers_on_save: bool = _read("zero_optimization.stage3_gather_16bit_weights_on_model_save")
 
     grad_accum: int = _read("gradient_accumulation_steps")
     micro_batch: int = _read("train_micro_batch_size_per_gpu")

@@ -300,6 +300,7 @@ def _zero(settings: Settings) -> dict[str, Any]:
         "saves_linear_inputs": settings[_ZERO + "stage"] == 3
         and settings[_ZERO + "memory_efficient_linear"] is not False,
         "hpz_partition_size": settings[_ZERO + "zero_hpz_partition_size"],
+        "gathers_on_save": settings[_ZERO + "stage3_gather_16bit_weights_on_model_save"] is True,
         "leaf_modules": LeafModules(*(tuple(leaves[kind]) for kind in LeafModules._fields)),
     }
 

@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from zero_sizer.checks import (
     adapter,
     forward,
+    groups,
+    idle,
     ignored,
+    numbers,
     offload,
     optimizer,
     parallel,
     precision,
     reduction,
+    saving,
     scheduler,
+    shapes,
     zenflow,
 )
 from zero_sizer.checks.context import Context, Rule
@@ -29,9 +34,14 @@ RULES: tuple[Rule, ...] = (
     *offload.RULES,
     *zenflow.RULES,
     *parallel.RULES,
+    *groups.RULES,
+    *shapes.RULES,
     *adapter.RULES,
     *forward.RULES,
     *ignored.RULES,
+    *idle.RULES,
+    *numbers.RULES,
+    *saving.RULES,
 )
 
 

@@ -1,7 +1,7 @@
 """What a rule may look at, and how it says what it found."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer import spelling
@@ -9,7 +9,7 @@ from zero_sizer.config.document import Document
 from zero_sizer.config.keys import table
 from zero_sizer.config.settings import Settings
 from zero_sizer.config.workload import Workload
-from zero_sizer.findings import Finding, Severity
+from zero_sizer.findings import Direction, Finding, Severity
 
 if TYPE_CHECKING:  # importing these packages costs a part of a cold start
     from zero_sizer.hardware.cluster import Cluster
@@ -125,6 +125,13 @@ class Context:
                 return line
             path = path.rpartition(".")[0]
         return 0
+
+
+def left_out(
+    finding: Finding, direction: Direction, *, device: str = "gpu", num_bytes: int | None = None
+) -> Finding:
+    """``finding`` as one that says what the prediction misses, and which way that moves it."""
+    return replace(finding, direction=direction, device=device, num_bytes=num_bytes)
 
 
 Rule = Callable[[Context], Iterable[Finding]]

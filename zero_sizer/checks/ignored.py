@@ -59,7 +59,7 @@ def at_this_stage(context: Context) -> Iterator[Finding]:
     """zero/config.py accepts every key at every stage; the optimizers read their own."""
     for name, stages in _USED_AT.items():
         key = ZERO + name
-        if context.stage in stages or not _differs_from_default(context, key):
+        if context.stage in stages or not differs_from_default(context, key):
             continue
         say = context.note if name in _HARMLESS else context.warning
         yield say(
@@ -75,7 +75,8 @@ def _stages(stages: tuple[int, ...]) -> str:
     return f"stage {words}"
 
 
-def _differs_from_default(context: Context, key: str) -> bool:
+def differs_from_default(context: Context, key: str) -> bool:
+    """Whether the user wrote something else than what holds without it."""
     from zero_sizer.config.keys import table
 
     return context.is_written(key) and context.value(key) != table().keys[key].default
@@ -87,7 +88,7 @@ def without_nvme(context: Context) -> Iterator[Finding]:
         return
     for name in _NVME_ONLY:
         key = OFFLOAD_OPTIMIZER + name
-        if _differs_from_default(context, key):
+        if differs_from_default(context, key):
             yield context.note(
                 "ignored-without-nvme",
                 key,

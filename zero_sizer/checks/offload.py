@@ -8,6 +8,13 @@ from zero_sizer.findings import Finding
 from zero_sizer.units import ceil_div
 
 _SWAP_BUFFERS_PIPELINED = 12  # Adam: master, 2 states, gradient; 3 sub-groups in flight
+_ADAMS_TENSORS = 4  # master, 2 states, gradient
+_SWAPPED_TENSORS = {
+    "DeepSpeedCPUAdam": _ADAMS_TENSORS,
+    "DeepSpeedCPUAdagrad": 3,
+    "DeepSpeedCPULion": 3,
+}
+_ALWAYS_IN_CPU = 2**20  # elements: what is smaller than two aio blocks is not swapped
 _MANY_SUB_GROUPS = 1000
 
 
@@ -58,8 +65,10 @@ def _is_partial(context: Context) -> bool:
 def _sub_groups(context: Context) -> int | None:
     """Sub-groups a rank's parameters fall into, nearly; None without a model."""
     size = context.number(ZERO + "sub_group_size")
-    if context.model is None or not size:
+    if context.model is None or size is None:
         return None
+    if size == 0:
+        return sum(tensor.trainable for tensor in context.model.parameters)
     per_rank = ceil_div(context.model.num_trainable, context.cluster.world_size)
     return ceil_div(per_rank, int(size))
 
@@ -67,7 +76,8 @@ def _sub_groups(context: Context) -> int | None:
 def many_sub_groups(context: Context) -> Iterator[Finding]:
     """stage3.py:2683: the step works on one sub-group after another."""
     count = _sub_groups(context)
-    if context.stage == 3 and count is not None and count > _MANY_SUB_GROUPS:
+    is_zero = context.number(ZERO + "sub_group_size") == 0
+    if context.stage == 3 and count is not None and (count > _MANY_SUB_GROUPS or is_zero):
         yield context.warning(
             "small-sub-groups",
             ZERO + "sub_group_size",
@@ -147,6 +157,53 @@ def nvme_buffers(context: Context) -> Iterator[Finding]:
             "Adam has 4 tensors in each of up to 3 sub-groups in flight",
             f"set it to {_SWAP_BUFFERS_PIPELINED}, or disable one of the two",
         )
+
+
+def nvme_too_few_buffers(context: Context) -> Iterator[Finding]:
+    """swap_tensor/utils.py:195, partitioned_optimizer_swapper.py:84: a sub-group's tensors at once.
+
+    partitioned_param_swapper.py:355 for parameters.
+    """
+    if context.stage != 3:
+        return
+    count = context.number(OFFLOAD_OPTIMIZER + "buffer_count")
+    needed = _SWAPPED_TENSORS.get(engine.optimizer_class(context), 1)
+    if context.optimizer_device == "nvme" and count is not None and count < needed:
+        exception = "AssertionError in the first step" if count else "IndexError"
+        yield context.error(
+            "nvme-buffer-count",
+            OFFLOAD_OPTIMIZER + "buffer_count",
+            f"{exception}: {count:g} buffers, and master weights, states and gradient of a "
+            f"sub-group take {needed}",
+            f"set it to {max(needed, _ADAMS_TENSORS)} or more",
+        )
+    count = context.number(OFFLOAD_PARAM + "buffer_count")
+    if context.param_device == "nvme" and count == 0:
+        yield context.error(
+            "nvme-buffer-count",
+            OFFLOAD_PARAM + "buffer_count",
+            "AssertionError: without a buffer no parameter can be swapped",
+            "5 is the default",
+        )
+
+
+def nvme_small_buffers(context: Context) -> Iterator[Finding]:
+    """partitioned_param_swapper.py:141, 357: a buffer takes one partition."""
+    size, kept = (context.number(OFFLOAD_PARAM + n) for n in ("buffer_size", "max_in_cpu"))
+    model, ranks = context.model, context.cluster.world_size
+    if context.stage != 3 or context.param_device != "nvme" or model is None or size is None:
+        return
+    largest = max(model.parameters, key=lambda tensor: tensor.numel, default=None)
+    numel = ceil_div(largest.numel, ranks) if largest is not None else 0
+    if largest is None or numel <= max(size, kept or 0, _ALWAYS_IN_CPU) or not model.exact_tensors:
+        return
+    yield context.error(
+        "nvme-buffer-size",
+        OFFLOAD_PARAM + "buffer_size",
+        f"AssertionError: a buffer holds {size:,.0f} elements, and a rank's partition of "
+        f"{largest.name} is {numel:,}",
+        f"set it to {numel:,} or more",
+    )
 
 
 def nvme_stays_in_ram(context: Context) -> Iterator[Finding]:
@@ -245,6 +302,8 @@ RULES: tuple[Rule, ...] = (
     nvme_below_stage_3,
     nvme_path,
     nvme_buffers,
+    nvme_too_few_buffers,
+    nvme_small_buffers,
     nvme_stays_in_ram,
     param_below_stage_3,
     param_alone,

@@ -7,6 +7,7 @@ Follows deepspeed/runtime/config.py ``_set_batch_related_parameters`` and ``_bat
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import ceil, isfinite
 from typing import Any
 
 from zero_sizer.config.document import Document
@@ -302,7 +303,10 @@ def _is_count(value: Any) -> bool:
 
 def _setting(document: Document, key: str, corner: Corner) -> Setting:
     value = corner.value
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    is_whole = isinstance(value, float) and value.is_integer()
+    if is_whole or (key == ACCUM and isinstance(value, float) and isfinite(value)):
+        value = ceil(value)  # 1.5 accumulation steps: two at times
+    elif value is True:
+        value = 1
     usable = value if _is_count(value) else None
     return Setting(usable, corner.origin or "not decided", is_default=not document.has(key))

@@ -151,14 +151,22 @@ def old_and_new(document: Document, old: str, new: str) -> Finding:
     return _finding(document, "deprecated-key", Severity.ERROR, old, message, "delete it")
 
 
-def not_strict_json(document: Document) -> Finding:
-    """Comments or trailing commas in a config that only Hugging Face can fill."""
+def not_strict_json(document: Document, *, needs_hugging_face: bool) -> Finding:
+    """Comments or trailing commas, which one of the two readers accepts.
+
+    transformers 5.23 and accelerate 1.15 read through accelerate/utils/deepspeed.py:143.
+    """
+    why = (
+        '"auto" needs Hugging Face, and transformers and accelerate read'
+        if needs_hugging_face
+        else "DeepSpeed reads it, but transformers' Trainer and accelerate read"
+    )
     return Finding(
         code="not-strict-json",
         severity=Severity.WARNING,
-        message='"auto" needs Hugging Face, which reads the file with json.load and stops at '
-        "comments and trailing commas (JSONDecodeError), though DeepSpeed accepts them",
-        remedy="remove comments and trailing commas",
+        message=f"{why} the file with json.load, which refuses comments, trailing commas and words "
+        "without quotes (JSONDecodeError)",
+        remedy="write plain JSON",
     )
 
 

@@ -51,8 +51,9 @@ def resolve(
     settings.update(batch)
     _fill_defaults(settings)
     _after_parsing(document, settings, findings)
-    if not document.strict_json and resolver.any_auto:
-        findings.append(problems.not_strict_json(document))
+    if not document.strict_json:
+        hugging_face = resolver.any_auto
+        findings.append(problems.not_strict_json(document, needs_hugging_face=hugging_face))
     if resolver.any_auto and not document.has("zero_optimization"):
         findings.append(problems.no_zero_section())
     everything = [*findings, *resolver.fills.findings, *batch_findings]

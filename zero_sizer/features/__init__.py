@@ -13,6 +13,7 @@ from zero_sizer.features import (
     optimizer_step,
     passes,
     runtime,
+    saving,
     stage0,
     weights,
     zero3,
@@ -34,4 +35,5 @@ ENTRIES: tuple[Entry, ...] = (
     *passes.ENTRIES,
     *checkpoints.ENTRIES,
     *runtime.ENTRIES,
+    *saving.ENTRIES,
 )

@@ -94,6 +94,7 @@ def _allocation(sizing: Sizing, allocation: Allocation) -> dict[str, Any]:
         "category": allocation.category.value,
         "about": allocation.about,
         "device": allocation.device.value,
+        "per": "node" if allocation.once_per_node else "rank",
         "pinned": allocation.pinned,
         "num_bytes": allocation.num_bytes,
         "rounding_bytes": allocation.rounding_bytes,

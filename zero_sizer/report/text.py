@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from zero_sizer.capacity import headroom
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.ledger import Allocation
-from zero_sizer.moments import Moment, Phase
+from zero_sizer.moments import STEPPING, Moment, Phase
 from zero_sizer.peak import Peak, phase_peaks
 from zero_sizer.plan import Device, Plan
 from zero_sizer.report.table import show_table
@@ -86,8 +86,15 @@ def _job_line(plan: Plan) -> str:
     )
 
 
+def _phases_shown(sizing: Sizing) -> tuple[Phase, ...]:
+    """Saving and loading only where they decide; the JSON has them all."""
+    highest = {peak.moment.phase for peak in sizing.peaks.values() if peak.num_bytes}
+    return (*STEPPING, *(p for p in (Phase.SAVE, Phase.LOAD) if p in highest))
+
+
 def _devices(sizing: Sizing) -> None:
     rows = []
+    shown = _phases_shown(sizing)
     for device in Device:
         peak, capacity = sizing.peaks[device], sizing.capacities[device]
         if not peak.num_bytes:
@@ -97,13 +104,13 @@ def _devices(sizing: Sizing) -> None:
         rows.append(
             (
                 _NAME[device],
-                *(format_gib(phases[phase]) for phase in Phase),
+                *(format_gib(phases[phase]) for phase in shown),
                 format_gib(peak.num_bytes),
                 format_gib(capacity.num_bytes) if capacity.num_bytes else "not stated",
                 format_gib(left[0]) if left else "",
             )
         )
-    heads = ("highest in", *(phase.value for phase in Phase), "peak", "there is", "headroom")
+    heads = ("highest in", *(phase.value for phase in shown), "peak", "there is", "headroom")
     show_table(heads, rows, right=range(1, len(heads)))
     gpu = sizing.capacities[Device.GPU]
     low, high = gpu.outside_bytes

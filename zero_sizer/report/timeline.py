@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from zero_sizer.moments import Moment, Phase
+from zero_sizer.moments import STEPPING, Moment, Phase
 from zero_sizer.passes import compose
 from zero_sizer.plan import Device
 from zero_sizer.report.plot import Column, draw
@@ -31,12 +31,14 @@ class LivePoint(NamedTuple):
 
 
 def live_points(sizing: Sizing, device: Device) -> list[LivePoint]:
-    """Init, forward, backward and step in order; their highest is the device's peak."""
+    """The phases in order; their highest is the device's peak."""
     if sizing.plan is None:
         return []
     moments = sizing.moments[device]
     found: list[LivePoint] = []
     for moment in Moment:
+        if moment.phase not in STEPPING and moment.phase is not sizing.peaks[device].moment.phase:
+            continue  # saving and loading only where they decide
         if device is Device.GPU and moment in (Moment.FORWARD, Moment.BACKWARD):
             found += _pass(sizing, moment)
         else:
@@ -94,6 +96,7 @@ def _plot(sizing: Sizing, device: Device, points: Sequence[LivePoint], width: in
             [Column(p.num_bytes, p is peak) for p in points if p.phase is phase],
         )
         for phase in Phase
+        if any(p.phase is phase for p in points)
     ]
     yield from draw(groups, width=width, limit=capacity, label=format_gib, plain=_is_plain())
     yield f"peak {format_gib(peak.num_bytes)} in {peak.phase.value}: {peak.place}"

@@ -68,6 +68,7 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Rank
     settings, _ = resolve(
         job.document, job.workload, world_size=job.cluster.world_size, model=job.model
     )
+    _refuse_sequence_parallel(settings)
     plan = _plan(job, settings)
     config, notes = engine_config(
         job.document,
@@ -101,6 +102,21 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Rank
         steps=steps,
         notes=(*model_notes, *notes),
     )
+
+
+def _refuse_sequence_parallel(settings: Settings) -> None:
+    """Stops where sequences would be split, which the training script does and no config.
+
+    Alone the key splits nothing, in a dry run as in a real one.
+    """
+    size, data = settings["sequence_parallel_size"], settings["data_parallel_size"]
+    if isinstance(size, int | float) and size > 1 and data is not None:
+        raise UnsupportedError(
+            f"sequence parallelism (Ulysses, sequence_parallel_size {size:g}) is set up by the "
+            "training script, so a dry run of the config alone cannot show it",
+            remedy="run the script: zero-sizer dryrun --how simulated -- train.py ..., or take "
+            "sequence_parallel_size out to see the job without it",
+        )
 
 
 def _refuse_loss(plan: Plan, source: Mapping[str, Any]) -> None:

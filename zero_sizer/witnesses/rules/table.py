@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from zero_sizer.ledger import Allocation, Category
-from zero_sizer.moments import Moment, Phase
+from zero_sizer.moments import STEPPING, Moment
 from zero_sizer.plan import Device, Plan
 from zero_sizer.sizing import Sizing
 from zero_sizer.units import DType
@@ -28,7 +28,7 @@ _STATES = (
 )
 
 
-_TRAINING = tuple(moment for moment in Moment if moment.phase is not Phase.INIT)
+_TRAINING = tuple(moment for moment in Moment if moment.phase in STEPPING[1:])
 
 
 def _most(*categories: Category) -> Ledger:

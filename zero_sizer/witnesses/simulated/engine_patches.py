@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from zero_sizer.units import GIB
-from zero_sizer.witnesses.simulated import short_loops
+from zero_sizer.witnesses.simulated import rank_meshes, short_loops
 from zero_sizer.witnesses.simulated.tracker import GPU, Tracker
 from zero_sizer.witnesses.simulated.undo import Patches
 
@@ -41,6 +41,7 @@ def engine_patches(
         patches, "see_memory_usage", lambda module: _memory_log(module, tracker, log, host_total)
     )
     _keep_shapes(patches)
+    rank_meshes.install(patches)
     # Optimizers on the host ask for the CPU's maker, in child processes that take seconds.
     patches.set(importlib.import_module("cpuinfo"), "get_cpu_info", dict)
     if short_loops_of_rank is not None:
