@@ -7,13 +7,16 @@ from typing import Any
 
 from zero_sizer import job_settings, optimizer_choice
 from zero_sizer.config.settings import Setting, Settings
-from zero_sizer.findings import Finding, Severity
+from zero_sizer.config.workload import LIGER_KERNELS
+from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.hardware import assemble
+from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job import Job
 from zero_sizer.models.attention import default as default_attention
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
+from zero_sizer.passes import loss
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.leaf_modules import LeafModules
@@ -30,7 +33,6 @@ _DTYPES = {
 }
 _DEVICES = {"none": Device.GPU, "cpu": Device.HOST, "nvme": Device.NVME}
 _ASSUMED_SEQ_LEN = 2048
-_HOPPER = ("h100", "h200", "h20", "h800", "gh200", "b100", "b200", "b300", "gb200", "rtx-5090")
 _ZERO = "zero_optimization."
 
 
@@ -41,8 +43,15 @@ class Assumptions:
     findings: list[Finding] = field(default_factory=list)
     settings: dict[str, Setting] = field(default_factory=dict)
 
-    def take(self, key: str, value: Any, message: str, remedy: str) -> Any:
-        """Note that ``key`` was assumed to be ``value``."""
+    def take(
+        self,
+        key: str,
+        value: Any,
+        message: str,
+        remedy: str,
+        direction: Direction | None = None,
+    ) -> Any:
+        """Note that ``key`` was assumed to be ``value``, and how another would move the answer."""
         self.findings.append(
             Finding(
                 code=f"assumed-{key.replace('_', '-')}",
@@ -50,6 +59,7 @@ class Assumptions:
                 key=f"--{key.replace('_', '-')}",
                 message=message,
                 remedy=remedy,
+                direction=direction,
             )
         )
         self.settings[key] = Setting(value, "assumed: not stated", is_default=True)
@@ -105,7 +115,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
         "ranks_per_node": job.cluster.gpus_per_node,
         "rank": None,
         "gradient_clipping": _number(settings, "gradient_clipping", 1.0),
-        "is_hopper_or_newer": _is_hopper(job),
+        "blas_workspace": blas_bytes(job.cluster.gpu),
         "gpu_memory": job.cluster.gpu_memory,
     }
     return Planned(
@@ -123,6 +133,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
             1,
             "neither the config nor a flag says how many samples a GPU takes at once: 1 assumed",
             "give --micro-batch",
+            Direction.COST,
         )
     grad_accum = settings["gradient_accumulation_steps"]
     seq_len = job.workload.seq_len
@@ -165,9 +176,18 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "checkpointing_how": job.workload.checkpointing_how,
         "attention": attention,
         "sequences": _sequences(job, attention, assumed),
-        "loss": job.workload.loss or "transformers",
+        "loss": _loss(job),
+        "kernels": job.workload.kernels,
         "zero_init": _builds_under_zero_init(job, stage),
     }
+
+
+def _loss(job: Job) -> str:
+    """As stated; Liger's where its kernels are and it has one for the model."""
+    if job.workload.loss is not None:
+        return job.workload.loss
+    patches = job.workload.kernels == LIGER_KERNELS and job.model.arch.family in loss.LIGER
+    return loss.FUSED_LINEAR if patches else loss.TRANSFORMERS
 
 
 def _sequences(job: Job, attention: str, assumed: Assumptions) -> str:
@@ -358,7 +378,3 @@ def _number(settings: Settings, key: str, fallback: float) -> float:
     value = settings[key]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and isfinite(value) and value >= 0 else fallback
-
-
-def _is_hopper(job: Job) -> bool:
-    return job.cluster.gpu is not None and job.cluster.gpu.name.startswith(_HOPPER)

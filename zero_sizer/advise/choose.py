@@ -53,7 +53,7 @@ def search_of(job: Job, options: Options) -> Search:
     Raises:
         InputError: no GPU memory to fit anything into.
     """
-    limits: Limits = limits_of(job.cluster, options.margin)
+    limits: Limits = limits_of(job.cluster, options.margin, job.workload)
     if job.cluster.gpu is None:
         raise InputError(
             "no GPU: nothing says how fast it is" + ("" if job.cluster.gpu_memory else " or large"),
@@ -79,5 +79,5 @@ def choose(job: Job, options: Options | None = None) -> Choice:
 
 
 def _closeness(loss: Loss) -> tuple[bool, int]:
-    missing = sum(s.missing_bytes or s.need_bytes for s in loss.shortfalls)
+    missing = sum(s.over_bytes or s.need_bytes for s in loss.shortfalls)
     return (not loss.shortfalls, missing)

@@ -1,9 +1,10 @@
 """LoRA adapters and packed weights: what they meet in the engine."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from zero_sizer.checks.context import ZERO, Context, Rule
-from zero_sizer.findings import Finding
+from zero_sizer.findings import Direction, Finding
 from zero_sizer.units import DType
 
 _STACKED = 3  # dimensions of experts in one tensor: how many, and a matrix each
@@ -65,13 +66,14 @@ def int8_at_stage_3(context: Context) -> Iterator[Finding]:
     """bitsandbytes 0.50.2 nn/modules.py:737: a second reference to the codes, beside the weight."""
     how = None if context.model is None else context.model.quantization
     if how is not None and how.bits == 8 and context.stage == 3:
-        yield context.warning(
+        found = context.warning(
             "int8-not-modelled",
             ZERO + "stage",
             "bitsandbytes keeps a second reference to 8-bit weights, so that partitioning them "
             "frees nothing: the prediction is too low by up to all of them",
             "take 4 bits, or stage 2",
         )
+        yield replace(found, direction=Direction.COST)
 
 
 def unpacked_experts(context: Context) -> Iterator[Finding]:

@@ -1,10 +1,11 @@
 """What the model's forward refuses: sequences beyond its positions, attention it cannot run."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from zero_sizer.checks import engine
 from zero_sizer.checks.context import Context, Rule
-from zero_sizer.findings import Finding
+from zero_sizer.findings import Direction, Finding
 from zero_sizer.models import attention
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.planning import hf_dtype
@@ -145,13 +146,14 @@ def sdpa_on_older_gpu(context: Context) -> Iterator[Finding]:
     usual = attention.default(model.arch.family if model is not None else "")
     if (context.workload.attention or usual) != attention.SDPA or not _runs_in_bf16(context):
         return
-    yield context.warning(
+    found = context.warning(
         "sdpa-not-modelled",
         _ATTENTION,
         f"on a {gpu.name} torch has no fused sdpa for bf16: the plain one keeps every head's "
         "scores, in fp32 for a while, and they are not counted",
         "enable fp16 (bf16 is emulated there anyway), or see what --attention eager takes",
     )
+    yield replace(found, direction=Direction.COST)
 
 
 def _runs_in_bf16(context: Context) -> bool:

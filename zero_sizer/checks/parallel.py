@@ -1,55 +1,71 @@
 """Features beyond plain ZeRO: does the cluster suit them, are they modelled?"""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from zero_sizer.checks.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule
-from zero_sizer.findings import Finding
+from zero_sizer.findings import Direction, Finding
 
 NOT_MODELLED = "not-modelled"
 _HPZ = ZERO + "zero_hpz_partition_size"
 _GRANULARITY = ZERO + "stage3_module_granularity_threshold"
 _TENSOR = "tensor_parallel.autotp_size"
-_SECTIONS = {  # key that switches a feature on -> what to call it
-    "expert_parallel.enabled": "expert parallelism (AutoEP)",
-    ZERO + "zenflow": "ZenFlow",
-    "compile.deepcompile": "DeepCompile",
-    "hybrid_engine.enabled": "the hybrid engine",
-    "data_efficiency.data_routing.random_ltd.enabled": "random layer-token dropping",
+_COST, _SAVE, _EITHER = Direction.COST, Direction.SAVE, Direction.EITHER
+_ALL = ""  # devices
+
+# Key that switches a feature on -> what to call it, what it can change, on which device.
+_SECTIONS = {
+    "expert_parallel.enabled": ("expert parallelism (AutoEP)", _EITHER, _ALL),
+    ZERO + "zenflow": ("ZenFlow", _COST, _ALL),
+    "compile.deepcompile": ("DeepCompile", _EITHER, _ALL),
+    "hybrid_engine.enabled": ("the hybrid engine", _COST, _ALL),
+    "data_efficiency.data_routing.random_ltd.enabled": (
+        "random layer-token dropping",
+        _SAVE,
+        "gpu",
+    ),
 }
 _STAGE_3 = {
-    OFFLOAD_OPTIMIZER + "super_offload": "SuperOffload",
-    ZERO + "zero_quantized_weights": "quantized weight gathering (ZeRO++)",
-    ZERO + "zero_quantized_nontrainable_weights": "quantized frozen weights (ZeRO++)",
-    ZERO + "zero_quantized_gradients": "quantized gradients (ZeRO++)",
+    OFFLOAD_OPTIMIZER + "super_offload": ("SuperOffload", _EITHER, _ALL),
+    ZERO + "zero_quantized_weights": ("quantized weight gathering (ZeRO++)", _EITHER, "gpu"),
+    ZERO + "zero_quantized_nontrainable_weights": (
+        "quantized frozen weights (ZeRO++)",
+        _EITHER,
+        _ALL,
+    ),
+    ZERO + "zero_quantized_gradients": ("quantized gradients (ZeRO++)", _EITHER, "gpu"),
 }
+_ABOVE_ONE = {
+    _TENSOR: ("tensor parallelism (AutoTP)", _EITHER, _ALL),
+    "sequence_parallel_size": ("sequence parallelism (Ulysses)", _EITHER, "gpu"),
+    "pipeline.stages": ("pipeline parallelism", _EITHER, _ALL),
+}
+_LEAVES = ("making leaf modules of small ones", _COST, "gpu")
 
 
 def not_modelled(context: Context) -> Iterator[Finding]:
     """Says what the prediction leaves out, so that nobody takes it for an answer."""
-    features = dict(_SECTIONS)
-    if context.stage == 3:
-        features |= _STAGE_3
-    for key, name in features.items():
+    features = {**_SECTIONS, **(_STAGE_3 if context.stage == 3 else {})}
+    for key, feature in features.items():
         if context.flag(key):
-            yield _unmodelled(context, key, name)
-    for key, name in (
-        (_TENSOR, "tensor parallelism (AutoTP)"),
-        ("sequence_parallel_size", "sequence parallelism (Ulysses)"),
-        ("pipeline.stages", "pipeline parallelism"),
-    ):
+            yield _unmodelled(context, key, *feature)
+    for key, feature in _ABOVE_ONE.items():
         if (context.number(key) or 0) > 1:
-            yield _unmodelled(context, key, name)
+            yield _unmodelled(context, key, *feature)
     if context.stage == 3 and (context.number(_GRANULARITY) or 0) > 0:
-        yield _unmodelled(context, _GRANULARITY, "making leaf modules of small ones")
+        yield _unmodelled(context, _GRANULARITY, *_LEAVES)
 
 
-def _unmodelled(context: Context, key: str, name: str) -> Finding:
-    return context.warning(
+def _unmodelled(
+    context: Context, key: str, name: str, direction: Direction, device: str
+) -> Finding:
+    found = context.warning(
         NOT_MODELLED,
         key,
         f"{name} is not modelled: the prediction is for the same job without it",
         "ask the simulated or launched dry run",
     )
+    return replace(found, direction=direction, device=device)
 
 
 def hpz_groups(context: Context) -> Iterator[Finding]:

@@ -3,8 +3,8 @@
 import argparse
 
 from zero_sizer.cli import options
-from zero_sizer.findings import Severity
-from zero_sizer.sizing import Sizing, Verdict, size
+from zero_sizer.cli.exit_codes import exit_code
+from zero_sizer.sizing import size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +29,3 @@ def run(arguments: argparse.Namespace) -> int:
 
         text.show(sizing, timeline=arguments.timeline)
     return exit_code(sizing)
-
-
-def exit_code(sizing: Sizing) -> int:
-    """0 fits and valid, 1 does not fit or an error-level finding, 3 could not tell."""
-    invalid = any(f.severity is Severity.ERROR for f in sizing.findings)
-    if invalid or sizing.verdict is Verdict.DOES_NOT_FIT:
-        return 1
-    return 0 if sizing.verdict is Verdict.FITS else 3

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.passes import adapted, checkpoints, fallback, loss, masks
+from zero_sizer.passes import adapted, checkpoints, closed_form, fallback, loss, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.masks import Mask
@@ -79,6 +79,26 @@ def _closed_form(plan: Plan, checkpointing: bool) -> MicroStep:
         checkpointing=checkpointing,
         attention=plan.attention,
     )
+
+
+def is_closed_form(plan: Plan) -> bool:
+    """Whether no profile of the model or of its base says what the blocks keep."""
+    return traced_activations(plan) is None and adapted_activations(plan) is None
+
+
+def closed_form_error(plan: Plan) -> closed_form.Error:
+    """How far the closed form may be off: of one block at a time where blocks are recomputed."""
+    arch, dtype = plan.model.arch, plan.autocast_dtype or plan.model_dtype
+    one = closed_form.block_bytes(
+        arch,
+        tokens=plan.micro_batch * plan.seq_len,
+        seq_len=plan.seq_len,
+        dtype=dtype,
+        eager=plan.attention == "eager",
+    )
+    layers = max(closed_form.num_layers(arch), 1)
+    kept = max(round(layers * (1 - plan.recomputed_share)), 1)
+    return closed_form.error(arch, kept * one, dtype)
 
 
 def knows_loss(plan: Plan) -> bool:

@@ -140,13 +140,15 @@ def _outside(recording: Recording) -> list[str]:
     """What a simulated GPU has no figures for, as ranges of published measurements."""
     if recording.how != "simulated":
         return []
-    from zero_sizer.witnesses.simulated.workspaces import CUDA_CONTEXT, NCCL_COMMUNICATOR
+    from zero_sizer.hardware import catalog, outside
 
-    parts = {"the CUDA context": CUDA_CONTEXT}
+    name = str(recording.job.get("gpu") or "")
+    gpu = catalog.find(name) if name else None
+    parts = {"the CUDA context": outside.context(gpu)}
     if recording.world_size > 1:
-        parts["each NCCL communicator"] = NCCL_COMMUNICATOR
+        parts["NCCL"] = outside.NCCL.interval
     texts = [
-        f"{what} ({format_gib(measured.low)} to {format_gib(measured.high)})"
-        for what, measured in parts.items()
+        f"{what} ({format_gib(found.low)} to {format_gib(found.high)})"
+        for what, found in parts.items()
     ]
     return [f"outside PyTorch's allocator and not in these figures: {' and '.join(texts)}"]
