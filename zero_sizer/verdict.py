@@ -166,13 +166,22 @@ def _too_small(
     device: Device, moments: Mapping[Moment, int], need: Need, found: Capacity
 ) -> Reason:
     moment = max(moments, key=lambda m: moments[m])
+    return too_small(device, need.shortfall(found), moment.phase.value)
+
+
+def too_small(device: Device, num_bytes: int, phase: str) -> Reason:
+    """A device that is short of so much for certain; one wording for every command."""
     return Reason(
         device=device.value,
         code=f"{device.value}-too-small",
         direction=Direction.COST,
-        message=f"{WHOSE[device]} is {format_gib(need.shortfall(found))} short, in "
-        f"{moment.phase.value}",
+        message=short_of(device, num_bytes) + (f", in {phase}" if phase else ""),
     )
+
+
+def short_of(device: Device, num_bytes: int) -> str:
+    """A certain shortfall in words."""
+    return f"{WHOSE[device]} is {format_gib(num_bytes)} short"
 
 
 def _undecided(

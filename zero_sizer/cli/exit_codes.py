@@ -8,9 +8,9 @@ OK, DOES_NOT_FIT, UNCERTAIN = 0, 1, 3
 _CODES = {Verdict.FITS: OK, Verdict.DOES_NOT_FIT: DOES_NOT_FIT, Verdict.UNCERTAIN: UNCERTAIN}
 
 
-def of_verdict(verdict: Verdict) -> int:
-    """0 fits, 1 does not fit, 3 could not tell."""
-    return _CODES[verdict]
+def of_verdict(verdict: Verdict | None) -> int:
+    """0 fits, or nothing was asked; 1 does not fit, 3 could not tell."""
+    return OK if verdict is None else _CODES[verdict]
 
 
 def exit_code(sizing: Sizing) -> int:

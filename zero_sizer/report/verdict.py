@@ -26,13 +26,17 @@ def show_verdict(sizing: Sizing) -> None:
         show_line(f"NOT VALID   {told}; it would fit", indent="    ")
         return
     word = WORDS[sizing.verdict] + (", NOT VALID" if errors else "")
-    first, *others = list(_reasons(sizing)) or [""]
+    show_words(word, [*_reasons(sizing)], told)
+
+
+def show_words(word: str, reasons: Sequence[str], told: str = "") -> None:
+    """Print the verdict's word with the first reason beside it, and a few more below."""
+    first, *others = reasons or [""]
     show_line(f"{word}   {first}" + (f"; {told}" if told else ""), indent="    ")
-    show_more(others)
+    _show_more(others)
 
 
-def show_more(reasons: Sequence[str]) -> None:
-    """Print what else decides, up to a few lines."""
+def _show_more(reasons: Sequence[str]) -> None:
     for reason in reasons[: _MOST - 1]:
         show_line(f"    also: {reason}", indent="      ")
     if len(reasons) > _MOST - 1:
