@@ -308,8 +308,9 @@ class Search:
             grad_accum=candidate.grad_accum,
         )
         cluster = self.job.cluster
-        if candidate.nodes != cluster.nodes:
-            cluster = replace(cluster, nodes=candidate.nodes, slots=())
+        if candidate.nodes != cluster.nodes or candidate.world_size != cluster.world_size:
+            gpus = candidate.world_size // candidate.nodes  # a part of a node, or all of each
+            cluster = replace(cluster, nodes=candidate.nodes, gpus_per_node=gpus, slots=())
         return replace(
             self.job,
             document=document.from_mapping(values, source="(chosen)"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from zero_sizer.report.table import show_line, show_table
+from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.units import format_gib
 from zero_sizer.verdict import Verdict
@@ -13,13 +13,13 @@ _SHOWN = 12  # buffers listed at the last boundary
 _LOG_BLOCKS = 30  # of init; ZeRO-3 writes two for each sub group
 _MICRO_STEP = "Engine before forward"
 _FIGURES = {
-    "gpu at end": ("gpu", "allocated"),
-    "gpu peak": ("gpu", "max_allocated"),
-    "gpu reserved": ("gpu", "max_reserved"),
-    "host at end": ("host", "allocated"),
+    "GPU end": ("gpu", "allocated"),
+    "GPU peak": ("gpu", "max_allocated"),
+    "reserved": ("gpu", "max_reserved"),
+    "host end": ("host", "allocated"),
     "host peak": ("host", "max_allocated"),
     "pinned": ("host", "pinned"),
-    "nvme": ("nvme", "allocated"),
+    "NVMe": ("nvme", "allocated"),
 }
 
 
@@ -102,9 +102,9 @@ def _phases(rank: RankRecord) -> None:
         cells = [phase.name, str(phase.step), str(phase.micro_step)]
         for device, name in measured.values():
             figures = phase.device.get(device, {})
-            cells.append(format_gib(figures[name]) if name in figures else "")
+            cells.append(gib(figures[name]) if name in figures else "")
         rows.append(cells)
-    heads = ("phase", "step", "micro", *measured)
+    heads = ("GiB", "step", "micro", *measured)
     show_table(heads, rows, right=range(1, len(heads)))
 
 

@@ -5,6 +5,7 @@ from itertools import zip_longest
 from textwrap import wrap
 
 from zero_sizer.terminal import output_columns
+from zero_sizer.units import GIB
 
 _GAP = 2
 _NARROWEST = 8  # columns of text below which breaking words makes it unreadable
@@ -57,3 +58,16 @@ def _lines(
         for index, (cell, size) in enumerate(zip(row, widths, strict=True))
     ]
     yield from zip_longest(*cells, fillvalue="")
+
+
+def gib(num_bytes: int) -> str:
+    """GiB as a bare number; a dash for nothing."""
+    if not num_bytes:
+        return "-"
+    value = num_bytes / GIB
+    return f"{value:,.2f}" if value >= 0.005 else "<0.01"
+
+
+def span(low: int, high: int) -> str:
+    """A range of GiB."""
+    return f"{low / GIB:,.1f}-{high / GIB:,.1f}"

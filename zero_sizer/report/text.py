@@ -6,11 +6,11 @@ from zero_sizer.ledger import Allocation
 from zero_sizer.moments import Moment, Phase
 from zero_sizer.peak import Peak, phase_peaks
 from zero_sizer.plan import Device
-from zero_sizer.report.table import show_line, show_table
+from zero_sizer.report.table import gib, show_line, show_table, span
 from zero_sizer.report.verdict import show_job, show_verdict
 from zero_sizer.sizing import Sizing
 from zero_sizer.terminal import output_columns
-from zero_sizer.units import GIB, format_gib
+from zero_sizer.units import format_gib
 from zero_sizer.verdict import WHOSE, Verdict
 
 _SHORT = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
@@ -68,19 +68,6 @@ def _device(sizing: Sizing, device: Device) -> list[str]:
         span(found.outside.low, found.outside.high) if found.outside.high else "-",
         gib(found.num_bytes) if found.num_bytes is not None else "not stated",
     ]
-
-
-def gib(num_bytes: int) -> str:
-    """GiB as a bare number; a dash for nothing."""
-    if not num_bytes:
-        return "-"
-    value = num_bytes / GIB
-    return f"{value:,.2f}" if value >= 0.005 else "<0.01"
-
-
-def span(low: int, high: int) -> str:
-    """A range of GiB."""
-    return f"{low / GIB:,.1f}-{high / GIB:,.1f}"
 
 
 def _composition(sizing: Sizing, device: Device) -> None:
