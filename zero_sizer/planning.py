@@ -176,18 +176,21 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "checkpointing_how": job.workload.checkpointing_how,
         "attention": attention,
         "sequences": _sequences(job, attention, assumed),
-        "loss": _loss(job),
+        "loss": _loss(job, assumed),
         "kernels": job.workload.kernels,
         "zero_init": _builds_under_zero_init(job, stage),
     }
 
 
-def _loss(job: Job) -> str:
+def _loss(job: Job, assumed: Assumptions) -> str:
     """As stated; Liger's where its kernels are and it has one for the model."""
     if job.workload.loss is not None:
         return job.workload.loss
     patches = job.workload.kernels == LIGER_KERNELS and job.model.arch.family in loss.LIGER
-    return loss.FUSED_LINEAR if patches else loss.TRANSFORMERS
+    if not patches:
+        return loss.TRANSFORMERS
+    assumed.settings["loss"] = Setting(loss.FUSED_LINEAR, "follows kernels")
+    return loss.FUSED_LINEAR
 
 
 def _sequences(job: Job, attention: str, assumed: Assumptions) -> str:

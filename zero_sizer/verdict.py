@@ -132,8 +132,11 @@ def decide(
     loaded = [d for d in Device if max(moments[d].values()) or d is Device.GPU]
     short = [d for d in loaded if needs[d].fit(found[d]) is capacity.Fit.NO]
     if short:
-        reasons = tuple(_too_small(d, moments[d], needs[d], found[d]) for d in short)
-        return Verdict.DOES_NOT_FIT, reasons
+        assumed = next((f for f in findings if f.code == "assumed-checkpointing"), None)
+        return Verdict.DOES_NOT_FIT, tuple(
+            _too_small(d, moments[d], needs[d], found[d], assumed if d is Device.GPU else None)
+            for d in short
+        )
     open_questions = [
         reason
         for device in loaded
@@ -163,19 +166,28 @@ def not_stated(
 
 
 def _too_small(
-    device: Device, moments: Mapping[Moment, int], need: Need, found: Capacity
+    device: Device,
+    moments: Mapping[Moment, int],
+    need: Need,
+    found: Capacity,
+    assumed: Finding | None,
 ) -> Reason:
     moment = max(moments, key=lambda m: moments[m])
-    return too_small(device, need.shortfall(found), moment.phase.value)
+    is_telling = assumed is not None and moment in PASSES
+    remedy = "activation checkpointing is taken to be off: say --checkpointing if it is on"
+    return too_small(
+        device, need.shortfall(found), moment.phase.value, remedy if is_telling else ""
+    )
 
 
-def too_small(device: Device, num_bytes: int, phase: str) -> Reason:
+def too_small(device: Device, num_bytes: int, phase: str, remedy: str = "") -> Reason:
     """A device that is short of so much for certain; one wording for every command."""
     return Reason(
         device=device.value,
         code=f"{device.value}-too-small",
         direction=Direction.COST,
         message=short_of(device, num_bytes) + (f", in {phase}" if phase else ""),
+        remedy=remedy,
     )
 
 
@@ -197,15 +209,15 @@ def _undecided(
     if there.num_bytes is None:
         if on_purpose(plan, device):
             yield _not_stated(device, peak)
-            yield from (_of_doubt(f, device) for f in about if _direction(f) is not Direction.SAVE)
+            yield from (_of_doubt(f) for f in about if _direction(f) is not Direction.SAVE)
         return
     plain = capacity.fit(peak, there, 0)
     if need.fit(there) is capacity.Fit.YES:
         return
     if plain is capacity.Fit.NO:  # it would be too small, if not for what may save
-        yield from (_of_doubt(f, device) for f in about if _direction(f) is not Direction.COST)
+        yield from (_of_doubt(f) for f in about if _direction(f) is not Direction.COST)
         return
-    yield from (_of_doubt(f, device) for f in about if _direction(f) is not Direction.SAVE)
+    yield from (_of_doubt(f) for f in about if _direction(f) is not Direction.SAVE)
     without = need_of(moments, there, need.room, ())
     if without.fit(there) is not capacity.Fit.YES:
         yield _tight(device, without, there)
@@ -215,9 +227,9 @@ def _direction(finding: Finding) -> Direction:
     return finding.direction or Direction.EITHER
 
 
-def _of_doubt(finding: Finding, device: Device) -> Reason:
+def _of_doubt(finding: Finding) -> Reason:
     return Reason(
-        device=device.value,
+        device=finding.device,
         code=finding.code,
         direction=_direction(finding),
         message=finding.message,

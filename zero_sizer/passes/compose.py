@@ -71,12 +71,13 @@ def activations_of(plan: Plan) -> MicroStep:
     return masks.masked(step, mask, how.recomputes if plan.checkpointing else None)
 
 
-def _closed_form(plan: Plan, checkpointing: bool) -> MicroStep:
+def in_closed_form(plan: Plan, checkpointing: bool | None = None) -> MicroStep:
+    """One micro step by formula, whatever profile there is; checkpointed as the plan says."""
     return fallback.step_activations(
         plan.model,
         loss_sizes(plan),
         seq_len=plan.seq_len,
-        checkpointing=checkpointing,
+        checkpointing=plan.checkpointing if checkpointing is None else checkpointing,
         attention=plan.attention,
     )
 
@@ -112,7 +113,7 @@ def _with_usual_loss(plan: Plan) -> MicroStep:
     return (
         traced_activations(plan)
         or adapted_activations(plan)
-        or _checkpointed(plan, lambda on: _closed_form(plan, on))
+        or _checkpointed(plan, lambda on: in_closed_form(plan, on))
     )
 
 
