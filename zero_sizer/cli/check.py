@@ -4,6 +4,7 @@ import argparse
 
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import exit_code
+from zero_sizer.cli.tracing import with_profile
 from zero_sizer.sizing import size
 
 
@@ -19,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer; the exit code says it again."""
-    sizing = size(options.job_from(arguments))
+    sizing = with_profile(size(options.job_from(arguments)))
     if arguments.format == "json":
         from zero_sizer.report import json
 
