@@ -20,7 +20,7 @@ from zero_sizer.passes import loss
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.leaf_modules import LeafModules
-from zero_sizer.zero.wrapper import Wrapper
+from zero_sizer.zero.wrapper import wrapper_of
 
 _DTYPES = {
     "fp32": DType.FP32,
@@ -236,7 +236,13 @@ def _precision(
         or params.get("fp32_optimizer_states") is False
     )
     autocast = bool(settings["torch_autocast.enabled"])  # unchecked: "no" counts as true
-    wrapper = _wrapper(settings, model, grad_accum, row)
+    wrapper = wrapper_of(
+        settings[_ZERO + "stage"],
+        model,
+        grad_accum,
+        offloads_to_cpu=settings[_ZERO + "offload_optimizer.device"] == "cpu",
+        is_fused=row.is_fused_adam,
+    )
     return {
         "stage": settings[_ZERO + "stage"],
         "wrapper": wrapper,
@@ -251,22 +257,6 @@ def _precision(
         # Without fp16 or bf16 the engine casts nothing: what was built is what is trained.
         "built_dtype": DType.FP32 if model is DType.FP32 else hf_dtype(job.model) or DType.FP32,
     }
-
-
-def _wrapper(settings: Settings, model: DType, grad_accum: DType, row: Optimizer) -> Wrapper:
-    """engine.py:2294-2369."""
-    stage = settings[_ZERO + "stage"]
-    if stage == 3:
-        return Wrapper.ZERO3
-    if stage:
-        offloads_to_cpu = settings[_ZERO + "offload_optimizer.device"] == "cpu"
-        accumulates_fp32 = model is DType.BF16 and grad_accum is DType.FP32
-        if stage == 1 and accumulates_fp32 and not offloads_to_cpu:
-            return Wrapper.BF16
-        return Wrapper.ZERO12
-    if model is DType.FP32:
-        return Wrapper.NONE
-    return Wrapper.FP16_FUSED if row.is_fused_adam else Wrapper.FP16_UNFUSED
 
 
 def _offload(settings: Settings, row: Optimizer) -> dict[str, Any]:
