@@ -77,23 +77,25 @@ class Error(NamedTuple):
 # Of the blocks' bytes in closed form: what transformers' classes of the traced families keep beyond
 # it and how far below it they stay, with and without checkpointing, at 512 and 2048 tokens and
 # each attention that they have (tests/test_closed_form.py; docs/limits.md).
-_ABOVE, _BELOW = 2.0, 0.7
+_ABOVE, _ABOVE_WITH_EXPERTS, _ABOVE_EAGER, _BELOW = 0.75, 1.3, 2.2, 0.7
 
 
-def error(arch: Architecture, blocks_bytes: int, dtype: DType) -> Error:
+def error(arch: Architecture, blocks_bytes: int, dtype: DType, *, eager: bool) -> Error:
     """Bounds of the closed form's error.
 
     Args:
         arch: the model's widths.
         blocks_bytes: what the blocks that are alive at once keep, in closed form.
         dtype: of weights and activations.
+        eager: attention keeps its scores.
 
     Beside the blocks it misplaces up to two tensors of the vocabulary's size: gradients of tied
     embeddings, which are there while the loss is or are not.
     """
     vocabulary = 2 * num_bytes((arch.vocab or 0) * (arch.hidden or 0), dtype)
+    share = _ABOVE_EAGER if eager else _ABOVE_WITH_EXPERTS if arch.num_experts else _ABOVE
     return Error(
-        below=int(_BELOW * blocks_bytes) + vocabulary, above=int(_ABOVE * blocks_bytes) + vocabulary
+        below=int(_BELOW * blocks_bytes) + vocabulary, above=int(share * blocks_bytes) + vocabulary
     )
 
 

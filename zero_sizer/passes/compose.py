@@ -90,16 +90,17 @@ def is_closed_form(plan: Plan) -> bool:
 def closed_form_error(plan: Plan) -> closed_form.Error:
     """How far the closed form may be off: of one block at a time where blocks are recomputed."""
     arch, dtype = plan.model.arch, plan.autocast_dtype or plan.model_dtype
+    eager = plan.attention == "eager"
     one = closed_form.block_bytes(
         arch,
         tokens=plan.micro_batch * plan.seq_len,
         seq_len=plan.seq_len,
         dtype=dtype,
-        eager=plan.attention == "eager",
+        eager=eager,
     )
     layers = max(closed_form.num_layers(arch), 1)
     kept = max(round(layers * (1 - plan.recomputed_share)), 1)
-    return closed_form.error(arch, kept * one, dtype)
+    return closed_form.error(arch, kept * one, dtype, eager=eager)
 
 
 def knows_loss(plan: Plan) -> bool:
