@@ -25,7 +25,7 @@ def test_a_job_that_fits_and_is_refused_is_not_headed_fits(capsys):
     code, text, said = answer(capsys, *fine)
     assert (code, text[:7], said["valid"]) == (0, "FITS   ", True)
     code, text, said = answer(capsys, *fine[:-1], "1025")
-    assert text.startswith("NOT VALID   1 error below; it would fit\ngpt2 (124M)")
+    assert text.startswith("NOT VALID (1 error below)   it would fit\ngpt2 (124M)")
     assert "A step takes" not in text
     assert (code, said["verdict"], said["valid"]) == (1, "fits", False)
 
@@ -35,8 +35,7 @@ def test_what_neither_fits_nor_is_valid_says_both(capsys):
     _, text, said = answer(capsys, *small)
     assert "looked for once the errors are corrected" in text
     assert said["fixes"] == []
-    assert text.startswith("DOES NOT FIT, NOT VALID   each GPU is ")
-    assert "; 1 error below" in text
+    assert text.startswith("DOES NOT FIT, NOT VALID (1 error below)   each GPU is ")
     assert (said["verdict"], said["valid"]) == ("does_not_fit", False)
 
 

@@ -245,13 +245,38 @@ def test_the_step_asks_for_its_flat_gradients_in_one_piece(tmp_path, capsys):
 
 OTHERS = {  # fields as their config.json has them
     "whisper": {"model_type": "whisper", "vocab_size": 51866, "num_mel_bins": 128},
-    "llava": {"vision_config": {"image_size": 336}, "text_config": {"vocab_size": 32064}},
-    "qwen2-vl": {"vocab_size": 152064, "vision_config": {"depth": 32, "patch_size": 14}},
-    "gemma-3": {"text_config": {"vocab_size": 262208}, "vision_config": {"image_size": 896}},
+    "llava": {
+        "model_type": "llava",
+        "vision_config": {"image_size": 336},
+        "text_config": {"vocab_size": 32064},
+    },
+    "qwen2-vl": {
+        "model_type": "qwen2_vl",
+        "vocab_size": 152064,
+        "vision_config": {"depth": 32, "patch_size": 14},
+    },
+    "gemma-3": {
+        "model_type": "gemma_3",
+        "text_config": {"vocab_size": 262208},
+        "vision_config": {"image_size": 896},
+    },
     "vit": {"model_type": "vit", "image_size": 224, "patch_size": 16, "num_channels": 3},
-    "clip": {"text_config": {"vocab_size": 49408}, "vision_config": {"image_size": 224}},
-    "wav2vec2": {"vocab_size": 32, "conv_stride": [5, 2], "feat_extract_norm": "group"},
-    "qwen2-audio": {"audio_config": {"num_mel_bins": 128}, "text_config": {"vocab_size": 156032}},
+    "clip": {
+        "model_type": "clip",
+        "text_config": {"vocab_size": 49408},
+        "vision_config": {"image_size": 224},
+    },
+    "wav2vec2": {
+        "model_type": "wav2vec2",
+        "vocab_size": 32,
+        "conv_stride": [5, 2],
+        "feat_extract_norm": "group",
+    },
+    "qwen2-audio": {
+        "model_type": "qwen2_audio",
+        "audio_config": {"num_mel_bins": 128},
+        "text_config": {"vocab_size": 156032},
+    },
     "unet": {"_class_name": "UNet2DConditionModel", "sample_size": 64, "cross_attention_dim": 768},
     "unknown": {"model_type": "something", "hidden_size": 512},
 }

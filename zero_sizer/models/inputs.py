@@ -30,15 +30,17 @@ _FIELDS = {
     "cross_attention_dim": _LATENTS,
 }
 
+_NAMED = ("model_type", "architectures", "_class_name")  # one of them makes it a model's config
+
 
 def besides_tokens(model: ModelSpec) -> str:
     """Images, audio or what else a model takes beside tokens or instead of them; empty for text.
 
-    A config without a vocabulary is no text model's. Numbers and modules without a config are
-    taken to be fed tokens, which is how they are run.
+    A config without a vocabulary is no text model's. Numbers, shapes and modules without a config
+    are taken to be fed tokens, which is how they are run.
     """
     fields = model.hf_config
-    if not fields:
+    if not any(fields.get(name) for name in _NAMED):
         return ""
     found = next((_FIELDS[name] for name in _names(fields) if name in _FIELDS), "")
     if not found and not any(name == "vocab_size" for name in _names(fields)):

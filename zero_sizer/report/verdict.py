@@ -21,18 +21,18 @@ _MOST = 3  # reasons printed; the JSON has them all
 def show_verdict(sizing: Sizing) -> None:
     """Print the verdict and its reasons: nobody launches a job that fits and is refused."""
     errors = sum(finding.severity is Severity.ERROR for finding in sizing.findings)
-    told = f"{errors} error{'s' if errors > 1 else ''} below" if errors else ""
+    told = f"NOT VALID ({errors} error{'s' if errors > 1 else ''} below)"
     if errors and sizing.verdict is Verdict.FITS:
-        show_line(f"NOT VALID   {told}; it would fit", indent="    ")
+        show_line(f"{told}   it would fit", indent="    ")
         return
-    word = WORDS[sizing.verdict] + (", NOT VALID" if errors else "")
-    show_words(word, [*_reasons(sizing)], told)
+    word = WORDS[sizing.verdict] + (f", {told}" if errors else "")
+    show_words(word, [*_reasons(sizing)])
 
 
-def show_words(word: str, reasons: Sequence[str], told: str = "") -> None:
+def show_words(word: str, reasons: Sequence[str]) -> None:
     """Print the verdict's word with the first reason beside it, and a few more below."""
     first, *others = reasons or [""]
-    show_line(f"{word}   {first}" + (f"; {told}" if told else ""), indent="    ")
+    show_line(f"{word}   {first}", indent="    ")
     _show_more(others)
 
 
