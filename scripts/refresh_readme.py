@@ -36,12 +36,12 @@ def demo_output() -> str:
 
 
 def run(*args: str) -> str:
-    """Output of ``zero-sizer ARGS`` from the repository's root, in plain text, 100 columns wide.
+    """Output of ``zero-sizer ARGS`` from the repository's root, in plain text, 120 columns wide.
 
     Raises:
         RuntimeError: the command failed, or complained.
     """
-    env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    env = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
     command = (sys.executable, "-m", "zero_sizer", *args)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1) or done.stderr:

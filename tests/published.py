@@ -127,7 +127,8 @@ def _with_lora(spec: ModelSpec, rank: int, modules: list[str]) -> ModelSpec:
 def predicted(row: Row) -> tuple[float, float]:
     """Bytes, lowest and highest."""
     quantity, sizing = row.fields["quantity"], sizing_of(row)
-    outside = sizing.capacities[Device.GPU].outside_bytes
+    found = sizing.capacities[Device.GPU].outside
+    outside = (found.low, found.high)
     if quantity == "outside":
         return outside
     if quantity == "host_peak":

@@ -10,11 +10,10 @@ from zero_sizer import job
 from zero_sizer.advise.choose import choose
 from zero_sizer.advise.search import Candidate
 from zero_sizer.cli import main
-from zero_sizer.findings import Severity
+from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Severity
 from zero_sizer.job import Flags
 from zero_sizer.models.spec import Architecture
 from zero_sizer.passes.closed_form import layer_elements
-from zero_sizer.passes.remarks import UNKNOWN
 from zero_sizer.sizing import Verdict, size
 from zero_sizer.speed.work import work_of
 from zero_sizer.units import DType, num_bytes
@@ -50,7 +49,7 @@ def _flags(model, **more):
 def _unknown(model, **flags):
     config = {**CONFIG, "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}
     sizing = size(job.without_config(config, _flags(model, **flags)))
-    found = [f for f in sizing.findings if f.code == UNKNOWN]
+    found = [f for f in sizing.findings if f.code == ACTIVATIONS_UNKNOWN]
     assert all(f.severity is Severity.WARNING for f in found)
     return " ".join(f.message for f in found), sizing.verdict
 
@@ -101,10 +100,10 @@ def test_no_micro_batch_is_recommended_where_none_can_be_judged(bare, capsys):
     flags = ["--model", bare, "--gpu", "a100-80gb", "--seq-len", "2048", "--host-memory", "1TiB"]
     for command in (["choose"], ["size", "--max-nodes", "1"]):
         assert main([*command, *flags]) == 3
-        assert UNKNOWN in capsys.readouterr().out
+        assert ACTIVATIONS_UNKNOWN in capsys.readouterr().out
         assert main([*command, *flags, "--format", "json"]) == 3
         answer = json.loads(capsys.readouterr().out)
-        assert [warning["code"] for warning in answer["warnings"]] == [UNKNOWN]
+        assert [warning["code"] for warning in answer["warnings"]] == [ACTIVATIONS_UNKNOWN]
 
 
 def test_a_fix_is_certain_only_where_activations_are_known(capsys):

@@ -1,36 +1,44 @@
 import pytest
 
 from zero_sizer.errors import InputError
+from zero_sizer.hardware import catalog, outside
+from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.units import GIB, MIB, DType
 from zero_sizer.witnesses.simulated.workspaces import (
-    CUDA_CONTEXT,
-    CUDA_CONTEXT_EAGER,
-    NCCL_COMMUNICATOR,
     AttentionShape,
-    cublas_workspace_bytes,
     cublaslt_workspace_bytes,
     flash_backward_bytes,
     workspaces_of,
 )
 
 
-@pytest.mark.parametrize("major", [7, 8])
-def test_cublas_takes_the_8519680_bytes_that_users_see_in_snapshots(major):
+@pytest.mark.parametrize("name", ["v100-32gb", "a100-80gb", "rtx-3090", "rtx-4090"])
+def test_cublas_takes_the_8519680_bytes_that_users_see_in_snapshots(name):
     # https://discuss.pytorch.org/t/178671: an allocation of 8519680 bytes at the first product
-    assert cublas_workspace_bytes(major) == 8_519_680
+    assert blas_bytes(catalog.find(name)) == 8_519_680
 
 
-@pytest.mark.parametrize("major", [9, 10, 12])
-def test_cublas_takes_32_mib_from_hopper_on(major):
-    assert cublas_workspace_bytes(major) == 32 * MIB
+@pytest.mark.parametrize("name", ["h100-80gb", "h200-141gb", "b200-180gb", "rtx-5090", "mi250x"])
+def test_cublas_takes_32_mib_from_hopper_on_and_so_does_hipblas(name):
+    assert blas_bytes(catalog.find(name)) == 32 * MIB
+
+
+@pytest.mark.parametrize("name", ["mi300x", "mi325x", "mi355x"])
+def test_hipblas_takes_128_mib_on_gfx94_and_gfx95(name):
+    assert blas_bytes(catalog.find(name)) == 128 * MIB
+
+
+def test_a_gpu_that_nobody_named_is_taken_to_be_older():
+    assert blas_bytes(None) == 8_519_680
 
 
 def test_cublas_config_adds_up_size_times_count():
-    assert cublas_workspace_bytes(9, ":4096:8") == 32 * MIB
-    assert cublas_workspace_bytes(9, ":16:8") == 128 * 1024
-    assert cublas_workspace_bytes(9, ":4096:2:16:8") == 8_519_680  # two pairs
+    gpu = catalog.find("h100-80gb")
+    assert blas_bytes(gpu, ":4096:8") == 32 * MIB
+    assert blas_bytes(gpu, ":16:8") == 128 * 1024
+    assert blas_bytes(gpu, ":4096:2:16:8") == 8_519_680  # two pairs
     with pytest.raises(InputError, match="CUBLAS_WORKSPACE_CONFIG"):
-        cublas_workspace_bytes(9, "4096")
+        blas_bytes(gpu, "4096")
 
 
 def test_cublaslt_shares_cublas_workspace_unless_told_otherwise():
@@ -72,10 +80,20 @@ def test_deterministic_backward_keeps_one_accumulator_per_split():
 
 def test_measured_ranges_hold_the_published_figures():
     # stas00/ml-engineering: 0.47 GiB lazy, 0.92 eager; nccl#864: 1.6 GB; barrier 0.55 -> 2.00 GiB
-    assert CUDA_CONTEXT.low <= 0.47 * GIB <= CUDA_CONTEXT.high
-    assert CUDA_CONTEXT.high < CUDA_CONTEXT_EAGER.low <= 0.92 * GIB <= CUDA_CONTEXT_EAGER.high
-    assert NCCL_COMMUNICATOR.low < (2.00 - 0.55) * GIB <= NCCL_COMMUNICATOR.high
-    assert all(r.sources for r in (CUDA_CONTEXT, CUDA_CONTEXT_EAGER, NCCL_COMMUNICATOR))
+    assert outside.CONTEXT.low <= 0.47 * GIB < 0.92 * GIB <= outside.CONTEXT.high
+    assert outside.NCCL.low < (2.00 - 0.55) * GIB < 1.6e9 <= outside.NCCL.high
+    assert outside.PROCESS.low < 438_632 * 1024 < 2_056_600 * 1024 < outside.PROCESS.high
+    ranges = (outside.CONTEXT, outside.NCCL, outside.PROCESS, outside.WORKER)
+    assert all(r.sources for r in ranges)
+
+
+def test_a_context_is_that_of_the_gpu_table():
+    for gpu in catalog.all_gpus():
+        assert (outside.context(gpu).low, outside.context(gpu).high) == gpu.context_bytes
+        assert outside.of_gpu(gpu, 1) == outside.context(gpu)
+        low, high = outside.least_and_most(gpu, 8)
+        assert low == gpu.context_bytes[0] + outside.NCCL.low
+        assert high == gpu.context_bytes[1] + outside.NCCL.high
 
 
 def simulated_job(**changes):
@@ -109,5 +127,6 @@ def test_no_flash_scratch_where_no_flash_kernel_runs(changes):
     assert [row.name for row in workspaces_of(simulated_job(**changes))] == ["cuBLAS"]
 
 
-def test_nvidias_libraries_are_not_on_amds_gpus():
-    assert workspaces_of(simulated_job(gpu="mi300x")) == ()
+def test_nvidias_kernels_are_not_on_amds_gpus():
+    (found,) = workspaces_of(simulated_job(gpu="mi300x"))
+    assert (found.name, found.num_bytes) == ("hipBLAS", 128 * MIB)

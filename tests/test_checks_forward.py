@@ -19,7 +19,8 @@ from zero_sizer.models.families import FAMILIES
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.planning import plan_job
-from zero_sizer.sizing import Job, is_doubt
+from zero_sizer.sizing import Job
+from zero_sizer.verdict import is_doubt
 
 BF16 = {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}}
 FP32 = {"train_micro_batch_size_per_gpu": 1}

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zero_sizer.capacity import Fit, fit
 from zero_sizer.cli import main
 from zero_sizer.passes import loss
+from zero_sizer.plan import Device
 from zero_sizer.sizing import size
 from zero_sizer.units import DType
 
@@ -90,8 +92,12 @@ def test_no_causal_loss_to_replace_is_a_doubt(capsys, tmp_path, model, kind):
     usual, _, fits = _check(capsys, tmp_path, **said)
     other, findings, answer = _check(capsys, tmp_path, **said, loss=kind)
     assert fits["verdict"] == "fits"
-    assert answer["verdict"] == "uncertain"
+    # no loss holds more than transformers'; Liger's may, where it casts the head for every chunk
+    assert answer["verdict"] == ("uncertain" if kind == "fused-linear" else "fits")
     assert findings["loss-not-modelled"]["severity"] == "warning"
+    assert findings["loss-not-modelled"]["direction"] == (
+        "either" if kind == "fused-linear" else "save"
+    )
     assert other == usual
 
 
@@ -156,13 +162,21 @@ def test_only_where_the_weights_are_on_the_job_is_another_loss_run(capsys, tmp_p
     assert "computes transformers' loss" in capsys.readouterr().err
 
 
-def test_every_published_run_with_a_fused_loss_is_called_fitting():
-    """llm-foundry's throughput tables: that a row is there is proof that its micro batch fits."""
+def test_every_published_run_with_a_fused_loss_is_predicted_to_fit():
+    """llm-foundry's throughput tables: that a row is there is proof that its micro batch fits.
+
+    The models are llm-foundry's own code, of which there is no profile: where the closed form's
+    error could decide, the verdict says so, and nothing else does.
+    """
     facts = throughput.read()
     verdicts = Counter()
     for row in facts["rows"]:
         job = throughput.job_of(row, facts)
         cluster = replace(job.cluster, gpu_memory=job.cluster.gpu.visible_bytes)
         assert job.workload.loss == "fused"
-        verdicts[size(replace(job, cluster=cluster)).verdict.value] += 1
-    assert verdicts == {"fits": 108}
+        sizing = size(replace(job, cluster=cluster))
+        verdicts[sizing.verdict.value] += 1
+        assert {r.code for r in sizing.reasons} <= {"activations-in-closed-form"}, row
+        gpu, room = sizing.capacities[Device.GPU], sizing.needs[Device.GPU].room
+        assert fit(sizing.peaks[Device.GPU].num_bytes, gpu, room) is Fit.YES
+    assert verdicts == {"fits": 53, "uncertain": 55}

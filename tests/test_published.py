@@ -76,13 +76,23 @@ def test_what_ran_out_of_memory_is_not_called_fitting(row):
     assert _verdict(row) is not Verdict.FITS
 
 
-def test_nine_of_ten_that_ran_are_called_fitting():
+MISSING = {"host-unknown", "activations-in-closed-form"}
+"""Reasons that name a fact which the publication does not state, or which nobody has traced."""
+
+
+def test_nineteen_of_twenty_that_ran_fit_or_miss_a_fact():
     sys.stdout.write("\n" + published.outcome_table() + "\n")
     ran = [row for row in OUTCOMES if row.fields["outcome"] == "fits"]
-    others = [row for row in ran if _verdict(row) is not Verdict.FITS]
-    sys.stdout.write(f"called fitting: {len(ran) - len(others)} of {len(ran)} that ran\n")
-    assert len(others) <= 0.1 * len(ran)
-    assert not [row.id for row in others if not row.fields.get("why")]
+    sizings = {row.id: published.sizing_of(row) for row in ran}
+    fitting = [name for name, found in sizings.items() if found.verdict is Verdict.FITS]
+    others = [
+        name
+        for name, found in sizings.items()
+        if found.verdict is not Verdict.FITS and not {r.code for r in found.reasons} <= MISSING
+    ]
+    sys.stdout.write(f"called fitting: {len(fitting)} of {len(ran)} that ran; others: {others}\n")
+    assert len(others) <= max(0.05 * len(ran), 1)
+    assert not [row.id for row in ran if row.id in others and not row.fields.get("why")]
 
 
 def test_no_row_is_both_used_and_left_out():

@@ -5,12 +5,15 @@ import pytest
 
 from zero_sizer.plan import Device
 from zero_sizer.report import recording as report
+from zero_sizer.report.verdict import WORDS
 from zero_sizer.sizing import size
 from zero_sizer.units import GIB, MIB
+from zero_sizer.verdict import Verdict
 from zero_sizer.witnesses.recording import Room, from_json
 from zero_sizer.witnesses.simulated import run_requests
 from zero_sizer.witnesses.simulated.parent import request_of
 from zero_sizer.witnesses.simulated.tracker import GPU, Tracker
+from zero_sizer.witnesses.verdict import verdict_of
 
 
 def test_memory_that_lies_free_in_pieces_is_no_use():
@@ -33,28 +36,57 @@ def test_memory_that_lies_free_in_pieces_is_no_use():
     )
 
 
-@pytest.mark.parametrize(
-    ("fits", "said"),
-    [
-        ((True, True), "the run fits"),
-        ((True, False), "the run may not fit"),
-        ((False, False), "the run does not fit"),
-    ],
-)
-def test_the_reader_is_told(capsys, fits, said):
+def recording_with(fits, job=None):
     rooms = [Room(num_bytes=(31 - 2 * i) * GIB, fits=f, phase="step") for i, f in enumerate(fits)]
-    phase = {"name": "init", "micro_step": 0, "device": {}}
-    recording = from_json(
+    phase = {"name": "init", "micro_step": 0, "device": {"host": {"max_allocated": 3 * GIB}}}
+    return from_json(
         {
             **{"schema_version": 1, "how": "simulated", "versions": {}, "world_size": 1},
-            **{"job": {}, "rank": 0, "phases": [phase]},
+            **{"job": job or {}, "rank": 0, "phases": [phase]},
             "rooms": [vars(room) for room in rooms],
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("fits", "verdict", "said"),
+    [
+        ((True, True), Verdict.FITS, "gets along with 29.00 GiB of each GPU, fragmentation"),
+        ((True, False), Verdict.UNCERTAIN, "with 29.00 GiB, each GPU runs out of memory in step"),
+        ((False, False), Verdict.DOES_NOT_FIT, "each GPU runs out of memory in step"),
+    ],
+)
+def test_the_reader_is_told_first(capsys, fits, verdict, said):
+    recording = recording_with(fits)
+    assert verdict_of(recording)[0] is verdict
     report.show(recording)
-    out = capsys.readouterr().out
-    assert f"PyTorch may take 29.00 GiB to 31.00 GiB of this GPU: {said}, frag" in out
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith(WORDS[verdict])
+    assert said in out
     assert ("expandable_segments" in out) is not all(fits)
+
+
+@pytest.mark.parametrize(
+    ("memory", "verdict"),
+    [
+        (11, Verdict.DOES_NOT_FIT),  # four ranks hold 12 GiB
+        (13, Verdict.DOES_NOT_FIT),  # and their processes 1.5
+        (20, Verdict.UNCERTAIN),
+        (24, Verdict.FITS),
+    ],
+)
+def test_a_node_has_room_for_the_processes_of_its_ranks(memory, verdict):
+    job = {"host_bytes": memory * GIB, "local_world_size": 4}
+    found, reasons = verdict_of(recording_with((True, True), job))
+    assert found is verdict
+    assert [r.device for r in reasons] == ([] if verdict is Verdict.FITS else ["host"])
+
+
+def test_a_run_without_a_device_of_known_size_has_no_verdict(capsys):
+    recording = recording_with(())
+    assert verdict_of(recording) == (None, ())
+    report.show(recording)
+    assert capsys.readouterr().out.startswith("simulated run")
 
 
 @pytest.mark.slow

@@ -1,14 +1,27 @@
-"""What the cluster has of each device, and whether a peak fits into it."""
+"""What the cluster has of each device, what else is taken of it, and whether a peak fits into it.
+
+One rule, for every command: a job fits where the most that it may need is there, and does not fit
+where not even the least is.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
-from zero_sizer.hardware.cluster import Cluster, Gpu
-from zero_sizer.peak import Peak
+from zero_sizer.hardware import outside
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.interval import NOTHING, Interval
 from zero_sizer.plan import Device
-from zero_sizer.units import GIB, format_gib
+from zero_sizer.units import format_gib
+
+FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"}
+"""Option that states how much there is of a device."""
+
+_RESERVE = (0.09, 0.22)
+"""What PyTorch's caching allocator reserved beyond the most that it handed out, of that: in the
+median and at most, in fourteen replayed jobs of whole models (docs/limits.md)."""
 
 
 class Fit(Enum):
@@ -25,85 +38,112 @@ class Capacity:
 
     Attributes:
         num_bytes: per rank (GPU) or per node; None when nobody said.
-        outside_bytes: what others take of it that PyTorch does not count (low, high): the CUDA
-            context and communication buffers on a GPU, the processes themselves on the host.
+        outside: what others take of it that the ledger does not count: the CUDA context and
+            communication buffers on a GPU, the processes themselves on the host.
         origin: where ``num_bytes`` comes from.
     """
 
     num_bytes: int | None
-    outside_bytes: tuple[int, int] = (0, 0)
+    outside: Interval = NOTHING
     origin: str = ""
 
 
-# NCCL allocates its channel buffers outside PyTorch: 4 MiB a buffer (NCCL_BUFFSIZE's default) per
-# channel and peer, which adds up to between some hundred MiB and 2 GiB by topology.
-# https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html#nccl-buffsize
-_NCCL_BYTES = (GIB // 4, 2 * GIB)
-_DEFAULT_CONTEXT = (int(0.3 * GIB), GIB)
-
-
-def outside_bytes(gpu: Gpu | None, world_size: int) -> tuple[int, int]:
-    """Least and most that PyTorch does not count on a GPU."""
-    context = gpu.context_bytes if gpu else _DEFAULT_CONTEXT
-    nccl = _NCCL_BYTES if world_size > 1 else (0, 0)
-    return context[0] + nccl[0], context[1] + nccl[1]
-
-
-def capacities(cluster: Cluster) -> dict[Device, Capacity]:
-    """Capacity of every device of the cluster."""
+def capacities(cluster: Cluster, workload: Workload | None = None) -> dict[Device, Capacity]:
+    """Capacity of every device of the cluster, with what the workload's processes take."""
+    host = outside.of_host(
+        cluster.host_memory or 0,
+        cluster.gpus_per_node,
+        workers=(workload and workload.num_workers) or 0,
+        batches=_batches_ahead(workload),
+        batch_bytes=_batch_bytes(workload),
+    )
     return {
         Device.GPU: Capacity(
             num_bytes=cluster.gpu_memory,
-            outside_bytes=outside_bytes(cluster.gpu, cluster.world_size),
+            outside=outside.of_gpu(cluster.gpu, cluster.world_size),
             origin=cluster.origins.get("gpu_memory") or cluster.origins.get("gpu", ""),
         ),
         Device.HOST: Capacity(
-            num_bytes=cluster.host_memory, origin=cluster.origins.get("host_memory", "")
+            num_bytes=cluster.host_memory,
+            outside=host,
+            origin=cluster.origins.get("host_memory", ""),
         ),
         Device.NVME: Capacity(num_bytes=cluster.nvme, origin=cluster.origins.get("nvme", "")),
     }
 
 
-def headroom(peak: Peak, capacity: Capacity) -> tuple[int, int] | None:
-    """Bytes that are left beside the peak where others take most, and where they take least.
-
-    None where nobody said how much there is.
-    """
-    if capacity.num_bytes is None:
-        return None
-    low, high = capacity.outside_bytes
-    left = capacity.num_bytes - peak.num_bytes
-    return left - high, left - low
+_USUAL_PREFETCH = 2  # torch.utils.data.DataLoader's prefetch_factor
+_USUAL_SEQ_LEN = 2048
 
 
-def fit(peak: Peak, capacity: Capacity, request: int = 0) -> Fit:
-    """Whether a peak fits, counting what others take; between low and high nobody can say.
+def _batches_ahead(workload: Workload | None) -> int:
+    stated = None if workload is None else workload.prefetch
+    return _USUAL_PREFETCH if stated is None else stated
 
-    Nor where not even the least that others take leaves room for one more tensor as large as the
-    largest: an allocator serves it from one piece of free memory, and a peak counts no holes.
+
+def _batch_bytes(workload: Workload | None) -> int:
+    if workload is None:
+        return 0
+    return outside.batch_bytes(workload.micro_batch or 1, workload.seq_len or _USUAL_SEQ_LEN)
+
+
+def need(num_bytes: int, found: Capacity, room: int = 0, error: int = 0) -> Interval:
+    """What a peak of ``num_bytes`` takes of a device together with everything outside of it.
+
+    At most, others take the most that they took elsewhere, or what is usual of them and the
+    allocator wants room for one more of the largest tensor: it serves that from one piece of free
+    memory, and a sum of live bytes counts no holes. Both at their worst at once is not asked for.
 
     Args:
-        peak: of a device.
-        capacity: of the same.
-        request: bytes of the largest tensor that is asked for again and again.
+        num_bytes: live at the highest instant.
+        found: capacity of the device.
+        room: what may be asked for in one piece beside that (``passes.requests.room_of``).
+        error: the most by which ``num_bytes`` may be too low or too high.
     """
-    if peak.num_bytes == 0:
+    others = found.outside
+    return Interval(
+        max(num_bytes - error, 0) + others.low,
+        num_bytes + others.expected,
+        num_bytes + error + max(others.high, others.expected + room),
+    )
+
+
+def reserved(num_bytes: int, found: Capacity, room: int = 0) -> Interval:
+    """What PyTorch may reserve for a peak of a GPU: less than this where the GPU is full.
+
+    A full device makes the allocator give back whatever it caches whole, so that a reserve above
+    the capacity is no reason to fail.
+    """
+    median, most = (int(num_bytes * (1 + share)) for share in _RESERVE)
+    limit = None if found.num_bytes is None else found.num_bytes - found.outside.low
+    high = max(most, num_bytes + room)
+    if limit is None or limit < num_bytes:
+        return Interval(num_bytes, median, high)
+    return Interval(num_bytes, min(median, limit), min(high, limit))
+
+
+def fit(num_bytes: int, found: Capacity, room: int = 0, error: int = 0) -> Fit:
+    """Whether a peak fits; see ``need``."""
+    if num_bytes == 0:
         return Fit.YES
-    left = headroom(peak, capacity)
-    if left is None:
+    if found.num_bytes is None:
         return Fit.UNKNOWN
-    least, most = left
-    if most < 0:
+    low, _, high = need(num_bytes, found, room, error)
+    if low > found.num_bytes:
         return Fit.NO
-    return Fit.YES if least >= 0 and most >= request else Fit.UNKNOWN
+    return Fit.YES if high <= found.num_bytes else Fit.UNKNOWN
 
 
 def fits(
-    peaks: Mapping[Device, Peak], found: Mapping[Device, Capacity], request: int
+    peaks: Mapping[Device, int], found: Mapping[Device, Capacity], room: int, error: int = 0
 ) -> dict[Device, Fit]:
-    """Whether each device's peak fits; ``request``: see ``fit``, it is of the GPU."""
-    requests = {Device.GPU: request}
-    return {device: fit(peaks[device], found[device], requests.get(device, 0)) for device in Device}
+    """Whether each device's peak fits; ``room`` and ``error`` are the GPU's."""
+    return {
+        device: fit(peaks[device], found[device], room, error)
+        if device is Device.GPU
+        else fit(peaks[device], found[device])
+        for device in Device
+    }
 
 
 def unpublished(cluster: Cluster) -> list[Finding]:
@@ -136,94 +176,3 @@ def overstated(cluster: Cluster) -> list[Finding]:
             remedy="leave out one of the two",
         )
     ]
-
-
-def findings(
-    peaks: Mapping[Device, Peak], found: Mapping[Device, Capacity], request: int
-) -> list[Finding]:
-    """What is worth saying about capacity: unknown sizes and peaks that are too close to call.
-
-    ``request``: see ``fits``.
-    """
-    said = [
-        _in_pieces(peaks[device], found[device], request)
-        if fitting is not Fit.YES and fit(peaks[device], found[device]) is Fit.YES
-        else _finding(device, peaks[device], found[device])
-        for device, fitting in fits(peaks, found, request).items()
-        if peaks[device].num_bytes
-    ]
-    return [finding for finding in said if finding is not None]
-
-
-# What PyTorch's caching allocator needed beyond the most that it handed out: 0.5 to 22 % in
-# fourteen jobs of whole models, on the smallest device that they fit (docs/limits.md).
-_FRAGMENTATION = 0.22
-
-
-def _fragmented(peak: Peak, capacity: Capacity) -> Finding | None:
-    """A GPU that is full enough to run out of memory that lies free in pieces."""
-    left = headroom(peak, capacity)
-    if left is None or left[0] >= _FRAGMENTATION * peak.num_bytes:
-        return None
-    return Finding(
-        code="gpu-fragmentation",
-        severity=Severity.NOTE,
-        key=_FLAG[Device.GPU],
-        message=f"gpu: {format_gib(left[0])} are left for what PyTorch's allocator wastes, which "
-        f"took up to {_FRAGMENTATION:.0%} of the peak elsewhere and is not counted",
-        remedy=_COUNTED,
-    )
-
-
-def _in_pieces(peak: Peak, capacity: Capacity, request: int) -> Finding:
-    left = headroom(peak, capacity) or (0, 0)
-    return Finding(
-        code="gpu-fragmentation",
-        severity=Severity.WARNING,
-        key=_FLAG[Device.GPU],
-        message=f"gpu: its largest tensor takes {format_gib(request)}, and at most "
-        f"{format_gib(left[1])} are left, not all in one piece: PyTorch's allocator may run out "
-        "of memory that is free",
-        remedy=_COUNTED,
-    )
-
-
-_COUNTED = (
-    "`zero-sizer dryrun --how simulated` counts what lies free in pieces; "
-    "PYTORCH_ALLOC_CONF=expandable_segments:True leaves less of it"
-)
-_FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"}
-
-
-def _finding(device: Device, peak: Peak, capacity: Capacity) -> Finding | None:
-    match fit(peak, capacity):
-        case Fit.YES:
-            return _fragmented(peak, capacity) if device is Device.GPU else None
-        case Fit.NO:
-            short = peak.num_bytes + capacity.outside_bytes[0] - (capacity.num_bytes or 0)
-            return Finding(
-                code=f"{device.value}-too-small",
-                severity=Severity.WARNING,
-                key=_FLAG[device],
-                message=f"{device.value}: {format_gib(peak.num_bytes)} needed at "
-                f"'{peak.moment.value}', {format_gib(short)} more than there is",
-            )
-        case _ if capacity.num_bytes is None:
-            return Finding(
-                code=f"{device.value}-unknown",
-                severity=Severity.WARNING if device is Device.GPU else Severity.NOTE,
-                key=_FLAG[device],
-                message=f"how much {device.value} memory there is was not stated, so nobody can "
-                f"say whether {format_gib(peak.num_bytes)} fit",
-                remedy=f"give {_FLAG[device]}",
-            )
-        case _:
-            return Finding(
-                code=f"{device.value}-tight",
-                severity=Severity.WARNING,
-                key=_FLAG[device],
-                message=f"{device.value}: fits only if context and communication buffers stay "
-                f"below {format_gib((capacity.num_bytes or 0) - peak.num_bytes)}",
-                remedy="leave more room: they took up to "
-                f"{format_gib(capacity.outside_bytes[1])} elsewhere",
-            )

@@ -32,8 +32,9 @@ class Finding:
         message: what is the matter, with the exception DeepSpeed would raise where it would.
         remedy: what to change.
         direction: of what is not modelled, None where the prediction stands as it is.
-        device: ``gpu``, ``host`` or ``nvme`` that a direction is about.
+        device: ``gpu``, ``host`` or ``nvme`` that a direction is about; empty: all of them.
         num_bytes: the most by which it can move the prediction, None where nobody knows.
+        less_bytes: the most by which it can lower it, where that differs.
     """
 
     code: str
@@ -45,3 +46,27 @@ class Finding:
     direction: Direction | None = None
     device: str = "gpu"
     num_bytes: int | None = None
+    less_bytes: int | None = None
+
+
+ACTIVATIONS_UNKNOWN = "activations-unknown"
+"""Code of the finding that some activations are counted as nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why a verdict is what it is: what decides it, on which device.
+
+    Attributes:
+        device: ``gpu``, ``host`` or ``nvme``; empty where it is about all.
+        code: stable kebab-case name; that of the finding behind it, if there is one.
+        direction: how it moves what is predicted.
+        message: what decides.
+        remedy: how to find out, or what to state.
+    """
+
+    device: str
+    code: str
+    direction: Direction
+    message: str
+    remedy: str = ""

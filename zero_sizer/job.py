@@ -53,6 +53,9 @@ class Flags:
     attention: str | None = None
     sequences: str | None = None
     loss: str | None = None
+    kernels: str | None = None
+    num_workers: int | None = None
+    prefetch: int | None = None
     precision: str | None = None
     zero_init: bool | None = None
 

@@ -119,9 +119,10 @@ class Plan:
     )
     attention: str = _read("attention")
     sequences: str = _read("sequences")
-    loss: str = _read("loss")
+    loss: str = _read("loss", "kernels")
+    kernels: str | None = _read("kernels")
     zero_init: bool = _read("zero_init", "zero_optimization.stage")
-    is_hopper_or_newer: bool = _read("gpu")
+    blas_workspace: int = _read("gpu")  # bytes
     gpu_memory: int | None = _read("gpu_memory")
 
     group_names: tuple[str, ...] = _read("optimizer.type")

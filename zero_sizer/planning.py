@@ -7,17 +7,20 @@ from typing import Any
 
 from zero_sizer import job_settings, optimizer_choice
 from zero_sizer.config.settings import Setting, Settings
-from zero_sizer.findings import Finding, Severity
+from zero_sizer.config.workload import LIGER_KERNELS
+from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.hardware import assemble
+from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job import Job
 from zero_sizer.models.attention import default as default_attention
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import Optimizer
+from zero_sizer.passes import loss
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.leaf_modules import LeafModules
-from zero_sizer.zero.wrapper import Wrapper
+from zero_sizer.zero.wrapper import Wrapper, wrapper_of
 
 _DTYPES = {
     "fp32": DType.FP32,
@@ -30,7 +33,6 @@ _DTYPES = {
 }
 _DEVICES = {"none": Device.GPU, "cpu": Device.HOST, "nvme": Device.NVME}
 _ASSUMED_SEQ_LEN = 2048
-_HOPPER = ("h100", "h200", "h20", "h800", "gh200", "b100", "b200", "b300", "gb200", "rtx-5090")
 _ZERO = "zero_optimization."
 
 
@@ -41,8 +43,15 @@ class Assumptions:
     findings: list[Finding] = field(default_factory=list)
     settings: dict[str, Setting] = field(default_factory=dict)
 
-    def take(self, key: str, value: Any, message: str, remedy: str) -> Any:
-        """Note that ``key`` was assumed to be ``value``."""
+    def take(
+        self,
+        key: str,
+        value: Any,
+        message: str,
+        remedy: str,
+        direction: Direction | None = None,
+    ) -> Any:
+        """Note that ``key`` was assumed to be ``value``, and how another would move the answer."""
         self.findings.append(
             Finding(
                 code=f"assumed-{key.replace('_', '-')}",
@@ -50,6 +59,7 @@ class Assumptions:
                 key=f"--{key.replace('_', '-')}",
                 message=message,
                 remedy=remedy,
+                direction=direction,
             )
         )
         self.settings[key] = Setting(value, "assumed: not stated", is_default=True)
@@ -105,7 +115,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
         "ranks_per_node": job.cluster.gpus_per_node,
         "rank": 0,
         "gradient_clipping": _number(settings, "gradient_clipping", 1.0),
-        "is_hopper_or_newer": _is_hopper(job),
+        "blas_workspace": blas_bytes(job.cluster.gpu),
         "gpu_memory": job.cluster.gpu_memory,
     }
     return Planned(
@@ -123,6 +133,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
             1,
             "neither the config nor a flag says how many samples a GPU takes at once: 1 assumed",
             "give --micro-batch",
+            Direction.COST,
         )
     grad_accum = settings["gradient_accumulation_steps"]
     seq_len = job.workload.seq_len
@@ -165,9 +176,21 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "checkpointing_how": job.workload.checkpointing_how,
         "attention": attention,
         "sequences": _sequences(job, attention, assumed),
-        "loss": job.workload.loss or "transformers",
+        "loss": _loss(job, assumed),
+        "kernels": job.workload.kernels,
         "zero_init": _builds_under_zero_init(job, stage),
     }
+
+
+def _loss(job: Job, assumed: Assumptions) -> str:
+    """As stated; Liger's where its kernels are and it has one for the model."""
+    if job.workload.loss is not None:
+        return job.workload.loss
+    patches = job.workload.kernels == LIGER_KERNELS and job.model.arch.family in loss.LIGER
+    if not patches:
+        return loss.TRANSFORMERS
+    assumed.settings["loss"] = Setting(loss.FUSED_LINEAR, "follows kernels")
+    return loss.FUSED_LINEAR
 
 
 def _sequences(job: Job, attention: str, assumed: Assumptions) -> str:
@@ -203,7 +226,13 @@ def _precision(
     elif settings["bf16.enabled"] is True:
         model = DType.BF16
     grad_accum = _dtype(settings["data_types.grad_accum_dtype"]) or model
-    wrapper = _wrapper(settings, model, grad_accum, row)
+    wrapper = wrapper_of(
+        settings[_ZERO + "stage"],
+        model,
+        grad_accum,
+        offloads_to_cpu=settings[_ZERO + "offload_optimizer.device"] == "cpu",
+        is_fused=row.is_fused_adam,
+    )
     master = _master_dtype(settings, wrapper)
     low_moments = (
         settings["bf16.bf16_optimizer_states"] is True
@@ -234,22 +263,6 @@ def _master_dtype(settings: Settings, wrapper: Wrapper) -> DType:
         if settings["bf16.bf16_master_weights_and_grads"] is True:
             return DType.BF16
     return DType.FP32
-
-
-def _wrapper(settings: Settings, model: DType, grad_accum: DType, row: Optimizer) -> Wrapper:
-    """engine.py:2294-2369."""
-    stage = settings[_ZERO + "stage"]
-    if stage == 3:
-        return Wrapper.ZERO3
-    if stage:
-        offloads_to_cpu = settings[_ZERO + "offload_optimizer.device"] == "cpu"
-        accumulates_fp32 = model is DType.BF16 and grad_accum is DType.FP32
-        if stage == 1 and accumulates_fp32 and not offloads_to_cpu:
-            return Wrapper.BF16
-        return Wrapper.ZERO12
-    if model is DType.FP32:
-        return Wrapper.NONE
-    return Wrapper.FP16_FUSED if row.is_fused_adam else Wrapper.FP16_UNFUSED
 
 
 def _offload(settings: Settings, row: Optimizer) -> dict[str, Any]:
@@ -365,7 +378,3 @@ def _number(settings: Settings, key: str, fallback: float) -> float:
     value = settings[key]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and isfinite(value) and value >= 0 else fallback
-
-
-def _is_hopper(job: Job) -> bool:
-    return job.cluster.gpu is not None and job.cluster.gpu.name.startswith(_HOPPER)

@@ -2,29 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from zero_sizer import capacity, checks, features
 from zero_sizer.config import resolve
 from zero_sizer.config.settings import Setting
-from zero_sizer.findings import Finding, Severity
+from zero_sizer.findings import Direction, Finding, Reason, Severity
 from zero_sizer.job import Job
 from zero_sizer.ledger import Allocation, evaluate
 from zero_sizer.moments import Moment
-from zero_sizer.passes.remarks import UNKNOWN, remarks
-from zero_sizer.passes.requests import largest_request
+from zero_sizer.passes.remarks import remarks
+from zero_sizer.passes.requests import room_of
 from zero_sizer.peak import Peak, peak_of, totals
 from zero_sizer.plan import Device, Plan
 from zero_sizer.planning import plan_job
 from zero_sizer.ranks import at_highest_rank
-
-
-class Verdict(Enum):
-    """Whether the job fits."""
-
-    FITS = "fits"
-    DOES_NOT_FIT = "does_not_fit"
-    UNCERTAIN = "uncertain"
+from zero_sizer.verdict import Need, Verdict, decide, doubts, need_of, not_stated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +32,10 @@ class Sizing:
         moments: device -> moment -> live bytes (that rank's on the GPU, per node elsewhere).
         peaks: device -> its highest instant.
         capacities: device -> what the cluster has of it.
+        needs: device -> the least, the expected and the most that it takes with everything else.
         findings: everything wrong or worth knowing, worst first.
         verdict: fits, does not fit, or uncertain.
+        reasons: what decides the verdict, the most telling first; empty where the job fits.
     """
 
     job: Job
@@ -51,8 +45,19 @@ class Sizing:
     moments: Mapping[Device, Mapping[Moment, int]]
     peaks: Mapping[Device, Peak]
     capacities: Mapping[Device, capacity.Capacity]
+    needs: Mapping[Device, Need]
     findings: tuple[Finding, ...]
     verdict: Verdict
+    reasons: tuple[Reason, ...]
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether DeepSpeed would run the job at all."""
+        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+
+    def shortfall(self, device: Device) -> int:
+        """Bytes that a device is short of for certain; 0 where none are."""
+        return self.needs[device].shortfall(self.capacities[device])
 
 
 def size(job: Job) -> Sizing:
@@ -74,11 +79,25 @@ def size(job: Job) -> Sizing:
     collected += [_at_line(f, job) for f in remarks(plan)] if plan else []
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
-    capacities = capacity.capacities(job.cluster)
-    request = largest_request(plan) if plan else 0
-    collected += capacity.findings(peaks, capacities, request)
+    capacities = capacity.capacities(job.cluster, job.workload)
+    room = room_of(plan, moments[Device.GPU]) if plan else 0
+    needs = {
+        device: need_of(
+            moments[device],
+            capacities[device],
+            room if device is Device.GPU else 0,
+            doubts(collected, device),
+        )
+        for device in Device
+    }
+    verdict, reasons = (
+        decide(plan, moments, needs, capacities, collected)
+        if plan
+        else (Verdict.UNCERTAIN, _not_planned(planned.findings))
+    )
+    if plan:
+        collected += not_stated(plan, moments, capacities)
     collected += [*capacity.unpublished(job.cluster), *capacity.overstated(job.cluster)]
-    fits = capacity.fits(peaks, capacities, request)
     return Sizing(
         job=job,
         plan=plan,
@@ -87,8 +106,10 @@ def size(job: Job) -> Sizing:
         moments=moments,
         peaks=peaks,
         capacities=capacities,
+        needs=needs,
         findings=tuple(sorted(collected, key=lambda f: list(Severity).index(f.severity))),
-        verdict=_verdict(plan is not None, fits, capacities, collected),
+        verdict=verdict,
+        reasons=reasons,
     )
 
 
@@ -96,28 +117,16 @@ def _at_line(finding: Finding, job: Job) -> Finding:
     return replace(finding, line=job.document.line(finding.key) if finding.key else 0)
 
 
-def is_doubt(finding: Finding) -> bool:
-    """Whether it says that some memory is not counted, so that nothing fits for certain."""
-    return finding.code.endswith("not-modelled") or finding.code == UNKNOWN
-
-
-def _verdict(
-    planned: bool,
-    fits: Mapping[Device, capacity.Fit],
-    capacities: Mapping[Device, capacity.Capacity],
-    findings: list[Finding],
-) -> Verdict:
-    if not planned:
-        return Verdict.UNCERTAIN
-    if capacity.Fit.NO in fits.values():
-        return Verdict.DOES_NOT_FIT
-    unmodelled = any(map(is_doubt, findings))
-    unresolved = any(f.code == "assumed-micro-batch" for f in findings)
-    tight = any(
-        fits[d] is capacity.Fit.UNKNOWN
-        for d in Device
-        if capacities[d].num_bytes is not None or d is Device.GPU  # host and NVMe: when stated
+def _not_planned(findings: tuple[Finding, ...]) -> tuple[Reason, ...]:
+    """Why nothing is predicted."""
+    return tuple(
+        Reason(
+            device="",
+            code=finding.code,
+            direction=Direction.EITHER,
+            message=finding.message,
+            remedy=finding.remedy,
+        )
+        for finding in findings
+        if finding.severity is Severity.WARNING
     )
-    if tight or unmodelled or unresolved:
-        return Verdict.UNCERTAIN
-    return Verdict.FITS

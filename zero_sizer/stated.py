@@ -44,14 +44,14 @@ class Field:
             raise InputError(f"{named}{error}", where=where) from None
 
 
-def whole(highest: int) -> Check:
-    """A whole number from 1 to ``highest``."""
+def whole(highest: int, *, lowest: int = 1) -> Check:
+    """A whole number from ``lowest`` to ``highest``."""
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{shown(value)} is not a whole number")
-        if not 1 <= value <= highest:
-            raise ValueError(f"{shown(value)} is not between 1 and {highest:,}")
+        if not lowest <= value <= highest:
+            raise ValueError(f"{shown(value)} is not between {lowest} and {highest:,}")
         return value
 
     return check
@@ -190,6 +190,9 @@ WORKLOAD = (
     Field("attention", one_of("flash", "sdpa", "eager")),
     Field("sequences", one_of("equal", "padded", "packed")),
     Field("loss", one_of("transformers", "megatron", "fused", "fused-linear")),
+    Field("kernels", one_of("transformers", "liger")),
+    Field("num_workers", whole(1024, lowest=0)),
+    Field("prefetch", whole(1024)),
     Field("precision", one_of("bf16", "fp16", "fp32")),
     Field("zero_init", yes_or_no),
 )

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from zero_sizer.advise.batch import batch_of
 from zero_sizer.advise.limits import Limits, limits_of
 from zero_sizer.advise.search import Candidate, Loss, Search
+from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.errors import InputError
+from zero_sizer.findings import Reason
 from zero_sizer.job import Job
+from zero_sizer.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +22,16 @@ class Choice:
         ranked: the best plan of each strategy that fits, fastest first; empty when nothing fits.
         losses: strategies that do not fit, closest first.
         considered: plans whose fit was decided.
+        verdict: of the plan to run; without one, whether it is certain that nothing fits.
+        reasons: what decides the verdict.
     """
 
     search: Search
     ranked: tuple[Candidate, ...]
     losses: tuple[Loss, ...]
     considered: int
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
 
     @property
     def winner(self) -> Candidate | None:
@@ -53,7 +60,7 @@ def search_of(job: Job, options: Options) -> Search:
     Raises:
         InputError: no GPU memory to fit anything into.
     """
-    limits: Limits = limits_of(job.cluster, options.margin)
+    limits: Limits = limits_of(job.cluster, options.margin, job.workload)
     if job.cluster.gpu is None:
         raise InputError(
             "no GPU: nothing says how fast it is" + ("" if job.cluster.gpu_memory else " or large"),
@@ -70,14 +77,17 @@ def choose(job: Job, options: Options | None = None) -> Choice:
     found = [(strategy, search.best(strategy, nodes)) for strategy in search.strategies]
     ranked = sorted((plan for _, plan in found if plan), key=lambda c: c.rank_key)
     losses = sorted((search.loss(s, nodes) for s, plan in found if not plan), key=_closeness)
+    verdict, reasons = verdict_of(search, ranked[0] if ranked else None, losses)
     return Choice(
         search=search,
         ranked=tuple(ranked),
         losses=tuple(losses),
         considered=search.considered,
+        verdict=verdict,
+        reasons=reasons,
     )
 
 
 def _closeness(loss: Loss) -> tuple[bool, int]:
-    missing = sum(s.missing_bytes or s.need_bytes for s in loss.shortfalls)
+    missing = sum(s.over_bytes or s.need_bytes for s in loss.shortfalls)
     return (not loss.shortfalls, missing)

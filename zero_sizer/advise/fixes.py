@@ -15,12 +15,14 @@ from zero_sizer.advise.search import plan_of
 from zero_sizer.capacity import Fit
 from zero_sizer.job import Job
 from zero_sizer.ledger import evaluate
-from zero_sizer.passes.requests import largest_request
+from zero_sizer.passes.compose import closed_form_error, is_closed_form
+from zero_sizer.passes.requests import room_of
 from zero_sizer.peak import peak_of, totals
 from zero_sizer.plan import Device, Plan
 from zero_sizer.ranks import at_highest_rank
-from zero_sizer.sizing import Sizing, is_doubt
+from zero_sizer.sizing import Sizing
 from zero_sizer.speed import step_time
+from zero_sizer.verdict import is_doubt, is_open
 
 _MOST_NODES = 1024
 
@@ -64,17 +66,16 @@ def fixes(sizing: Sizing, most: int = 5) -> list[Fix]:
     if sizing.plan is None or not _needs_fix(sizing):
         return []
     found = _Search(sizing.job, sizing.plan).found(most)
-    doubts = [f.message for f in sizing.findings if is_doubt(f)]
+    doubts = [f.message for f in sizing.findings if is_doubt(f) and is_open(f)]
     return [replace(fix, doubt=doubts[0]) for fix in found] if doubts else found
 
 
 def _needs_fix(sizing: Sizing) -> bool:
-    request = largest_request(sizing.plan) if sizing.plan else 0
-    fits = capacity.fits(sizing.peaks, sizing.capacities, request)
+    fits = {device: sizing.needs[device].fit(sizing.capacities[device]) for device in Device}
     return any(
         fits[device] is not Fit.YES
         for device in Device
-        if sizing.capacities[device].num_bytes is not None
+        if sizing.capacities[device].num_bytes is not None and sizing.peaks[device].num_bytes
     )
 
 
@@ -159,7 +160,7 @@ class _Search:
         )
 
     def _is_fit(self, tried: _Tried) -> bool:
-        known = capacity.capacities(self._job.cluster)
+        known = capacity.capacities(self._job.cluster, self._job.workload)
         return all(
             tried.fits[device] is Fit.YES
             for device in Device
@@ -183,12 +184,13 @@ def _size(job: Job) -> _Tried | None:
     plan = at_highest_rank(plan)
     allocations = evaluate(features.ENTRIES, plan, explain=False)
     moments = totals(allocations, job.cluster.gpus_per_node)
-    peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
-    known = capacity.capacities(job.cluster)
+    peaks = {device: peak_of(per_moment).num_bytes for device, per_moment in moments.items()}
+    known = capacity.capacities(job.cluster, job.workload)
+    error = closed_form_error(plan).above if is_closed_form(plan) else 0
     return _Tried(
         plan=plan,
-        peaks={device: peak.num_bytes for device, peak in peaks.items()},
-        fits=capacity.fits(peaks, known, largest_request(plan)),
+        peaks=peaks,
+        fits=capacity.fits(peaks, known, room_of(plan, moments[Device.GPU]), error),
     )
 
 

@@ -7,8 +7,11 @@ from itertools import pairwise
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.search import Candidate, Loss, Search
 from zero_sizer.advise.strategy import Strategy
+from zero_sizer.advise.verdict import verdict_of
+from zero_sizer.findings import Reason
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import Job
+from zero_sizer.verdict import Verdict
 
 EVERY = 64
 """Up to so many nodes every number of them is tried; beyond, each twice the one before."""
@@ -56,6 +59,8 @@ class Fleet:
         stops_helping: nodes beyond which a further one is not ``WORTH_IT``, told from doublings;
             None if none is.
         target: the fewest nodes that reach the wanted speed; None if none does or none was wanted.
+        verdict: of the fewest nodes, or of the target; without a plan, whether that is certain.
+        reasons: what decides the verdict.
     """
 
     search: Search
@@ -63,6 +68,14 @@ class Fleet:
     fewest: tuple[Fewest, ...]
     stops_helping: int | None
     target: Candidate | None
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+
+    @property
+    def smallest(self) -> Candidate | None:
+        """The plan on the fewest GPUs."""
+        plans = [row.plan for row in self.fewest if row.plan]
+        return min(plans, key=lambda plan: (plan.world_size, plan.rank_key), default=None)
 
     @property
     def table(self) -> tuple[Size, ...]:
@@ -96,13 +109,18 @@ def fleet(
     target = None
     if tokens_per_second is not None:
         target = _first_fast(search, sizes, tokens_per_second)
-    return Fleet(
+    found = Fleet(
         search=search,
         sizes=sizes,
         fewest=tuple(_fewest(search, strategy, sizes, options) for strategy in search.strategies),
         stops_helping=_stops_helping(_table(sizes, ())),
         target=target,
+        verdict=Verdict.UNCERTAIN,
+        reasons=(),
     )
+    losses = [row.loss for row in found.fewest if row.loss]
+    verdict, reasons = verdict_of(search, target or found.smallest, losses)
+    return replace(found, verdict=verdict, reasons=reasons)
 
 
 def node_counts(max_nodes: int) -> tuple[int, ...]:

@@ -1,10 +1,12 @@
-"""What a plan may use of each device, and what it is short of."""
+"""What a plan may use of each device, and what it is short of: ``capacity.need`` for sweeps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from zero_sizer import capacity
 from zero_sizer.advise.sweep import Use
+from zero_sizer.capacity import Capacity
+from zero_sizer.config.workload import Workload
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.moments import Moment
 from zero_sizer.plan import Device
@@ -16,68 +18,74 @@ was simulated (docs/limits.md); a host's system and page cache."""
 
 @dataclass(frozen=True, kw_only=True)
 class Shortfall:
-    """Why a plan does not fit a device.
+    """Why a plan does not fit a device, or not for certain.
 
     Attributes:
         need_bytes: the plan's own peak; per rank on the GPU, per node elsewhere.
-        missing_bytes: what it is short of, margin and outside use counted; None when nobody said
-            how much there is.
+        over_bytes: by how much it is above what is allowed; None when nobody said how much there
+            is.
+        missing_bytes: what it is short of for certain, as ``check`` prints it; 0 where it might
+            fit, and None when nobody said how much there is.
     """
 
     device: Device
     need_bytes: int
+    over_bytes: int | None
     missing_bytes: int | None
     moment: Moment
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the plan does not fit, rather than perhaps not."""
+        return bool(self.missing_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bytes that a plan's own peak may reach; None where the size was not stated.
+    """Bytes that a plan's own peak may reach.
 
     Attributes:
-        allowed: of each device.
-        with_request: of a GPU, the peak and one more of the largest tensor (``capacity.fit``).
-        margins: what ``allowed`` leaves free.
+        found: capacity of each device.
+        margins: share of each that stays free.
     """
 
-    allowed: Mapping[Device, int | None]
-    with_request: int | None = None
+    found: Mapping[Device, Capacity]
     margins: Mapping[Device, float] = field(default_factory=lambda: MARGINS)
 
     def shortfalls(self, uses: Mapping[Device, Use], needed: tuple[str, ...]) -> list[Shortfall]:
         """What ``uses`` is short of; ``needed`` names the devices that must be known."""
-        found = []
+        short = []
         for device, use in uses.items():
-            allowed = self.allowed[device]
-            if allowed is None:
-                if use.num_bytes and device.value in needed:
-                    found.append(_short(device, use, None))
+            there = self.found[device]
+            if not use.num_bytes:
                 continue
-            missing = use.num_bytes - allowed
-            if use.request and self.with_request is not None:
-                missing = max(missing, use.num_bytes + use.request - self.with_request)
-            if missing > 0 and use.num_bytes:
-                found.append(_short(device, use, missing))
-        return found
+            if there.num_bytes is None:
+                if device.value in needed:
+                    short.append(_short(device, use, None, None))
+                continue
+            need = capacity.need(use.num_bytes, there, use.room, use.error)
+            # the margin is what the allocator wastes: not asked for beside room for a request
+            free = int(there.num_bytes * (1 - self.margins[device]))
+            others = use.num_bytes + use.error + there.outside.high
+            over = max(need.high - there.num_bytes, others - free)
+            if over > 0:
+                short.append(_short(device, use, over, max(need.low - there.num_bytes, 0)))
+        return short
 
 
-def _short(device: Device, use: Use, missing: int | None) -> Shortfall:
+def _short(device: Device, use: Use, over: int | None, missing: int | None) -> Shortfall:
     return Shortfall(
-        device=device, need_bytes=use.num_bytes, missing_bytes=missing, moment=use.moment
+        device=device,
+        need_bytes=use.num_bytes,
+        over_bytes=over,
+        missing_bytes=missing,
+        moment=use.moment,
     )
 
 
-def limits_of(cluster: Cluster, margin: float | None = None) -> Limits:
-    """Capacity less the most that others take of it, less the margin (one for all if given)."""
+def limits_of(
+    cluster: Cluster, margin: float | None = None, workload: Workload | None = None
+) -> Limits:
+    """Capacity of the cluster, less the margin (one for all devices if given)."""
     margins = MARGINS if margin is None else dict.fromkeys(Device, margin)
-    allowed: dict[Device, int | None] = {}
-    with_request = None
-    for device, found in capacity.capacities(cluster).items():
-        if found.num_bytes is None:
-            allowed[device] = None
-        else:
-            free = found.num_bytes * (1 - margins[device]) - found.outside_bytes[1]
-            allowed[device] = max(int(free), 0)
-            if device is Device.GPU:
-                with_request = found.num_bytes - found.outside_bytes[0]
-    return Limits(allowed=allowed, with_request=with_request, margins=margins)
+    return Limits(found=capacity.capacities(cluster, workload), margins=margins)

@@ -18,13 +18,13 @@ from zero_sizer.advise.strategy import Setting, Strategy, settings_of, strategie
 from zero_sizer.advise.sweep import Sweep, Use
 from zero_sizer.advise.view import Values
 from zero_sizer.config import document, resolve
-from zero_sizer.findings import Finding, Severity
+from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Finding, Severity
 from zero_sizer.job import Job
 from zero_sizer.ledger import Allocation, evaluate
-from zero_sizer.passes.remarks import UNKNOWN, remarks
+from zero_sizer.passes.remarks import remarks
 from zero_sizer.plan import Device, Plan
 from zero_sizer.planning import plan_job
-from zero_sizer.sizing import is_doubt
+from zero_sizer.verdict import is_doubt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Search:
     @property
     def knows_activations(self) -> bool:
         """Whether memory is known to grow with the micro batch; only the smallest is tried else."""
-        return all(finding.code != UNKNOWN for finding in self.warnings)
+        return all(finding.code != ACTIVATIONS_UNKNOWN for finding in self.warnings)
 
     def best(self, strategy: Strategy, nodes: int) -> Candidate | None:
         """The fastest plan of a strategy that fits; None: ``loss`` says why there is none."""
@@ -308,8 +308,9 @@ class Search:
             grad_accum=candidate.grad_accum,
         )
         cluster = self.job.cluster
-        if candidate.nodes != cluster.nodes:
-            cluster = replace(cluster, nodes=candidate.nodes, slots=())
+        if candidate.nodes != cluster.nodes or candidate.world_size != cluster.world_size:
+            gpus = candidate.world_size // candidate.nodes  # a part of a node, or all of each
+            cluster = replace(cluster, nodes=candidate.nodes, gpus_per_node=gpus, slots=())
         return replace(
             self.job,
             document=document.from_mapping(values, source="(chosen)"),
@@ -365,4 +366,4 @@ def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocatio
 
 def _missing(shortfalls: list[Shortfall]) -> tuple[int, int]:
     """Order of closeness: what is short first by devices, then by bytes."""
-    return (len(shortfalls), sum(s.missing_bytes or s.need_bytes for s in shortfalls))
+    return (len(shortfalls), sum(s.over_bytes or s.need_bytes for s in shortfalls))

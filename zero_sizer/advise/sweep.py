@@ -11,10 +11,11 @@ from zero_sizer.advise.view import ACCUMULATES, NUMBERS, Family, Values, View
 from zero_sizer.features import passes
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.ledger import Entry, evaluate
-from zero_sizer.moments import Moment
+from zero_sizer.moments import PASSES, STEP, Moment
 from zero_sizer.passes import compose
+from zero_sizer.passes.compose import closed_form_error, is_closed_form
 from zero_sizer.passes.overlay import Zero
-from zero_sizer.passes.requests import largest_request
+from zero_sizer.passes.requests import Rooms, rooms_of
 from zero_sizer.plan import Device, Plan
 from zero_sizer.ranks import at_highest_rank, candidates
 from zero_sizer.speed import Case
@@ -26,6 +27,8 @@ from zero_sizer.units import ceil_div
 
 _MOMENTS = tuple(Moment)
 _PLACE = {moment: index for index, moment in enumerate(_MOMENTS)}
+_PASSES = tuple(_PLACE[moment] for moment in PASSES)
+_STEP = tuple(_PLACE[moment] for moment in STEP)
 _LASTING = tuple(entry for entry in features.ENTRIES if entry not in passes.ENTRIES)
 _BATCH = "micro_batch"
 
@@ -37,12 +40,14 @@ class Use:
     Attributes:
         num_bytes: live then.
         moment: the instant.
-        request: bytes of the largest tensor of a micro step; 0 on other devices than the GPU.
+        room: bytes that must be there beside it (``passes.requests.room_of``); of the GPU alone.
+        error: the most by which a closed form may be too low or too high; of the GPU alone.
     """
 
     num_bytes: int
     moment: Moment
-    request: int = 0
+    room: int = 0
+    error: int = 0
 
 
 class _Sums(NamedTuple):
@@ -76,6 +81,7 @@ class Sweep:
         self._ranks = base.ranks_per_node
         self._rates = rates_of(cluster, base.autocast_dtype or base.model_dtype, Case.EXPECTED)
         self._work = work_of(base.model)
+        self._is_closed_form = is_closed_form(base)
         self._allocate = [_Allocate(entry, self._ranks) for entry in _LASTING]
 
     def values(self, strategy: str, **numbers: int) -> Values:
@@ -109,8 +115,11 @@ class Sweep:
             device: _highest(rows[device]) if device in rows else use
             for device, use in lasting.uses.items()
         }
-        request = family.formula("request", values, _request)
-        found[Device.GPU] = replace(found[Device.GPU], request=request)
+        rooms, row = family.formula("rooms", values, _rooms), rows[Device.GPU]
+        passes, step = (max(map(row.__getitem__, places)) for places in (_PASSES, _STEP))
+        room = rooms.beside(passes, step, found[Device.GPU].num_bytes)
+        error = family.formula("error", values, _error) if self._is_closed_form else 0
+        found[Device.GPU] = replace(found[Device.GPU], room=room, error=error)
         return found
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
@@ -220,8 +229,12 @@ def _ranks(view: Any) -> tuple[tuple[int, ...], bool]:
     return ranks, len(ranks) > 1 and (is_muon or view.has_grad_accum_attribute)
 
 
-def _request(view: Any) -> int:
-    return largest_request(view)
+def _rooms(view: Any) -> Rooms:
+    return rooms_of(view)
+
+
+def _error(view: Any) -> int:
+    return closed_form_error(view).above
 
 
 class _Allocate:

@@ -4,6 +4,8 @@ Source: deepspeed 0.19.8 runtime/engine.py:2294-2369 (wrapper) and 2476-2550 (op
 """
 
 from zero_sizer.checks.context import Context
+from zero_sizer.units import DType
+from zero_sizer.zero.wrapper import Wrapper, wrapper_of
 
 DTYPES = {
     spelling: name
@@ -15,6 +17,7 @@ DTYPES = {
     }.items()
     for spelling in spellings
 }
+_DTYPES = {"fp16": DType.FP16, "bf16": DType.BF16, "fp32": DType.FP32, "int8": DType.INT8}
 TORCH_OPTIMIZERS = (
     "ASGD",
     "Adadelta",
@@ -78,12 +81,18 @@ def grad_accum_dtype(context: Context) -> str | None:
 
 def uses_bf16_optimizer(context: Context) -> bool:
     """Stage 1 with bf16 weights and fp32 accumulation gets BF16_Optimizer, not ZeRO's own."""
-    return (
-        context.stage == 1
-        and model_dtype(context) == "bf16"
-        and grad_accum_dtype(context) == "fp32"
-        and context.optimizer_device != "cpu"
+    model = _DTYPES.get(model_dtype(context))
+    grad_accum = _DTYPES.get(grad_accum_dtype(context) or "")
+    if model is None or grad_accum is None or context.stage not in (1, 2, 3):
+        return False
+    built = wrapper_of(
+        context.stage,
+        model,
+        grad_accum,
+        offloads_to_cpu=context.optimizer_device == "cpu",
+        is_fused=False,
     )
+    return built is Wrapper.BF16
 
 
 def uses_zero12(context: Context) -> bool:

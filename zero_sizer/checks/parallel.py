@@ -10,47 +10,55 @@ _GRANULARITY = ZERO + "stage3_module_granularity_threshold"
 _TENSOR = "tensor_parallel.autotp_size"
 _SEQUENCE = "sequence_parallel_size"
 _COST, _SAVE, _EITHER = Direction.COST, Direction.SAVE, Direction.EITHER
-_SECTIONS = {  # key that switches a feature on -> what to call it, which way it moves memory
-    "expert_parallel.enabled": ("expert parallelism (AutoEP)", _EITHER),
-    ZERO + "zenflow": ("ZenFlow", _COST),
-    "compile.deepcompile": ("DeepCompile", _EITHER),
-    "hybrid_engine.enabled": ("the hybrid engine", _COST),
-    "data_efficiency.data_routing.random_ltd.enabled": ("random layer-token dropping", _SAVE),
+_ALL = ""  # devices
+
+# Key that switches a feature on -> what to call it, what it can change, on which device.
+_SECTIONS = {
+    "expert_parallel.enabled": ("expert parallelism (AutoEP)", _EITHER, _ALL),
+    ZERO + "zenflow": ("ZenFlow", _COST, _ALL),
+    "compile.deepcompile": ("DeepCompile", _EITHER, _ALL),
+    "hybrid_engine.enabled": ("the hybrid engine", _COST, _ALL),
+    "data_efficiency.data_routing.random_ltd.enabled": (
+        "random layer-token dropping",
+        _SAVE,
+        "gpu",
+    ),
 }
 _STAGE_3 = {
-    ZERO + "zero_quantized_weights": ("quantized weight gathering (ZeRO++)", _COST),
-    ZERO + "zero_quantized_nontrainable_weights": ("quantized frozen weights (ZeRO++)", _EITHER),
-    ZERO + "zero_quantized_gradients": ("quantized gradients (ZeRO++)", _SAVE),
+    OFFLOAD_OPTIMIZER + "super_offload": ("SuperOffload", _EITHER, _ALL),
+    ZERO + "zero_quantized_weights": ("quantized weight gathering (ZeRO++)", _COST, "gpu"),
+    ZERO + "zero_quantized_nontrainable_weights": (
+        "quantized frozen weights (ZeRO++)",
+        _EITHER,
+        _ALL,
+    ),
+    ZERO + "zero_quantized_gradients": ("quantized gradients (ZeRO++)", _EITHER, "gpu"),
 }
-_SIZES = {  # key that says over how many ranks
-    _TENSOR: ("tensor parallelism (AutoTP)", _SAVE),
-    _SEQUENCE: ("sequence parallelism (Ulysses)", _SAVE),
-    "pipeline.stages": ("pipeline parallelism", _SAVE),
+_ABOVE_ONE = {  # key that says over how many ranks
+    _TENSOR: ("tensor parallelism (AutoTP)", _EITHER, _ALL),
+    _SEQUENCE: ("sequence parallelism (Ulysses)", _EITHER, "gpu"),
+    "pipeline.stages": ("pipeline parallelism", _EITHER, _ALL),
 }
+_LEAVES = ("making leaf modules of small ones", _COST, "gpu")
 # A config alone does not start these: the training script does.
 _BY_SCRIPT = (_SEQUENCE, "pipeline.stages")
 
 
 def not_modelled(context: Context) -> Iterator[Finding]:
     """Says what the prediction leaves out, so that nobody takes it for an answer."""
-    features = dict(_SECTIONS)
-    if context.stage == 3:
-        features |= _STAGE_3
-    for key, (name, direction) in features.items():
+    features = {**_SECTIONS, **(_STAGE_3 if context.stage == 3 else {})}
+    for key, feature in features.items():
         if context.flag(key):
-            yield _unmodelled(context, key, name, direction)
-    for key, (name, direction) in _SIZES.items():
+            yield _unmodelled(context, key, *feature)
+    for key, feature in _ABOVE_ONE.items():
         if (context.number(key) or 0) > 1:
-            yield _unmodelled(context, key, name, direction)
-    super_offload = OFFLOAD_OPTIMIZER + "super_offload"
-    if context.stage == 3 and context.flag(super_offload):
-        yield _unmodelled(context, super_offload, "SuperOffload", _COST, device="host")
+            yield _unmodelled(context, key, *feature)
     if context.stage == 3 and (context.number(_GRANULARITY) or 0) > 0:
-        yield _unmodelled(context, _GRANULARITY, "making leaf modules of small ones", _COST)
+        yield _unmodelled(context, _GRANULARITY, *_LEAVES)
 
 
 def _unmodelled(
-    context: Context, key: str, name: str, direction: Direction, device: str = "gpu"
+    context: Context, key: str, name: str, direction: Direction, device: str
 ) -> Finding:
     moves = {_COST: "needs more", _SAVE: "needs less", _EITHER: "may need more or less"}
     how = (

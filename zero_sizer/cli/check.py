@@ -3,8 +3,9 @@
 import argparse
 
 from zero_sizer.cli import options
-from zero_sizer.findings import Severity
-from zero_sizer.sizing import Sizing, Verdict, size
+from zero_sizer.cli.exit_codes import exit_code
+from zero_sizer.cli.tracing import with_profile
+from zero_sizer.sizing import size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer; the exit code says it again."""
-    sizing = size(options.job_from(arguments))
+    sizing = with_profile(size(options.job_from(arguments)))
     if arguments.format == "json":
         from zero_sizer.report import json
 
@@ -29,11 +30,3 @@ def run(arguments: argparse.Namespace) -> int:
 
         text.show(sizing, timeline=arguments.timeline)
     return exit_code(sizing)
-
-
-def exit_code(sizing: Sizing) -> int:
-    """0 fits and valid, 1 does not fit or an error-level finding, 3 could not tell."""
-    invalid = any(f.severity is Severity.ERROR for f in sizing.findings)
-    if invalid or sizing.verdict is Verdict.DOES_NOT_FIT:
-        return 1
-    return 0 if sizing.verdict is Verdict.FITS else 3

@@ -8,6 +8,7 @@ from zero_sizer.advise.choose import Choice, Options, choose
 from zero_sizer.advise.config import default_config, usual_precision
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
+from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
 from zero_sizer.job import Job, without_config
@@ -53,7 +54,7 @@ def _precision(gpu: str | None) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the choice, write its config; 1 where nothing fits, 3 where activations are unknown."""
+    """Print the choice, write its config; the exit code is that of ``check`` on it."""
     from zero_sizer.report import advice
 
     options.require_writable(arguments.emit, "--emit")
@@ -73,9 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         advice.show_choice(choice)
     if arguments.emit:
         _emit(choice, arguments.emit, quiet=arguments.format == "json")
-    if choice.winner is None:
-        return 1
-    return 0 if choice.search.knows_activations else 3
+    return of_verdict(choice.verdict)
 
 
 def _emit(choice: Choice, path: str, *, quiet: bool) -> None:

@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from zero_sizer.cli import dryrun, options
+from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, exit_code
 from zero_sizer.errors import InputError
 from zero_sizer.job import Job
+from zero_sizer.sizing import Sizing, size
+from zero_sizer.verdict import Verdict
 from zero_sizer.witnesses import crosscheck
 from zero_sizer.witnesses.causes import explained
 from zero_sizer.witnesses.cut import cut_job
 from zero_sizer.witnesses.recording import Recording
+from zero_sizer.witnesses.verdict import verdict_of
 
 WITNESSES = ("helpers", "rules", *dryrun.HOWS)
 
@@ -35,25 +39,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one table for every witness."""
+    """Print one table for every witness; the exit code says whether prediction and runs fit."""
     wanted = arguments.witness or ([] if arguments.recording else ["helpers"])
     runs = [name for name in wanted if name in dryrun.HOWS]
     dryrun.refuse_unused(arguments, runs, also=("ranks",) if runs else ())
     job = options.job_from(arguments)
-    checks = list(_checks(arguments, job, wanted))
+    recordings: list[Recording] = []
+    checks = list(_checks(arguments, job, wanted, recordings))
+    sizing = size(job)
     if arguments.format == "json":
         import json
 
-        print(json.dumps(_joined(checks).to_json(), indent=1))
+        from zero_sizer.report.json import reason_mapping
+
+        verdict = {
+            "verdict": sizing.verdict.value,
+            "reasons": [reason_mapping(reason) for reason in sizing.reasons],
+        }
+        print(json.dumps({**verdict, **_joined(checks).to_json()}, indent=1))
     else:
         from zero_sizer.report import crosscheck as report
+        from zero_sizer.report.verdict import show_job, show_verdict
 
+        if job.cluster.gpu_memory is not None:
+            show_verdict(sizing)
+            show_job(sizing)
+            print()
         report.show_all(checks)
-    return 0
+    return _exit_code(sizing, recordings)
+
+
+def _exit_code(sizing: Sizing, recordings: list[Recording]) -> int:
+    """What runs say counts before what is predicted; 0 where nobody stated a GPU."""
+    runs = {verdict_of(recording)[0] for recording in recordings}
+    if Verdict.DOES_NOT_FIT in runs:
+        return DOES_NOT_FIT
+    if sizing.job.cluster.gpu_memory is None:
+        return OK
+    return exit_code(sizing)
 
 
 def _checks(
-    arguments: argparse.Namespace, job: Job, wanted: list[str]
+    arguments: argparse.Namespace, job: Job, wanted: list[str], recordings: list[Recording]
 ) -> Iterator[crosscheck.Crosscheck]:
     for witness in dict.fromkeys(wanted):
         if witness == "helpers":
@@ -63,11 +90,13 @@ def _checks(
             yield crosscheck.against_rules(job)
             continue
         recording = dryrun.record(arguments, witness, _on_ranks(job, arguments.ranks))
+        recordings.append(recording)
         yield _against(cut_job(job, arguments.layers), recording)
     for path in arguments.recording:
         from zero_sizer.witnesses.recording import read
 
         recording = read(path)
+        recordings.append(recording)
         layers = recording.job.get("layers")
         if layers is not None and not isinstance(layers, int):
             raise InputError("job.layers is not a number", where=path)

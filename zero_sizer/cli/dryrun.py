@@ -8,11 +8,13 @@ from typing import Any
 
 from zero_sizer import stated
 from zero_sizer.cli import options
+from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.job import Job
 from zero_sizer.witnesses.recording import Recording
 from zero_sizer.witnesses.simulated.outputs import Outputs
+from zero_sizer.witnesses.verdict import verdict_of
 
 HOWS = ("simulated", "solo", "launched")
 _FILES = ("trace", "snapshot")
@@ -37,6 +39,9 @@ _NOT_FOR_SCRIPTS = (
         "attention",
         "sequences",
         "loss",
+        "kernels",
+        "num_workers",
+        "prefetch",
         "precision",
         "zero_init",
         "ranks",
@@ -103,7 +108,7 @@ def seconds(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run, write the recording, show it."""
+    """Run, write the recording, show it; the exit code says whether the run fits its devices."""
     options.require_writable(arguments.output, "--output")
     if arguments.script is not None:
         recording = _of_script(arguments)
@@ -118,10 +123,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         import json
 
-        print(json.dumps(recording.to_json(), indent=1))
+        print(json.dumps(_mapping(recording), indent=1))
     else:
         _show(arguments, recording)
-    return 0
+    return of_verdict(verdict_of(recording)[0])
+
+
+def _mapping(recording: Recording) -> dict[str, Any]:
+    """The recording, headed by its verdict where it has one."""
+    from zero_sizer.report.json import reason_mapping
+
+    verdict, reasons = verdict_of(recording)
+    return {
+        "verdict": verdict.value if verdict else None,
+        "reasons": [reason_mapping(reason) for reason in reasons],
+        **recording.to_json(),
+    }
 
 
 def _show(arguments: argparse.Namespace, recording: Recording) -> None:

@@ -55,6 +55,17 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
         help="what computes it: transformers (default), Megatron, flash-attn (fused), or Liger "
         "(fused-linear; the Trainer's use_liger_kernel)",
     )
+    workload.add_argument(
+        "--kernels",
+        choices=("transformers", "liger"),
+        help="liger: the Trainer's use_liger_kernel, its loss and its other kernels",
+    )
+    workload.add_argument(
+        "--num-workers", type=whole, metavar="N", help="of each rank's data loader (0)"
+    )
+    workload.add_argument(
+        "--prefetch", type=count, metavar="BATCHES", help="that each worker has ready (2)"
+    )
     workload.add_argument("--precision", choices=("bf16", "fp16", "fp32"), help='for "auto"')
     workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)
 
@@ -97,6 +108,11 @@ def require_writable(path: str | None, flag: str) -> None:
         raise InputError(f"no folder {str(target.parent)!r}", remedy="make it first", where=flag)
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise InputError(f"{path} cannot be written: permission denied", where=flag)
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 on."""
+    return 0 if text.strip() == "0" else count(text)
 
 
 def count(text: str) -> int:

@@ -8,6 +8,7 @@ from zero_sizer.advise.fleet import fleet, node_counts
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
 from zero_sizer.cli.choose import add_choice_options, job_from
+from zero_sizer.cli.exit_codes import DOES_NOT_FIT, of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
 
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table; 1 where nothing fits or reaches the target, 3 if activations are unknown."""
+    """Print the table; 1 where nothing reaches the target, else as ``check``."""
     from zero_sizer.report import fleet as report
 
     if arguments.nodes is not None:
@@ -58,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         report.show_fleet(found, tokens=arguments.tokens, wanted=wanted)
     reached = wanted is None or found.target is not None
-    if not reached or not any(size.best for size in found.sizes):
-        return 1
-    return 0 if found.search.knows_activations else 3
+    if not reached:
+        return DOES_NOT_FIT
+    return of_verdict(found.verdict)
 
 
 def _wanted(arguments: argparse.Namespace) -> float | None:

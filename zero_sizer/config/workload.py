@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+LIGER_KERNELS, OWN_KERNELS = "liger", "transformers"
 NON_REENTRANT, REENTRANT, DEEPSPEED = "non-reentrant", "reentrant", "deepspeed"
 
 
@@ -59,6 +60,10 @@ class Workload:
         sequences: ``equal`` (all of ``seq_len``), ``padded`` to it, or ``packed`` into it.
         loss: what computes it: ``transformers`` (None too), ``megatron``, ``fused`` (flash-attn's
             cross entropy) or ``fused-linear`` (Liger's, without whole logits).
+        kernels: ``liger`` (the Trainer's ``use_liger_kernel``: its loss, RMSNorm, SwiGLU and rotary
+            embedding) or ``transformers`` (none of them).
+        num_workers: processes of each rank's data loader (None: 0, torch's and the Trainer's).
+        prefetch: batches that each of them has ready (None: 2, torch's).
         zero_init: the model is built under ``deepspeed.zero.Init`` (None: as the Hugging Face
             Trainer does, so exactly at stage 3).
         precision: ``bf16``, ``fp16`` or ``fp32`` as the Trainer's own flags say, for the config's
@@ -74,6 +79,9 @@ class Workload:
     attention: str | None = None
     sequences: str | None = None
     loss: str | None = None
+    kernels: str | None = None
+    num_workers: int | None = None
+    prefetch: int | None = None
     zero_init: bool | None = None
     precision: str | None = None
     origins: dict[str, str] = field(default_factory=dict)

@@ -85,6 +85,7 @@ def _gpu(row: dict[str, Any], sources: dict[str, dict[str, str]]) -> Gpu:
         intra_node_link=row["intra_node_link"],
         pcie_gb_per_s=float(row["pcie_gb_per_s"]),
         compute_capability=_capability(row.get("compute_capability")),
+        gfx=row.get("gfx", ""),
         sources=tuple(
             f"{sources[key]['title']}: {sources[key]['url']}"
             for key in dict.fromkeys([*cited, *context["sources"]])

@@ -27,6 +27,7 @@ class Gpu:
         intra_node_link: the link that figure is for, e.g. ``NVLink 4`` or ``PCIe 4.0 x16``.
         pcie_gb_per_s: one direction, per GPU, to the host.
         compute_capability: NVIDIA's number of the generation, e.g. (8, 0); None for other vendors.
+        gfx: AMD's name of the architecture, e.g. ``gfx942``; empty for other vendors.
         sources: where the figures were published, title and URL.
     """
 
@@ -44,6 +45,7 @@ class Gpu:
     intra_node_link: str = ""
     pcie_gb_per_s: float
     compute_capability: tuple[int, int] | None = None
+    gfx: str = ""
     sources: tuple[str, ...] = ()
 
 

@@ -4,12 +4,14 @@ Korthikanti et al., arXiv:2205.05198, section 4.1: a layer stores sbh(34 + 5as/h
 Counted in elements instead, with the masks of dropout apart, its 34 is 16 elements of 2 bytes and 2
 mask bytes; the terms below are the same ones written for any width, number of key/value heads and
 gated MLPs. What an implementation keeps beyond the paper (fp32 copies in RMSNorm, for one) is not
-in it.
+in it: ``error`` has measured bounds.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from zero_sizer.models.spec import Architecture
+from zero_sizer.units import DType, num_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +60,49 @@ def _active_ffn(arch: Architecture) -> int:
 def num_layers(arch: Architecture) -> int:
     """Layers of encoder and decoder together."""
     return (arch.num_layers or 0) + (arch.decoder_layers or 0)
+
+
+class Error(NamedTuple):
+    """How far the closed form may be off, in bytes.
+
+    Attributes:
+        below: the most by which a job can need less.
+        above: the most by which it can need more.
+    """
+
+    below: int
+    above: int
+
+
+# Of the blocks' bytes in closed form: what transformers' classes of the traced families keep beyond
+# it and how far below it they stay, with and without checkpointing, at 512 and 2048 tokens and
+# each attention that they have (tests/test_closed_form.py; docs/limits.md).
+_ABOVE, _ABOVE_WITH_EXPERTS, _ABOVE_EAGER, _BELOW = 0.75, 1.3, 2.2, 0.7
+
+
+def error(arch: Architecture, blocks_bytes: int, dtype: DType, *, eager: bool) -> Error:
+    """Bounds of the closed form's error.
+
+    Args:
+        arch: the model's widths.
+        blocks_bytes: what the blocks that are alive at once keep, in closed form.
+        dtype: of weights and activations.
+        eager: attention keeps its scores.
+
+    Beside the blocks it misplaces up to two tensors of the vocabulary's size: gradients of tied
+    embeddings, which are there while the loss is or are not.
+    """
+    vocabulary = 2 * num_bytes((arch.vocab or 0) * (arch.hidden or 0), dtype)
+    share = _ABOVE_EAGER if eager else _ABOVE_WITH_EXPERTS if arch.num_experts else _ABOVE
+    return Error(
+        below=int(_BELOW * blocks_bytes) + vocabulary, above=int(share * blocks_bytes) + vocabulary
+    )
+
+
+def block_bytes(arch: Architecture, *, tokens: int, seq_len: int, dtype: DType, eager: bool) -> int:
+    """Bytes that one layer saves of so many tokens; scores with eager attention alone."""
+    layer = layer_elements(arch, seq_len)
+    found = num_bytes(tokens * layer.linear, dtype) + tokens * layer.mask_bytes
+    if eager:
+        found += num_bytes(tokens * layer.scores, dtype) + tokens * layer.score_mask_bytes
+    return found

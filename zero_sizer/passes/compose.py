@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.passes import adapted, checkpoints, fallback, loss, masks
+from zero_sizer.passes import adapted, checkpoints, closed_form, fallback, loss, masks
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.masks import Mask
@@ -96,14 +96,36 @@ def activations_of(plan: Plan) -> MicroStep:
     return masks.masked(step, mask, how.recomputes if plan.checkpointing else None)
 
 
-def _closed_form(plan: Plan, checkpointing: bool) -> MicroStep:
+def in_closed_form(plan: Plan, checkpointing: bool | None = None) -> MicroStep:
+    """One micro step by formula, whatever profile there is; checkpointed as the plan says."""
     return fallback.step_activations(
         plan.model,
         loss_sizes(plan),
         seq_len=plan.seq_len,
-        checkpointing=checkpointing,
+        checkpointing=plan.checkpointing if checkpointing is None else checkpointing,
         attention=plan.attention,
     )
+
+
+def is_closed_form(plan: Plan) -> bool:
+    """Whether no profile of the model or of its base says what the blocks keep."""
+    return traced_activations(plan) is None and adapted_activations(plan) is None
+
+
+def closed_form_error(plan: Plan) -> closed_form.Error:
+    """How far the closed form may be off: of one block at a time where blocks are recomputed."""
+    arch, dtype = plan.model.arch, plan.autocast_dtype or plan.model_dtype
+    eager = plan.attention == "eager"
+    one = closed_form.block_bytes(
+        arch,
+        tokens=plan.micro_batch * plan.seq_len,
+        seq_len=plan.seq_len,
+        dtype=dtype,
+        eager=eager,
+    )
+    layers = max(closed_form.num_layers(arch), 1)
+    kept = max(round(layers * (1 - plan.recomputed_share)), 1)
+    return closed_form.error(arch, kept * one, dtype, eager=eager)
 
 
 def knows_loss(plan: Plan) -> bool:
@@ -117,7 +139,7 @@ def _with_usual_loss(plan: Plan) -> MicroStep:
     return (
         traced_activations(plan)
         or adapted_activations(plan)
-        or _checkpointed(plan, lambda on: _closed_form(plan, on))
+        or _checkpointed(plan, lambda on: in_closed_form(plan, on))
     )
 
 

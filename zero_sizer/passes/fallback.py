@@ -5,11 +5,10 @@ from itertools import pairwise
 
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.passes import loss
-from zero_sizer.passes.closed_form import layer_elements, num_layers
+from zero_sizer.passes.closed_form import block_bytes, num_layers
 from zero_sizer.passes.execution import block_of, forward_modules
 from zero_sizer.passes.levels import Activations, Level, Part, Section
 from zero_sizer.passes.loss import Sizes
-from zero_sizer.units import num_bytes
 
 
 def step_activations(
@@ -20,10 +19,9 @@ def step_activations(
     The loss is transformers'; ``sizes`` are its.
     """
     tokens, dtype = sizes.tokens, sizes.dtype
-    layer = layer_elements(spec.arch, seq_len)
-    layer_bytes = num_bytes(tokens * layer.linear, dtype) + tokens * layer.mask_bytes
-    if attention == "eager":
-        layer_bytes += num_bytes(tokens * layer.scores, dtype) + tokens * layer.score_mask_bytes
+    layer_bytes = block_bytes(
+        spec.arch, tokens=tokens, seq_len=seq_len, dtype=dtype, eager=attention == "eager"
+    )
     saved = sizes.inputs if checkpointing else layer_bytes
     # what a block's backward holds beside what was saved: its recomputation, or the gradients
     transient = layer_bytes if checkpointing else sizes.inputs

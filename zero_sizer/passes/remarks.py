@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zero_sizer.config.workload import DEEPSPEED
-from zero_sizer.findings import Finding, Severity
-from zero_sizer.passes import compose, zero_rules
+from zero_sizer.config.workload import DEEPSPEED, LIGER_KERNELS
+from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Direction, Finding, Severity
+from zero_sizer.models.inputs import besides_tokens
+from zero_sizer.passes import compose, loss, zero_rules
 from zero_sizer.passes.closed_form import num_layers
 from zero_sizer.passes.execution import block_of
 from zero_sizer.passes.masks import EQUAL, PADDED
@@ -15,17 +16,19 @@ from zero_sizer.passes.masks import EQUAL, PADDED
 if TYPE_CHECKING:
     from zero_sizer.plan import Plan
 
-UNKNOWN = "activations-unknown"
-"""Code of the finding that some activations are counted as nothing."""
 _SECTION = "activation_checkpointing."
 
 
 def remarks(plan: Plan) -> Iterator[Finding]:
     """Where they are in closed form, not modelled, or not what the config seems to say."""
+    fed = besides_tokens(plan.model)
+    if fed:
+        yield _about_other_inputs(plan, fed)
     yield from _about_model(plan)
     yield from _about_sequences(plan)
     if not compose.knows_loss(plan):
         yield _about_loss(plan)
+    yield from _about_kernels(plan)
     if plan.inputs is not None:
         yield from _about_inputs(plan)
     yield from _about_leaves(plan)
@@ -52,14 +55,62 @@ def _about_model(plan: Plan) -> Iterator[Finding]:
     elif not plan.model.arch.hidden:
         yield _unknown(plan, "nothing is counted for activations: the width is")
     else:
+        error = compose.closed_form_error(plan)
         yield Finding(
             code="activations-in-closed-form",
             severity=Severity.NOTE,
             message=f"no activation profile of {plan.model.name} fits this job: activations are in "
             "closed form (arXiv:2205.05198), which leaves out what an implementation adds",
             remedy=_better(plan),
+            direction=Direction.EITHER,
+            num_bytes=error.above,
+            less_bytes=error.below,
         )
         yield from _about_widths(plan)
+
+
+def _about_other_inputs(plan: Plan, fed: str) -> Finding:
+    """A sequence length says nothing of frames, patches or latents."""
+    return Finding(
+        code="inputs-not-modelled",
+        severity=Severity.WARNING,
+        key="--model",
+        message=f"{plan.model.name} is fed {fed}, which --seq-len and --micro-batch do not "
+        "measure: what it keeps of them is not counted",
+        remedy="`zero-sizer dryrun --how simulated -- train.py` runs the training script with its "
+        "own inputs",
+        direction=Direction.EITHER,
+    )
+
+
+def _about_kernels(plan: Plan) -> Iterator[Finding]:
+    """Liger's kernels beside its loss: what they save is bounded by all that passes hold."""
+    stated, has_loss = plan.kernels, plan.loss == loss.FUSED_LINEAR
+    patches = plan.model.arch.family in loss.LIGER
+    if stated == LIGER_KERNELS and not patches:
+        yield Finding(
+            code="kernels-unknown",
+            severity=Severity.WARNING,
+            key="--kernels",
+            message=f"Liger 0.8.5 patches no model of {plan.model.arch.family or 'this'} kind: "
+            "transformers' own kernels are counted",
+            remedy="leave it out",
+        )
+    elif stated == LIGER_KERNELS or (stated is None and has_loss and patches):
+        held = (plan.timeline.forward.activations, plan.timeline.backward.activations)
+        yield Finding(
+            code="liger-not-modelled",
+            severity=Severity.NOTE,
+            key="--kernels",
+            message="Liger's RMSNorm, SwiGLU and rotary embedding hold less than transformers' "
+            "own, which are counted beside Liger's loss"
+            + ("" if stated else "; whether they run was not stated"),
+            remedy="give --kernels transformers if the loss alone is Liger's"
+            if stated is None
+            else "ask the simulated dry run of the training script",
+            direction=Direction.SAVE,
+            num_bytes=max(held),
+        )
 
 
 def _about_widths(plan: Plan) -> Iterator[Finding]:
@@ -75,11 +126,12 @@ def _about_widths(plan: Plan) -> Iterator[Finding]:
 
 def _unknown(plan: Plan, what: str) -> Finding:
     return Finding(
-        code=UNKNOWN,
+        code=ACTIVATIONS_UNKNOWN,
         severity=Severity.WARNING,
         key="--model",
         message=f"{what} not known of {plan.model.name}, so passes take more than is shown",
         remedy=_better(plan),
+        direction=Direction.COST,
     )
 
 
@@ -94,6 +146,7 @@ def _about_sequences(plan: Plan) -> Iterator[Finding]:
             remedy="ask the simulated dry run"
             if plan.attention != "flash"
             else "pack them, or take sdpa",
+            direction=Direction.COST,
         )
     elif (plan.sequences, plan.attention) == (PADDED, "flash"):
         yield Finding(
@@ -114,6 +167,8 @@ def _about_loss(plan: Plan) -> Finding:
         "transformers' own is counted",
         remedy="leave --loss out, or `zero-sizer dryrun --how simulated -- train.py` the training "
         "script",
+        # Liger casts the head's weight chunk by chunk under torch_autocast; no other holds more
+        direction=Direction.EITHER if plan.loss == loss.FUSED_LINEAR else Direction.SAVE,
     )
 
 
@@ -149,6 +204,8 @@ def _about_inputs(plan: Plan) -> Iterator[Finding]:
             message=f"blocks of {plan.model.name} are handed more than their hidden states (masks, "
             "an encoder's output): it leaves with every block and is not counted here",
             remedy="ask the simulated dry run",
+            direction=Direction.COST,
+            device="",
         )
     if plan.checkpointing_how.by == DEEPSPEED and plan.partition_activations:
         yield from _about_partitions(plan)

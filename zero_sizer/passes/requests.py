@@ -1,18 +1,56 @@
-"""The largest tensor that a micro step asks for: free memory in pieces does not serve it."""
+"""The largest tensors that a step asks for: free memory in pieces does not serve them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from zero_sizer.hardware.outside import batches_on_gpu
+from zero_sizer.moments import PASSES, STEP
 from zero_sizer.passes import compose, loss
 from zero_sizer.units import DType, num_bytes
+from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zero_sizer.moments import Moment
     from zero_sizer.plan import Plan
 
 
-def largest_request(plan: Plan) -> int:
-    """Bytes of the largest of: logits as the loss takes them, scores, feed-forward, a gather."""
+class Rooms(NamedTuple):
+    """Bytes that must be there beside what is live, though nothing of them need ever be.
+
+    Attributes:
+        passes: while forward and backward run.
+        step: while the optimizer steps.
+    """
+
+    passes: int
+    step: int
+
+    def beside(self, passes: int, step: int, peak: int) -> int:
+        """Room beside a job's ``peak``, from the highest of passes and of the step."""
+        return max(passes + self.passes - peak, step + self.step - peak, 0)
+
+
+def rooms_of(plan: Plan) -> Rooms:
+    """One more of the largest tensor, batches of data, and the second workspace of cuBLAS.
+
+    Backward runs in a thread of its own, which has its own workspace, and the ledger counts one.
+    """
+    always = batches_on_gpu(plan.micro_batch, plan.seq_len) + plan.blas_workspace
+    return Rooms(_of_passes(plan) + always, _of_step(plan) + always)
+
+
+def room_of(plan: Plan, moments: Mapping[Moment, int]) -> int:
+    """Room beside the peak of a GPU with so many bytes live at each moment."""
+    passes = max(size for moment, size in moments.items() if moment in PASSES)
+    step = max(size for moment, size in moments.items() if moment in STEP)
+    return rooms_of(plan).beside(passes, step, max(moments.values()))
+
+
+def _of_passes(plan: Plan) -> int:
+    """Logits as the loss takes them, scores, feed-forward, a gather, a bucket of gradients."""
     arch, tokens = plan.model.arch, plan.micro_batch * plan.seq_len
     dtype = plan.autocast_dtype or plan.model_dtype
     found = [_of_loss(plan), num_bytes(tokens * (arch.ffn or 0), dtype)]
@@ -21,6 +59,22 @@ def largest_request(plan: Plan) -> int:
     if plan.stage == 3:
         found.append(num_bytes(max(plan.numels, default=0), plan.model_dtype))
     return max(found)
+
+
+def _of_step(plan: Plan) -> int:
+    """The largest partition's gradients as one flat tensor of the master's dtype.
+
+    Each step makes it anew: stages 1 and 2 (stage_1_and_2.py:3095-3123) unless gradients lie in
+    such a buffer already, stage 3 for a sub-group (stage3.py:2683-2692), stage 0 for all
+    (fp16/fused_optimizer.py:230-250).
+    """
+    is_made = plan.wrapper in _FLATTENS and not plan.has_compact_gradients
+    if plan.offloads_optimizer or not is_made:
+        return 0
+    return num_bytes(max(plan.partitions, default=0), plan.master_dtype)
+
+
+_FLATTENS = (Wrapper.ZERO12, Wrapper.ZERO3, Wrapper.FP16_FUSED)
 
 
 def _of_loss(plan: Plan) -> int:

@@ -129,3 +129,4 @@ def write(path: Path, document: dict[str, Any]) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
     partial.replace(path)
+    _from_cache.cache_clear()

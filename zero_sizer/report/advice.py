@@ -1,17 +1,23 @@
 """Choices and cluster sizes for a reader at a terminal, and as JSON."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zero_sizer.advise.choose import Choice
-from zero_sizer.advise.limits import Limits, Shortfall
+from zero_sizer.advise.limits import Limits
 from zero_sizer.advise.search import Candidate, Loss, Search
+from zero_sizer.advise.verdict import words_of
+from zero_sizer.findings import Reason
 from zero_sizer.job import NONE_GIVEN
 from zero_sizer.plan import Device
-from zero_sizer.report.table import show_table
+from zero_sizer.report.json import reason_mapping
+from zero_sizer.report.table import show_line, show_table
+from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.speed import as_mapping
 from zero_sizer.units import format_gib
+from zero_sizer.verdict import Verdict
 
+_REASONS = 3  # printed where nothing fits
 _WORTH_SHOWING = 0.005  # share of the step below which a term is left out
 
 
@@ -19,11 +25,11 @@ def show_choice(choice: Choice) -> None:
     """Print the winner, the runners-up, why the others lost, and where the winner's time goes."""
     winner = choice.winner
     if winner is None:
-        refused = choice.losses and all(not loss.closest for loss in choice.losses)
-        print(f"NOTHING {'CAN RUN' if refused else 'FITS'}: {_where(choice)}")
+        _show_nothing(choice)
     else:
-        print(f"CHOSEN: {_plan_line(winner)}")
-        print(f"on {_where(choice)}; {_pace(choice, winner)}")
+        show_line(f"CHOSEN: {_plan_line(winner)}")
+        show_line(f"on {_where(choice)}; {_pace(choice, winner)}", indent="")
+        show_doubt(choice.verdict, choice.reasons)
         print()
         _show_ranked(choice)
         print()
@@ -33,6 +39,22 @@ def show_choice(choice: Choice) -> None:
         _show_losses(choice.losses)
     print()
     print("\n".join(_notes(choice)))
+
+
+def _show_nothing(choice: Choice) -> None:
+    refused = choice.losses and all(not loss.closest for loss in choice.losses)
+    word = f"NOTHING {'CAN RUN' if refused else 'FITS'}"
+    if choice.verdict is Verdict.UNCERTAIN:
+        word = "NOTHING FITS FOR CERTAIN"
+    show_line(f"{word}: {_where(choice)}")
+    for reason in choice.reasons[:_REASONS]:
+        show_line(f"    {reason_line(reason)}", indent="      ")
+
+
+def show_doubt(verdict: Verdict, reasons: Sequence[Reason]) -> None:
+    """Print why a plan that was chosen may not fit after all."""
+    if verdict is not Verdict.FITS:
+        show_words(WORDS[verdict], [reason_line(reason) for reason in reasons])
 
 
 def _where(choice: Choice) -> str:
@@ -45,8 +67,8 @@ def _plan_line(candidate: Candidate) -> str:
     checkpointing = "with" if candidate.checkpointing else "without"
     steps = candidate.grad_accum
     return (
-        f"{candidate.strategy.name}, micro batch {candidate.micro_batch}, {steps} micro "
-        f"step{'s' if steps > 1 else ''}, {checkpointing} checkpointing"
+        f"{candidate.strategy.name}, micro batch {candidate.micro_batch}, {steps} gradient "
+        f"accumulation step{'s' if steps > 1 else ''}, {checkpointing} activation checkpointing"
     )
 
 
@@ -109,7 +131,7 @@ def _show_time(choice: Choice, winner: Candidate) -> None:
 
 def _show_losses(losses: Iterable[Loss]) -> None:
     rows = [(loss.strategy.name, why(loss), _entries(loss)) for loss in losses]
-    show_table(("does not fit", "short of, at least", "the largest there"), rows)
+    show_table(("strategy", "why not", "the largest there"), rows)
 
 
 def why(loss: Loss) -> str:
@@ -118,19 +140,9 @@ def why(loss: Loss) -> str:
         return loss.refusals[0].message
     if loss.closest is None:
         return loss.reason
-    missing = ", ".join(_missing(shortfall) for shortfall in loss.shortfalls)
+    missing = ", ".join(words_of(shortfall) for shortfall in loss.shortfalls)
     checkpointing = ", checkpointing" if loss.closest.checkpointing else ""
     return f"{missing} (micro batch {loss.closest.micro_batch}{checkpointing})"
-
-
-def _missing(shortfall: Shortfall) -> str:
-    if shortfall.missing_bytes is None:
-        need = format_gib(shortfall.need_bytes)
-        return f"{shortfall.device.value} memory was not stated; {need} needed"
-    return (
-        f"{format_gib(shortfall.missing_bytes)} of {shortfall.device.value} memory at "
-        f"'{shortfall.moment.value}'"
-    )
 
 
 def _entries(loss: Loss) -> str:
@@ -186,6 +198,8 @@ def choice_mapping(choice: Choice) -> dict[str, Any]:
     winner = choice.winner
     return {
         "schema_version": 1,
+        "verdict": choice.verdict.value,
+        "reasons": [reason_mapping(reason) for reason in choice.reasons],
         "chosen": None if winner is None else _candidate(choice, winner),
         "config": None if winner is None else choice.search.job_of(winner).document.values,
         "runners_up": [_candidate(choice, candidate) for candidate in choice.ranked[1:]],

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from zero_sizer.report.table import show_table
+from zero_sizer.report.table import show_line, show_table
 from zero_sizer.units import format_gib
 from zero_sizer.witnesses.crosscheck import BOUNDARIES, Cause, Crosscheck, Row, worst_ranks
 from zero_sizer.witnesses.helpers import Difference
@@ -15,6 +15,7 @@ def show_all(checks: Sequence[Crosscheck]) -> None:
     runs = [check for check in checks if any(row.rank is not None for row in check.rows)]
     if len(runs) < 2:
         runs = []
+    _show_summary([row for check in checks for row in check.rows])
     for check in checks:
         if check not in runs:
             show(check)
@@ -24,7 +25,26 @@ def show_all(checks: Sequence[Crosscheck]) -> None:
     for check in runs:
         _show_causes(check.causes)
     for note in dict.fromkeys(note for check in runs for note in check.notes):
-        print(f"note: {note}")
+        show_line(f"note: {note}")
+
+
+def _show_summary(rows: Sequence[Row]) -> None:
+    """One sentence: how far the prediction is from what ran, and what the other rows are."""
+    peaks = [row for row in rows if row.rank is not None and row.quantity == "peak"]
+    errors = [(abs(row.error), row) for row in peaks if row.error is not None]
+    if errors:
+        worst, row = max(errors, key=lambda found: found[0])
+        show_line(
+            f"The reference is what ran ({row.witness}): predicted peaks are within "
+            f"{worst:.2%} of it, the furthest on the {row.device} in {row.phase}."
+        )
+    if any(row.witness == "helpers" for row in rows):
+        show_line(
+            "DeepSpeed's helpers count model states alone: compare those; no run is as small as "
+            "their figure for its peak."
+        )
+    if rows:
+        print()
 
 
 def _side_by_side(rows: Sequence[Row]) -> None:
@@ -84,7 +104,7 @@ def show(check: Crosscheck) -> None:
         show_table(("", "", ""), _reasons(check.differences), right=(1,))
     _show_causes(check.causes)
     for note in check.notes:
-        print(f"note: {note}")
+        show_line(f"note: {note}")
 
 
 def _is_worth_showing(row: Row) -> bool:

@@ -6,9 +6,12 @@ from typing import Any
 from zero_sizer.advise.fleet import WORTH_IT, Fewest, Fleet, Size
 from zero_sizer.advise.search import Candidate
 from zero_sizer.plan import Device
-from zero_sizer.report.advice import plan_mapping, warnings, warnings_mapping, why
-from zero_sizer.report.table import show_table
+from zero_sizer.report.advice import plan_mapping, show_doubt, warnings, warnings_mapping, why
+from zero_sizer.report.json import reason_mapping
+from zero_sizer.report.table import show_line, show_table
+from zero_sizer.report.verdict import reason_line
 from zero_sizer.units import format_gib
+from zero_sizer.verdict import Verdict
 
 _DAY = 86_400
 
@@ -18,7 +21,10 @@ def show_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | Non
     job = fleet.search.job
     gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
     print(f"{job.model.name} on nodes of {job.cluster.gpus_per_node} {gpu}")
-    print("\n".join(_answers(fleet, wanted, tokens)))
+    for line in _answers(fleet, wanted, tokens):
+        show_line(line)
+    if fleet.smallest is not None:
+        show_doubt(fleet.verdict, fleet.reasons)
     print()
     _show_sizes(fleet, tokens)
     print()
@@ -39,11 +45,12 @@ def _answers(fleet: Fleet, wanted: float | None, tokens: float | None) -> Iterat
                 f"{wanted:,.0f} tokens/s: {_count(fleet.target)}, {fleet.target.strategy.name}, "
                 f"{fleet.target.tokens_per_second:,.0f} expected{days}"
             )
-    fitting = [row.plan for row in fleet.fewest if row.plan]
-    if not fitting:
-        yield f"nothing fits on up to {fleet.sizes[-1].nodes} nodes"
+    fewest = fleet.smallest
+    if fewest is None:
+        sure = "" if fleet.verdict is Verdict.DOES_NOT_FIT else " for certain"
+        yield f"nothing fits{sure} on up to {fleet.sizes[-1].nodes} nodes"
+        yield from (f"    {reason_line(reason)}" for reason in fleet.reasons[:1])
         return
-    fewest = min(fitting, key=lambda plan: (plan.world_size, plan.rank_key))
     yield f"the fewest: {_count(fewest)}, {fewest.strategy.name}"
     if fleet.stops_helping is None:
         yield f"more nodes help up to {fleet.sizes[-1].nodes}, the most considered"
@@ -110,6 +117,8 @@ def fleet_mapping(fleet: Fleet, tokens: float | None = None) -> dict[str, Any]:
     """The sizes as JSON."""
     return {
         "schema_version": 1,
+        "verdict": fleet.verdict.value,
+        "reasons": [reason_mapping(reason) for reason in fleet.reasons],
         "sizes": [
             {
                 "nodes": size.nodes,

@@ -5,14 +5,15 @@ from math import isfinite
 from typing import Any
 
 from zero_sizer import __version__, speed
-from zero_sizer.capacity import headroom
+from zero_sizer.capacity import reserved
 from zero_sizer.config.settings import Setting
-from zero_sizer.findings import Finding, Severity
+from zero_sizer.findings import Finding, Reason
 from zero_sizer.ledger import Allocation
 from zero_sizer.moments import Moment
 from zero_sizer.peak import phase_peaks
 from zero_sizer.plan import Device
-from zero_sizer.sizing import Sizing, Verdict
+from zero_sizer.sizing import Sizing
+from zero_sizer.verdict import Verdict
 
 SCHEMA_VERSION = 1
 MODELS_DEEPSPEED = "0.19.8"
@@ -46,7 +47,8 @@ def as_mapping(sizing: Sizing) -> dict[str, Any]:
         "zero_sizer": __version__,
         "models_deepspeed": MODELS_DEEPSPEED,
         "verdict": sizing.verdict.value,
-        "valid": not any(f.severity is Severity.ERROR for f in sizing.findings),
+        "valid": sizing.is_valid,
+        "reasons": [reason_mapping(reason) for reason in sizing.reasons],
         "devices": {device.value: _device(sizing, device) for device in Device},
         "phases": {
             device.value: {
@@ -57,14 +59,26 @@ def as_mapping(sizing: Sizing) -> dict[str, Any]:
         "allocations": [_allocation(sizing, a) for a in sizing.allocations],
         "findings": [_finding(f) for f in sizing.findings],
         "fixes": _fixes(sizing),
-        "speed": speed.estimate(sizing) or {},
+        "speed": _speed(sizing),
         "job": {key: _setting(s) for key, s in sorted(sizing.settings.items())},
     }
 
 
+def reason_mapping(reason: Reason) -> dict[str, str]:
+    """One reason of a verdict."""
+    return {**vars(reason), "direction": reason.direction.value}
+
+
+def _speed(sizing: Sizing) -> dict[str, Any]:
+    """Nothing for what cannot run."""
+    if sizing.verdict is Verdict.DOES_NOT_FIT or not sizing.is_valid:
+        return {}
+    return dict(speed.estimate(sizing) or {})
+
+
 def _fixes(sizing: Sizing) -> list[Any]:
-    """Changes that would make it fit; looked for only where it does not."""
-    if sizing.verdict is not Verdict.DOES_NOT_FIT:
+    """Changes that would make it fit; looked for only where it does not, or may not."""
+    if sizing.verdict is Verdict.FITS:
         return []
     from zero_sizer.advise.fixes import fixes
     from zero_sizer.report.fixes import fix_mapping
@@ -73,19 +87,26 @@ def _fixes(sizing: Sizing) -> list[Any]:
 
 
 def _device(sizing: Sizing, device: Device) -> dict[str, Any]:
-    peak, capacity = sizing.peaks[device], sizing.capacities[device]
-    left = headroom(peak, capacity)
+    peak, found, need = sizing.peaks[device], sizing.capacities[device], sizing.needs[device]
+    there, is_used = found.num_bytes, bool(peak.num_bytes)
+    low, high = (need.low, need.high) if is_used else (0, 0)
     rank = {"rank": sizing.plan.rank} if sizing.plan and device is Device.GPU else {}
-    return {
+    mapping: dict[str, Any] = {
         "per": _PER[device],
         **rank,
         "peak_bytes": peak.num_bytes,
         "peak_phase": peak.moment.phase.value,
         "peak_moment": peak.moment.value,
-        "capacity_bytes": capacity.num_bytes,
-        "headroom_bytes": left[0] if left else None,
-        "outside_bytes": {"low": capacity.outside_bytes[0], "high": capacity.outside_bytes[1]},
+        "low_bytes": low,
+        "high_bytes": high,
+        "capacity_bytes": there,
+        "headroom_bytes": None if there is None or high is None else there - high,
+        "shortfall_bytes": sizing.shortfall(device) if is_used else 0,
+        "outside_bytes": dict(found.outside._asdict()),
     }
+    if device is Device.GPU:
+        mapping["reserved_bytes"] = dict(reserved(peak.num_bytes, found, need.room)._asdict())
+    return mapping
 
 
 def _allocation(sizing: Sizing, allocation: Allocation) -> dict[str, Any]:
@@ -115,6 +136,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "line": finding.line,
         "message": finding.message,
         "remedy": finding.remedy,
+        "direction": finding.direction.value if finding.direction else None,
     }
 
 

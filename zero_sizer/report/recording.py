@@ -2,44 +2,68 @@
 
 from collections.abc import Sequence
 
-from zero_sizer.report.table import show_table
+from zero_sizer.report.table import gib, show_line, show_table
+from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.units import format_gib
-from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording, Room
+from zero_sizer.verdict import Verdict
+from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording
+from zero_sizer.witnesses.verdict import verdict_of
 
 _SHOWN = 12  # buffers listed at the last boundary
 _LOG_BLOCKS = 30  # of init; ZeRO-3 writes two for each sub group
 _MICRO_STEP = "Engine before forward"
 _FIGURES = {
-    "gpu at end": ("gpu", "allocated"),
-    "gpu peak": ("gpu", "max_allocated"),
-    "gpu reserved": ("gpu", "max_reserved"),
-    "host at end": ("host", "allocated"),
+    "GPU end": ("gpu", "allocated"),
+    "GPU peak": ("gpu", "max_allocated"),
+    "reserved": ("gpu", "max_reserved"),
+    "host end": ("host", "allocated"),
     "host peak": ("host", "max_allocated"),
     "pinned": ("host", "pinned"),
-    "nvme": ("nvme", "allocated"),
+    "NVMe": ("nvme", "allocated"),
 }
 
 
 def show(recording: Recording) -> None:
-    """Print the phases of the rank that holds most, and what it held at the end."""
+    """Print the verdict, the phases of the rank that holds most, and what it held at the end."""
     rank = max(recording.ranks, key=lambda item: item.peak().get("gpu", 0))
-    print(
+    _verdict(recording)
+    show_line(
         f"{recording.how} run of {recording.job.get('name', 'the model')}: rank {rank.rank} of "
         f"{recording.world_size}, DeepSpeed {recording.versions.get('deepspeed', '?')}"
     )
     print()
-    if recording.log:
-        _log(recording.log)
     _phases(rank)
     print()
+    if recording.log:
+        _log(recording.log)
     _live(rank.phases[-1])
     print()
     _workspaces(recording)
-    _rooms(recording.rooms)
     for note in (*recording.notes, *_outside(recording)):
-        print(f"note: {note}")
+        show_line(f"note: {note}")
     if rank.skipped_steps:
         print(f"note: fp16 loss scaling skipped {rank.skipped_steps} optimizer steps")
+
+
+def _verdict(recording: Recording) -> None:
+    """Whether the run fits, where it had a device of a known size."""
+    verdict, reasons = verdict_of(recording)
+    if verdict is None:
+        return
+    if verdict is Verdict.FITS:
+        show_words(WORDS[verdict], [_fits(recording)])
+    else:
+        show_words(WORDS[verdict], [reason_line(reason) for reason in reasons])
+
+
+def _fits(recording: Recording) -> str:
+    if not recording.rooms:
+        return "what a node holds leaves room for its processes"
+    least = min(room.num_bytes for room in recording.rooms)
+    return (
+        f"PyTorch's allocator, replayed, gets along with {format_gib(least)} of each GPU, "
+        "fragmentation included"
+    )
 
 
 def _log(lines: Sequence[str]) -> None:
@@ -78,9 +102,9 @@ def _phases(rank: RankRecord) -> None:
         cells = [phase.name, str(phase.step), str(phase.micro_step)]
         for device, name in measured.values():
             figures = phase.device.get(device, {})
-            cells.append(format_gib(figures[name]) if name in figures else "")
+            cells.append(gib(figures[name]) if name in figures else "")
         rows.append(cells)
-    heads = ("phase", "step", "micro", *measured)
+    heads = ("GiB", "step", "micro", *measured)
     show_table(heads, rows, right=range(1, len(heads)))
 
 
@@ -116,37 +140,19 @@ def _workspaces(recording: Recording) -> None:
     print()
 
 
-def _rooms(rooms: Sequence[Room]) -> None:
-    """Whether the run fits the GPU, where others take the least of it and where they take most."""
-    if not rooms:
-        return
-    short = [room for room in rooms if not room.fits]
-    least, most = (format_gib(f(room.num_bytes for room in rooms)) for f in (min, max))
-    of_gpu = f"PyTorch may take {least} to {most} of this GPU"
-    if not short:
-        print(f"{of_gpu}: the run fits, fragmentation included")
-        return
-    room = max(short, key=lambda room: room.num_bytes)
-    verdict = "the run may not fit" if len(short) < len(rooms) else "the run does not fit"
-    print(
-        f"{of_gpu}: {verdict}, fragmentation included: with {format_gib(room.num_bytes)} it runs "
-        f"out of memory in {room.phase} ({format_gib(room.requested)} asked for, "
-        f"{format_gib(room.allocated)} allocated, {format_gib(room.reserved)} reserved)"
-    )
-    print("  PYTORCH_ALLOC_CONF=expandable_segments:True wastes less; set, it is simulated as well")
-
-
 def _outside(recording: Recording) -> list[str]:
     """What a simulated GPU has no figures for, as ranges of published measurements."""
     if recording.how != "simulated":
         return []
-    from zero_sizer.witnesses.simulated.workspaces import CUDA_CONTEXT, NCCL_COMMUNICATOR
+    from zero_sizer.hardware import catalog, outside
 
-    parts = {"the CUDA context": CUDA_CONTEXT}
+    name = str(recording.job.get("gpu") or "")
+    gpu = catalog.find(name) if name else None
+    parts = {"the CUDA context": outside.context(gpu)}
     if recording.world_size > 1:
-        parts["each NCCL communicator"] = NCCL_COMMUNICATOR
+        parts["NCCL"] = outside.NCCL.interval
     texts = [
-        f"{what} ({format_gib(measured.low)} to {format_gib(measured.high)})"
-        for what, measured in parts.items()
+        f"{what} ({format_gib(found.low)} to {format_gib(found.high)})"
+        for what, found in parts.items()
     ]
     return [f"outside PyTorch's allocator and not in these figures: {' and '.join(texts)}"]

@@ -1,23 +1,20 @@
 """The answer for a reader at a terminal."""
 
-from collections.abc import Iterable
-
-from zero_sizer.capacity import headroom
+from zero_sizer.capacity import reserved
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.ledger import Allocation
 from zero_sizer.moments import STEPPING, Moment, Phase
 from zero_sizer.peak import Peak, phase_peaks
-from zero_sizer.plan import Device, Plan
-from zero_sizer.report.table import show_table
-from zero_sizer.sizing import Sizing, Verdict
+from zero_sizer.plan import Device
+from zero_sizer.report.table import gib, show_line, show_table, span
+from zero_sizer.report.verdict import show_job, show_verdict
+from zero_sizer.sizing import Sizing
+from zero_sizer.terminal import output_columns
 from zero_sizer.units import format_gib
+from zero_sizer.verdict import WHOSE, Verdict
 
-_VERDICT = {
-    Verdict.FITS: "FITS",
-    Verdict.DOES_NOT_FIT: "DOES NOT FIT",
-    Verdict.UNCERTAIN: "COULD NOT TELL",
-}
-_NAME = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "NVMe of each node"}
+_SHORT = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
+_WIDE = 90  # columns from which each allocation is explained
 _SHOWN = 10  # allocations listed per device; the rest is one line
 _EVERYWHERE = ("zero_optimization.stage", "bf16.enabled", "fp16.enabled", "optimizer.type")
 _KEYS_SHOWN = 1
@@ -27,7 +24,8 @@ _WORTH_A_TABLE = 2**20  # bytes: below, a device's composition is not listed
 
 def show(sizing: Sizing, *, timeline: bool = False) -> None:
     """Print the report, with the plot where it is asked for."""
-    print("\n".join(_head(sizing)))
+    show_verdict(sizing)
+    show_job(sizing)
     if sizing.plan:
         print()
         _devices(sizing)
@@ -40,50 +38,11 @@ def show(sizing: Sizing, *, timeline: bool = False) -> None:
 
             show_timeline(sizing)
         _speed(sizing)
-        if sizing.verdict is Verdict.DOES_NOT_FIT:
+        if sizing.verdict is not Verdict.FITS:
             _fixes(sizing)
     if sizing.findings:
         print()
-        print("\n".join(_findings(sizing)))
-
-
-def _head(sizing: Sizing) -> Iterable[str]:
-    job = sizing.job
-    cluster = job.cluster
-    gpu = cluster.gpu.name if cluster.gpu else "GPUs of unknown size"
-    yield (
-        f"{_verdict(sizing)}: {job.model.name} ({job.model.num_params:,} parameters) on "
-        f"{cluster.layout} {gpu}"
-    )
-    if sizing.plan:
-        yield _job_line(sizing.plan)
-
-
-def _verdict(sizing: Sizing) -> str:
-    """Nobody launches a job that fits and is refused."""
-    memory = _VERDICT[sizing.verdict]
-    errors = _errors(sizing)
-    if not errors:
-        return memory
-    counted = f"{errors} error{'s' if errors > 1 else ''} below"
-    if sizing.verdict is Verdict.FITS:
-        return f"NOT VALID, {counted} (it would fit)"
-    return f"{memory}, AND NOT VALID, {counted}"
-
-
-def _errors(sizing: Sizing) -> int:
-    return sum(finding.severity is Severity.ERROR for finding in sizing.findings)
-
-
-def _job_line(plan: Plan) -> str:
-    checkpointing = "with" if plan.checkpointing else "without"
-    how = plan.checkpointing_how.about if plan.checkpointing else ""
-    return (
-        f"ZeRO-{plan.stage}, {plan.model_dtype.value}, {plan.optimizer.name}, "
-        f"micro batch {plan.micro_batch} x {plan.seq_len} tokens, "
-        f"{plan.grad_accum} micro step{'s' if plan.grad_accum > 1 else ''}, "
-        f"{checkpointing} checkpointing" + (f" ({how})" if how else "")
-    )
+        _findings(sizing)
 
 
 def _phases_shown(sizing: Sizing) -> tuple[Phase, ...]:
@@ -93,37 +52,34 @@ def _phases_shown(sizing: Sizing) -> tuple[Phase, ...]:
 
 
 def _devices(sizing: Sizing) -> None:
-    rows = []
+    """One table: columns are phases, or, where the output is narrow, devices."""
     shown = _phases_shown(sizing)
-    for device in Device:
-        peak, capacity = sizing.peaks[device], sizing.capacities[device]
-        if not peak.num_bytes:
-            continue
-        phases = phase_peaks(sizing.moments[device])
-        left = headroom(peak, capacity)
-        rows.append(
-            (
-                _NAME[device],
-                *(format_gib(phases[phase]) for phase in shown),
-                format_gib(peak.num_bytes),
-                format_gib(capacity.num_bytes) if capacity.num_bytes else "not stated",
-                format_gib(left[0]) if left else "",
-            )
-        )
-    heads = ("highest in", *(phase.value for phase in shown), "peak", "there is", "headroom")
-    show_table(heads, rows, right=range(1, len(heads)))
-    gpu = sizing.capacities[Device.GPU]
-    low, high = gpu.outside_bytes
-    if gpu.num_bytes is not None and high:
-        print(
-            "headroom of a GPU: left when context and communication take "
-            f"{format_gib(high)} outside PyTorch, their most (least {format_gib(low)})"
-        )
+    heads = ["GiB", *(phase.value for phase in shown), "peak", "reserved", "outside", "capacity"]
+    rows = [_device(sizing, device, shown) for device in Device if sizing.peaks[device].num_bytes]
+    table = [heads, *rows]
+    wide = sum(max(map(len, column)) for column in zip(*table, strict=True)) + 2 * len(heads) - 2
+    if wide > output_columns():
+        table = [list(column) for column in zip(*table, strict=True)]
+    show_table(table[0], table[1:], right=range(1, len(table[0])))
+
+
+def _device(sizing: Sizing, device: Device, shown: tuple[Phase, ...]) -> list[str]:
+    peak, found = sizing.peaks[device], sizing.capacities[device]
+    phases = phase_peaks(sizing.moments[device])
+    reserve = reserved(peak.num_bytes, found, sizing.needs[device].room)
+    return [
+        _SHORT[device],
+        *(gib(phases[phase]) for phase in shown),
+        gib(peak.num_bytes),
+        span(peak.num_bytes, reserve.high) if device is Device.GPU else "-",
+        span(found.outside.low, found.outside.high) if found.outside.high else "-",
+        gib(found.num_bytes) if found.num_bytes is not None else "not stated",
+    ]
 
 
 def _composition(sizing: Sizing, device: Device) -> None:
     peak = sizing.peaks[device]
-    print(f"{_NAME[device]} at its peak, in {peak.moment.phase.value} ({_place(sizing, peak)}):")
+    print(f"{WHOSE[device]} at its peak, in {peak.moment.phase.value} ({_place(sizing, peak)}):")
     ranks = sizing.job.cluster.gpus_per_node
     live = _live(sizing, device, peak.moment)
     rows = [
@@ -138,7 +94,11 @@ def _composition(sizing: Sizing, device: Device) -> None:
     rest = sum(a.on_device(ranks) for a in live[_SHOWN:])
     if rest:
         rows.append((format_gib(rest), f"{len(live) - _SHOWN} smaller ones", "", ""))
-    show_table(("", "", "", "key:line in your config"), rows, right=(0,))
+    heads = ("", "", "", "key:line in your config")
+    # names say enough where there is no room to explain them
+    shown = (0, 1, 2, 3) if output_columns() >= _WIDE else (0, 1, 3)
+    table = [[row[column] for column in shown] for row in (heads, *rows)]
+    show_table(table[0], table[1:], right=(0,))
 
 
 def _place(sizing: Sizing, peak: Peak) -> str:
@@ -167,37 +127,42 @@ def _fixes(sizing: Sizing) -> None:
     from zero_sizer.advise.fixes import fixes
     from zero_sizer.report.fixes import show_fixes
 
-    print()
     found = fixes(sizing)
-    show_fixes(found)
-    if not found and _errors(sizing):
-        print("What would make it fit is looked for once the errors are mended.")
+    if found:
+        print()
+        show_fixes(found)
+    elif not sizing.is_valid and sizing.verdict is Verdict.DOES_NOT_FIT:
+        print("\nWhat would make it fit is looked for once the errors are corrected.")
 
 
 def _speed(sizing: Sizing) -> None:
     from zero_sizer import speed
 
+    if sizing.verdict is Verdict.DOES_NOT_FIT or not sizing.is_valid:
+        return  # nobody trains at the speed of what cannot run
     estimate = speed.estimate(sizing)
     if estimate is not None:
         step, rate = estimate["step_seconds"], estimate["tokens_per_second_per_gpu"]
-        print(
-            f"\nA step takes about {step['expected']:.3g} s ({step['low']:.3g} to "
+        print()
+        show_line(
+            f"A step takes about {step['expected']:.3g} s ({step['low']:.3g} to "
             f"{step['high']:.3g}): {rate['expected']:,.0f} tokens a second on each GPU "
-            f"({rate['low']:,.0f} to {rate['high']:,.0f})."
+            f"({rate['low']:,.0f} to {rate['high']:,.0f}).",
+            indent="",
         )
 
 
-def _findings(sizing: Sizing) -> Iterable[str]:
+def _findings(sizing: Sizing) -> None:
     notes = 0
     for finding in sizing.findings:
         if finding.severity is Severity.NOTE:
             notes += 1
             if notes > _NOTES:
                 continue
-        yield _line(sizing, finding)
+        show_line(_line(sizing, finding))
     if notes > _NOTES:
         more = notes - _NOTES
-        yield f"and {more} more note{'s' if more > 1 else ''} (--format json lists them all)"
+        print(f"and {more} more note{'s' if more > 1 else ''} (--format json lists them all)")
 
 
 def _line(sizing: Sizing, finding: Finding) -> str:

@@ -64,7 +64,7 @@ def _peak(sizing: Sizing) -> int:
 
 
 def _context(sizing: Sizing) -> int:
-    return sizing.capacities[Device.GPU].outside_bytes[0]
+    return sizing.capacities[Device.GPU].outside.low
 
 
 def _per_param(num_bytes: float) -> Formula:

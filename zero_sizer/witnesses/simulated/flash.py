@@ -5,6 +5,7 @@ runs as it is. Saved for backward are query, key, value, output and one fp32 per
 by the package.
 """
 
+import builtins
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,14 +21,14 @@ _HEAD_DIM_MULTIPLE = 8
 def installed() -> Iterator[None]:
     """transformers finds ``flash_attention_2``."""
     from transformers import PreTrainedModel, modeling_flash_attention_utils
-    from transformers.models.falcon import modeling_falcon
 
     changed = Patches()
     changed.set(modeling_flash_attention_utils, "_lazy_imports", _lazy_imports)
     changed.set(modeling_flash_attention_utils, "_loaded_implementation", None)
     changed.set(PreTrainedModel, "_flash_attn_can_dispatch", _can_dispatch)
     forward = modeling_flash_attention_utils._flash_attention_forward
-    changed.set(modeling_falcon, "_flash_attention_forward", forward)  # else without the package
+    # GPT-J, Falcon and their like import it only where the package is: as a builtin they find it
+    changed.set(builtins, "_flash_attention_forward", forward)
     try:
         yield
     finally:

@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
-from zero_sizer import capacity
-from zero_sizer.hardware import catalog
+from zero_sizer.hardware import catalog, outside
 from zero_sizer.units import parse_size
 from zero_sizer.witnesses.recording import RankRecord, Recording
 from zero_sizer.witnesses.simulated import trl_kernels
@@ -186,7 +185,7 @@ def simulate(
         world_size=nodes * gpus_per_node,
         local_world_size=gpus_per_node,
         gpu_bytes=row.visible_bytes if row is not None else NO_LIMIT,
-        outside_bytes=capacity.outside_bytes(row, nodes * gpus_per_node),
+        outside_bytes=outside.least_and_most(row, nodes * gpus_per_node),
         host_bytes=parse_size(host_memory) if host_memory is not None else 0,
     )
     patches = Patches()

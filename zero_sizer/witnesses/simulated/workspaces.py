@@ -1,70 +1,22 @@
 """Device memory that a simulated run does not show, as cited numbers. Bytes out, plain numbers in.
 
-Two kinds that must not be added up blindly. The workspaces below come out of PyTorch's caching
-allocator: a real run counts them in ``memory_allocated``. The context and NCCL ranges lie outside
-it: only the driver (``nvidia-smi``, ``mem_get_info``) sees them, and no formula gives them, so they
-are ranges of published measurements.
+They come out of PyTorch's caching allocator: a real run counts them in ``memory_allocated``. What
+lies outside it (context, NCCL) is in ``zero_sizer.hardware.outside``.
 
 Not here because nothing fixes them in advance: cuDNN's workspaces (its heuristics choose an engine
 per shape; they are freed after the call), and split-KV buffers of the flash forward (they appear
 only when batch x heads cannot fill the GPU).
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zero_sizer.errors import InputError
-from zero_sizer.units import GIB, KIB, MIB, DType, ceil_div, num_bytes, round_up
+from zero_sizer.hardware import catalog
+from zero_sizer.hardware.workspaces import blas_bytes
+from zero_sizer.units import KIB, DType, ceil_div, num_bytes, round_up
 
-_LARGE_WORKSPACE = 32 * MIB
-_DEFAULT_WORKSPACE = 2 * 4096 * KIB + 8 * 16 * KIB  # ":4096:2:16:8"
 _FLASH_BLOCK = 128
-_HOPPER_OR_NEWER = ("h100", "h200", "h20-", "b200", "rtx-5090")
-_AMD = "mi"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredRange:
-    """Lowest and highest published measurement of something without a formula.
-
-    Attributes:
-        low, high: bytes.
-        sources: where each end was published.
-    """
-
-    low: int
-    high: int
-    sources: tuple[str, ...]
-
-
-def cublas_workspace_bytes(compute_capability_major: int, config: str = "") -> int:
-    """Workspace of one cuBLAS handle on one stream, kept until the process ends.
-
-    PyTorch allocates it at the first matrix product of each thread and stream; backward runs in a
-    thread of its own, so a training process on one stream holds two. cuBLASLt shares it unless
-    ``TORCH_CUBLASLT_UNIFIED_WORKSPACE=0``.
-
-    Args:
-        compute_capability_major: 8 for A100 and RTX 30/40, 9 for Hopper, 10 and 12 for Blackwell.
-        config: ``CUBLAS_WORKSPACE_CONFIG``, e.g. ``:4096:8`` (size in KiB, count); empty if unset.
-
-    Raises:
-        InputError: ``config`` holds no ``:SIZE:COUNT``. (PyTorch warns and takes the default.)
-
-    Source: ``parseChosenWorkspaceSize`` of aten/src/ATen/cuda/CublasHandlePool.cpp; both defaults
-    and their condition were read in the code of torch 2.13.0+cu130's libtorch_cuda.so.
-    """
-    if not config:
-        large = compute_capability_major in (9, 10, 12)
-        return _LARGE_WORKSPACE if large else _DEFAULT_WORKSPACE
-    pairs = re.findall(r":([0-9]+):([0-9]+)", config)
-    if not pairs:
-        raise InputError(
-            f"cannot read {config!r}", remedy="write :SIZE:COUNT", where="CUBLAS_WORKSPACE_CONFIG"
-        )
-    return sum(int(size) * KIB * int(count) for size, count in pairs)
 
 
 def cublaslt_workspace_bytes(*, size_kib: int | None = None, unified: bool = True) -> int:
@@ -148,26 +100,24 @@ class Workspace:
 
 
 def workspaces_of(job: Mapping[str, Any]) -> tuple[Workspace, ...]:
-    """What a simulated job (``Request`` as JSON) would hold beside its tensors on an NVIDIA GPU.
+    """What a simulated job (``Request`` as JSON) would hold beside its tensors on a GPU.
 
     Args:
         job: of a recording; a script's says too little about its attention.
     """
-    gpu = str(job.get("gpu", ""))
-    if gpu.startswith(_AMD):
-        return ()
-    large = gpu.startswith(_HOPPER_OR_NEWER)
+    name = str(job.get("gpu", ""))
+    gpu = catalog.find(name) if name else None
     found = [
         Workspace(
-            name="cuBLAS",
+            name="cuBLAS" if gpu is None or not gpu.gfx else "hipBLAS",
             about="from the first matrix product on; another one for backward's thread"
             + ("" if gpu else " (32 MiB each from Hopper on)"),
-            num_bytes=cublas_workspace_bytes(9 if large else 8),
+            num_bytes=blas_bytes(gpu),
             source="aten/src/ATen/cuda/CublasHandlePool.cpp",
         )
     ]
     shape = _attention_of(job)
-    if shape is not None:
+    if shape is not None and (gpu is None or not gpu.gfx):  # CUDA's kernel
         flash = Workspace(
             name="flash attention, backward",
             about="during each call",
@@ -193,46 +143,3 @@ def _attention_of(job: Mapping[str, Any]) -> AttentionShape | None:
         kv_heads=fields.get("num_key_value_heads") or heads,
         head_dim=fields.get("head_dim") or fields["hidden_size"] // heads,
     )
-
-
-def _gib(value: float) -> int:
-    return round(value * GIB)
-
-
-CUDA_CONTEXT = MeasuredRange(
-    low=256 * MIB,
-    high=_gib(0.55),
-    sources=(
-        "https://github.com/invoke-ai/InvokeAI/issues/9413: 256 MiB, RTX 3090, torch 2.7.1+cu128",
-        "https://github.com/unslothai/unsloth-zoo/pull/1053: 426 MiB, RTX 6000 Ada, torch "
-        "2.10.0+cu130",
-        "stas00/ml-engineering@744d01e1 training/performance/README.md: 0.47 GiB, A100-80GB, torch "
-        "2.1.1+cu121; 0.55 GiB before the first NCCL barrier",
-    ),
-)
-"""Per process and GPU, kernels loaded when first used (the default since CUDA 11.7)."""
-
-CUDA_CONTEXT_EAGER = MeasuredRange(
-    low=_gib(0.9),
-    high=_gib(1.78),
-    sources=(
-        "stas00/ml-engineering@744d01e1 training/performance/README.md: A100-80GB, 0.90 GiB with "
-        "torch 1.13.1, 0.92 with 2.1.1+cu121, 1.78 with 1.10.2",
-    ),
-)
-"""The same with ``CUDA_MODULE_LOADING=EAGER``: every kernel at start."""
-
-NCCL_COMMUNICATOR = MeasuredRange(
-    low=1_060_000_000 - _gib(0.55),
-    high=1_600_000_000,
-    sources=(
-        "https://github.com/NVIDIA/nccl/issues/1685: 1.06 GB outside PyTorch, context and all, on "
-        "8 x H100 before the first all-to-all (the highest lazy context is taken off)",
-        "stas00/ml-engineering@744d01e1 training/performance/README.md: 0.55 to 2.00 GiB over the "
-        "first barrier of 2 GPUs",
-        "https://github.com/NVIDIA/nccl/issues/864: about 1.6 GB after one communicator's first "
-        "all-reduce",
-    ),
-)
-"""One communicator after its first collective; each further one adds its own. It grows with links
-(channels), not with ranks beyond two nodes. All-to-all takes more: 4.34 GB in nccl#1685."""

@@ -1,0 +1,78 @@
+"""The verdict on a search: that of the plan it chose, or why none was found."""
+
+from collections.abc import Iterable
+
+from zero_sizer.advise.limits import Shortfall
+from zero_sizer.advise.search import Candidate, Loss, Search
+from zero_sizer.findings import Direction, Reason
+from zero_sizer.plan import Device
+from zero_sizer.sizing import size
+from zero_sizer.units import format_gib
+from zero_sizer.verdict import WHOSE, Verdict, is_open, short_of
+
+
+def verdict_of(
+    search: Search, chosen: Candidate | None, losses: Iterable[Loss]
+) -> tuple[Verdict, tuple[Reason, ...]]:
+    """What ``check`` says of the chosen plan; without one, whether that is for certain.
+
+    Args:
+        search: what was searched.
+        chosen: the plan that answers, or None.
+        losses: strategies of which nothing fits.
+    """
+    if chosen is not None:
+        sizing = size(search.job_of(chosen))
+        return sizing.verdict, sizing.reasons
+    losses = list(losses)
+    savings = tuple(
+        Reason(
+            device=finding.device,
+            code=finding.code,
+            direction=finding.direction or Direction.EITHER,
+            message=finding.message,
+            remedy=finding.remedy,
+        )
+        for finding in search.warnings
+        if finding.direction is not Direction.COST and is_open(finding)
+    )
+    tight = next((loss for loss in losses if is_tight(loss)), None)
+    if tight is not None:
+        return Verdict.UNCERTAIN, tuple(_of_shortfall(s, tight) for s in tight.shortfalls)
+    if savings and any(loss.closest for loss in losses):
+        return Verdict.UNCERTAIN, savings
+    closest = next((loss for loss in losses if loss.shortfalls), None)
+    found = () if closest is None else closest.shortfalls
+    return Verdict.DOES_NOT_FIT, tuple(_of_shortfall(s, closest) for s in found)
+
+
+def is_tight(loss: Loss) -> bool:
+    """Whether the closest plan of a strategy may fit after all."""
+    return bool(loss.shortfalls) and not any(s.is_certain for s in loss.shortfalls)
+
+
+def _of_shortfall(shortfall: Shortfall, loss: Loss | None) -> Reason:
+    name = "" if loss is None else f"{loss.strategy.name}: "
+    suffix = "too-small" if shortfall.is_certain else "tight"
+    if shortfall.missing_bytes is None:
+        suffix = "unknown"
+    return Reason(
+        device=shortfall.device.value,
+        code=f"{shortfall.device.value}-{suffix}",
+        direction=Direction.COST,
+        message=name + words_of(shortfall),
+    )
+
+
+def words_of(shortfall: Shortfall) -> str:
+    """A shortfall as every command says it."""
+    device = shortfall.device
+    if shortfall.missing_bytes is None:
+        memory = "NVMe" if device is Device.NVME else f"{device.value} memory"
+        return f"{memory} was not stated; {format_gib(shortfall.need_bytes)} needed"
+    if shortfall.is_certain:
+        return f"{short_of(device, shortfall.missing_bytes)}, in {shortfall.moment.phase.value}"
+    return (
+        f"{WHOSE[device]} may be up to {format_gib(shortfall.over_bytes or 0)} short, in "
+        f"{shortfall.moment.phase.value}"
+    )

@@ -1,0 +1,44 @@
+"""A profile traced on the way, where the closed form alone keeps a verdict open."""
+
+from importlib.util import find_spec
+
+from zero_sizer import profiles
+from zero_sizer.cli.progress import Progress
+from zero_sizer.errors import ZeroSizerError
+from zero_sizer.models.inputs import besides_tokens
+from zero_sizer.sizing import Sizing, size
+from zero_sizer.verdict import Verdict
+
+_CLOSED_FORM = "activations-in-closed-form"
+_NEEDED = ("torch", "transformers")
+
+
+def with_profile(sizing: Sizing) -> Sizing:
+    """The same job with a profile of its model, traced and kept for later; as it was without.
+
+    Only where nothing else keeps the verdict open, and torch and transformers are installed.
+    """
+    if not _is_worth_it(sizing):
+        return sizing
+    spec = sizing.job.model
+    with Progress(f"tracing {spec.name}, once", None, patience=0) as progress:
+        try:
+            from zero_sizer.witnesses.tracing.cached import trace_to_cache
+
+            trace_to_cache(spec, lambda line: progress.at(0, None, line))
+        except (ZeroSizerError, OSError):  # untrainable, or nowhere to write: the closed form stays
+            return sizing
+    return size(sizing.job)
+
+
+def _is_worth_it(sizing: Sizing) -> bool:
+    model = sizing.job.model
+    return (
+        sizing.verdict is Verdict.UNCERTAIN
+        and {reason.code for reason in sizing.reasons} == {_CLOSED_FORM}
+        and bool(model.hf_config)
+        and model.exact_tensors
+        and not besides_tokens(model)
+        and profiles.load(model) is None
+        and all(find_spec(name) for name in _NEEDED)
+    )

@@ -1,0 +1,97 @@
+"""The first lines of an answer: the verdict, what decides it, and the job in one breath."""
+
+from collections.abc import Iterator, Sequence
+
+from zero_sizer.findings import Reason, Severity
+from zero_sizer.job import Job
+from zero_sizer.plan import Device, Plan
+from zero_sizer.report.table import show_line
+from zero_sizer.sizing import Sizing
+from zero_sizer.units import format_gib
+from zero_sizer.verdict import WHOSE, Verdict
+
+WORDS = {
+    Verdict.FITS: "FITS",
+    Verdict.DOES_NOT_FIT: "DOES NOT FIT",
+    Verdict.UNCERTAIN: "COULD NOT TELL",
+}
+_MOST = 3  # reasons printed; the JSON has them all
+
+
+def show_verdict(sizing: Sizing) -> None:
+    """Print the verdict and its reasons: nobody launches a job that fits and is refused."""
+    errors = sum(finding.severity is Severity.ERROR for finding in sizing.findings)
+    told = f"NOT VALID ({errors} error{'s' if errors > 1 else ''} below)"
+    if errors and sizing.verdict is Verdict.FITS:
+        show_line(f"{told}   it would fit", indent="    ")
+        return
+    word = WORDS[sizing.verdict] + (f", {told}" if errors else "")
+    show_words(word, [*_reasons(sizing)])
+
+
+def show_words(word: str, reasons: Sequence[str]) -> None:
+    """Print the verdict's word with the first reason beside it, and a few more below."""
+    first, *others = reasons or [""]
+    show_line(f"{word}   {first}", indent="    ")
+    _show_more(others)
+
+
+def _show_more(reasons: Sequence[str]) -> None:
+    for reason in reasons[: _MOST - 1]:
+        show_line(f"    also: {reason}", indent="      ")
+    if len(reasons) > _MOST - 1:
+        print(f"    and {len(reasons) - _MOST + 1} more (--format json lists them all)")
+
+
+def _reasons(sizing: Sizing) -> Iterator[str]:
+    if sizing.verdict is Verdict.FITS:
+        yield _free(sizing)
+    else:
+        yield from map(reason_line, sizing.reasons)
+
+
+def reason_line(reason: Reason) -> str:
+    """What decides, and how to find out."""
+    return reason.message + (f"; {reason.remedy}" if reason.remedy else "")
+
+
+def _free(sizing: Sizing) -> str:
+    """What stays free at least: the most that anything may take is counted."""
+    parts = []
+    for device in Device:
+        there, need = sizing.capacities[device].num_bytes, sizing.needs[device].high
+        if there is not None and need is not None and sizing.peaks[device].num_bytes:
+            parts.append(f"{format_gib(there - need)} of {WHOSE[device]}")
+    return f"at least {' and '.join(parts)} stay free" if parts else ""
+
+
+def show_job(sizing: Sizing) -> None:
+    """Print the job in one breath."""
+    show_line(", ".join(_job(sizing.job, sizing.plan)), indent="")
+
+
+def _job(job: Job, plan: Plan | None) -> Iterator[str]:
+    cluster = job.cluster
+    gpu = cluster.gpu.name if cluster.gpu else "GPUs that were not named"
+    yield f"{job.model.name} ({count_of(job.model.num_params)})"
+    if plan is not None:
+        yield f"ZeRO-{plan.stage}"
+        yield plan.model_dtype.value
+        yield plan.optimizer.name
+    yield f"{cluster.layout} {gpu}"
+    if plan is None:
+        return
+    yield f"micro batch {plan.micro_batch} x {plan.seq_len} tokens"
+    if plan.grad_accum > 1:
+        yield f"{plan.grad_accum} gradient accumulation steps"
+    how = plan.checkpointing_how.about if plan.checkpointing else ""
+    on = "activation checkpointing" + (f" ({how})" if how else "")
+    yield on if plan.checkpointing else "no activation checkpointing"
+    yield f"{plan.attention} attention"
+
+
+def count_of(parameters: int) -> str:
+    """Parameters as people say them: 8.03B, 124M."""
+    if parameters >= 10**9:
+        return f"{parameters / 10**9:.2f}B"
+    return f"{parameters / 10**6:.0f}M" if parameters >= 10**6 else f"{parameters:,}"
