@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.passes.adapters import Sizes
+from zero_sizer.passes.adapters import Adapted, Sizes
 from zero_sizer.passes.frozen import Rules, Unsaved, pieces, rules_of
 from zero_sizer.passes.levels import (
     Activations,
@@ -104,51 +104,85 @@ class _Walk:
             run, how.sizes, saves_inputs=how.saves_inputs, keeps_outputs=how.keeps_outputs
         )
         self._shift = 0
-        self._waits: tuple[int, int] | None = None
         self._out: list[Level] = []
+        self._next: list[str] = []  # words of the next step
+        self._waiting = False  # recomputation comes first, or runs
+        self._again = ""  # the adapted layer with which it ends
 
     def section(self, section: SectionLevels, *, keeps: bool) -> Section:
         """The section as it is here; ``keeps``: what backward needs stays."""
-        self._shift, self._out, self._waits = 0, [], None
+        self._shift, self._out, self._next = 0, [], []
         steps = section.steps
-        ends = _ends(steps)
+        ends, stops = _ends(steps), _stops(steps)
+        said = {token for step in steps for token in tokens_of(step)}
         before = 0
         for number, step in enumerate(steps):
-            tokens = self._enter(step, before + self._shift, keeps=keeps)
+            self._waiting = number <= stops
+            tokens = self._enter(step, before, keeps=keeps)
             self._free(tokens_of(step), keeps=keeps, is_start=True)
-            peak = step.peak + self._shift + self.rules.scratch(tokens, self.how.sizes)
-            self._release(ends.get(number, ()))
-            peak = self._join(peak, step.end, ends.get(number, ()))
+            if tokens is not None:
+                peak = step.peak + self._shift + self.rules.scratch(tokens, self.how.sizes)
+                over = ends.get(number, ())
+                self._release(over)
+                peak = self._join(peak, step.end, over)
+                completes = self.rules.completed(step.completes) or self.rules.completed_by(tokens)
             self._free(tokens_of(step), keeps=keeps, is_start=False)
-            completes = self.rules.completed(step.completes) or self.rules.completed_by(tokens)
-            self._out.append(Level(" ".join(tokens), completes, peak, step.end + self._shift))
+            if number == stops and keeps:
+                self._shift -= sum(s.num_bytes for s in self._unsaved if s.made not in said)
+            if tokens is not None:
+                self._out.append(Level(" ".join(tokens), completes, peak, step.end + self._shift))
             before = step.end
         return Section(tuple(self._out))
 
-    def _enter(self, step: StepLevels, level: int, *, keeps: bool) -> list[str]:
-        """The step's words here, after the adapters' steps that come before them."""
-        tokens: list[str] = []
+    def _enter(self, step: StepLevels, before: int, *, keeps: bool) -> list[str] | None:
+        """The step's words here, after the adapters' steps that come before them.
+
+        None: the adapter's steps take the place of the step.
+        """
+        tokens, self._next = self._next, []
+        sizes = self.how.sizes
         for token in tokens_of(step):
             name = token.lstrip("~/^")
-            self._shift -= self.rules.shared_gradient(token, self.how.sizes)
+            level = before + self._shift
+            self._shift -= self.rules.shared_gradient(token, sizes)
             adapted = None if token.startswith("~") else self.rules.adapted.get(name)
             if adapted is None:
                 tokens += self.rules.renamed(token)
             elif token.startswith("/"):
-                self._emit(adapted.forward(self.how.sizes, level), tokens)
-                kept = adapted.kept(self.how.sizes) if keeps else 0
-                self._shift += kept
-                level += kept
+                self._emit(adapted.forward(sizes, level), tokens)
+                self._shift += adapted.kept(sizes) if keeps else 0
             elif token.startswith("^"):
-                is_first = self.rules.is_first(name, self._run)
-                steps = adapted.backward(self.how.sizes, level, is_first=is_first)
-                self._emit(steps, tokens)
-                tokens.append(f"^{adapted.name}.base_layer")
-                self._shift += steps[-1].end - level
-                level = steps[-1].end
+                scaled = adapted.scaled(sizes, level)
+                self._emit([scaled], tokens)
+                self._shift += scaled.end - level
+                if self._waiting:  # for what it kept, which is made again first
+                    tokens.append(f"^{adapted.name}.lora_B.default")
+                    self._again = name
+                else:
+                    first = adapted.first_gradient(sizes, scaled.end)
+                    self._out.append(first)
+                    self._shift += first.end - scaled.end
+                    self._backward(adapted, name, before)
+                    tokens.append(f"^{adapted.name}.base_layer")
+            elif name == self._again:
+                again = adapted.recomputed(sizes, level, before - step.end)
+                self._emit(again, tokens)
+                self._shift += again[-1].end - level - (step.end - before)
+                self._again = ""
+                self._backward(adapted, name, step.end)
+                self._next = [f"^{adapted.name}.base_layer"]
+                return None
             else:
                 tokens += [f"~{adapted.name}", f"{adapted.name}.base_layer"]
         return tokens
+
+    def _backward(self, adapted: Adapted, name: str, before: int) -> None:
+        """The adapter's own, whose first gradient is made."""
+        level = before + self._shift
+        is_first = self.rules.is_first(name, self._run)
+        steps = adapted.backward(self.how.sizes, level, is_first=is_first)
+        self._out += steps
+        self._shift += steps[-1].end - level
 
     def _emit(self, steps: list[Level], tokens: list[str]) -> None:
         first, *others = steps
@@ -184,6 +218,15 @@ class _Walk:
 def tokens_of(step: StepLevels) -> list[str]:
     """The words of a step."""
     return step.runs.split()
+
+
+def _stops(steps: Sequence[StepLevels]) -> int:
+    """The last step of a recomputation; -1 where nothing is computed again."""
+    words = [tokens_of(step) for step in steps]
+    if not any(token.startswith("^") for row in words for token in row):
+        return -1
+    again = [n for n, row in enumerate(words) if any(token[0] != "^" for token in row)]
+    return again[-1] if again else -1
 
 
 def _ends(steps: Sequence[StepLevels]) -> Mapping[int, tuple[str, ...]]:

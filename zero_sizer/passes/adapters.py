@@ -85,12 +85,37 @@ class Adapted(NamedTuple):
         """Bytes of the input's gradient where another is added to it."""
         return num_bytes(of.tokens * self.into, of.dtype)
 
-    def backward(self, of: Sizes, level: int, *, is_first: bool) -> list[Level]:
-        """Steps before the base layer's own backward.
+    def scaled(self, of: Sizes, level: int) -> Level:
+        """The first step of backward: the gradient of what B made."""
+        made = num_bytes(of.tokens * self.out, of.trained)
+        casts = of.trained is not of.dtype
+        at = level + made + (self.waits(of, is_first=False) if casts else 0)
+        return Level(f"^~{self.name}", "", at + (made if casts else 0), at)
+
+    def recomputed(self, of: Sizes, level: int, less: int) -> list[Level]:
+        """Steps of a recomputation that ends where B's input is kept again.
 
         Args:
             of: sizes.
-            level: where they begin.
+            level: where the base layer begins.
+            less: bytes that callers let go of then.
+        """
+        output = level + num_bytes(of.tokens * self.out, of.dtype)
+        cast, inner, made, _ = self.forward(of, output)
+        inner_size = num_bytes(of.tokens * self.rank, of.trained)
+        return [
+            Level(f"~{self.name} {self.name}.base_layer", "", output, output),
+            cast,
+            inner,
+            made._replace(end=level + self.kept(of) - less + inner_size),
+        ]
+
+    def backward(self, of: Sizes, level: int, *, is_first: bool) -> list[Level]:
+        """Steps from B's own backward to where that of the base layer begins.
+
+        Args:
+            of: sizes.
+            level: where they begin, the gradient of B's input made.
             is_first: no other layer made a gradient of the same input before.
         """
         own = num_bytes(of.tokens * self.into, of.dtype)
@@ -98,19 +123,15 @@ class Adapted(NamedTuple):
         made = num_bytes(of.tokens * self.out, of.trained)
         inner = num_bytes(of.tokens * self.rank, of.trained)
         casts = of.trained is not of.dtype
-        at = level + made + (self.waits(of, is_first=False) if casts else 0)
-        name = self.name
-        steps = [Level(f"^~{name}", "", at + (made if casts else 0), at)]
-        steps.append(Level(f"^{name}.lora_B.default", "", at + inner, at + inner))
-        at += inner
-        steps.append(Level("", f"{name}.lora_B.default.weight", at, at - made - inner))
+        name, at = self.name, level
+        steps = [Level("", f"{name}.lora_B.default.weight", at, at - made - inner)]
         at += cast - made - inner
         steps.append(Level(f"^{name}.lora_A.default", "", at, at))
         saved = cast if self.drops or casts else 0
         steps.append(Level("", f"{name}.lora_A.default.weight", at, at - inner - saved))
         at -= inner + saved
         if self.drops or casts:
-            more = cast if self.drops else own
+            more = own if casts and not self.drops else cast
             left = at + own - cast - (of.tokens * self.into if self.drops else 0)
             steps.append(Level(f"^~{name}.lora_dropout.default", "", at + more, left))
             at = left
@@ -118,3 +139,8 @@ class Adapted(NamedTuple):
             last = steps.pop()
             steps.append(last._replace(peak=max(last.peak, at + own), end=at - own))
         return steps
+
+    def first_gradient(self, of: Sizes, level: int) -> Level:
+        """The step in which the gradient of B's input is made."""
+        at = level + num_bytes(of.tokens * self.rank, of.trained)
+        return Level(f"^{self.name}.lora_B.default", "", at, at)
