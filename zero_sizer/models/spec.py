@@ -97,7 +97,9 @@ class ModelSpec:
             ``parameters`` is a plausible layout.
         adapter: the LoRA adapter that ``parameters`` have already, None without one.
         quantization: how the linear layers are stored, None where they are not quantized.
-        base: the model without adapter and quantization.
+        base: the model with every weight trained, without adapter and quantization.
+        shared: modules that run with a parameter that stands under another module's name, where
+            the module itself says so; the first parameter is meant.
     """
 
     name: str
@@ -110,6 +112,7 @@ class ModelSpec:
     adapter: "Adapter | None" = None
     quantization: "Quantization | None" = None
     base: "ModelSpec | None" = None
+    shared: frozenset[str] = frozenset()
 
     def matrix_of(self, tensor: Tensor) -> tuple[int, ...]:
         """Shape, as a product meets it; of numbers, what is laid out flat stands for a matrix."""

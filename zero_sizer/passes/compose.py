@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.passes import adapted, checkpoints, fallback, loss, masks
+from zero_sizer.passes import adapted, checkpoints, fallback, loss, masks, names
 from zero_sizer.passes.adapters import Sizes
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
@@ -154,9 +154,11 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
 def _mixed(plan: Plan, step_of: Callable[[bool], MicroStep]) -> MicroStep | None:
     """Blocks recomputed as the plan says, from steps in which all are or none is."""
     try:
-        return _checkpointed(plan, step_of)
+        step = _checkpointed(plan, step_of)
+        names.check(plan.model, step)
     except (UnsupportedError, InputError):  # too shallow, too long, or an attention it has not
         return None
+    return step
 
 
 def _checkpointed(plan: Plan, evaluate: Callable[[bool], MicroStep]) -> MicroStep:

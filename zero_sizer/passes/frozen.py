@@ -13,7 +13,8 @@ from zero_sizer.identity import Identity
 from zero_sizer.models.adapted import PREFIX
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.passes.adapters import Adapted, Sizes
-from zero_sizer.passes.levels import Part, PartLevels, StepLevels
+from zero_sizer.passes.levels import Part, PartLevels
+from zero_sizer.profiles.family import ACTIVATION
 from zero_sizer.units import DType, num_bytes, round_up
 
 _SAVED = "modules_to_save.default"
@@ -28,6 +29,7 @@ _PARALLEL = {
 _AFTER_ATTENTION = ("o_proj", "out_proj", "self_attention.dense", "attention.dense", "self_attn.dense",
                     "attn.c_proj")  # fmt: skip
 _JOIN = ("o_proj", "down_proj", "dense", "dense_4h_to_h", "out_proj", "fc2", "c_proj")
+_AFTER_ACTIVATION = ("fc2", "dense_4h_to_h", "mlp.c_proj")  # relu keeps what it made
 _SANDWICH = "pre_feedforward_layernorm"  # outputs are normalized before they are added
 _BLOCK = 512  # what torch rounds storages up to
 
@@ -136,6 +138,8 @@ class Rules:
         self._rows, self._own = names.below(prefix)
         self.start = "" if prefix else names.start
         self._is_block = bool(prefix)
+        fields = spec.hf_config
+        self._keeps_activation = any(fields.get(key) == "relu" for key in ACTIVATION)
         self._modules = {name.rpartition(".")[0] for name in self._rows}
         self.adapted = dict(self._adapted())
         self._renamed: dict[str, list[str]] = {}
@@ -296,12 +300,13 @@ class Rules:
             if "RMSNorm" in tensor.module_type:
                 if not self.is_trained(f"{name}.weight"):
                     found.append(Unsaved(self._normalized(name, tensor, of), name, True, name))
-            elif tensor.module_type in ("Linear", "Conv1D", "Embedding"):
+            elif tensor.module_type.endswith(("Linear", "Conv1D", "Embedding")):
                 if tensor.module_type == "Embedding" and tensor is not self._tied(name):
                     continue
                 group = [other for other in run if other in self._group(name)] or [name]
                 met.update(group)
                 is_kept = keeps_outputs and name.endswith(_AFTER_ATTENTION)
+                is_kept |= self._keeps_activation and name.endswith(_AFTER_ACTIVATION)
                 if is_kept or self._keeps_input(group, of, saves_inputs=saves_inputs):
                     continue
                 into = tensor.shape[0 if tensor.module_type == "Conv1D" else -1]
@@ -346,8 +351,9 @@ class Rules:
         return False
 
     def _is_linear(self, name: str) -> bool:
+        """Whether it calls torch's linear, which ZeRO-3 replaces; Falcon's own class does not."""
         tensor = self._own.get(f"{name}.weight") or self._tied(name)
-        return tensor is not None and tensor.module_type != "Conv1D"
+        return tensor is not None and tensor.module_type in ("Linear", "Embedding")
 
     def _is_packed(self, name: str) -> bool:
         rows = (self._rows.get(n) for n in self._candidates(f"{name}.weight"))
