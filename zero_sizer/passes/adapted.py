@@ -230,7 +230,7 @@ def _stops(steps: Sequence[StepLevels]) -> int:
 
 
 def _ends(steps: Sequence[StepLevels]) -> Mapping[int, tuple[str, ...]]:
-    """Step -> the modules whose own backward is over where it ends."""
+    """Step -> the modules whose own backward is over where it ends, and tensors' names."""
     last: dict[str, int] = {}
     begun: dict[str, int] = {}
     for number, step in enumerate(steps):
@@ -238,7 +238,7 @@ def _ends(steps: Sequence[StepLevels]) -> Mapping[int, tuple[str, ...]]:
             if token.startswith("^"):
                 begun[token.lstrip("^~")] = number
         if step.completes:
-            last[step.completes.rpartition(".")[0]] = number
+            last[step.completes] = last[step.completes.rpartition(".")[0]] = number
     found: dict[int, tuple[str, ...]] = {}
     for module, number in (begun | last).items():
         found[number] = (*found.get(number, ()), module)

@@ -294,6 +294,8 @@ class Rules:
         found: list[Unsaved] = []
         met: set[str] = set()
         for name in run:
+            if f"{name}.gate_up_proj" in self._own:
+                found += self._experts(name, of)
             tensor = self._own.get(f"{name}.weight") or self._tied(name)
             if tensor is None or name in met:
                 continue
@@ -314,6 +316,20 @@ class Rules:
                 end = self._last_beside(group[-1], run)
                 found.append(Unsaved(size, f"/{end}", self._is_held(name), group[0]))
         return found
+
+    def _experts(self, name: str, of: Sizes) -> Iterator[Unsaved]:
+        """What experts in one tensor are handed: tokens in their order, and what they gated.
+
+        transformers 5.23, integrations/moe.py (grouped_mm_experts_forward).
+        """
+        arch, step = self._spec.arch, f"~{name}.act_fn"
+        rows = of.tokens * (arch.experts_per_token or 0)
+        if not self.is_trained(f"{name}.gate_up_proj"):
+            size = num_bytes(rows * (arch.hidden or 0), of.dtype)
+            yield Unsaved(size, step, False, f"{name}.gate_up_proj")
+        if not self.is_trained(f"{name}.down_proj"):
+            size = num_bytes(rows * (arch.expert_ffn or 0), of.dtype)
+            yield Unsaved(size, step, True, f"{name}.down_proj")
 
     def _tied(self, name: str) -> Tensor | None:
         is_head = self._spec.arch.tied_embeddings and name in ("lm_head", "embed_out")
