@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from zero_sizer.checks import (
     adapter,
     forward,
+    freeze,
     ignored,
     offload,
     optimizer,
@@ -30,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     *zenflow.RULES,
     *parallel.RULES,
     *adapter.RULES,
+    *freeze.RULES,
     *forward.RULES,
     *ignored.RULES,
 )

@@ -24,6 +24,7 @@ _NOT_FOR_SCRIPTS = (
         "model",
         "adapter",
         "quantization",
+        "freeze",
         "gpu_memory",
         "nvme",
         "hostfile",

@@ -10,6 +10,7 @@ from zero_sizer.units import DType
 
 if TYPE_CHECKING:
     from zero_sizer.models.adapter import Adapter
+    from zero_sizer.models.freeze import Freeze
     from zero_sizer.models.quantized import Quantization
 
 
@@ -100,6 +101,7 @@ class ModelSpec:
         base: the model with every weight trained, without adapter and quantization.
         shared: modules that run with a parameter that stands under another module's name, where
             the module itself says so; the first parameter is meant.
+        freeze: what was stated as not trained, in ``parameters`` already.
     """
 
     name: str
@@ -113,6 +115,7 @@ class ModelSpec:
     quantization: "Quantization | None" = None
     base: "ModelSpec | None" = None
     shared: frozenset[str] = frozenset()
+    freeze: "Freeze | None" = None
 
     def matrix_of(self, tensor: Tensor) -> tuple[int, ...]:
         """Shape, as a product meets it; of numbers, what is laid out flat stands for a matrix."""
