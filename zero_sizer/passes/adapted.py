@@ -80,9 +80,10 @@ def _part(piece: PartLevels, walk: "_Walk", trains: bool, *, reached: bool, is_f
     if not reached and piece.blocks:  # its output takes the place of its input
         *others, last = forward.steps
         forward = Section((*others, last._replace(end=0)))
-    is_start = not trains and not piece.blocks and is_first
     backward = _NOTHING
-    if reached and not is_start:
+    if is_first and not trains and not piece.blocks:
+        backward = walk.opened(piece.backward)
+    elif reached:
         backward = walk.section(piece.backward, keeps=True)
     return Part(blocks, piece.first, piece.count, forward, backward)
 
@@ -133,6 +134,19 @@ class _Walk:
                 self._out.append(Level(" ".join(tokens), completes, peak, step.end + self._shift))
             before = step.end
         return Section(tuple(self._out))
+
+    def opened(self, backward: SectionLevels) -> Section:
+        """The backward of embeddings that are frozen.
+
+        ZeRO-3 fetches the one whose output requires a gradient all the same.
+        """
+        if not self.how.opens:
+            return _NOTHING
+        own = self._run[0] if self._run else ""
+        tokens = (token for runs, _ in backward.labels for token in runs.split())
+        words = [t for t in tokens if t.startswith("^~") or t == f"^{own}"]
+        runs = " ".join(word for token in words for word in self.rules.renamed(token))
+        return Section((Level(runs, "", 0, 0),))
 
     def _enter(self, step: StepLevels, before: int, *, keeps: bool) -> list[str] | None:
         """The step's words here, after the adapters' steps that come before them.
