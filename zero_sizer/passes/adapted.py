@@ -85,7 +85,19 @@ def _part(piece: PartLevels, walk: "_Walk", trains: bool, *, reached: bool, is_f
         backward = walk.opened(piece.backward)
     elif reached:
         backward = walk.section(piece.backward, keeps=True)
+    if reached and piece.blocks and walk.how.recomputes:
+        forward, backward = _holding(forward, backward, walk.beside_autograd())
     return Part(blocks, piece.first, piece.count, forward, backward)
+
+
+def _holding(forward: Section, backward: Section, size: int) -> tuple[Section, Section]:
+    """The block with bytes that its forward leaves and its backward's end lets go of."""
+    if not size:
+        return forward, backward
+    *others, last = forward.steps
+    left = last._replace(peak=max(last.peak, last.end + size), end=last.end + size)
+    *before, end = backward.steps
+    return Section((*others, left)), Section((*before, end._replace(end=end.end - size)))
 
 
 class _Walk:
@@ -134,6 +146,10 @@ class _Walk:
                 self._out.append(Level(" ".join(tokens), completes, peak, step.end + self._shift))
             before = step.end
         return Section(tuple(self._out))
+
+    def beside_autograd(self) -> int:
+        """Bytes that layers keep where checkpointing does not see it."""
+        return self.rules.beside_autograd(self._run, self.how.sizes)
 
     def opened(self, backward: SectionLevels) -> Section:
         """The backward of embeddings that are frozen.

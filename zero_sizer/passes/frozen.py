@@ -317,6 +317,22 @@ class Rules:
                 found.append(Unsaved(size, f"/{end}", self._is_held(name), group[0]))
         return found
 
+    def beside_autograd(self, run: list[str], of: Sizes) -> int:
+        """Inputs of 8-bit layers, which LLM.int8's products keep as they are (``ctx.tensors``).
+
+        bitsandbytes 0.50.2, autograd/_functions.py (MatMul8bitLt.forward).
+        """
+        if self._spec.quantization is None or self._spec.quantization.bits != 8:
+            return 0
+        found = 0
+        met: set[str] = set()
+        for name in run:
+            if self._is_packed(name) and name not in met:
+                met.update(self._group(name))
+                shape = self._own[f"{name}.weight"].shape
+                found += num_bytes(of.tokens * shape[-1], of.dtype)
+        return found
+
     def _experts(self, name: str, of: Sizes) -> Iterator[Unsaved]:
         """What experts in one tensor are handed: tokens in their order, and what they gated.
 
