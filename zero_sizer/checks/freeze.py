@@ -1,4 +1,4 @@
-"""Frozen parameters that were stated: patterns that name none, and a model with nothing to train."""
+"""What is stated as frozen: patterns that name nothing, and a model with nothing to train."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,8 +20,9 @@ def nothing_matched(context: Context) -> Iterator[Finding]:
             "freeze",
             f"{pattern!r} ({model.freeze.origin}) names no parameter of {model.name}: what it "
             "meant is counted as trained",
-            f"is it {' or '.join(near)}?" if near else "patterns are of whole names, with * for "
-            "any part: *.vision_tower.*",
+            f"is it {' or '.join(near)}?"
+            if near
+            else "patterns are of whole names, with * for any part: *.vision_tower.*",
         )
         yield replace(found, direction=Direction.SAVE, device="gpu")
 

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.passes import frozen
 from zero_sizer.passes.adapters import Adapted, Sizes
-from zero_sizer.passes.frozen import Rules, Unsaved, pieces, rules_of
+from zero_sizer.passes.changed import Rules, pieces, rules_of
 from zero_sizer.passes.levels import (
     Activations,
     Level,
@@ -57,14 +58,22 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
             run = _run(piece.forward)
             trains = rules.trains(run)
             reached = reached or trains
-            found.append(_part(piece, _Walk(rules, how, run), trains, reached=reached, is_first=not found))
+            found.append(
+                _part(piece, _Walk(rules, how, run), trains, reached=reached, is_first=not found)
+            )
             if how.opens:
                 reached = True
-    first = found[0].forward.steps[0]
-    opened = first._replace(runs=" ".join((*rules_of(spec, "", 0).opens(), first.runs)).strip())
-    opening = Section((opened, *found[0].forward.steps[1:]))
-    found[0] = replace(found[0], forward=opening)
-    return Activations(tuple(found))
+    around = rules_of(spec, "", 0).opens()
+    return Activations((_within(found[0], around), *found[1:]))
+
+
+def _within(part: Part, around: list[str]) -> Part:
+    """The first part, begun by what is around the base."""
+    first, *others = part.forward.steps
+    runs = " ".join((*around, *tokens_of(first)))
+    opened = Level(runs, first.completes, first.peak, first.end)
+    steps = (opened, *(Level(s.runs, s.completes, s.peak, s.end) for s in others))
+    return replace(part, forward=Section(steps))
 
 
 def _run(forward: SectionLevels) -> list[str]:
@@ -113,8 +122,8 @@ class _Walk:
         self.rules = rules
         self.how = how
         self._run = run
-        self._unsaved = rules.unsaved(
-            run, how.sizes, saves_inputs=how.saves_inputs, keeps_outputs=how.keeps_outputs
+        self._unsaved = frozen.unsaved(
+            rules, run, how.sizes, saves_inputs=how.saves_inputs, keeps_outputs=how.keeps_outputs
         )
         self._shift = 0
         self._out: list[Level] = []
@@ -149,7 +158,7 @@ class _Walk:
 
     def beside_autograd(self) -> int:
         """Bytes that layers keep where checkpointing does not see it."""
-        return self.rules.beside_autograd(self._run, self.how.sizes)
+        return frozen.beside_autograd(self.rules, self._run, self.how.sizes)
 
     def opened(self, backward: SectionLevels) -> Section:
         """The backward of embeddings that are frozen.

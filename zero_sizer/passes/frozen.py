@@ -1,37 +1,29 @@
-"""What frozen layers do not keep, and how an adapter renames a model's modules.
+"""What frozen layers do not keep.
 
 A linear layer needs its input for its weight's gradient alone, an RMSNorm the normalized one;
 other operators keep what they keep for the gradient of their input.
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
-from math import prod
 from typing import NamedTuple
 
-from zero_sizer.identity import Identity
-from zero_sizer.models.adapted import PREFIX
-from zero_sizer.models.spec import ModelSpec, Tensor
-from zero_sizer.passes.adapters import Adapted, Sizes
-from zero_sizer.passes.levels import Part, PartLevels
+from zero_sizer.models.spec import Tensor
+from zero_sizer.passes.adapters import Sizes
+from zero_sizer.passes.changed import SAVED, Rules
 from zero_sizer.profiles.family import ACTIVATION
-from zero_sizer.units import DType, num_bytes, round_up
+from zero_sizer.units import DType, num_bytes
 
-_SAVED = "modules_to_save.default"
-_A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
-# Layers that are handed the same input (transformers 5.23, the families' attention and MLP).
-_TOGETHER = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value")
-_PARALLEL = {
-    "phi": (("q_proj", "k_proj", "v_proj", "fc1"),),
-    "falcon": (("query_key_value", "dense_h_to_4h"),),
-}
 # Their input is the attention's output, which flash and sdpa keep themselves.
-_AFTER_ATTENTION = ("o_proj", "out_proj", "self_attention.dense", "attention.dense", "self_attn.dense",
-                    "attn.c_proj")  # fmt: skip
-_JOIN = ("o_proj", "down_proj", "dense", "dense_4h_to_h", "out_proj", "fc2", "c_proj")
+_AFTER_ATTENTION = (
+    "o_proj",
+    "out_proj",
+    "self_attention.dense",
+    "attention.dense",
+    "self_attn.dense",
+    "attn.c_proj",
+)
 _AFTER_ACTIVATION = ("fc2", "dense_4h_to_h", "mlp.c_proj")  # relu keeps what it made
-_SANDWICH = "pre_feedforward_layernorm"  # outputs are normalized before they are added
-_BLOCK = 512  # what torch rounds storages up to
+_LINEAR = ("Linear", "Conv1D", "Embedding")  # ends of classes' names; a tied head is an Embedding
 
 
 class Unsaved(NamedTuple):
@@ -50,350 +42,127 @@ class Unsaved(NamedTuple):
     freed: str
 
 
-class _Names:
-    """A model's tensors by block and by name.
+def unsaved(
+    rules: Rules, run: list[str], of: Sizes, *, saves_inputs: bool, keeps_outputs: bool
+) -> list[Unsaved]:
+    """Storages that training every weight keeps and this does not.
 
     Args:
-        spec: the model.
-
-    Attributes:
-        start: what an adapter puts before every name.
+        rules: of the block.
+        run: modules in the order in which they run forward.
+        of: sizes.
+        saves_inputs: linear layers keep inputs whatever is trained.
+        keeps_outputs: attention keeps its output.
     """
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self.start = PREFIX if spec.adapter is not None else ""
-        self._rows = {t.name.removeprefix(self.start): t for t in spec.parameters}
-        self._own = {t.name: t for t in (spec.base or spec).parameters}
-        self._trained: dict[str, dict[int, frozenset[str]]] = {}
-
-    def below(self, prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The model's and the base's below a prefix, without it."""
-        cut = len(prefix)
-        rows, own = (
-            {name[cut:]: t for name, t in of.items() if name.startswith(prefix)}
-            for of in (self._rows, self._own)
-        )
-        return rows, own
-
-    def trained(self, blocks: str) -> dict[int, frozenset[str]]:
-        """Names of what is trained in each block."""
-        if blocks not in self._trained:
-            found: dict[int, set[str]] = {}
-            prefix = f"{blocks}."
-            for name, tensor in self._rows.items():
-                if name.startswith(prefix):
-                    number, _, rest = name[len(prefix) :].partition(".")
-                    trained = found.setdefault(int(number), set())
-                    trained.update({rest} if tensor.trainable else ())
-            self._trained[blocks] = {number: frozenset(names) for number, names in found.items()}
-        return self._trained[blocks]
+    found: list[Unsaved] = []
+    met: set[str] = set()
+    for name in run:
+        if f"{name}.gate_up_proj" in rules.own:
+            found += _experts(rules, name, of)
+        tensor = rules.own.get(f"{name}.weight") or rules.tied(name)
+        if tensor is None or name in met:
+            continue
+        if "RMSNorm" in tensor.module_type and not rules.is_trained(f"{name}.weight"):
+            found.append(Unsaved(_normalized(rules, name, tensor, of), name, True, name))
+        if not _is_product(rules, name, tensor):
+            continue
+        group = [other for other in run if other in rules.group(name)] or [name]
+        met.update(group)
+        is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
+        if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves_inputs):
+            found.append(_input(tensor, group, run, of))
+    return found
 
 
-@lru_cache(maxsize=64)
-def _names(spec: Identity) -> _Names:
-    return _Names(spec.of)
+def _is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
+    """Whether the module multiplies by the tensor: an embedding does as a tied head only."""
+    is_table = tensor.module_type.endswith("Embedding") and tensor is not rules.tied(name)
+    return tensor.module_type.endswith(_LINEAR) and not is_table
 
 
-def pieces(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
-    """The part, cut where other tensors are trained than in the block before."""
-    if not part.blocks:
-        yield part
-        return
-    trained = _names(Identity(spec)).trained(part.blocks)
-    first = part.first
-    for index in range(part.first, part.first + part.count):
-        is_last = index + 1 == part.first + part.count
-        if is_last or trained.get(index + 1) != trained.get(index):
-            yield Part(part.blocks, first, index + 1 - first, part.forward, part.backward)
-            first = index + 1
+def _is_activation(rules: Rules, name: str) -> bool:
+    """Whether the layer's input is a relu's output, which that keeps."""
+    fields = rules.spec.hf_config
+    is_relu = any(fields.get(key) == "relu" for key in ACTIVATION)
+    return is_relu and name.endswith(_AFTER_ACTIVATION)
 
 
-def rules_of(spec: ModelSpec, blocks: str, first: int) -> "Rules":
-    """What holds in a block, or outside of them."""
-    return _rules(Identity(spec), f"{blocks}.{first}." if blocks else "")
+def _input(tensor: Tensor, group: list[str], run: list[str], of: Sizes) -> Unsaved:
+    into = tensor.shape[0 if tensor.module_type == "Conv1D" else -1]
+    size = num_bytes(of.tokens * into, of.dtype)
+    end = _last_beside(group[-1], run)
+    return Unsaved(size, f"/{end}", _is_held(group[0]), group[0])
 
 
-@lru_cache(maxsize=256)
-def _rules(spec: Identity, prefix: str) -> "Rules":
-    return Rules(spec.of, prefix)
+def beside_autograd(rules: Rules, run: list[str], of: Sizes) -> int:
+    """Inputs of 8-bit layers, which LLM.int8's products keep as they are (``ctx.tensors``).
 
-
-class Rules:
-    """What holds in one block, or outside of blocks.
-
-    Args:
-        spec: the model.
-        prefix: of the block's names, with a dot at its end; empty outside.
-
-    Attributes:
-        start: what names outside of blocks begin with here.
-        adapted: layers under an adapter, by the base's names.
+    bitsandbytes 0.50.2, autograd/_functions.py (MatMul8bitLt.forward).
     """
+    if rules.spec.quantization is None or rules.spec.quantization.bits != 8:
+        return 0
+    found = 0
+    met: set[str] = set()
+    for name in run:
+        if rules.is_packed(name) and name not in met:
+            met.update(rules.group(name))
+            shape = rules.own[f"{name}.weight"].shape
+            found += num_bytes(of.tokens * shape[-1], of.dtype)
+    return found
 
-    def __init__(self, spec: ModelSpec, prefix: str) -> None:
-        names = _names(Identity(spec))
-        self._spec = spec
-        self._blocks_start = names.start
-        self._family = spec.arch.family
-        self._rows, self._own = names.below(prefix)
-        self.start = "" if prefix else names.start
-        self._is_block = bool(prefix)
-        fields = spec.hf_config
-        self._keeps_activation = any(fields.get(key) == "relu" for key in ACTIVATION)
-        self._modules = {name.rpartition(".")[0] for name in self._rows}
-        self.adapted = dict(self._adapted())
-        self._renamed: dict[str, list[str]] = {}
 
-    def _adapted(self) -> Iterator[tuple[str, Adapted]]:
-        drops = self._spec.adapter is not None and self._spec.adapter.lora_dropout > 0
-        is_sandwich = any(_SANDWICH in name for name in self._own)
-        for name, tensor in self._rows.items():
-            if name.endswith(_A):
-                module = name.removesuffix(_A)
-                rank, into = tensor.shape
-                out = self._rows[module + _B].shape[0]
-                joins = module.rpartition(".")[2] in _JOIN and not is_sandwich
-                yield module, Adapted(self.start + module, into, out, rank, drops, joins)
+def _experts(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
+    """What experts in one tensor are handed: tokens in their order, and what they gated.
 
-    def blocks_of(self, blocks: str) -> str:
-        """What a list of blocks is called here."""
-        return self._blocks_start + blocks if blocks else ""
+    transformers 5.23, integrations/moe.py (grouped_mm_experts_forward).
+    """
+    arch, step = rules.spec.arch, f"~{name}.act_fn"
+    rows = of.tokens * (arch.experts_per_token or 0)
+    if not rules.is_trained(f"{name}.gate_up_proj"):
+        size = num_bytes(rows * (arch.hidden or 0), of.dtype)
+        yield Unsaved(size, step, False, f"{name}.gate_up_proj")
+    if not rules.is_trained(f"{name}.down_proj"):
+        size = num_bytes(rows * (arch.expert_ffn or 0), of.dtype)
+        yield Unsaved(size, step, True, f"{name}.down_proj")
 
-    def opens(self) -> list[str]:
-        """Words of what is around the base."""
-        return [f"~{self._blocks_start.removesuffix('.')}"] if self._blocks_start else []
 
-    def trains(self, run: list[str]) -> bool:
-        """Whether anything is trained in the block, outside of blocks of the modules that run."""
-        trained = [name for name, tensor in self._rows.items() if tensor.trainable]
-        if self._is_block:
-            return bool(trained)
-        return any(name.startswith(f"{module}.") for name in trained for module in run)
+def _is_held(name: str) -> bool:
+    """Whether the input is an argument of the module around, which keeps it to its end."""
+    end = name.rpartition(".")[2]
+    return end not in ("down_proj", "fc2", "dense_4h_to_h", "c_proj") and not name.endswith(
+        _AFTER_ATTENTION
+    )
 
-    def is_trained(self, name: str) -> bool:
-        """Whether the base's tensor ``name`` is trained, itself or as a copy."""
-        return any(
-            tensor is not None and tensor.trainable
-            for tensor in map(self._rows.get, self._candidates(name))
-        )
 
-    def _candidates(self, name: str) -> Iterator[str]:
-        module, _, key = name.rpartition(".")
-        yield name
-        yield f"{module}.base_layer.{key}"
-        yield from self._copies(name)
+def _last_beside(name: str, run: list[str]) -> str:
+    """The last layer to run in the module around."""
+    if not _is_held(name):
+        return name
+    around = name.rpartition(".")[0]
+    beside = [m for m in run if m.rpartition(".")[0] == around and around]
+    return beside[-1] if beside else name
 
-    def _copies(self, name: str) -> Iterator[str]:
-        parts = name.split(".")
-        for depth in range(1, len(parts)):
-            yield ".".join((*parts[:depth], _SAVED, *parts[depth:]))
 
-    def completed(self, name: str) -> str:
-        """What the gradient of the base's tensor ``name`` is called here; empty: there is none."""
-        for candidate in self._candidates(name) if name else ():
-            tensor = self._rows.get(candidate)
-            if tensor is not None and tensor.trainable:
-                return self.start + candidate
-        return ""
-
-    def completed_by(self, tokens: list[str]) -> str:
-        """The gradient of a trained copy of a tied layer, which the base has none of."""
-        for token in tokens:
-            if token.startswith("^") and token.endswith(_SAVED):
-                name = token[1:].removeprefix(self.start)
-                original = name.removesuffix(f".{_SAVED}") + ".weight"
-                if f"{name}.weight" in self._rows and original not in self._own:
-                    return f"{self.start}{name}.weight"
-        return ""
-
-    def renamed(self, token: str) -> list[str]:
-        """A word of the base's ``runs`` here."""
-        found = self._renamed.get(token)
-        if found is None:
-            found = self._renamed[token] = self._word(token)
-        return found
-
-    def _word(self, token: str) -> list[str]:
-        name = token.lstrip("~/^")
-        mark = token[: len(token) - len(name)]
-        for copy in self._copies(f"{name}."):
-            copied = copy.removesuffix(".")
-            if copied in self._modules:
-                holder = copied.partition(f".{_SAVED}")[0]
-                around = [f"~{self.start}{holder}"] if holder == name and not mark else []
-                return [*around, f"{mark}{self.start}{copied}"]
-        if name == ".":
-            return [token]
-        return [f"{mark}{self.start}{name}"]
-
-    def tied_bytes(self, of: Sizes) -> int:
-        """The head's gradient of a tied weight, which waits for the embedding's; 0 where none."""
-        if not self._spec.arch.tied_embeddings or not self._own:
-            return 0
-        name, tensor = next(iter(self._own.items()))
-        if self._rows.get(name) is not None and self._rows[name].trainable:
-            return 0
-        return round_up(num_bytes(tensor.numel, of.held), _BLOCK)
-
-    def scratch(self, tokens: list[str], of: Sizes) -> int:
-        """Bytes of the largest weight that is unpacked where these modules run."""
-        if self._spec.quantization is None:
-            return 0
-        found = 0
-        for token in tokens:
-            if not token.startswith(("~", "/", "^~")):
-                name = token.lstrip("^").removeprefix(self.start)
-                tensor = self._rows.get(f"{name}.weight")
-                if tensor is not None and tensor.unpacked is not None:
-                    found = max(found, num_bytes(prod(tensor.unpacked), of.dtype))
-        return found
-
-    def shared_gradient(self, token: str, of: Sizes) -> int:
-        """Bytes that a tied head's backward makes in the base, and not here."""
-        return self.tied_bytes(of) if token.startswith("^") and self._tied(token[1:]) else 0
-
-    def is_first(self, name: str, run: list[str]) -> bool:
-        """Whether the layer's backward is the first of those with its input.
-
-        Args:
-            name: of the layer.
-            run: modules in the order in which they run forward.
-        """
-        group = [other for other in run if other in self._group(name)]
-        return not group or group[-1] == name
-
-    def _group(self, name: str) -> tuple[str, ...]:
-        """Linear layers that are handed the same input, by name."""
-        end = name.rpartition(".")[2]
-        for ends in (*_PARALLEL.get(self._family, ()), *_TOGETHER):
-            if end in ends:
-                return tuple(self._named(ends, name))
-        return (name,)
-
-    def _named(self, ends: tuple[str, ...], name: str) -> Iterator[str]:
-        """Modules of the block that end so, beside ``name`` but for layers that run in parallel."""
-        around = name.rpartition(".")[0]
-        is_parallel = any(ends in groups for groups in _PARALLEL.values())
-        for tensor in self._own:
-            module = tensor.rpartition(".")[0]
-            beside, _, end = module.rpartition(".")
-            if end in ends and tensor.endswith(".weight") and (is_parallel or beside == around):
-                yield module
-
-    def unsaved(
-        self, run: list[str], of: Sizes, *, saves_inputs: bool, keeps_outputs: bool
-    ) -> list[Unsaved]:
-        """Storages that training every weight keeps and this does not.
-
-        Args:
-            run: modules in the order in which they run forward.
-            of: sizes.
-            saves_inputs: linear layers keep inputs whatever is trained.
-            keeps_outputs: attention keeps its output.
-        """
-        found: list[Unsaved] = []
-        met: set[str] = set()
-        for name in run:
-            if f"{name}.gate_up_proj" in self._own:
-                found += self._experts(name, of)
-            tensor = self._own.get(f"{name}.weight") or self._tied(name)
-            if tensor is None or name in met:
-                continue
-            if "RMSNorm" in tensor.module_type:
-                if not self.is_trained(f"{name}.weight"):
-                    found.append(Unsaved(self._normalized(name, tensor, of), name, True, name))
-            elif tensor.module_type.endswith(("Linear", "Conv1D", "Embedding")):
-                if tensor.module_type == "Embedding" and tensor is not self._tied(name):
-                    continue
-                group = [other for other in run if other in self._group(name)] or [name]
-                met.update(group)
-                is_kept = keeps_outputs and name.endswith(_AFTER_ATTENTION)
-                is_kept |= self._keeps_activation and name.endswith(_AFTER_ACTIVATION)
-                if is_kept or self._keeps_input(group, of, saves_inputs=saves_inputs):
-                    continue
-                into = tensor.shape[0 if tensor.module_type == "Conv1D" else -1]
-                size = num_bytes(of.tokens * into, of.dtype)
-                end = self._last_beside(group[-1], run)
-                found.append(Unsaved(size, f"/{end}", self._is_held(name), group[0]))
-        return found
-
-    def beside_autograd(self, run: list[str], of: Sizes) -> int:
-        """Inputs of 8-bit layers, which LLM.int8's products keep as they are (``ctx.tensors``).
-
-        bitsandbytes 0.50.2, autograd/_functions.py (MatMul8bitLt.forward).
-        """
-        if self._spec.quantization is None or self._spec.quantization.bits != 8:
-            return 0
-        found = 0
-        met: set[str] = set()
-        for name in run:
-            if self._is_packed(name) and name not in met:
-                met.update(self._group(name))
-                shape = self._own[f"{name}.weight"].shape
-                found += num_bytes(of.tokens * shape[-1], of.dtype)
-        return found
-
-    def _experts(self, name: str, of: Sizes) -> Iterator[Unsaved]:
-        """What experts in one tensor are handed: tokens in their order, and what they gated.
-
-        transformers 5.23, integrations/moe.py (grouped_mm_experts_forward).
-        """
-        arch, step = self._spec.arch, f"~{name}.act_fn"
-        rows = of.tokens * (arch.experts_per_token or 0)
-        if not self.is_trained(f"{name}.gate_up_proj"):
-            size = num_bytes(rows * (arch.hidden or 0), of.dtype)
-            yield Unsaved(size, step, False, f"{name}.gate_up_proj")
-        if not self.is_trained(f"{name}.down_proj"):
-            size = num_bytes(rows * (arch.expert_ffn or 0), of.dtype)
-            yield Unsaved(size, step, True, f"{name}.down_proj")
-
-    def _tied(self, name: str) -> Tensor | None:
-        is_head = self._spec.arch.tied_embeddings and name in ("lm_head", "embed_out")
-        return next(iter(self._own.values())) if is_head else None
-
-    def _is_held(self, name: str) -> bool:
-        """Whether the input is an argument of the module around, which keeps it to its end."""
-        end = name.rpartition(".")[2]
-        return end not in ("down_proj", "fc2", "dense_4h_to_h", "c_proj") and not name.endswith(
-            _AFTER_ATTENTION
-        )
-
-    def _last_beside(self, name: str, run: list[str]) -> str:
-        """The last layer to run in the module around."""
-        if not self._is_held(name):
-            return name
-        around = name.rpartition(".")[0]
-        beside = [m for m in run if m.rpartition(".")[0] == around and around]
-        return beside[-1] if beside else name
-
-    def _keeps_input(self, group: list[str], of: Sizes, *, saves_inputs: bool) -> bool:
-        for name in group:
-            adapted = self.adapted.get(name)
-            if adapted is not None and not adapted.drops and of.trained is of.dtype:
+def _keeps_input(rules: Rules, group: list[str], of: Sizes, *, saves_inputs: bool) -> bool:
+    for name in group:
+        adapted = rules.adapted.get(name)
+        if adapted is not None and not adapted.drops and of.trained is of.dtype:
+            return True
+        if rules.is_trained(f"{name}.weight") or rules.is_trained(f"{name}.{SAVED}.weight"):
+            return True
+        is_linear = rules.is_linear(name)
+        packed = rules.spec.quantization
+        if packed is None or not rules.is_packed(name):
+            if saves_inputs and is_linear:
                 return True
-            if self.is_trained(f"{name}.weight") or self.is_trained(f"{name}.{_SAVED}.weight"):
-                return True
-            is_linear = self._is_linear(name)
-            packed = self._spec.quantization
-            if packed is None or not self._is_packed(name):
-                if saves_inputs and is_linear:
-                    return True
-            elif packed.bits == 8:
-                return True
-        return False
+        elif packed.bits == 8:
+            return True
+    return False
 
-    def _is_linear(self, name: str) -> bool:
-        """Whether it calls torch's linear, which ZeRO-3 replaces; Falcon's own class does not."""
-        tensor = self._own.get(f"{name}.weight") or self._tied(name)
-        return tensor is not None and tensor.module_type in ("Linear", "Embedding")
 
-    def _is_packed(self, name: str) -> bool:
-        rows = (self._rows.get(n) for n in self._candidates(f"{name}.weight"))
-        return any(tensor is not None and tensor.unpacked is not None for tensor in rows)
-
-    def _normalized(self, name: str, tensor: Tensor, of: Sizes) -> int:
-        arch, numel = self._spec.arch, tensor.numel
-        end = name.rpartition(".")[2]
-        if numel == arch.head_dim and end in ("q_norm", "k_norm"):
-            numel *= (arch.heads if end == "q_norm" else arch.kv_heads) or 1
-        return num_bytes(of.tokens * numel, DType.FP32 if "Gemma" in tensor.module_type else of.dtype)
+def _normalized(rules: Rules, name: str, tensor: Tensor, of: Sizes) -> int:
+    arch, numel = rules.spec.arch, tensor.numel
+    end = name.rpartition(".")[2]
+    if numel == arch.head_dim and end in ("q_norm", "k_norm"):
+        numel *= (arch.heads if end == "q_norm" else arch.kv_heads) or 1
+    return num_bytes(of.tokens * numel, DType.FP32 if "Gemma" in tensor.module_type else of.dtype)
