@@ -39,6 +39,7 @@ class Flags:
     model: str | None = None
     adapter: str | None = None
     quantization: str | None = None
+    freeze: tuple[str, ...] | None = None
     nodes: int | None = None
     gpus_per_node: int | None = None
     gpu: str | None = None
@@ -90,11 +91,14 @@ def read(path: str, flags: Flags | None = None) -> Job:
     document = _config(path, file)
     cluster = assemble(_section("cluster", stated.CLUSTER, file, flags))
     reference = _model_reference(path, file, flags)
+    workload = _section("workload", (*stated.WORKLOAD, stated.FREEZE), file, flags)
+    frozen = workload.pop(stated.FREEZE.name, None)
+    model = _adapted(_quantized(_load_model(reference), file, flags), path, file, flags)
     return Job(
         document=document,
         cluster=cluster,
-        workload=_workload(_section("workload", stated.WORKLOAD, file, flags)),
-        model=_adapted(_quantized(_load_model(reference), file, flags), path, file, flags),
+        workload=_workload(workload),
+        model=_frozen(model, frozen),
         origins={"deepspeed": document.source, "model": reference.origin},
     )
 
@@ -106,7 +110,9 @@ def model_of(flags: Flags) -> ModelSpec:
         InputError: anything wrong with a flag.
     """
     reference = _model_reference("", None, flags)
-    return _adapted(_quantized(_load_model(reference), None, flags), "", None, flags)
+    model = _adapted(_quantized(_load_model(reference), None, flags), "", None, flags)
+    frozen = _section("workload", (stated.FREEZE,), None, flags).get(stated.FREEZE.name)
+    return _frozen(model, frozen)
 
 
 def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
@@ -277,3 +283,12 @@ def _adapted(spec: ModelSpec, path: str, file: Document | None, flags: Flags) ->
     beside = Path(path).parent / value
     found = str(beside) if "=" not in value and beside.exists() else value
     return adapted.with_adapter(spec, adapter.read(found, where))
+
+
+def _frozen(spec: ModelSpec, said: Stated | None) -> ModelSpec:
+    """The model without what is stated as not trained."""
+    if said is None:
+        return spec
+    from zero_sizer.models import freeze
+
+    return freeze.with_freeze(spec, freeze.Freeze(said.value, said.origin))

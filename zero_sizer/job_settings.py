@@ -49,4 +49,7 @@ def _changes_of_model(model: ModelSpec) -> dict[str, Setting]:
     return {
         "adapter": Setting(adapter.to_peft(), adapter.origin) if adapter else absent,
         "quantization": Setting(how.to_json(), how.origin) if how else absent,
+        "freeze": Setting(list(model.freeze.patterns), model.freeze.origin)
+        if model.freeze
+        else absent,
     }

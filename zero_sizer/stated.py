@@ -9,6 +9,7 @@ from zero_sizer.config.document import Document
 from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
+from zero_sizer.models.freeze import patterns
 from zero_sizer.units import MIB, TIB, parse_size
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
@@ -196,6 +197,7 @@ WORKLOAD = (
     Field("precision", one_of("bf16", "fp16", "fp32")),
     Field("zero_init", yes_or_no),
 )
+FREEZE = Field("freeze", patterns)  # of the model, said with the workload
 
 
 def from_file(file: Document, section: str, fields: tuple[Field, ...]) -> dict[str, Stated]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from zero_sizer.checks import (
     adapter,
     forward,
+    freeze,
     groups,
     idle,
     ignored,
@@ -37,6 +38,7 @@ RULES: tuple[Rule, ...] = (
     *groups.RULES,
     *shapes.RULES,
     *adapter.RULES,
+    *freeze.RULES,
     *forward.RULES,
     *ignored.RULES,
     *idle.RULES,

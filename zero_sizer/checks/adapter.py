@@ -122,7 +122,23 @@ def packed_without_adapter(context: Context) -> Iterator[Finding]:
         )
 
 
+def dora_at_stage_3(context: Context) -> Iterator[Finding]:
+    """peft's DoRA adds to the base weight (tuners/lora/dora.py), which ZeRO-3 has let go of."""
+    model = context.model
+    if model is None or model.adapter is None or not model.adapter.use_dora:
+        return
+    if context.stage == 3:
+        yield context.error(
+            "dora-at-stage-3",
+            "zero_optimization.stage",
+            "RuntimeError: DoRA reads the weight of a layer whose forward is over, and ZeRO-3 has "
+            "released it by then",
+            "use stage 2, or LoRA without use_dora",
+        )
+
+
 RULES: tuple[Rule, ...] = (
+    dora_at_stage_3,
     fp32_adapters,
     mixed_trained_dtypes,
     packed_codes_cast,

@@ -26,6 +26,7 @@ _NOT_FOR_SCRIPTS = (
         "model",
         "adapter",
         "quantization",
+        "freeze",
         "gpu_memory",
         "nvme",
         "hostfile",

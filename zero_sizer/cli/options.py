@@ -25,6 +25,12 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
     parser.add_argument(
         "--quantization", metavar="HOW", help="of the frozen base: nf4,double or int8"
     )
+    parser.add_argument(
+        "--freeze",
+        action="append",
+        metavar="PATTERN",
+        help="parameters that are not trained, e.g. '*.embed_tokens.*'; may be repeated",
+    )
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--nodes", type=count)
     cluster.add_argument("--gpus-per-node", type=count)

@@ -92,6 +92,17 @@ def _modules(spec: ModelSpec) -> Iterator[_Module]:
         yield _Module(head, "Linear", ())
 
 
+def tied_modules(spec: ModelSpec) -> frozenset[str]:
+    """Modules that run with the first parameter, which stands under another module's name."""
+    base = spec.base or spec
+    head = _tied_head(base)
+    names = {*base.shared, head} if head else set(base.shared)
+    if base.arch.family == "t5":
+        names.update(_T5_COPIES)
+    start = PREFIX if spec.adapter is not None else ""
+    return frozenset(start + name for name in names)
+
+
 def _tied_head(spec: ModelSpec) -> str:
     """Name of the output layer that owns nothing, empty where there is none."""
     classes = spec.hf_config.get("architectures") or ("",)

@@ -10,6 +10,7 @@ from zero_sizer.units import DType
 
 if TYPE_CHECKING:
     from zero_sizer.models.adapter import Adapter
+    from zero_sizer.models.freeze import Freeze
     from zero_sizer.models.quantized import Quantization
 
 
@@ -97,7 +98,10 @@ class ModelSpec:
             ``parameters`` is a plausible layout.
         adapter: the LoRA adapter that ``parameters`` have already, None without one.
         quantization: how the linear layers are stored, None where they are not quantized.
-        base: the model without adapter and quantization.
+        base: the model with every weight trained, without adapter and quantization.
+        shared: modules that run with a parameter that stands under another module's name, where
+            the module itself says so; the first parameter is meant.
+        freeze: what was stated as not trained, in ``parameters`` already.
     """
 
     name: str
@@ -110,6 +114,8 @@ class ModelSpec:
     adapter: "Adapter | None" = None
     quantization: "Quantization | None" = None
     base: "ModelSpec | None" = None
+    shared: frozenset[str] = frozenset()
+    freeze: "Freeze | None" = None
 
     def matrix_of(self, tensor: Tensor) -> tuple[int, ...]:
         """Shape, as a product meets it; of numbers, what is laid out flat stands for a matrix."""

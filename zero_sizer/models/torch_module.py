@@ -57,9 +57,12 @@ def spec_from_module(
     parameters: list[Tensor] = []
     buffers: list[Tensor] = []
     seen: set[int] = set()
+    shared: set[str] = set()
     for path, child in module.named_modules():
         for store, out in ((child._parameters, parameters), (child._buffers, buffers)):
             for key, tensor in store.items():
+                if tensor is not None and id(tensor) in seen and store is child._parameters:
+                    shared.add(path)
                 if tensor is None or id(tensor) in seen:
                     continue
                 seen.add(id(tensor))
@@ -75,6 +78,7 @@ def spec_from_module(
         buffers=tuple(buffers),
         arch=_architecture(hf_config, parameters),
         hf_config=hf_config,
+        shared=frozenset(shared),
     )
 
 

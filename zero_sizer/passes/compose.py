@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from zero_sizer import profiles
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.passes import adapted, checkpoints, closed_form, fallback, loss, masks
+from zero_sizer.passes import adapted, checkpoints, closed_form, fallback, loss, masks, names
+from zero_sizer.passes.adapters import Sizes
 from zero_sizer.passes.checkpoints import Inputs
 from zero_sizer.passes.layout import depths_of, layout_of
 from zero_sizer.passes.masks import Mask
@@ -177,14 +178,22 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
         return None
 
     def adapt(recomputes: bool) -> MicroStep:
-        return adapted.with_adapter(
-            _evaluated(plan, base, _precision(plan), recomputes),
-            plan.model,
+        dtype = plan.autocast_dtype or plan.model_dtype
+        sizes = Sizes(
             tokens=plan.micro_batch * plan.seq_len,
-            dtype=plan.autocast_dtype or plan.model_dtype,
+            dtype=dtype,
             trained=plan.autocast_dtype or plan.trained_dtype,
-            recomputes=recomputes,
+            held=plan.model_dtype,
         )
+        how = adapted.How(
+            sizes=sizes,
+            recomputes=recomputes,
+            saves_inputs=plan.saves_linear_inputs,
+            keeps_outputs=plan.attention != "eager",
+            opens=plan.checkpointing and plan.model.adapter is not None,
+        )
+        step = _evaluated(plan, base, _base_variant(plan), recomputes)
+        return adapted.with_changes(step, plan.model, how)
 
     return _mixed(plan, adapt)
 
@@ -192,9 +201,11 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
 def _mixed(plan: Plan, step_of: Callable[[bool], MicroStep]) -> MicroStep | None:
     """Blocks recomputed as the plan says, from steps in which all are or none is."""
     try:
-        return _checkpointed(plan, step_of)
+        step = _checkpointed(plan, step_of)
+        names.check(plan.model, step)
     except (UnsupportedError, InputError):  # too shallow, too long, or an attention it has not
         return None
+    return step
 
 
 def _checkpointed(plan: Plan, evaluate: Callable[[bool], MicroStep]) -> MicroStep:
@@ -304,7 +315,7 @@ def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> 
     profile = profiles.load(model)
     if profile is None:
         raise UnsupportedError(f"{model.name} has no profile")
-    if plan.model.base is None and variant not in profile.attentions:
+    if model.base is None and variant not in profile.attentions:
         variant = _precision(plan)  # there ZeRO-3's linear layers do as torch's
     return profile.evaluate(
         variant,
@@ -324,6 +335,12 @@ def _variant(plan: Plan) -> str:
         and plan.trained_dtype is not plan.model_dtype
     )
     precision = "mixed" if is_mixed else _precision(plan)
+    return f"{precision} zero3" if plan.saves_linear_inputs else precision
+
+
+def _base_variant(plan: Plan) -> str:
+    """The same of a model of which every weight is trained."""
+    precision = _precision(plan)
     return f"{precision} zero3" if plan.saves_linear_inputs else precision
 
 

@@ -20,8 +20,10 @@ def layout_of(
 
     ``runs`` says where modules begin and have run in forward and recomputation. In backward a
     module begins just before its own backward, so before the first of its gradients is complete.
-    One that owns parameters of which the model has none under its name shares a tied tensor: the
-    first.
+    One that shares a tied tensor owns the first.
+
+    Raises:
+        UnknownNameError: the step is of another model.
     """
     return _of_step(Identity(spec), Identity(step), leaves, asked)
 
@@ -186,7 +188,8 @@ class _Gradients:
 
     def index(self, position: int) -> int:
         """The one that is complete."""
-        index = self._names.index.get(self._completed[position], -1)
+        name = self._completed[position]
+        index = self._names.parameter(name) if name else -1
         return index if index in self._names.trainable else -1
 
     def made(self, position: int) -> tuple[int, ...]:

@@ -4,13 +4,24 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from zero_sizer.errors import UnsupportedError
+from zero_sizer.identity import Identity
+from zero_sizer.models.adapted import tied_modules
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.passes.levels import MicroStep
 from zero_sizer.zero.reuse import Visit
 
 _ADAPTER = "default"  # what peft's lists of adapters call theirs
 # What a module asks a child for: DeepSpeed gathers it with the module from then on
 # (runtime/zero/parameter_offload.py, ZeROOrderedDict); transformers 5.23 T5DenseActDense.forward
 _ASKED = {"DenseReluDense": "wo.weight"}
+
+
+_Row = tuple[str, int, int, tuple[tuple[str, str], ...]]
+
+
+class UnknownNameError(UnsupportedError):
+    """A step names a module or parameter that the model has not."""
 
 
 class Word(NamedTuple):
@@ -44,6 +55,7 @@ class Names:
         self.index = {tensor.name: i for i, tensor in enumerate(spec.parameters)}
         self.trainable = {i for i, tensor in enumerate(spec.parameters) if tensor.trainable}
         self.stacked = {i for i, tensor in enumerate(spec.parameters) if tensor.is_stacked}
+        self._tied = tied_modules(spec)
         self._has_dropout = spec.arch.dropout > 0
         self._leaves = frozenset(leaves)
         self._asked = asked
@@ -71,8 +83,28 @@ class Names:
         return self._has_dropout and "drop" in module.rpartition(".")[2]
 
     def owned(self, module: str) -> tuple[int, ...]:
-        """Parameters a module uses; a tied one's stand under another name, the first."""
-        return self._of_module.get(module, (0,) if self.index else ())
+        """Parameters a module uses; a tied one's stand under another name, the first.
+
+        Raises:
+            UnknownNameError: the model has no such module.
+        """
+        found = self._of_module.get(module)
+        if found is not None:
+            return found
+        if module in self._tied:
+            return (0,)
+        raise UnknownNameError(f"no parameters of {module!r}: the profile is another model's")
+
+    def parameter(self, name: str) -> int:
+        """The parameter of that name.
+
+        Raises:
+            UnknownNameError: the model has none.
+        """
+        found = self.index.get(name)
+        if found is None:
+            raise UnknownNameError(f"no parameter {name!r}: the profile is another model's")
+        return found
 
     def words(self, prefix: str, steps: Iterable[str]) -> list[list[Word]]:
         """What the ``runs`` of a block's steps say; a leaf begins and ends once."""
@@ -165,6 +197,36 @@ class Names:
         """Modules that begin to run in a forward, but for those around others."""
         for words in self.words(prefix, steps):
             yield from (w for w in words if w.begins and (w.owns or w.module not in self._around))
+
+
+def check(spec: ModelSpec, step: MicroStep) -> None:
+    """Every module that owns parameters, and every gradient, is the model's.
+
+    Raises:
+        UnknownNameError: one is not; such a step says nothing about this model.
+    """
+    rows = tuple(
+        (part.blocks, part.first, part.count, section.labels)
+        for part in step.parts
+        for section in (part.forward, part.backward)
+    )
+    _check(Identity(spec), rows)
+
+
+@lru_cache(maxsize=256)
+def _check(spec: Identity, rows: tuple[_Row, ...]) -> None:
+    known = {tensor.name for tensor in spec.of.parameters}
+    modules = {name.rpartition(".")[0] for name in known} | tied_modules(spec.of)
+    for blocks, first, count, labels in rows:
+        for number in (first, first + count - 1):
+            prefix = f"{blocks}.{number}" if blocks else ""
+            for runs, completes in labels:
+                owners = (t.lstrip("/^") for t in runs.split() if "~" not in t[:2])
+                for module in (join(prefix, owner) for owner in owners):
+                    if module not in modules:
+                        raise UnknownNameError(f"the model has no {module}")
+                if completes and join(prefix, completes) not in known:
+                    raise UnknownNameError(f"the model has no {join(prefix, completes)}")
 
 
 @lru_cache(maxsize=4096)

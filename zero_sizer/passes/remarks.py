@@ -44,14 +44,7 @@ def _about_model(plan: Plan) -> Iterator[Finding]:
                 remedy="name a bundled model or a config.json if it is another",
             )
     elif compose.adapted_activations(plan) is not None:
-        yield Finding(
-            code="activations-of-the-base",
-            severity=Severity.NOTE,
-            message=f"no activation profile of {plan.model.name} was traced: what training every "
-            "weight saves is assumed, and what adapter and packed weights take is added",
-            remedy="`zero-sizer models --profile MODEL`, with the same --adapter and "
-            "--quantization, traces one",
-        )
+        yield _of_the_base(plan)
     elif not plan.model.arch.hidden:
         yield _unknown(plan, "nothing is counted for activations: the width is")
     else:
@@ -111,6 +104,24 @@ def _about_kernels(plan: Plan) -> Iterator[Finding]:
             direction=Direction.SAVE,
             num_bytes=max(held),
         )
+
+
+def _of_the_base(plan: Plan) -> Finding:
+    adapter = plan.model.adapter
+    is_dora = adapter is not None and adapter.use_dora
+    more = "; what DoRA computes beside LoRA is not counted" if is_dora else ""
+    return Finding(
+        code="activations-of-the-base",
+        severity=Severity.NOTE,
+        message=f"no activation profile of {plan.model.name} was traced: activations are its "
+        "base's, without what frozen layers do not keep and with what adapter and packed weights "
+        f"take{more}",
+        remedy="`zero-sizer models --profile MODEL`, with the same --adapter and --quantization, "
+        "traces one"
+        if plan.model.freeze is None
+        else "",
+        direction=Direction.COST if is_dora else None,
+    )
 
 
 def _about_widths(plan: Plan) -> Iterator[Finding]:

@@ -41,7 +41,7 @@ _WORDS = (
     "qk_layernorm",
     "use_parallel_residual",
 )
-_ACTIVATION = ("hidden_activation", "hidden_act", "activation_function")
+ACTIVATION = ("hidden_activation", "hidden_act", "activation_function")
 _ROTATED = ("partial_rotary_factor", "rotary_pct")
 _USUALLY_ROTATED = {"gpt_neox": 0.25, "phi": 0.5}  # a share of each head
 _RATES = (
@@ -101,7 +101,7 @@ def structure_of(spec: ModelSpec) -> str | None:
     said = {
         "family": spec.arch.family,
         "class": (fields.get("architectures") or [_head(spec.arch.family)])[0],
-        "activation": next((fields[key] for key in _ACTIVATION if fields.get(key)), ""),
+        "activation": next((fields[key] for key in ACTIVATION if fields.get(key)), ""),
         "rotated": _rotated(fields, spec.arch.family),
         "words": {key: fields[key] for key in _WORDS if fields.get(key) is not None},
         "drops": [key for key in _RATES if fields.get(key)],

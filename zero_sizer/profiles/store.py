@@ -80,7 +80,7 @@ def load(spec: ModelSpec) -> Profile | None:
         return found
     if not spec.exact_tensors or not spec.hf_config:
         return None
-    if spec.origin.startswith(_BUNDLED) and spec.adapter is None:
+    if spec.origin.startswith(_BUNDLED) and spec.base is None:
         # a cut of it has another name, but the same blocks
         return _shipped(spec.origin.removeprefix(_BUNDLED).partition(" ")[0])
     key = _key(Identity(spec))

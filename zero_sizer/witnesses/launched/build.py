@@ -31,6 +31,7 @@ def build(task: Mapping[str, Any]) -> tuple[Any, Any]:
         zero_init=bool(workload.get("zero_init")),
         built_dtype=workload.get("built_dtype") or "",
         lora=source.get("lora"),
+        freeze=tuple(source.get("freeze", ())),
     )
     model = (
         _shapes_model(task)

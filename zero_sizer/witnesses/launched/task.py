@@ -145,6 +145,8 @@ def model_source(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
     about: dict[str, Any] = {"vocab": model.arch.vocab}
     if model.adapter is not None:
         about["lora"] = model.adapter.to_peft()
+    if model.freeze is not None:
+        about["freeze"] = model.freeze.patterns
     if model.quantization is not None:
         names = converted(model)
         about["quantization"] = {**model.quantization.to_json(), "modules": names}

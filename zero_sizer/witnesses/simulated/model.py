@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.models.freeze import Freeze
 from zero_sizer.witnesses.simulated import checkpointing, flash
 from zero_sizer.witnesses.simulated.request import Request
 from zero_sizer.witnesses.simulated.undo import Patches
@@ -36,6 +37,9 @@ def build(request: Request, *, with_values: bool = False) -> Any:
         model = _quantized(model, request.quantization)
     if request.lora is not None:
         model = _with_lora(model, request.lora)
+    for name, parameter in model.named_parameters() if request.freeze else ():
+        if Freeze(request.freeze).takes(name):
+            parameter.requires_grad_(False)
     if request.checkpointing:
         checkpointing.enable(model, request)
     return model.train()

@@ -90,6 +90,7 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
         factory=model.get("target", ""),
         parameters=model.get("parameters", ()),
         lora=model.get("lora"),
+        freeze=tuple(model.get("freeze", ())),
         quantization=model.get("quantization"),
         rank=rank,
         world_size=cluster.world_size,

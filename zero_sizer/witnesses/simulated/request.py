@@ -37,6 +37,7 @@ class Request:
         optimizer: the client's optimizer where the config has none: a name of transformers'
             ``OptimizerNames``.
         lora: ``peft.LoraConfig`` arguments; the base model is then frozen.
+        freeze: patterns of parameters that are not trained.
         quantization: ``Quantization.to_json`` and ``modules``, the names of the layers.
         steps: optimizer steps; the first allocates the states, so at least two show the peak.
         keep_events: keep every allocation and free.
@@ -66,6 +67,7 @@ class Request:
     built_dtype: str = ""
     optimizer: str = DEFAULT_OPTIMIZER
     lora: Mapping[str, Any] | None = None
+    freeze: tuple[str, ...] = ()
     quantization: Mapping[str, Any] | None = None
     steps: int = 2
     keep_events: bool = False

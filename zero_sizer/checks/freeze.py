@@ -1,0 +1,43 @@
+"""What is stated as frozen: patterns that name nothing, and a model with nothing to train."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from zero_sizer.checks.context import Context, Rule
+from zero_sizer.findings import Direction, Finding
+from zero_sizer.models import freeze
+
+
+def nothing_matched(context: Context) -> Iterator[Finding]:
+    """A loop over named_parameters() passes such a pattern by, and everything trains."""
+    model = context.model
+    if model is None or model.freeze is None:
+        return
+    for pattern in freeze.unmatched(model):
+        near = freeze.near(model, pattern)
+        found = context.warning(
+            "freeze-matches-nothing",
+            "freeze",
+            f"{pattern!r} ({model.freeze.origin}) names no parameter of {model.name}: what it "
+            "meant is counted as trained",
+            f"is it {' or '.join(near)}?"
+            if near
+            else "patterns are of whole names, with * for any part: *.vision_tower.*",
+        )
+        yield replace(found, direction=Direction.SAVE, device="gpu")
+
+
+def nothing_trained(context: Context) -> Iterator[Finding]:
+    """DeepSpeed's optimizers refuse an empty list of parameters."""
+    model = context.model
+    if model is not None and model.freeze is not None and not model.num_trainable:
+        yield context.error(
+            "nothing-to-train",
+            "freeze",
+            f"ValueError: every parameter is frozen ({model.freeze.origin}), so there is nothing "
+            "to train",
+            "freeze less, or add an adapter",
+        )
+
+
+RULES: tuple[Rule, ...] = (nothing_matched, nothing_trained)

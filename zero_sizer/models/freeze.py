@@ -1,0 +1,86 @@
+"""Parameters that a job does not train, by patterns over their names."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from zero_sizer.models.spec import ModelSpec
+
+_MOST, _LONGEST, _MOST_STARS = 64, 200, 8  # keeps matching short, whatever is written
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Patterns of parameters without a gradient.
+
+    Attributes:
+        patterns: as a shell's (``*``, ``?``, ``[a-z]``), over whole names of parameters or of
+            modules around them.
+        origin: where they were said.
+    """
+
+    patterns: tuple[str, ...]
+    origin: str = ""
+
+    def takes(self, name: str) -> bool:
+        """Whether the parameter ``name`` is frozen."""
+        return any(matches(pattern, name) for pattern in self.patterns)
+
+
+def patterns(value: object) -> tuple[str, ...]:
+    """A list of patterns, or one, as typed.
+
+    Raises:
+        ValueError: something else, or more than can be matched quickly.
+    """
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items:
+        raise ValueError(f"{value!r} is not a list of patterns of parameter names")
+    if len(items) > _MOST:
+        raise ValueError(f"{len(items)} patterns are more than {_MOST}")
+    for item in items:
+        if not isinstance(item, str) or not item.strip():
+            raise ValueError(f"{item!r} is not a pattern of parameter names")
+        if len(item) > _LONGEST or item.count("*") > _MOST_STARS:
+            raise ValueError(f"a pattern has at most {_LONGEST} characters and {_MOST_STARS} stars")
+    return tuple(items)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether the pattern is the parameter's name, or that of a module around it."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def with_freeze(spec: ModelSpec, freeze: Freeze) -> ModelSpec:
+    """``spec`` with what the patterns name no longer trained; under an adapter by peft's names."""
+    parameters = tuple(
+        replace(tensor, trainable=False) if freeze.takes(tensor.name) else tensor
+        for tensor in spec.parameters
+    )
+    if parameters == spec.parameters:
+        return replace(spec, freeze=freeze)
+    return replace(spec, parameters=parameters, freeze=freeze, base=spec.base or spec)
+
+
+def unmatched(spec: ModelSpec) -> list[str]:
+    """Patterns that name no parameter."""
+    found = spec.freeze.patterns if spec.freeze is not None else ()
+    return [p for p in found if not any(matches(p, t.name) for t in spec.parameters)]
+
+
+def near(spec: ModelSpec, pattern: str) -> list[str]:
+    """Names of modules and parameters that resemble the pattern."""
+    names = set(_names(tensor.name for tensor in spec.parameters))
+    plain = pattern.replace("*", "").strip(".")
+    ends = {name.rpartition(".")[2]: name for name in sorted(names, reverse=True)}
+    found = get_close_matches(plain, names, n=2) or [
+        ends[end] for end in get_close_matches(plain.rpartition(".")[2], ends, n=2)
+    ]
+    return sorted(found)
+
+
+def _names(parameters: Iterable[str]) -> Iterable[str]:
+    for name in parameters:
+        parts = name.split(".")
+        yield from (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
