@@ -33,18 +33,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from parity_jobs import KINDS, Case, case_of, cases, draw  # noqa: E402, F401
+from parity_jobs import KINDS, Case, case_of, cases, draw  # noqa: F401
 
-from zero_sizer.errors import WitnessError, ZeroSizerError  # noqa: E402
-from zero_sizer.features import ENTRIES  # noqa: E402
-from zero_sizer.findings import Severity  # noqa: E402
-from zero_sizer.ledger import evaluate  # noqa: E402
-from zero_sizer.moments import Phase  # noqa: E402
-from zero_sizer.peak import phase_peaks, totals  # noqa: E402
-from zero_sizer.plan import Device, Plan  # noqa: E402
-from zero_sizer.sizing import size  # noqa: E402
-from zero_sizer.witnesses.simulated import run_requests  # noqa: E402
-from zero_sizer.witnesses.simulated.parent import request_of  # noqa: E402
+from zero_sizer.errors import WitnessError, ZeroSizerError
+from zero_sizer.features import ENTRIES
+from zero_sizer.findings import Severity
+from zero_sizer.ledger import evaluate
+from zero_sizer.moments import Phase
+from zero_sizer.peak import phase_peaks, totals
+from zero_sizer.plan import Device, Plan
+from zero_sizer.sizing import size
+from zero_sizer.witnesses.simulated import run_requests
+from zero_sizer.witnesses.simulated.parent import request_of
 
 LIMITS = Path(__file__).parents[1] / "docs" / "limits.md"
 START, END = "<!-- parity:start -->", "<!-- parity:end -->"
@@ -73,7 +73,7 @@ def run_batch(found: list[Case]) -> list[Any]:
 
 
 def compare(case: Case, recording: Any) -> Iterator[tuple[str, str, int, int]]:
-    """(device, phase, predicted, simulated) of every phase of the last optimizer step, at rank 0."""
+    """(device, phase, predicted, simulated) of the phases of the last optimizer step, at rank 0."""
     allocations = evaluate(ENTRIES, plan_of(case), explain=False)
     moments = totals([a for a in allocations if a.name not in NOT_SIMULATED], 1)
     found = simulated_peaks(recording.ranks[0])
@@ -305,7 +305,7 @@ def render(entries: list[dict[str, Any]], refused: int, seed: int) -> str:
         "or the model refuses were drawn again): what `check` answers beside the highest of the "
         "ranks, 1 to 16 of them, full-width models cut to 2 to 4 blocks.",
         "",
-        "| device | phase | jobs | median error | 95th percentile | worst | more than 0.5 % below |",
+        "| device | phase | jobs | median error | 95th percentile | worst | over 0.5 % below |",
         "|---|---|---|---|---|---|---|",
     ]
     for (device, phase), found in sorted(errors.items()):

@@ -176,23 +176,7 @@ def _has(modules: set[str], targets: str) -> bool:
 
 
 def _config(choose: Choose, kind: str, stage: int, precision: str, offload: str) -> dict[str, Any]:
-    small = kind == "buckets"
-    zero: dict[str, Any] = {
-        "stage": stage,
-        "reduce_bucket_size": choose(
-            (10**6, 5 * 10**6, 2 * 10**7) if small else (10**7, 10**8, 5 * 10**8)
-        ),
-    }
-    if stage == 3:
-        zero["stage3_prefetch_bucket_size"] = choose((0, 10**7, 5 * 10**7))
-        zero["stage3_max_reuse_distance"] = choose((0, 10**9))
-        zero["stage3_param_persistence_threshold"] = choose((0, 10**5))
-    else:
-        zero["overlap_comm"] = choose((False, False, True))
-    if small:
-        zero["overlap_comm"] = choose((False, True))
-        zero["allgather_bucket_size"] = choose((10**7, 5 * 10**8))
-        zero["sub_group_size"] = choose((10**7, 10**8, 10**9))
+    zero: dict[str, Any] = {"stage": stage, **_buckets(choose, kind, stage)}
     if kind == "linear":
         zero["memory_efficient_linear"] = False
     if offload != "none":
@@ -219,6 +203,23 @@ def _config(choose: Choose, kind: str, stage: int, precision: str, offload: str)
         kinds = ({"type": "Lamb"}, {"type": "Lion"}, {"torch_adam": True}, {}, {}, {})
         _optimizer(config, choose(kinds) if offload == "none" else {"type": "AdamW"})
     return config
+
+
+def _buckets(choose: Choose, kind: str, stage: int) -> dict[str, Any]:
+    small = kind == "buckets"
+    large, least = (10**7, 10**8, 5 * 10**8), (10**6, 5 * 10**6, 2 * 10**7)
+    zero: dict[str, Any] = {"reduce_bucket_size": choose(least if small else large)}
+    if stage == 3:
+        zero["stage3_prefetch_bucket_size"] = choose((0, 10**7, 5 * 10**7))
+        zero["stage3_max_reuse_distance"] = choose((0, 10**9))
+        zero["stage3_param_persistence_threshold"] = choose((0, 10**5))
+    else:
+        zero["overlap_comm"] = choose((False, False, True))
+    if small:
+        zero["overlap_comm"] = choose((False, True))
+        zero["allgather_bucket_size"] = choose((10**7, 5 * 10**8))
+        zero["sub_group_size"] = choose((10**7, 10**8, 10**9))
+    return zero
 
 
 def _optimizer(config: dict[str, Any], choice: dict[str, Any]) -> None:
