@@ -20,11 +20,9 @@ import hashlib
 import itertools
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -34,14 +32,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from parity_jobs import KINDS, Case, case_of, cases, draw  # noqa: F401
+from parity_report import BELOW, DEVICES, WHOLE, Log, by_kind, digest, errors_of, render
 
 from zero_sizer.errors import WitnessError, ZeroSizerError
 from zero_sizer.features import ENTRIES
 from zero_sizer.findings import Severity
 from zero_sizer.ledger import evaluate
-from zero_sizer.moments import Phase
+from zero_sizer.moments import Moment, Phase
 from zero_sizer.peak import phase_peaks, totals
-from zero_sizer.plan import Device, Plan
+from zero_sizer.plan import Plan
 from zero_sizer.sizing import size
 from zero_sizer.witnesses.simulated import run_requests
 from zero_sizer.witnesses.simulated.parent import request_of
@@ -50,10 +49,6 @@ LIMITS = Path(__file__).parents[1] / "docs" / "limits.md"
 START, END = "<!-- parity:start -->", "<!-- parity:end -->"
 BATCH = 40  # ranks that a child process runs in its forks
 NOT_SIMULATED = {"cublas_workspace"}  # a kernel library's, which fake tensors never call
-DEVICES = (Device.GPU, Device.HOST)
-WHOLE = "whole run"
-SMALL = 2**20  # below it no error is counted
-BELOW = -0.005  # so far below the engine a job is counted
 
 Peaks = dict[str, dict[str, int]]
 """device -> phase or whole run -> bytes."""
@@ -74,13 +69,23 @@ def run_batch(found: list[Case]) -> list[Any]:
 
 def compare(case: Case, recording: Any) -> Iterator[tuple[str, str, int, int]]:
     """(device, phase, predicted, simulated) of the phases of the last optimizer step, at rank 0."""
-    allocations = evaluate(ENTRIES, plan_of(case), explain=False)
-    moments = totals([a for a in allocations if a.name not in NOT_SIMULATED], 1)
-    found = simulated_peaks(recording.ranks[0])
+    predicted, simulated = peaks_at(plan_of(case)), simulated_peaks(recording.ranks[0])
     for device in DEVICES:
-        predicted = phase_peaks(moments[device])
         for phase in Phase:
-            yield device.value, phase.value, predicted[phase], found[device.value][phase.value]
+            name = phase.value
+            yield device.value, name, predicted[device.value][name], simulated[device.value][name]
+
+
+def peaks_at(plan: Plan) -> Peaks:
+    """What the ledger says of the plan's own rank."""
+    allocations = evaluate(ENTRIES, plan, explain=False)
+    moments = totals([a for a in allocations if a.name not in NOT_SIMULATED], 1)
+    return {device.value: _by_phase(moments[device]) for device in DEVICES}
+
+
+def _by_phase(moments: Mapping[Moment, int]) -> dict[str, int]:
+    peaks = {phase.value: size for phase, size in phase_peaks(moments).items()}
+    return {**peaks, WHOLE: max(peaks.values())}
 
 
 def simulated_peaks(rank: Any) -> Peaks:
@@ -117,8 +122,7 @@ def predicted_peaks(case: Case) -> tuple[Peaks, list[str]]:
     for device in DEVICES:
         moments = sizing.moments[device]
         rest = {moment: size - left_out[device][moment] for moment, size in moments.items()}
-        peaks = {phase.value: size for phase, size in phase_peaks(rest).items()}
-        found[device.value] = {**peaks, WHOLE: max(peaks.values())}
+        found[device.value] = _by_phase(rest)
     codes = [
         f.code if f.severity is not Severity.ERROR else f"error: {f.code}" for f in sizing.findings
     ]
@@ -181,33 +185,6 @@ def simulate(found: Sequence[tuple[Case, list[Any]]]) -> Iterator[dict[str, Any]
         }
 
 
-class Log:
-    """One JSON object a job; what it holds already is not simulated again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.known = {entry["id"]: entry for entry in map(json.loads, lines)}
-
-    def recall(self, case: Case, requests: list[Any]) -> dict[str, Any] | None:
-        """What was simulated for the same requests."""
-        entry = self.known.get(case.id)
-        if entry is None or entry["requests"] != digest(requests):
-            return None
-        return {key: entry[key] for key in ("simulated", "refused") if key in entry}
-
-    def add(self, entry: dict[str, Any]) -> None:
-        """Append a job."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-def digest(requests: Iterable[Any]) -> str:
-    """Tells requests apart."""
-    text = json.dumps([request.to_json() for request in requests], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def entry_of(case: Case, requests: list[Any], answer: dict[str, Any]) -> dict[str, Any]:
     """A job's line of the log."""
     predicted, codes = predicted_peaks(case)
@@ -215,7 +192,22 @@ def entry_of(case: Case, requests: list[Any], answer: dict[str, Any]) -> dict[st
     entry |= {**answer, "predicted": predicted}
     if "simulated" in answer:
         entry["highest"] = highest(case, answer["simulated"])
+        if any(abs(error) > -BELOW for _, _, error in errors_of(entry)):
+            entry["rank by rank"] = worst_at_ranks(case, answer["simulated"])
     return entry
+
+
+def worst_at_ranks(case: Case, by_rank: Mapping[str, Peaks]) -> dict[str, float]:
+    """The worst error of any phase where the ledger is asked for each rank by its number.
+
+    Next to nothing: the entries are right, and only what is said of all ranks together is off.
+    """
+    worst: dict[str, float] = {device.value: 0.0 for device in DEVICES}
+    for rank, simulated in by_rank.items():
+        predicted = peaks_at(replace(plan_of(case), rank=int(rank)))
+        for device, _, error in errors_of({"predicted": predicted, "highest": simulated}):
+            worst[device] = max(worst[device], error, key=abs)
+    return worst
 
 
 def asked(drawn: Iterable[Case]) -> Iterator[tuple[Case, list[Any]]]:
@@ -278,58 +270,6 @@ def _tell(entry: dict[str, Any]) -> None:
         print(f"runs by check, refused: {entry['id']} {entry['name']}: {entry['refused']}")
     elif errors and "refused" not in entry:
         print(f"runs, refused by check: {entry['id']} {entry['name']}: {', '.join(errors)}")
-
-
-Errors = dict[tuple[str, str], list[tuple[float, str]]]
-"""(device, phase) -> error and job."""
-
-
-def errors_of(entries: Iterable[dict[str, Any]]) -> Errors:
-    """The errors of every job, per device and phase."""
-    errors: Errors = defaultdict(list)
-    for entry in entries:
-        for device, peaks in entry["highest"].items():
-            for phase, simulated in peaks.items():
-                if simulated > SMALL:
-                    error = entry["predicted"][device][phase] / simulated - 1
-                    errors[device, phase].append((error, f"{entry['id']} {entry['name']}"))
-    return errors
-
-
-def render(entries: list[dict[str, Any]], refused: int, seed: int) -> str:
-    """The Markdown table."""
-    errors = errors_of(entries)
-    ranks = sum(len(entry["simulated"]) for entry in entries)
-    lines = [
-        f"{len(entries)} jobs, {ranks:,} simulated ranks (seed {seed}; {refused} that the engine "
-        "or the model refuses were drawn again): what `check` answers beside the highest of the "
-        "ranks, 1 to 16 of them, full-width models cut to 2 to 4 blocks.",
-        "",
-        "| device | phase | jobs | median error | 95th percentile | worst | over 0.5 % below |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for (device, phase), found in sorted(errors.items()):
-        sizes = sorted(abs(error) for error, _ in found)
-        worst = max(found, key=lambda e: abs(e[0]))[0]
-        cut = sizes[min(int(0.95 * len(sizes)), len(sizes) - 1)]
-        below = sum(error < BELOW for error, _ in found)
-        lines.append(
-            f"| {device} | {phase} | {len(sizes)} | {statistics.median(sizes):.2%} | {cut:.2%} "
-            f"| {worst:+.2%} | {below} |"
-        )
-    return "\n".join(lines)
-
-
-def by_kind(entries: list[dict[str, Any]]) -> Iterator[str]:
-    """For each kind of job: how many are off in the whole run, and the worst of them."""
-    for kind in KINDS:
-        found = [e for e in entries if e["id"].endswith(f"/{kind}")]
-        for (device, phase), errors in sorted(errors_of(found).items()):
-            if phase != WHOLE:
-                continue
-            off = sorted((e for e in errors if abs(e[0]) > -BELOW), key=lambda e: -abs(e[0]))
-            yield f"{kind} {device}: {len(off)} of {len(errors)} more than 0.5 % off"
-            yield from (f"    {error:+.2%} {name}" for error, name in off[:5])
 
 
 def main() -> int:
