@@ -37,6 +37,8 @@ MORE_MODELS = {
     "falcon-7b": 1024,  # one key and value head
     "gemma-2b": 1024,  # a vocabulary larger than the blocks
 }
+PAIRED = ("gemma-2-9b",)  # two kinds of layers in turn: an odd number is none that there is
+BF16_ONLY = ("mixtral-8x7b",)  # torch knows no other shapes of a grouped product
 ADAPTED = ("llama-3-8b", "llama-2-7b", "qwen3-4b", "gemma-2-9b", "gpt-neox-20b", *MORE_MODELS)
 WORLDS = (1, 2, 2, 2, 3, 4, 4, 4, 8, 8, 16)
 FROZEN = {  # globs of names
@@ -102,7 +104,7 @@ def draw(choose: Choose, kind: str = "plain") -> Case:
     model = choose([name for name in pool if not adapts or name in ADAPTED])
     stage = _stage(choose, kind)
     precision = choose(("bf16", "bf16", "bf16", "fp16", "fp32", "autocast"))
-    if kind == "states" or kind == "qlora":
+    if kind in ("states", "qlora") or model in BF16_ONLY:
         precision = "bf16"
     offload = choose(("none", "none", "optimizer", "both")) if stage else "none"
     if offload == "both" and stage < 3:
@@ -116,7 +118,7 @@ def draw(choose: Choose, kind: str = "plain") -> Case:
     if kind == "hpz":
         sizes = [n for n in (2, 4, 8, 16) if ranks % n == 0]
         config["zero_optimization"]["zero_hpz_partition_size"] = choose(sizes or [ranks])
-    attention = choose(("flash", "eager", "sdpa") if kind != "plain" else ("flash", "eager"))
+    attention = choose(("flash", "eager", "sdpa") if precision != "fp32" else ("eager", "sdpa"))
     workload: dict[str, Any] = {
         "seq_len": choose([s for s in (256, 512, 1024, 2048, 4096) if s <= pool[model]]),
         "checkpointing": choose((False, True)),
@@ -127,7 +129,8 @@ def draw(choose: Choose, kind: str = "plain") -> Case:
         workload |= dict.fromkeys(("checkpointing", "attention", "zero_init"))
     if kind == "freeze":
         workload["freeze"] = (FROZEN[choose(list(FROZEN))],)
-    spec, changes = _model(choose, kind, model, blocks=choose((2, 3, 4)))
+    blocks = choose((2, 4) if model in PAIRED else (2, 3, 4))
+    spec, changes = _model(choose, kind, model, blocks)
     zero = {k: v for k, v in config["zero_optimization"].items() if k != "stage"}
     name = (
         f"{kind} {spec.name}{changes} stage {stage} {precision} accumulated {accumulated} "

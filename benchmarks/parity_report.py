@@ -14,7 +14,7 @@ from zero_sizer.plan import Device
 
 DEVICES = (Device.GPU, Device.HOST)
 WHOLE = "whole run"
-SMALL = 2**20  # below it no error is counted
+SMALL = 2**22  # a rank's bytes below which no error is counted
 BELOW = -0.005  # so far below the engine a job is counted
 SHOWN = 8  # jobs of a kind
 
@@ -36,6 +36,7 @@ class Log:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Append a job."""
+        self.known[entry["id"]] = entry
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
