@@ -96,13 +96,13 @@ def _job(model: str, config: str, cluster: str, workload: str, extras: str) -> J
     return Job(
         document=document.from_mapping(json.loads(config)),
         model=replace(spec, buffers=(*spec.buffers, *masks)),
-        cluster=_cluster(json.loads(cluster)),
+        cluster=cluster_of(json.loads(cluster)),
         workload=Workload(**json.loads(workload)),
         origins={},
     )
 
 
-def _cluster(fields: dict[str, Any]) -> Cluster:
+def cluster_of(fields: dict[str, Any]) -> Cluster:
     return assemble({name: Stated(value, "published") for name, value in fields.items()})
 
 

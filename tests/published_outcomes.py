@@ -103,7 +103,45 @@ def _of_throughput() -> Iterator[Outcome]:
     bench = _benchmark()
     facts = bench.read()
     for row in facts["rows"]:
-        yield Outcome(row["id"], RAN, (), lambda row=row: size(bench.job_of(row, facts)))
+        stated = bench.job_of(row, facts)
+        fields = {
+            "model": mpt(row, facts),
+            "deepspeed": dict(stated.document.values),
+            "cluster": {
+                "nodes": stated.cluster.nodes,
+                "gpus_per_node": stated.cluster.gpus_per_node,
+                "gpu": stated.cluster.gpu.name,
+            },
+            "workload": {
+                "seq_len": row["seq_len"],
+                "checkpointing": row["activation_checkpointing"],
+                "attention": "flash",
+                "loss": stated.workload.loss,
+            },
+        }
+        yield Outcome(row["id"], RAN, (), lambda fields=fields: _sizing(fields))
+
+
+def mpt(row: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The GPT-2 that an MPT of llm-foundry is: learned positions, tied head, one GELU, no dropout.
+
+    llmfoundry/models/mpt/modeling_mpt.py; transformers' own MPT has no learned positions.
+    """
+    hidden, layers, heads = facts["shapes"][row["model"]]
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "n_embd": hidden,
+        "n_layer": layers,
+        "n_head": heads,
+        "n_positions": row["seq_len"],
+        "vocab_size": facts["vocab"],
+        "activation_function": "gelu",
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "torch_dtype": "bfloat16",
+    }
 
 
 @cache
@@ -116,11 +154,15 @@ def _benchmark() -> Any:
     return module
 
 
+DECISIVE = ("assumed-seq-len", "assumed-micro-batch", "assumed-checkpointing")
+"""Facts without which no figure stands, whatever the reason that is printed first."""
+
+
 def missing_facts(sizing: Sizing) -> list[str]:
     """What the answer says nobody stated, where that is why it does not tell."""
-    reasons = getattr(sizing, "reasons", sizing.findings)
-    codes = [reason.code for reason in reasons]
-    return sorted({c for c in codes if c.startswith("assumed-") or c.endswith("-unknown")})
+    codes = {reason.code for reason in getattr(sizing, "reasons", sizing.findings)}
+    named = {c for c in codes if c.startswith("assumed-") or c.endswith("-unknown")}
+    return sorted(named | {f.code for f in sizing.findings if f.code in DECISIVE})
 
 
 def directions(sizing: Sizing) -> list[Direction]:

@@ -31,6 +31,14 @@ def test_every_run_is_there_once():
     assert len(DIED) >= 10
 
 
+def test_a_throughput_run_has_the_published_number_of_parameters():
+    facts = json.loads((published.DATA / "throughput.json").read_text())
+    params = {row["id"]: row["params"] for row in facts["rows"]}
+    for row in OUTCOMES:
+        if row.id in params:
+            assert row.sizing().job.model.num_params == params[row.id], row.id
+
+
 @_ids(RAN)
 def test_what_ran_is_not_called_too_large(row):
     sizing = row.sizing()
