@@ -5,7 +5,9 @@ A job is named ``SEED/NUMBER/KIND``: the same name is the same job, whatever els
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from fnmatch import fnmatchcase
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from zero_sizer import models
@@ -41,12 +43,7 @@ PAIRED = ("gemma-2-9b",)  # two kinds of layers in turn: an odd number is none t
 BF16_ONLY = ("mixtral-8x7b",)  # torch knows no other shapes of a grouped product
 ADAPTED = ("llama-3-8b", "llama-2-7b", "qwen3-4b", "gemma-2-9b", "gpt-neox-20b", *MORE_MODELS)
 WORLDS = (1, 2, 2, 2, 3, 4, 4, 4, 8, 8, 16)
-FROZEN = {  # globs of names
-    "first block": "*.0.*",
-    "feed-forward": "*mlp*",
-    "embedding": "*embed*",
-    "norms": "*norm*",
-}
+FROZEN = ("*.0.*", "*.1.*", "*mlp*", "*attn*", "*embed*", "*norm*", "*wte*")  # patterns of names
 KINDS = {  # kind: how often of all
     "plain": 5,  # what is drawn without any of the below
     "buckets": 3,  # buckets below the largest tensor
@@ -60,8 +57,7 @@ KINDS = {  # kind: how often of all
     "built": 2,  # stage 3 on a model that was built whole
     "unstated": 2,  # neither attention nor zero.Init nor checkpointing said
 }
-HAS_FREEZE = any(field.name == "freeze" for field in fields(Workload))
-if not HAS_FREEZE:
+if find_spec("zero_sizer.models.freeze") is None:
     del KINDS["freeze"]
 
 
@@ -127,8 +123,6 @@ def draw(choose: Choose, kind: str = "plain") -> Case:
     }
     if kind == "unstated":
         workload |= dict.fromkeys(("checkpointing", "attention", "zero_init"))
-    if kind == "freeze":
-        workload["freeze"] = (FROZEN[choose(list(FROZEN))],)
     blocks = choose((2, 4) if model in PAIRED else (2, 3, 4))
     spec, changes = _model(choose, kind, model, blocks)
     zero = {k: v for k, v in config["zero_optimization"].items() if k != "stage"}
@@ -159,7 +153,7 @@ def _stage(choose: Choose, kind: str) -> int:
 
 
 def _model(choose: Choose, kind: str, name: str, blocks: int) -> tuple[ModelSpec, str]:
-    """The model, cut, and what an adapter and packing make of it, in words."""
+    """The model, cut, and what packing and freezing make of it, in words."""
     spec, said = cut_model(models.load(name), blocks), ""
     if kind == "qlora":
         packed = choose(("nf4", "nf4,double", "int8"))
@@ -171,6 +165,12 @@ def _model(choose: Choose, kind: str, name: str, blocks: int) -> tuple[ModelSpec
         targets = choose(["all-linear", *pairs])
         words = f"r={choose((8, 64))},targets={targets}{choose(('', ',dropout=0.05'))}"
         spec = adapted.with_adapter(spec, adapter.read(words, "--adapter"))
+    if kind == "freeze":
+        names = [tensor.name for tensor in spec.parameters]
+        pattern = choose([p for p in FROZEN if any(fnmatchcase(n, p) for n in names)])
+        module = import_module("zero_sizer.models.freeze")
+        spec = module.with_freeze(spec, module.Freeze((pattern,), "--freeze"))
+        said += f" without {pattern}"
     return spec, said
 
 

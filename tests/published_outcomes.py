@@ -187,3 +187,25 @@ def table(rows: list[Outcome]) -> str:
         cells = f"{row.happened:>13} {sizing.verdict.value:>13} {peak:13.2f}"
         lines.append(f"{row.id:56} {cells}  {why}")
     return "\n".join(lines)
+
+
+def summary() -> str:
+    """How the verdicts stand beside what happened, for docs/limits.md."""
+    ran = [row for row in outcomes() if row.ran]
+    died = [row for row in outcomes() if not row.ran]
+    open_rows = [row for row in ran if row.sizing().verdict is Verdict.UNCERTAIN]
+    named = [row for row in open_rows if is_settled(row.sizing())]
+    refused = [row.id for row in ran if row.sizing().verdict is Verdict.DOES_NOT_FIT]
+    unmodelled = [row for row in open_rows if row not in named and row.not_modelled]
+    cells = (
+        f"* of {len(ran)} published runs that ran, {len(ran) - len(open_rows) - len(refused)} are "
+        "called fitting;",
+        f"  {len(named)} could not be told for want of a fact that the answer names, "
+        f"{len(unmodelled)} for a feature that is not",
+        f"  modelled, {len(open_rows) - len(named) - len(unmodelled)} for another reason; "
+        f"{len(refused)} are said not to fit" + (f" ({', '.join(refused)})" if refused else ""),
+        f"* of {len(died)} that ran out of memory, "
+        f"{sum(row.sizing().verdict is Verdict.FITS for row in died)} are called fitting, "
+        f"{sum(row.sizing().verdict is Verdict.UNCERTAIN for row in died)} could not be told",
+    )
+    return "\n".join(cells)

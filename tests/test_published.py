@@ -12,13 +12,11 @@ from pathlib import Path
 import published
 import pytest
 
-from zero_sizer.sizing import Verdict
 from zero_sizer.units import GIB
 
 ALLOWED_GROWTH = 0.5  # percentage points
 ROWS = published.rows()
 MEASURED = [row for row in ROWS if not row.is_outcome]
-OUTCOMES = [row for row in ROWS if row.is_outcome]
 TRUTH = Path(__file__).parent.parent.parent / "shared" / "truth" / "published.jsonl"
 COMMITTED = json.loads(published.ERRORS.read_text())
 
@@ -64,27 +62,6 @@ def test_large_errors_have_a_reason():
         and not (row.fields.get("exact") or row.fields.get("why") or row.job.get("why"))
     ]
     assert not silent
-
-
-def _verdict(row):
-    return published.sizing_of(row).verdict
-
-
-@pytest.mark.parametrize(
-    "row",
-    [pytest.param(row, id=row.id) for row in OUTCOMES if row.fields["outcome"] == "oom"],
-)
-def test_what_ran_out_of_memory_is_not_called_fitting(row):
-    assert _verdict(row) is not Verdict.FITS
-
-
-def test_nine_of_ten_that_ran_are_called_fitting():
-    sys.stdout.write("\n" + published.outcome_table() + "\n")
-    ran = [row for row in OUTCOMES if row.fields["outcome"] == "fits"]
-    others = [row for row in ran if _verdict(row) is not Verdict.FITS]
-    sys.stdout.write(f"called fitting: {len(ran) - len(others)} of {len(ran)} that ran\n")
-    assert len(others) <= 0.1 * len(ran)
-    assert not [row.id for row in others if not row.fields.get("why")]
 
 
 @pytest.mark.skipif(not TRUTH.exists(), reason="the collection of measurements is not here")

@@ -11,7 +11,6 @@ from zero_sizer.moments import (
 )
 from zero_sizer.plan import Device, Plan
 from zero_sizer.units import DType
-from zero_sizer.zero.construction import most_being_built
 from zero_sizer.zero.partition import padded, partitions_of, tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -49,14 +48,6 @@ def _cast_numel(plan: Plan) -> int:
         most = max(most, numel + done - wider * done)
         done += numel
     return most
-
-
-def _cut_numel(plan: Plan) -> int:
-    """Most that is held beyond the whole model while it is partitioned tensor by tensor."""
-    is_parked = plan.param_device is not Device.GPU
-    ranks = plan.dp_world_size
-    most = most_being_built([plan.numels], ranks, is_parked=is_parked, wider=0)
-    return most - sum(plan.numels)
 
 
 def _flattened_at_most(plan: Plan) -> int:
@@ -198,16 +189,6 @@ ENTRIES = (
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.wrapper is Wrapper.ZERO3 and not p.zero_init,
         source="runtime/zero/parameter_offload.py:120-180",
-    ),
-    Entry(
-        name="partition_beside_its_tensor",
-        category=Category.TEMPORARY,
-        about="the first partitions, cut from tensors that are still whole",
-        numel=_cut_numel,
-        dtype=lambda p: p.model_dtype,
-        live=frozenset({Moment.BUILT}),
-        when=lambda p: p.wrapper is Wrapper.ZERO3 and not p.zero_init,
-        source="runtime/zero/partition_parameters.py:1200-1215,1778-1889",
     ),
     Entry(
         name="model_on_host",
