@@ -6,7 +6,8 @@
 Every job is a full-width model cut to 2 to 4 blocks, run by the real engine on simulated GPUs for
 two optimizer steps: every rank at stages 1 and 2, and at the others in small worlds; else the first
 two, the last and one more. What ``check`` answers is compared with the rank that is highest in each
-phase of the last step, and in the whole run; on the host with the sum over a node's ranks. The
+phase of the last step (or the one that the answer is about), and in the whole run; on the host with
+the sum over a node's ranks. The
 workspace that cuBLAS takes is left out, which fake tensors never ask for.
 
 Jobs are drawn at random, the same ones for the same seed; one that DeepSpeed or the model refuses
@@ -27,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -112,8 +113,22 @@ def simulated_peaks(rank: Any) -> Peaks:
     return found
 
 
-def predicted_peaks(case: Case) -> tuple[Peaks, list[str]]:
-    """``check``'s answer without what is not simulated, and the codes of its findings."""
+class Answer(NamedTuple):
+    """``check``'s answer without what is not simulated.
+
+    Attributes:
+        peaks: of the GPU of one rank, of the host of one node.
+        rank: the one that is said to need most, None where it is none in particular.
+        codes: of its findings.
+    """
+
+    peaks: Peaks
+    rank: int | None
+    codes: list[str]
+
+
+def answer_of(case: Case) -> Answer:
+    """What ``check`` says of a job."""
     sizing = size(case.job)
     left_out = totals(
         [a for a in sizing.allocations if a.name in NOT_SIMULATED], case.job.cluster.gpus_per_node
@@ -126,7 +141,7 @@ def predicted_peaks(case: Case) -> tuple[Peaks, list[str]]:
     codes = [
         f.code if f.severity is not Severity.ERROR else f"error: {f.code}" for f in sizing.findings
     ]
-    return found, sorted(set(codes))
+    return Answer(found, sizing.plan.rank if sizing.plan else None, sorted(set(codes)))
 
 
 def ranks_of(case: Case) -> list[int]:
@@ -136,13 +151,14 @@ def ranks_of(case: Case) -> list[int]:
     if stage in (1, 2) or world <= 4:
         return list(range(world))
     other = 2 + int(hashlib.sha256(case.name.encode()).hexdigest(), 16) % (world - 3)
-    return [0, 1, other, world - 1]
+    return [0, 1, other, world - 1]  # of ZeRO-3's ranks the first and the last can differ
 
 
-def highest(case: Case, by_rank: Mapping[str, Peaks]) -> Peaks:
+def highest(case: Case, by_rank: Mapping[str, Peaks], answered: int | None = None) -> Peaks:
     """The highest rank on the GPU; the node whose ranks together hold most on the host.
 
-    A rank that was not simulated is taken for the one simulated from the middle.
+    A rank that was not simulated is taken for the one simulated from the middle. Phases are those
+    of the rank that the answer is about, where it is about one; the whole run never is.
     """
     world, local = case.job.cluster.world_size, case.job.cluster.gpus_per_node
     middle = by_rank.get(str(ranks_of(case)[-2 if world > 2 else 0]), {})
@@ -155,6 +171,8 @@ def highest(case: Case, by_rank: Mapping[str, Peaks]) -> Peaks:
             phase: max(sum(rank[device][phase] for rank in node) for node in nodes)
             for phase in everyone[0][device]
         }
+    if answered is not None:
+        found["gpu"] = {**everyone[answered]["gpu"], WHOLE: found["gpu"][WHOLE]}
     return found
 
 
@@ -187,11 +205,11 @@ def simulate(found: Sequence[tuple[Case, list[Any]]]) -> Iterator[dict[str, Any]
 
 def entry_of(case: Case, requests: list[Any], answer: dict[str, Any]) -> dict[str, Any]:
     """A job's line of the log."""
-    predicted, codes = predicted_peaks(case)
-    entry = {"id": case.id, "name": case.name, "requests": digest(requests), "findings": codes}
-    entry |= {**answer, "predicted": predicted}
+    said = answer_of(case)
+    entry = {"id": case.id, "name": case.name, "requests": digest(requests)}
+    entry |= {"findings": said.codes, "rank": said.rank, **answer, "predicted": said.peaks}
     if "simulated" in answer:
-        entry["highest"] = highest(case, answer["simulated"])
+        entry["highest"] = highest(case, answer["simulated"], said.rank)
         if any(abs(error) > -BELOW for _, _, error in errors_of(entry)):
             entry["rank by rank"] = worst_at_ranks(case, answer["simulated"])
     return entry
@@ -217,7 +235,7 @@ def asked(drawn: Iterable[Case]) -> Iterator[tuple[Case, list[Any]]]:
     """
     for case in drawn:
         try:
-            if "activations-in-closed-form" in predicted_peaks(case)[1]:
+            if "activations-in-closed-form" in answer_of(case).codes:
                 continue
             yield case, [request_of(case.job, rank=rank, steps=2) for rank in ranks_of(case)]
         except ZeroSizerError as error:
