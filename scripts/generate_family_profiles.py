@@ -47,8 +47,11 @@ _OTHERS = (
      "expert_ffn": 656, "positions": 3072},
 )  # fmt: skip
 # Structures of well-known models that are not bundled.
+_DROPS_NOTHING = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
 _FURTHER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "gpt2-without-dropout": ("gpt2", {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}),
+    "gpt2-without-dropout": ("gpt2", _DROPS_NOTHING),
+    # with torch's own GELU, as MPT and most trained from scratch have it
+    "gpt2-of-one-gelu": ("gpt2", {**_DROPS_NOTHING, "activation_function": "gelu"}),
     "qwen1.5-7b": ("qwen2.5-14b", {"num_key_value_heads": 40}),
     "phi-2-of-the-hub": ("phi-2", {"partial_rotary_factor": 0.4}),
     "phi-3-medium": ("phi-3-mini", {"num_key_value_heads": 8}),

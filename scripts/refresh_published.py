@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import published  # noqa: E402
+import published_outcomes  # noqa: E402
 
 
 def main() -> None:
@@ -20,7 +21,9 @@ def main() -> None:
     before = json.loads(path.read_text()) if path.exists() else {}
     errors = published.errors()
     path.write_text(json.dumps(errors, indent=1) + "\n")
-    published.LIMITS.write_text(published.with_summary(published.LIMITS.read_text(), errors))
+    text = published.LIMITS.read_text()
+    outcomes = published_outcomes.summary()
+    published.LIMITS.write_text(published.with_summary(text, errors, outcomes))
     for name, error in errors.items():
         if before.get(name) != error:
             print(f"{name}: {before.get(name)} -> {error} %")

@@ -25,7 +25,7 @@ from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.moments import STEPPING, Moment
 from zero_sizer.peak import phase_peaks
 from zero_sizer.plan import Device
-from zero_sizer.sizing import Sizing, Verdict, size
+from zero_sizer.sizing import Sizing, size
 from zero_sizer.units import GIB, MIB, DType
 
 DATA = Path(__file__).parent / "data"
@@ -97,13 +97,13 @@ def _job(model: str, config: str, cluster: str, workload: str, extras: str) -> J
     return Job(
         document=document.from_mapping(json.loads(config)),
         model=replace(spec, buffers=(*spec.buffers, *masks)),
-        cluster=_cluster(json.loads(cluster)),
+        cluster=cluster_of(json.loads(cluster)),
         workload=Workload(**json.loads(workload)),
         origins={},
     )
 
 
-def _cluster(fields: dict[str, Any]) -> Cluster:
+def cluster_of(fields: dict[str, Any]) -> Cluster:
     return assemble({name: Stated(value, "published") for name, value in fields.items()})
 
 
@@ -185,25 +185,12 @@ def _gib(low: float, high: float) -> str:
     return first if first == last else f"{first}-{last}"
 
 
-def outcome_table() -> str:
-    """Verdict beside what happened, for a reader."""
-    lines = [f"{'':44} {'happened':>9} {'verdict':>13} {'GPU peak GiB':>13}  why"]
-    for row in rows():
-        if row.is_outcome:
-            sizing, why = sizing_of(row), row.fields.get("why", "")
-            peak = sizing.peaks[Device.GPU].num_bytes / GIB
-            cells = f"{row.fields['outcome']:>9} {sizing.verdict.value:>13} {peak:13.2f}"
-            lines.append(f"{row.id:44} {cells}  {why}")
-    return "\n".join(lines)
-
-
-def with_summary(text: str, errors_percent: dict[str, float]) -> str:
+def with_summary(text: str, errors_percent: dict[str, float], outcomes: str) -> str:
     """docs/limits.md with a summary between its markers."""
     first, start, rest = text.partition("<!-- published:start -->\n")
     _, end, last = rest.partition("<!-- published:end -->")
     if not (start and end):
         raise ValueError("docs/limits.md has no markers published:start and published:end")
-    outcomes = "\n".join(_outcomes())
     return f"{first}{start}{error_table(errors_percent)}\n\n{outcomes}\n{end}{last}"
 
 
@@ -230,17 +217,3 @@ def error_table(errors_percent: dict[str, float]) -> str:
         cells = (about, len(found), f"{median(sizes):.1f} %", f"{sizes[-1]:.1f} %", close)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
-
-
-def _outcomes() -> Iterator[str]:
-    for happened, words in (
-        ("fits", "jobs that ran, called fitting"),
-        ("oom", "jobs that ran out of memory, called fitting"),
-    ):
-        found = [row for row in rows() if row.fields.get("outcome") == happened]
-        fitting = [row.id for row in found if sizing_of(row).verdict is Verdict.FITS]
-        others = [row.id for row in found if row.id not in fitting]
-        names = ", ".join(others if happened == "fits" else fitting)
-        yield f"* {words}: {len(fitting)} of {len(found)}" + (
-            f" (not {names})" if names and happened == "fits" else f" ({names})" if names else ""
-        )

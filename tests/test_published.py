@@ -11,13 +11,11 @@ from decimal import Decimal
 import published
 import pytest
 
-from zero_sizer.sizing import Verdict
 from zero_sizer.units import GIB
 
 ALLOWED_GROWTH = 0.5  # percentage points
 ROWS = published.rows()
 MEASURED = [row for row in ROWS if not row.is_outcome]
-OUTCOMES = [row for row in ROWS if row.is_outcome]
 COMMITTED = json.loads(published.ERRORS.read_text())
 
 
@@ -62,37 +60,6 @@ def test_large_errors_have_a_reason():
         and not (row.fields.get("exact") or row.fields.get("why") or row.job.get("why"))
     ]
     assert not silent
-
-
-def _verdict(row):
-    return published.sizing_of(row).verdict
-
-
-@pytest.mark.parametrize(
-    "row",
-    [pytest.param(row, id=row.id) for row in OUTCOMES if row.fields["outcome"] == "oom"],
-)
-def test_what_ran_out_of_memory_is_not_called_fitting(row):
-    assert _verdict(row) is not Verdict.FITS
-
-
-MISSING = {"host-unknown", "activations-in-closed-form"}
-"""Reasons that name a fact which the publication does not state, or which nobody has traced."""
-
-
-def test_nineteen_of_twenty_that_ran_fit_or_miss_a_fact():
-    sys.stdout.write("\n" + published.outcome_table() + "\n")
-    ran = [row for row in OUTCOMES if row.fields["outcome"] == "fits"]
-    sizings = {row.id: published.sizing_of(row) for row in ran}
-    fitting = [name for name, found in sizings.items() if found.verdict is Verdict.FITS]
-    others = [
-        name
-        for name, found in sizings.items()
-        if found.verdict is not Verdict.FITS and not {r.code for r in found.reasons} <= MISSING
-    ]
-    sys.stdout.write(f"called fitting: {len(fitting)} of {len(ran)} that ran; others: {others}\n")
-    assert len(others) <= max(0.05 * len(ran), 1)
-    assert not [row.id for row in ran if row.id in others and not row.fields.get("why")]
 
 
 def test_no_row_is_both_used_and_left_out():
