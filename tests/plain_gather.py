@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from zero_sizer.units import ceil_div, round_up
 from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.reuse import Visit
+from zero_sizer.zero.secondary import NONE, Secondary
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Trace:
     is_parked: bool = False
     kept: frozenset[int] = frozenset()
     recomputed: frozenset[int] = frozenset()
+    secondary: Secondary = NONE
 
     def num_bytes(self, i: int) -> int:
         return self.numels[i] * self.itemsizes[i]
@@ -65,6 +67,7 @@ class _State:
     left: dict[int, list[int]] = field(default_factory=dict)  # released, but referred to
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
+    made: set[int] = field(default_factory=set)  # those with a secondary partition
 
 
 def gathered_bytes(trace: Trace, limits: Limits) -> tuple[tuple[int, int], ...]:
@@ -83,11 +86,11 @@ def gathered_bytes(trace: Trace, limits: Limits) -> tuple[tuple[int, int], ...]:
     for visit in trace.visits:
         peak = 0
         if visit.begins:
-            _release(state, step, over)
-            peak = _fetch(state, step, visit.parameters)
+            peak = _release(state, step, over)
+            peak = max(peak, _fetch(state, step, visit.parameters))
             step, over = step + 1, visit if visit.ends else Visit(())
         else:
-            _release(state, step, visit)
+            peak = _release(state, step, visit)
         for i in visit.passed:
             state.held -= sum(state.left.pop(i, ()))
         levels.append((max(peak, state.held), state.held))
@@ -184,8 +187,8 @@ def _wait(state: _State, i: int) -> int:
     return peak
 
 
-def _release(state: _State, next_step: int, visit: Visit) -> None:
-    trace = state.trace
+def _release(state: _State, next_step: int, visit: Visit) -> int:
+    trace, peak = state.trace, 0
     begun = [v for v in trace.visits if v.begins]
     uses = [v.parameters for v in begun[next_step:]]
     if visit.direct is None:
@@ -202,10 +205,17 @@ def _release(state: _State, next_step: int, visit: Visit) -> None:
             continue
         held = state.resident.pop(i, None)
         if held is not None:
+            ranks, itemsizes, made = trace.secondary
+            if ranks and i not in made and i not in state.made:
+                state.made.add(i)
+                padded = round_up(trace.numels[i], trace.ranks)
+                state.held += padded // ranks * itemsizes[i]
+                peak = max(peak, state.held)
             state.left.setdefault(i, []).append(held)
             state.available -= trace.numels[i]
         if not (saved or i in trace.kept) or not any(i in module for module in uses):
             state.held -= sum(state.left.pop(i, ()))
+    return peak
 
 
 def _near(

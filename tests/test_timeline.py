@@ -37,7 +37,7 @@ def _walked(plan, zero):
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
     visits = [v for _, place, _ in (*forward, *backward) for v in place.visits]
     tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
-    how = (zero.ranks, zero.is_parked, zero.kept, zero.recomputed)
+    how = (zero.ranks, zero.is_parked, zero.kept, zero.recomputed, zero.secondary)
     trace = Trace(*tensors, tuple(visits), *how)
     series = iter(gathered_bytes(trace, zero.limits) if zero.ranks else ())
     complete = [place for _, place, _ in backward if place.completes >= 0]
