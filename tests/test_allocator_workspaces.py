@@ -111,11 +111,10 @@ def simulated_job(**changes):
 def test_a_jobs_workspaces_are_those_of_its_gpu_and_its_attention():
     found = {row.name: row.num_bytes for row in workspaces_of(simulated_job())}
     assert found == {
-        "cuBLAS": 32 * MIB,
         "flash attention, backward": flash_backward_bytes(llama_7b_attention()),
     }
-    older = workspaces_of(simulated_job(gpu="a100-80gb"))
-    assert older[0].num_bytes == 8_519_680
+    (unknown, _) = workspaces_of(simulated_job(gpu=""))
+    assert (unknown.name, unknown.num_bytes) == ("cuBLAS", 8_519_680)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +123,8 @@ def test_a_jobs_workspaces_are_those_of_its_gpu_and_its_attention():
     ids=["eager", "fp32", "no heads known"],
 )
 def test_no_flash_scratch_where_no_flash_kernel_runs(changes):
-    assert [row.name for row in workspaces_of(simulated_job(**changes))] == ["cuBLAS"]
+    assert not workspaces_of(simulated_job(**changes))
 
 
 def test_nvidias_kernels_are_not_on_amds_gpus():
-    (found,) = workspaces_of(simulated_job(gpu="mi300x"))
-    assert (found.name, found.num_bytes) == ("hipBLAS", 128 * MIB)
+    assert not workspaces_of(simulated_job(gpu="mi300x"))

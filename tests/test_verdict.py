@@ -20,7 +20,7 @@ from zero_sizer.moments import Moment
 from zero_sizer.sizing import size
 from zero_sizer.units import GIB
 from zero_sizer.verdict import Need, Verdict, need_of
-from zero_sizer.witnesses.simulated.workspaces import workspaces_of
+from zero_sizer.witnesses.simulated.parent import request_of
 
 OPTIMIZER = {"type": "AdamW", "params": {"lr": 1e-5}}
 BF16 = {"bf16": {"enabled": True}, "optimizer": OPTIMIZER, "train_micro_batch_size_per_gpu": 1}
@@ -377,5 +377,5 @@ def test_workspaces_and_ranges_of_every_gpu_stand_in_one_place():
     for gpu in catalog.all_gpus():
         sizing = size(without_config(BF16, Flags(model="gpt2", gpu=gpu.name, seq_len=64)))
         (counted,) = [a for a in sizing.allocations if a.name == "cublas_workspace"]
-        simulated = workspaces_of({"gpu": gpu.name, "attention": "eager"})[0]
-        assert counted.num_bytes == simulated.num_bytes == blas_bytes(gpu), gpu.name
+        simulated = request_of(sizing.job, rank=0, steps=1).blas_bytes
+        assert counted.num_bytes == 2 * simulated == 2 * blas_bytes(gpu), gpu.name

@@ -9,8 +9,8 @@ ENTRIES = (
     Entry(
         name="cublas_workspace",
         category=Category.RUNTIME,
-        about="workspace PyTorch gives cuBLAS, from the first matrix product on",
-        numel=lambda p: p.blas_workspace,
+        about="workspaces PyTorch gives cuBLAS, one in forward's thread and one in backward's",
+        numel=lambda p: (p.blas_workspace, p.blas_workspace),
         dtype=lambda p: DType.UINT8,
         live=AFTER_FIRST_STEP,
         source=SOURCE,

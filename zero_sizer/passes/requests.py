@@ -34,11 +34,8 @@ class Rooms(NamedTuple):
 
 
 def rooms_of(plan: Plan) -> Rooms:
-    """One more of the largest tensor, batches of data, and the second workspace of cuBLAS.
-
-    Backward runs in a thread of its own, which has its own workspace, and the ledger counts one.
-    """
-    always = batches_on_gpu(plan.micro_batch, plan.seq_len) + plan.blas_workspace
+    """One more of the largest tensor, and batches of data."""
+    always = batches_on_gpu(plan.micro_batch, plan.seq_len)
     return Rooms(_of_passes(plan) + always, _of_step(plan) + always)
 
 

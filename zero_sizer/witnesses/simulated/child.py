@@ -43,6 +43,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         local_world_size=request.local_world_size,
         gpu_bytes=request.gpu_bytes,
         outside_bytes=(request.outside_bytes[0], request.outside_bytes[1]),
+        blas_bytes=request.blas_bytes,
         host_bytes=request.host_bytes,
         short_loops=request.short_loops,
     )

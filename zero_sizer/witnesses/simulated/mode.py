@@ -33,6 +33,15 @@ _PLAIN = {
     torch.Size,
 }
 _IN_PLACE, _VIEW = object(), object()
+_PRODUCTS = {  # what cuBLAS computes
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.baddbmm.default,
+    torch.ops.aten.mv.default,
+    torch.ops.aten.addmv.default,
+    torch.ops.aten.dot.default,
+}
 _PLAIN_VIEWS = {
     torch.ops.aten.slice.Tensor,
     torch.ops.aten.select.int,
@@ -133,6 +142,10 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         where = kwargs.get("device")
         if where is not None and where.type == "cuda":  # what a script calls the rank's GPU
             kwargs = {**kwargs, "device": torch.device(device.NAME, 0)}
+        if func in _PRODUCTS and args[0].device.type == device.NAME:
+            # torch multiplies backward's matrices in the GPU's own thread
+            in_backward = torch._C._current_graph_task_id() != -1
+            self.tracker.multiplied("backward" if in_backward else "forward")
         answer = self._answers.get(func) or (_pinned if kwargs.get("pin_memory") else None)
         if answer is not None:
             return answer(self, func, args, kwargs)

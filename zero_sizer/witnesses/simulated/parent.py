@@ -11,6 +11,7 @@ from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.hardware import outside
+from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job import Job
 from zero_sizer.witnesses.blame import engine_error
 from zero_sizer.witnesses.cut import cut_job
@@ -98,6 +99,7 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
         gpu=cluster.gpu.name if cluster.gpu is not None else "",
         gpu_bytes=cluster.gpu_memory or NO_LIMIT,
         outside_bytes=outside.least_and_most(cluster.gpu, cluster.world_size),
+        blas_bytes=blas_bytes(cluster.gpu) if cluster.gpu is not None else 0,
         host_bytes=cluster.host_memory or 0,
         micro_batch=workload["micro_batch"],
         grad_accum=int(task.config.get("gradient_accumulation_steps", 1)),

@@ -24,6 +24,7 @@ class Request:
         gpu: its name in the GPU table, or empty.
         gpu_bytes: memory of a GPU; what DeepSpeed sees as ``total_memory``.
         outside_bytes: what others take of it, least and most.
+        blas_bytes: workspace that PyTorch gives cuBLAS in each thread; 0 where no GPU is named.
         host_bytes: memory of a node, for the percentage in DeepSpeed's log lines.
         micro_batch: samples of a micro step.
         grad_accum: micro steps of an optimizer step.
@@ -55,6 +56,7 @@ class Request:
     gpu: str = ""
     gpu_bytes: int = NO_LIMIT
     outside_bytes: tuple[int, int] = (0, 0)
+    blas_bytes: int = 0
     host_bytes: int = 0
     micro_batch: int = 1
     grad_accum: int = 1

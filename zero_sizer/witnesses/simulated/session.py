@@ -6,6 +6,7 @@ from importlib import metadata
 from typing import Any
 
 from zero_sizer.hardware import catalog, outside
+from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.units import parse_size
 from zero_sizer.witnesses.recording import RankRecord, Recording
 from zero_sizer.witnesses.simulated import trl_kernels
@@ -186,6 +187,7 @@ def simulate(
         local_world_size=gpus_per_node,
         gpu_bytes=row.visible_bytes if row is not None else NO_LIMIT,
         outside_bytes=outside.least_and_most(row, nodes * gpus_per_node),
+        blas_bytes=blas_bytes(row) if row is not None else 0,
         host_bytes=parse_size(host_memory) if host_memory is not None else 0,
     )
     patches = Patches()

@@ -21,6 +21,7 @@ class Rank:
         local_world_size: ranks of a node.
         gpu_bytes: memory of a GPU.
         outside_bytes: what others take of it, least and most.
+        blas_bytes: workspace that PyTorch gives cuBLAS in each thread.
         host_bytes: memory of a node; 0 where not stated.
         short_loops: shorten DeepSpeed's loops over all ranks (the same bytes, in less time).
     """
@@ -30,6 +31,7 @@ class Rank:
     local_world_size: int = 1
     gpu_bytes: int = NO_LIMIT
     outside_bytes: tuple[int, int] = (0, 0)
+    blas_bytes: int = 0
     host_bytes: int = 0
     short_loops: bool = True
 
@@ -59,8 +61,8 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
     """
     outside = rank.outside_bytes if rank.gpu_bytes != NO_LIMIT else ()
     room_bytes = [rank.gpu_bytes - num_bytes for num_bytes in outside]
-    simulation = Simulation(tracker=Tracker(keep_events=keep_events, room_bytes=room_bytes))
-    tracker = simulation.tracker
+    tracker = Tracker(keep_events=keep_events, room_bytes=room_bytes, blas_bytes=rank.blas_bytes)
+    simulation = Simulation(tracker=tracker)
     variables = peers.rank_environment(
         rank=rank.rank, world_size=rank.world_size, local_world_size=rank.local_world_size
     )

@@ -69,6 +69,7 @@ class Tracker:
     with the options that ``PYTORCH_ALLOC_CONF`` names.
 
     Attributes:
+        blas_bytes: workspace of cuBLAS on this GPU, one for each thread that multiplies matrices.
         phase: written into events; set by whoever drives the run.
         module: written into events; set by the module hooks.
         name_of_node: names the autograd node that runs, where no module does.
@@ -76,7 +77,11 @@ class Tracker:
         devices: GPUs of the sizes asked for at construction, following the same requests.
     """
 
-    def __init__(self, *, keep_events: bool = False, room_bytes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, *, keep_events: bool = False, room_bytes: Sequence[int] = (), blas_bytes: int = 0
+    ) -> None:
+        self.blas_bytes = blas_bytes
+        self._multiplied: set[str] = set()
         self.phase = "init"
         self.module = ""
         self.name_of_node: Callable[[], str] = str
@@ -194,6 +199,12 @@ class Tracker:
         if watch is not None:
             self.free(watch.device, watch.block, watch.num_bytes, watch.counted)
         self.watch(storage, device)
+
+    def multiplied(self, thread: str) -> None:
+        """Counts cuBLAS's workspace at the first matrix product of a thread; it stays for good."""
+        if thread not in self._multiplied and self.blas_bytes:
+            self._multiplied.add(thread)
+            self.allocate(GPU, self.blas_bytes)
 
     def allocate(self, device: str, num_bytes: int) -> tuple[int, int]:
         """Counts ``num_bytes``; returns the block's number and the bytes counted for it."""

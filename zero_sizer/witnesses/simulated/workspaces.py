@@ -100,22 +100,24 @@ class Workspace:
 
 
 def workspaces_of(job: Mapping[str, Any]) -> tuple[Workspace, ...]:
-    """What a simulated job (``Request`` as JSON) would hold beside its tensors on a GPU.
+    """What a simulated job (``Request`` as JSON) would hold beside what was counted on a GPU.
 
     Args:
         job: of a recording; a script's says too little about its attention.
     """
     name = str(job.get("gpu", ""))
     gpu = catalog.find(name) if name else None
-    found = [
-        Workspace(
-            name="cuBLAS" if gpu is None or not gpu.gfx else "hipBLAS",
-            about="from the first matrix product on; another one for backward's thread"
-            + ("" if gpu else " (32 MiB each from Hopper on)"),
-            num_bytes=blas_bytes(gpu),
-            source="aten/src/ATen/cuda/CublasHandlePool.cpp",
+    found = []
+    if gpu is None:  # else the run counts it
+        found.append(
+            Workspace(
+                name="cuBLAS",
+                about="from the first matrix product on; another one for backward's thread (32 MiB "
+                "each from Hopper on)",
+                num_bytes=blas_bytes(None),
+                source="aten/src/ATen/cuda/CublasHandlePool.cpp",
+            )
         )
-    ]
     shape = _attention_of(job)
     if shape is not None and (gpu is None or not gpu.gfx):  # CUDA's kernel
         flash = Workspace(
