@@ -37,6 +37,7 @@ def test_every_option_is_a_flag_and_has_a_home():
         "model",
         "adapter",
         "quantization",
+        "freeze",
     }  # rates stand in a job file only
     assert {field.name for field in stated.WORKLOAD} == {
         field.name for field in fields(Workload)

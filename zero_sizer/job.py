@@ -9,7 +9,8 @@
     adapter: lora/                # LoRA: an adapter_config.json, its folder, or its fields
     quantization: nf4,double      # of the frozen base, where its config.json does not say
 
-``checkpointing`` is true, false or words such as ``every-2,offload``.
+``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside it, a list
+of patterns of parameters that are not trained.
 """
 
 from collections.abc import Mapping

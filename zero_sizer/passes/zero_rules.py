@@ -153,12 +153,16 @@ def _leaves(spec: Identity, wanted: LeafModules) -> Found:
     return leaf_modules.find(wanted, types, spec.of.arch.family)
 
 
+_TRANSPOSES = "FalconLinear"  # input @ weight.T, which is no torch.nn.functional.linear
+
+
 def _kept_gathers(plan: Plan) -> frozenset[int]:
     """What backward refers to by another tensor than the parameter, which DeepSpeed cannot free.
 
     Packed weights, which a product saves beside autograd (bitsandbytes 0.50.2
     autograd/_functions.py, MatMul4Bit), and stacked experts, which it saves transposed
-    (transformers 5.23 integrations/moe.py); recomputation saves them for its own block only.
+    (transformers 5.23 integrations/moe.py), as Falcon's own linear layer does (modeling_falcon.py);
+    recomputation saves them for its own block only.
     """
     return _kept_of(Identity(plan.model), plan.checkpointing)
 
@@ -169,7 +173,8 @@ def _kept_of(model: Identity, checkpointing: bool) -> frozenset[int]:
     return frozenset(
         i
         for i, tensor in enumerate(model.of.parameters)
-        if (is_packed and tensor.unpacked is not None) or (tensor.is_stacked and not checkpointing)
+        if (is_packed and tensor.unpacked is not None)
+        or ((tensor.is_stacked or tensor.module_type == _TRANSPOSES) and not checkpointing)
     )
 
 
