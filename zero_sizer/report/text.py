@@ -8,6 +8,7 @@ from zero_sizer.ledger import Allocation
 from zero_sizer.moments import Moment, Phase
 from zero_sizer.peak import Peak, phase_peaks
 from zero_sizer.plan import Device, Plan
+from zero_sizer.ranks import candidates
 from zero_sizer.report.table import show_table
 from zero_sizer.sizing import Sizing, Verdict
 from zero_sizer.units import format_gib
@@ -116,7 +117,8 @@ def _devices(sizing: Sizing) -> None:
 
 def _composition(sizing: Sizing, device: Device) -> None:
     peak = sizing.peaks[device]
-    print(f"{_NAME[device]} at its peak, in {peak.moment.phase.value} ({_place(sizing, peak)}):")
+    place = f"{peak.moment.phase.value} ({_place(sizing, peak)})"
+    print(f"{_fullest(sizing, device)} at its peak, in {place}:")
     ranks = sizing.job.cluster.gpus_per_node
     live = _live(sizing, device, peak.moment)
     rows = [
@@ -132,6 +134,13 @@ def _composition(sizing: Sizing, device: Device) -> None:
     if rest:
         rows.append((format_gib(rest), f"{len(live) - _SHOWN} smaller ones", "", ""))
     show_table(("", "", "", "key:line in your config"), rows, right=(0,))
+
+
+def _fullest(sizing: Sizing, device: Device) -> str:
+    """The device that is listed; GPUs of some plans differ by rank."""
+    if device is Device.GPU and sizing.plan and len(candidates(sizing.plan)) > 1:
+        return f"the GPU of rank {sizing.plan.rank}, which holds most,"
+    return _NAME[device]
 
 
 def _place(sizing: Sizing, peak: Peak) -> str:
