@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
-    return highest_timeline(plan, zeros_of(plan))
+    return highest_timeline(plan, None)
 
 
-def highest_timeline(plan: Plan, zeros: tuple[Zero, ...]) -> Timeline:
-    """The highest points of forward and backward beside what ZeRO holds."""
+def highest_timeline(plan: Plan, zeros: tuple[Zero, ...] | None) -> Timeline:
+    """The highest points of forward and backward beside what ZeRO holds (None: on one rank)."""
     return max(_timelines(plan, zeros), key=lambda found: found[1].backward.total)[1]
 
 
@@ -69,13 +69,13 @@ def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     """The highest point of every block in forward and backward, in order."""
-    zero, _ = max(_timelines(plan, zeros_of(plan)), key=lambda found: found[1].backward.total)
+    zero, _ = max(_timelines(plan, None), key=lambda found: found[1].backward.total)
     return block_peaks(plan.step_activations, _layout(plan), zero)
 
 
-def _timelines(plan: Plan, zeros: tuple[Zero, ...]) -> Iterator[tuple[Zero, Timeline]]:
+def _timelines(plan: Plan, zeros: tuple[Zero, ...] | None) -> Iterator[tuple[Zero, Timeline]]:
     step, layout = plan.step_activations, _layout(plan)
-    for zero in zeros:
+    for zero in zeros or zeros_of(plan):
         yield zero, timeline(step, layout, zero)
 
 

@@ -6,6 +6,7 @@ from zero_sizer.ledger import Allocation
 from zero_sizer.moments import STEPPING, Moment, Phase
 from zero_sizer.peak import Peak, phase_peaks
 from zero_sizer.plan import Device
+from zero_sizer.ranks import candidates
 from zero_sizer.report.table import gib, show_line, show_table, span
 from zero_sizer.report.verdict import show_job, show_verdict
 from zero_sizer.sizing import Sizing
@@ -79,7 +80,8 @@ def _device(sizing: Sizing, device: Device, shown: tuple[Phase, ...]) -> list[st
 
 def _composition(sizing: Sizing, device: Device) -> None:
     peak = sizing.peaks[device]
-    print(f"{WHOSE[device]} at its peak, in {peak.moment.phase.value} ({_place(sizing, peak)}):")
+    place = f"{peak.moment.phase.value} ({_place(sizing, peak)})"
+    print(f"{_fullest(sizing, device)} at its peak, in {place}:")
     ranks = sizing.job.cluster.gpus_per_node
     live = _live(sizing, device, peak.moment)
     rows = [
@@ -99,6 +101,13 @@ def _composition(sizing: Sizing, device: Device) -> None:
     shown = (0, 1, 2, 3) if output_columns() >= _WIDE else (0, 1, 3)
     table = [[row[column] for column in shown] for row in (heads, *rows)]
     show_table(table[0], table[1:], right=(0,))
+
+
+def _fullest(sizing: Sizing, device: Device) -> str:
+    """The device that is listed; GPUs of some plans differ by rank."""
+    if device is Device.GPU and sizing.plan and len(candidates(sizing.plan)) > 1:
+        return f"the GPU of rank {sizing.plan.rank}, which holds most,"
+    return WHOSE[device]
 
 
 def _place(sizing: Sizing, peak: Peak) -> str:
