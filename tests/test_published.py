@@ -62,7 +62,7 @@ def test_large_errors_have_a_reason():
     assert not silent
 
 
-def test_no_row_is_both_used_and_left_out():
+def test_no_published_row_is_both_used_and_left_out():
     used = {row.fields.get("published", row.id) for row in ROWS}
     left_out = [i for ids in published.read()["left_out"].values() for i in ids]
     assert len(left_out) == len(set(left_out))

@@ -72,14 +72,9 @@ def test_a_feature_that_is_not_modelled_says_in_which_direction_it_counts(row):
     )
 
 
-def _used_and_left_out():
+def test_no_row_is_both_used_and_left_out_or_entered_twice():
     used = {row["id"] for group in published_outcomes.read()["jobs"] for row in group["rows"]}
-    left_out = {i for ids in published_outcomes.read()["left_out"].values() for i in ids}
-    return used, left_out
-
-
-def test_no_row_is_both_used_and_left_out():
-    used, left_out = _used_and_left_out()
-    assert not used & left_out
-    measured = {row.fields.get("published", row.id) for row in published.rows()}
-    assert not used & measured
+    left_out = [i for ids in published_outcomes.read()["left_out"].values() for i in ids]
+    assert len(left_out) == len(set(left_out))
+    assert not used & set(left_out)
+    assert not used & {row.fields.get("published", row.id) for row in published.rows()}
