@@ -230,6 +230,10 @@ def error_table(errors_percent: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def _reasons(row: Row) -> str:
+    return " and ".join(dict.fromkeys(reason.code for reason in sizing_of(row).reasons))
+
+
 def _outcomes() -> Iterator[str]:
     for happened, words in (
         ("fits", "jobs that ran, called fitting"),
@@ -238,7 +242,8 @@ def _outcomes() -> Iterator[str]:
         found = [row for row in rows() if row.fields.get("outcome") == happened]
         fitting = [row.id for row in found if sizing_of(row).verdict is Verdict.FITS]
         others = [row.id for row in found if row.id not in fitting]
-        names = ", ".join(others if happened == "fits" else fitting)
+        told = (f"{row.id}: {_reasons(row)}" for row in found if row.id in others)
+        names = "; ".join(told) if happened == "fits" else ", ".join(fitting)
         yield f"* {words}: {len(fitting)} of {len(found)}" + (
             f" (not {names})" if names and happened == "fits" else f" ({names})" if names else ""
         )
