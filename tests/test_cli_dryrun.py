@@ -284,8 +284,8 @@ def test_a_recording_is_checked_on_its_own_ranks_with_pinned_buffers_as_rounded(
 def test_the_text_shows_every_device_and_deepspeeds_own_lines(ran):
     text = (ran / "text").read_text()
     assert "rank 3 of 4" in text
-    (heads,) = [line for line in text.splitlines() if line.startswith("phase ")]
-    for head in ("gpu at end", "gpu peak", "gpu reserved", "host at end", "host peak", "pinned"):
+    (heads,) = [line for line in text.splitlines() if line.startswith("GiB ")]
+    for head in ("GPU end", "GPU peak", "reserved", "host end", "host peak", "pinned"):
         assert head in heads
     assert "After initializing optimizer states" in text
     assert "MA 0.0 GB         Max_MA 0.0 GB" in text

@@ -82,6 +82,11 @@ def test_a_node_has_room_for_the_processes_of_its_ranks(memory, verdict):
     assert [r.device for r in reasons] == ([] if verdict is Verdict.FITS else ["host"])
 
 
+def test_that_some_layers_fit_says_nothing_of_the_whole_model():
+    assert verdict_of(recording_with((True, True), {"layers": 2})) == (None, ())
+    assert verdict_of(recording_with((False, False), {"layers": 2}))[0] is Verdict.DOES_NOT_FIT
+
+
 def test_a_run_without_a_device_of_known_size_has_no_verdict(capsys):
     recording = recording_with(())
     assert verdict_of(recording) == (None, ())

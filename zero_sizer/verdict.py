@@ -173,7 +173,9 @@ def _too_small(
     assumed: Finding | None,
 ) -> Reason:
     moment = max(moments, key=lambda m: moments[m])
-    is_telling = assumed is not None and moment in PASSES
+    elsewhere = max(size for m, size in moments.items() if m not in PASSES)
+    fits_without = elsewhere + found.outside.low <= (found.num_bytes or 0)
+    is_telling = assumed is not None and fits_without  # forward and backward alone are too large
     remedy = "activation checkpointing is taken to be off: say --checkpointing if it is on"
     return too_small(
         device, need.shortfall(found), moment.phase.value, remedy if is_telling else ""

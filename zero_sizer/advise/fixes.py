@@ -71,11 +71,13 @@ def fixes(sizing: Sizing, most: int = 5) -> list[Fix]:
 
 
 def _needs_fix(sizing: Sizing) -> bool:
-    fits = {device: sizing.needs[device].fit(sizing.capacities[device]) for device in Device}
+    """Whether the figures themselves are too large, whatever is in doubt besides."""
+    peaks = {device: peak.num_bytes for device, peak in sizing.peaks.items()}
+    fits = capacity.fits(peaks, sizing.capacities, sizing.needs[Device.GPU].room)
     return any(
         fits[device] is not Fit.YES
         for device in Device
-        if sizing.capacities[device].num_bytes is not None and sizing.peaks[device].num_bytes
+        if sizing.capacities[device].num_bytes is not None
     )
 
 

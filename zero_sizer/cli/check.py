@@ -4,8 +4,8 @@ import argparse
 
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import exit_code
-from zero_sizer.cli.tracing import with_profile
 from zero_sizer.sizing import size
+from zero_sizer.verdict import Verdict
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer; the exit code says it again."""
-    sizing = with_profile(size(options.job_from(arguments)))
+    sizing = size(options.job_from(arguments))
+    if sizing.verdict is Verdict.UNCERTAIN:
+        from zero_sizer.cli.tracing import with_profile
+
+        sizing = with_profile(sizing)
     if arguments.format == "json":
         from zero_sizer.report import json
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from zero_sizer.plan import Plan
 
 _SECTION = "activation_checkpointing."
+_OWN_INPUTS = (
+    "`zero-sizer dryrun --how simulated -- train.py` runs the training script with its own inputs"
+)
 
 
 def remarks(plan: Plan) -> Iterator[Finding]:
@@ -70,8 +73,7 @@ def _about_other_inputs(plan: Plan, fed: str) -> Finding:
         key="--model",
         message=f"{plan.model.name} is fed {fed}, which --seq-len and --micro-batch do not "
         "measure: what it keeps of them is not counted",
-        remedy="`zero-sizer dryrun --how simulated -- train.py` runs the training script with its "
-        "own inputs",
+        remedy=_OWN_INPUTS,
         direction=Direction.EITHER,
     )
 
@@ -196,6 +198,8 @@ def _about_leaves(plan: Plan) -> Iterator[Finding]:
 
 def _better(plan: Plan) -> str:
     """What tells more than the closed form, of such a model."""
+    if besides_tokens(plan.model):
+        return _OWN_INPUTS
     if not plan.model.exact_tensors:
         return "give heads, ffn and vocab too, or name a bundled model or a config.json"
     if plan.model.hf_config.get("model_type") and plan.model.arch.hidden:

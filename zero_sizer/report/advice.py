@@ -11,12 +11,13 @@ from zero_sizer.findings import Reason
 from zero_sizer.job import NONE_GIVEN
 from zero_sizer.plan import Device
 from zero_sizer.report.json import reason_mapping
-from zero_sizer.report.table import show_line, show_table
+from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.speed import as_mapping
 from zero_sizer.units import format_gib
 from zero_sizer.verdict import Verdict
 
+_HEAD = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
 _REASONS = 3  # printed where nothing fits
 _WORTH_SHOWING = 0.005  # share of the step below which a term is left out
 
@@ -38,7 +39,8 @@ def show_choice(choice: Choice) -> None:
         print()
         _show_losses(choice.losses)
     print()
-    print("\n".join(_notes(choice)))
+    for line in _notes(choice):
+        show_line(line)
 
 
 def _show_nothing(choice: Choice) -> None:
@@ -91,6 +93,7 @@ def speed_of(choice: Choice, candidate: Candidate) -> Mapping[str, Any] | None:
 
 def _show_ranked(choice: Choice) -> None:
     best = choice.ranked[0].seconds_per_token
+    devices = [d for d in Device if any(c.uses[d].num_bytes for c in choice.ranked)]
     rows = [
         (
             candidate.strategy.name,
@@ -98,17 +101,13 @@ def _show_ranked(choice: Choice) -> None:
             "yes" if candidate.checkpointing else "no",
             f"{candidate.tokens_per_second:,.0f}",
             f"{candidate.seconds_per_token / best:.2f}x" if best else "",
-            *(_use(candidate, device) for device in Device),
+            *(gib(candidate.uses[device].num_bytes) for device in devices),
         )
         for candidate in choice.ranked
     ]
-    heads = ("fits", "batch x steps", "checkpointing", "tokens/s", "time", "GPU", "host", "NVMe")
+    used = (f"{_HEAD[device]} GiB" for device in devices)
+    heads = ("fits", "batch x steps", "ckpt", "tokens/s", "time", *used)
     show_table(heads, rows, right=range(3, len(heads)))
-
-
-def _use(candidate: Candidate, device: Device) -> str:
-    use = candidate.uses[device].num_bytes
-    return format_gib(use) if use else "-"
 
 
 def _show_time(choice: Choice, winner: Candidate) -> None:

@@ -7,6 +7,7 @@ from zero_sizer.units import format_gib
 from zero_sizer.witnesses.crosscheck import BOUNDARIES, Cause, Crosscheck, Row, worst_ranks
 from zero_sizer.witnesses.helpers import Difference
 
+_WORTH_COMPARING = 2**20  # bytes of a peak: a counter or two are no memory
 _ALWAYS = ("live", "model states", "peak")
 
 
@@ -30,7 +31,8 @@ def show_all(checks: Sequence[Crosscheck]) -> None:
 
 def _show_summary(rows: Sequence[Row]) -> None:
     """One sentence: how far the prediction is from what ran, and what the other rows are."""
-    peaks = [row for row in rows if row.rank is not None and row.quantity == "peak"]
+    runs = [row for row in rows if row.rank is not None and row.quantity == "peak"]
+    peaks = [row for row in runs if row.witnessed >= _WORTH_COMPARING]
     errors = [(abs(row.error), row) for row in peaks if row.error is not None]
     if errors:
         worst, row = max(errors, key=lambda found: found[0])

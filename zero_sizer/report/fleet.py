@@ -8,12 +8,14 @@ from zero_sizer.advise.search import Candidate
 from zero_sizer.plan import Device
 from zero_sizer.report.advice import plan_mapping, show_doubt, warnings, warnings_mapping, why
 from zero_sizer.report.json import reason_mapping
-from zero_sizer.report.table import show_line, show_table
+from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import reason_line
-from zero_sizer.units import format_gib
+from zero_sizer.terminal import output_columns
 from zero_sizer.verdict import Verdict
 
 _DAY = 86_400
+_WIDE = 72  # columns for the whole table
+_PER_GPU = 6  # column of tokens a GPU
 
 
 def show_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | None = None) -> None:
@@ -31,7 +33,8 @@ def show_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | Non
     _show_fewest(fleet)
     if fleet.search.warnings:
         print()
-        print("\n".join(warnings(fleet.search)))
+        for line in warnings(fleet.search):
+            show_line(line)
 
 
 def _answers(fleet: Fleet, wanted: float | None, tokens: float | None) -> Iterator[str]:
@@ -71,10 +74,14 @@ def _days(plan: Candidate, tokens: float | None) -> str:
 
 
 def _show_sizes(fleet: Fleet, tokens: float | None) -> None:
-    heads = ["nodes", "GPUs", "best plan", "batch x steps", "checkpointing", "tokens/s", "a GPU"]
-    heads += ["GPU memory", *(["days"] if tokens else [])]
-    rows = [_size_row(fleet, size, tokens) for size in fleet.table]
-    show_table(heads, rows, right=(0, 1, *range(5, len(heads))))
+    heads = ["nodes", "GPUs", "best plan", "batch x steps", "ckpt", "tokens/s", "a GPU", "GPU GiB"]
+    heads += ["days"] if tokens else []
+    table = [heads, *(_size_row(fleet, size, tokens) for size in fleet.table)]
+    right = (0, 1, *range(5, len(heads)))
+    if output_columns() < _WIDE:  # tokens a GPU follow from the two beside them
+        table = [row[:_PER_GPU] + row[_PER_GPU + 1 :] for row in table]
+        right = right[:-1]
+    show_table(table[0], table[1:], right=right)
 
 
 def _size_row(fleet: Fleet, size: Size, tokens: float | None) -> list[str]:
@@ -90,7 +97,7 @@ def _size_row(fleet: Fleet, size: Size, tokens: float | None) -> list[str]:
         "yes" if plan.checkpointing else "no",
         f"{plan.tokens_per_second:,.0f}",
         f"{plan.tokens_per_second / plan.world_size:,.0f}",
-        format_gib(plan.uses[Device.GPU].num_bytes),
+        gib(plan.uses[Device.GPU].num_bytes),
         *([_days(plan, tokens)] if tokens else []),
     ]
 

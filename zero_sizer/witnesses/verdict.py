@@ -11,7 +11,10 @@ from zero_sizer.witnesses.recording import Recording, Room
 
 
 def verdict_of(recording: Recording) -> tuple[Verdict | None, tuple[Reason, ...]]:
-    """The verdict and what decides it; None where the run had no device of a known size."""
+    """The verdict and what decides it; None where the run had no device of a known size.
+
+    Nor has a model cut to some layers one: that those fit says nothing of the whole.
+    """
     found = [item for item in (_gpu(recording), _host(recording)) if item is not None]
     if not found:
         return None, ()
@@ -19,7 +22,7 @@ def verdict_of(recording: Recording) -> tuple[Verdict | None, tuple[Reason, ...]
     for fit, verdict in ((Fit.NO, Verdict.DOES_NOT_FIT), (Fit.UNKNOWN, Verdict.UNCERTAIN)):
         if fit in fits:
             return verdict, tuple(r for f, r in found if f is fit and r is not None)
-    return Verdict.FITS, ()
+    return (None if recording.job.get("layers") else Verdict.FITS), ()
 
 
 def _gpu(recording: Recording) -> tuple[Fit, Reason | None] | None:
