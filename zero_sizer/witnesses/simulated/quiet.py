@@ -10,6 +10,10 @@ from zero_sizer.witnesses.simulated.undo import Patches
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
+NO_ENGINE = (
+    "transformers' Trainer wants --deepspeed FILE, accelerate a DeepSpeedPlugin or the launcher line "
+    "with its YAML: -- accelerate launch --config_file FILE train.py"
+)
 VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -20,37 +24,59 @@ VARIABLES = {
 
 
 @contextmanager
-def weightless() -> Iterator[None]:
-    """``from_pretrained`` builds from shapes; nothing is saved, reported or fetched."""
+def weightless(notes: list[str], *, generate_tokens: int | None = None) -> Iterator[None]:
+    """Models are built from shapes; nothing is saved where the script says, reported or fetched.
+
+    Args:
+        notes: receives what the reader must know.
+        generate_tokens: new tokens of every ``generate()``; None refuses it.
+    """
     import torch
     import transformers
     from deepspeed.runtime.engine import DeepSpeedEngine
     from transformers.integrations import integration_utils
 
+    from zero_sizer.witnesses.simulated import generation, headers, overlay, pretrained
+
     patches = Patches()
-    model = transformers.PreTrainedModel
-    patches.set(model, "from_pretrained", classmethod(_from_pretrained))
-    patches.set(model, "save_pretrained", lambda self, *args, **kwargs: None)
-    patches.set(transformers.GenerationMixin, "generate", _generate)
-    patches.set(torch, "save", lambda *args, **kwargs: None)
+    headers.install(patches)
+    pretrained.install(patches)
+    generation.install(patches, generate_tokens, notes)
+    patches.set(transformers.PreTrainedModel, "save_pretrained", _nothing)
     for name in ("save_checkpoint", "save_16bit_model"):
         patches.set(DeepSpeedEngine, name, lambda self, *args, **kwargs: True)
+    _refuse_other_engines(patches, torch)
     patches.set(torch.utils.data.DataLoader, "__init__", _load_in_process(torch))
     patches.set(socket.socket, "connect", _connect(socket.socket.connect))
     # Before the Trainer is imported, which takes the function by name.
     patches.set(integration_utils, "get_reporting_integration_callbacks", lambda report_to: [])
     try:
-        yield
+        with overlay.saved_files(patches):
+            yield
     finally:
         patches.undo()
 
 
-def _generate(model: Any, *args: object, **kwargs: object) -> None:
-    """Without values no sequence ever ends."""
-    raise UnsupportedError(
-        "generate() is not simulated: when its sequences end depends on values",
-        remedy="trainers that generate (GRPO, RLOO, predict_with_generate) cannot be run here",
-    )
+def _nothing(*args: object, **kwargs: object) -> None:
+    """What a simulated script need not do."""
+
+
+def _refuse_other_engines(patches: Patches, torch: Any) -> None:
+    """Whoever wraps a model for another engine trains without DeepSpeed."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    for owner in (torch.nn.parallel.DistributedDataParallel, FullyShardedDataParallel):
+        patches.set(owner, "__init__", _refusal(owner.__name__))
+
+
+def _refusal(name: str) -> Any:
+    def init(*args: object, **kwargs: object) -> None:
+        raise UnsupportedError(
+            f"the script trains with torch's {name}, not with DeepSpeed",
+            remedy=NO_ENGINE,
+        )
+
+    return init
 
 
 def _load_in_process(torch: Any) -> Any:
@@ -76,18 +102,3 @@ def _connect(original: Any) -> Any:
         original(self, address)
 
     return connect
-
-
-def _from_pretrained(cls: Any, name: str, /, *args: Any, config: Any = None, **options: Any) -> Any:
-    """The model of ``name``'s config.json, in the dtype that loading it would give."""
-    if options.get("quantization_config") is not None:
-        raise UnsupportedError("from_pretrained with a quantization_config is not simulated")
-    if config is None or isinstance(config, str):
-        config = cls.config_class.from_pretrained(config or name)
-    dtype = options.get("dtype", options.get("torch_dtype", "auto"))
-    attention = options.get("attn_implementation") or getattr(config, "_attn_implementation", None)
-    chosen = {} if dtype in (None, "auto") else {"dtype": dtype}
-    if attention is not None:
-        # The flash_attn package needs a GPU; torch's own kernel saves the same tensors.
-        chosen["attn_implementation"] = "sdpa" if "flash" in attention else attention
-    return cls._from_config(config, **chosen).eval()
