@@ -60,7 +60,7 @@ class _File:
         self, filename: Any, framework: str = "pt", device: Any = "cpu", **options: Any
     ) -> None:
         self._entries = _header(filename)
-        self._metadata = self._entries.pop("__metadata__", None)
+        self._metadata: Mapping[str, str] | None = self._entries.pop("__metadata__", None)
         self._device = torch.device("cuda", device) if isinstance(device, int) else device
 
     def __enter__(self) -> "_File":

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from zero_sizer.witnesses.simulated import values
 from zero_sizer.witnesses.simulated.undo import Patches
@@ -83,7 +84,7 @@ class _Files:
             return original(path, *args, **kwargs) or (
                 bool(self._saved)
                 and isinstance(path, str | os.PathLike)
-                and os.path.abspath(path) in self._saved  # noqa: PTH100 (Path asks us again)
+                and os.path.abspath(path) in self._saved
             )
 
         return found
@@ -92,20 +93,27 @@ class _Files:
 def _path_of(f: Any) -> str | None:
     """The absolute path of a name or an open file; None for a buffer in memory."""
     name = f if isinstance(f, str | os.PathLike) else getattr(f, "name", None)
-    return os.path.abspath(name) if isinstance(name, str | os.PathLike) else None  # noqa: PTH100
+    return os.path.abspath(name) if isinstance(name, str | os.PathLike) else None
 
 
 class _Pickler(pickle.Pickler):
     """Writes a tensor as its shape, and its value where that is known."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) is not FakeTensor:
+        if isinstance(obj, torch.UntypedStorage | torch.TypedStorage):
+            return _no_storage, (obj.nbytes(),)
+        if not isinstance(obj, torch.Tensor):
             return NotImplemented
-        known = values.of(obj)
-        told = None if known is None else known.tolist()
+        known = values.of(obj) if type(obj) is FakeTensor else obj  # a real one: a random state
+        with _disable_current_modes():
+            told = None if known is None else known.tolist()
         is_parameter = isinstance(obj, torch.nn.Parameter)
         described = (tuple(obj.shape), obj.stride(), obj.dtype, str(obj.device), told)
         return _rebuilt, (*described, is_parameter, obj.requires_grad)
+
+
+def _no_storage(num_bytes: int) -> Any:
+    return torch.empty(num_bytes, dtype=torch.uint8).untyped_storage()
 
 
 def _rebuilt(  # noqa: PLR0913 (what pickle keeps of a tensor)

@@ -84,9 +84,7 @@ def _without_weights(
     from transformers.utils.loading_report import LoadStateDictInfo
 
     names = ("missing_keys", "unexpected_keys", "mismatched_keys", "skipped_pp_keys")
-    info = LoadStateDictInfo(
-        **{name: set() for name in names}, error_msgs=[], conversion_errors={}
-    )
+    info = LoadStateDictInfo(**{name: set() for name in names}, error_msgs=[], conversion_errors={})
     plan = load_config.dtype_plan or {}
     keys = list(model.state_dict())
     places = expand_device_map(load_config.device_map or {"": "cpu"}, keys)

@@ -11,8 +11,8 @@ from zero_sizer.witnesses.simulated.undo import Patches
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 NO_ENGINE = (
-    "transformers' Trainer wants --deepspeed FILE, accelerate a DeepSpeedPlugin or the launcher line "
-    "with its YAML: -- accelerate launch --config_file FILE train.py"
+    "transformers' Trainer wants --deepspeed FILE, accelerate a DeepSpeedPlugin or its launcher "
+    "line: -- accelerate launch --config_file FILE train.py"
 )
 VARIABLES = {
     "HF_HUB_OFFLINE": "1",

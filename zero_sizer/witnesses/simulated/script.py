@@ -72,7 +72,7 @@ def run_script(
     found = _ask(request, keep_events=bool(outputs))
     if "error" in found:
         if debug:
-            print(found["trace"], file=sys.stderr)
+            sys.stderr.write(found["trace"])
         kind = _ERRORS.get(found["kind"], WitnessError)
         raise kind(found["error"], remedy=found["remedy"], where=found["where"])
     if outputs:

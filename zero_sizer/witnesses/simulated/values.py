@@ -17,19 +17,13 @@ MOST_ELEMENTS = 4096
 _KNOWN = "_known_value"
 _aten = torch.ops.aten
 _FACTORIES = {
-    packet: True
-    for packet in (
-        *(_aten.full, _aten.zeros, _aten.ones, _aten.arange, _aten.scalar_tensor, _aten.eye),
-        _aten.linspace,
-    )
+    *(_aten.full, _aten.zeros, _aten.ones, _aten.arange, _aten.scalar_tensor, _aten.eye),
+    _aten.linspace,
 }
 _COMPARISONS = {
-    packet: True
-    for packet in (
-        *(_aten.eq, _aten.ne, _aten.lt, _aten.le, _aten.gt, _aten.ge, _aten.isnan, _aten.isinf),
-        *(_aten.logical_and, _aten.logical_or, _aten.logical_not, _aten.bitwise_not),
-        *(_aten.bitwise_and, _aten.bitwise_or),
-    )
+    *(_aten.eq, _aten.ne, _aten.lt, _aten.le, _aten.gt, _aten.ge, _aten.isnan, _aten.isinf),
+    *(_aten.logical_and, _aten.logical_or, _aten.logical_not, _aten.bitwise_not),
+    *(_aten.bitwise_and, _aten.bitwise_or),
 }
 _READS = {_aten.equal.default, _aten.is_nonzero.default}
 _SAME_EVERYWHERE = ("allreduce_", "broadcast_")  # collectives that leave equal peers' values
@@ -96,17 +90,22 @@ def follow(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: An
         if func.overloadpacket in _FACTORIES and _is_small(result):
             _note(func, result, _compute(func, args, {**kwargs, "device": "cpu"}), tensors)
         return
-    known = [value is not None for value in map(_value, tensors)]
     if func.namespace == "c10d":
         if func._schema.name.partition("::")[2] not in _SAME_EVERYWHERE:
             _forget_all(tensors)
         return
-    if all(known) and _is_small(result) and _is_computed(func):
-        _note(func, result, _computed(func, args, kwargs), tensors)
-    elif func.overloadpacket in _COMPARISONS and _is_scalar(result, tensors):
+    known = [value is not None for value in map(_value, tensors)]
+    if _follows(func, result, tensors, all(known)):
         _note(func, result, _computed(func, args, kwargs), tensors)
     elif any(known) and func._schema.is_mutable:
         _forget_written(func, args, kwargs)
+
+
+def _follows(func: Any, result: Any, tensors: Sequence[Any], all_known: bool) -> bool:
+    """Whether the result has a value: all before it had, or a scalar is compared."""
+    if all_known and _is_small(result) and _is_computed(func):
+        return True
+    return func.overloadpacket in _COMPARISONS and _is_scalar(result, tensors)
 
 
 def computed_shape(func: Any, args: Sequence[Any]) -> Any:
@@ -158,11 +157,13 @@ def _computed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
                 return torch.tensor(healthy(value), dtype=value.dtype)
         return found
 
-    args, kwargs = pytree.tree_map_only(torch.Tensor, real, (tuple(args), dict(kwargs)))
-    args = tuple(torch.device("cpu") if isinstance(arg, torch.device) else arg for arg in args)
-    if kwargs.get("device") is not None:
-        kwargs["device"] = torch.device("cpu")
-    return _compute(func, args, kwargs)
+    host = torch.device("cpu")
+    given = pytree.tree_map_only(torch.Tensor, real, tuple(args))
+    named = pytree.tree_map_only(torch.Tensor, real, dict(kwargs))
+    if named.get("device") is not None:
+        named["device"] = host
+    given = tuple(host if isinstance(value, torch.device) else value for value in given)
+    return _compute(func, given, named)
 
 
 def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
