@@ -1,5 +1,6 @@
 """Many scripts through the child that runs one: forks of a process that imported torch once."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -54,15 +55,12 @@ def run_scripts(
     questions = {}
     for name, given in lines.items():
         line, fields = given if isinstance(given, tuple) else (given, {})
-        launch = launchers.read([str(word) for word in line])
+        with contextlib.chdir(folder):
+            launch = launchers.read([str(word) for word in line])
         nodes, gpus = launch.nodes or 1, launch.gpus_per_node or 8
-        variables = launch.variables(
-            rank=fields.get("rank", 0), nodes=nodes, gpus_per_node=gpus
-        )
+        variables = launch.variables(rank=fields.get("rank", 0), nodes=nodes, gpus_per_node=gpus)
         ranks = {"nodes": nodes, "gpus_per_node": gpus, "gpu": "a100-80gb"}
-        request = ScriptRequest(
-            command=launch.command, module=launch.module, **{**ranks, **fields}
-        )
+        request = ScriptRequest(command=launch.command, module=launch.module, **{**ranks, **fields})
         path = folder / f"{name.replace('/', ' ')}.question"
         path.write_text(json.dumps({**asdict(request), "keep_events": False}))
         questions[name] = (str(path), variables)
@@ -96,7 +94,7 @@ def model_folder(folder: Path, **fields: Any) -> Path:
     from transformers import PreTrainedTokenizerFast
 
     folder.mkdir(exist_ok=True)
-    words = "the a cat dog runs sits what does do".split()
+    words = ["the", "a", "cat", "dog", "runs", "sits", "what", "does", "do"]
     names = {name: i for i, name in enumerate(["<pad>", "<s>", "</s>", "<unk>", *words])}
     tokenizer = Tokenizer(WordLevel(names, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

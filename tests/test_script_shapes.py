@@ -18,7 +18,7 @@ pytest.importorskip("diffusers")
 ZERO = {**AUTO, "zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"}}
 ADAMW = {"type": "AdamW", "params": {"lr": "auto", "weight_decay": "auto"}}
 TRAINER = (
-    *("--output_dir", "out", "--report_to", "none", "--bf16", "--max_steps", "4"),
+    *("--output_dir", "out", "--report_to", "none", "--bf16", "True", "--max_steps", "4"),
     *("--per_device_train_batch_size", "2", "--deepspeed", "ds.json"),
 )
 ACCELERATE = {
@@ -112,16 +112,29 @@ LINES = {
     "glue": (
         *("torchrun", "--nproc_per_node", "8", SCRIPTS / "run_glue.py"),
         *("--model_name_or_path", "model", "--eval_strategy", "steps", "--eval_steps", "1"),
+        *("--train_file", "labels.jsonl"),
         *TRAINER,
     ),
-    "summarization": ("torchrun", "--nnodes=2", "--nproc_per_node=8", SCRIPTS / "seq2seq.py",
-                      "--task", "text", *TRAINER),
+    "summarization": (
+        "torchrun",
+        "--nnodes=2",
+        "--nproc_per_node=8",
+        SCRIPTS / "seq2seq.py",
+        "--task",
+        "text",
+        *TRAINER,
+    ),
     "speech": (
         *("torchrun", "--nproc_per_node", "8", SCRIPTS / "seq2seq.py", "--task", "speech"),
-        *("--predict_with_generate", "--per_device_eval_batch_size", "4", *TRAINER),
+        *("--predict_with_generate", "--eval_strategy", "steps", "--eval_steps", "1", *TRAINER),
     ),
-    "image": ("python", SCRIPTS / "image_classification.py", "--remove_unused_columns", "False",
-              *TRAINER),
+    "image": (
+        "python",
+        SCRIPTS / "image_classification.py",
+        "--remove_unused_columns",
+        "False",
+        *TRAINER,
+    ),
     "no_trainer, inline": (
         *("accelerate", "launch", "--config_file", "inline.yaml", SCRIPTS / "no_trainer.py"),
         *("--model_name_or_path", "model"),
@@ -140,7 +153,16 @@ LINES = {
     ),
     "grpo": (
         *("accelerate", "launch", "--config_file", "inline.yaml", SCRIPTS / "trl_grpo.py"),
-        *("--model", "model", "--num_generations", "8", "--max_completion_length", "64"),
+        *(
+            "--model",
+            "model",
+            "--data",
+            "prompts.jsonl",
+            "--num_generations",
+            "8",
+            "--max_completion_length",
+            "64",
+        ),
         *TRAINER[:-2],
     ),
     "moe": ("deepspeed", "--num_gpus=8", SCRIPTS / "moe.py", "--deepspeed"),
@@ -156,7 +178,8 @@ LINES = {
     "factory, a module": ("python", "-m", "factory.launcher", "factory.yaml"),
     "chat": (
         *("torchrun", "--nproc_per_node=8", "--master_port=20001", SCRIPTS / "chat.py"),
-        *("--model_name_or_path", "model", "--gradient_checkpointing", "True", *TRAINER),
+        *("--model_name_or_path", "model", "--gradient_checkpointing", "True", *TRAINER[2:]),
+        *("--output_dir", "chat"),
     ),
 }
 FIELDS = {"speech": {"generate_tokens": 12}, "grpo": {"generate_tokens": 16}}
@@ -173,6 +196,8 @@ def found(tmp_path_factory):
         "texts.jsonl": {"text": "the cat runs " * 64},
         "pairs.jsonl": {"prompt": "what does", "chosen": "a cat runs", "rejected": "a dog sits"},
     }
+    rows["prompts.jsonl"] = {"prompt": "what does a cat do"}
+    rows["labels.jsonl"] = {"text": "the cat runs", "label": 1}
     for name, row in rows.items():
         (folder / name).write_text("\n".join([json.dumps(row)] * 64))
     (folder / "ds.json").write_text(json.dumps({**ZERO, "optimizer": ADAMW}))
@@ -182,9 +207,7 @@ def found(tmp_path_factory):
     (folder / "full.json").write_text(json.dumps(full))
     (folder / "inline.yaml").write_text(yaml.safe_dump(ACCELERATE))
     (folder / "file.yaml").write_text(yaml.safe_dump(FILE_CONFIG))
-    settings = dict(zip((w[2:] for w in TRAINER[::2] if w != "--bf16"), (), strict=False))
     settings = {
-        **settings,
         "model_name_or_path": "model",
         "output_dir": "out",
         "report_to": "none",

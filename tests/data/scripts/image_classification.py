@@ -31,9 +31,7 @@ def main():
         patch_size=8,
         num_labels=10,
     )
-    trainer = Trainer(
-        model=Model(config), args=args, train_dataset=Images(), data_collator=collate
-    )
+    trainer = Trainer(model=Model(config), args=args, train_dataset=Images(), data_collator=collate)
     trainer.train()
 
 

@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 class ModelArguments:
     model_name_or_path: str = field()
     config_overrides: str | None = None
-    use_cache: bool = False
 
 
 @dataclass
@@ -64,9 +63,11 @@ def main():
         from_tf=False,
         config=config,
         dtype="auto",
-        use_cache=model_args.use_cache,
     )
-    logger.info("%.2fM parameters", sum({p.data_ptr(): p.numel() for p in model.parameters()}.values()) / 2**20)
+    logger.info(
+        "%.2fM parameters",
+        sum({p.data_ptr(): p.numel() for p in model.parameters()}.values()) / 2**20,
+    )
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer))
 

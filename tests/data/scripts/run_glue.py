@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 
 import numpy as np
-from datasets import Dataset
+from datasets import load_dataset
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -20,6 +20,7 @@ from transformers import (
 @dataclass
 class Arguments:
     model_name_or_path: str = field()
+    train_file: str = field()
 
 
 def main():
@@ -41,10 +42,10 @@ def main():
     assert model.config.num_labels == 3
     assert set(info) >= {"missing_keys", "unexpected_keys"}
     model.config.label2id = {name: i for i, name in enumerate("abc")}
-    rows = Dataset.from_dict(
-        {"text": ["the cat runs " * (1 + i % 5) for i in range(64)], "label": [0, 1] * 32}
+    rows = load_dataset("json", data_files=args.train_file, split="train")
+    rows = rows.map(
+        lambda row: tokenizer(row["text"], truncation=True, max_length=32), batched=True
     )
-    rows = rows.map(lambda row: tokenizer(row["text"], truncation=True, max_length=32), batched=True)
 
     def compute_metrics(p: EvalPrediction):
         predictions = p.predictions[0] if isinstance(p.predictions, tuple) else p.predictions

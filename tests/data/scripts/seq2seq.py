@@ -52,15 +52,34 @@ def collate(rows):
 def model_for(speech):
     if not speech:
         return T5ForConditionalGeneration(
-            T5Config(vocab_size=512, d_model=64, d_ff=128, d_kv=16, num_layers=2, num_heads=4,
-                     decoder_start_token_id=0)
+            T5Config(
+                vocab_size=512,
+                d_model=64,
+                d_ff=128,
+                d_kv=16,
+                num_layers=2,
+                num_heads=4,
+                decoder_start_token_id=0,
+            )
         )
     model = WhisperForConditionalGeneration(
-        WhisperConfig(vocab_size=512, d_model=64, encoder_layers=2, decoder_layers=2,
-                      encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=128,
-                      decoder_ffn_dim=128, num_mel_bins=20, max_source_positions=100,
-                      max_target_positions=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-                      decoder_start_token_id=1)
+        WhisperConfig(
+            vocab_size=512,
+            d_model=64,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=128,
+            decoder_ffn_dim=128,
+            num_mel_bins=20,
+            max_source_positions=100,
+            max_target_positions=64,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+        )
     )
     model.model.encoder.gradient_checkpointing = False
     model.freeze_encoder()
@@ -79,8 +98,6 @@ def main():
         data_collator=collate,
         compute_metrics=lambda p: {"length": np.mean([np.count_nonzero(r) for r in p.predictions])},
     )
-    if training_args.predict_with_generate:
-        trainer.evaluate(max_length=12, num_beams=1)
     trainer.train()
     trainer.save_model()
 

@@ -64,7 +64,10 @@ def main():
                 states = text_encoder(batch["input_ids"], return_dict=False)[0]
                 predicted = unet(noisy, timesteps, states, return_dict=False)[0]
                 weights = torch.stack(
-                    [compute_snr(scheduler, timesteps), args.snr_gamma * torch.ones_like(timesteps)],
+                    [
+                        compute_snr(scheduler, timesteps),
+                        args.snr_gamma * torch.ones_like(timesteps),
+                    ],
                     dim=1,
                 ).min(dim=1)[0]
                 loss = F.mse_loss(predicted.float(), noise.float(), reduction="none")

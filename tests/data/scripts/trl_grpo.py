@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
-from datasets import Dataset
+from datasets import load_dataset
 from transformers import AutoTokenizer, HfArgumentParser
 from trl import GRPOConfig, GRPOTrainer
 
@@ -11,6 +11,7 @@ from trl import GRPOConfig, GRPOTrainer
 @dataclass
 class ScriptArguments:
     model: str = field()
+    data: str = field()
 
 
 def length_reward(completions, **kwargs):
@@ -25,7 +26,7 @@ def main():
         model=script_args.model,
         args=training_args,
         reward_funcs=length_reward,
-        train_dataset=Dataset.from_dict({"prompt": ["what does a cat do"] * 64}),
+        train_dataset=load_dataset("json", data_files=script_args.data, split="train"),
         processing_class=AutoTokenizer.from_pretrained(script_args.model),
     )
     trainer.train()

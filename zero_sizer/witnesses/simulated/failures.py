@@ -17,7 +17,7 @@ _LIBRARIES = tuple(
 _SITE = ("site-packages", "dist-packages")
 _MOST_CAUSES = 4
 _MOST_CHARACTERS = 500
-_OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_HUB_OFFLINE", "offline mode", "has no network")
+_OFFLINE = ("_OFFLINE", "offline mode", "has no network", "huggingface.co")
 _FETCHES_NOTHING = (
     "a simulated run fetches nothing: download it first, or name a folder of this machine"
 )

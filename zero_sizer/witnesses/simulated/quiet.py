@@ -1,13 +1,18 @@
 """What a simulated script must not do: load weights, write checkpoints, call services."""
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.witnesses.simulated.undo import Patches
 
+_LAUNCHERS = ("torchrun", "torch.distributed.run", "deepspeed", "accelerate", "mpirun", "srun")
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 NO_ENGINE = (
@@ -46,6 +51,7 @@ def weightless(notes: list[str], *, generate_tokens: int | None = None) -> Itera
     for name in ("save_checkpoint", "save_16bit_model"):
         patches.set(DeepSpeedEngine, name, lambda self, *args, **kwargs: True)
     _refuse_other_engines(patches, torch)
+    patches.set(subprocess.Popen, "__init__", _own_process(subprocess.Popen.__init__))
     patches.set(torch.utils.data.DataLoader, "__init__", _load_in_process(torch))
     patches.set(socket.socket, "connect", _connect(socket.socket.connect))
     # Before the Trainer is imported, which takes the function by name.
@@ -55,6 +61,28 @@ def weightless(notes: list[str], *, generate_tokens: int | None = None) -> Itera
             yield
     finally:
         patches.undo()
+
+
+def save_nothing(patches: Patches) -> None:
+    """Checkpoints of libraries, where they are imported: a later run would take them for its own."""
+    for module, owner, names in _SAVERS:
+        found = getattr(sys.modules.get(module), owner, None)
+        for name in names if found is not None else ():
+            if hasattr(found, name):
+                patches.set(found, name, _nothing)
+
+
+_SAVERS = (
+    (
+        "transformers.trainer",
+        "Trainer",
+        ("_save_checkpoint", "save_model", "save_state", "save_metrics"),
+    ),
+    ("transformers.tokenization_utils_base", "PreTrainedTokenizerBase", ("save_pretrained",)),
+    ("accelerate.accelerator", "Accelerator", ("save_state", "save_model")),
+    ("diffusers.models.modeling_utils", "ModelMixin", ("save_pretrained",)),
+    ("peft.peft_model", "PeftModel", ("save_pretrained",)),
+)
 
 
 def _nothing(*args: object, **kwargs: object) -> None:
@@ -75,6 +103,23 @@ def _refusal(name: str) -> Any:
             f"the script trains with torch's {name}, not with DeepSpeed",
             remedy=NO_ENGINE,
         )
+
+    return init
+
+
+def _own_process(original: Any) -> Any:
+    """``subprocess.Popen`` of anything but a launcher, whose ranks would be real ones."""
+
+    def init(process: Any, args: Any, *rest: Any, **options: Any) -> None:
+        single = isinstance(args, str | bytes | os.PathLike)
+        words = os.fsdecode(args).split() if single else [os.fsdecode(word) for word in args]
+        started = words[2:3] if words[1:2] == ["-m"] else words[:1]
+        if started and Path(started[0]).name in _LAUNCHERS:
+            raise UnsupportedError(
+                f"the script starts ranks of its own: {' '.join(words[:4])}",
+                remedy="give the line that it starts instead",
+            )
+        original(process, args, *rest, **options)
 
     return init
 

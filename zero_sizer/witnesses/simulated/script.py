@@ -146,6 +146,7 @@ def _simulate(command: list[str], module: bool, fields: dict[str, Any]) -> dict[
         quiet.weightless(session.notes, generate_tokens=generate_tokens),
         contextlib.suppress(_CleanExitError),  # sys.exit(0) is a script's normal end
     ):
+        session.at_first_forward.append(quiet.save_nothing)
         if keep_events:
             session.keep_events()
         _run(command[0], module)

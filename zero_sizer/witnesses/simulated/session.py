@@ -28,6 +28,7 @@ class Session:
         log: DeepSpeed's ``see_memory_usage`` lines.
         notes: what the reader must know about the figures.
         has_engine: whether a DeepSpeed engine was made.
+        at_first_forward: called with the patches of the run once its first forward begins.
     """
 
     def __init__(self, simulation: Simulation, rank: Rank, steps: int | None) -> None:
@@ -41,6 +42,7 @@ class Session:
         self._step = self._forwards = 0
         self._inside = False
         self.has_engine = False
+        self.at_first_forward = [trl_kernels.install]
         self._patches = Patches()
 
     @property
@@ -117,7 +119,8 @@ class Session:
                 self._observer.end(engine)  # init lasts until the first forward
                 self._follow_modules(engine)
                 self._follow_evaluation(engine)
-                trl_kernels.install(self._patches)  # whatever the script imports is there by now
+                for install in self.at_first_forward:  # what the script imports is there by now
+                    install(self._patches)
             evaluates = name == "forward" and not engine.module.training
             if evaluates or self._inside:  # a pipeline's instruction calls the engine's own
                 return original(engine, *args, **kwargs)

@@ -48,7 +48,9 @@ def run_exp():
     assert model.config.name_or_path == name
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
     model.enable_input_require_grads()
-    lora = LoraConfig(task_type=TaskType.CAUSAL_LM, r=model_args.lora_rank, target_modules="all-linear")
+    lora = LoraConfig(
+        task_type=TaskType.CAUSAL_LM, r=model_args.lora_rank, target_modules="all-linear"
+    )
     model = get_peft_model(model, lora)
     for parameter in filter(lambda p: p.requires_grad, model.parameters()):
         parameter.data = parameter.data.to(torch.float32)
@@ -58,7 +60,9 @@ def run_exp():
         model=model,
         args=training_args,
         train_dataset=rows,
-        data_collator=DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8, label_pad_token_id=-100),
+        data_collator=DataCollatorForSeq2Seq(
+            tokenizer, pad_to_multiple_of=8, label_pad_token_id=-100
+        ),
         processing_class=tokenizer,
     )
     result = trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint)
