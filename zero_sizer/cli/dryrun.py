@@ -257,8 +257,9 @@ def _of_script(arguments: argparse.Namespace) -> Recording:
     from zero_sizer import launchers
     from zero_sizer.witnesses.simulated.script import ScriptRequest, run_script
 
-    launch = launchers.read(arguments.script)
     memory = arguments.host_memory
+    host_memory = None if memory is None else stated.HOST_MEMORY.parse(memory, "--host-memory")
+    launch = launchers.read(arguments.script)
     nodes = _agreed(arguments.nodes, launch.nodes, "--nodes") or 1
     gpus = _agreed(arguments.gpus_per_node, launch.gpus_per_node, "--gpus-per-node") or 1
     request = ScriptRequest(
@@ -267,7 +268,7 @@ def _of_script(arguments: argparse.Namespace) -> Recording:
         nodes=nodes,
         gpus_per_node=gpus,
         gpu=arguments.gpu,
-        host_memory=None if memory is None else stated.HOST_MEMORY.parse(memory, "--host-memory"),
+        host_memory=host_memory,
         steps=arguments.steps or _DEFAULTS["steps"],
         generate_tokens=arguments.generate_tokens,
     )

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.launchers.words import number, take
@@ -138,6 +136,8 @@ def _default_file() -> str | None:
 
 
 def _yaml(path: str) -> dict[str, Any]:
+    import yaml  # slow to import, and most lines need none
+
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
