@@ -158,6 +158,27 @@ auto = AutoModelForCausalLM.from_pretrained("model", device_map="auto", torch_dt
 assert auto.device.type == "cuda" and auto.num_parameters() == model.num_parameters()
 """
     + TRAINS,
+    "a base in 4 bits under LoRA": """
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                         bnb_4bit_compute_dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained("model", quantization_config=nf4)
+layer = model.model.layers[0].mlp.up_proj
+# Two weights a byte; the head stays as it is.
+assert layer.weight.numel() == 64 * 160 // 2 and layer.weight.is_cuda
+assert model.lm_head.weight.dtype == torch.bfloat16
+model = get_peft_model(prepare_model_for_kbit_training(model), LoraConfig(r=4, target_modules="all-linear"))
+import deepspeed
+engine, *_ = deepspeed.initialize(model=model, model_parameters=[p for p in model.parameters() if p.requires_grad], config={
+    "train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 2}, "bf16": {"enabled": True},
+    "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}})
+for step in range(3):
+    ids = torch.zeros(1, 16, dtype=torch.long, device="cuda")
+    engine.backward(engine(input_ids=ids, labels=ids).loss)
+    engine.step()
+""",
     "states leave the GPU and come back": STEP.replace("ZERO", "3")
     + """
     before = torch.cuda.memory_allocated()

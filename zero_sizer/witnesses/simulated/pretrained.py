@@ -6,13 +6,13 @@ reading them, so a folder with a config.json alone will do.
 """
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from zero_sizer.errors import UnsupportedError
-from zero_sizer.witnesses.simulated import headers
+from zero_sizer.witnesses.simulated import headers, packed_base
 from zero_sizer.witnesses.simulated.undo import Patches
 
 _NO_FILE = "no-weights.safetensors"
@@ -33,15 +33,15 @@ def install(patches: Patches) -> None:
 
 def _from_pretrained(original: Callable[..., Any]) -> Callable[..., Any]:
     def from_pretrained(cls: Any, *args: Any, config: Any = None, **options: Any) -> Any:
-        if options.get("quantization_config") is not None:
-            raise UnsupportedError("from_pretrained with a quantization_config is not simulated")
         # The flash_attn package needs a GPU; torch's own kernel saves the same tensors.
         if "attn_implementation" in options:
             options["attn_implementation"] = _without_flash(options["attn_implementation"])
         if "flash" in str(getattr(config, "_attn_implementation", "")):
             config = copy.deepcopy(config)
             config._attn_implementation = "sdpa"
-        return original(cls, *args, config=config, **options)
+        stated = options.pop("quantization_config", None)
+        load = functools.partial(original, cls, *args, config=config)
+        return load(**options) if stated is None else packed_base.load(load, stated, options)
 
     return from_pretrained
 
@@ -79,16 +79,15 @@ def _without_weights(
     model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, expected_keys: Any = None
 ) -> tuple[Any, None]:
     """The model with storage for what a checkpoint holds; nothing was missing from it."""
-    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-    from transformers.modeling_utils import expand_device_map
+    from transformers import modeling_utils
     from transformers.utils.loading_report import LoadStateDictInfo
 
     names = ("missing_keys", "unexpected_keys", "mismatched_keys", "skipped_pp_keys")
     info = LoadStateDictInfo(**{name: set() for name in names}, error_msgs=[], conversion_errors={})
     plan = load_config.dtype_plan or {}
     keys = list(model.state_dict())
-    places = expand_device_map(load_config.device_map or {"": "cpu"}, keys)
-    if not is_deepspeed_zero3_enabled():
+    places = modeling_utils.expand_device_map(load_config.device_map or {"": "cpu"}, keys)
+    if not modeling_utils.is_deepspeed_zero3_enabled():
         _materialise(model, places, plan)
     for tensor in (*model.parameters(), *model.buffers()):
         tensor._is_hf_initialized = True
