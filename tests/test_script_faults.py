@@ -169,11 +169,13 @@ layer = model.model.layers[0].mlp.up_proj
 # Two weights a byte; the head stays as it is.
 assert layer.weight.numel() == 64 * 160 // 2 and layer.weight.is_cuda
 assert model.lm_head.weight.dtype == torch.bfloat16
-model = get_peft_model(prepare_model_for_kbit_training(model), LoraConfig(r=4, target_modules="all-linear"))
+model = prepare_model_for_kbit_training(model)
+model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
 import deepspeed
-engine, *_ = deepspeed.initialize(model=model, model_parameters=[p for p in model.parameters() if p.requires_grad], config={
-    "train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 2}, "bf16": {"enabled": True},
-    "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}})
+adapters = [p for p in model.parameters() if p.requires_grad]
+engine, *_ = deepspeed.initialize(model=model, model_parameters=adapters, config={
+    "train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 2},
+    "bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}})
 for step in range(3):
     ids = torch.zeros(1, 16, dtype=torch.long, device="cuda")
     engine.backward(engine(input_ids=ids, labels=ids).loss)
