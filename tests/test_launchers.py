@@ -65,6 +65,11 @@ LINES = {
         *(2, 8, "train.py"),
     ),
     "llamafactory-cli train sft.yaml": (None, None, "-m llamafactory.launcher sft.yaml"),
+    "FORCE_TORCHRUN=1 NNODES=2 NPROC_PER_NODE=8 llamafactory-cli train sft.yaml": (
+        *(2, 8, "-m llamafactory.launcher sft.yaml"),
+    ),
+    "CUDA_VISIBLE_DEVICES=0,1,4 deepspeed train.py": (None, 3, "train.py --local_rank=0"),
+    "CUDA_VISIBLE_DEVICES=0,1 python train.py": (None, None, "train.py"),
     "trl dpo --beta 1": (None, None, "-m trl.scripts.dpo --beta 1"),
 }
 

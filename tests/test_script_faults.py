@@ -312,3 +312,6 @@ def test_the_worst_of_several_ranks_is_shown(tmp_path, monkeypatch, capfd):
     answer = json.loads(capfd.readouterr().out)
     assert [rank["rank"] for rank in answer["ranks"]] == [0, 1, 7]
     assert "shown is rank 7" in answer["notes"][-1]
+    assert answer["highest"]["rank"] == 7
+    peaks = [max(p["device"]["gpu"]["max_allocated"] for p in r["phases"]) for r in answer["ranks"]]
+    assert answer["highest"]["peak"]["gpu"] == max(peaks) > peaks[0]

@@ -276,5 +276,5 @@ def test_services_and_quantized_weights_are_out_of_reach(tmp_path):
         f"    {str(tmp_path)!r}, quantization_config=GPTQConfig(bits=4)\n"
         ")\n"
     )
-    with pytest.raises(UnsupportedError, match="quantized by .*gptq.* are not modelled"):
+    with pytest.raises(UnsupportedError, match=r"quantized by .*gptq.* are not modelled"):
         run_script(ScriptRequest(command=[str(script)]))

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.launchers import accelerate, deepspeed, packages, slurm, torchrun
 from zero_sizer.launchers.launch import Launch
+from zero_sizer.launchers.words import number
 
 KNOWN = "python, deepspeed, torchrun, accelerate launch, srun, trl, llamafactory-cli"
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 _PYTHON = re.compile(r"^python(\d+(\.\d+)?)?$")
 _PYTHON_VALUES = ("-X", "-W")
+_COUNTING = (deepspeed.NAME, accelerate.NAME, *packages.NAMES)  # as many ranks as GPUs shown
 _IN_FRONT = ("env", "nohup", "time", "exec", "command")
 _MODULES = {
     "torch.distributed.run": torchrun.read,
@@ -48,7 +51,19 @@ def _read(words: list[str]) -> Launch:
     outer = Launch(command=(), environment=environment)
     if not words:
         return outer
-    return _launcher(words[0], words[1:]).within(outer)
+    return _counted(_launcher(words[0], words[1:]).within(outer))
+
+
+def _counted(launch: Launch) -> Launch:
+    """Ranks that a launcher counts by variables in front of it."""
+    said = launch.environment
+    nodes, gpus = launch.nodes, launch.gpus_per_node
+    if launch.launcher in packages.NAMES:
+        nodes = nodes or number(dict(said), "NNODES", launch.launcher)
+        gpus = gpus or number(dict(said), "NPROC_PER_NODE", launch.launcher)
+    if launch.launcher in _COUNTING and gpus is None and said.get("CUDA_VISIBLE_DEVICES"):
+        gpus = len(said["CUDA_VISIBLE_DEVICES"].split(","))
+    return replace(launch, nodes=nodes, gpus_per_node=gpus)
 
 
 def _launcher(word: str, rest: list[str]) -> Launch:

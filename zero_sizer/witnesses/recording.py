@@ -189,7 +189,8 @@ def merged(recordings: Sequence[Recording]) -> Recording:
     highest = max(recordings, key=lambda recording: recording.first.peak().get("gpu", 0))
     told = ", ".join(f"{rank.rank} ({format_gib(rank.peak().get('gpu', 0))})" for rank in ranks)
     note = f"GPU peak of the ranks simulated: {told}; shown is rank {highest.first.rank}"
-    return replace(highest, ranks=ranks, notes=(*highest.notes, note))
+    top = {"highest": {"rank": highest.first.rank, "peak": highest.first.peak()}}
+    return replace(highest, ranks=ranks, notes=(*highest.notes, note), extra=top)
 
 
 def read(path: str | Path) -> Recording:

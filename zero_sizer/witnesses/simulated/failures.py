@@ -38,7 +38,7 @@ def describe(error: BaseException) -> dict[str, Any]:
         remedy = _FETCHES_NOTHING
     return {
         "error": text,
-        "where": innermost,
+        "where": innermost or getattr(first, "where", ""),
         "remedy": remedy,
         "trace": "".join(traceback.format_exception(error)),
     }

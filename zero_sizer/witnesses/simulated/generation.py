@@ -49,7 +49,7 @@ class _Budget:
         note = NOTE.format(self._tokens)
 
         def generate(model: Any, *args: Any, **kwargs: Any) -> Any:
-            self._left = min(self._tokens, _stated(model, kwargs) or self._tokens)
+            self._left = min(self._tokens, _stated(model, args, kwargs) or self._tokens)
             if note not in self._notes:
                 self._notes.append(note)
             return original(model, *args, **kwargs)
@@ -62,8 +62,13 @@ class _Budget:
         return self._left >= 0
 
 
-def _stated(model: Any, kwargs: dict[str, Any]) -> int | None:
-    """``max_new_tokens`` of the call, its generation config, or the model's."""
+def _stated(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """``max_new_tokens`` of the call, its generation config, or the model's; or ``max_length``."""
+    longest: Any = kwargs.get("max_length")
+    if longest is not None and not kwargs.get("max_new_tokens"):
+        inputs: Any = args[0] if args else kwargs.get("input_ids", kwargs.get("inputs"))
+        has_prompt = not model.config.is_encoder_decoder and hasattr(inputs, "shape")
+        return max(int(longest) - (inputs.shape[-1] if has_prompt else 1), 1)
     for source in (kwargs.get("generation_config"), getattr(model, "generation_config", None)):
         stated = kwargs.get("max_new_tokens") or getattr(source, "max_new_tokens", None)
         if stated:

@@ -24,7 +24,8 @@ def load(original: Callable[..., Any], stated: Any, options: dict[str, Any]) -> 
         UnsupportedError: another method than bitsandbytes.
     """
     fields = stated if isinstance(stated, dict) else stated.to_dict()
-    how = packing.from_fields(fields, _WHERE)
+    method = fields.get("quant_method", "bitsandbytes")
+    how = packing.from_fields({**fields, "quant_method": getattr(method, "value", method)}, _WHERE)
     if how is None:
         return original(**options)
     if how.storage.value != "uint8":  # which peft's preparation would cast, without their class

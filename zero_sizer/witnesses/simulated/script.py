@@ -101,12 +101,19 @@ def _ask(request: ScriptRequest, *, keep_events: bool) -> dict[str, Any]:
             [sys.executable, "-m", module, str(question), str(reply)],
             stdout=sys.stderr,
             check=False,
-            env={**os.environ, **request.environment},
+            env=_environment(request.environment),
         )
         if not reply.exists():
             raise WitnessError(f"the script's process died (exit {done.returncode})")
         found: dict[str, Any] = json.loads(reply.read_text(encoding="utf-8"))
     return found
+
+
+def _environment(stated: Mapping[str, str]) -> dict[str, str]:
+    """This process's variables and the line's; where both say where modules are, both count."""
+    paths = [source["PYTHONPATH"] for source in (stated, os.environ) if source.get("PYTHONPATH")]
+    found = {**os.environ, **stated}
+    return {**found, "PYTHONPATH": os.pathsep.join(paths)} if paths else found
 
 
 def main(question_path: str, reply_path: str) -> int:
