@@ -62,6 +62,22 @@ def refused(capsys, *arguments):
         (["--rank", "-1", "ds.json"], 2, "--rank"),
         (["--steps", "0", "ds.json"], 2, "--steps"),
         (["--ranks", "4", "ds.json"], 2, "--nodes and --gpus-per-node say how many ranks"),
+        (["--generate-tokens", "8", "ds.json"], 2, "--generate-tokens: applies to a script after"),
+        (["--debug", "ds.json"], 2, "--debug: applies to a script after"),
+        (["--rank", "best", "ds.json"], 2, "from 0 on, or worst"),
+        (
+            ["--gpus-per-node", "4", "--", "torchrun", "--nproc_per_node", "8", "-m", "pkg"],
+            *(2, "--gpus-per-node: 4, and the launcher line says 8"),
+        ),
+        (
+            ["--rank", "worst", "--trace", "t.jsonl", "--", "torchrun", "-m", "pkg"],
+            *(2, "--trace, --snapshot: of one rank"),
+        ),
+        (
+            ["--", "mpirun", "-np", "8", "python", "t.py"],
+            3,
+            "'mpirun' is no launcher that is known",
+        ),
         (["--timeout", "60", "ds.json"], 2, "--timeout: does not apply to --how simulated"),
     ],
 )

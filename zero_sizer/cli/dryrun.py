@@ -4,6 +4,8 @@ import argparse
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer import stated
@@ -12,13 +14,15 @@ from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.job import Job
-from zero_sizer.witnesses.recording import Recording
+from zero_sizer.witnesses.recording import Recording, merged
 from zero_sizer.witnesses.simulated.outputs import Outputs
 from zero_sizer.witnesses.verdict import verdict_of
 
 HOWS = ("simulated", "solo", "launched")
 _FILES = ("trace", "snapshot")
 _RUN_OPTIONS = ("rank", "ranks", "layers", "steps", "timeout", *_FILES)
+_OF_SCRIPTS = ("generate_tokens", "debug")
+_WORST = "worst"
 _DEFAULTS = {"ranks": 2, "steps": 2}
 # A script decides these itself; what stays is the cluster, --rank, --steps and the files.
 _NOT_FOR_SCRIPTS = (
@@ -54,17 +58,32 @@ _NOT_FOR_SCRIPTS = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.usage = "%(prog)s --how HOW [options] (CONFIG | -- SCRIPT.py [ARGS])"
-    parser.epilog = "After --: a training script and its own arguments, run unchanged (simulated)."
+    parser.usage = "%(prog)s --how HOW [options] (CONFIG | -- [LAUNCHER] SCRIPT.py [ARGS])"
+    parser.epilog = (
+        "After --: a training script and its own arguments, run unchanged (simulated); a launcher "
+        "in front (deepspeed, torchrun, accelerate launch, srun) is read and never started."
+    )
     options.add_job_options(parser, needs_config=False)
     options.add_format_option(parser)
     parser.add_argument("--how", choices=HOWS, required=True)
     group = add_run_options(parser)
-    group.add_argument("--rank", type=rank, help="simulated, solo: global rank to be (0)")
+    group.add_argument(
+        "--rank",
+        type=rank,
+        help="simulated, solo: global rank to be (0); worst: simulate first, second and last",
+    )
     group.add_argument("--trace", metavar="FILE", help="simulated: every allocation and free")
     group.add_argument(
         "--snapshot", metavar="FILE", help="simulated: a PyTorch memory snapshot of the GPU"
     )
+    script = parser.add_argument_group("after --")
+    script.add_argument(
+        "--generate-tokens",
+        type=count,
+        metavar="N",
+        help="new tokens that every generate() of the script makes",
+    )
+    script.add_argument("--debug", action="store_true", help="a script's whole traceback")
     parser.add_argument("--output", metavar="FILE", help="write the recording (JSON) here")
     parser.set_defaults(run=run)
 
@@ -90,10 +109,14 @@ def count(text: str) -> int:
     return int(text)
 
 
-def rank(text: str) -> int:
-    """A whole number from 0 on."""
+def rank(text: str) -> int | str:
+    """A whole number from 0 on, or ``worst``."""
+    if text == _WORST:
+        return text
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a rank: a whole number from 0 on")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a rank: a whole number from 0 on, or worst"
+        )
     return int(text)
 
 
@@ -118,7 +141,10 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         refuse_unused(arguments, [arguments.how])
         _refuse_cluster(arguments)
-        recording = record(arguments, arguments.how, options.job_from(arguments))
+        job = options.job_from(arguments)
+        recording = _of_ranks(
+            arguments, job.cluster.world_size, lambda: record(arguments, arguments.how, job)
+        )
     if arguments.output:
         recording.write(arguments.output)
     if arguments.format == "json":
@@ -140,6 +166,21 @@ def _mapping(recording: Recording) -> dict[str, Any]:
         "reasons": [reason_mapping(reason) for reason in reasons],
         **recording.to_json(),
     }
+
+
+def _of_ranks(
+    arguments: argparse.Namespace, world_size: int, run_one: Callable[[], Recording]
+) -> Recording:
+    """The recording of the rank that was asked for, or of several and the highest first."""
+    if arguments.rank != _WORST:
+        return run_one()
+    if arguments.trace or arguments.snapshot:
+        raise InputError("of one rank, not of --rank worst", where="--trace, --snapshot")
+    found = []
+    for number in sorted({0, min(1, world_size - 1), world_size - 1}):
+        arguments.rank = number
+        found.append(run_one())
+    return merged(found)
 
 
 def _show(arguments: argparse.Namespace, recording: Recording) -> None:
@@ -181,6 +222,10 @@ def refuse_unused(
     """
     accepted = {name for how in hows for name in inspect.signature(_runner(how)).parameters}
     accepted.update(_FILES if "outputs" in accepted else (), also)
+    for name in _OF_SCRIPTS:
+        if getattr(arguments, name, None):
+            flag = "--" + name.replace("_", "-")
+            raise InputError("applies to a script after -- only", where=flag)
     for name in _given(arguments):
         if name not in accepted:
             remedy = "--nodes and --gpus-per-node say how many ranks" if name == "ranks" else ""
@@ -227,20 +272,42 @@ def _of_script(arguments: argparse.Namespace) -> Recording:
         if getattr(arguments, name) is not None:
             flag = "--" + name.replace("_", "-")
             raise InputError("does not apply to a script, which decides it itself", where=flag)
+    from zero_sizer import launchers
     from zero_sizer.witnesses.simulated.script import ScriptRequest, run_script
 
     memory = arguments.host_memory
+    host_memory = None if memory is None else stated.HOST_MEMORY.parse(memory, "--host-memory")
+    launch = launchers.read(arguments.script)
+    nodes = _agreed(arguments.nodes, launch.nodes, "--nodes") or 1
+    gpus = _agreed(arguments.gpus_per_node, launch.gpus_per_node, "--gpus-per-node") or 1
     request = ScriptRequest(
-        command=arguments.script,
-        nodes=arguments.nodes or 1,
-        gpus_per_node=arguments.gpus_per_node or 1,
+        command=launch.command,
+        module=launch.module,
+        nodes=nodes,
+        gpus_per_node=gpus,
         gpu=arguments.gpu,
-        host_memory=None if memory is None else stated.HOST_MEMORY.parse(memory, "--host-memory"),
-        rank=arguments.rank or 0,
+        host_memory=host_memory,
         steps=arguments.steps or _DEFAULTS["steps"],
+        generate_tokens=arguments.generate_tokens,
     )
     sys.stderr.flush()
-    return run_script(request, _outputs(arguments))
+
+    def run_one() -> Recording:
+        number = arguments.rank or 0
+        found = launch.variables(rank=number, nodes=nodes, gpus_per_node=gpus)
+        of_rank = replace(request, rank=number, environment=found)
+        return run_script(of_rank, _outputs(arguments), debug=arguments.debug)
+
+    return _of_ranks(arguments, nodes * gpus, run_one)
+
+
+def _agreed(flag: int | None, line: int | None, name: str) -> int | None:
+    """What the flag says, or the launcher line; both must say the same."""
+    if flag is not None and line is not None and flag != line:
+        raise InputError(
+            f"{flag}, and the launcher line says {line}", remedy="leave one out", where=name
+        )
+    return line if flag is None else flag
 
 
 def _runner(how: str) -> Any:

@@ -1,12 +1,13 @@
 """The recording of a dry run: what each rank held, phase by phase. JSON in, JSON out."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError
+from zero_sizer.units import format_gib
 
 SCHEMA_VERSION = 1
 CATEGORIES = (
@@ -180,6 +181,16 @@ class Recording:
             Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(f"cannot write: {error.strerror}", where=str(path)) from None
+
+
+def merged(recordings: Sequence[Recording]) -> Recording:
+    """Recordings of several ranks of one run as one; what is no rank's is of the highest."""
+    ranks = tuple(rank for recording in recordings for rank in recording.ranks)
+    highest = max(recordings, key=lambda recording: recording.first.peak().get("gpu", 0))
+    told = ", ".join(f"{rank.rank} ({format_gib(rank.peak().get('gpu', 0))})" for rank in ranks)
+    note = f"GPU peak of the ranks simulated: {told}; shown is rank {highest.first.rank}"
+    top = {"highest": {"rank": highest.first.rank, "peak": highest.first.peak()}}
+    return replace(highest, ranks=ranks, notes=(*highest.notes, note), extra=top)
 
 
 def read(path: str | Path) -> Recording:

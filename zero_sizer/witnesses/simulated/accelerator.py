@@ -98,7 +98,7 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
         return self._local_world_size
 
     def on_accelerator(self, tensor: Any) -> bool:
-        return bool(tensor.device.type == device.NAME)
+        return device.holds(tensor)
 
     Stream = Stream
     Event = Event

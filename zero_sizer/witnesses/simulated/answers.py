@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from zero_sizer.witnesses.simulated import values
 from zero_sizer.witnesses.simulated.mode import Answer, SimulatedMode
 from zero_sizer.witnesses.simulated.tracker import PINNED
 
@@ -56,11 +57,16 @@ class _Collective:
 
 
 def _device(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    return args[0].device
+    tensor = args[0]
+    return torch.device("meta") if tensor.fake_mode.in_kernel_invocation else tensor._fake_device
 
 
 def _item(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     tensor = args[0]
+    if hasattr(tensor, "fake_mode"):
+        known = values.of(tensor)
+        if known is not None:
+            return known.item()
     constant = getattr(tensor, "constant", None)
     if constant is not None:
         return constant.item()
@@ -69,12 +75,11 @@ def _item(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[s
     said = getattr(tensor, _SAID, None)
     if said is not None:
         return said
-    if tensor.dtype == torch.bool:
-        return False
-    if tensor.is_floating_point():
-        return 1.0
-    # uint8 and int8 carry DeepSpeed's overflow flags, wider integers carry counts.
-    return 0 if tensor.dtype.itemsize == 1 else 1
+    return values.healthy(tensor)
+
+
+def _place(tensor: Any) -> Any:
+    return getattr(tensor, "_fake_device", tensor.device)
 
 
 def _yes(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -105,7 +110,7 @@ def _new_empty(
     """Of a constant too: torch would make it where the constant lies, on no simulated device."""
     source, shape = args
     kind = PINNED if kwargs.get("pin_memory") else None
-    given = {"dtype": source.dtype, "device": source.device, **kwargs, "pin_memory": False}
+    given = {"dtype": source.dtype, "device": _place(source), **kwargs, "pin_memory": False}
     return mode.ask(torch.ops.aten.empty.memory_format, (), (shape,), given, kind)
 
 
@@ -113,7 +118,7 @@ def _pin_memory(
     mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
     source = args[0]
-    return mode.make(source.shape, source.stride(), source.dtype, source.device, PINNED)
+    return mode.make(source.shape, source.stride(), source.dtype, _place(source), PINNED)
 
 
 def _is_pinned(

@@ -27,7 +27,7 @@ def fused_attention() -> Iterator[None]:
     original = functional.scaled_dot_product_attention
 
     def attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if query.device.type != device.NAME:
+        if not device.holds(query):
             return original(query, key, value, *args, **kwargs)
         return _fused(query, key, value, *args, **kwargs)
 

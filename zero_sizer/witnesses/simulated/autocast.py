@@ -53,7 +53,7 @@ def _is_eligible(value: Any) -> bool:
         isinstance(value, torch.Tensor)
         and value.is_floating_point()
         and value.dtype != torch.float64
-        and value.device.type == device.NAME
+        and device.holds(value)
     )
 
 

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import _disable_current_modes
 
+from zero_sizer.witnesses.simulated import values
 from zero_sizer.witnesses.simulated.undo import Patches
 
 
@@ -31,11 +34,70 @@ def scripts_collectives() -> Iterator[None]:
     for name, answer in answers.items():
         for module in (dist, dist.distributed_c10d):
             patches.set(module, name, answer)
+    for name, of_peers in _OF_PEERS.items():
+        for module in (dist, dist.distributed_c10d):
+            patches.set(module, name, _with_values(getattr(dist, name), of_peers))
     _skip_padding(patches)
     try:
         yield
     finally:
         patches.undo()
+
+
+def _with_values(original: Any, of_peers: Any) -> Any:
+    """The collective, and small known values as equal peers would leave them."""
+    signature = inspect.signature(original)
+
+    def collective(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        done = _given_values(given)
+        result = original(*args, **kwargs)
+        if done is not None:
+            of_peers(given, done)
+        return result
+
+    return collective
+
+
+def _given_values(given: dict[str, Any]) -> Any:
+    tensor = given.get("tensor", given.get("input_tensor", given.get("input")))
+    known = values.of(tensor) if isinstance(tensor, torch.Tensor) else None
+    if known is None:
+        return None
+    with _disable_current_modes():
+        return known.clone()
+
+
+def _reduced(given: dict[str, Any], value: Any) -> None:
+    """A sum is of as many equal values as the group has ranks."""
+    if given["op"] == dist.ReduceOp.SUM:
+        with _disable_current_modes():
+            value = value * dist.get_world_size(given.get("group"))
+    values.keep(given["tensor"], value)
+
+
+def _gathered_list(given: dict[str, Any], value: Any) -> None:
+    for tensor in given["tensor_list"]:
+        if tensor.shape == value.shape:
+            values.keep(tensor, value)
+
+
+def _gathered(given: dict[str, Any], value: Any) -> None:
+    output = given["output_tensor"]
+    with _disable_current_modes():
+        repeated = value.reshape(-1).repeat(output.numel() // max(value.numel(), 1))
+        if repeated.numel() == output.numel():
+            values.keep(output, repeated.reshape(output.shape))
+
+
+_OF_PEERS = {
+    "all_reduce": _reduced,
+    "reduce": _reduced,
+    "all_gather": _gathered_list,
+    "all_gather_into_tensor": _gathered,
+}
 
 
 def _nothing(*args: object, **kwargs: object) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from zero_sizer.witnesses.simulated import device
+from zero_sizer.witnesses.simulated import device, values
 from zero_sizer.witnesses.simulated.undo import Patches
 
 _LEGACY = {  # torch.cuda.FloatTensor and the like
@@ -22,11 +22,17 @@ _LEGACY = {  # torch.cuda.FloatTensor and the like
 }
 
 
-def install(patches: Patches) -> None:
-    """``cuda`` means the simulated GPU wherever torch takes a device."""
+def install(patches: Patches, accelerator: Any) -> None:
+    """``cuda`` means the simulated GPU wherever torch takes a device or tells one."""
     on_gpu = property(lambda tensor: tensor._fake_device.type == device.NAME)
     patches.set(FakeTensor, "is_cuda", on_gpu)
+    patches.set(FakeTensor, "device", property(_device_of(FakeTensor.device.fget)))
+    patches.set(FakeTensor, "__new__", staticmethod(_new(FakeTensor.__new__)))
+    patches.set(FakeTensor, "__format__", _format)
     patches.set(FakeTensor, "numpy", _numpy)
+    patches.set(FakeTensor, "type", _type)
+    for name in ("device_name", "current_device_name"):
+        patches.set(accelerator, name, _named(getattr(accelerator, name)))
     for owner in (torch.Tensor, torch.nn.Module):
         patches.set(owner, "cuda", _to_gpu)
     patches.set(torch.Tensor, "to", _to)
@@ -37,6 +43,52 @@ def install(patches: Patches) -> None:
     patches.set(autocast, "__init__", _renaming_first(autocast.__init__, 1))
     for name in ("is_autocast_enabled", "get_autocast_dtype"):
         patches.set(torch, name, _renaming_first(getattr(torch, name), 0))
+
+
+def _device_of(true_device: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What ``tensor.device`` tells a script; torch's own questions get the true answer."""
+    cuda = torch.device("cuda", 0)
+
+    def device_of(tensor: Any) -> Any:
+        where = true_device(tensor)
+        inside = getattr(tensor.fake_mode, "is_asked", False)
+        return cuda if where.type == device.NAME and not inside else where
+
+    return device_of
+
+
+def _named(original: Callable[..., str]) -> Callable[..., str]:
+    """DeepSpeed's accelerator is ``cuda`` too."""
+    return lambda *args: original(*args).replace(device.NAME, "cuda")
+
+
+def _new(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``type(parameter)(data, requires_grad=...)`` makes a parameter, as torch's own class does."""
+
+    def new(cls: Any, data: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(data, torch.Tensor) and not args and "fake_mode" not in kwargs:
+            return torch.nn.Parameter(data, kwargs.get("requires_grad", True))
+        return original(cls, data, *args, **kwargs)
+
+    return new
+
+
+def _format(tensor: Any, spec: str) -> str:
+    """``f"{loss:.4f}"``: of its number, as torch does for a scalar."""
+    return format(tensor.item(), spec) if tensor.dim() == 0 else object.__format__(tensor, spec)
+
+
+def _type(tensor: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """``tensor.type()`` names the class of a CUDA tensor."""
+    if dtype is None:
+        return str(_TYPE(tensor)).replace(f"torch.{device.NAME}.", "torch.cuda.")
+    legacy = str(dtype).removeprefix("torch.cuda.")
+    if isinstance(dtype, str) and legacy in _LEGACY:
+        return tensor.to(device=torch.device(device.NAME, 0), dtype=_LEGACY[legacy])
+    return _TYPE(tensor, dtype, *args, **kwargs)
+
+
+_TYPE = torch._C.TensorBase.type
 
 
 def _to_gpu(thing: Any, *args: object, **kwargs: object) -> Any:
@@ -74,8 +126,11 @@ def _renaming_first(original: Any, position: int) -> Callable[..., Any]:
 
 
 def _numpy(tensor: Any, *, force: bool = False) -> Any:
-    """Zeros, however many: a simulated tensor has no values."""
+    """Zeros, however many, where a simulated tensor has no values."""
     with _disable_current_modes():
+        known = values.of(tensor)
+        if known is not None:
+            return known.clone().numpy()
         return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape).numpy()
 
 

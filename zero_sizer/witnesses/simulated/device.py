@@ -73,6 +73,11 @@ _module = _BackendModule()
 _registered = False
 
 
+def holds(tensor: Any) -> bool:
+    """Whether a tensor lies on the simulated GPU, whatever it says to a script."""
+    return bool(getattr(tensor, "_fake_device", tensor.device).type == NAME)
+
+
 def register(*, local_world_size: int) -> None:
     """Makes ``torch.device("simgpu", 0)`` valid in this process, once and for good."""
     global _registered

@@ -14,9 +14,10 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
 )
+from torch.utils import _pytree as pytree
 
 from zero_sizer.errors import UnsupportedError
-from zero_sizer.witnesses.simulated import device, selections
+from zero_sizer.witnesses.simulated import device, selections, values
 from zero_sizer.witnesses.simulated.tracker import GPU, HOST, PINNED, Tracker
 
 Answer = Callable[["SimulatedMode", Any, Sequence[Any], Mapping[str, Any]], Any]
@@ -75,6 +76,10 @@ def _describe(value: Any) -> Any:
     raise _UnkeyableError
 
 
+def _is_on_gpu(tensor: Any) -> bool:
+    return type(tensor) is FakeTensor and tensor._fake_device.type == device.NAME
+
+
 class _Operator:
     """What an operator's schema says about its results."""
 
@@ -102,7 +107,12 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         tracker: counts the storages.
         answers: operators answered here rather than by torch, such as reads of values.
         notes: receives what the reader must know, each once.
+
+    Attributes:
+        keeps_values: whether small values that a script makes are kept (values.py).
     """
+
+    keeps_values = False
 
     def __init__(
         self, tracker: Tracker, answers: Mapping[Any, Answer], notes: list[str] | None = None
@@ -125,6 +135,11 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         return False
 
     @property
+    def is_asked(self) -> bool:
+        """Whether torch itself is at work, answering for an operator."""
+        return self._depth > 0
+
+    @property
     def avoid_device_init(self) -> bool:
         """Never touch a real device."""
         return True
@@ -142,10 +157,22 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         where = kwargs.get("device")
         if where is not None and where.type == "cuda":  # what a script calls the rank's GPU
             kwargs = {**kwargs, "device": torch.device(device.NAME, 0)}
-        if func in _PRODUCTS and args[0].device.type == device.NAME:
+        if func in _PRODUCTS and _is_on_gpu(args[0]):
             # torch multiplies backward's matrices in the GPU's own thread
             in_backward = torch._C._current_graph_task_id() != -1
             self.tracker.multiplied("backward" if in_backward else "forward")
+        if not self.keeps_values:
+            return self._answered(func, types, args, kwargs)
+        found = values.read(func, args)
+        if found is not None:
+            return found
+        result = self._answered(func, types, args, kwargs)
+        values.follow(func, args, kwargs, result)
+        return result
+
+    def _answered(
+        self, func: Any, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         answer = self._answers.get(func) or (_pinned if kwargs.get("pin_memory") else None)
         if answer is not None:
             return answer(self, func, args, kwargs)
@@ -197,6 +224,9 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
 
     def _selected(self, func: Any, args: Sequence[Any]) -> Any:
         """A result whose size depends on values: at its largest, or refused."""
+        exact = values.computed_shape(func, args) if self.keeps_values else None
+        if exact is not None:
+            return pytree.tree_map_only(torch.Tensor, lambda real: self._like(real, args[0]), exact)
         shape = selections.largest_shape(func, args)
         if shape is None:
             raise UnsupportedError(
@@ -206,8 +236,12 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         if selections.NOTE not in self._notes:
             self._notes.append(selections.NOTE)
         source = args[0]
+        dtype = torch.int64 if func is torch.ops.aten.nonzero.default else source.dtype
         strides = torch.empty(shape, device="meta").stride()
-        return self.make(shape, strides, source.dtype, source._fake_device, None)
+        return self.make(shape, strides, dtype, source._fake_device, None)
+
+    def _like(self, real: Any, source: Any) -> Any:
+        return self.make(real.shape, real.stride(), real.dtype, source._fake_device, None)
 
     def watch(self, tensor: Any, kind: str | None = None) -> None:
         """Counts a tensor's storage on its device, or as ``kind``."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from zero_sizer.witnesses.simulated import values
 from zero_sizer.witnesses.simulated.undo import Patches
 
 
@@ -50,14 +51,24 @@ def _set_data(tensor: Any, value: Any) -> None:
     torch refuses that between device types because real kernels would be mixed up.
     """
     if type(value) is FakeTensor and value._fake_device.type != tensor._fake_device.type:
-        content = value.detach()
+        content = _DATA.__get__(value)  # no view that would keep the old content alive
         content.requires_grad_(tensor.requires_grad)
         torch._C._swap_tensor_impl(tensor, content)
         tensor._fake_device, content._fake_device = content._fake_device, tensor._fake_device
+        _empty(content)
     else:
         _DATA.__set__(tensor, value)
         if type(value) is FakeTensor:
             tensor._fake_device = value._fake_device
+    if type(value) is FakeTensor:
+        values.share(value, tensor)
+
+
+def _empty(tensor: Any) -> None:
+    """What a graph still calls the tensor keeps its shape and no memory, as after ``.data =``."""
+    strides = (0,) * tensor.dim()
+    mode, place = tensor.fake_mode, tensor._fake_device
+    _DATA.__set__(tensor, mode.make(tensor.shape, strides, tensor.dtype, place, None))
 
 
 def _deepcopy(tensor: Any, memo: dict[int, Any]) -> Any:

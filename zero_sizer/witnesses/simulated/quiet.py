@@ -1,15 +1,24 @@
 """What a simulated script must not do: load weights, write checkpoints, call services."""
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.witnesses.simulated.undo import Patches
 
+_LAUNCHERS = ("torchrun", "torch.distributed.run", "deepspeed", "accelerate", "mpirun", "srun")
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
+NO_ENGINE = (
+    "transformers' Trainer wants --deepspeed FILE, accelerate a DeepSpeedPlugin or its launcher "
+    "line: -- accelerate launch --config_file FILE train.py"
+)
 VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -20,37 +29,99 @@ VARIABLES = {
 
 
 @contextmanager
-def weightless() -> Iterator[None]:
-    """``from_pretrained`` builds from shapes; nothing is saved, reported or fetched."""
+def weightless(notes: list[str], *, generate_tokens: int | None = None) -> Iterator[None]:
+    """Models are built from shapes; nothing is saved where the script says, reported or fetched.
+
+    Args:
+        notes: receives what the reader must know.
+        generate_tokens: new tokens of every ``generate()``; None refuses it.
+    """
     import torch
     import transformers
     from deepspeed.runtime.engine import DeepSpeedEngine
     from transformers.integrations import integration_utils
 
+    from zero_sizer.witnesses.simulated import generation, headers, overlay, pretrained
+
     patches = Patches()
-    model = transformers.PreTrainedModel
-    patches.set(model, "from_pretrained", classmethod(_from_pretrained))
-    patches.set(model, "save_pretrained", lambda self, *args, **kwargs: None)
-    patches.set(transformers.GenerationMixin, "generate", _generate)
-    patches.set(torch, "save", lambda *args, **kwargs: None)
+    headers.install(patches)
+    pretrained.install(patches)
+    generation.install(patches, generate_tokens, notes)
+    patches.set(transformers.PreTrainedModel, "save_pretrained", _nothing)
     for name in ("save_checkpoint", "save_16bit_model"):
         patches.set(DeepSpeedEngine, name, lambda self, *args, **kwargs: True)
+    _refuse_other_engines(patches, torch)
+    patches.set(subprocess.Popen, "__init__", _own_process(subprocess.Popen.__init__))
     patches.set(torch.utils.data.DataLoader, "__init__", _load_in_process(torch))
     patches.set(socket.socket, "connect", _connect(socket.socket.connect))
     # Before the Trainer is imported, which takes the function by name.
     patches.set(integration_utils, "get_reporting_integration_callbacks", lambda report_to: [])
     try:
-        yield
+        with overlay.saved_files(patches):
+            yield
     finally:
         patches.undo()
 
 
-def _generate(model: Any, *args: object, **kwargs: object) -> None:
-    """Without values no sequence ever ends."""
-    raise UnsupportedError(
-        "generate() is not simulated: when its sequences end depends on values",
-        remedy="trainers that generate (GRPO, RLOO, predict_with_generate) cannot be run here",
-    )
+def save_nothing(patches: Patches) -> None:
+    """Libraries that are imported write no checkpoints: a later run would take them for its own."""
+    for module, owner, names in _SAVERS:
+        found = getattr(sys.modules.get(module), owner, None)
+        for name in names if found is not None else ():
+            if hasattr(found, name):
+                patches.set(found, name, _nothing)
+
+
+_SAVERS = (
+    (
+        "transformers.trainer",
+        "Trainer",
+        ("_save_checkpoint", "save_model", "save_state", "save_metrics"),
+    ),
+    ("transformers.tokenization_utils_base", "PreTrainedTokenizerBase", ("save_pretrained",)),
+    ("accelerate.accelerator", "Accelerator", ("save_state", "save_model")),
+    ("diffusers.models.modeling_utils", "ModelMixin", ("save_pretrained",)),
+    ("peft.peft_model", "PeftModel", ("save_pretrained",)),
+)
+
+
+def _nothing(*args: object, **kwargs: object) -> None:
+    """What a simulated script need not do."""
+
+
+def _refuse_other_engines(patches: Patches, torch: Any) -> None:
+    """Whoever wraps a model for another engine trains without DeepSpeed."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    for owner in (torch.nn.parallel.DistributedDataParallel, FullyShardedDataParallel):
+        patches.set(owner, "__init__", _refusal(owner.__name__))
+
+
+def _refusal(name: str) -> Any:
+    def init(*args: object, **kwargs: object) -> None:
+        raise UnsupportedError(
+            f"the script trains with torch's {name}, not with DeepSpeed",
+            remedy=NO_ENGINE,
+        )
+
+    return init
+
+
+def _own_process(original: Any) -> Any:
+    """``subprocess.Popen`` of anything but a launcher, whose ranks would be real ones."""
+
+    def init(process: Any, args: Any, *rest: Any, **options: Any) -> None:
+        single = isinstance(args, str | bytes | os.PathLike)
+        words = os.fsdecode(args).split() if single else [os.fsdecode(word) for word in args]
+        started = words[2:3] if words[1:2] == ["-m"] else words[:1]
+        if started and Path(started[0]).name in _LAUNCHERS:
+            raise UnsupportedError(
+                f"the script starts ranks of its own: {' '.join(words[:4])}",
+                remedy="give the line that it starts instead",
+            )
+        original(process, args, *rest, **options)
+
+    return init
 
 
 def _load_in_process(torch: Any) -> Any:
@@ -76,18 +147,3 @@ def _connect(original: Any) -> Any:
         original(self, address)
 
     return connect
-
-
-def _from_pretrained(cls: Any, name: str, /, *args: Any, config: Any = None, **options: Any) -> Any:
-    """The model of ``name``'s config.json, in the dtype that loading it would give."""
-    if options.get("quantization_config") is not None:
-        raise UnsupportedError("from_pretrained with a quantization_config is not simulated")
-    if config is None or isinstance(config, str):
-        config = cls.config_class.from_pretrained(config or name)
-    dtype = options.get("dtype", options.get("torch_dtype", "auto"))
-    attention = options.get("attn_implementation") or getattr(config, "_attn_implementation", None)
-    chosen = {} if dtype in (None, "auto") else {"dtype": dtype}
-    if attention is not None:
-        # The flash_attn package needs a GPU; torch's own kernel saves the same tensors.
-        chosen["attn_implementation"] = "sdpa" if "flash" in attention else attention
-    return cls._from_config(config, **chosen).eval()

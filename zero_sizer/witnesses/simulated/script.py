@@ -6,12 +6,13 @@
 
 import contextlib
 import json
+import os
 import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +34,33 @@ class ScriptRequest:
 
     Attributes:
         command: the script's path and its arguments.
+        module: ``command`` starts with a module's name, as after ``python -m``.
+        environment: variables that a launcher would set for it.
         nodes, gpus_per_node, gpu, host_memory, rank, steps: as ``simulate`` takes them.
+        generate_tokens: new tokens of every ``generate()``; None refuses it.
     """
 
     command: Sequence[str]
+    module: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
     nodes: int = 1
     gpus_per_node: int = 1
     gpu: str | None = None
     host_memory: int | None = None
     rank: int = 0
     steps: int | None = 2
+    generate_tokens: int | None = None
 
 
-def run_script(request: ScriptRequest, outputs: Outputs = NOTHING) -> Recording:
+def run_script(
+    request: ScriptRequest, outputs: Outputs = NOTHING, *, debug: bool = False
+) -> Recording:
     """Runs the script until its optimizer steps are done; what it prints goes to stderr.
 
     Args:
         request: what to run, where.
         outputs: the trace and snapshot to write.
+        debug: show the whole traceback of an error on stderr.
 
     Raises:
         InputError: there is no such script, GPU or rank, or a file cannot be written.
@@ -61,14 +71,17 @@ def run_script(request: ScriptRequest, outputs: Outputs = NOTHING) -> Recording:
     _check(request)
     found = _ask(request, keep_events=bool(outputs))
     if "error" in found:
-        raise _ERRORS.get(found["kind"], WitnessError)(found["error"])
+        if debug:
+            sys.stderr.write(found["trace"])
+        kind = _ERRORS.get(found["kind"], WitnessError)
+        raise kind(found["error"], remedy=found["remedy"], where=found["where"])
     if outputs:
         outputs.write(found["events"])
     return from_json(found)
 
 
 def _check(request: ScriptRequest) -> None:
-    if not request.command or not Path(request.command[0]).is_file():
+    if not request.module and not (request.command and Path(request.command[0]).is_file()):
         raise InputError(f"no script {' '.join(request.command)!r}")
     world_size = request.nodes * request.gpus_per_node
     if not 0 <= request.rank < world_size:
@@ -88,6 +101,7 @@ def _ask(request: ScriptRequest, *, keep_events: bool) -> dict[str, Any]:
             [sys.executable, "-m", module, str(question), str(reply)],
             stdout=sys.stderr,
             check=False,
+            env=_environment(request.environment),
         )
         if not reply.exists():
             raise WitnessError(f"the script's process died (exit {done.returncode})")
@@ -95,48 +109,62 @@ def _ask(request: ScriptRequest, *, keep_events: bool) -> dict[str, Any]:
     return found
 
 
+def _environment(stated: Mapping[str, str]) -> dict[str, str]:
+    """This process's variables and the line's; where both say where modules are, both count."""
+    paths = [source["PYTHONPATH"] for source in (stated, os.environ) if source.get("PYTHONPATH")]
+    found = {**os.environ, **stated}
+    return {**found, "PYTHONPATH": os.pathsep.join(paths)} if paths else found
+
+
 def main(question_path: str, reply_path: str) -> int:
     """The child: runs the script inside ``simulate``."""
+    from zero_sizer.witnesses.simulated import failures
+
     fields = json.loads(Path(question_path).read_text(encoding="utf-8"))
-    command = fields.pop("command")
+    del fields["environment"]  # this process has it
+    command, module = fields.pop("command"), fields.pop("module")
     try:
-        reply = _simulate(command, fields)
-    except ZeroSizerError as error:
-        reply = {"error": str(error), "kind": _kind(error)}
+        reply = _simulate(command, module, fields)
     except SystemExit as error:
-        reply = {"error": f"the script ended with exit status {error}", "kind": "WitnessError"}
+        message = f"the script ended with exit status {error}"
+        reply = {**failures.describe(error), "error": message, "kind": "WitnessError"}
     except Exception as error:  # the user's script may do anything
-        message = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        reply = {"error": message, "kind": "WitnessError"}
+        reply = {**failures.describe(error), "kind": _kind(error)}
     Path(reply_path).write_text(json.dumps(reply), encoding="utf-8")
     return 3 if "error" in reply else 0
 
 
-def _kind(error: ZeroSizerError) -> str:
+def _kind(error: Exception) -> str:
     """The name of the nearest class that the parent knows."""
-    return next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), "")
+    return next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), "WitnessError")
 
 
-def _simulate(command: list[str], fields: dict[str, Any]) -> dict[str, Any]:
+def _simulate(command: list[str], module: bool, fields: dict[str, Any]) -> dict[str, Any]:
     from zero_sizer.witnesses.simulated import peers, quiet
     from zero_sizer.witnesses.simulated.session import simulate
 
-    keep_events = fields.pop("keep_events")
-    sys.argv = command
-    sys.path.insert(0, str(Path(command[0]).resolve().parent))
+    keep_events, generate_tokens = fields.pop("keep_events"), fields.pop("generate_tokens")
+    sys.argv = list(command)
+    # As Python itself: the script's own folder, or the one that ``-m`` is said in.
+    sys.path.insert(0, "" if module else str(Path(command[0]).resolve().parent))
     with (
         peers.environment(quiet.VARIABLES),
         simulate(**fields) as session,
-        quiet.weightless(),
+        quiet.weightless(session.notes, generate_tokens=generate_tokens),
         contextlib.suppress(_CleanExitError),  # sys.exit(0) is a script's normal end
     ):
+        session.at_first_forward.append(quiet.save_nothing)
         if keep_events:
             session.keep_events()
-        _run(command[0])
+        _run(command[0], module)
     recording = {**session.recording().to_json(), "events": session.events}
     recording["job"] = {"script": command, "name": Path(command[0]).name}
     if not recording["phases"]:
-        raise WitnessError("the script ended without a DeepSpeed engine's forward")
+        made = "ran no forward of its DeepSpeed engine" if session.has_engine else "made no engine"
+        raise WitnessError(
+            f"the script ended without a DeepSpeed engine's forward: it {made}",
+            remedy="" if session.has_engine else quiet.NO_ENGINE,
+        )
     return recording
 
 
@@ -144,9 +172,12 @@ class _CleanExitError(Exception):
     """``sys.exit(0)`` or ``sys.exit()``."""
 
 
-def _run(path: str) -> None:
+def _run(name: str, module: bool) -> None:
     try:
-        runpy.run_path(path, run_name="__main__")
+        if module:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(name, run_name="__main__")
     except SystemExit as error:
         if error.code:
             raise

@@ -1,4 +1,4 @@
-"""Selections by a mask (``x[mask]``): how much they keep depends on values, which are not there.
+"""Selections (``x[mask]``, ``nonzero``): how much they keep depends on values, often not there.
 
 The most that they can keep, every element, is counted, and the recording says so.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 NOTE = (
-    "a selection by a mask (x[mask]) is counted as if it kept every element: "
+    "a selection by a mask (x[mask], nonzero, where) is counted as if it kept every element: "
     "how many it keeps depends on values"
 )
 _MASKS = (torch.bool, torch.uint8)
@@ -26,6 +26,8 @@ def largest_shape(func: Any, args: Sequence[Any]) -> tuple[int, ...] | None:
     Returns:
         The shape; None where the operator selects by something else than one mask.
     """
+    if func is torch.ops.aten.nonzero.default:
+        return (args[0].numel(), args[0].dim())
     if func is torch.ops.aten.masked_select.default:
         return (math.prod(torch.broadcast_shapes(args[0].shape, args[1].shape)),)
     if func is not torch.ops.aten.index.Tensor:

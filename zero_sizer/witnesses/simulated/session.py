@@ -27,6 +27,8 @@ class Session:
     Attributes:
         log: DeepSpeed's ``see_memory_usage`` lines.
         notes: what the reader must know about the figures.
+        has_engine: whether a DeepSpeed engine was made.
+        at_first_forward: called with the patches of the run once its first forward begins.
     """
 
     def __init__(self, simulation: Simulation, rank: Rank, steps: int | None) -> None:
@@ -38,6 +40,9 @@ class Session:
         self._observer = PhaseObserver(simulation.tracker, lambda done, name: None)
         self._observer.begin("init", step=0, micro_step=0)
         self._step = self._forwards = 0
+        self._inside = False
+        self.has_engine = False
+        self.at_first_forward = [trl_kernels.install]
         self._patches = Patches()
 
     @property
@@ -57,6 +62,9 @@ class Session:
     def recording(self) -> Recording:
         """Every phase so far, in the form of any dry run."""
         names = ("torch", "deepspeed")
+        notes = [*self.notes]
+        if self._steps is not None and 0 < self._step < self._steps:
+            notes.append(f"the script ended after {self._step} of {self._steps} optimizer steps")
         return Recording(
             how="simulated",
             versions={name: metadata.version(name) for name in names},
@@ -65,7 +73,7 @@ class Session:
             ranks=(self._record(),),
             log=tuple(self.log),
             rooms=tuple(device.room for device in self._tracker.devices),
-            notes=tuple(self.notes),
+            notes=tuple(notes),
         )
 
     def _record(self) -> RankRecord:
@@ -75,6 +83,8 @@ class Session:
     def follow(self, patches: Patches) -> None:
         """Phases begin and end where the engine's forward, backward and step do."""
         from deepspeed.runtime.engine import DeepSpeedEngine
+
+        from zero_sizer.witnesses.simulated import pipeline
 
         self._patches = patches
         for name in ("forward", "backward", "step"):
@@ -91,8 +101,17 @@ class Session:
             if not engine._running_engine_backward:
                 self._observer.end(engine)
 
+        pipeline.follow(patches, self._timed)
+        patches.set(DeepSpeedEngine, "__init__", self._noticed(DeepSpeedEngine.__init__))
         patches.set(DeepSpeedEngine, "_backward_prologue", prologue)
         patches.set(DeepSpeedEngine, "_backward_epilogue", epilogue)
+
+    def _noticed(self, original: Any) -> Any:
+        def init(engine: Any, *args: Any, **kwargs: Any) -> None:
+            self.has_engine = True
+            original(engine, *args, **kwargs)
+
+        return init
 
     def _timed(self, name: str, original: Any) -> Any:
         def method(engine: Any, *args: Any, **kwargs: Any) -> Any:
@@ -100,13 +119,22 @@ class Session:
                 self._observer.end(engine)  # init lasts until the first forward
                 self._follow_modules(engine)
                 self._follow_evaluation(engine)
-                trl_kernels.install(self._patches)  # whatever the script imports is there by now
-            if name == "forward" and not engine.module.training:
+                for install in self.at_first_forward:  # what the script imports is there by now
+                    install(self._patches)
+            evaluates = name == "forward" and not engine.module.training
+            if evaluates or self._inside:  # a pipeline's instruction calls the engine's own
                 return original(engine, *args, **kwargs)
             self._forwards += name == "forward"
-            boundary = name == "step" and engine.is_gradient_accumulation_boundary()
+            is_pipeline = hasattr(engine, "pipe_buffers")  # whose schedule says when it steps
+            boundary = name == "step" and (
+                is_pipeline or engine.is_gradient_accumulation_boundary()
+            )
             self._begin(name)
-            result = original(engine, *args, **kwargs)
+            self._inside = True
+            try:
+                result = original(engine, *args, **kwargs)
+            finally:
+                self._inside = False
             self._observer.end(engine)
             if boundary:
                 self._count_step()
@@ -191,18 +219,23 @@ def simulate(
         host_bytes=parse_size(host_memory) if host_memory is not None else 0,
     )
     patches = Patches()
-    with simulated(who) as simulation:
+    with simulated(who, keep_values=True) as simulation:
+        import torch
+        from deepspeed.accelerator import get_accelerator
+
         from zero_sizer.witnesses.simulated import batches, collectives, cuda
 
         session = Session(simulation, who, steps)
         session.follow(patches)
         batches.install(patches)
         answers = cuda.cuda_answers(
-            simulation.tracker,
+            get_accelerator(),
             name=row.name if row is not None else "simulated GPU",
             capacity=who.gpu_bytes,
             local_world_size=gpus_per_node,
+            capability=row.compute_capability if row is not None else None,
         )
+        patches.set(torch.distributions.Distribution, "_validate_args", False)  # of values
         try:
             with answers, collectives.scripts_collectives():
                 yield session

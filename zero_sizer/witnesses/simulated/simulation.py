@@ -52,12 +52,19 @@ class Simulation:
 
 
 @contextmanager
-def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
+def simulated(
+    rank: Rank, *, keep_events: bool = False, keep_values: bool = False
+) -> Iterator[Simulation]:
     """Inside, this process is ``rank`` and every tensor is fake; outside, all is as before.
 
     Only the device type stays registered: torch cannot unregister one. Use it in a process of
     its own where DeepSpeed was not imported before, since DeepSpeed binds operators to the
     accelerator that it finds at import.
+
+    Args:
+        rank: who to be.
+        keep_events: keep every allocation and free.
+        keep_values: keep small values that the program makes itself, and read them back.
     """
     outside = rank.outside_bytes if rank.gpu_bytes != NO_LIMIT else ()
     room_bytes = [rank.gpu_bytes - num_bytes for num_bytes in outside]
@@ -92,7 +99,9 @@ def simulated(rank: Rank, *, keep_events: bool = False) -> Iterator[Simulation]:
                 short_loops_of_rank=rank.rank if rank.short_loops else None,
             )
         )
-        stack.enter_context(mode.SimulatedMode(tracker, answers.table(), simulation.notes))
+        mode_here = mode.SimulatedMode(tracker, answers.table(), simulation.notes)
+        mode_here.keeps_values = keep_values
+        stack.enter_context(mode_here)
         gc.freeze()  # what was imported stays, so that collecting the rest is quick
         stack.callback(gc.unfreeze)
         yield simulation

@@ -1,0 +1,1 @@
+"""A package that trains from one YAML, started as LLaMA-Factory is."""

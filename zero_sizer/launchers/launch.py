@@ -1,0 +1,55 @@
+"""What a launcher line says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A script and the ranks that it would be started on.
+
+    Attributes:
+        command: the script's path (or a module's name) and its arguments.
+        module: ``command`` starts with a module, as after ``python -m``.
+        launcher: who would start it; empty for Python alone.
+        nodes: nodes; None where the line does not say.
+        gpus_per_node: ranks of a node; None where the line does not say.
+        environment: variables that the line or its launcher sets.
+        slurm: ``srun`` stands in front.
+    """
+
+    command: tuple[str, ...]
+    module: bool = False
+    launcher: str = ""
+    nodes: int | None = None
+    gpus_per_node: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    slurm: bool = False
+
+    def variables(self, *, rank: int, nodes: int, gpus_per_node: int) -> dict[str, str]:
+        """The environment of one rank, as far as the line decides it."""
+        found = dict(self.environment)
+        if self.slurm:
+            found.update(
+                SLURM_PROCID=str(rank),
+                SLURM_LOCALID=str(rank % gpus_per_node),
+                SLURM_NODEID=str(rank // gpus_per_node),
+                SLURM_NTASKS=str(nodes * gpus_per_node),
+                SLURM_NNODES=str(nodes),
+                SLURM_JOB_NUM_NODES=str(nodes),
+                SLURM_NTASKS_PER_NODE=str(gpus_per_node),
+            )
+        return found
+
+    def within(self, outer: "Launch") -> "Launch":
+        """This line with what stands in front of it: the inner launcher counts the ranks."""
+        return replace(
+            self,
+            nodes=self.nodes if self.nodes is not None else outer.nodes,
+            gpus_per_node=(
+                self.gpus_per_node if self.gpus_per_node is not None else outer.gpus_per_node
+            ),
+            environment={**outer.environment, **self.environment},
+            slurm=self.slurm or outer.slurm,
+            launcher=self.launcher or outer.launcher,
+        )

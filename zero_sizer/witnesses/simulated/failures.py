@@ -1,0 +1,89 @@
+"""What went wrong in a user's script: where, and why, in one line."""
+
+import os
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.errors import ZeroSizerError
+
+_OWN = str(Path(__file__).resolve().parents[2])
+_LIBRARIES = tuple(
+    {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib")}
+)
+_SITE = ("site-packages", "dist-packages")
+_MOST_CAUSES = 4
+_MOST_CHARACTERS = 500
+_OFFLINE = ("_OFFLINE", "offline mode", "has no network", "huggingface.co")
+_FETCHES_NOTHING = (
+    "a simulated run fetches nothing: download it first, or name a folder of this machine"
+)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """The error as a reply: ``error`` (one line), ``where``, ``remedy``, ``trace``."""
+    chain = list(_chain(error))
+    innermost = next((line for line in map(_users_line, reversed(chain)) if line), "")
+    first, *causes = chain
+    text = _said(first)
+    for cause in causes[:_MOST_CAUSES]:
+        line = _users_line(cause)
+        where = f" ({line})" if line and line != innermost else ""
+        text += f"; caused by {_said(cause)}{where}"
+    remedy = getattr(first, "remedy", "")
+    if not remedy and any(word in text for word in _OFFLINE):
+        remedy = _FETCHES_NOTHING
+    return {
+        "error": text,
+        "where": innermost or getattr(first, "where", ""),
+        "remedy": remedy,
+        "trace": "".join(traceback.format_exception(error)),
+    }
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what caused it, what caused that."""
+    seen: set[int] = set()
+    now: BaseException | None = error
+    while now is not None and id(now) not in seen:
+        seen.add(id(now))
+        yield now
+        now = now.__cause__ or (None if now.__suppress_context__ else now.__context__)
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, ZeroSizerError):
+        return error.message
+    message = " ".join(str(error).split())[:_MOST_CHARACTERS]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _users_line(error: BaseException) -> str:
+    """``file:line`` of the innermost frame in the user's own code.
+
+    That is the folder of the script and the one it runs in, or else what is no library.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
+    homes = tuple(os.path.realpath(home) + os.sep for home in (sys.path[0] or ".", "."))
+    near = [frame for frame in frames if os.path.realpath(frame.filename).startswith(homes)]
+    for frame in reversed(near or frames):
+        return f"{_short(frame.filename)}:{frame.lineno}"
+    return ""
+
+
+def _is_users(filename: str) -> bool:
+    if filename.startswith("<") or any(part in _SITE for part in Path(filename).parts):
+        return False
+    path = os.path.realpath(filename)
+    return not path.startswith(_OWN + os.sep) and not any(
+        path.startswith(library + os.sep) for library in _LIBRARIES
+    )
+
+
+def _short(filename: str) -> str:
+    """Relative to here where that is shorter."""
+    relative = os.path.relpath(filename)
+    return relative if len(relative) < len(filename) else filename
