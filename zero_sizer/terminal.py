@@ -1,4 +1,4 @@
-"""How wide what is printed may be."""
+"""How wide what is printed may be, and names that stay on their line."""
 
 import os
 import sys
@@ -24,3 +24,11 @@ def columns() -> int:
         return os.get_terminal_size().columns or 80
     except OSError:
         return 80
+
+
+def one_line(text: str, most: int = 2_000) -> str:
+    """``text`` on one line, cut where it is longer than ``most`` characters."""
+    text = text[: most + 1] if len(text) > most else text
+    if not text.isprintable():
+        text = " ".join(text.replace("\x1c", " ").split())
+    return text if len(text) <= most else text[: most - 3] + "..."

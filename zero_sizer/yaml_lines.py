@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Hashable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.errors import InputError
+from zero_sizer.files import read_bytes
 
 if TYPE_CHECKING:
     import yaml
@@ -140,14 +140,7 @@ class _Walk:
 
 
 def _text(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a path"
-        raise InputError(f"cannot read the file: {reason}", where=path) from None
-    if len(data) > _MAX_BYTES:
-        raise InputError("too large for a job file", where=path)
+    data = read_bytes(path, _MAX_BYTES, "a job file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -22,6 +22,7 @@ from zero_sizer.sizing import Sizing, is_doubt
 from zero_sizer.speed import step_time
 
 _MOST_NODES = 1024
+_WORK = 40_000  # tensors in all jobs tried together: the deepest model in use has 1,200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,7 @@ class _Search:
         self._job = job
         self._plan = plan
         self._before = _seconds_per_token(plan, job)
+        self._left = _WORK
 
     def found(self, most: int) -> list[Fix]:
         enough: list[frozenset[str]] = []
@@ -143,6 +145,9 @@ class _Search:
 
     def _try(self, chosen: Sequence[Move]) -> Fix | None:
         job = self._job
+        self._left -= len(job.model.parameters)
+        if self._left < 0:
+            return None
         for move in chosen:
             job = move.apply(job)
         tried = _size(job)

@@ -10,6 +10,7 @@ from zero_sizer import stated
 from zero_sizer.cli import options
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.files import require_writable
 from zero_sizer.job import Job
 from zero_sizer.witnesses.recording import Recording
 from zero_sizer.witnesses.simulated.outputs import Outputs
@@ -104,7 +105,8 @@ def seconds(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run, write the recording, show it."""
-    options.require_writable(arguments.output, "--output")
+    for name in ("output", *_FILES):
+        require_writable(getattr(arguments, name), f"--{name}")
     if arguments.script is not None:
         recording = _of_script(arguments)
     elif arguments.config is None:

@@ -10,6 +10,7 @@ from zero_sizer.peak import Peak, phase_peaks
 from zero_sizer.plan import Device, Plan
 from zero_sizer.report.table import show_table
 from zero_sizer.sizing import Sizing, Verdict
+from zero_sizer.terminal import one_line
 from zero_sizer.units import format_gib
 
 _VERDICT = {
@@ -52,7 +53,8 @@ def _head(sizing: Sizing) -> Iterable[str]:
     cluster = job.cluster
     gpu = cluster.gpu.name if cluster.gpu else "GPUs of unknown size"
     yield (
-        f"{_verdict(sizing)}: {job.model.name} ({job.model.num_params:,} parameters) on "
+        f"{_verdict(sizing)}: {one_line(job.model.name, 500)} "
+        f"({job.model.num_params:,} parameters) on "
         f"{cluster.layout} {gpu}"
     )
     if sizing.plan:
@@ -202,4 +204,5 @@ def _line(sizing: Sizing, finding: Finding) -> str:
     where = f"{source}:{finding.line}: " if finding.line else ""
     key = f"{finding.key}: " if finding.key else ""
     remedy = f"; {finding.remedy}" if finding.remedy else ""
-    return f"{finding.severity.value}: {where}{key}{finding.message}{remedy} [{finding.code}]"
+    line = f"{finding.severity.value}: {where}{key}{finding.message}{remedy} [{finding.code}]"
+    return one_line(line)
