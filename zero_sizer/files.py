@@ -56,8 +56,8 @@ def read_part(path: str | Path, offset: int, most: int, kind: str) -> tuple[byte
         return b"".join(parts), os.fstat(descriptor).st_size
 
 
-def read_json(path: str | Path, most: int, kind: str) -> Any:
-    """What a JSON file holds; a NaN or an infinity in it is no JSON.
+def read_json(path: str | Path, most: int, kind: str, *, constants: bool = False) -> Any:
+    """What a JSON file holds; NaN and Infinity, which are no JSON, only where ``constants``.
 
     Raises:
         InputError: as ``read_bytes``, or no JSON.
@@ -65,7 +65,7 @@ def read_json(path: str | Path, most: int, kind: str) -> Any:
     where = str(path)
     raw = read_bytes(path, most, kind)
     try:
-        return json.loads(raw.decode("utf-8-sig"), parse_constant=_no_constant)
+        return json.loads(raw.decode("utf-8-sig"), parse_constant=float if constants else _no_constant)
     except json.JSONDecodeError as error:
         raise InputError(f"broken JSON: {error.msg}", where=f"{where}:{error.lineno}") from None
     except UnicodeDecodeError:

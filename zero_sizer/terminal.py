@@ -3,6 +3,7 @@
 import os
 import sys
 
+_WIDEST = 1_000
 _PIPED_WIDTH = 120  # columns when the output is no terminal, so that it is the same everywhere
 
 
@@ -18,8 +19,8 @@ def columns() -> int:
     would notice.
     """
     stated = os.environ.get("COLUMNS", "")
-    if stated.isdecimal() and int(stated):
-        return int(stated)
+    if stated.isdecimal() and int(stated[:9]):
+        return min(int(stated[:9]), _WIDEST)
     try:
         return os.get_terminal_size().columns or 80
     except OSError:

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
+from zero_sizer.config.reader import require_sensible
 from zero_sizer.errors import InputError
 from zero_sizer.files import read_bytes
 
@@ -120,16 +121,18 @@ class _Walk:
             raise self._error(node, "half of an escaped character") from None
 
     def _number(self, node: "yaml.Node", text: str) -> int | float | str:
-        if _INTEGER.fullmatch(text):
-            try:
+        number: int | float | str = text
+        try:
+            if _INTEGER.fullmatch(text):
                 number = int(text)
-                float(number)
-            except (ValueError, OverflowError):  # Python reads no more than 4300 digits
-                raise self._error(node, f"{text[:20]}... is no number anyone needs") from None
-            return number
-        if _FLOAT.fullmatch(text):
-            return float(text.replace("_", ""))
-        return float(text.replace(".", "")) if _SPECIAL.fullmatch(text) else text
+            elif _FLOAT.fullmatch(text):
+                number = float(text.replace("_", ""))
+            elif _SPECIAL.fullmatch(text):
+                number = float(text.replace(".", ""))
+            require_sensible(number)
+        except (ValueError, OverflowError):  # Python reads no more than 4300 digits
+            raise self._error(node, f"{text[:20]}... is no number anyone needs") from None
+        return number
 
     def _expect_tag(self, node: "yaml.Node", kind: str) -> None:
         if node.tag != _TAG + kind:

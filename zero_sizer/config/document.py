@@ -175,4 +175,15 @@ def _plain(node: Any, source: str) -> Any:
         return {key: _plain(value, source) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [_plain(value, source) for value in node]
+    if isinstance(node, int | float):
+        _require_sensible(node, source)
     return node
+
+
+def _require_sensible(value: float, source: str) -> None:
+    from zero_sizer.config.reader import require_sensible
+
+    try:
+        require_sensible(value)
+    except OverflowError:
+        raise InputError("holds a number too large for any use", where=source) from None

@@ -146,7 +146,7 @@ def _value(name: str, text: str) -> Any:
     if name in ("target_modules", "modules_to_save", "exclude_modules", "layers_pattern"):
         return text if text == ALL_LINEAR else [part.strip() for part in text.split("+")]
     if name == "layers_to_transform":
-        return [int(part) if part.isdecimal() else part for part in text.split("+")]
+        return [int(part[:9]) if part.isdecimal() else part for part in text.split("+")]
     if text in ("true", "false"):
         return text == "true"
     try:

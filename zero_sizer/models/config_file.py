@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, or holds something else.
     """
-    value = files.read_json(path, _MAX_BYTES, "a config.json")
+    value = files.read_json(path, _MAX_BYTES, "a config.json", constants=True)
     if not isinstance(value, dict):
         raise InputError("holds no JSON object", where=str(path))
     return value

@@ -20,6 +20,8 @@ from zero_sizer.units import DType
 
 _FORMAT_MAX = 100_000_000
 _MAX_HEADER = 16 * 2**20  # a tensor takes some 100 bytes; 100,000 of them fit
+_MAX_NAME, _LONG_NUMBER = 500, re.compile(r"\d{7}")
+_MAX_DIMS = 8
 _MAX_SHARDS = 10_000
 _MAX_DIM = 2**48
 _DTYPES = {
@@ -81,7 +83,7 @@ def _tensors(
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts ``layers.2`` before ``layers.10``."""
     parts = re.split(r"(\d+)", name)
-    return [(int(p), "") if p.isascii() and p.isdigit() and len(p) < 20 else (-1, p) for p in parts]
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts]
 
 
 def _header(path: Path) -> Mapping[str, Any]:
@@ -105,8 +107,10 @@ def _json_object(text: bytes, path: Path) -> Mapping[str, Any]:
 
 
 def _entry(name: str, entry: Any, path: Path) -> tuple[tuple[int, ...], DType]:
+    if len(name) > _MAX_NAME or _LONG_NUMBER.search(name):
+        raise InputError(f"the name {shown(name)} is no tensor's", where=str(path))
     shape = entry.get("shape") if isinstance(entry, dict) else None
-    valid = isinstance(shape, list) and all(type(n) is int and 0 <= n < _MAX_DIM for n in shape)
+    valid = isinstance(shape, list) and len(shape) <= _MAX_DIMS and all(type(n) is int and 0 <= n < _MAX_DIM for n in shape)
     if not isinstance(shape, list) or not valid:
         raise InputError(f"tensor {shown(name)} has no valid shape", where=str(path))
     dtype = _DTYPES.get(str(entry.get("dtype")))
