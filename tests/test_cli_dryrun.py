@@ -97,7 +97,9 @@ def test_crosscheck_without_a_run_refuses_run_options(capsys, job):
 
 
 def test_what_follows_the_dashes_is_the_scripts_own():
-    arguments, script = command._split_script(["dryrun", "--nodes", "2", "--", "t.py", "--nodes", "9"])
+    arguments, script = command._split_script(
+        ["dryrun", "--nodes", "2", "--", "t.py", "--nodes", "9"]
+    )
     assert arguments == ["dryrun", "--nodes", "2"]
     assert script == ["t.py", "--nodes", "9"]
 

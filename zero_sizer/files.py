@@ -65,7 +65,9 @@ def read_json(path: str | Path, most: int, kind: str, *, constants: bool = False
     where = str(path)
     raw = read_bytes(path, most, kind)
     try:
-        return json.loads(raw.decode("utf-8-sig"), parse_constant=float if constants else _no_constant)
+        return json.loads(
+            raw.decode("utf-8-sig"), parse_constant=float if constants else _no_constant
+        )
     except json.JSONDecodeError as error:
         raise InputError(f"broken JSON: {error.msg}", where=f"{where}:{error.lineno}") from None
     except UnicodeDecodeError:
@@ -130,6 +132,8 @@ def require_writable(path: str | None, flag: str) -> None:
     if path is None:
         return
     try:
+        if "\0" in path:
+            raise ValueError
         target = Path(path)
         is_there, folder = target.exists(), target.parent
         if target.is_dir():

@@ -10,6 +10,7 @@ from zero_sizer.checks import (
     adapter,
     forward,
     ignored,
+    kinds,
     offload,
     optimizer,
     parallel,
@@ -32,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     *adapter.RULES,
     *forward.RULES,
     *ignored.RULES,
+    *kinds.RULES,
 )
 
 

@@ -110,7 +110,11 @@ def _entry(name: str, entry: Any, path: Path) -> tuple[tuple[int, ...], DType]:
     if len(name) > _MAX_NAME or _LONG_NUMBER.search(name):
         raise InputError(f"the name {shown(name)} is no tensor's", where=str(path))
     shape = entry.get("shape") if isinstance(entry, dict) else None
-    valid = isinstance(shape, list) and len(shape) <= _MAX_DIMS and all(type(n) is int and 0 <= n < _MAX_DIM for n in shape)
+    valid = (
+        isinstance(shape, list)
+        and len(shape) <= _MAX_DIMS
+        and all(type(n) is int and 0 <= n < _MAX_DIM for n in shape)
+    )
     if not isinstance(shape, list) or not valid:
         raise InputError(f"tensor {shown(name)} has no valid shape", where=str(path))
     dtype = _DTYPES.get(str(entry.get("dtype")))
