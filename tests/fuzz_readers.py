@@ -92,7 +92,7 @@ def read_profile(random: Random) -> Case:
     from zero_sizer.profiles import store
 
     data = as_json(random, mutated(random, random.choice(_profiles())))
-    return Case("reader: cached profile", (), {"f": data}, lambda at: store._read(at / "f"))
+    return Case("reader: cached profile", (), {"f": data}, lambda at: store.read_cached(at / "f"))
 
 
 def _profiles() -> list[Any]:

@@ -17,6 +17,7 @@ FOUND = [
     ("nonsense", 19),  # true for a count of elements
     ("nonsense", 38),  # a clipping norm that is a list, or negative
     ("nonsense", 130),  # half a sample
+    ("check", 10105),  # a count of 400 digits
     ("check", 1031),  # stacked matrices without an element
 ]
 

@@ -76,7 +76,7 @@ def _most(key: str) -> int:
 
 def _require_most(key: str, value: int, most: int, where: str) -> None:
     if value > most:
-        raise InputError(f"{shown(key)} is {value:.6g}, above {most:,}", where=where)
+        raise InputError(f"{shown(key)} is above {most:,}", where=where)
 
 
 @contextmanager
