@@ -18,6 +18,7 @@ FOUND = [
     ("nonsense", 38),  # a clipping norm that is a list, or negative
     ("nonsense", 130),  # half a sample
     ("check", 10105),  # a count of 400 digits
+    ("readers", 88448),  # a field of another family that is read all the same
     ("check", 1031),  # stacked matrices without an element
 ]
 

@@ -180,6 +180,8 @@ _DERIVED = {
 
 def _check_together(values: Mapping[str, Any], family: Family, where: str) -> None:
     """What transformers refuses to build."""
+    for key in ("num_attention_heads", "num_key_value_heads"):  # the family may know no such field
+        _check(key, "int?", values.get(key), where)
     hidden, heads = values[family.hidden_key], values.get("num_attention_heads", 1)
     if family.divides and hidden % heads:
         raise InputError(

@@ -19,6 +19,7 @@ from zero_sizer.witnesses.launched.task import RankTask, rank_task, refuse_packe
 from zero_sizer.witnesses.recording import RankRecord, Recording
 
 DEFAULT_TIMEOUT = 600.0
+_OLDEST = (0, 19)  # tested with 0.19.8; with 0.16.9 they fail somewhere inside
 _PACKAGES = ("torch", "deepspeed", "transformers")
 _MEMORY_LINE = re.compile(r"\bMA [\d.]+ GB|CPU Virtual Memory")
 # What gloo and NCCL say in a rank whose peer is gone: never the cause.
@@ -47,7 +48,7 @@ def run(
         WitnessError: torch or deepspeed is missing, a rank failed, or it took too long.
         UnsupportedError: the model cannot be cut, or is quantized.
     """
-    require_packages()
+    require_packages(recent=True)
     refuse_packed(job)
     cut = cut_job(job, layers)
     with kept("launched") as keeper:
@@ -77,22 +78,31 @@ def run_tasks(
     Raises:
         WitnessError: the ranks did not get through the list.
     """
-    require_packages()
+    require_packages(recent=True)
     with kept("launched") as keeper:
         return _launch(keeper, tasks, ranks=ranks, timeout=timeout, keep_going=True)[0]
 
 
-def require_packages() -> None:
+def require_packages(*, recent: bool = False) -> None:
     """Refuse at once where the engine is not installed.
 
+    Args:
+        recent: whether it must not be older than what the ranks' own code was written for.
+
     Raises:
-        WitnessError: torch or deepspeed is missing.
+        WitnessError: torch or deepspeed is missing, or too old.
     """
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise WitnessError(
             f"a dry run needs {' and '.join(missing)}, which is not installed",
             remedy="pip install 'zero-sizer[deepspeed]'",
+        )
+    version = importlib.metadata.version("deepspeed")
+    if recent and tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST:
+        raise WitnessError(
+            f"a run with real ranks needs DeepSpeed {_OLDEST[0]}.{_OLDEST[1]} or newer, not {version}",
+            remedy="take --how simulated, which ran with 0.16.9, or install a newer one",
         )
 
 

@@ -46,7 +46,7 @@ def run(
         UnsupportedError: the job cannot be planned, the model not be cut, or it is quantized.
         InputError: there is no such rank.
     """
-    require_packages()
+    require_packages(recent=True)
     refuse_packed(job)
     cluster = job.cluster
     if not 0 <= rank < cluster.world_size:
