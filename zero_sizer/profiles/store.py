@@ -143,7 +143,10 @@ def read_cached(path: Path) -> Profile | None:
         return None
     if not isinstance(document, dict) or document.pop(_SEAL, None) != _seal_of(document):
         return None
-    return _profile(document)
+    try:
+        return _profile(document)
+    except (AttributeError, KeyError, TypeError, ValueError):  # sealed, and yet not ours
+        return None
 
 
 def write_cached(path: Path, document: Mapping[str, Any]) -> None:

@@ -101,7 +101,8 @@ def require_packages(*, recent: bool = False) -> None:
     version = importlib.metadata.version("deepspeed")
     if recent and tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST:
         raise WitnessError(
-            f"a run with real ranks needs DeepSpeed {_OLDEST[0]}.{_OLDEST[1]} or newer, not {version}",
+            f"a run with real ranks needs DeepSpeed {'.'.join(map(str, _OLDEST))} or newer, "
+            f"not {version}",
             remedy="take --how simulated, which ran with 0.16.9, or install a newer one",
         )
 
