@@ -83,7 +83,7 @@ def test_running_out_ends_the_history_with_the_free_bytes():
 
 
 def test_a_folder_is_no_file_to_write_to(tmp_path):
-    with pytest.raises(InputError, match=r"--snapshot: cannot write"):
+    with pytest.raises(InputError, match=r"cannot be written: Is a directory"):
         write_snapshot(tmp_path, build_snapshot(TRACE))
 
 

@@ -10,6 +10,7 @@ import pytest
 from simulated_jobs import HOST, TINY_LLAMA, config_of
 
 from zero_sizer import cli
+from zero_sizer.cli import command
 from zero_sizer.errors import InputError
 from zero_sizer.report import recording as report
 from zero_sizer.units import MIB
@@ -112,14 +113,16 @@ def test_crosscheck_without_a_run_refuses_run_options(capsys, job):
 
 
 def test_what_follows_the_dashes_is_the_scripts_own():
-    arguments, script = cli._split_script(["dryrun", "--nodes", "2", "--", "t.py", "--nodes", "9"])
+    arguments, script = command._split_script(
+        ["dryrun", "--nodes", "2", "--", "t.py", "--nodes", "9"]
+    )
     assert arguments == ["dryrun", "--nodes", "2"]
     assert script == ["t.py", "--nodes", "9"]
 
 
 def test_a_folder_that_is_not_there_is_refused_before_the_run(tmp_path):
     for name in ("trace", "snapshot"):
-        with pytest.raises(InputError, match=f"--{name}: cannot write"):
+        with pytest.raises(InputError, match=f"--{name}: no folder"):
             Outputs(**{name: str(tmp_path / "no" / "file")}).check()
     Outputs(trace=str(tmp_path / "file")).check()
 

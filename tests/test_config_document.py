@@ -75,8 +75,8 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
 json_values = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(-(2**99), 2**99)
+    | st.floats(-1e30, 1e30)
     | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4)
@@ -166,8 +166,8 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         (tmp_path, "is a folder"),
         (tmp_path / "x" / "y.json", "No such file"),
         ("a\0b", "cannot be read"),
-        ("/dev/zero", "larger than"),
-        ("/dev/null", "is empty"),
+        ("/dev/zero", "a pipe or a device"),
+        ("/dev/null", "a pipe or a device"),
     ):
         with pytest.raises(InputError, match=words):
             load(str(path))

@@ -13,7 +13,7 @@ DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT / "scripts"))
 import generate_docs  # noqa: E402
 
-PAGES = ("model.md", "ledger.md", "limits.md")
+PAGES = ("model.md", "ledger.md", "limits.md", "security.md")
 
 
 def anchors(text: str) -> set[str]:

@@ -38,6 +38,7 @@ def test_every_option_is_a_flag_and_has_a_home():
         "adapter",
         "quantization",
         "freeze",
+        "allow_code",
     }  # rates stand in a job file only
     assert {field.name for field in stated.WORKLOAD} == {
         field.name for field in fields(Workload)
@@ -129,7 +130,7 @@ BASE = f"model: {NUMBERS}\ndeepspeed: {{}}\n"
         (BASE + "cluster: {nvme: 99999999TiB}", 3, "nvme"),
         (BASE + "cluster: {gpu: 7}", 3, "not a name"),
         (BASE + "cluster: {gpu: a100}", 3, "a100-80gb"),
-        (BASE + "cluster: {hostfile: nowhere}", None, "cannot read the hostfile"),
+        (BASE + "cluster: {hostfile: nowhere}", None, "nowhere: cannot be read"),
         (BASE + "cluster: 8", 3, "not a mapping"),
         (BASE + "workload: {attention: flsh}", 3, "flash, sdpa, eager"),
         (BASE + "workload: {checkpointing: 1}", 3, "true or false"),

@@ -12,7 +12,7 @@ from zero_sizer.config.document import Document
 
 WORDS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), max_size=8)
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), WORDS
+    st.none(), st.booleans(), st.integers(-(2**99), 2**99), st.floats(-1e30, 1e30), WORDS
 )
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3)

@@ -64,7 +64,7 @@ def specs(tmp_path_factory):
             document = trace_profile(
                 spec.hf_config, name="tiny", key=key, changes=changes_of(spec), setups=setups
             )
-            store.write(store.cache_file(key), document)
+            store.write_cached(store.cache_file(key), document)
         store._from_cache.cache_clear()
         yield plain, packed
     store._from_cache.cache_clear()

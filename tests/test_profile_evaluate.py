@@ -289,7 +289,7 @@ def test_another_structure_has_another_profile_or_none(change, tmp_path, monkeyp
     path.write_text('{"schema_version": 1, "name"', encoding="utf-8")  # the disk was full
     assert profiles.load(spec) is None
     store._from_cache.cache_clear()
-    store.write(path, json.loads((store._DATA / "activations.t5-3b.json").read_text()))
+    store.write_cached(path, json.loads((store._DATA / "activations.t5-3b.json").read_text()))
     found = profiles.load(spec)
     store._from_cache.cache_clear()
     assert found is not None

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from zero_sizer import cli
-from zero_sizer.witnesses.launched import processes
+from zero_sizer.witnesses import keeper
 
 pytest.importorskip("deepspeed")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -122,7 +122,8 @@ def start(tmp_path, monkeypatch, pipe):
     yield starter
     for process in running:
         if process.poll() is None:
-            processes.kill_tree(process)
+            process.kill()
+            process.wait()
     signal.signal(signal.SIGINT, before)
 
 
@@ -166,14 +167,24 @@ def test_a_run_that_takes_too_long_is_stopped(start, pipe):
 def test_stopping_the_command_stops_every_process_it_started(start, pipe, number, code):
     process = start(HANGS)
     pipe.wait_for_lines(RANKS, process)  # every rank is in its forward
-    started = processes.descendants(process.pid)
+    started = keeper.descendants(process.pid)
     assert len(started) >= RANKS + 2  # the launcher's two processes and the ranks
     process.send_signal(number)
     process.communicate()
     pipe.wait_for_end()
     assert process.returncode == code
-    if number != signal.SIGKILL:  # then the launcher ends on its own, a moment later
+    if number != signal.SIGKILL:  # then the keeper ends them, a moment later
         assert [pid for pid in started if is_running(pid)] == []
+
+
+def test_an_old_deepspeed_is_said_at_once(monkeypatch, capsys):
+    from zero_sizer.witnesses.launched import parent
+
+    monkeypatch.setattr(parent.importlib.metadata, "version", lambda name: "0.16.9")
+    demo = str(ROOT / "deepspeed_configs" / "demo.json")
+    for how in ("solo", "launched"):
+        assert cli.main(["dryrun", demo, "--model", "gpt2", "--how", how]) == 3
+        assert "needs DeepSpeed 0.19 or newer, not 0.16.9" in capsys.readouterr().err
 
 
 def test_missing_packages_are_said_at_once(start, monkeypatch, capsys):

@@ -25,6 +25,7 @@ from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.spelling import shown
 
 NONE_GIVEN = "none given"
 """Origin of the config where there is no CONFIG."""
@@ -60,6 +61,7 @@ class Flags:
     prefetch: int | None = None
     precision: str | None = None
     zero_init: bool | None = None
+    allow_code: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,7 @@ def read(path: str, flags: Flags | None = None) -> Job:
     reference = _model_reference(path, file, flags)
     workload = _section("workload", (*stated.WORKLOAD, stated.FREEZE), file, flags)
     frozen = workload.pop(stated.FREEZE.name, None)
-    model = _adapted(_quantized(_load_model(reference), file, flags), path, file, flags)
+    model = _adapted(_quantized(_load_model(reference, flags), file, flags), path, file, flags)
     return Job(
         document=document,
         cluster=cluster,
@@ -111,7 +113,7 @@ def model_of(flags: Flags) -> ModelSpec:
         InputError: anything wrong with a flag.
     """
     reference = _model_reference("", None, flags)
-    model = _adapted(_quantized(_load_model(reference), None, flags), "", None, flags)
+    model = _adapted(_quantized(_load_model(reference, flags), None, flags), "", None, flags)
     frozen = _section("workload", (stated.FREEZE,), None, flags).get(stated.FREEZE.name)
     return _frozen(model, frozen)
 
@@ -223,7 +225,7 @@ def _model_reference(path: str, file: Document | None, flags: Flags) -> Stated:
         )
     where = file.where("model")
     if isinstance(value, Mapping):
-        return Stated(",".join(f"{key}={item}" for key, item in value.items()), where)
+        return Stated(_numbers(value, where), where)
     if not isinstance(value, str) or not value.strip():
         raise InputError("model: is not a name, a path or numbers", where=where)
     beside = Path(path).parent / value
@@ -231,11 +233,20 @@ def _model_reference(path: str, file: Document | None, flags: Flags) -> Stated:
     return Stated(str(beside) if is_path and beside.exists() else value, where)
 
 
-def _load_model(reference: Stated) -> ModelSpec:
+def _numbers(value: Mapping[str, Any], where: str) -> str:
+    """``params=7e9,layers=32`` of a mapping."""
+    for key, item in value.items():
+        if not key.isidentifier() or isinstance(item, bool) or not isinstance(item, int | float):
+            raise InputError(f"model.{key}: {shown(item)} is not a number", where=where)
+    return ",".join(f"{key}={item}" for key, item in value.items())
+
+
+def _load_model(reference: Stated, flags: Flags) -> ModelSpec:
     from zero_sizer import models
 
+    may_run = reference.origin == "--model" or bool(flags.allow_code)
     try:
-        return models.load(reference.value)
+        return models.load(reference.value, allow_code=may_run)
     except InputError as error:
         if error.where not in ("", "--model"):
             raise

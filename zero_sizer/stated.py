@@ -10,6 +10,7 @@ from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.models.freeze import patterns
+from zero_sizer.spelling import shown
 from zero_sizer.units import MIB, TIB, parse_size
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
@@ -161,15 +162,6 @@ def text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError(f"{shown(value)} is not a name")
     return value
-
-
-def shown(value: Any) -> str:
-    """``value`` for an error line, never longer than a line."""
-    try:
-        written = repr(value)
-    except ValueError:  # an int of thousands of digits
-        return "this number"
-    return written if len(written) <= 60 else written[:57] + "..."
 
 
 HOST_MEMORY = Field("host_memory", size(2**20 * TIB))

@@ -1,8 +1,9 @@
-"""How wide what is printed may be."""
+"""How wide what is printed may be, and names that stay on their line."""
 
 import os
 import sys
 
+_WIDEST = 1_000
 _PIPED_WIDTH = 120  # columns when the output is no terminal, so that it is the same everywhere
 
 
@@ -29,4 +30,12 @@ def columns() -> int:
 
 def _stated() -> int:
     found = os.environ.get("COLUMNS", "")
-    return int(found) if found.isdecimal() else 0
+    return min(int(found[:9]), _WIDEST) if found.isdecimal() else 0
+
+
+def one_line(text: str, most: int = 2_000) -> str:
+    """``text`` on one line, cut where it is longer than ``most`` characters."""
+    text = text[: most + 1] if len(text) > most else text
+    if not text.isprintable():
+        text = " ".join(text.replace("\x1c", " ").split())
+    return text if len(text) <= most else text[: most - 3] + "..."

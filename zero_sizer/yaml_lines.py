@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Hashable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
+from zero_sizer.config.reader import require_sensible
 from zero_sizer.errors import InputError
+from zero_sizer.files import read_bytes
 
 if TYPE_CHECKING:
     import yaml
@@ -120,16 +121,18 @@ class _Walk:
             raise self._error(node, "half of an escaped character") from None
 
     def _number(self, node: "yaml.Node", text: str) -> int | float | str:
-        if _INTEGER.fullmatch(text):
-            try:
+        number: int | float | str = text
+        try:
+            if _INTEGER.fullmatch(text):
                 number = int(text)
-                float(number)
-            except (ValueError, OverflowError):  # Python reads no more than 4300 digits
-                raise self._error(node, f"{text[:20]}... is no number anyone needs") from None
-            return number
-        if _FLOAT.fullmatch(text):
-            return float(text.replace("_", ""))
-        return float(text.replace(".", "")) if _SPECIAL.fullmatch(text) else text
+            elif _FLOAT.fullmatch(text):
+                number = float(text.replace("_", ""))
+            elif _SPECIAL.fullmatch(text):
+                number = float(text.replace(".", ""))
+            require_sensible(number)
+        except (ValueError, OverflowError):  # Python reads no more than 4300 digits
+            raise self._error(node, f"{text[:20]}... is no number anyone needs") from None
+        return number
 
     def _expect_tag(self, node: "yaml.Node", kind: str) -> None:
         if node.tag != _TAG + kind:
@@ -140,14 +143,7 @@ class _Walk:
 
 
 def _text(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a path"
-        raise InputError(f"cannot read the file: {reason}", where=path) from None
-    if len(data) > _MAX_BYTES:
-        raise InputError("too large for a job file", where=path)
+    data = read_bytes(path, _MAX_BYTES, "a job file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

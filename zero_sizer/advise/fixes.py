@@ -25,6 +25,7 @@ from zero_sizer.speed import step_time
 from zero_sizer.verdict import is_doubt, is_open
 
 _MOST_NODES = 1024
+_WORK = 40_000  # tensors in all jobs tried together: the deepest model in use has 1,200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ class _Search:
         self._job = job
         self._plan = plan
         self._before = _seconds_per_token(plan, job)
+        self._left = _WORK
 
     def found(self, most: int) -> list[Fix]:
         enough: list[frozenset[str]] = []
@@ -147,6 +149,9 @@ class _Search:
 
     def _try(self, chosen: Sequence[Move]) -> Fix | None:
         job = self._job
+        self._left -= len(job.model.parameters)
+        if self._left < 0:
+            return None
         for move in chosen:
             job = move.apply(job)
         tried = _size(job)

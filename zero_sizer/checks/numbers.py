@@ -5,6 +5,7 @@ from math import isfinite
 
 from zero_sizer.checks.context import ZERO, Context, Rule
 from zero_sizer.config.batch import KEYS as BATCH_KEYS
+from zero_sizer.config.keys import Key, table
 from zero_sizer.config.values import shown
 from zero_sizer.findings import Finding
 
@@ -54,6 +55,20 @@ def _odd(context: Context, key: str, value: object, message: str) -> Finding:
     return context.warning(
         "odd-number", key, f"{shown(value)}: {message}", "write a number, or delete the key"
     )
+
+
+def truth_for_number(context: Context) -> Iterator[Finding]:
+    """Python's True is a 1: neither pydantic nor a comparison refuses it."""
+    said = {context.spelling(key) for key in (*_POSITIVE, *_NOT_NEGATIVE)} | set(BATCH_KEYS)
+    for path, value in context.document.leaves():
+        key = table().keys.get(path)
+        if path not in said and isinstance(value, bool) and key is not None and _is_number(key):
+            yield _odd(context, path, value, f"DeepSpeed takes it for {int(value)}")
+
+
+def _is_number(key: Key) -> bool:
+    has_choice = bool(key.allowed) and any(isinstance(word, str) for word in key.allowed)
+    return key.path == "steps_per_print" or (key.type in ("int", "float") and not has_choice)
 
 
 def batch(context: Context) -> Iterator[Finding]:
@@ -116,4 +131,11 @@ def steps_per_print(context: Context) -> Iterator[Finding]:
     )
 
 
-RULES: tuple[Rule, ...] = (meaningless, batch, sequence_parallel_size, log_level, steps_per_print)
+RULES: tuple[Rule, ...] = (
+    meaningless,
+    truth_for_number,
+    batch,
+    sequence_parallel_size,
+    log_level,
+    steps_per_print,
+)

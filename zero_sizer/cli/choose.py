@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from zero_sizer.advise.choose import Choice, Options, choose
 from zero_sizer.advise.config import default_config, usual_precision
@@ -11,6 +10,7 @@ from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
+from zero_sizer.files import require_writable, write_text
 from zero_sizer.job import Job, without_config
 
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the choice, write its config; the exit code is that of ``check`` on it."""
     from zero_sizer.report import advice
 
-    options.require_writable(arguments.emit, "--emit")
+    require_writable(arguments.emit, "--emit")
     job = job_from(arguments)
     with Progress("choosing", len(strategies(job))) as progress:
         choice = choose(
@@ -81,10 +81,7 @@ def _emit(choice: Choice, path: str, *, quiet: bool) -> None:
     if choice.winner is None:
         raise InputError("nothing fits, so there is no config to write", where="--emit")
     values = choice.search.job_of(choice.winner).document.values
-    try:
-        Path(path).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write it: {error.strerror}", where=path) from None
+    write_text(path, json.dumps(values, indent=2) + "\n")
     if not quiet:
         print(f"\nconfig written to {path}")
 

@@ -13,6 +13,7 @@ from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.files import require_writable
 from zero_sizer.job import Job
 from zero_sizer.witnesses.recording import Recording, merged
 from zero_sizer.witnesses.simulated.outputs import Outputs
@@ -133,7 +134,8 @@ def seconds(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run, write the recording, show it; the exit code says whether the run fits its devices."""
-    options.require_writable(arguments.output, "--output")
+    for name in ("output", *_FILES):
+        require_writable(getattr(arguments, name), f"--{name}")
     if arguments.script is not None:
         recording = _of_script(arguments)
     elif arguments.config is None:

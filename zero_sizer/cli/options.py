@@ -1,9 +1,7 @@
 """The options every command about a job shares."""
 
 import argparse
-import os
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError
@@ -30,6 +28,12 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
         action="append",
         metavar="PATTERN",
         help="parameters that are not trained, e.g. '*.embed_tokens.*'; may be repeated",
+    )
+    parser.add_argument(
+        "--allow-code",
+        action="store_const",
+        const=True,
+        help="let a job YAML name a module:factory, which is imported and called",
     )
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--nodes", type=count)
@@ -97,23 +101,6 @@ def flags_from(arguments: argparse.Namespace) -> Flags:
             where="--checkpointing-how",
         )
     return Flags(**{**values, "checkpointing": arguments.checkpointing if how is None else how})
-
-
-def require_writable(path: str | None, flag: str) -> None:
-    """Refuses, before any work, a file that could not be written after it.
-
-    Raises:
-        InputError: a folder, or in a folder that is not there or that is not ours to write in.
-    """
-    if path is None:
-        return
-    target = Path(path)
-    if target.is_dir():
-        raise InputError(f"{path} is a folder", remedy="name a file in it", where=flag)
-    if not target.parent.is_dir():
-        raise InputError(f"no folder {str(target.parent)!r}", remedy="make it first", where=flag)
-    if not os.access(target if target.exists() else target.parent, os.W_OK):
-        raise InputError(f"{path} cannot be written: permission denied", where=flag)
 
 
 def whole(text: str) -> int:

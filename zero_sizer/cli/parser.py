@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from zero_sizer.spelling import did_you_mean
-from zero_sizer.terminal import columns
+from zero_sizer.terminal import columns, one_line
 
 _UNKNOWN = re.compile(r"unrecognized arguments: (-\S+)")
 _CHOICE = re.compile(r"invalid choice: '?(.*?)'? \(choose from (.*)\)$", re.DOTALL)
@@ -27,7 +27,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line, and leave."""
         line = message.removeprefix("argument ")
-        print(f"zero-sizer: {line} ({self._remedy(message)})", file=sys.stderr)
+        if sys.stderr is not None:
+            print(f"zero-sizer: {one_line(line)} ({self._remedy(message)})", file=sys.stderr)
         raise SystemExit(2)
 
     def _remedy(self, message: str) -> str:

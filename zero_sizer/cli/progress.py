@@ -39,7 +39,9 @@ class Progress:
         from rich.console import Console
         from rich.progress import Progress as Bar
 
-        self._bar = Bar(console=Console(stderr=True), transient=True)
+        self._bar = Bar(
+            console=Console(file=getattr(sys.stderr, "raw", sys.stderr)), transient=True
+        )
         self._task = self._bar.add_task(self._title, total=self._total)
         self._bar.start()
 

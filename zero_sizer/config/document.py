@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zero_sizer.errors import InputError
+from zero_sizer.files import read_bytes
 
 _MISSING = object()
 MAX_BYTES = 1 << 18  # real configs have a few KiB; the largest known has 9 KiB
@@ -112,18 +113,7 @@ _JSON_NAMES = {list: "a list", str: "a string", int: "a number", float: "a numbe
 
 
 def _read(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except IsADirectoryError:
-        raise InputError("is a folder, not a config file", where=path) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot be read: {reason}", where=path) from None
-    if len(raw) > MAX_BYTES:
-        raise InputError(
-            f"is larger than {MAX_BYTES >> 10} KiB: not a DeepSpeed config", where=path
-        )
+    raw = read_bytes(path, MAX_BYTES, "a DeepSpeed config")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -185,4 +175,15 @@ def _plain(node: Any, source: str) -> Any:
         return {key: _plain(value, source) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [_plain(value, source) for value in node]
+    if isinstance(node, int | float):
+        _require_sensible(node, source)
     return node
+
+
+def _require_sensible(value: float, source: str) -> None:
+    from zero_sizer.config.reader import require_sensible
+
+    try:
+        require_sensible(value)
+    except OverflowError:
+        raise InputError("holds a number too large for any use", where=source) from None

@@ -5,6 +5,7 @@ so the library's own pure-Python decoder does the parsing here too. Two of its h
 note where each key and list item starts.
 """
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -73,7 +74,7 @@ class _Recorder:
         return node
 
 
-_TOO_LARGE = 2**200  # beyond any size: products with it would not fit a float
+TOO_LARGE = 2.0**100  # beyond any size: products with it would not fit a float
 
 
 def decode(text: str) -> tuple[Any, dict[str, int]]:
@@ -104,6 +105,12 @@ def decode(text: str) -> tuple[Any, dict[str, int]]:
     return value, lines
 
 
+def require_sensible(value: Any) -> None:
+    """Raises OverflowError for a number that measures nothing; infinity and NaN are no numbers."""
+    if isinstance(value, int | float) and TOO_LARGE <= abs(value) < math.inf:
+        raise OverflowError
+
+
 def line_at(text: str, offset: int) -> int:
     """1-based line of ``offset`` in ``text``."""
     return text.count("\n", 0, offset) + 1
@@ -120,9 +127,8 @@ def _walk(
         members = [(f"{path}.{key}" if path else key, value) for key, value in node.items()]
     elif isinstance(node, list):
         members = [(f"{path}[{index}]", value) for index, value in enumerate(node)]
-    elif isinstance(node, int) and abs(node) >= _TOO_LARGE:
-        raise OverflowError
     else:
+        require_sensible(node)
         return
     for (name, value), offset in zip(members, offsets.get(id(node), ()), strict=False):
         lines[name] = line(offset)

@@ -5,13 +5,14 @@ an adapted module owns, in which order) and utils/other.py (modules_to_save). He
 own models by tests/test_models_adapter.py.
 """
 
-import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.adapter import ALL_LINEAR, Adapter
 from zero_sizer.models.spec import ModelSpec, Tensor
+from zero_sizer.patterns import Budget, Pattern, PatternError
+from zero_sizer.spelling import shown
 from zero_sizer.units import DType
 
 PREFIX = "base_model.model."
@@ -57,17 +58,10 @@ def with_adapter(spec: ModelSpec, adapter: Adapter) -> ModelSpec:
         InputError: the adapter matches nothing, or what cannot be adapted.
         UnsupportedError: experts, or tensors of unknown modules.
     """
-    matching = _Matching(spec, adapter)
-    modules = list(_modules(spec))
-    adapted = [m.name for m in modules if matching.takes(m.name)]
-    _check(spec, adapter, modules, adapted, matching)
-    tensors: list[Tensor] = []
-    for module in modules:
-        rows = _frozen(module, adapter, is_adapted=module.name in adapted)
-        if module.name in adapted:
-            rows = [*rows, *_matrices(spec, module, adapter)]
-        tensors += rows
-    tensors = _with_copies(spec, tensors, modules, adapter)
+    try:
+        tensors = _adapted_tensors(spec, adapter)
+    except PatternError as error:
+        raise InputError(f"a pattern {error}", where=adapter.origin) from None
     named = [replace(tensor, name=PREFIX + tensor.name) for tensor in tensors]
     buffers = tuple(replace(buffer, name=PREFIX + buffer.name) for buffer in spec.buffers)
     name = f"{spec.name} with {adapter.describe()}"
@@ -79,6 +73,19 @@ def with_adapter(spec: ModelSpec, adapter: Adapter) -> ModelSpec:
         adapter=adapter,
         base=spec.base or spec,
     )
+
+
+def _adapted_tensors(spec: ModelSpec, adapter: Adapter) -> list[Tensor]:
+    matching = _Matching(spec, adapter)
+    modules = list(_modules(spec))
+    adapted = {m.name for m in modules if matching.takes(m.name)}
+    _check(spec, adapter, modules, adapted, matching)
+    tensors: list[Tensor] = []
+    for module in modules:
+        tensors += _frozen(module, adapter, is_adapted=module.name in adapted)
+        if module.name in adapted:
+            tensors += _matrices(spec, module, adapter, matching.rank(module.name))
+    return _with_copies(spec, tensors, modules, adapter)
 
 
 def _modules(spec: ModelSpec) -> Iterator[_Module]:
@@ -129,40 +136,80 @@ class _Matching:
 
     def __init__(self, spec: ModelSpec, adapter: Adapter) -> None:
         self._adapter = adapter
-        self._targets = _targets(spec, adapter)
-        self._saved = [re.compile(rf"(^|.*\.){name}($|\..*)") for name in adapter.modules_to_save]
+        budget = Budget()
+        self._targets = _Names(_targets(spec, adapter), budget)
+        self._excluded = _Names(adapter.exclude_modules, budget)
+        self._saved = [Pattern(rf"(^|.*\.){n}($|\..*)", budget) for n in adapter.modules_to_save]
+        self._layers = frozenset(adapter.layers_to_transform)
+        named = [rf"(?:^|.*?\.){p}\.(\d+)\." for p in adapter.layers_pattern]
+        self._numbered = [Pattern(p, budget) for p in named or [r".*?\.[^.]*\.(\d+)\."]]
+        self._ranks = [(Pattern(rf"(.*\.)?({p})$", budget), _ending(p), rank)
+                       for p, rank in adapter.rank_pattern.items()]  # fmt: skip
+        self._taken: dict[str, bool] = {}
 
     def takes(self, name: str) -> bool:
         """Whether the module ``name`` (or one that holds modules) is adapted."""
-        if _named(name, self._adapter.exclude_modules):
+        if name not in self._taken:
+            self._taken[name] = self._takes(name)
+        return self._taken[name]
+
+    def _takes(self, name: str) -> bool:
+        if name in self._excluded or any(saved.matches(name) for saved in self._saved):
             return False
-        if any(saved.match(name) for saved in self._saved):
-            return False
-        if isinstance(self._targets, str):
-            return re.fullmatch(self._targets, name) is not None
-        return _named(name, self._targets) and self._in_layer(name)
+        if self._targets.is_pattern:
+            return name in self._targets
+        return name in self._targets and self._in_layer(name)
 
     def names(self, name: str) -> bool:
         """Whether the module is adapted or saved."""
         saved = self._adapter.modules_to_save
         return self.takes(name) or bool(saved and name.endswith(saved))
 
+    def rank(self, name: str) -> int:
+        """The rank of an adapted module."""
+        for pattern, ending, rank in self._ranks:
+            if name.endswith(ending) and pattern.matches(name):
+                return rank
+        return self._adapter.r
+
     def _in_layer(self, name: str) -> bool:
-        wanted = self._adapter.layers_to_transform
-        if not wanted:
+        if not self._layers:
             return True
-        patterns = [rf"(?:^|.*?\.){p}\.(\d+)\." for p in self._adapter.layers_pattern]
-        for pattern in patterns or [r".*?\.[^.]*\.(\d+)\."]:
-            found = re.match(pattern, name)
+        for pattern in self._numbered:
+            found = pattern.groups(name)
             if found:
-                return int(found.group(1)) in wanted
+                return _layer(found[0], pattern) in self._layers
         return False
 
 
-def _named(name: str, wanted: tuple[str, ...] | str) -> bool:
-    if isinstance(wanted, str):
-        return bool(re.fullmatch(wanted, name))
-    return any(name == end or name.endswith(f".{end}") for end in wanted)
+class _Names:
+    """Names, each of which means the modules it is the end of; or a regular expression."""
+
+    def __init__(self, wanted: tuple[str, ...] | str, budget: Budget) -> None:
+        self.is_pattern = isinstance(wanted, str)
+        self._pattern = Pattern(wanted, budget) if isinstance(wanted, str) else None
+        self._ends = frozenset(wanted)
+
+    def __contains__(self, name: str) -> bool:
+        if self._pattern is not None:
+            return self._pattern.matches_all(name)
+        starts = [0, *(at + 1 for at, char in enumerate(name) if char == ".")]
+        return any(name[start:] in self._ends for start in starts)
+
+
+def _ending(pattern: str) -> str:
+    """What every name that matches a plain pattern ends with; nothing of any other."""
+    last = pattern.rpartition(".")[2]
+    return last if pattern.replace(".", "_").isidentifier() else ""
+
+
+def _layer(group: str | None, pattern: Pattern) -> int:
+    """peft takes the first group for the number, the user's own as well."""
+    try:
+        return int(group or "")
+    except ValueError:
+        raise PatternError(f"has a group of its own in {shown(pattern.text)}: peft takes it for "
+                           "the number of the layer") from None  # fmt: skip
 
 
 def _targets(spec: ModelSpec, adapter: Adapter) -> tuple[str, ...] | str:
@@ -186,7 +233,7 @@ def _check(
     spec: ModelSpec,
     adapter: Adapter,
     modules: list[_Module],
-    adapted: list[str],
+    adapted: Collection[str],
     matching: _Matching,
 ) -> None:
     where = adapter.origin
@@ -241,9 +288,8 @@ def _frozen(module: _Module, adapter: Adapter, *, is_adapted: bool) -> list[Tens
     return rows
 
 
-def _matrices(spec: ModelSpec, module: _Module, adapter: Adapter) -> Iterator[Tensor]:
+def _matrices(spec: ModelSpec, module: _Module, adapter: Adapter, rank: int) -> Iterator[Tensor]:
     into, out = _widths(spec, module, adapter)
-    rank = _rank(module.name, adapter)
     if module.kind == "Embedding":
         yield _trained(f"{module.name}.lora_embedding_A.{_NAME}", (rank, into), "ParameterDict")
         yield _trained(f"{module.name}.lora_embedding_B.{_NAME}", (out, rank), "ParameterDict")
@@ -285,13 +331,6 @@ def _shape(spec: ModelSpec, module: _Module) -> tuple[int, ...]:
     if module.weight is None:  # tied to the embedding
         return spec.arch.vocab or 0, spec.arch.hidden or 0
     return spec.matrix_of(module.weight)
-
-
-def _rank(name: str, adapter: Adapter) -> int:
-    for pattern, rank in adapter.rank_pattern.items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return rank
-    return adapter.r
 
 
 def _trained(name: str, shape: tuple[int, ...], module_type: str = "Linear") -> Tensor:

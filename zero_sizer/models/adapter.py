@@ -1,16 +1,18 @@
 """A LoRA adapter as peft's ``adapter_config.json`` describes it, and where it may be named."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.spelling import did_you_mean
+from zero_sizer.files import existing
+from zero_sizer.spelling import did_you_mean, shown
 
 ALL_LINEAR = "all-linear"
 FILE = "adapter_config.json"
 _MAX_RANK = 2**20
+_MAX_NAMES = 10_000  # modules, layers or ranks in one list
+_MAX_PATTERNS = 100  # names in a list that peft makes regular expressions of
 _BIASES = ("none", "all", "lora_only")
 _SHORT = {"targets": "target_modules", "dropout": "lora_dropout", "save": "modules_to_save",
           "exclude": "exclude_modules", "alpha": "lora_alpha", "layers": "layers_to_transform",
@@ -108,16 +110,16 @@ def read(reference: str, where: str) -> Adapter:
         InputError: nothing there, or a value is wrong.
         UnsupportedError: another kind of adapter than LoRA, or an option that is not modelled.
     """
-    path = Path(reference)
-    if path.is_dir():
-        path = path / FILE
-    if path.is_file():
+    path = existing(reference)
+    if path is not None and path.is_dir():
+        path = existing(str(path / FILE))
+    if path is not None:
         from zero_sizer.models.config_file import read_json
 
         return from_fields(read_json(path), str(path))
     if "=" not in reference:
         raise InputError(
-            f"there is no adapter {reference!r}",
+            f"there is no adapter {shown(reference)}",
             remedy="name an adapter_config.json, its folder, or r=16,targets=all-linear",
             where=where,
         )
@@ -131,7 +133,7 @@ def _settings(text: str, where: str) -> dict[str, Any]:
         name = _SHORT.get(key, key)
         if not equals or not key or name in fields:
             raise InputError(
-                f"{part.strip()!r} is not one more setting of an adapter",
+                f"{shown(part.strip())} is not one more setting of an adapter",
                 remedy="between names write +: targets=q_proj+v_proj" if not equals else "",
                 where=where,
             )
@@ -144,7 +146,7 @@ def _value(name: str, text: str) -> Any:
     if name in ("target_modules", "modules_to_save", "exclude_modules", "layers_pattern"):
         return text if text == ALL_LINEAR else [part.strip() for part in text.split("+")]
     if name == "layers_to_transform":
-        return [int(part) if part.isdecimal() else part for part in text.split("+")]
+        return [int(part[:9]) if part.isdecimal() else part for part in text.split("+")]
     if text in ("true", "false"):
         return text == "true"
     try:
@@ -163,7 +165,7 @@ def from_fields(fields: Mapping[str, Any], where: str) -> Adapter:
     """
     kind = fields.get("peft_type", "LORA")
     if kind != "LORA":
-        raise UnsupportedError(f"peft_type {kind!r} is not modelled, LoRA is", where=where)
+        raise UnsupportedError(f"peft_type {shown(kind)} is not modelled, LoRA is", where=where)
     _refuse_unknown(fields, where)
     values: dict[str, Any] = {"origin": where}
     for name, check in _CHECKS.items():
@@ -198,7 +200,7 @@ def _refuse_unknown(fields: Mapping[str, Any], where: str) -> None:
                 where=where,
             )
         raise InputError(
-            f"{name!r} is no field of a LoRA adapter",
+            f"{shown(name)} is no field of a LoRA adapter",
             remedy=did_you_mean(name, _CHECKS) or f"known: {', '.join(_CHECKS)}",
             where=where,
         )
@@ -213,8 +215,15 @@ def _checked(name: str, check: Callable[[Any], Any], value: Any, where: str) -> 
 
 def _names(value: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
-        return tuple(value)
-    raise ValueError(f"{value!r} is not a list of module names")
+        names = tuple(dict.fromkeys(value))
+        _require_few(names, _MAX_NAMES)
+        return names
+    raise ValueError(f"{shown(value)} is not a list of module names")
+
+
+def _require_few(items: Collection[Any], most: int) -> None:
+    if len(items) > most:
+        raise ValueError(f"holds {len(items):,} entries; at most {most:,} are read")
 
 
 def _names_or_pattern(value: Any) -> tuple[str, ...] | str:
@@ -226,17 +235,18 @@ def _names_or_pattern(value: Any) -> tuple[str, ...] | str:
 
 def require_pattern(value: str) -> None:
     """Raises ValueError where ``value`` is no regular expression."""
-    import re
+    from zero_sizer.patterns import Pattern, PatternError
 
     try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"{value!r} is no regular expression: {error}") from None
+        Pattern(value)
+    except PatternError as error:
+        raise ValueError(f"{shown(value)} {error}") from None
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
     """Names that peft puts into regular expressions."""
     names = (value,) if isinstance(value, str) else _names(value)
+    _require_few(names, _MAX_PATTERNS)
     for name in names:
         require_pattern(name)
     return names
@@ -244,45 +254,47 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 def _indices(value: Any) -> tuple[int, ...]:
     items = value if isinstance(value, list) else [value]
+    _require_few(items, _MAX_NAMES)
     if all(type(item) is int and item >= 0 for item in items):
         return tuple(items)
-    raise ValueError(f"{value!r} is not a list of layer numbers")
+    raise ValueError(f"{shown(value)} is not a list of layer numbers")
 
 
 def _rank(value: Any) -> int:
     if type(value) is int and 1 <= value <= _MAX_RANK:
         return value
-    raise ValueError(f"{value!r} is not a whole number from 1 to {_MAX_RANK:,}")
+    raise ValueError(f"{shown(value)} is not a whole number from 1 to {_MAX_RANK:,}")
 
 
 def _ranks(value: Any) -> dict[str, int]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{value!r} is not a mapping from names to ranks")
+        raise ValueError(f"{shown(value)} is not a mapping from names to ranks")
+    _require_few(value, _MAX_NAMES)
     return {str(_names_or_pattern(str(key))): _rank(rank) for key, rank in value.items()}
 
 
 def _bias(value: Any) -> str:
     if value in _BIASES:
         return str(value)
-    raise ValueError(f"{value!r} is not one of {', '.join(_BIASES)}")
+    raise ValueError(f"{shown(value)} is not one of {', '.join(_BIASES)}")
 
 
 def _flag(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    raise ValueError(f"{value!r} is not true or false")
+    raise ValueError(f"{shown(value)} is not true or false")
 
 
 def _number(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1e9:
         return value
-    raise ValueError(f"{value!r} is not a number above 0")
+    raise ValueError(f"{shown(value)} is not a number above 0")
 
 
 def _probability(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1:
         return float(value)
-    raise ValueError(f"{value!r} is not a number from 0 to below 1")
+    raise ValueError(f"{shown(value)} is not a number from 0 to below 1")
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {

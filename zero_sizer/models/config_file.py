@@ -6,14 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from zero_sizer import files
 from zero_sizer.errors import InputError
 from zero_sizer.models.families import FAMILIES, Family
+from zero_sizer.models.spec import MAX_LAYERS
 from zero_sizer.spelling import did_you_mean
 
 _DEFAULTS = Path(__file__).parent / "data" / "config_defaults.json"
-_MAX_BYTES = 16 * 2**20
+_MAX_BYTES = 2**20  # the largest published ones have some 200 KiB
 _MAX_WIDTH = 10**9
-_MAX_LAYERS = 10_000
 _LAYER_KEYS = frozenset({"num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers"})
 # Counts that may be nothing; every other integer field is a width and at least 1.
 _MAY_BE_ZERO = frozenset(
@@ -43,24 +44,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, or holds something else.
     """
-    where = str(path)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=where) from error
-    if len(raw) > _MAX_BYTES:
-        raise InputError("is too large for a config.json", where=where)
-    try:
-        value = json.loads(raw.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"broken JSON: {error.msg}", where=f"{where}:{error.lineno}") from error
-    except UnicodeDecodeError as error:
-        raise InputError("is not a text file", where=where) from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; deep nesting
-        raise InputError(f"cannot be parsed: {error}", where=where) from error
+    value = files.read_json(path, _MAX_BYTES, "a config.json", constants=True)
     if not isinstance(value, dict):
-        raise InputError("holds no JSON object", where=where)
+        raise InputError("holds no JSON object", where=str(path))
     return value
 
 
@@ -137,7 +123,7 @@ def _in_bounds(key: str, value: Any) -> tuple[bool, str]:
     if key in _ANY_INTEGER:
         return type(value) is int, "a whole number"
     least = 0 if key in _MAY_BE_ZERO else 1
-    most = _MAX_LAYERS if key in _LAYER_KEYS else _MAX_WIDTH
+    most = MAX_LAYERS if key in _LAYER_KEYS else _MAX_WIDTH
     return type(value) is int and least <= value <= most, f"a whole number from {least} to {most:,}"
 
 
@@ -194,6 +180,8 @@ _DERIVED = {
 
 def _check_together(values: Mapping[str, Any], family: Family, where: str) -> None:
     """What transformers refuses to build."""
+    for key in ("num_attention_heads", "num_key_value_heads"):  # the family may know no such field
+        _check(key, "int?", values.get(key), where)
     hidden, heads = values[family.hidden_key], values.get("num_attention_heads", 1)
     if family.divides and hidden % heads:
         raise InputError(

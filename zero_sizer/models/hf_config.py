@@ -17,7 +17,10 @@ from zero_sizer.models.families import FAMILIES, Family
 from zero_sizer.models.layout import expand
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.models.widths import widths_of
-from zero_sizer.spelling import did_you_mean
+from zero_sizer.spelling import did_you_mean, shown
+from zero_sizer.terminal import one_line
+
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,7 @@ def _model_type(raw: Mapping[str, Any], where: str) -> str:
     if isinstance(model_type, str) and model_type:
         return model_type
     if "model_type" in raw:
-        raise InputError(f"model_type is {model_type!r}, not a name", where=where)
+        raise InputError(f"model_type is {shown(model_type)}, not a name", where=where)
     deepspeed = {"zero_optimization", "train_micro_batch_size_per_gpu"} & raw.keys()
     hint = "this looks like a DeepSpeed config" if deepspeed else "is it a model's config.json?"
     raise InputError("has no model_type", remedy=hint, where=where)
@@ -101,7 +104,7 @@ def _head(raw: Mapping[str, Any], model_type: str, where: str) -> str | None:
     if named is not None and not (
         isinstance(named, list) and all(isinstance(name, str) for name in named)
     ):
-        raise InputError(f"architectures is {named!r}, not a list of names", where=where)
+        raise InputError(f"architectures is {shown(named)}, not a list of names", where=where)
     family = FAMILIES.get(model_type)
     if family is None or _has_more_tensors(raw, model_type):
         return None
@@ -124,7 +127,7 @@ def _name(raw: Mapping[str, Any], path: Path) -> str:
     """The folder's name, which is what a model folder is called; else the file's."""
     named = raw.get("_name_or_path")
     if isinstance(named, str) and named.strip("./ "):
-        return named
+        return one_line(named, _LONGEST_NAME) or "model"
     return path.resolve().parent.name if path.name == "config.json" else path.stem
 
 
@@ -154,13 +157,13 @@ def unknown_family(model_type: str, path: Path, *, auto_map: bool, reason: str) 
     """Says why the config at ``path`` cannot be laid out."""
     if auto_map:
         return UnsupportedError(
-            f"model_type {model_type!r} needs the code beside it (auto_map), which is not run",
+            f"model_type {shown(model_type)} needs the code beside it (auto_map), which is not run",
             remedy="name your own package.module:factory, or the safetensors files",
             where=str(path),
         )
     hint = did_you_mean(model_type, FAMILIES)
     return UnsupportedError(
-        f"model_type {model_type!r} has no layout here, and {reason}",
+        f"model_type {shown(model_type)} has no layout here, and {reason}",
         remedy=f"{hint} {_INSTALL}".lstrip(),
         where=str(path),
     )

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from zero_sizer.errors import InputError
-from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
-from zero_sizer.spelling import did_you_mean
+from zero_sizer.models.spec import MAX_LAYERS, Architecture, ModelSpec, Tensor
+from zero_sizer.spelling import did_you_mean, shown
 
 _REQUIRED = ("params", "layers", "hidden")
 _OPTIONAL = ("heads", "kv_heads", "ffn", "vocab")
 _LARGEST = 10**15  # parameters; nothing built so far has a hundredth of it
-_MOST_LAYERS = 10_000
 _WHERE = "--model"
 
 
@@ -64,7 +63,9 @@ def _parse(text: str) -> dict[str, int]:
             hint = did_you_mean(key, (*_REQUIRED, *_OPTIONAL))
             known = ", ".join((*_REQUIRED, *_OPTIONAL))
             raise InputError(
-                f"{part.strip()!r} is not one of {known} with a number", remedy=hint, where=_WHERE
+                f"{shown(part.strip())} is not one of {known} with a number",
+                remedy=hint,
+                where=_WHERE,
             )
         if key in numbers:
             raise InputError(f"{key} is given twice", where=_WHERE)
@@ -84,10 +85,10 @@ def _whole(key: str, text: str) -> int:
         value = float(text)
     except ValueError:
         value = math.nan
-    largest = _MOST_LAYERS if key == "layers" else _LARGEST
+    largest = MAX_LAYERS if key == "layers" else _LARGEST
     if not 1 <= value <= largest or value != int(value):
         raise InputError(
-            f"{key}={text!r} is not a whole number from 1 to {largest:,}", where=_WHERE
+            f"{key}={shown(text)} is not a whole number from 1 to {largest:,}", where=_WHERE
         )
     return int(value)
 

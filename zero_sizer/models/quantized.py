@@ -4,13 +4,15 @@ Follows bitsandbytes 0.50.2 (functional.py:884 quantize_4bit, nn/modules.py:719 
 transformers 5.23 (integrations/bitsandbytes.py, which layers are converted).
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.spec import ModelSpec, Tensor
+from zero_sizer.patterns import Budget, Pattern, PatternError
+from zero_sizer.spelling import shown
 from zero_sizer.units import DType, ceil_div
 
 PREFIX = "base_model.model."  # what peft puts before every name
@@ -19,6 +21,7 @@ _LEVELS, _NESTED_LEVELS = 16, 256  # entries of the tables that codes index
 _FLOATS = ("bfloat16", "float16", "float32")
 _STORAGE = ("uint8", "bfloat16", "float16", "float32")
 _SHORT = {"nf4": 4, "fp4": 4, "int8": 8}
+_MOST_SKIPPED = 1_000
 _WORDS = "nf4, fp4 or int8, then double, storage=bfloat16, compute=bfloat16"
 
 
@@ -66,7 +69,7 @@ def read(text: str, where: str) -> Quantization:
     """
     kind, *more = (part.strip() for part in text.split(","))
     if kind not in _SHORT:
-        raise InputError(f"{kind!r} is no quantization", remedy=f"write {_WORDS}", where=where)
+        raise InputError(f"{shown(kind)} is no quantization", remedy=f"write {_WORDS}", where=where)
     fields: dict[str, Any] = {"load_in_4bit": True} if _SHORT[kind] == 4 else {"load_in_8bit": True}
     compute = "bnb_4bit_compute_dtype"
     fields[compute] = "bfloat16"
@@ -75,14 +78,16 @@ def read(text: str, where: str) -> Quantization:
         key, _, value = word.partition("=")
         name = "bnb_4bit_use_double_quant" if word == "double" else names.get(key, "")
         if not name or (word != "double" and not value):
-            raise InputError(f"{word!r} is no quantization", remedy=f"write {_WORDS}", where=where)
+            raise InputError(
+                f"{shown(word)} is no quantization", remedy=f"write {_WORDS}", where=where
+            )
         if _SHORT[kind] == 8 or (name in fields and name != compute):
             reason = "is of 4 bits only" if _SHORT[kind] == 8 else "is said twice"
-            raise InputError(f"{word!r} {reason}", remedy="leave it out", where=where)
+            raise InputError(f"{shown(word)} {reason}", remedy="leave it out", where=where)
         fields[name] = value or True
     found = from_fields(fields, where)
     if found is None:
-        raise InputError(f"{text!r} is no quantization", where=where)
+        raise InputError(f"{shown(text)} is no quantization", where=where)
     return found
 
 
@@ -96,7 +101,7 @@ def from_fields(fields: Mapping[str, Any], where: str) -> Quantization | None:
     method = fields.get("quant_method", "bitsandbytes")
     if method != "bitsandbytes":
         raise UnsupportedError(
-            f"weights quantized by {method!r} are not modelled, bitsandbytes' are", where=where
+            f"weights quantized by {shown(method)} are not modelled, bitsandbytes' are", where=where
         )
     four, eight = fields.get("load_in_4bit") is True, fields.get("load_in_8bit") is True
     if four and eight:
@@ -104,17 +109,25 @@ def from_fields(fields: Mapping[str, Any], where: str) -> Quantization | None:
     if not four and not eight:
         return None
     skipped = fields.get("llm_int8_skip_modules")
-    _require_patterns(skipped, where)
-    if skipped is not None and not isinstance(skipped, list):
-        raise InputError(f"llm_int8_skip_modules is {skipped!r}, not a list", where=where)
+    if skipped is not None:
+        _require_names(skipped, where)
     return Quantization(
         bits=4 if four else 8,
         double=fields.get("bnb_4bit_use_double_quant") is True,
         storage=_dtype(fields, "bnb_4bit_quant_storage", "uint8", _STORAGE, where),
         compute=_dtype(fields, "bnb_4bit_compute_dtype", "float32", _FLOATS, where),
-        skipped=None if skipped is None else tuple(map(str, skipped)),
+        skipped=None if skipped is None else tuple(skipped),
         origin=where,
     )
+
+
+def _require_names(skipped: Any, where: str) -> None:
+    if not isinstance(skipped, list) or not all(isinstance(name, str) for name in skipped):
+        message = f"llm_int8_skip_modules is {shown(skipped)}, not a list of names"
+        raise InputError(message, where=where)
+    if len(skipped) > _MOST_SKIPPED:
+        message = f"llm_int8_skip_modules holds {len(skipped):,} names"
+        raise InputError(message, remedy=f"at most {_MOST_SKIPPED:,} are read", where=where)
 
 
 def _dtype(
@@ -122,7 +135,7 @@ def _dtype(
 ) -> DType:
     value = str(fields.get(key) or default).removeprefix("torch.")
     if value not in known:
-        raise InputError(f"{key} is {value!r}, not one of {', '.join(known)}", where=where)
+        raise InputError(f"{key} is {shown(value)}, not one of {', '.join(known)}", where=where)
     return DType(value)
 
 
@@ -136,7 +149,7 @@ def with_quantization(spec: ModelSpec, quantization: Quantization) -> ModelSpec:
     Raises:
         InputError: it has no layer that would be.
     """
-    skipped = _skipped(spec, quantization)
+    skipped = _Skipped(_skipped(spec, quantization), quantization.origin)
     parameters: list[Tensor] = []
     buffers: list[Tensor] = []
     for tensor in spec.parameters:
@@ -158,10 +171,10 @@ def with_quantization(spec: ModelSpec, quantization: Quantization) -> ModelSpec:
     )
 
 
-def _is_converted(tensor: Tensor, skipped: tuple[str, ...]) -> bool:
+def _is_converted(tensor: Tensor, skipped: "_Skipped") -> bool:
     """transformers converts what is exactly ``nn.Linear`` or ``Conv1D``."""
     is_linear = tensor.module_type in ("Linear", "Conv1D") and tensor.name.endswith(".weight")
-    return is_linear and len(tensor.shape) == 2 and not _matches(tensor.module, skipped)
+    return is_linear and len(tensor.shape) == 2 and tensor.module not in skipped
 
 
 def _skipped(spec: ModelSpec, quantization: Quantization) -> tuple[str, ...]:
@@ -174,19 +187,28 @@ def _skipped(spec: ModelSpec, quantization: Quantization) -> tuple[str, ...]:
     return tuple(name for name in (last, embedding, *heads) if name)
 
 
-def _require_patterns(names: Any, where: str) -> None:
-    for name in names if isinstance(names, list) else ():
-        try:
-            re.compile(str(name))
-        except re.error as error:
-            message = f"llm_int8_skip_modules: {name!r} is no regular expression: {error}"
-            raise InputError(message, where=where) from None
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+class _Skipped:
     """``should_convert_module`` of transformers (quantizers/quantizers_utils.py:26), negated."""
-    boundary = r"(?:(?<=\.)|(?=\.|$))"
-    return any(re.match(rf"(?:{p}){boundary}", name) or name.endswith(p) for p in patterns)
+
+    def __init__(self, names: tuple[str, ...], where: str) -> None:
+        boundary, budget = r"(?:(?<=\.)|(?=\.|$))", Budget()
+        self._ends, self._where = names, where
+        with self._one_line():
+            self._patterns = [Pattern(rf"(?:{name}){boundary}", budget) for name in names]
+
+    def __contains__(self, module: str) -> bool:
+        if module.endswith(self._ends):
+            return True
+        with self._one_line():
+            return any(pattern.matches(module) for pattern in self._patterns)
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except PatternError as error:
+            message = f"llm_int8_skip_modules: a pattern {error}"
+            raise InputError(message, where=self._where) from None
 
 
 def packed(tensor: Tensor, quantization: Quantization) -> Tensor:

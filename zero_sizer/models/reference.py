@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 
 from zero_sizer.errors import InputError
+from zero_sizer.files import existing
 from zero_sizer.models.profile import bundled_names, load_profile, read_profile
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.spelling import did_you_mean
+from zero_sizer.spelling import did_you_mean, shown
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
@@ -44,13 +45,14 @@ def describe_all() -> tuple[ModelRow, ...]:
     return tuple(rows)
 
 
-def load(reference: str) -> ModelSpec:
+def load(reference: str, *, allow_code: bool = True) -> ModelSpec:
     """The model that ``reference`` names.
 
     Args:
         reference: a bundled name, the path of a Hugging Face config.json (or its folder), of a
             safetensors file or index, ``package.module:factory``, or numbers such as
             ``params=6.7e9,layers=32,hidden=4096``.
+        allow_code: whether a factory may be imported and called.
 
     Raises:
         InputError: there is no such model, or what is there cannot be read.
@@ -59,10 +61,15 @@ def load(reference: str) -> ModelSpec:
     name = reference.strip()
     if name.lower() in bundled_names():
         return load_profile(name.lower())
-    path = _existing(name)
+    path = existing(name)
     if path is not None:
         return _from_path(path)
     if _FACTORY.fullmatch(name):
+        if not allow_code:
+            raise InputError(
+                f"{shown(name)} is code to run, which a file does not get to name",
+                remedy=f"give --model {name[:60]}, or --allow-code if you trust the file",
+            )
         from zero_sizer.models.torch_module import load_factory
 
         return load_factory(name)
@@ -74,14 +81,6 @@ def load(reference: str) -> ModelSpec:
     if by_repository:
         return load_profile(by_repository)
     raise _unknown(name)
-
-
-def _existing(name: str) -> Path | None:
-    try:
-        path = Path(name).expanduser()
-        return path if name and path.exists() else None
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, no such user: no file
-        return None
 
 
 def _from_path(path: Path) -> ModelSpec:
@@ -118,9 +117,8 @@ def _bundled_repositories() -> dict[str, str]:
 def _unknown(name: str) -> InputError:
     if not name:
         return InputError("no model is named", remedy=_LIST_COMMAND)
-    shown = name if len(name) <= 80 else name[:77] + "..."
     if name.endswith((".json", ".safetensors")) or name.startswith((".", "/", "~")):
-        return InputError(f"there is no model file {shown!r}", where="--model")
+        return InputError(f"there is no model file {shown(name)}", where="--model")
     hint = did_you_mean(name.lower(), bundled_names(), count=3)
     remedy = f"{hint} {_LIST_COMMAND}".lstrip()
-    return InputError(f"unknown model {shown!r}", remedy=remedy, where="--model")
+    return InputError(f"unknown model {shown(name)}", remedy=remedy, where="--model")

@@ -5,7 +5,6 @@ The format: 8 bytes little-endian length, then that many bytes of JSON
 """
 
 import json
-import os
 import re
 import struct
 from collections import Counter
@@ -14,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
+from zero_sizer.files import existing, read_bytes, read_part
+from zero_sizer.models.spec import MAX_TENSORS, Architecture, ModelSpec, Tensor
+from zero_sizer.spelling import shown
 from zero_sizer.units import DType
 
-_MAX_HEADER = 100_000_000  # the format's own limit
+_FORMAT_MAX = 100_000_000
+_MAX_HEADER = 16 * 2**20  # a tensor takes some 100 bytes; 100,000 of them fit
+_MAX_NAME, _LONG_NUMBER = 500, re.compile(r"\d{7}")
+_MAX_DIMS = 8
+_MAX_SHARDS = 10_000
 _MAX_DIM = 2**48
 _DTYPES = {
     "F64": DType.FP64,
@@ -51,6 +56,8 @@ def load_safetensors(path: Path) -> ModelSpec:
         for name, entry in _header(shard).items():
             if name != "__metadata__":
                 entries[name] = _entry(name, entry, shard)
+        if len(entries) > MAX_TENSORS:
+            raise InputError(f"holds more than {MAX_TENSORS:,} tensors", where=str(path))
     if not entries:
         raise InputError("holds no tensors", where=str(path))
     usual = Counter(dtype for _, dtype in entries.values()).most_common(1)[0][0]
@@ -76,24 +83,17 @@ def _tensors(
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sorts ``layers.2`` before ``layers.10``."""
     parts = re.split(r"(\d+)", name)
-    return [(int(p), "") if p.isascii() and p.isdigit() else (-1, p) for p in parts]
-
-
-def _read(path: Path, size: int, offset: int = 0) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts]
 
 
 def _header(path: Path) -> Mapping[str, Any]:
-    start = _read(path, 8)
+    start, size = read_part(path, 0, 8, "a safetensors file")
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if not 2 <= length <= _MAX_HEADER or length + 8 > os.path.getsize(path):
+    if not 2 <= length <= _FORMAT_MAX or length + 8 > size:
         raise InputError("is not a safetensors file, or is cut off", where=str(path))
-    return _json_object(_read(path, length, 8), path)
+    if length > _MAX_HEADER:
+        raise InputError(f"has a header above {_MAX_HEADER >> 20} MiB", where=str(path))
+    return _json_object(read_part(path, 8, length, "a safetensors file")[0], path)
 
 
 def _json_object(text: bytes, path: Path) -> Mapping[str, Any]:
@@ -107,14 +107,20 @@ def _json_object(text: bytes, path: Path) -> Mapping[str, Any]:
 
 
 def _entry(name: str, entry: Any, path: Path) -> tuple[tuple[int, ...], DType]:
+    if len(name) > _MAX_NAME or _LONG_NUMBER.search(name):
+        raise InputError(f"the name {shown(name)} is no tensor's", where=str(path))
     shape = entry.get("shape") if isinstance(entry, dict) else None
-    valid = isinstance(shape, list) and all(type(n) is int and 0 <= n < _MAX_DIM for n in shape)
+    valid = (
+        isinstance(shape, list)
+        and len(shape) <= _MAX_DIMS
+        and all(type(n) is int and 0 <= n < _MAX_DIM for n in shape)
+    )
     if not isinstance(shape, list) or not valid:
-        raise InputError(f"tensor {name!r} has no valid shape", where=str(path))
+        raise InputError(f"tensor {shown(name)} has no valid shape", where=str(path))
     dtype = _DTYPES.get(str(entry.get("dtype")))
     if dtype is None:
         raise UnsupportedError(
-            f"tensor {name!r} has dtype {entry.get('dtype')!r}, which is not modelled",
+            f"tensor {shown(name)} has dtype {shown(entry.get('dtype'))}, which is not modelled",
             where=str(path),
         )
     return tuple(shape), dtype
@@ -122,15 +128,18 @@ def _entry(name: str, entry: Any, path: Path) -> tuple[tuple[int, ...], DType]:
 
 def _shards(index: Path) -> list[Path]:
     """The files beside ``index`` that it names."""
-    weight_map = _json_object(_read(index, _MAX_HEADER), index).get("weight_map")
+    content = read_bytes(index, _MAX_HEADER, "a safetensors index")
+    weight_map = _json_object(content, index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError("has no weight_map", where=str(index))
     names = sorted({str(name) for name in weight_map.values()})
+    if len(names) > _MAX_SHARDS:
+        raise InputError(f"names {len(names):,} shards", where=str(index))
     for name in names:
-        if Path(name).name != name:
-            raise InputError(f"names the file {name!r} outside its folder", where=str(index))
-        if not (index.parent / name).is_file():
-            raise InputError(f"names the shard {name!r}, which is missing", where=str(index))
+        if Path(name).name != name or "\0" in name:
+            raise InputError(f"names the file {shown(name)} outside its folder", where=str(index))
+        if existing(index.parent / name) is None:
+            raise InputError(f"names the shard {shown(name)}, which is missing", where=str(index))
     return [index.parent / name for name in names]
 
 

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from zero_sizer.models.freeze import Freeze
     from zero_sizer.models.quantized import Quantization
 
+MAX_LAYERS = 1_024
+"""Blocks of one stack that are read: eight times those of the deepest model in use."""
+MAX_TENSORS = 100_000
+"""Tensors of a model that are read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:

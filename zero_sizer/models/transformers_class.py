@@ -10,6 +10,7 @@ from typing import Any
 from zero_sizer.errors import InputError, ZeroSizerError
 from zero_sizer.models.hf_config import unknown_family
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.models.untrusted import harmless, offline
 from zero_sizer.units import DType
 
 _AUTO_CLASSES = (
@@ -32,6 +33,14 @@ def load_with_transformers(
         InputError: transformers refuses the config.
         UnsupportedError: transformers is not installed or does not know the family or class.
     """
+    fields = harmless(raw, str(path))
+    with offline():
+        return _load(raw, fields, model_type, name=name, path=path)
+
+
+def _load(
+    raw: Mapping[str, Any], fields: dict[str, Any], model_type: str, *, name: str, path: Path
+) -> ModelSpec:
     try:
         transformers: Any = importlib.import_module("transformers")
         importlib.import_module("torch")
@@ -43,10 +52,8 @@ def load_with_transformers(
     if model_type not in transformers.CONFIG_MAPPING:
         reason = f"transformers {transformers.__version__} does not know it"
         raise unknown_family(model_type, path, auto_map=auto_map, reason=reason)
-    fields = {
-        key: value for key, value in raw.items() if key not in ("auto_map", "model_type", "dtype")
-    }
-    fields.pop("torch_dtype", None)
+    for key in ("model_type", "dtype", "torch_dtype"):
+        fields.pop(key, None)
     with _only_errors(transformers):
         module = _build(transformers, model_type, fields, path)
     from zero_sizer.models.torch_module import spec_from_module

@@ -65,7 +65,7 @@ def _groups(spec: ModelSpec) -> list[list[tuple[str, ...]]]:
 def _part(names: Sequence[tuple[str, ...]], highest: int, saved: int, transient: int) -> Part:
     block = block_of(names[0][0]) if names else ""
     blocks, _, number = block.rpartition(".")
-    numbered = number.isdigit()
+    numbered = number.isdecimal()
     prefix = f"{block}." if numbered else ""
     owners = [f"{m[0].rpartition('.')[0]}." for m in names]
     modules = [owner.removeprefix(prefix).removesuffix(".") or "." for owner in owners]

@@ -2,10 +2,12 @@
 
 import json
 import os
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.errors import InputError
 from zero_sizer.identity import Identity
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.profiles import family
@@ -14,6 +16,8 @@ from zero_sizer.profiles.activations import Profile
 _DATA = Path(__file__).parent / "data"
 _PREFIX, _INDEX = "activations.", "index.json"
 SCHEMA_VERSION = 3
+_SEAL = "sha256"
+_MAX_BYTES = 64 * 2**20
 _BUNDLED = "bundled profile "
 
 # Beside the tensors' shapes, what decides which operators run.
@@ -110,23 +114,57 @@ def _index() -> dict[str, str]:
 
 @cache
 def _from_cache(key: str) -> Profile | None:
-    return _read(cache_file(key))
+    return read_cached(cache_file(key))
 
 
 def _read(path: Path) -> Profile | None:
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or half written: as if it were not
+    except FileNotFoundError:
         return None
+    return _profile(document)
+
+
+def _profile(document: Any) -> Profile | None:
     if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
         return None
     return Profile(document)
 
 
-def write(path: Path, document: dict[str, Any]) -> None:
-    """Writes a profile, whole or not at all."""
+def read_cached(path: Path) -> Profile | None:
+    """The profile in a file of the cache; None where it is not, as ``write_cached`` wrote it."""
+    if not path.exists():  # nearly always
+        return None
+    from zero_sizer.files import read_json
+
+    try:
+        document = read_json(path, _MAX_BYTES, "a profile")
+    except InputError:  # broken or cut off: as if it were not there
+        return None
+    if not isinstance(document, dict) or document.pop(_SEAL, None) != _seal_of(document):
+        return None
+    try:
+        return _profile(document)
+    except (AttributeError, KeyError, TypeError, ValueError):  # sealed, and yet not ours
+        return None
+
+
+def write_cached(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a profile into the cache, with a digest of what it says."""
+    write(path, {**document, _SEAL: _seal_of(document)})
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a profile, whole or not at all."""
+    from zero_sizer.files import write_text
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(document, separators=(",", ":")) + "\n")
     _from_cache.cache_clear()
+
+
+def _seal_of(document: Mapping[str, Any]) -> str:
+    import hashlib
+
+    text = json.dumps(document, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -10,7 +10,7 @@ from zero_sizer.ranks import candidates
 from zero_sizer.report.table import gib, show_line, show_table, span
 from zero_sizer.report.verdict import show_job, show_verdict
 from zero_sizer.sizing import Sizing
-from zero_sizer.terminal import output_columns
+from zero_sizer.terminal import one_line, output_columns
 from zero_sizer.units import format_gib
 from zero_sizer.verdict import WHOSE, Verdict
 
@@ -179,4 +179,5 @@ def _line(sizing: Sizing, finding: Finding) -> str:
     where = f"{source}:{finding.line}: " if finding.line else ""
     key = f"{finding.key}: " if finding.key else ""
     remedy = f"; {finding.remedy}" if finding.remedy else ""
-    return f"{finding.severity.value}: {where}{key}{finding.message}{remedy} [{finding.code}]"
+    line = f"{finding.severity.value}: {where}{key}{finding.message}{remedy} [{finding.code}]"
+    return one_line(line)

@@ -7,6 +7,7 @@ from zero_sizer.job import Job
 from zero_sizer.plan import Device, Plan
 from zero_sizer.report.table import show_line
 from zero_sizer.sizing import Sizing
+from zero_sizer.terminal import one_line
 from zero_sizer.units import format_gib
 from zero_sizer.verdict import WHOSE, Verdict
 
@@ -73,7 +74,7 @@ def show_job(sizing: Sizing) -> None:
 def _job(job: Job, plan: Plan | None) -> Iterator[str]:
     cluster = job.cluster
     gpu = cluster.gpu.name if cluster.gpu else "GPUs that were not named"
-    yield f"{job.model.name} ({count_of(job.model.num_params)})"
+    yield f"{one_line(job.model.name, 500)} ({count_of(job.model.num_params)})"
     if plan is not None:
         yield f"ZeRO-{plan.stage}"
         yield plan.model_dtype.value

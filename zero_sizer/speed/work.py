@@ -95,7 +95,8 @@ class _Product:
 
 
 def _is_product(spec: ModelSpec, tensor: Tensor) -> bool:
-    return len(spec.matrix_of(tensor)) >= 2 and "Embedding" not in tensor.module_type
+    shape = spec.matrix_of(tensor)
+    return len(shape) >= 2 and 0 not in shape and "Embedding" not in tensor.module_type
 
 
 def _tied_head(spec: ModelSpec) -> list[_Product]:

@@ -1,15 +1,20 @@
 """The recording of a dry run: what each rank held, phase by phase. JSON in, JSON out."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError
+from zero_sizer.files import read_json, write_text
+from zero_sizer.spelling import shown
 from zero_sizer.units import format_gib
+from zero_sizer.witnesses import checked
 
 SCHEMA_VERSION = 1
+HOWS = ("simulated", "solo", "launched")
+_MAX_BYTES = 256 * 2**20
 CATEGORIES = (
     "parameters",
     "master_weights",
@@ -177,10 +182,7 @@ class Recording:
         Raises:
             InputError: the file cannot be written.
         """
-        try:
-            Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write: {error.strerror}", where=str(path)) from None
+        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
 
 
 def merged(recordings: Sequence[Recording]) -> Recording:
@@ -199,51 +201,124 @@ def read(path: str | Path) -> Recording:
     Raises:
         InputError: no such file, not JSON, or not a recording.
     """
+    values = read_json(path, _MAX_BYTES, "a recording")
     try:
-        return from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"cannot read: {error.strerror}", where=str(path)) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"not a recording: {error!r}", where=str(path)) from None
+        return from_json(values)
+    except ValueError as error:
+        raise InputError(f"not a recording: {error}", where=str(path)) from None
 
 
-def from_json(values: Mapping[str, Any]) -> Recording:
+def from_json(values: Any) -> Recording:
     """A recording from the contract's mapping.
 
     Raises:
-        ValueError: another schema version.
+        ValueError: another schema version, or a value that no dry run writes.
     """
-    if values["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema_version {values['schema_version']}, expected {SCHEMA_VERSION}")
-    ranks = values.get("ranks") or [{"rank": values["rank"], "phases": values["phases"]}]
+    top = checked.mapping(values, "it")
+    version = top.get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise ValueError(f"schema_version is {shown(version)}, expected {SCHEMA_VERSION}")
+    world_size = _whole(top, "world_size", least=1, most=checked.MOST_RANKS)
+    ranks = top.get("ranks") or [{key: top.get(key) for key in ("rank", "phases")}]
+    versions = checked.mapping(checked.required(top, "versions", "it"), "versions")
     return Recording(
-        how=values["how"],
-        versions=values["versions"],
-        world_size=values["world_size"],
-        job=values["job"],
-        ranks=tuple(rank_from_json(rank) for rank in ranks),
-        log=tuple(values.get("log", ())),
-        notes=tuple(values.get("notes", ())),
-        rooms=tuple(Room(**room) for room in values.get("rooms", ())),
+        how=checked.one_of(top.get("how"), "how", HOWS),
+        versions={key: checked.text(value, f"versions.{key}") for key, value in versions.items()},
+        world_size=world_size,
+        job=_job(checked.mapping(checked.required(top, "job", "it"), "job"), world_size),
+        ranks=_ranks(ranks, world_size),
+        log=checked.texts(top.get("log", ()), "log"),
+        notes=checked.texts(top.get("notes", ()), "notes"),
+        rooms=tuple(_room(room) for room in checked.items(top.get("rooms", ()), "rooms")),
     )
 
 
-def rank_from_json(values: Mapping[str, Any]) -> RankRecord:
-    """One rank's record from its JSON mapping."""
+def _job(job: Mapping[str, Any], world_size: int) -> Mapping[str, Any]:
+    """What is read of the job must be what a dry run says of it."""
+    if job.get("layers") is not None:
+        checked.whole(job["layers"], "job.layers", least=1)
+    if "local_world_size" in job:
+        local = checked.whole(job["local_world_size"], "job.local_world_size", least=1)
+        if world_size % local:
+            raise ValueError(f"job.local_world_size {local} does not divide {world_size} ranks")
+    if job.get("config") is not None:
+        checked.mapping(job["config"], "job.config")
+    return job
+
+
+def _ranks(ranks: Any, world_size: int) -> tuple[RankRecord, ...]:
+    found = tuple(rank_from_json(rank) for rank in checked.items(ranks, "ranks"))
+    numbers = [rank.rank for rank in found]
+    if len(set(numbers)) != len(numbers) or max(numbers) >= world_size:
+        raise ValueError(f"ranks are {shown(numbers)} of {world_size}")
+    return found
+
+
+def rank_from_json(values: Any) -> RankRecord:
+    """One rank's record from its JSON mapping.
+
+    Raises:
+        ValueError: a value that no dry run writes.
+    """
+    rank = checked.mapping(values, "a rank")
+    phases = checked.items(rank.get("phases"), "phases")
+    if not phases:
+        raise ValueError("a rank has no phases")
     return RankRecord(
-        rank=values["rank"],
-        phases=tuple(_phases(values["phases"])),
-        skipped_steps=values.get("skipped_steps", 0),
-        notes=tuple(values.get("notes", ())),
+        rank=_whole(rank, "rank", most=checked.MOST_RANKS),
+        phases=tuple(map(_phase, phases)),
+        skipped_steps=_whole(rank, "skipped_steps", default=0),
+        notes=checked.texts(rank.get("notes", ()), "notes"),
     )
 
 
-def _phases(phases: Iterable[Mapping[str, Any]]) -> Iterable[PhaseRecord]:
-    for phase in phases:
-        yield PhaseRecord(
-            name=phase["name"],
-            step=phase.get("step", 0),
-            micro_step=phase["micro_step"],
-            device=phase["device"],
-            live=tuple(LiveBuffer(**buffer) for buffer in phase.get("live", ())),
-        )
+def _phase(values: Any) -> PhaseRecord:
+    phase = checked.mapping(values, "a phase")
+    devices = checked.mapping(checked.required(phase, "device", "a phase"), "device")
+    return PhaseRecord(
+        name=checked.text(phase.get("name"), "a phase's name"),
+        step=_whole(phase, "step", default=0),
+        micro_step=_whole(phase, "micro_step"),
+        device={name: _figures(figures, name) for name, figures in devices.items()},
+        live=tuple(map(_buffer, checked.items(phase.get("live", ()), "live"))),
+    )
+
+
+def _figures(values: Any, device: str) -> dict[str, int]:
+    figures = checked.mapping(values, f"device.{device}")
+    return {name: checked.whole(value, f"{device}.{name}") for name, value in figures.items()}
+
+
+def _buffer(values: Any) -> LiveBuffer:
+    buffer = checked.mapping(values, "a live buffer")
+    return LiveBuffer(
+        name=checked.text(buffer.get("name"), "a buffer's name"),
+        category=checked.one_of(buffer.get("category"), "category", CATEGORIES),
+        device=checked.text(buffer.get("device"), "a buffer's device"),
+        pinned=checked.flag(buffer.get("pinned", False), "pinned"),
+        num_bytes=_whole(buffer, "num_bytes"),
+        num_storages=_whole(buffer, "num_storages", default=1),
+    )
+
+
+def _room(values: Any) -> Room:
+    room = checked.mapping(values, "a room")
+    return Room(
+        num_bytes=_whole(room, "num_bytes"),
+        fits=checked.flag(room.get("fits", True), "fits"),
+        phase=checked.text(room.get("phase", ""), "phase"),
+        requested=_whole(room, "requested", default=0),
+        allocated=_whole(room, "allocated", default=0),
+        reserved=_whole(room, "reserved", default=0),
+    )
+
+
+def _whole(
+    values: Mapping[str, Any],
+    key: str,
+    *,
+    least: int = 0,
+    most: int = checked.MOST_BYTES,
+    default: int | None = None,
+) -> int:
+    return checked.whole(values.get(key, default), key, least=least, most=most)

@@ -5,19 +5,21 @@ import importlib.util
 import json
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import WitnessError
 from zero_sizer.job import Job
+from zero_sizer.witnesses import replies
 from zero_sizer.witnesses.cut import cut_job
+from zero_sizer.witnesses.keeping import Keeper, kept
 from zero_sizer.witnesses.launched import processes
 from zero_sizer.witnesses.launched.task import RankTask, rank_task, refuse_packed
-from zero_sizer.witnesses.recording import RankRecord, Recording, rank_from_json
+from zero_sizer.witnesses.recording import RankRecord, Recording
 
 DEFAULT_TIMEOUT = 600.0
+_OLDEST = (0, 19)  # tested with 0.19.8; with 0.16.9 they fail somewhere inside
 _PACKAGES = ("torch", "deepspeed", "transformers")
 _MEMORY_LINE = re.compile(r"\bMA [\d.]+ GB|CPU Virtual Memory")
 # What gloo and NCCL say in a rank whose peer is gone: never the cause.
@@ -46,12 +48,12 @@ def run(
         WitnessError: torch or deepspeed is missing, a rank failed, or it took too long.
         UnsupportedError: the model cannot be cut, or is quantized.
     """
-    require_packages()
+    require_packages(recent=True)
     refuse_packed(job)
     cut = cut_job(job, layers)
-    with tempfile.TemporaryDirectory(prefix="zero-sizer-swap-") as swap:
-        task = rank_task(cut, steps=steps, nvme_path=swap)
-        (result,), log = _launch([task], ranks=ranks, timeout=timeout, keep_going=False)
+    with kept("launched") as keeper:
+        task = rank_task(cut, steps=steps, nvme_path=str(keeper.folder / "swap"))
+        (result,), log = _launch(keeper, [task], ranks=ranks, timeout=timeout, keep_going=False)
     if isinstance(result, str):
         raise WitnessError(result)
     return Recording(
@@ -76,15 +78,19 @@ def run_tasks(
     Raises:
         WitnessError: the ranks did not get through the list.
     """
-    require_packages()
-    return _launch(tasks, ranks=ranks, timeout=timeout, keep_going=True)[0]
+    require_packages(recent=True)
+    with kept("launched") as keeper:
+        return _launch(keeper, tasks, ranks=ranks, timeout=timeout, keep_going=True)[0]
 
 
-def require_packages() -> None:
+def require_packages(*, recent: bool = False) -> None:
     """Refuse at once where the engine is not installed.
 
+    Args:
+        recent: whether it must not be older than what the ranks' own code was written for.
+
     Raises:
-        WitnessError: torch or deepspeed is missing.
+        WitnessError: torch or deepspeed is missing, or too old.
     """
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -92,39 +98,46 @@ def require_packages() -> None:
             f"a dry run needs {' and '.join(missing)}, which is not installed",
             remedy="pip install 'zero-sizer[deepspeed]'",
         )
+    version = importlib.metadata.version("deepspeed")
+    if recent and tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST:
+        raise WitnessError(
+            f"a run with real ranks needs DeepSpeed {'.'.join(map(str, _OLDEST))} or newer, "
+            f"not {version}",
+            remedy="take --how simulated, which ran with 0.16.9, or install a newer one",
+        )
 
 
 def _launch(
-    tasks: Sequence[RankTask], *, ranks: int, timeout: float, keep_going: bool
+    keeper: Keeper, tasks: Sequence[RankTask], *, ranks: int, timeout: float, keep_going: bool
 ) -> tuple[list[list[RankRecord] | str], list[str]]:
-    with tempfile.TemporaryDirectory(prefix="zero-sizer-launched-") as name:
-        folder = Path(name)
-        (folder / "out").mkdir()
-        listing = folder / "tasks.json"
-        listing.write_text(json.dumps([task.to_json() for task in tasks]), encoding="utf-8")
-        arguments = ["--tasks", str(listing), "--out", str(folder / "out")]
-        arguments += ["--keep-going"] if keep_going else []
-        try:
-            code = processes.launch(arguments, ranks=ranks, folder=folder, timeout=timeout, env={})
-        except subprocess.TimeoutExpired:
-            raise WitnessError(
-                f"the run took more than {timeout:g} s and was stopped",
-                remedy="give --timeout, fewer --layers or a shorter --seq-len",
-            ) from None
-        answers = [_answers(folder / "out", index) for index in range(len(tasks))]
-        results = [_result(answer, ranks) for answer in answers]
-        for answer, result in zip(answers, results, strict=True):
-            if result is None:
-                silent = set(range(ranks)) - {item["rank"] for item in answer}
-                raise WitnessError(_why(folder, code, sorted(silent)))
-        log = [line for line in _lines(_rank_log(folder, 0)) if _MEMORY_LINE.search(line)]
-        return [result for result in results if result is not None], log
+    folder = keeper.folder
+    for name in ("out", "swap"):
+        (folder / name).mkdir()
+    listing = folder / "tasks.json"
+    listing.write_text(json.dumps([task.to_json() for task in tasks]), encoding="utf-8")
+    arguments = ["--tasks", str(listing), "--out", str(folder / "out")]
+    arguments += ["--keep-going"] if keep_going else []
+    try:
+        code = processes.launch(arguments, ranks=ranks, keeper=keeper, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise WitnessError(
+            f"the run took more than {timeout:g} s and was stopped",
+            remedy="give --timeout, fewer --layers or a shorter --seq-len",
+        ) from None
+    answers = [_answers(folder / "out", index) for index in range(len(tasks))]
+    results = [_result(answer, ranks) for answer in answers]
+    for answer, result in zip(answers, results, strict=True):
+        if result is None:
+            silent = set(range(ranks)) - {item["rank"] for item in answer}
+            raise WitnessError(_why(folder, code, sorted(silent)))
+    log = [line for line in _lines(_rank_log(folder, 0)) if _MEMORY_LINE.search(line)]
+    return [result for result in results if result is not None], log
 
 
 def _answers(folder: Path, index: int) -> list[dict[str, Any]]:
     """What the ranks wrote for one task, the earliest first."""
     files = sorted(folder.glob(f"{index}.*.json"), key=lambda path: path.stat().st_mtime_ns)
-    return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    return [replies.read(path) for path in files]
 
 
 def _result(answers: list[dict[str, Any]], ranks: int) -> list[RankRecord] | str | None:
@@ -136,7 +149,7 @@ def _result(answers: list[dict[str, Any]], ranks: int) -> list[RankRecord] | str
         return f"rank {first['rank']} failed: {_one_line(first['error'])}"
     if len(answers) < ranks:
         return None
-    return sorted((rank_from_json(answer) for answer in answers), key=lambda rank: rank.rank)
+    return sorted((replies.rank(answer) for answer in answers), key=lambda rank: rank.rank)
 
 
 def _why(folder: Path, code: int, silent: list[int]) -> str:

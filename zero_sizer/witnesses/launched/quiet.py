@@ -17,7 +17,7 @@ class _OneThread(dist.ProcessGroupGloo):  # type: ignore[misc]  # torch is not f
 
     def __init__(self, store: Any, rank: int, size: int, *, timeout: Any) -> None:
         options = dist.ProcessGroupGloo._Options()
-        options._devices = [dist.ProcessGroupGloo.create_default_device()]
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
         options._threads = 1
         options._timeout = timeout
         super().__init__(store, rank, size, options)

@@ -1,7 +1,8 @@
 """What the ``deepspeed`` launcher starts on every rank.
 
-``python -m zero_sizer.witnesses.launched.worker --tasks FILE --out FOLDER`` runs every task of a
-JSON list, one after the other in the same processes, and writes ``FOLDER/TASK.RANK.json`` for each.
+``python -m zero_sizer.witnesses.launched.worker --tasks FILE --out FOLDER --rendezvous FILE``
+runs every task of a JSON list, one after the other in the same processes, and writes
+``FOLDER/TASK.RANK.json`` for each.
 A task that fails writes ``{"error": ...}`` instead. With ``--keep-going`` the next task follows
 (every rank fails alike for a config that DeepSpeed refuses); otherwise the process exits with 1.
 """
@@ -14,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.witnesses.launched import processes
+from zero_sizer.witnesses import replies
 
 
 def main() -> int:
@@ -22,22 +23,22 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tasks", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--rendezvous", required=True)
     parser.add_argument("--keep-going", action="store_true")
     parser.add_argument("--local_rank", type=int, default=0)  # the launcher's own argument
     args = parser.parse_args()
     tasks = json.loads(Path(args.tasks).read_text(encoding="utf-8"))
     out = Path(args.out)
-    processes.die_with_parent()
-    pinned = _start()
+    pinned = _start(Path(args.rendezvous))
     for index, task in enumerate(tasks):
         result = _run(task, pinned)
-        _write(out / f"{index}.{os.environ['RANK']}.json", result)
+        replies.write(out / f"{index}.{os.environ['RANK']}.json", result)
         if "error" in result and not args.keep_going:
             return 1
     return 0
 
 
-def _start() -> Any:
+def _start(rendezvous: Path) -> Any:
     """Join the process group; pin requests on the CPU accelerator, None on a GPU."""
     import deepspeed
     import torch
@@ -51,7 +52,12 @@ def _start() -> Any:
     on_cpu = accelerator.device_name() == "cpu"
     if on_cpu:
         cpu.prepare(accelerator)
-    deepspeed.init_distributed(dist_backend=accelerator.communication_backend_name())
+    deepspeed.init_distributed(  # in a file: a port would be open to whoever is on the network
+        dist_backend=accelerator.communication_backend_name(),
+        init_method=f"file://{rendezvous}",
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
     torch.manual_seed(0)
     if not on_cpu:
         return None
@@ -71,13 +77,6 @@ def _run(task: dict[str, Any], pinned: Any) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}", "rank": int(os.environ["RANK"])}
     finally:
         run.close()
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    # Renamed into place: the parent never reads half a file.
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result), encoding="utf-8")
-    partial.rename(path)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import ZeroSizerError
+from zero_sizer.witnesses import replies
 from zero_sizer.witnesses.simulated.request import Request
 
 PROGRESS = "@progress "
@@ -151,7 +152,7 @@ def _answer(request: Request, path: Path, report: Report) -> None:
         message = " ".join(str(error).split()) or "no message"
         text = f"{type(error).__name__}: {message}"
         answer = {"error": {"kind": "WitnessError", "message": text, "trace": _trace(error)}}
-    path.write_text(json.dumps(answer) + "\n", encoding="utf-8")
+    replies.write(path, answer)
 
 
 def _trace(error: BaseException) -> list[str]:

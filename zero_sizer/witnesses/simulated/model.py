@@ -8,6 +8,7 @@ import torch
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.freeze import Freeze
+from zero_sizer.models.untrusted import harmless, offline
 from zero_sizer.witnesses.simulated import checkpointing, flash
 from zero_sizer.witnesses.simulated.request import Request
 from zero_sizer.witnesses.simulated.undo import Patches
@@ -27,7 +28,8 @@ def build(request: Request, *, with_values: bool = False) -> Any:
         UnsupportedError: the model has no causal or other head with a loss.
     """
     if request.hf_config:
-        model = _from_config(request, with_values)
+        with offline():
+            model = _from_config(request, with_values)
     elif request.parameters:
         model = _from_shapes(request)
     else:
@@ -59,7 +61,7 @@ def _zero_init(request: Request) -> Iterator[None]:
 def _from_config(request: Request, with_values: bool) -> Any:
     from transformers import CONFIG_MAPPING
 
-    fields = dict(request.hf_config)
+    fields = harmless(request.hf_config, "the model's config")
     fields.pop("quantization_config", None)  # else transformers asks for bitsandbytes
     model_type = str(fields.pop("model_type", ""))
     if model_type not in CONFIG_MAPPING:

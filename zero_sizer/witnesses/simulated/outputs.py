@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.errors import InputError
+from zero_sizer import files
+from zero_sizer.files import require_writable
 from zero_sizer.witnesses.simulated.allocator_settings import settings_from_environment
 from zero_sizer.witnesses.simulated.snapshot import build_snapshot, write_snapshot
 from zero_sizer.witnesses.simulated.tracker import GPU, Event
@@ -28,14 +29,13 @@ class Outputs:
         return self.trace is not None or self.snapshot is not None
 
     def check(self) -> None:
-        """Refuses a folder that is not there before the run rather than after it.
+        """Refuses before the run what could not be written after it.
 
         Raises:
             InputError: a file cannot be written.
         """
-        for flag, path in (("--trace", self.trace), ("--snapshot", self.snapshot)):
-            if path is not None and (Path(path).is_dir() or not Path(path).parent.is_dir()):
-                raise InputError(f"cannot write {path}: no such folder, or a folder", where=flag)
+        require_writable(self.trace, "--trace")
+        require_writable(self.snapshot, "--snapshot")
 
     def write(self, events: Iterable[Sequence[Any]]) -> None:
         """Writes what was asked for.
@@ -62,12 +62,8 @@ def write_trace(path: str, events: Iterable[Sequence[Any]]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    try:
-        with Path(path).open("w", encoding="utf-8") as file:
-            for event in events:
-                file.write(json.dumps(dict(zip(Event._fields, event, strict=True))) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write: {error.strerror}", where=path) from None
+    lines = (json.dumps(dict(zip(Event._fields, e, strict=True))) + "\n" for e in events)
+    files.write(path, (line.encode() for line in lines))
 
 
 def _frames(event: Any) -> tuple[str, ...]:

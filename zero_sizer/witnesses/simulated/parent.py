@@ -3,21 +3,22 @@
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.hardware import outside
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job import Job
+from zero_sizer.witnesses import replies
 from zero_sizer.witnesses.blame import engine_error
 from zero_sizer.witnesses.cut import cut_job
+from zero_sizer.witnesses.keeping import Keeper, kept
 from zero_sizer.witnesses.launched.parent import require_packages
 from zero_sizer.witnesses.launched.task import rank_task
-from zero_sizer.witnesses.recording import Recording, from_json
+from zero_sizer.witnesses.recording import Recording
 from zero_sizer.witnesses.simulated.outputs import NOTHING, Outputs
 from zero_sizer.witnesses.simulated.request import NO_LIMIT, Request
 
@@ -57,13 +58,13 @@ def run(
     require_packages()
     outputs.check()
     cut = cut_job(job, layers)
-    with tempfile.TemporaryDirectory(prefix="zero-sizer-swap-") as swap:
-        request = request_of(cut, rank=rank, steps=steps, nvme_path=swap)
+    with _kept() as keeper:
+        request = request_of(cut, rank=rank, steps=steps, nvme_path=str(keeper.folder))
         request = replace(request, keep_events=bool(outputs))
-        found = answer(request, progress=progress)
+        found = _answer(keeper, request, progress)
     if outputs:
         outputs.write(found["events"])
-    recording = from_json(found)
+    recording = replies.recording(found)
     return replace(recording, job={**recording.job, "name": cut.model.name, "layers": layers})
 
 
@@ -117,7 +118,7 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
 
 def run_request(request: Request, *, progress: Progress | None = None) -> Recording:
     """Runs one rank; see ``run``."""
-    return from_json(answer(request, progress=progress))
+    return replies.recording(answer(request, progress=progress))
 
 
 def run_requests(requests: Sequence[Request]) -> list[Recording | ZeroSizerError]:
@@ -127,7 +128,7 @@ def run_requests(requests: Sequence[Request]) -> list[Recording | ZeroSizerError
         WitnessError: the process died.
     """
     return [
-        from_json(found) if "error" not in found else _error(found["error"], request.config)
+        replies.recording(found) if "error" not in found else _error(found["error"], request.config)
         for request, found in zip(requests, answers(requests), strict=True)
     ]
 
@@ -138,7 +139,8 @@ def answers(requests: Sequence[Request]) -> list[dict[str, Any]]:
     Raises:
         WitnessError: the process died.
     """
-    return _ask(requests, None)
+    with _kept() as keeper:
+        return _ask(keeper, requests, None)
 
 
 def answer(request: Request, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -147,7 +149,16 @@ def answer(request: Request, *, progress: Progress | None = None) -> dict[str, A
     Raises:
         ZeroSizerError: what the child reported.
     """
-    (found,) = _ask([request], progress)
+    with _kept() as keeper:
+        return _answer(keeper, request, progress)
+
+
+def _kept() -> AbstractContextManager[Keeper]:
+    return kept("simulated", noise=subprocess.PIPE)
+
+
+def _answer(keeper: Keeper, request: Request, progress: Progress | None) -> dict[str, Any]:
+    (found,) = _ask(keeper, [request], progress)
     if "error" in found:
         raise _error(found["error"], request.config)
     return found
@@ -158,32 +169,33 @@ def _error(error: Mapping[str, str], config: Mapping[str, Any]) -> ZeroSizerErro
     return kind(error["message"]) if kind else engine_error(error["message"], config)
 
 
-def _ask(requests: Sequence[Request], progress: Progress | None) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory(prefix="zero-sizer-simulated-") as name:
-        folder = Path(name)
-        question = folder / "requests.json"
-        question.write_text(json.dumps([r.to_json() for r in requests]), encoding="utf-8")
-        total = sum(1 + 3 * request.steps * request.grad_accum for request in requests)
-        code, noise = _spawn([str(question), name], total, progress)
-        replies = [folder / f"{index}.json" for index in range(len(requests))]
-        if not all(reply.exists() for reply in replies):
-            raise WitnessError(f"the simulated run died (exit {code}): {_last_line(noise)}")
-        return [json.loads(reply.read_text(encoding="utf-8")) for reply in replies]
+def _ask(
+    keeper: Keeper, requests: Sequence[Request], progress: Progress | None
+) -> list[dict[str, Any]]:
+    folder = keeper.folder
+    question = folder / "requests.json"
+    question.write_text(json.dumps([r.to_json() for r in requests]), encoding="utf-8")
+    total = sum(1 + 3 * request.steps * request.grad_accum for request in requests)
+    code, noise = _spawn(keeper, [str(question), str(folder)], total, progress)
+    found = [folder / f"{index}.json" for index in range(len(requests))]
+    if not all(reply.exists() for reply in found):
+        raise WitnessError(f"the simulated run died (exit {code}): {_last_line(noise)}")
+    return [replies.read(reply) for reply in found]
 
 
 def _spawn(
-    arguments: Sequence[str], total: int, progress: Progress | None
+    keeper: Keeper, arguments: Sequence[str], total: int, progress: Progress | None
 ) -> tuple[int, list[str]]:
-    command = [sys.executable, "-m", "zero_sizer.witnesses.simulated.child", *arguments]
+    module = "zero_sizer.witnesses.simulated.child"
+    keeper.start([sys.executable, "-m", module, *arguments])
     noise: list[str] = []
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        for line in child.stderr or ():
-            if not line.startswith(_PROGRESS):
-                noise.append(line)
-            elif progress is not None:
-                event = json.loads(line.removeprefix(_PROGRESS))
-                progress(event["done"], total, event["phase"])
-    return child.returncode, noise
+    for line in keeper.noise:
+        if not line.startswith(_PROGRESS):
+            noise.append(line)
+        elif progress is not None:
+            event = json.loads(line.removeprefix(_PROGRESS))
+            progress(event["done"], total, event["phase"])
+    return keeper.wait(), noise
 
 
 def _last_line(noise: list[str]) -> str:

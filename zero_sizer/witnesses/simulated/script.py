@@ -8,9 +8,7 @@ import contextlib
 import json
 import os
 import runpy
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,8 +16,10 @@ from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.hardware import catalog
+from zero_sizer.witnesses import replies
+from zero_sizer.witnesses.keeping import kept
 from zero_sizer.witnesses.launched.parent import require_packages
-from zero_sizer.witnesses.recording import Recording, from_json
+from zero_sizer.witnesses.recording import Recording
 from zero_sizer.witnesses.simulated.outputs import NOTHING, Outputs
 
 _ERRORS: dict[str, type[ZeroSizerError]] = {
@@ -77,7 +77,7 @@ def run_script(
         raise kind(found["error"], remedy=found["remedy"], where=found["where"])
     if outputs:
         outputs.write(found["events"])
-    return from_json(found)
+    return replies.recording(found)
 
 
 def _check(request: ScriptRequest) -> None:
@@ -91,22 +91,20 @@ def _check(request: ScriptRequest) -> None:
 
 
 def _ask(request: ScriptRequest, *, keep_events: bool) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="zero-sizer-script-") as folder:
-        question, reply = Path(folder, "question.json"), Path(folder, "reply.json")
+    with kept("script", noise=None) as keeper:
+        question, reply = keeper.folder / "question.json", keeper.folder / "reply.json"
         question.write_text(
             json.dumps({**asdict(request), "keep_events": keep_events}), encoding="utf-8"
         )
         module = "zero_sizer.witnesses.simulated.script"
-        done = subprocess.run(
+        keeper.start(
             [sys.executable, "-m", module, str(question), str(reply)],
-            stdout=sys.stderr,
-            check=False,
             env=_environment(request.environment),
         )
+        code = keeper.wait()
         if not reply.exists():
-            raise WitnessError(f"the script's process died (exit {done.returncode})")
-        found: dict[str, Any] = json.loads(reply.read_text(encoding="utf-8"))
-    return found
+            raise WitnessError(f"the script's process died (exit {code})")
+        return replies.read(reply)
 
 
 def _environment(stated: Mapping[str, str]) -> dict[str, str]:
@@ -130,7 +128,7 @@ def main(question_path: str, reply_path: str) -> int:
         reply = {**failures.describe(error), "error": message, "kind": "WitnessError"}
     except Exception as error:  # the user's script may do anything
         reply = {**failures.describe(error), "kind": _kind(error)}
-    Path(reply_path).write_text(json.dumps(reply), encoding="utf-8")
+    replies.write(Path(reply_path), reply)
     return 3 if "error" in reply else 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.errors import InputError
+from zero_sizer import files
 from zero_sizer.witnesses.simulated.allocator import (
     CachingAllocator,
     DeviceOutOfMemoryError,
@@ -67,10 +67,7 @@ def write_snapshot(path: Path, snapshot: Mapping[str, Any]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    try:
-        path.write_bytes(pickle.dumps(dict(snapshot), protocol=4))
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}", where="--snapshot") from None
+    files.write(path, [pickle.dumps(dict(snapshot), protocol=4)])
 
 
 class _History:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.witnesses import replies
 from zero_sizer.witnesses.simulated import peers
 
 
@@ -20,7 +21,7 @@ def main(question_path: str, reply_path: str) -> int:
         reply = _record(question)
     except Exception as error:  # whatever DeepSpeed, torch or the user's model raise
         reply = {"error": f"{type(error).__name__}: {error}"}
-    Path(reply_path).write_text(json.dumps(reply), encoding="utf-8")
+    replies.write(Path(reply_path), reply)
     return 3 if "error" in reply else 0
 
 

@@ -4,17 +4,17 @@ import importlib.metadata
 import json
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError, WitnessError
 from zero_sizer.job import Job
+from zero_sizer.witnesses import replies
 from zero_sizer.witnesses.blame import engine_error
 from zero_sizer.witnesses.cut import cut_job
+from zero_sizer.witnesses.keeping import Keeper, kept
 from zero_sizer.witnesses.launched.parent import require_packages
 from zero_sizer.witnesses.launched.task import RankTask, rank_task, refuse_packed
-from zero_sizer.witnesses.recording import Recording, rank_from_json
+from zero_sizer.witnesses.recording import Recording
 
 DEFAULT_TIMEOUT = 600.0
 _PACKAGES = ("torch", "deepspeed", "transformers")
@@ -46,38 +46,40 @@ def run(
         UnsupportedError: the job cannot be planned, the model not be cut, or it is quantized.
         InputError: there is no such rank.
     """
-    require_packages()
+    require_packages(recent=True)
     refuse_packed(job)
     cluster = job.cluster
     if not 0 <= rank < cluster.world_size:
         raise InputError(f"there is no rank {rank} among {cluster.world_size}")
-    with tempfile.TemporaryDirectory(prefix="zero-sizer-solo-") as name:
-        cut = cut_job(job, layers)
-        task = rank_task(cut, steps=steps, nvme_path=name)
+    cut = cut_job(job, layers)
+    with kept("solo") as keeper:
+        task = rank_task(cut, steps=steps, nvme_path=str(keeper.folder))
         question = {
             "task": task.to_json(),
             "rank": rank,
             "world_size": cluster.world_size,
             "local_world_size": cluster.gpus_per_node,
         }
-        found = _ask(question, Path(name), timeout)
+        found = _ask(question, keeper, timeout)
     about = {"name": cut.model.name, "layers": layers, "local_world_size": cluster.gpus_per_node}
     return _recording(found, task, about, cluster.world_size)
 
 
-def _ask(question: dict[str, Any], folder: Path, timeout: float) -> dict[str, Any]:
-    asked, reply = folder / "question.json", folder / "reply.json"
+def _ask(question: dict[str, Any], keeper: Keeper, timeout: float) -> dict[str, Any]:
+    folder = keeper.folder
+    asked, reply, log = (folder / name for name in ("question.json", "reply.json", "log"))
     asked.write_text(json.dumps(question), encoding="utf-8")
     command = [sys.executable, "-m", "zero_sizer.witnesses.solo.child", str(asked), str(reply)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        keeper.start(command, log=log)
+        code = keeper.wait(timeout)
     except subprocess.TimeoutExpired:
         raise WitnessError(f"the run took more than {timeout:g} s and was stopped") from None
     if not reply.exists():
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        last = lines[-1] if lines else "it said nothing"
-        raise WitnessError(f"the solo run died (exit {done.returncode}): {last}")
-    found: dict[str, Any] = json.loads(reply.read_text(encoding="utf-8"))
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        last = next(filter(str.strip, reversed(text.splitlines())), "it said nothing")
+        raise WitnessError(f"the solo run died (exit {code}): {last.strip()}")
+    found = replies.read(reply)
     if "error" in found:
         raise engine_error(" ".join(found["error"].split()), question["task"]["config"])
     return found
@@ -86,7 +88,7 @@ def _ask(question: dict[str, Any], folder: Path, timeout: float) -> dict[str, An
 def _recording(
     found: dict[str, Any], task: RankTask, about: dict[str, Any], world_size: int
 ) -> Recording:
-    record = rank_from_json(found)
+    record = replies.rank(found)
     return Recording(
         how="solo",
         versions={name: importlib.metadata.version(name) for name in _PACKAGES},

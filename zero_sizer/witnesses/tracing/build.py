@@ -10,6 +10,7 @@ from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.families import FAMILIES
 from zero_sizer.models.quantized import converted
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.models.untrusted import harmless, offline
 from zero_sizer.witnesses.simulated.undo import Patches
 
 _NOT_READ = ("model_type", "dtype", "quantization_config")
@@ -43,7 +44,8 @@ def config_of(fields: Mapping[str, Any]) -> Any:
     """transformers' config object of a config.json's fields."""
     from transformers import CONFIG_MAPPING
 
-    values = {key: value for key, value in fields.items() if key not in _NOT_READ}
+    kept = harmless(fields, "the model's config")
+    values = {key: value for key, value in kept.items() if key not in _NOT_READ}
     model_type = str(fields.get("model_type", ""))
     if model_type not in CONFIG_MAPPING:
         raise UnsupportedError(f"transformers has no model type {model_type!r}")
@@ -75,7 +77,7 @@ def build(config: Any, dtype: torch.dtype, where: torch.device, attention: str) 
     Raises:
         UnsupportedError: it has no such attention.
     """
-    with _without_values(), torch.device(where):
+    with offline(), _without_values(), torch.device(where):
         try:
             model = model_class(config)._from_config(
                 config, attn_implementation=attention, dtype=dtype

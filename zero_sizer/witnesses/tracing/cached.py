@@ -5,7 +5,7 @@ from pathlib import Path
 
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.profiles.store import cache_file, key_of, write
+from zero_sizer.profiles.store import cache_file, key_of, write_cached
 
 
 def trace_to_cache(spec: ModelSpec, report: Callable[[str], None] = lambda line: None) -> Path:
@@ -47,5 +47,5 @@ def trace_to_cache(spec: ModelSpec, report: Callable[[str], None] = lambda line:
         setups=setups,
         report=report,
     )
-    write(path, document)
+    write_cached(path, document)
     return path

@@ -1,0 +1,103 @@
+"""One command of the command line: parse, call, render, exit code. No arithmetic here."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from zero_sizer import __version__
+from zero_sizer.cli.parser import Parser
+from zero_sizer.cli.streams import Outlet, guarded
+from zero_sizer.collector import collector_off
+from zero_sizer.errors import ZeroSizerError
+from zero_sizer.terminal import one_line
+
+_COMMANDS = {
+    "check": "validate a DeepSpeed config and predict what the job needs",
+    "choose": "rank ZeRO stages, offload, batch and buffers on a cluster; write the config",
+    "size": "the fewest nodes that fit, per strategy, and where more stop helping",
+    "dryrun": "run the real engine (simulated, on one device, or launched) and record it",
+    "crosscheck": "lay the prediction beside independent witnesses",
+    "models": "list the bundled models",
+    "gpus": "list the known GPUs",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code of the documented contract (0, 1, 2, 3)."""
+    try:
+        # What a command builds lives until it ends: a collector would free nothing.
+        with collector_off(), guarded() as (output, _):
+            return _run(list(sys.argv[1:] if arguments is None else arguments), output)
+    except OSError as error:  # standard output is a file on a full disk
+        _say(f"the answer cannot be written: {error.strerror or error}")
+        return 2
+
+
+def _run(arguments: Sequence[str], output: Outlet) -> int:
+    try:
+        parsed = _parsed(arguments)
+        output.is_whole = getattr(parsed, "format", "text") == "json"
+        code: int = parsed.run(parsed)
+        output.flush()
+    except ZeroSizerError as error:
+        _say(str(error))
+        return error.exit_code
+    except OSError as error:
+        _say(
+            f"{error.filename}: {error.strerror}"
+            if error.filename
+            else error.strerror or str(error)
+        )
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except MemoryError:
+        _say("out of memory: what was asked for is too large for this machine")
+        return 2
+    return code
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        print(f"zero-sizer: {one_line(text)}", file=sys.stderr)
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    own, script = _split_script(list(arguments))
+    parsed, unknown = _parser(own).parse_known_args(own, argparse.Namespace(script=script))
+    if unknown:
+        parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed
+
+
+def _split_script(arguments: list[str]) -> tuple[list[str], list[str] | None]:
+    """What ``dryrun`` finds after ``--`` is a script and its own options, not ours."""
+    if "--" not in arguments or _named(arguments) != "dryrun":
+        return arguments, None
+    where = arguments.index("--")
+    return arguments[:where], arguments[where + 1 :]
+
+
+def _named(arguments: Sequence[str]) -> str | None:
+    return next((a for a in arguments if a in _COMMANDS), None)
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="zero-sizer",
+        description="Know what a DeepSpeed job needs before you launch it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"zero-sizer {__version__}")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    named = _named(arguments)
+    for command, summary in _COMMANDS.items():
+        subparser = subparsers.add_parser(
+            command, help=summary, description=summary, allow_abbrev=False
+        )
+        if command == named:  # only the command that runs is imported: a cold start stays short
+            import_module(f"zero_sizer.cli.{command}").configure(subparser)
+            subparser.set_defaults(parser=subparser)
+    return parser
