@@ -15,11 +15,11 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from cold_start import machine, replace_section  # noqa: E402
 
-from zero_sizer import job  # noqa: E402
 from zero_sizer.advise.choose import Options, choose, search_of  # noqa: E402
 from zero_sizer.advise.config import default_config  # noqa: E402
 from zero_sizer.advise.fleet import node_counts  # noqa: E402
-from zero_sizer.job import Flags, Job  # noqa: E402
+from zero_sizer.job import read  # noqa: E402
+from zero_sizer.job.read import Flags, Job  # noqa: E402
 
 LIMIT_SECONDS = 5.0
 MODEL, GPU, NODES = "llama-3-70b", "h100-80gb", 64
@@ -37,7 +37,7 @@ def wanted(nodes: int = 1) -> Job:
         seq_len=4096,
         attention="flash",
     )
-    return job.without_config(default_config(), flags)
+    return read.without_config(default_config(), flags)
 
 
 def main() -> int:

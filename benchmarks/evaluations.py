@@ -22,14 +22,15 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from cold_start import machine, replace_section  # noqa: E402
 
-from zero_sizer import features, job  # noqa: E402
 from zero_sizer.advise.choose import Options, search_of  # noqa: E402
 from zero_sizer.advise.config import default_config  # noqa: E402
 from zero_sizer.advise.search import Search  # noqa: E402
 from zero_sizer.advise.strategy import settings_of  # noqa: E402
-from zero_sizer.job import Flags  # noqa: E402
-from zero_sizer.ledger import evaluate  # noqa: E402
-from zero_sizer.peak import peak_of, totals  # noqa: E402
+from zero_sizer.job import read  # noqa: E402
+from zero_sizer.job.read import Flags  # noqa: E402
+from zero_sizer.ledger import entries
+from zero_sizer.ledger.entry import evaluate  # noqa: E402
+from zero_sizer.ledger.peak import peak_of, totals  # noqa: E402
 
 LIMIT = 2000
 MODELS = ("gpt2", "llama-3-8b", "mixtral-8x7b", "llama-3-70b")
@@ -58,7 +59,7 @@ def search(model: str) -> Search:
         seq_len=1024,  # what all of them take
         attention="flash",
     )
-    return search_of(job.without_config(default_config(), flags), Options())
+    return search_of(read.without_config(default_config(), flags), Options())
 
 
 def candidates(found: Search, seed: int) -> Iterator[tuple[str, dict[str, int]]]:
@@ -109,7 +110,7 @@ def one_by_one(model: str) -> list[float]:
     def one(name: str, numbers: dict[str, int]) -> object:
         batch, length = numbers["micro_batch"], 128 * numbers["grad_accum"]
         other = replace(plan, micro_batch=batch, seq_len=length)
-        moments = totals(evaluate(features.ENTRIES, other, explain=False), plan.ranks_per_node)
+        moments = totals(evaluate(entries.ENTRIES, other, explain=False), plan.ranks_per_node)
         return {device: peak_of(per_moment) for device, per_moment in moments.items()}
 
     return rates(candidates(found, 2), one)

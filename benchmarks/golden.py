@@ -62,7 +62,10 @@ def draw(number: int, command: str) -> tuple[dict[str, Any], list[str]]:
     if pick.random() < 0.7:
         flags += ["--host-memory", pick.choice(("256GiB", "1TiB", "2TiB"))]
     if pick.random() < 0.3 and command == "check":
-        flags += ["--adapter", pick.choice(("r=8,targets=all-linear", "r=16,targets=q_proj+v_proj"))]
+        flags += [
+            "--adapter",
+            pick.choice(("r=8,targets=all-linear", "r=16,targets=q_proj+v_proj")),
+        ]
     return config, flags
 
 
@@ -111,7 +114,11 @@ def run() -> int:
     kept = json.loads(KEPT.read_text())
     differing = 0
     for name, row in kept.items():
-        keys = [k for k in row if not (arguments.figures and k == "hash") and row[k] != found[name].get(k)]
+        keys = [
+            k
+            for k in row
+            if not (arguments.figures and k == "hash") and row[k] != found[name].get(k)
+        ]
         if keys:
             differing += 1
             command, number = name.split()

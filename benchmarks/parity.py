@@ -35,16 +35,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from parity_jobs import KINDS, Case, case_of, cases, draw  # noqa: F401
 from parity_report import BELOW, DEVICES, WHOLE, Log, by_kind, digest, errors_of, render
 
+from zero_sizer.dryrun.simulated import run_requests
+from zero_sizer.dryrun.simulated.parent import request_of
 from zero_sizer.errors import WitnessError, ZeroSizerError
-from zero_sizer.features import ENTRIES
 from zero_sizer.findings import Severity
-from zero_sizer.ledger import evaluate
-from zero_sizer.moments import STEPPING, Moment, Phase
-from zero_sizer.peak import phase_peaks, totals
-from zero_sizer.plan import Plan
+from zero_sizer.ledger.entries import ENTRIES
+from zero_sizer.ledger.entry import evaluate
+from zero_sizer.ledger.moments import STEPPING, Moment, Phase
+from zero_sizer.ledger.peak import phase_peaks, totals
+from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import size
-from zero_sizer.witnesses.simulated import run_requests
-from zero_sizer.witnesses.simulated.parent import request_of
 
 LIMITS = Path(__file__).parents[1] / "docs" / "limits.md"
 START, END = "<!-- parity:start -->", "<!-- parity:end -->"

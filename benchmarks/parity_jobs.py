@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from zero_sizer import models
 from zero_sizer.config import document
 from zero_sizer.config.workload import Workload
+from zero_sizer.dryrun.truncate import cut_model
 from zero_sizer.hardware.cluster import Cluster
-from zero_sizer.job import Job
-from zero_sizer.models import adapted, adapter, quantized
+from zero_sizer.job.read import Job
+from zero_sizer.models.changes import lora, lora_config, quantization
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.witnesses.cut import cut_model
 
 MODELS = {  # longest sequence that is tried
     "llama-3-8b": 4096,  # dense, grouped queries
@@ -57,7 +57,7 @@ KINDS = {  # kind: how often of all
     "built": 2,  # stage 3 on a model that was built whole
     "unstated": 2,  # neither attention nor zero.Init nor checkpointing said
 }
-if find_spec("zero_sizer.models.freeze") is None:
+if find_spec("zero_sizer.models.changes.freeze") is None:
     del KINDS["freeze"]
 
 
@@ -157,18 +157,18 @@ def _model(choose: Choose, kind: str, name: str, blocks: int) -> tuple[ModelSpec
     spec, said = cut_model(models.load(name), blocks), ""
     if kind == "qlora":
         packed = choose(("nf4", "nf4,double", "int8"))
-        spec = quantized.with_quantization(spec, quantized.read(packed, "--quantization"))
+        spec = quantization.with_quantization(spec, quantization.read(packed, "--quantization"))
         said += f" packed {packed}"
     if kind in ("lora", "qlora"):
         linear = {tensor.module.rpartition(".")[2] for tensor in spec.parameters}
         pairs = [p for p in ("q_proj+v_proj", "query_key_value", "qkv_proj") if _has(linear, p)]
         targets = choose(["all-linear", *pairs])
         words = f"r={choose((8, 64))},targets={targets}{choose(('', ',dropout=0.05'))}"
-        spec = adapted.with_adapter(spec, adapter.read(words, "--adapter"))
+        spec = lora.with_adapter(spec, lora_config.read(words, "--adapter"))
     if kind == "freeze":
         names = [tensor.name for tensor in spec.parameters]
         pattern = choose([p for p in FROZEN if any(fnmatchcase(n, p) for n in names)])
-        module = import_module("zero_sizer.models.freeze")
+        module = import_module("zero_sizer.models.changes.freeze")
         spec = module.with_freeze(spec, module.Freeze((pattern,), "--freeze"))
         said += f" without {pattern}"
     return spec, said

@@ -25,9 +25,9 @@ from zero_sizer.config import document, resolve  # noqa: E402
 from zero_sizer.config.workload import Workload  # noqa: E402
 from zero_sizer.hardware import catalog  # noqa: E402
 from zero_sizer.hardware.cluster import Cluster  # noqa: E402
-from zero_sizer.job import Job  # noqa: E402
+from zero_sizer.job.read import Job  # noqa: E402
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor  # noqa: E402
-from zero_sizer.planning import plan_job  # noqa: E402
+from zero_sizer.plan.resolve import plan_job  # noqa: E402
 from zero_sizer.speed import Case, step_time  # noqa: E402
 
 _STAGE = {"FULL_SHARD": 3, "SHARD_GRAD_OP": 2}

@@ -1,4 +1,4 @@
-"""Writes the profiles of bundled models that no family's covers (``zero_sizer/profiles/data``).
+"""Writes the profiles of bundled models that no family's covers (``zero_sizer/activations/data``).
 
 Usage: ``python scripts/generate_activation_profiles.py [NAME ...] [--check] [--missing]`` in an
 environment that has torch and transformers. Nothing is computed: tensors are fake.
@@ -9,10 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-from zero_sizer.models.profile import bundled_names, load_profile, read_profile
-from zero_sizer.profiles.family import structure_of
-from zero_sizer.profiles.store import key_of, write
-from zero_sizer.witnesses.tracing.profile import trace_profile
+from zero_sizer.activations.store import key_of, write
+from zero_sizer.activations.structure import structure_of
+from zero_sizer.models.sources.bundled import bundled_names, load_profile, read_profile
+from zero_sizer.tracing.profile import trace_profile
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
 

@@ -15,7 +15,7 @@ import transformers
 from profile_sources import CONFIG_FIELDS
 from transformers.activations import ACT2FN
 
-from zero_sizer.models.families import FAMILIES
+from zero_sizer.models.layouts.families import FAMILIES
 
 PATH = Path(__file__).parent.parent / "zero_sizer" / "models" / "data" / "config_defaults.json"
 

@@ -20,16 +20,16 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from zero_sizer import features  # noqa: E402
-from zero_sizer.ledger import Entry  # noqa: E402
-from zero_sizer.moments import Moment  # noqa: E402
+from zero_sizer.ledger import entries as features  # noqa: E402
+from zero_sizer.ledger.entry import Entry  # noqa: E402
+from zero_sizer.ledger.moments import Moment  # noqa: E402
 
 LOOP = 3  # entries that one loop declares and that are still written out
 PAGE = ROOT / "docs" / "ledger.md"
 HEAD = """# The ledger
 
-Every allocation the prediction is made of, from the declarations in `zero_sizer/features`, written
-by `scripts/generate_docs.py`. `p` is the resolved plan (`zero_sizer/plan.py`); sizes are elements
+Every allocation the prediction is made of, from the declarations in `zero_sizer/ledger/entries`, written
+by `scripts/generate_docs.py`. `p` is the resolved plan (`zero_sizer/plan/plan.py`); sizes are elements
 per rank. Sources that name no package are relative to `deepspeed/` at 0.19.8.
 [model.md](model.md) explains the words.
 """
@@ -48,7 +48,7 @@ def page() -> str:
 def feature_modules() -> list[ModuleType]:
     """The feature files that declare entries, in the ledger's order."""
     names = (info.name for info in pkgutil.iter_modules(features.__path__))
-    modules = [importlib.import_module(f"zero_sizer.features.{name}") for name in names]
+    modules = [importlib.import_module(f"zero_sizer.ledger.entries.{name}") for name in names]
     positions = {id(entry): i for i, entry in enumerate(features.ENTRIES)}
     declaring = [module for module in modules if getattr(module, "ENTRIES", ())]
     return sorted(declaring, key=lambda module: positions[id(module.ENTRIES[0])])

@@ -1,4 +1,4 @@
-"""Writes the profiles of families (``zero_sizer/profiles/data/family.*.json``).
+"""Writes the profiles of families (``zero_sizer/activations/data/family.*.json``).
 
 Usage: ``python scripts/generate_family_profiles.py [STRUCTURE ...] [--missing]`` in an environment
 that has torch and transformers. One for each structure that a bundled model has, called after the
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer import models
-from zero_sizer.models.profile import bundled_names, load_profile, read_profile
+from zero_sizer.activations import structure as family
+from zero_sizer.activations.store import write
+from zero_sizer.models.sources.bundled import bundled_names, load_profile, read_profile
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.profiles import family
-from zero_sizer.profiles.store import write
-from zero_sizer.witnesses.tracing.family import trace_family
-from zero_sizer.witnesses.tracing.profile import has_biases
+from zero_sizer.tracing.family import trace_family
+from zero_sizer.tracing.profile import has_biases
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
 LAYERS = 8  # enough for every pattern of layers

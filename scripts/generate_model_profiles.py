@@ -16,7 +16,7 @@ import torch
 import transformers
 from profile_sources import CONFIG_FIELDS, SOURCES, Source
 
-from zero_sizer.models.architecture import from_hf_config
+from zero_sizer.models.layouts.architecture import from_hf_config
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "models" / "data"
 MODEL_DTYPE = torch.bfloat16  # built in this one, so that tensors that keep another one show it

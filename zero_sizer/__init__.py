@@ -4,7 +4,7 @@ TYPE_CHECKING = False  # as typing has it, whose import Ctrl-C could meet before
 if TYPE_CHECKING:
     from typing import Any
 
-    from zero_sizer.witnesses.simulated.session import simulate
+    from zero_sizer.dryrun.simulated.session import simulate
 
 __all__ = ["__version__", "simulate"]
 __version__ = "0.1.0"
@@ -16,4 +16,4 @@ def __getattr__(name: str) -> "Any":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return import_module("zero_sizer.witnesses.simulated.session").simulate
+    return import_module("zero_sizer.dryrun.simulated.session").simulate

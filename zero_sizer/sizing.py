@@ -3,20 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from zero_sizer import capacity, checks, features
+from zero_sizer import checks
 from zero_sizer.config import resolve
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Direction, Finding, Reason, Severity
-from zero_sizer.job import Job
-from zero_sizer.ledger import Allocation, evaluate
-from zero_sizer.moments import Moment
-from zero_sizer.passes.remarks import remarks
-from zero_sizer.passes.requests import room_of
-from zero_sizer.peak import Peak, peak_of, totals
-from zero_sizer.plan import Device, Plan
-from zero_sizer.planning import plan_job
-from zero_sizer.ranks import at_highest_rank
-from zero_sizer.verdict import Need, Verdict, decide, doubts, need_of, not_stated
+from zero_sizer.job.read import Job
+from zero_sizer.ledger import capacity, entries
+from zero_sizer.ledger.entry import Allocation, evaluate
+from zero_sizer.ledger.moments import Moment
+from zero_sizer.ledger.peak import Peak, peak_of, totals
+from zero_sizer.ledger.ranks import at_highest_rank
+from zero_sizer.ledger.requests import room_of
+from zero_sizer.ledger.verdict import Need, Verdict, decide, doubts, need_of, not_stated
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.resolve import plan_job
+from zero_sizer.timeline.remarks import remarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def size(job: Job) -> Sizing:
     planned = plan_job(job, settings)
     plan = at_highest_rank(planned.plan) if planned.plan else None
     collected = [*findings, *checks.run(context), *planned.findings]
-    allocations = tuple(evaluate(features.ENTRIES, plan)) if plan else ()
+    allocations = tuple(evaluate(entries.ENTRIES, plan)) if plan else ()
     collected += [_at_line(f, job) for f in remarks(plan)] if plan else []
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}

@@ -182,7 +182,7 @@ def _write(path: Path, source: str, cases: list[dict]) -> None:
 def compare(program: Path, count: int) -> int:
     """Runs ``count`` fresh traces through library and model; 1 if any figure differs."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from allocator_cases import first_difference
+    from support.allocator_cases import first_difference
 
     differing = 0
     for seed in range(count):

@@ -9,8 +9,8 @@ from zero_sizer.advise.search import Candidate, Loss, Search
 from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Reason
-from zero_sizer.job import Job
-from zero_sizer.verdict import Verdict
+from zero_sizer.job.read import Job
+from zero_sizer.ledger.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

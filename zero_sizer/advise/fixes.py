@@ -8,21 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 
-from zero_sizer import capacity, features
 from zero_sizer.advise import moves
 from zero_sizer.advise.moves import Change, Move
 from zero_sizer.advise.search import plan_of
-from zero_sizer.capacity import Fit
-from zero_sizer.job import Job
-from zero_sizer.ledger import evaluate
-from zero_sizer.passes.compose import closed_form_error, is_closed_form
-from zero_sizer.passes.requests import room_of
-from zero_sizer.peak import peak_of, totals
-from zero_sizer.plan import Device, Plan
-from zero_sizer.ranks import at_highest_rank
+from zero_sizer.job.read import Job
+from zero_sizer.ledger import capacity, entries
+from zero_sizer.ledger.capacity import Fit
+from zero_sizer.ledger.entry import evaluate
+from zero_sizer.ledger.peak import peak_of, totals
+from zero_sizer.ledger.ranks import at_highest_rank
+from zero_sizer.ledger.requests import room_of
+from zero_sizer.ledger.verdict import is_doubt, is_open
+from zero_sizer.plan.plan import Device, Plan
 from zero_sizer.sizing import Sizing
 from zero_sizer.speed import step_time
-from zero_sizer.verdict import is_doubt, is_open
+from zero_sizer.timeline.compose import closed_form_error, is_closed_form
 
 _MOST_NODES = 1024
 _WORK = 40_000  # tensors in all jobs tried together: the deepest model in use has 1,200
@@ -189,7 +189,7 @@ def _size(job: Job) -> _Tried | None:
     if plan is None or errors:
         return None
     plan = at_highest_rank(plan)
-    allocations = evaluate(features.ENTRIES, plan, explain=False)
+    allocations = evaluate(entries.ENTRIES, plan, explain=False)
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment).num_bytes for device, per_moment in moments.items()}
     known = capacity.capacities(job.cluster, job.workload)

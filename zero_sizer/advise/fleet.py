@@ -10,8 +10,8 @@ from zero_sizer.advise.strategy import Strategy
 from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.findings import Reason
 from zero_sizer.hardware.cluster import Cluster
-from zero_sizer.job import Job
-from zero_sizer.verdict import Verdict
+from zero_sizer.job.read import Job
+from zero_sizer.ledger.verdict import Verdict
 
 EVERY = 64
 """Up to so many nodes every number of them is tried; beyond, each twice the one before."""

@@ -5,10 +5,11 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
+from zero_sizer.activations import loss
 from zero_sizer.config import document
-from zero_sizer.job import Job
-from zero_sizer.passes import compose, loss
-from zero_sizer.plan import Device, Plan
+from zero_sizer.job.read import Job
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.timeline import compose
 
 _ZERO = "zero_optimization"
 _SMALL_BUCKET = 50_000_000  # elements

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from zero_sizer import checks, features
+from zero_sizer import checks
 from zero_sizer.advise.batch import Batch
 from zero_sizer.advise.config import chosen_config, strategy_config
 from zero_sizer.advise.limits import Limits, Shortfall
@@ -19,12 +19,13 @@ from zero_sizer.advise.sweep import Sweep, Use
 from zero_sizer.advise.view import Values
 from zero_sizer.config import document, resolve
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Finding, Severity
-from zero_sizer.job import Job
-from zero_sizer.ledger import Allocation, evaluate
-from zero_sizer.passes.remarks import remarks
-from zero_sizer.plan import Device, Plan
-from zero_sizer.planning import plan_job
-from zero_sizer.verdict import is_doubt
+from zero_sizer.job.read import Job
+from zero_sizer.ledger import entries as features
+from zero_sizer.ledger.entry import Allocation, evaluate
+from zero_sizer.ledger.verdict import is_doubt
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.resolve import plan_job
+from zero_sizer.timeline.remarks import remarks
 
 
 @dataclass(frozen=True, kw_only=True)

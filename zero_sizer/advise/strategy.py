@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zero_sizer.job import Job
+from zero_sizer.job.read import Job
 from zero_sizer.units import ceil_div, round_up
 
 _CPU = {"device": "cpu", "pin_memory": True}

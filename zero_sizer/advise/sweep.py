@@ -6,30 +6,30 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from zero_sizer import features
 from zero_sizer.advise.view import ACCUMULATES, NUMBERS, Family, Values, View
-from zero_sizer.features import passes
 from zero_sizer.hardware.cluster import Cluster
-from zero_sizer.ledger import Entry, evaluate
-from zero_sizer.moments import PASSES, STEP, Moment
-from zero_sizer.passes import compose
-from zero_sizer.passes.compose import closed_form_error, is_closed_form
-from zero_sizer.passes.overlay import Zero
-from zero_sizer.passes.requests import Rooms, rooms_of
-from zero_sizer.plan import Device, Plan
-from zero_sizer.ranks import at_highest_rank, candidates
+from zero_sizer.ledger import entries
+from zero_sizer.ledger.entries import forward_backward as passes
+from zero_sizer.ledger.entry import Entry, evaluate
+from zero_sizer.ledger.moments import PASSES, STEP, Moment
+from zero_sizer.ledger.ranks import at_highest_rank, candidates
+from zero_sizer.ledger.requests import Rooms, rooms_of
+from zero_sizer.plan.plan import Device, Plan
 from zero_sizer.speed import Case
 from zero_sizer.speed.model import time_of
 from zero_sizer.speed.rates import rates_of
 from zero_sizer.speed.step import Step
 from zero_sizer.speed.work import work_of
+from zero_sizer.timeline import compose
+from zero_sizer.timeline.compose import closed_form_error, is_closed_form
+from zero_sizer.timeline.overlay import Zero
 from zero_sizer.units import ceil_div
 
 _MOMENTS = tuple(Moment)
 _PLACE = {moment: index for index, moment in enumerate(_MOMENTS)}
 _PASSES = tuple(_PLACE[moment] for moment in PASSES)
 _STEP = tuple(_PLACE[moment] for moment in STEP)
-_LASTING = tuple(entry for entry in features.ENTRIES if entry not in passes.ENTRIES)
+_LASTING = tuple(entry for entry in entries.ENTRIES if entry not in passes.ENTRIES)
 _BATCH = "micro_batch"
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
-from zero_sizer.plan import Plan
+from zero_sizer.plan.plan import Plan
 
 NUMBERS = (
     "rank",

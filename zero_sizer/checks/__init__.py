@@ -24,7 +24,7 @@ from zero_sizer.checks import (
     shapes,
     zenflow,
 )
-from zero_sizer.checks.context import Context, Rule
+from zero_sizer.config.context import Context, Rule
 from zero_sizer.findings import Finding, Severity
 
 RULES: tuple[Rule, ...] = (

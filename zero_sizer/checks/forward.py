@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from zero_sizer.checks import engine
-from zero_sizer.checks.context import Context, Rule, left_out
+from zero_sizer.config import engine
+from zero_sizer.config.context import Context, Rule, left_out
 from zero_sizer.findings import Direction, Finding
 from zero_sizer.models import attention
 from zero_sizer.models.positions import longest_sequence
-from zero_sizer.planning import hf_dtype
+from zero_sizer.plan.resolve import hf_dtype
 from zero_sizer.units import DType
 
 _SEQ_LEN, _ATTENTION = "--seq-len", "--attention"

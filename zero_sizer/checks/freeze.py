@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from zero_sizer.checks.context import Context, Rule
+from zero_sizer.config.context import Context, Rule
 from zero_sizer.findings import Direction, Finding
-from zero_sizer.models import freeze
+from zero_sizer.models.changes import freeze
 
 
 def nothing_matched(context: Context) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from zero_sizer.checks.context import ZERO, Context, Rule
+from zero_sizer.config.context import ZERO, Context, Rule
 from zero_sizer.findings import Finding
 
 _HPZ = ZERO + "zero_hpz_partition_size"

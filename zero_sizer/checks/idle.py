@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from zero_sizer.checks.context import OFFLOAD_PARAM, ZERO, Context, Rule
 from zero_sizer.checks.ignored import differs_from_default
+from zero_sizer.config.context import OFFLOAD_PARAM, ZERO, Context, Rule
 from zero_sizer.findings import Finding
 
 _TENSOR = "tensor_parallel"

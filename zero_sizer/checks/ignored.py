@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from zero_sizer.checks import engine
-from zero_sizer.checks.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule
+from zero_sizer.config import engine
+from zero_sizer.config.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule
 from zero_sizer.config.values import shown
 from zero_sizer.config.workload import DEEPSPEED
 from zero_sizer.findings import Finding

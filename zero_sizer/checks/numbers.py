@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from math import isfinite
 
-from zero_sizer.checks.context import ZERO, Context, Rule
 from zero_sizer.config.batch import KEYS as BATCH_KEYS
+from zero_sizer.config.context import ZERO, Context, Rule
 from zero_sizer.config.keys import Key, table
 from zero_sizer.config.values import shown
 from zero_sizer.findings import Finding

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from zero_sizer.checks.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule, left_out
+from zero_sizer.config.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule, left_out
 from zero_sizer.findings import Direction, Finding
 
 NOT_MODELLED = "not-modelled"

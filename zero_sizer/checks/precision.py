@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from zero_sizer.checks import engine
-from zero_sizer.checks.context import Context, Rule
+from zero_sizer.config import engine
+from zero_sizer.config.context import Context, Rule
 from zero_sizer.findings import Finding
-from zero_sizer.planning import hf_dtype
+from zero_sizer.plan.resolve import hf_dtype
 from zero_sizer.units import DType, format_gib, num_bytes
 
 FP16_MASTER = "fp16.fp16_master_weights_and_grads"

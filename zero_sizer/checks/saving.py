@@ -6,8 +6,8 @@ Said only where host memory matters: it was stated, or the config offloads to it
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zero_sizer.checks import engine
-from zero_sizer.checks.context import ZERO, Context, Rule, left_out
+from zero_sizer.config import engine
+from zero_sizer.config.context import ZERO, Context, Rule, left_out
 from zero_sizer.findings import Direction, Finding
 from zero_sizer.units import DType, format_gib, num_bytes
 

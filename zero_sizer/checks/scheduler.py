@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zero_sizer.checks import engine
-from zero_sizer.checks.context import Context, Rule, nearest
+from zero_sizer.config import engine
+from zero_sizer.config.context import Context, Rule, nearest
 from zero_sizer.config.keys import table
 from zero_sizer.findings import Finding
 

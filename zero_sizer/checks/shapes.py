@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from zero_sizer.checks.context import ZERO, Context, Rule
+from zero_sizer.config.context import ZERO, Context, Rule
 from zero_sizer.findings import Finding
 from zero_sizer.models import attention
 from zero_sizer.units import ceil_div

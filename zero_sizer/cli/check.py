@@ -4,8 +4,8 @@ import argparse
 
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import exit_code
+from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.sizing import size
-from zero_sizer.verdict import Verdict
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,8 @@ from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
-from zero_sizer.files import require_writable, write_text
-from zero_sizer.job import Job, without_config
+from zero_sizer.job.read import Job, without_config
+from zero_sizer.util.files import require_writable, write_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

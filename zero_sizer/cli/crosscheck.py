@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from zero_sizer.cli import dryrun, options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, exit_code
-from zero_sizer.job import Job
+from zero_sizer.crosscheck import compare
+from zero_sizer.crosscheck.causes import explained
+from zero_sizer.dryrun.recording import Recording
+from zero_sizer.dryrun.truncate import cut_job
+from zero_sizer.dryrun.verdict import verdict_of
+from zero_sizer.job.read import Job
+from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.sizing import Sizing, size
-from zero_sizer.verdict import Verdict
-from zero_sizer.witnesses import crosscheck
-from zero_sizer.witnesses.causes import explained
-from zero_sizer.witnesses.cut import cut_job
-from zero_sizer.witnesses.recording import Recording
-from zero_sizer.witnesses.verdict import verdict_of
 
 WITNESSES = ("helpers", "rules", *dryrun.HOWS)
 
@@ -80,28 +80,28 @@ def _exit_code(sizing: Sizing, recordings: list[Recording]) -> int:
 
 def _checks(
     arguments: argparse.Namespace, job: Job, wanted: list[str], recordings: list[Recording]
-) -> Iterator[crosscheck.Crosscheck]:
+) -> Iterator[compare.Crosscheck]:
     for witness in dict.fromkeys(wanted):
         if witness == "helpers":
-            yield crosscheck.against_helpers(job)
+            yield compare.against_helpers(job)
             continue
         if witness == "rules":
-            yield crosscheck.against_rules(job)
+            yield compare.against_rules(job)
             continue
         recording = dryrun.record(arguments, witness, _on_ranks(job, arguments.ranks))
         recordings.append(recording)
         yield _against(cut_job(job, arguments.layers), recording)
     for path in arguments.recording:
-        from zero_sizer.witnesses.recording import read
+        from zero_sizer.dryrun.recording import read
 
         recording = read(path)
         recordings.append(recording)
         yield _against(cut_job(job, recording.job.get("layers")), recording)
 
 
-def _against(job: Job, recording: Recording) -> crosscheck.Crosscheck:
-    recorded = crosscheck.recorded_job(job, recording)
-    return explained(crosscheck.against_recording(recorded, recording), recorded, recording)
+def _against(job: Job, recording: Recording) -> compare.Crosscheck:
+    recorded = compare.recorded_job(job, recording)
+    return explained(compare.against_recording(recorded, recording), recorded, recording)
 
 
 def _on_ranks(job: Job, ranks: int | None) -> Job:
@@ -113,8 +113,8 @@ def _on_ranks(job: Job, ranks: int | None) -> Job:
     return replace(job, cluster=cluster)
 
 
-def _joined(checks: list[crosscheck.Crosscheck]) -> crosscheck.Crosscheck:
-    return crosscheck.Crosscheck(
+def _joined(checks: list[compare.Crosscheck]) -> compare.Crosscheck:
+    return compare.Crosscheck(
         rows=tuple(row for check in checks for row in check.rows),
         differences=tuple(item for check in checks for item in check.differences),
         causes=tuple(cause for check in checks for cause in check.causes),

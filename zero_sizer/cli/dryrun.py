@@ -8,16 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from zero_sizer import stated
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
+from zero_sizer.dryrun.recording import Recording, merged
+from zero_sizer.dryrun.simulated.outputs import Outputs
+from zero_sizer.dryrun.verdict import verdict_of
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.files import require_writable
-from zero_sizer.job import Job
-from zero_sizer.witnesses.recording import Recording, merged
-from zero_sizer.witnesses.simulated.outputs import Outputs
-from zero_sizer.witnesses.verdict import verdict_of
+from zero_sizer.job import fields
+from zero_sizer.job.read import Job
+from zero_sizer.util.files import require_writable
 
 HOWS = ("simulated", "solo", "launched")
 _FILES = ("trace", "snapshot")
@@ -275,10 +275,10 @@ def _of_script(arguments: argparse.Namespace) -> Recording:
             flag = "--" + name.replace("_", "-")
             raise InputError("does not apply to a script, which decides it itself", where=flag)
     from zero_sizer import launchers
-    from zero_sizer.witnesses.simulated.script import ScriptRequest, run_script
+    from zero_sizer.dryrun.simulated.script import ScriptRequest, run_script
 
     memory = arguments.host_memory
-    host_memory = None if memory is None else stated.HOST_MEMORY.parse(memory, "--host-memory")
+    host_memory = None if memory is None else fields.HOST_MEMORY.parse(memory, "--host-memory")
     launch = launchers.read(arguments.script)
     nodes = _agreed(arguments.nodes, launch.nodes, "--nodes") or 1
     gpus = _agreed(arguments.gpus_per_node, launch.gpus_per_node, "--gpus-per-node") or 1
@@ -314,7 +314,7 @@ def _agreed(flag: int | None, line: int | None, name: str) -> int | None:
 
 def _runner(how: str) -> Any:
     try:
-        module = importlib.import_module(f"zero_sizer.witnesses.{how}")
+        module = importlib.import_module(f"zero_sizer.dryrun.{how}")
         return module.run
     except (ImportError, AttributeError):
         raise UnsupportedError(f"--how {how} is not available in this version") from None

@@ -1,7 +1,7 @@
 """Exit codes of the documented contract: one table for every command."""
 
+from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.sizing import Sizing
-from zero_sizer.verdict import Verdict
 
 OK, DOES_NOT_FIT, UNCERTAIN = 0, 1, 3
 

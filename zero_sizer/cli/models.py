@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _profile(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         raise InputError("does not apply to --profile", where="--format")
-    from zero_sizer import profiles
-    from zero_sizer.job import Flags, model_of
+    from zero_sizer import activations
+    from zero_sizer.job.read import Flags, model_of
 
     spec = model_of(
         Flags(
@@ -59,11 +59,11 @@ def _profile(arguments: argparse.Namespace) -> int:
             quantization=arguments.quantization,
         )
     )
-    known = profiles.load(spec)
+    known = activations.load(spec)
     if known is not None:
         print(f"{spec.name}: the profile of {known.name} is there already")
         return 0
-    from zero_sizer.witnesses.tracing.cached import trace_to_cache
+    from zero_sizer.tracing.cached import trace_to_cache
 
     path = trace_to_cache(spec, lambda line: print(line, file=sys.stderr))
     print(f"wrote {path}")

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from zero_sizer.errors import InputError
-from zero_sizer.job import Flags, Job, read
+from zero_sizer.job.read import Flags, Job, read
 
 
 def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = True) -> None:

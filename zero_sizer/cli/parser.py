@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from zero_sizer.spelling import did_you_mean
-from zero_sizer.terminal import columns, one_line
+from zero_sizer.util.spelling import did_you_mean
+from zero_sizer.util.terminal import columns, one_line
 
 _UNKNOWN = re.compile(r"unrecognized arguments: (-\S+)")
 _CHOICE = re.compile(r"invalid choice: '?(.*?)'? \(choose from (.*)\)$", re.DOTALL)

@@ -2,12 +2,12 @@
 
 from importlib.util import find_spec
 
-from zero_sizer import profiles
+from zero_sizer import activations
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import ZeroSizerError
+from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.sizing import Sizing, size
-from zero_sizer.verdict import Verdict
 
 _CLOSED_FORM = "activations-in-closed-form"
 _NEEDED = ("torch", "transformers")
@@ -23,7 +23,7 @@ def with_profile(sizing: Sizing) -> Sizing:
     spec = sizing.job.model
     with Progress(f"tracing {spec.name}, once", None, patience=0) as progress:
         try:
-            from zero_sizer.witnesses.tracing.cached import trace_to_cache
+            from zero_sizer.tracing.cached import trace_to_cache
 
             trace_to_cache(spec, lambda line: progress.at(0, None, line))
         except (ZeroSizerError, OSError):  # untrainable, or nowhere to write: the closed form stays
@@ -39,6 +39,6 @@ def _is_worth_it(sizing: Sizing) -> bool:
         and bool(model.hf_config)
         and model.exact_tensors
         and not besides_tokens(model)
-        and profiles.load(model) is None
+        and activations.load(model) is None
         and all(find_spec(name) for name in _NEEDED)
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zero_sizer.errors import InputError
-from zero_sizer.files import read_bytes
+from zero_sizer.util.files import read_bytes
 
 _MISSING = object()
 MAX_BYTES = 1 << 18  # real configs have a few KiB; the largest known has 9 KiB

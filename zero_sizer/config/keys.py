@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from zero_sizer.spelling import nearest
+from zero_sizer.util.spelling import nearest
 
 TABLE = os.path.join(os.path.dirname(__file__), "data", "deepspeed_keys.json")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.cluster import Gpu
-from zero_sizer.spelling import nearest
 from zero_sizer.units import MIB
+from zero_sizer.util.spelling import nearest
 
 _TABLE = Path(__file__).parent / "data" / "gpus.json"
 _NOISE = re.compile(r"nvidia|geforce|quadro|tesla|amd|instinct|radeon|[\s_\-/()]+")

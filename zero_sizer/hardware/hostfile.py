@@ -3,8 +3,8 @@
 import re
 
 from zero_sizer.errors import InputError
-from zero_sizer.files import read_bytes
-from zero_sizer.spelling import shown
+from zero_sizer.util.files import read_bytes
+from zero_sizer.util.spelling import shown
 
 _ENTRY = re.compile(r"^(\S+)\s+slots=(\d+)")  # the launcher's own pattern: the rest is ignored
 _MAX_BYTES = 2**20  # some 50,000 hosts

@@ -8,8 +8,8 @@ themselves and the kernel's own table of pages.
 from dataclasses import dataclass
 
 from zero_sizer.hardware.cluster import Gpu
-from zero_sizer.interval import NOTHING, Interval, between
 from zero_sizer.units import GIB, MIB, ceil_div
+from zero_sizer.util.interval import NOTHING, Interval, between
 
 
 @dataclass(frozen=True, kw_only=True)

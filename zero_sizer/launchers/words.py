@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from zero_sizer.errors import InputError
-from zero_sizer.spelling import did_you_mean
+from zero_sizer.util.spelling import did_you_mean
 
 
 def take(

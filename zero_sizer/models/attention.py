@@ -1,7 +1,7 @@
 """Which kinds of attention transformers' classes lack.
 
 transformers 5.23: ``_supports_flash_attn`` and ``_supports_sdpa`` of each PreTrainedModel; held
-equal to them by tests/test_checks_forward.py.
+equal to them by tests/checks/test_checks_forward.py.
 """
 
 from collections.abc import Mapping

@@ -8,14 +8,14 @@ from zero_sizer.advise.limits import Limits
 from zero_sizer.advise.search import Candidate, Loss, Search
 from zero_sizer.advise.verdict import words_of
 from zero_sizer.findings import Reason
-from zero_sizer.job import NONE_GIVEN
-from zero_sizer.plan import Device
+from zero_sizer.job.read import NONE_GIVEN
+from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.plan.plan import Device
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.speed import as_mapping
 from zero_sizer.units import format_gib
-from zero_sizer.verdict import Verdict
 
 _HEAD = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
 _REASONS = 3  # printed where nothing fits

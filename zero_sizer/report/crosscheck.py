@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from zero_sizer.crosscheck.compare import BOUNDARIES, Cause, Crosscheck, Row, worst_ranks
+from zero_sizer.crosscheck.helpers import Difference
 from zero_sizer.report.table import show_line, show_table
 from zero_sizer.units import format_gib
-from zero_sizer.witnesses.crosscheck import BOUNDARIES, Cause, Crosscheck, Row, worst_ranks
-from zero_sizer.witnesses.helpers import Difference
 
 _WORTH_COMPARING = 2**20  # bytes of a peak: a counter or two are no memory
 _ALWAYS = ("live", "model states", "peak")

@@ -5,15 +5,15 @@ from math import isfinite
 from typing import Any
 
 from zero_sizer import __version__, speed
-from zero_sizer.capacity import reserved
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Finding, Reason
-from zero_sizer.ledger import Allocation
-from zero_sizer.moments import Moment
-from zero_sizer.peak import phase_peaks
-from zero_sizer.plan import Device
+from zero_sizer.ledger.capacity import reserved
+from zero_sizer.ledger.entry import Allocation
+from zero_sizer.ledger.moments import Moment
+from zero_sizer.ledger.peak import phase_peaks
+from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.plan.plan import Device
 from zero_sizer.sizing import Sizing
-from zero_sizer.verdict import Verdict
 
 SCHEMA_VERSION = 1
 MODELS_DEEPSPEED = "0.19.8"

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from zero_sizer.dryrun.recording import PhaseRecord, RankRecord, Recording
+from zero_sizer.dryrun.verdict import verdict_of
+from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.units import format_gib
-from zero_sizer.verdict import Verdict
-from zero_sizer.witnesses.recording import PhaseRecord, RankRecord, Recording
-from zero_sizer.witnesses.verdict import verdict_of
 
 _SHOWN = 12  # buffers listed at the last boundary
 _LOG_BLOCKS = 30  # of init; ZeRO-3 writes two for each sub group
@@ -129,7 +129,7 @@ def _workspaces(recording: Recording) -> None:
     """What kernels would add to PyTorch's figures on a GPU, as cited formulas."""
     if recording.how != "simulated":
         return
-    from zero_sizer.witnesses.simulated.workspaces import workspaces_of
+    from zero_sizer.dryrun.simulated.workspaces import workspaces_of
 
     found = workspaces_of(recording.job)
     if not found:

@@ -4,8 +4,8 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
-from zero_sizer.terminal import output_columns
 from zero_sizer.units import GIB
+from zero_sizer.util.terminal import output_columns
 
 _GAP = 2
 _NARROWEST = 8  # columns of text below which breaking words makes it unreadable

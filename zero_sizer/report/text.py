@@ -1,18 +1,18 @@
 """The answer for a reader at a terminal."""
 
-from zero_sizer.capacity import reserved
 from zero_sizer.findings import Finding, Severity
-from zero_sizer.ledger import Allocation
-from zero_sizer.moments import STEPPING, Moment, Phase
-from zero_sizer.peak import Peak, phase_peaks
-from zero_sizer.plan import Device
-from zero_sizer.ranks import candidates
+from zero_sizer.ledger.capacity import reserved
+from zero_sizer.ledger.entry import Allocation
+from zero_sizer.ledger.moments import STEPPING, Moment, Phase
+from zero_sizer.ledger.peak import Peak, phase_peaks
+from zero_sizer.ledger.ranks import candidates
+from zero_sizer.ledger.verdict import WHOSE, Verdict
+from zero_sizer.plan.plan import Device
 from zero_sizer.report.table import gib, show_line, show_table, span
 from zero_sizer.report.verdict import show_job, show_verdict
 from zero_sizer.sizing import Sizing
-from zero_sizer.terminal import one_line, output_columns
 from zero_sizer.units import format_gib
-from zero_sizer.verdict import WHOSE, Verdict
+from zero_sizer.util.terminal import one_line, output_columns
 
 _SHORT = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
 _WIDE = 90  # columns from which each allocation is explained

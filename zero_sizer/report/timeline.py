@@ -4,13 +4,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from zero_sizer.moments import STEPPING, Moment, Phase
-from zero_sizer.passes import compose
-from zero_sizer.plan import Device
+from zero_sizer.ledger.moments import STEPPING, Moment, Phase
+from zero_sizer.plan.plan import Device
 from zero_sizer.report.plot import Column, draw
 from zero_sizer.sizing import Sizing
-from zero_sizer.terminal import output_columns
+from zero_sizer.timeline import compose
 from zero_sizer.units import format_gib
+from zero_sizer.util.terminal import output_columns
 
 _NAME = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "NVMe of each node"}
 _WORTH_A_PLOT = 2**20  # bytes

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 from zero_sizer.findings import Reason, Severity
-from zero_sizer.job import Job
-from zero_sizer.plan import Device, Plan
+from zero_sizer.job.read import Job
+from zero_sizer.ledger.verdict import WHOSE, Verdict
+from zero_sizer.plan.plan import Device, Plan
 from zero_sizer.report.table import show_line
 from zero_sizer.sizing import Sizing
-from zero_sizer.terminal import one_line
 from zero_sizer.units import format_gib
-from zero_sizer.verdict import WHOSE, Verdict
+from zero_sizer.util.terminal import one_line
 
 WORDS = {
     Verdict.FITS: "FITS",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.hardware.cluster import Cluster
-from zero_sizer.plan import Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.speed.model import Part, StepTime, step_time
 from zero_sizer.speed.rates import Case, Rate, explain
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from zero_sizer.hardware.cluster import Cluster
-from zero_sizer.plan import Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.speed.rates import Case, rates_of
 from zero_sizer.speed.step import Kind, Per, Step, Term
 from zero_sizer.speed.terms import TERMS

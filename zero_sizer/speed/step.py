@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from zero_sizer.plan import Device, Plan
+from zero_sizer.plan.plan import Device, Plan
 from zero_sizer.speed.rates import Rates
 from zero_sizer.speed.work import Work
 from zero_sizer.units import ceil_div

@@ -1,8 +1,9 @@
 """The parts of a step's time, each declared with its formula and source."""
 
-from zero_sizer.passes import compose, loss
-from zero_sizer.plan import Device
+from zero_sizer.activations import loss
+from zero_sizer.plan.plan import Device
 from zero_sizer.speed.step import Kind, Per, Step, Term, offloads_params
+from zero_sizer.timeline import compose
 from zero_sizer.units import ceil_div
 
 _KORTHIKANTI = "arXiv:2205.05198 appendix A"

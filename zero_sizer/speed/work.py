@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from zero_sizer.identity import Identity
+from zero_sizer.activations.block_sizes import num_layers
+from zero_sizer.activations.execution import block_of
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
-from zero_sizer.passes.closed_form import num_layers
-from zero_sizer.passes.execution import block_of
+from zero_sizer.util.identity import Identity
 
 _BIDIRECTIONAL = frozenset({"bert", "roberta", "t5", "mt5", "electra", "deberta-v2"})
 _NOT_ROTATING = frozenset({"bert", "gpt2", "opt", "bloom", "t5", "mt5", "mpt", "roberta"})

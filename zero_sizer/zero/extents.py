@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from zero_sizer.identity import Identity
+from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
 from zero_sizer.zero.gradient_flow import Flow, Tensors
 

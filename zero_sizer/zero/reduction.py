@@ -7,8 +7,8 @@ from itertools import accumulate
 from operator import add
 from typing import NamedTuple
 
-from zero_sizer.identity import Identity
 from zero_sizer.units import ceil_div
+from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
 from zero_sizer.zero.extents import ALIKE, extents_of
 from zero_sizer.zero.gradient_flow import Flow, Flush, Level, Rules, Scheme, Tensors

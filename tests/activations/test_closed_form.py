@@ -1,0 +1,79 @@
+"""How far the closed form is from what transformers' classes keep, for every traced family."""
+
+import itertools
+
+import pytest
+
+from zero_sizer.job.read import Flags, read
+from zero_sizer.sizing import size
+from zero_sizer.timeline import compose
+from zero_sizer.timeline.peaks import timeline
+from zero_sizer.timeline.places import layout_of
+from zero_sizer.timeline.zero_rules import leaves_of
+
+CONFIG = """{
+ "train_micro_batch_size_per_gpu": 2, "optimizer": {"type": "AdamW"},
+ "zero_optimization": {"stage": 2}, "bf16": {"enabled": true}
+}"""
+FAMILIES = {  # one model each, and the attention that its class has
+    "gpt2-xl": ("flash", "eager"),
+    "opt-1.3b": ("flash", "eager"),
+    "bloom-560m": ("eager",),
+    "pythia-1.4b": ("flash", "eager"),
+    "gpt-neox-20b": ("flash", "eager"),
+    "llama-2-7b": ("flash", "eager"),
+    "llama-3.2-1b": ("flash", "eager"),
+    "qwen2.5-0.5b": ("flash", "eager"),
+    "qwen3-0.6b": ("flash", "eager"),
+    "gemma-2b": ("flash", "eager"),
+    "gemma-2-2b": ("flash", "eager"),
+    "phi-2": ("flash", "eager"),
+    "phi-3-mini": ("flash", "eager"),
+    "mistral-7b": ("flash", "eager"),
+    "falcon-7b": ("flash", "eager"),
+    "t5-3b": ("eager",),
+    "bert-large": ("sdpa", "eager"),
+    "mixtral-8x7b": ("flash", "eager"),
+    "qwen3-30b-a3b": ("flash", "eager"),
+    "deepseek-v3": ("flash", "eager"),
+}
+
+
+def plan_of(path, model, attention, checkpointing, seq_len):
+    flags = Flags(
+        model=model,
+        gpus_per_node=8,
+        seq_len=seq_len,
+        checkpointing=checkpointing,
+        attention=attention,
+        sequences="equal",
+    )
+    return size(read(str(path), flags)).plan
+
+
+def highest(plan, step):
+    found = timeline(step, layout_of(plan.model, step, leaves_of(plan).modules, ()), plan.zero)
+    return max(found.forward.total, found.backward.total)
+
+
+QUICK = ("qwen2.5-0.5b", "bert-large", "opt-1.3b", "phi-3-mini")
+
+
+@pytest.mark.parametrize(
+    "model", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in FAMILIES]
+)
+def test_what_a_family_keeps_is_within_the_closed_forms_error(tmp_path, model):
+    path = tmp_path / "ds.json"
+    path.write_text(CONFIG)
+    for attention, checkpointing, seq_len in itertools.product(
+        FAMILIES[model], (True, False), (512, 2048)
+    ):
+        plan = plan_of(path, model, attention, checkpointing, seq_len)
+        traced = compose.traced_activations(plan)
+        if traced is None:  # longer than it was made for
+            continue
+        closed = highest(plan, compose.in_closed_form(plan))
+        error = compose.closed_form_error(plan)
+        off = highest(plan, traced) - closed
+        told = f"{model} {attention} {checkpointing} {seq_len}: {off} of {closed}, {error}"
+        assert -error.below <= off <= error.above, told

@@ -1,0 +1,140 @@
+"""Parameters that a job does not train, and names that no lookup may make up."""
+
+import json
+
+import pytest
+from support.plans import make_job, make_plan
+
+from zero_sizer import activations, models
+from zero_sizer.activations.levels import Activations, Level, Part, Section
+from zero_sizer.errors import InputError
+from zero_sizer.findings import Direction, Severity
+from zero_sizer.job.read import Flags, read
+from zero_sizer.models.changes import freeze, lora, lora_config
+from zero_sizer.models.sources.bundled import bundled_names, load_profile
+from zero_sizer.sizing import size
+from zero_sizer.timeline import compose, names
+
+BF16 = {"bf16": {"enabled": True}, "train_micro_batch_size_per_gpu": 1}
+ZERO = {**BF16, "optimizer": {"type": "AdamW"}, "zero_optimization": {"stage": 3}}
+MODEL = "llama-3.2-1b"
+
+
+def _frozen(*patterns):
+    return freeze.with_freeze(load_profile(MODEL), freeze.Freeze(patterns, "--freeze"))
+
+
+def _codes(spec):
+    return {f.code: f for f in size(make_job(ZERO, spec, 2, seq_len=256)).findings}
+
+
+def test_a_pattern_names_parameters_or_the_modules_around_them():
+    base = load_profile(MODEL)
+    layer = sum(t.numel for t in base.parameters if t.name.startswith("model.layers.0."))
+    for pattern in ("model.layers.0", "model.layers.0.*", "*.layers.0.*"):
+        assert base.num_trainable - _frozen(pattern).num_trainable == layer, pattern
+    norms = _frozen("*norm.weight")
+    assert {t.name.rpartition(".")[0][-4:] for t in norms.parameters if not t.trainable} == {"norm"}
+
+
+def test_what_is_frozen_has_no_optimizer_state_and_no_gradient():
+    whole, half = (make_plan(ZERO, spec, 2) for spec in (load_profile(MODEL), _frozen("*.mlp")))
+    mlp = 3 * 2048 * 8192 * 16
+    assert whole.num_trainable - half.num_trainable == mlp
+    assert sum(half.frozen) == mlp
+
+
+def test_blocks_before_the_first_trained_keep_nothing():
+    shallow = _frozen("model.embed_tokens", "model.layers.?")
+    plans = [
+        make_plan(ZERO, spec, 2, seq_len=512, checkpointing=False)
+        for spec in (load_profile(MODEL), shallow)
+    ]
+    whole, frozen = (compose.activations_of(plan) for plan in plans)
+    assert sum(p.count for p in frozen.parts if p.blocks and p.forward.end == 0) == 10
+    assert frozen.saved < whole.saved
+
+
+def test_a_pattern_that_names_nothing_says_what_is_near():
+    found = _codes(_frozen("model.embed_token"))["freeze-matches-nothing"]
+    assert found.severity is Severity.WARNING
+    assert found.direction is Direction.SAVE  # less is trained than is counted
+    assert "model.embed_tokens" in found.remedy
+
+
+def test_nothing_left_to_train_is_an_error():
+    assert _codes(_frozen("*"))["nothing-to-train"].severity is Severity.ERROR
+
+
+def test_a_job_file_and_flags_say_it(tmp_path):
+    job = tmp_path / "job.yaml"
+    text = f"model: {MODEL}\ndeepspeed: {json.dumps(ZERO)}\nworkload: {{freeze: WHAT}}\n"
+    job.write_text(text.replace("WHAT", "['model.embed_tokens']"))
+    spec = read(str(job)).model
+    assert [t.name for t in spec.parameters if not t.trainable] == ["model.embed_tokens.weight"]
+    assert "job.yaml:3" in spec.freeze.origin
+    flagged = read(str(job), Flags(freeze=("*.layers.0.*",))).model
+    assert flagged.freeze.patterns == ("*.layers.0.*",)
+    for wrong in ("3", "[]", "[3]", "['" + "*a" * 9 + "']", "['" + "a" * 201 + "']"):
+        job.write_text(text.replace("WHAT", wrong))
+        with pytest.raises(InputError, match=r"freeze|pattern"):
+            read(str(job))
+
+
+def _step(runs="", completes=""):
+    section = Section((Level(runs, completes, 0, 0),))
+    return Activations((Part("", 0, 1, section, Section((Level("", "", 0, 0),))),))
+
+
+@pytest.mark.parametrize(
+    "step", [_step("model.no_such"), _step(completes="no.such.weight"), _step("^nobody.q_proj")]
+)
+def test_a_name_that_the_model_has_not_is_an_error(step):
+    spec = load_profile(MODEL)
+    with pytest.raises(names.UnknownNameError):
+        names.check(spec, step)
+    known = names.Names(spec, ())
+    with pytest.raises(names.UnknownNameError):
+        known.owned("model.no_such")
+    with pytest.raises(names.UnknownNameError):
+        known.parameter("model.no_such.weight")
+    assert known.owned("lm_head") == (0,)  # tied
+
+
+def _steps(spec):
+    found = activations.load(spec)
+    for variant, kinds in found.attentions.items():
+        for checkpointing in (False, True):
+            yield found.evaluate(variant, kinds[0], 1, 64, checkpointing=checkpointing)
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_every_profile_speaks_of_its_own_model(name):
+    spec = load_profile(name)
+    for step in _steps(spec):
+        names.check(spec, step)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    "text", ["r=8,targets=all-linear", "r=8,save=lm_head+embed_tokens", "r=8,bias=all"]
+)
+@pytest.mark.parametrize(
+    "name", ["qwen2.5-0.5b", "gemma-2-2b", "phi-2", "gpt-neox-20b", "falcon-7b", "opt-1.3b", "gpt2"]
+)
+def test_under_an_adapter_every_name_is_the_models_own(name, text, checkpointing):
+    if "lm_head" in text and name == "gpt-neox-20b":
+        text = "r=8,save=embed_out+embed_in"
+    spec = lora.with_adapter(models.load(name), lora_config.read(text, "--adapter"))
+    plan = make_plan(ZERO, spec, 4, seq_len=128, checkpointing=checkpointing)
+    step = compose.adapted_activations(plan)
+    assert step is not None  # else a name was none of the model's
+    completed = {
+        f"{part.blocks}.{number}.{level.completes}" if part.blocks else level.completes
+        for part in step.parts
+        for number in range(part.first, part.first + part.count)
+        for level in part.backward.steps
+        if level.completes
+    }
+    trained = {tensor.name for tensor in spec.parameters if tensor.trainable}
+    assert completed == trained

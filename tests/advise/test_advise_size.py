@@ -1,0 +1,131 @@
+"""Cluster sizes: the fewest that fit are the fewest, targets are met, and no node is wasted."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from support.advise_jobs import job_on
+
+from zero_sizer import cli
+from zero_sizer.advise.choose import Options, search_of
+from zero_sizer.advise.fleet import WORTH_IT, fleet, node_counts
+
+MODEL, GPU = "llama-3.2-3b", "a10g-24gb"
+OPTIONS = Options(train_batch=64)
+
+
+@pytest.fixture(scope="module")
+def job():
+    return job_on(MODEL, GPU, gpus=2, host_memory="64GiB", checkpointing=True)
+
+
+@pytest.fixture(scope="module")
+def found(job):
+    return fleet(job, OPTIONS, max_nodes=8)
+
+
+def fits(job, strategy, nodes):
+    search = search_of(job, OPTIONS)
+    return search.best(strategy, nodes) is not None
+
+
+def test_counts_end_with_the_largest():
+    assert node_counts(64) == tuple(range(1, 65))
+    assert node_counts(6) == (1, 2, 3, 4, 5, 6)
+    assert node_counts(1) == (1,)
+    assert node_counts(200)[62:] == (63, 64, 128, 200)
+
+
+@pytest.mark.slow
+def test_the_fewest_nodes_are_the_fewest(job, found):
+    """Against trying every size, one by one."""
+    search = search_of(job, OPTIONS)
+    for row in found.fewest:
+        one_by_one = [n for n in range(1, 9) if fits(job, row.strategy, n)]
+        if row.plan is None:
+            assert not one_by_one
+            assert row.loss is not None
+        else:
+            assert row.plan.nodes == min(one_by_one)
+    assert {s.name for s in search.strategies} == {row.strategy.name for row in found.fewest}
+
+
+def test_a_strategy_that_fits_half_a_node_says_so():
+    plans = {
+        row.strategy.name: row.plan
+        for row in fleet(job_on("gpt2", "t4"), Options(train_batch=8), max_nodes=1).fewest
+    }
+    assert plans["no ZeRO"].world_size == 1
+
+
+def test_the_best_plan_of_a_size_is_the_fastest_of_its_strategies(found):
+    for size in found.sizes:
+        times = [plan.seconds_per_token for plan in size.by_strategy.values()]
+        assert (size.best is None) == (not times)
+        if size.best:
+            assert size.best.seconds_per_token == min(times)
+
+
+@pytest.mark.slow
+def test_the_target_is_met_by_the_fewest_nodes(job, found):
+    speeds = {size.nodes: size.best.tokens_per_second for size in found.sizes if size.best}
+    wanted = speeds[4]
+    target = fleet(job, OPTIONS, max_nodes=8, tokens_per_second=wanted).target
+    assert target is not None
+    assert target.tokens_per_second >= wanted
+    assert target.nodes <= 4
+    assert speeds.get(target.nodes // 2, 0) < wanted
+    assert fleet(job, OPTIONS, max_nodes=2, tokens_per_second=1e12).target is None
+
+
+def test_more_nodes_stop_helping_where_the_batch_is_used_up(found):
+    """64 samples on 2 GPUs a node: 32 nodes would have one sample a GPU."""
+    helped = found.stops_helping
+    known = [size for size in found.sizes if size.best]
+    for smaller, larger in pairwise(known):
+        gain = larger.best.tokens_per_second / smaller.best.tokens_per_second - 1
+        if helped is None or larger.nodes <= helped:
+            assert gain >= WORTH_IT * (larger.nodes / smaller.nodes - 1)
+
+
+def test_a_batch_that_runs_out_stops_the_growth():
+    few = fleet(job_on("gpt2", "t4", gpus=8), Options(train_batch=16), max_nodes=4)
+    assert few.stops_helping == 2
+    assert [size.nodes for size in few.sizes if size.best] == [1, 2]
+
+
+def run(capsys, *arguments):
+    code = cli.main([*map(str, arguments)])
+    return code, capsys.readouterr()
+
+
+ASKED = ["size", "--model", "gpt2", "--gpu", "t4", "--gpus-per-node", "4", "--seq-len", "1024"]
+ASKED += ["--host-memory", "64GiB", "--max-nodes", "2", "--train-batch-size", "8"]
+
+
+def test_command_prints_table_fewest_and_target(capsys):
+    asked = [*ASKED, "--tokens", "1e9", "--target-days", "1"]
+    code, printed = run(capsys, *asked)
+    assert code == 0
+    for words in ("the fewest: 1 node (1 GPU)", "tokens/s", "days", "no ZeRO", "nodes"):
+        assert words in printed.out
+
+
+def test_command_as_json(capsys):
+    code, printed = run(capsys, *ASKED, "--format", "json", "--target-tokens-per-second", "1e3")
+    answer = json.loads(printed.out)
+    assert code == 0
+    assert [size["nodes"] for size in answer["sizes"]] == [1, 2]
+    assert answer["target"]["tokens_per_second"] >= 1e3
+
+
+@pytest.mark.parametrize(
+    ("extra", "code"),
+    [
+        (["--target-tokens-per-second", "1e15"], 1),
+        (["--target-days", "3"], 2),
+        (["--target-days", "3", "--tokens", "1e9", "--target-tokens-per-second", "5"], 2),
+    ],
+)
+def test_command_exit_codes(capsys, extra, code):
+    assert run(capsys, *ASKED, *extra)[0] == code

@@ -1,0 +1,107 @@
+"""trl's SFTTrainer and DPOTrainer, unchanged, as one rank of many; skipped without trl."""
+
+import itertools
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from support.plans import make_job
+from support.simulated_jobs import AUTO, HOST, TINY_LLAMA
+
+from zero_sizer import models
+from zero_sizer.dryrun.simulated.script import ScriptRequest, run_script
+from zero_sizer.ledger.moments import Phase
+from zero_sizer.sizing import size
+
+pytest.importorskip("trl")
+pytest.importorskip("datasets")
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
+MODEL = {**TINY_LLAMA, "hidden_size": 256, "intermediate_size": 640}
+WORDS = "the a cat dog runs sits what does do"
+BOTH = {"offload_optimizer": HOST, "offload_param": HOST}
+# accelerate calls the engine's step at the accumulation boundary only.
+STEP = ["forward", "backward", "forward", "backward", "step"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A model folder with a config and a tokenizer; texts of 192 words and pairs of answers."""
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    names = ["<pad>", "<s>", "</s>", "<unk>", *WORDS.split()]
+    words = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(MODEL))
+    chosen, rejected = "the cat runs " * 64, "a dog sits " * 32
+    rows = {
+        "texts.jsonl": {"text": chosen},
+        "pairs.jsonl": {"prompt": "what does a cat do", "chosen": chosen, "rejected": rejected},
+    }
+    for name, row in rows.items():
+        (tmp_path / name).write_text("\n".join([json.dumps(row)] * 64))
+    return tmp_path
+
+
+def _run(folder, zero, script, data, *more):
+    config = {**AUTO, "zero_optimization": {"reduce_bucket_size": "auto", **zero}}
+    (folder / "ds.json").write_text(json.dumps(config))
+    options = {
+        "model": folder,
+        "data": data,
+        "deepspeed": "ds.json",
+        "output_dir": "out",
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "max_length": 128,
+        "report_to": "none",
+    }
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command = [str(SCRIPTS / script), *flags, *more]
+    return run_script(ScriptRequest(command=command, nodes=2, gpus_per_node=4, gpu="a100-80gb"))
+
+
+@pytest.mark.parametrize(
+    "zero", [{"stage": 2}, {"stage": 3, **BOTH}], ids=["stage 2", "stage 3 offloaded"]
+)
+def test_sft_holds_the_model_states_that_the_ledger_predicts(folder, zero):
+    recording = _run(folder, zero, "trl_sft.py", "texts.jsonl", "--packing")
+    assert [phase.name for phase in recording.first.phases] == ["init", *STEP, *STEP]
+    assert not list(folder.rglob("*.safetensors"))
+    # What SFTConfig says where nobody does: bf16, checkpointing.
+    config = {
+        "bf16": {"enabled": True},
+        "gradient_accumulation_steps": 2,
+        "train_micro_batch_size_per_gpu": 2,
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"reduce_bucket_size": 256 * 256, **zero},
+    }
+    spec = models.load(str(folder))
+    job = make_job(config, spec, 8, seq_len=128, checkpointing=True, attention="sdpa")
+    predicted = defaultdict(int)
+    for row in size(job).allocations:
+        if Phase.STEP in row.phases:
+            predicted[row.category.value, row.device.value] += row.num_bytes
+    last = recording.first.last("step")
+    for key in itertools.product(("master_weights", "optimizer_states"), ("gpu", "host")):
+        assert last.num_bytes(*key) == pytest.approx(predicted[key], abs=64)
+
+
+def test_dpo_holds_a_second_model_and_counts_selections_at_their_most(folder):
+    recording = _run(folder, {"stage": 3}, "trl_dpo.py", "pairs.jsonl")
+    assert [phase.name for phase in recording.first.phases] == ["init", *STEP, *STEP]
+    assert any("selection by a mask" in note for note in recording.notes)
+    init = recording.first.phases[0]
+    params = models.load(str(folder)).num_params
+    # The engine's own, and the reference's in bf16, an eighth each.
+    assert init.num_bytes(device="gpu") >= params // 8 * (2 + 4 + 2 + 2)

@@ -1,0 +1,76 @@
+"""What ``check`` answers, no rank named, beside the highest of all simulated ranks.
+
+The benchmark draws hundreds of such jobs; here stand a few that were once answered wrongly.
+"""
+
+import pytest
+from dryrun.test_simulated_parity import PARITY
+
+from zero_sizer import models
+from zero_sizer.config import document
+from zero_sizer.config.workload import Workload
+from zero_sizer.dryrun.truncate import cut_model
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.job.read import Job
+from zero_sizer.models.changes import lora as adapted
+from zero_sizer.models.changes import lora_config
+
+pytestmark = pytest.mark.slow
+
+HOST = {"offload_optimizer": {"device": "cpu"}}
+SMALL = {"reduce_bucket_size": 2 * 10**6, "overlap_comm": True}
+STATES = {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
+JOBS = {  # what: ranks, fields of bf16, zero_optimization, adapter
+    "built whole, the partition of a tensor beside it": (1, None, {"stage": 3}, ""),
+    "built whole, the optimizer on the host": (2, {}, {"stage": 3, **HOST}, ""),
+    "built whole, weights on the host": (
+        2,
+        {},
+        {"stage": 3, **HOST, "offload_param": {"device": "cpu"}},
+        "",
+    ),
+    "a gradient larger than the bucket": (3, {}, {"stage": 1, **SMALL}, ""),
+    "the same, gradients divided": (3, {}, {"stage": 2, **SMALL, **HOST}, ""),
+    "an adapter of which nothing was traced": (2, {}, {"stage": 3}, "r=8,targets=q_proj+v_proj"),
+    "moments as wide as their master": (2, STATES, {"stage": 2}, ""),
+    "a second partition": (2, {}, {"stage": 3, "zero_hpz_partition_size": 2}, ""),
+    "torch's linear layers": (2, {}, {"stage": 3, "memory_efficient_linear": False}, ""),
+}
+
+
+def case_of(name):
+    ranks, bf16, zero, lora = JOBS[name]
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": zero,
+        **({"bf16": {"enabled": True, **bf16}} if bf16 is not None else {}),
+    }
+    model = cut_model(models.load("smollm2-135m"), 2)
+    job = Job(
+        document=document.from_mapping(config),
+        model=adapted.with_adapter(model, lora_config.read(lora, "--adapter")) if lora else model,
+        cluster=Cluster(nodes=1, gpus_per_node=ranks, origins={}),
+        workload=Workload(
+            seq_len=64,
+            checkpointing=False,
+            attention="sdpa",
+            zero_init=zero["stage"] == 3 and not name.startswith("built"),
+        ),
+        origins={},
+    )
+    return PARITY.Case(name, job, name)
+
+
+def test_the_answer_is_that_of_the_highest_rank():
+    cases = list(PARITY.asked(map(case_of, JOBS)))
+    wrong = []
+    for (case, requests), answer in zip(cases, PARITY.simulate(cases), strict=True):
+        assert "simulated" in answer, (case.name, answer)
+        entry = PARITY.entry_of(case, requests, answer)
+        wrong += [
+            (case.name, device, phase, f"{error:+.2%}")
+            for device, phase, error in PARITY.errors_of(entry)
+            if abs(error) > 0.005
+        ]
+    assert wrong == []

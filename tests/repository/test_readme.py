@@ -1,0 +1,32 @@
+"""The README shows what the commands print today."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+import refresh_readme  # noqa: E402
+
+
+def test_the_demo_in_the_readme_is_what_check_prints():
+    shown = refresh_readme.block((ROOT / "README.md").read_text(), "demo")
+    assert shown == refresh_readme.demo_output()
+
+
+def test_the_demo_in_the_readme_is_the_one_the_script_runs():
+    shown = refresh_readme.block((ROOT / "README.md").read_text(), "demo")
+    assert shown.splitlines()[0] == "$ " + refresh_readme.demo_command()
+
+
+def test_every_command_of_the_readme_exists_and_none_is_missing():
+    rows = re.findall(r"^\| `zero-sizer (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"^    (\w+)(?: |$)", refresh_readme.run("--help"), re.MULTILINE)
+    assert sorted(rows) == sorted(listed)
+
+
+def test_every_file_the_readme_points_to_exists():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        targets = re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text())
+        missing = [target for target in targets if not (ROOT / target).exists()]
+        assert not missing, f"{name}: {missing}"

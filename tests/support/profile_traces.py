@@ -1,0 +1,42 @@
+"""Traces models in a process of its own: torch keeps a device type, once registered, for good.
+
+    python tests/support/profile_traces.py CASES.json
+
+CASES: a list of ``{"fields": {...}, "points": [[b, s], ...], "setups": [[variant, attention,
+checkpointing], ...]}``.
+Prints, for each case, the profile of the shortened model and what the whole model shows.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+
+def case(fields, points, setups):
+    from zero_sizer.tracing.encode import Encoder
+    from zero_sizer.tracing.observe import observe
+    from zero_sizer.tracing.setups import Setup, Tracer, traced
+
+    short, whole = Tracer(fields), Tracer(fields, whole=True)
+    encoder = Encoder(short.stacks)
+    seen = []
+    for variant, attention, checkpointing in setups:
+        setup = Setup(variant=variant, attention=attention, checkpointing=checkpointing)
+        encoder.add(setup, short.fits(setup))
+        with traced(whole.config, setup) as (trace, owners):
+            for b, s in points:
+                observed = asdict(observe(trace(b, s), owners))
+                seen.append(
+                    {"setup": [variant, attention, checkpointing], "at": [b, s], **observed}
+                )
+    return {"profile": encoder.document({"name": "traced", "notes": []}), "seen": seen}
+
+
+def main() -> None:
+    cases = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    sys.stdout.write(json.dumps([case(**each) for each in cases]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

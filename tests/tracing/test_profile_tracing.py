@@ -1,0 +1,155 @@
+"""Profiles of shortened models against traces of whole ones, at batches and lengths not fitted."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zero_sizer import models
+from zero_sizer.activations import Profile, structure
+from zero_sizer.models.sources.bundled import read_profile
+
+ROOT = Path(__file__).parents[2]
+BF16 = [["bf16", attention, ckpt] for attention in ("sdpa", "eager") for ckpt in (False, True)]
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 7,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 1024,
+}
+QWEN_MOE = {
+    **LLAMA,
+    "model_type": "qwen3_moe",
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "head_dim": 64,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 128,
+    "mlp_only_layers": [0, 1],
+}
+GEMMA2 = {
+    **LLAMA,
+    "model_type": "gemma2",
+    "architectures": ["Gemma2ForCausalLM"],
+    "head_dim": 64,
+    "num_hidden_layers": 10,
+    "sliding_window": 768,
+}
+T5 = {
+    "model_type": "t5",
+    "architectures": ["T5ForConditionalGeneration"],
+    "d_model": 256,
+    "d_kv": 64,
+    "d_ff": 512,
+    "num_heads": 4,
+    "num_layers": 6,
+    "num_decoder_layers": 8,
+    "vocab_size": 1024,
+}
+
+
+def short(name, **changes):
+    return {**read_profile(name)["hf_config"], **changes}
+
+
+CASES = {
+    "llama": (LLAMA, [*BF16, ["fp32", "sdpa", False], ["autocast", "sdpa", True]]),
+    "dense, then experts": (
+        QWEN_MOE,
+        [BF16[0], ["fp32", "eager", True], ["autocast", "sdpa", True]],
+    ),
+    "windows in every other layer": (
+        GEMMA2,
+        [["bf16", "flash", False], ["bf16", "eager", True]],
+    ),
+    "encoder and decoder": (T5, [BF16[1], BF16[2], ["autocast", "sdpa", False]]),
+    "gpt2": (short("gpt2", n_layer=5, num_hidden_layers=5), BF16[1:3]),
+    "bert": (short("bert-base", num_hidden_layers=5), BF16[1:3]),
+    "bloom": (short("bloom-560m", n_layer=5, num_hidden_layers=5), [["bf16", "eager", True]]),
+    "falcon": (short("falcon-7b", num_hidden_layers=5), BF16[1:3]),
+    "mistral": (short("mistral-7b", num_hidden_layers=5, sliding_window=640), BF16[:2]),
+}
+POINTS = [[1, 512], [5, 384], [3, 960]]
+NO_FAMILY = ("dense, then experts", "encoder and decoder")  # blocks that differ; no family yet
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """Name of a case -> its profile and the whole model's levels."""
+    path = tmp_path_factory.mktemp("traces") / "cases.json"
+    points = {name: POINTS if name == "llama" else POINTS[::2] for name in CASES}
+    points |= dict.fromkeys(("gpt2", "bert"), POINTS[:2])  # no longer positions
+    cases = [
+        {"fields": fields, "points": points[name], "setups": setups}
+        for name, (fields, setups) in CASES.items()
+    ]
+    path.write_text(json.dumps(cases), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "profile_traces.py"), str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return dict(zip(CASES, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_a_profile_gives_what_the_whole_model_shows(name, traced):
+    assert_seen(Profile(traced[name]["profile"]), traced[name]["seen"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_a_family_gives_what_a_model_of_other_widths_shows(name, traced, tmp_path):
+    profile = structure.load(spec_of(CASES[name][0], tmp_path))
+    if name in NO_FAMILY:
+        assert profile is None
+    else:
+        assert profile is not None
+        assert_seen(profile, traced[name]["seen"])
+
+
+def spec_of(fields, folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    return models.load(str(path))
+
+
+def assert_seen(profile, traces):
+    for seen in traces:
+        variant, attention, checkpointing = seen["setup"]
+        step = profile.evaluate(variant, attention, *seen["at"], checkpointing=checkpointing)
+        where = (seen["setup"], seen["at"])
+        # Storages are rounded to 512 bytes one by one in the trace, and ids are copied for b > 1.
+        rounding = 512 * 8 * sum(profile.depths.values()) + 16 * seen["at"][1]
+        assert step.saved == pytest.approx(seen["saved"], abs=rounding), where
+        assert step.forward_peak == pytest.approx(seen["forward_peak"], abs=rounding), where
+        assert step.backward_peak == pytest.approx(seen["backward_peak"], abs=rounding), where
+        assert step.forward_flops + step.backward_flops == seen["flops"], where
+        assert rounding < 0.005 * seen["backward_peak"]
+
+
+@pytest.mark.slow
+def test_the_users_own_model_is_traced_into_the_cache(tmp_path):
+    config = tmp_path / "mine" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({**LLAMA, "hidden_act": "gelu"}), encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "zero_sizer", "models", "--profile", str(config)]
+    first, second = (
+        subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    assert list((tmp_path / "cache").rglob("*.json"))
+    assert "there already" in second.stdout

@@ -1,0 +1,271 @@
+"""A block of which parts are frozen or adapted: names, and layers that belong together."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from math import prod
+
+from zero_sizer.activations.levels import Part, PartLevels
+from zero_sizer.activations.lora import Adapted, Sizes
+from zero_sizer.models.changes.lora import PREFIX
+from zero_sizer.models.spec import ModelSpec, Tensor
+from zero_sizer.units import num_bytes, round_up
+from zero_sizer.util.identity import Identity
+
+SAVED = "modules_to_save.default"
+_A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
+# Layers that are handed the same input (transformers 5.23, the families' attention and MLP).
+_TOGETHER = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value")
+_PARALLEL = {
+    "phi": (("q_proj", "k_proj", "v_proj", "fc1"),),
+    "falcon": (("query_key_value", "dense_h_to_4h"),),
+}
+_JOIN = ("o_proj", "down_proj", "dense", "dense_4h_to_h", "out_proj", "fc2", "c_proj")
+_SANDWICH = "pre_feedforward_layernorm"  # outputs are normalized before they are added
+_BLOCK = 512  # what torch rounds storages up to
+
+
+class _Names:
+    """A model's tensors by block and by name.
+
+    Args:
+        spec: the model.
+
+    Attributes:
+        start: what an adapter puts before every name.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.start = PREFIX if spec.adapter is not None else ""
+        self._rows = {t.name.removeprefix(self.start): t for t in spec.parameters}
+        self._own = {t.name: t for t in (spec.base or spec).parameters}
+        self._trained: dict[str, dict[int, frozenset[str]]] = {}
+
+    def below(self, prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The model's and the base's below a prefix, without it."""
+        cut = len(prefix)
+        rows, own = (
+            {name[cut:]: t for name, t in of.items() if name.startswith(prefix)}
+            for of in (self._rows, self._own)
+        )
+        return rows, own
+
+    def trained(self, blocks: str) -> dict[int, frozenset[str]]:
+        """Names of what is trained in each block."""
+        if blocks not in self._trained:
+            found: dict[int, set[str]] = {}
+            prefix = f"{blocks}."
+            for name, tensor in self._rows.items():
+                if name.startswith(prefix):
+                    number, _, rest = name[len(prefix) :].partition(".")
+                    trained = found.setdefault(int(number), set())
+                    trained.update({rest} if tensor.trainable else ())
+            self._trained[blocks] = {number: frozenset(names) for number, names in found.items()}
+        return self._trained[blocks]
+
+
+@lru_cache(maxsize=64)
+def _names(spec: Identity) -> _Names:
+    return _Names(spec.of)
+
+
+def pieces(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
+    """The part, cut where other tensors are trained than in the block before."""
+    if not part.blocks:
+        yield part
+        return
+    trained = _names(Identity(spec)).trained(part.blocks)
+    first = part.first
+    for index in range(part.first, part.first + part.count):
+        is_last = index + 1 == part.first + part.count
+        if is_last or trained.get(index + 1) != trained.get(index):
+            yield Part(part.blocks, first, index + 1 - first, part.forward, part.backward)
+            first = index + 1
+
+
+def rules_of(spec: ModelSpec, blocks: str, first: int) -> "Rules":
+    """What holds in a block, or outside of them."""
+    return _rules(Identity(spec), f"{blocks}.{first}." if blocks else "")
+
+
+@lru_cache(maxsize=256)
+def _rules(spec: Identity, prefix: str) -> "Rules":
+    return Rules(spec.of, prefix)
+
+
+class Rules:
+    """What holds in one block, or outside of blocks.
+
+    Args:
+        spec: the model.
+        prefix: of the block's names, with a dot at its end; empty outside.
+
+    Attributes:
+        start: what names outside of blocks begin with here.
+        spec: the model.
+        rows: its tensors there, by name without the prefix.
+        own: the base's.
+        adapted: layers under an adapter, by the base's names.
+    """
+
+    def __init__(self, spec: ModelSpec, prefix: str) -> None:
+        names = _names(Identity(spec))
+        self.spec = spec
+        self._blocks_start = names.start
+        self._family = spec.arch.family
+        self.rows, self.own = names.below(prefix)
+        self.start = "" if prefix else names.start
+        self._is_block = bool(prefix)
+        self._modules = {name.rpartition(".")[0] for name in self.rows}
+        self.adapted = dict(self._adapted())
+        self._renamed: dict[str, list[str]] = {}
+
+    def _adapted(self) -> Iterator[tuple[str, Adapted]]:
+        drops = self.spec.adapter is not None and self.spec.adapter.lora_dropout > 0
+        is_sandwich = any(_SANDWICH in name for name in self.own)
+        for name, tensor in self.rows.items():
+            if name.endswith(_A):
+                module = name.removesuffix(_A)
+                rank, into = tensor.shape
+                out = self.rows[module + _B].shape[0]
+                joins = module.rpartition(".")[2] in _JOIN and not is_sandwich
+                yield module, Adapted(self.start + module, into, out, rank, drops, joins)
+
+    def blocks_of(self, blocks: str) -> str:
+        """What a list of blocks is called here."""
+        return self._blocks_start + blocks if blocks else ""
+
+    def opens(self) -> list[str]:
+        """Words of what is around the base."""
+        return [f"~{self._blocks_start.removesuffix('.')}"] if self._blocks_start else []
+
+    def trains(self, run: list[str]) -> bool:
+        """Whether anything is trained in the block, outside of blocks of the modules that run."""
+        trained = [name for name, tensor in self.rows.items() if tensor.trainable]
+        if self._is_block:
+            return bool(trained)
+        return any(name.startswith(f"{module}.") for name in trained for module in run)
+
+    def is_trained(self, name: str) -> bool:
+        """Whether the base's tensor ``name`` is trained, itself or as a copy."""
+        return any(
+            tensor is not None and tensor.trainable
+            for tensor in map(self.rows.get, self._candidates(name))
+        )
+
+    def _candidates(self, name: str) -> Iterator[str]:
+        module, _, key = name.rpartition(".")
+        yield name
+        yield f"{module}.base_layer.{key}"
+        yield from self._copies(name)
+
+    def _copies(self, name: str) -> Iterator[str]:
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            yield ".".join((*parts[:depth], SAVED, *parts[depth:]))
+
+    def completed(self, name: str) -> str:
+        """What the gradient of the base's tensor ``name`` is called here; empty: there is none."""
+        for candidate in self._candidates(name) if name else ():
+            tensor = self.rows.get(candidate)
+            if tensor is not None and tensor.trainable:
+                return self.start + candidate
+        return ""
+
+    def completed_by(self, tokens: list[str]) -> str:
+        """The gradient of a trained copy of a tied layer, which the base has none of."""
+        for token in tokens:
+            if token.startswith("^") and token.endswith(SAVED):
+                name = token[1:].removeprefix(self.start)
+                original = name.removesuffix(f".{SAVED}") + ".weight"
+                if f"{name}.weight" in self.rows and original not in self.own:
+                    return f"{self.start}{name}.weight"
+        return ""
+
+    def renamed(self, token: str) -> list[str]:
+        """A word of the base's ``runs`` here."""
+        found = self._renamed.get(token)
+        if found is None:
+            found = self._renamed[token] = self._word(token)
+        return found
+
+    def _word(self, token: str) -> list[str]:
+        name = token.lstrip("~/^")
+        mark = token[: len(token) - len(name)]
+        for copy in self._copies(f"{name}."):
+            copied = copy.removesuffix(".")
+            if copied in self._modules:
+                holder = copied.partition(f".{SAVED}")[0]
+                around = [f"~{self.start}{holder}"] if holder == name and not mark else []
+                return [*around, f"{mark}{self.start}{copied}"]
+        if name == ".":
+            return [token]
+        return [f"{mark}{self.start}{name}"]
+
+    def tied_bytes(self, of: Sizes) -> int:
+        """The head's gradient of a tied weight, which waits for the embedding's; 0 where none."""
+        if not self.spec.arch.tied_embeddings or not self.own:
+            return 0
+        name, tensor = next(iter(self.own.items()))
+        if self.rows.get(name) is not None and self.rows[name].trainable:
+            return 0
+        return round_up(num_bytes(tensor.numel, of.held), _BLOCK)
+
+    def scratch(self, tokens: list[str], of: Sizes) -> int:
+        """Bytes of the largest weight that is unpacked where these modules run."""
+        if self.spec.quantization is None:
+            return 0
+        found = 0
+        for token in tokens:
+            if not token.startswith(("~", "/", "^~")):
+                name = token.lstrip("^").removeprefix(self.start)
+                tensor = self.rows.get(f"{name}.weight")
+                if tensor is not None and tensor.unpacked is not None:
+                    found = max(found, num_bytes(prod(tensor.unpacked), of.dtype))
+        return found
+
+    def shared_gradient(self, token: str, of: Sizes) -> int:
+        """Bytes that a tied head's backward makes in the base, and not here."""
+        return self.tied_bytes(of) if token.startswith("^") and self.tied(token[1:]) else 0
+
+    def is_first(self, name: str, run: list[str]) -> bool:
+        """Whether the layer's backward is the first of those with its input.
+
+        Args:
+            name: of the layer.
+            run: modules in the order in which they run forward.
+        """
+        group = [other for other in run if other in self.group(name)]
+        return not group or group[-1] == name
+
+    def group(self, name: str) -> tuple[str, ...]:
+        """Linear layers that are handed the same input, by name."""
+        end = name.rpartition(".")[2]
+        for ends in (*_PARALLEL.get(self._family, ()), *_TOGETHER):
+            if end in ends:
+                return tuple(self._named(ends, name))
+        return (name,)
+
+    def _named(self, ends: tuple[str, ...], name: str) -> Iterator[str]:
+        """Modules of the block that end so, beside ``name`` but for layers that run in parallel."""
+        around = name.rpartition(".")[0]
+        is_parallel = any(ends in groups for groups in _PARALLEL.values())
+        for tensor in self.own:
+            module = tensor.rpartition(".")[0]
+            beside, _, end = module.rpartition(".")
+            if end in ends and tensor.endswith(".weight") and (is_parallel or beside == around):
+                yield module
+
+    def tied(self, name: str) -> Tensor | None:
+        """The embedding's tensor, where the module is the head that shares it."""
+        is_head = self.spec.arch.tied_embeddings and name in ("lm_head", "embed_out")
+        return next(iter(self.own.values())) if is_head else None
+
+    def is_linear(self, name: str) -> bool:
+        """Whether it calls torch's linear, which ZeRO-3 replaces; Falcon's own class does not."""
+        tensor = self.own.get(f"{name}.weight") or self.tied(name)
+        return tensor is not None and tensor.module_type in ("Linear", "Embedding")
+
+    def is_packed(self, name: str) -> bool:
+        """Whether the layer's weight is quantized."""
+        rows = (self.rows.get(n) for n in self._candidates(f"{name}.weight"))
+        return any(tensor is not None and tensor.unpacked is not None for tensor in rows)

@@ -1,0 +1,284 @@
+"""Activations of a model of which parts are frozen or adapted, from the profile of its base.
+
+A profile tells what training every weight holds. What is frozen keeps less of that
+(``passes.frozen``), what is adapted makes and keeps more (``passes.adapters``): storages of known
+size, made and let go of at known modules. So the base's steps are walked once, and every level is
+shifted by what differs there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from zero_sizer.activations import frozen
+from zero_sizer.activations.changed_blocks import Rules, pieces, rules_of
+from zero_sizer.activations.levels import (
+    Activations,
+    Level,
+    MicroStep,
+    Part,
+    PartLevels,
+    Section,
+    SectionLevels,
+    StepLevels,
+)
+from zero_sizer.activations.lora import Adapted, Sizes
+from zero_sizer.models.spec import ModelSpec
+
+_NOTHING = Section((Level("", "", 0, 0),))
+
+
+class How(NamedTuple):
+    """What of a job decides what layers keep.
+
+    Attributes:
+        sizes: of one micro step.
+        recomputes: blocks are checkpointed.
+        saves_inputs: linear layers keep their inputs, trained or not, as ZeRO-3's do; None where
+            nobody compared.
+        keeps_outputs: attention keeps its output, as flash attention does.
+        opens: the embedding's output requires a gradient (``enable_input_require_grads``, which
+            training an adapter under checkpointing switches on).
+    """
+
+    sizes: Sizes
+    recomputes: bool
+    saves_inputs: bool
+    keeps_outputs: bool
+    opens: bool
+
+
+def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
+    """One micro step of ``spec``, whose base's is ``step``."""
+    found: list[Part] = []
+    reached = False
+    for part in step.parts:
+        for piece in pieces(spec, part):
+            rules = rules_of(spec, piece.blocks, piece.first)
+            run = _run(piece.forward)
+            trains = rules.trains(run)
+            reached = reached or trains
+            found.append(
+                _part(piece, _Walk(rules, how, run), trains, reached=reached, is_first=not found)
+            )
+            if how.opens:
+                reached = True
+    around = rules_of(spec, "", 0).opens()
+    return Activations((_within(found[0], around), *found[1:]))
+
+
+def _within(part: Part, around: list[str]) -> Part:
+    """The first part, begun by what is around the base."""
+    first, *others = part.forward.steps
+    runs = " ".join((*around, *tokens_of(first)))
+    opened = Level(runs, first.completes, first.peak, first.end)
+    steps = (opened, *(Level(s.runs, s.completes, s.peak, s.end) for s in others))
+    return replace(part, forward=Section(steps))
+
+
+def _run(forward: SectionLevels) -> list[str]:
+    """Modules that own parameters, in the order in which they run."""
+    tokens = (token for runs, _ in forward.labels for token in runs.split())
+    return [token for token in tokens if token[0] not in "~/^"]
+
+
+def _part(piece: PartLevels, walk: "_Walk", trains: bool, *, reached: bool, is_first: bool) -> Part:
+    blocks = walk.rules.blocks_of(piece.blocks)
+    keeps = reached and not (walk.how.recomputes and piece.blocks)
+    forward = walk.section(piece.forward, keeps=keeps)
+    if not reached and piece.blocks:  # its output takes the place of its input
+        *others, last = forward.steps
+        forward = Section((*others, last._replace(end=0)))
+    backward = _NOTHING
+    if is_first and not trains and not piece.blocks:
+        backward = walk.opened(piece.backward)
+    elif reached:
+        backward = walk.section(piece.backward, keeps=True)
+    if reached and piece.blocks and walk.how.recomputes:
+        forward, backward = _holding(forward, backward, walk.beside_autograd())
+    return Part(blocks, piece.first, piece.count, forward, backward)
+
+
+def _holding(forward: Section, backward: Section, size: int) -> tuple[Section, Section]:
+    """The block with bytes that its forward leaves and its backward's end lets go of."""
+    if not size:
+        return forward, backward
+    *others, last = forward.steps
+    left = last._replace(peak=max(last.peak, last.end + size), end=last.end + size)
+    *before, end = backward.steps
+    return Section((*others, left)), Section((*before, end._replace(end=end.end - size)))
+
+
+class _Walk:
+    """Goes through sections of the base's and shifts their levels.
+
+    Args:
+        rules: of the block.
+        how: the job does.
+        run: modules in the order in which they run forward.
+    """
+
+    def __init__(self, rules: Rules, how: How, run: list[str]) -> None:
+        self.rules = rules
+        self.how = how
+        self._run = run
+        self._unsaved = frozen.unsaved(
+            rules, run, how.sizes, saves_inputs=how.saves_inputs, keeps_outputs=how.keeps_outputs
+        )
+        self._shift = 0
+        self._out: list[Level] = []
+        self._next: list[str] = []  # words of the next step
+        self._waiting = False  # recomputation comes first, or runs
+        self._again = ""  # the adapted layer with which it ends
+
+    def section(self, section: SectionLevels, *, keeps: bool) -> Section:
+        """The section as it is here; ``keeps``: what backward needs stays."""
+        self._shift, self._out, self._next = 0, [], []
+        steps = section.steps
+        ends, stops = _ends(steps), _stops(steps)
+        said = {token for step in steps for token in tokens_of(step)}
+        before = 0
+        for number, step in enumerate(steps):
+            self._waiting = number <= stops
+            tokens = self._enter(step, before, keeps=keeps)
+            self._free(tokens_of(step), keeps=keeps, is_start=True)
+            if tokens is not None:
+                peak = step.peak + self._shift + self.rules.scratch(tokens, self.how.sizes)
+                over = ends.get(number, ())
+                self._release(over)
+                peak = self._join(peak, step.end, over)
+                completes = self.rules.completed(step.completes) or self.rules.completed_by(tokens)
+            self._free(tokens_of(step), keeps=keeps, is_start=False)
+            if number == stops and keeps:
+                self._shift -= sum(s.num_bytes for s in self._unsaved if s.made not in said)
+            if tokens is not None:
+                self._out.append(Level(" ".join(tokens), completes, peak, step.end + self._shift))
+            before = step.end
+        return Section(tuple(self._out))
+
+    def beside_autograd(self) -> int:
+        """Bytes that layers keep where checkpointing does not see it."""
+        return frozen.beside_autograd(self.rules, self._run, self.how.sizes)
+
+    def opened(self, backward: SectionLevels) -> Section:
+        """The backward of embeddings that are frozen.
+
+        ZeRO-3 fetches the one whose output requires a gradient all the same.
+        """
+        if not self.how.opens:
+            return _NOTHING
+        own = self._run[0] if self._run else ""
+        tokens = (token for runs, _ in backward.labels for token in runs.split())
+        words = [t for t in tokens if t.startswith("^~") or t == f"^{own}"]
+        runs = " ".join(word for token in words for word in self.rules.renamed(token))
+        return Section((Level(runs, "", 0, 0),))
+
+    def _enter(self, step: StepLevels, before: int, *, keeps: bool) -> list[str] | None:
+        """The step's words here, after the adapters' steps that come before them.
+
+        None: the adapter's steps take the place of the step.
+        """
+        tokens, self._next = self._next, []
+        sizes = self.how.sizes
+        for token in tokens_of(step):
+            name = token.lstrip("~/^")
+            level = before + self._shift
+            self._shift -= self.rules.shared_gradient(token, sizes)
+            adapted = None if token.startswith("~") else self.rules.adapted.get(name)
+            if adapted is None:
+                tokens += self.rules.renamed(token)
+            elif token.startswith("/"):
+                self._emit(adapted.forward(sizes, level), tokens)
+                self._shift += adapted.kept(sizes) if keeps else 0
+            elif token.startswith("^"):
+                scaled = adapted.scaled(sizes, level)
+                self._emit([scaled], tokens)
+                self._shift += scaled.end - level
+                if self._waiting:  # for what it kept, which is made again first
+                    tokens.append(f"^{adapted.name}.lora_B.default")
+                    self._again = name
+                else:
+                    first = adapted.first_gradient(sizes, scaled.end)
+                    self._out.append(first)
+                    self._shift += first.end - scaled.end
+                    self._backward(adapted, name, before)
+                    tokens.append(f"^{adapted.name}.base_layer")
+            elif name == self._again:
+                again = adapted.recomputed(sizes, level, before - step.end)
+                self._emit(again, tokens)
+                self._shift += again[-1].end - level - (step.end - before)
+                self._again = ""
+                self._backward(adapted, name, step.end)
+                self._next = [f"^{adapted.name}.base_layer"]
+                return None
+            else:
+                tokens += [f"~{adapted.name}", f"{adapted.name}.base_layer"]
+        return tokens
+
+    def _backward(self, adapted: Adapted, name: str, before: int) -> None:
+        """The adapter's own, whose first gradient is made."""
+        level = before + self._shift
+        is_first = self.rules.is_first(name, self._run)
+        steps = adapted.backward(self.how.sizes, level, is_first=is_first)
+        self._out += steps
+        self._shift += steps[-1].end - level
+
+    def _emit(self, steps: list[Level], tokens: list[str]) -> None:
+        first, *others = steps
+        self._out += [first._replace(runs=" ".join((*tokens, first.runs))), *others]
+        tokens.clear()
+
+    def _join(self, peak: int, end: int, over: tuple[str, ...]) -> int:
+        """The peak where base layers' backward is over and their gradients join the adapters'."""
+        for name in over:
+            adapted = self.rules.adapted.get(name)
+            if adapted is not None:
+                is_first = self.rules.is_first(name, self._run)
+                waits = adapted.waits(self.how.sizes, is_first=is_first)
+                if is_first:
+                    summed = adapted.summed(self.how.sizes)
+                    peak = max(peak, end + self._shift + summed)
+                self._shift -= waits
+        return peak
+
+    def _free(self, tokens: list[str], *, keeps: bool, is_start: bool) -> None:
+        """What is not kept goes where it was needed last."""
+        for storage in self._unsaved if keeps else ():
+            if storage.is_held == (not is_start) and storage.made in tokens:
+                self._shift -= storage.num_bytes
+
+    def _release(self, over: tuple[str, ...]) -> None:
+        """What the base lets go of, and was not there."""
+        for storage in self._unsaved:
+            if storage.freed in over:
+                self._shift += storage.num_bytes
+
+
+def tokens_of(step: StepLevels) -> list[str]:
+    """The words of a step."""
+    return step.runs.split()
+
+
+def _stops(steps: Sequence[StepLevels]) -> int:
+    """The last step of a recomputation; -1 where nothing is computed again."""
+    words = [tokens_of(step) for step in steps]
+    if not any(token.startswith("^") for row in words for token in row):
+        return -1
+    again = [n for n, row in enumerate(words) if any(token[0] != "^" for token in row)]
+    return again[-1] if again else -1
+
+
+def _ends(steps: Sequence[StepLevels]) -> Mapping[int, tuple[str, ...]]:
+    """Step -> the modules whose own backward is over where it ends, and tensors' names."""
+    last: dict[str, int] = {}
+    begun: dict[str, int] = {}
+    for number, step in enumerate(steps):
+        for token in tokens_of(step):
+            if token.startswith("^"):
+                begun[token.lstrip("^~")] = number
+        if step.completes:
+            last[step.completes] = last[step.completes.rpartition(".")[0]] = number
+    found: dict[int, tuple[str, ...]] = {}
+    for module, number in (begun | last).items():
+        found[number] = (*found.get(number, ()), module)
+    return found

@@ -1,0 +1,132 @@
+"""The shape in which activations reach the timeline: from a profile or from a closed form.
+
+What the numbers mean: ``zero_sizer.activations``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class StepLevels(Protocol):
+    """A piece of a section."""
+
+    @property
+    def runs(self) -> str:
+        """Modules that begin to run or have run (``zero_sizer.activations``)."""
+
+    @property
+    def completes(self) -> str:
+        """Parameter whose gradient is complete at its end."""
+
+    @property
+    def peak(self) -> int:
+        """Highest level within, bytes."""
+
+    @property
+    def end(self) -> int:
+        """Level at its end, bytes."""
+
+
+class SectionLevels(Protocol):
+    """One part's forward or backward."""
+
+    @property
+    def end(self) -> int:
+        """Level at its end, bytes."""
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """What each of its pieces runs and completes."""
+
+    @property
+    def steps(self) -> Sequence[StepLevels]:
+        """Its pieces, in order."""
+
+
+class PartLevels(Protocol):
+    """Equal blocks in a row, or what lies outside of blocks."""
+
+    @property
+    def blocks(self) -> str:
+        """Qualified name of the list of blocks; empty outside of blocks."""
+
+    @property
+    def first(self) -> int:
+        """Index of the first block."""
+
+    @property
+    def count(self) -> int:
+        """How many blocks."""
+
+    @property
+    def forward(self) -> SectionLevels:
+        """Forward of each."""
+
+    @property
+    def backward(self) -> SectionLevels:
+        """Backward of each."""
+
+
+class MicroStep(Protocol):
+    """One micro step of one rank."""
+
+    @property
+    def parts(self) -> Sequence[PartLevels]:
+        """In forward order."""
+
+    @property
+    def saved(self) -> int:
+        """Bytes held between forward and backward."""
+
+
+class Level(NamedTuple):
+    """A piece of a section that was put together here."""
+
+    runs: str
+    completes: str
+    peak: int
+    end: int
+
+
+class Section(NamedTuple):
+    """A forward or backward that was put together here."""
+
+    steps: tuple[Level, ...]
+
+    @property
+    def end(self) -> int:
+        """Level at its end, bytes."""
+        return self.steps[-1].end
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """What each of its pieces runs and completes."""
+        return tuple([(step.runs, step.completes) for step in self.steps])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Equal blocks in a row, or what lies outside of blocks."""
+
+    blocks: str
+    first: int
+    count: int
+    forward: SectionLevels
+    backward: SectionLevels
+
+
+class Activations(NamedTuple):
+    """One micro step."""
+
+    parts: tuple[PartLevels, ...]
+
+    @property
+    def saved(self) -> int:
+        """Bytes held between forward and backward."""
+        return sum(part.count * part.forward.end for part in self.parts)
+
+
+def remaining(step: MicroStep) -> int:
+    """Bytes left when backward is over."""
+    return step.saved + sum(part.count * part.backward.end for part in step.parts)

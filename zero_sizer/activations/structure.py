@@ -1,0 +1,265 @@
+"""Profiles of families: the coefficients are polynomials of the model's widths.
+
+Models whose forward and backward run the same operators differ in the sizes of their tensors alone,
+and every size is a product of batch, sequence and widths. So a family traced at a few widths
+(``zero_sizer.tracing.family``) tells what any model of the same structure holds.
+
+A document is a profile's (``zero_sizer.activations``), but for ``products`` (of widths), ``unit``,
+``rounded`` (sizes that only widths change, each rounded up: lists of [product, coefficient x unit])
+and ``polynomials``: lists of [monomial of batch and sequence, product, coefficient x unit], or of
+[6, which of ``rounded``, how many].
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.activations.profile import Profile
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.units import round_up
+from zero_sizer.util.identity import Identity
+
+_DATA = Path(__file__).parent / "data"
+PREFIX = "family."
+_HEAD_STEP = 8
+MONOMIALS = 6  # (b*s, 1, s, b, s*s, b*s*s), as in a profile
+_CONSTANT = 1  # which of them
+_BYTES = 512  # what torch rounds up to
+
+# What decides which operators run, beside the names of the tensors.
+_WORDS = (
+    "alibi",
+    "attention_bias",
+    "do_layer_norm_before",
+    "multi_query",
+    "new_decoder_architecture",
+    "parallel_attn",
+    "qk_layernorm",
+    "use_parallel_residual",
+)
+ACTIVATION = ("hidden_activation", "hidden_act", "activation_function")
+_ROTATED = ("partial_rotary_factor", "rotary_pct")
+_USUALLY_ROTATED = {"gpt_neox": 0.25, "phi": 0.5}  # a share of each head
+_RATES = (
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "attn_pdrop",
+    "dropout",
+    "embd_pdrop",
+    "hidden_dropout",
+    "hidden_dropout_prob",
+    "resid_pdrop",
+)
+FAMILIES = frozenset(
+    {
+        "bert",
+        "bloom",
+        "falcon",
+        "gemma",
+        "gemma2",
+        "gpt2",
+        "gpt_neox",
+        "llama",
+        "mistral",
+        "mixtral",
+        "opt",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+    }
+)
+_WINDOWED = ("gemma2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe")
+LEARNED_POSITIONS = ("bert", "gpt2", "opt")
+# What numbers that only a Llama has leave open (``models.numbers``).
+_OF_NUMBERS: Mapping[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "hidden_act": "silu",
+}
+_NUMBERED = re.compile(r"\.(\d+)\.")
+
+
+def structure_of(spec: ModelSpec) -> str | None:
+    """What models of one structure share; None where widths are not all that may differ.
+
+    Blocks that differ among each other, adapters, packed weights and frozen tensors are left out.
+    """
+    fields = spec.hf_config if spec.exact_tensors else _OF_NUMBERS
+    if spec.arch.family not in FAMILIES or spec.base is not None:
+        return None
+    names = _names(spec)
+    layers = _layers(spec, fields.get("layer_types"))
+    if names is None or layers is None or not all(t.trainable for t in spec.parameters):
+        return None
+    heads, kv_heads = spec.arch.heads, spec.arch.kv_heads
+    said = {
+        "family": spec.arch.family,
+        "class": (fields.get("architectures") or [_head(spec.arch.family)])[0],
+        "activation": next((fields[key] for key in ACTIVATION if fields.get(key)), ""),
+        "rotated": _rotated(fields, spec.arch.family),
+        "words": {key: fields[key] for key in _WORDS if fields.get(key) is not None},
+        "drops": [key for key in _RATES if fields.get(key)],
+        "kv_heads": "all" if kv_heads == heads else "one" if kv_heads == 1 else "some",
+        "window": window_of(spec) is not None,
+        "layers": layers,
+        "experts": bool(spec.arch.num_experts),
+        "names": names,
+    }
+    return json.dumps(said, sort_keys=True, default=str)
+
+
+def window_of(spec: ModelSpec) -> int | None:
+    """Tokens of a window of attention, where the config has one that is on."""
+    fields = spec.hf_config
+    if spec.arch.family not in _WINDOWED or fields.get("use_sliding_window") is False:
+        return None
+    window = fields.get("sliding_window")
+    return window if isinstance(window, int) and window > 0 else None
+
+
+def _rotated(fields: Mapping[str, Any], family: str) -> Any:
+    """The share of a head that is rotated, wherever a config says it; checked elsewhere."""
+    rope = fields.get("rope_parameters") or fields.get("rope_scaling")
+    places = (rope if isinstance(rope, Mapping) else {}, fields)
+    said = [place[key] for place in places for key in _ROTATED if place.get(key) is not None]
+    share = said[0] if said else _USUALLY_ROTATED.get(family, 1.0)
+    return float(share) if isinstance(share, int) else share
+
+
+def _head(family: str) -> str:
+    """The class where a config names none."""
+    from zero_sizer.models.layouts.families import FAMILIES as LAYOUTS
+
+    return LAYOUTS[family].head
+
+
+def _layers(spec: ModelSpec, layer_types: Any) -> str | None:
+    """Which layers look through a window; None where they are told apart in another way."""
+    if layer_types is None:
+        return "alternating" if spec.arch.family == "gemma2" else "alike"
+    if not isinstance(layer_types, list) or not layer_types:
+        return None
+    slides = [str(kind).startswith("sliding") for kind in layer_types]
+    if len(set(map(str, layer_types))) == 1:
+        return "alike"
+    return "alternating" if slides == [i % 2 == 0 for i in range(len(slides))] else None
+
+
+def _names(spec: ModelSpec) -> list[str] | None:
+    """Names with ``*`` for a block's number; None where blocks differ."""
+    counts: dict[str, int] = {}
+    for tensor in spec.parameters:
+        name = _NUMBERED.sub(".*.", tensor.name, count=1)
+        counts[name] = counts.get(name, 0) + 1
+    repeated = {count for name, count in counts.items() if ".*." in name}
+    return sorted(counts) if len(repeated) == 1 else None
+
+
+def widths_of(spec: ModelSpec) -> dict[str, int]:
+    """The widths that products name."""
+    arch = spec.arch
+    heads, head_dim = arch.heads or 0, arch.head_dim or 0
+    return {
+        "hidden": arch.hidden or 0,
+        "ffn": arch.ffn or 4 * (arch.hidden or 0),
+        "heads": heads,
+        "kv_heads": arch.kv_heads or heads,
+        "head_dim": head_dim,
+        "vocab": arch.vocab or 0,
+        "positions": (arch.max_positions or 0) if arch.family in LEARNED_POSITIONS else 0,
+        "experts": arch.num_experts,
+        "experts_per_token": arch.experts_per_token,
+        "expert_ffn": arch.expert_ffn or arch.ffn or 0,
+    }
+
+
+def load(spec: ModelSpec) -> Profile | None:
+    """The profile of ``spec`` by its family; None where none was traced."""
+    return _load(Identity(spec))
+
+
+@lru_cache(maxsize=64)
+def _load(identity: Identity) -> Profile | None:
+    spec: ModelSpec = identity.of
+    structure = structure_of(spec)
+    name = _index().get(structure) if structure is not None else None
+    if name is None:
+        return None
+    document = specialised(_document(name), spec)
+    return Profile(document) if document is not None else None
+
+
+@cache
+def _index() -> dict[str, str]:
+    """Structure -> file."""
+    try:
+        index: dict[str, str] = json.loads((_DATA / f"{PREFIX}index.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    return index
+
+
+def _document(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((_DATA / f"{PREFIX}{name}.json").read_text("utf-8"))
+    return document
+
+
+def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] | None:
+    """A family's profile at the widths of ``spec``; None where a size would be no whole number."""
+    widths = widths_of(spec)
+    if not _has_traced_proportions(document, widths):
+        return None
+    values = [prod(widths[name] for name in product) for product in document["products"]]
+    unit = document["unit"]
+    rounded = [
+        round_up(sum(c * values[p] for p, c in terms) // unit, _BYTES) * unit
+        for terms in document["rounded"]
+    ]
+    polynomials = []
+    for terms in document["polynomials"]:
+        row = [0] * MONOMIALS
+        for monomial, index, coefficient in terms:
+            if monomial < MONOMIALS:
+                row[monomial] += coefficient * values[index]
+            else:
+                row[_CONSTANT] += coefficient * rounded[index]
+        if any(value % unit for value in row):
+            return None
+        polynomials.append([value // unit for value in row])
+    window = window_of(spec)
+    found = {
+        **document,
+        "name": f"{spec.name}, by its family",
+        "polynomials": polynomials,
+        "stacks": [{**stack, "depth": spec.arch.num_layers} for stack in document["stacks"]],
+    }
+    if window is not None:
+        found["setups"] = [
+            {**setup, "fits": [_moved(fit, document["window"], window) for fit in setup["fits"]]}
+            for setup in document["setups"]
+        ]
+    return found
+
+
+def _has_traced_proportions(document: Mapping[str, Any], widths: Mapping[str, int]) -> bool:
+    """What was alike at all widths traced: kernels pad heads to eights, some heads fill hidden."""
+    fills = widths["heads"] * widths["head_dim"] == widths["hidden"]
+    return widths["head_dim"] % _HEAD_STEP == 0 and (document["has_free_head_dim"] or fills)
+
+
+def _moved(fit: Mapping[str, Any], traced: int, window: int) -> dict[str, Any]:
+    """A fit whose range ends or begins at the window, which is another here."""
+    low, high = fit["sequence"]
+    return {
+        **fit,
+        "sequence": [
+            window if low == traced else low,
+            window - 1 if high == traced - 1 else high,
+        ],
+    }

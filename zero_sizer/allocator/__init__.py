@@ -1,0 +1,1 @@
+"""PyTorch's caching and pinned allocators, replayed without torch."""

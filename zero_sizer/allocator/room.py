@@ -1,0 +1,47 @@
+"""Whether a run's requests fit a device of a given size, PyTorch's caching allocator included.
+
+A sum of live bytes cannot tell: what lies free between other blocks is no use to a request that is
+larger. A device that is full makes the allocator give back what it has cached whole, and try again.
+"""
+
+from zero_sizer.allocator.caching import CachingAllocator, DeviceOutOfMemoryError
+from zero_sizer.allocator.settings import AllocatorSettings
+from zero_sizer.dryrun.recording import Room
+
+
+class LimitedDevice:
+    """The allocator of a device with ``num_bytes`` for it; follows a run until it is out of them.
+
+    Attributes:
+        room: what became of it so far.
+    """
+
+    def __init__(self, num_bytes: int, settings: AllocatorSettings) -> None:
+        self.room = Room(num_bytes=num_bytes)
+        self._allocator = CachingAllocator(settings, capacity=num_bytes)
+
+    def allocate(self, block: int, num_bytes: int, phase: str) -> None:
+        """A request of the run, in ``phase``."""
+        if not self.room.fits:
+            return
+        try:
+            self._allocator.allocate(block, num_bytes)
+        except DeviceOutOfMemoryError as error:
+            self.room = Room(
+                num_bytes=self.room.num_bytes,
+                fits=False,
+                phase=phase,
+                requested=error.requested,
+                allocated=error.allocated,
+                reserved=error.reserved,
+            )
+
+    def free(self, block: int) -> None:
+        """A block goes back."""
+        if self.room.fits:
+            self._allocator.free(block)
+
+    def empty_cache(self) -> None:
+        """``torch.cuda.empty_cache``."""
+        if self.room.fits:
+            self._allocator.empty_cache()

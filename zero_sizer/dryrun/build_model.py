@@ -1,0 +1,234 @@
+"""Building the model as the user's script would."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from zero_sizer.dryrun.simulated import checkpointing
+from zero_sizer.dryrun.simulated.request import Request
+from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.models.changes.freeze import Freeze
+from zero_sizer.models.sources.untrusted import harmless, offline
+from zero_sizer.simulator.operators import flash
+from zero_sizer.simulator.undo import Patches
+
+_16_BIT = ("bf16", "fp16", "torch_autocast")  # sections whose forward hands kernels 16 bits
+
+
+def build(request: Request, *, with_values: bool = False) -> Any:
+    """The model, on the host or partitioned by ``zero.Init``, in training mode.
+
+    Args:
+        request: what to build.
+        with_values: whether the weights will be computed with; fake ones never are.
+
+    Raises:
+        InputError: the factory fails, or transformers has no such model.
+        UnsupportedError: the model has no causal or other head with a loss.
+    """
+    if request.hf_config:
+        with offline():
+            model = _from_config(request, with_values)
+    elif request.parameters:
+        model = _from_shapes(request)
+    else:
+        with _zero_init(request):
+            model = _from_factory(request.factory)
+    if request.quantization is not None:
+        model = _quantized(model, request.quantization)
+    if request.lora is not None:
+        model = _with_lora(model, request.lora)
+    for name, parameter in model.named_parameters() if request.freeze else ():
+        if Freeze(request.freeze).takes(name):
+            parameter.requires_grad_(False)
+    if request.checkpointing:
+        checkpointing.enable(model, request)
+    return model.train()
+
+
+@contextmanager
+def _zero_init(request: Request) -> Iterator[None]:
+    if not request.zero_init:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.Init(config_dict_or_path=dict(request.config)):
+        yield
+
+
+def _from_config(request: Request, with_values: bool) -> Any:
+    from transformers import CONFIG_MAPPING
+
+    fields = harmless(request.hf_config, "the model's config")
+    fields.pop("quantization_config", None)  # else transformers asks for bitsandbytes
+    model_type = str(fields.pop("model_type", ""))
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedError(f"transformers has no model type {model_type!r}")
+    config = CONFIG_MAPPING[model_type](**fields)
+    # The Trainer switches the generation cache off; with it every key and value would stay.
+    config.use_cache = False
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0  # a checkpoint's generation config would say which
+    dtype = request.built_dtype or fields.get("dtype") or "float32"
+    kwargs = {"dtype": getattr(torch, str(dtype).removeprefix("torch."))}
+    model_class = _model_class(config)
+    attention = _attention(request, model_class, fake=not with_values)
+    with _transformers_zero_init(request), _without_values():
+        if request.zero_init or with_values:
+            return model_class._from_config(config, attn_implementation=attention, **kwargs)
+        with torch.device("meta"):  # as from_pretrained does: what is tied is never made twice
+            model = model_class._from_config(config, attn_implementation=attention, **kwargs)
+    return _on_host(model)
+
+
+def _on_host(model: Any) -> Any:
+    """A model on the meta device gets storage in host memory, tied tensors once."""
+    made: dict[int, Any] = {}
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    if id(tensor) not in made:
+                        made[id(tensor)] = _like(tensor)
+                    tensors[name] = made[id(tensor)]
+    return model
+
+
+def attention_packages(request: Request) -> AbstractContextManager[None]:
+    """While entered, transformers finds the package that the job's attention needs."""
+    return (
+        flash.installed() if request.hf_config and request.attention == "flash" else nullcontext()
+    )
+
+
+def _attention(request: Request, model_class: Any, *, fake: bool) -> str:
+    """What transformers calls the implementation, or the next that the model has."""
+    is_16bit = any((request.config.get(key) or {}).get("enabled") for key in _16_BIT)
+    has_flash = fake and is_16bit and getattr(model_class, "_supports_flash_attn", False)
+    if request.attention == "flash" and has_flash:
+        return "flash_attention_2"
+    has_sdpa = getattr(model_class, "_supports_sdpa", False)
+    return "sdpa" if request.attention != "eager" and has_sdpa else "eager"
+
+
+def _like(tensor: Any) -> Any:
+    empty = torch.empty_like(tensor, device="cpu")
+    if isinstance(tensor, torch.nn.Parameter):
+        return torch.nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty
+
+
+def _model_class(config: Any) -> Any:
+    import transformers
+
+    for name in config.architectures or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    mapping = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    if type(config) in mapping:
+        return mapping[type(config)]
+    raise UnsupportedError(f"model type {config.model_type} has no causal language model")
+
+
+@contextmanager
+def _transformers_zero_init(request: Request) -> Iterator[None]:
+    """What the Trainer sets up first: transformers then builds under ``zero.Init`` on its own."""
+    if not request.zero_init:
+        yield
+        return
+    from transformers.integrations import deepspeed as integration
+
+    # transformers keeps a weak reference only: the object must live while the model is built.
+    config = integration.HfDeepSpeedConfig(dict(request.config))
+    try:
+        yield
+    finally:
+        del config
+        integration.unset_hf_deepspeed_config()
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """Weights have no values here, so drawing them would only take time."""
+    from transformers import PreTrainedModel
+
+    patches = Patches()
+    patches.set(PreTrainedModel, "initialize_weights", lambda self: None)
+    try:
+        yield
+    finally:
+        patches.undo()
+
+
+def _from_factory(reference: str) -> Any:
+    from zero_sizer.models.sources.torch_module import build_from_factory
+
+    if not reference:
+        raise InputError("a simulated run needs a model with a config or a factory")
+    return build_from_factory(reference, device=None)
+
+
+def _from_shapes(request: Request) -> Any:
+    from zero_sizer.dryrun.launched.build import ShapesModel
+
+    with _zero_init(request):
+        return ShapesModel(request.parameters)
+
+
+def _quantized(model: Any, how: Mapping[str, Any]) -> Any:
+    """The base with packed weights, which bitsandbytes makes on the GPU as it reads them."""
+    from zero_sizer.dryrun.quantized_layers import quantize
+    from zero_sizer.simulator import device
+
+    quantize(model, how, how["modules"])
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model.to(torch.device(device.NAME, 0))
+
+
+def _with_lora(model: Any, settings: Mapping[str, Any]) -> Any:
+    import peft
+
+    return peft.get_peft_model(model, peft.LoraConfig(**settings))
+
+
+def batch(request: Request, where: torch.device) -> dict[str, Any]:
+    """Token ids and labels of one micro step, on the GPU."""
+    shape = (request.micro_batch, request.seq_len)
+    ids = torch.zeros(shape, dtype=torch.long, device=where)
+    found = {"input_ids": ids, "labels": torch.zeros_like(ids)}
+    if request.sequences != "equal" and request.attention != "flash" and request.hf_config:
+        found["attention_mask"] = torch.ones_like(ids)
+    return found
+
+
+def client_optimizer(request: Request, model: Any) -> Any:
+    """The optimizer a user's script hands to DeepSpeed, or None when the config names one."""
+    if "optimizer" in request.config:
+        return None
+    offload = request.config.get("zero_optimization", {}).get("offload_optimizer") or {}
+    if offload.get("device", "none") != "none" and request.config.get(
+        "zero_force_ds_cpu_optimizer", True
+    ):
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(_weight_decay_groups(model))  # as accelerate swaps it
+    options = {"adamw_torch": {}, "adamw_torch_fused": {"fused": True}}
+    if request.optimizer not in options:
+        raise UnsupportedError(f"client optimizer {request.optimizer!r} is not simulated")
+    return torch.optim.AdamW(_weight_decay_groups(model), **options[request.optimizer])
+
+
+def _weight_decay_groups(model: Any) -> list[dict[str, Any]]:
+    """The two groups of the Trainer: biases and norms are not decayed (trainer.py:1408)."""
+    from transformers.trainer import Trainer
+
+    decayed = set(Trainer.get_decay_parameter_names(None, model))
+    groups: tuple[list[Any], list[Any]] = ([], [])
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[name not in decayed].append(parameter)
+    return [{"params": group, "weight_decay": 0.0} for group in groups if group]

@@ -1,0 +1,55 @@
+"""What a CPU rank changes in its own process so that a dry run needs no compiler and no GPU.
+
+None of it changes which tensors DeepSpeed makes:
+
+* optimizer kernels come from ``kernels`` unless ``ZERO_SIZER_KERNELS=compiled`` is set;
+* the shared-memory all-reduce (for inference) is not compiled;
+* DeepSpeedCPUAdam asks for the CPU's name in a child process each time; the answer is kept;
+* what torch.compile would compile (Muon's kernels) runs as it is written;
+* fp16 is allowed where the CPU has no fast fp16: slower, the same bytes;
+* gloo works with one thread, so that a rank can wait until it holds nothing.
+"""
+
+import importlib
+import os
+from functools import cache
+from typing import Any
+
+import torch
+
+
+def prepare(accelerator: Any) -> None:
+    """Change this process as the module says.
+
+    Args:
+        accelerator: DeepSpeed's CPU accelerator.
+    """
+    from zero_sizer.dryrun.launched import kernels, quiet
+
+    torch.set_num_threads(1)
+    torch.compiler.set_stance("force_eager")
+    # As an attribute of deepspeed.comm, ``torch`` is the torch package itself.
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
+    cpuinfo: Any = importlib.import_module("cpuinfo")
+    cpuinfo.get_cpu_info = cache(cpuinfo.get_cpu_info)
+    accelerator.is_fp16_supported = lambda: True
+    quiet.install()
+    if not uses_compiled_kernels():
+        kernels.install()
+
+
+def uses_compiled_kernels() -> bool:
+    """Whether the environment asks for DeepSpeed's own kernels."""
+    return os.environ.get("ZERO_SIZER_KERNELS") == "compiled"
+
+
+def notes() -> tuple[str, ...]:
+    """What the reader of a recording must know about ``prepare``."""
+    kernels = (
+        "optimizer kernels: torch stand-ins (set ZERO_SIZER_KERNELS=compiled for DeepSpeed's own)"
+    )
+    return (
+        "optimizer kernels: DeepSpeed's own, compiled" if uses_compiled_kernels() else kernels,
+        "fp16 is run whether or not this CPU has fast fp16",
+    )

@@ -1,0 +1,155 @@
+"""One rank's training run over one config: a few real steps, measured at every phase boundary."""
+
+import gc
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from deepspeed.accelerator import get_accelerator
+
+from zero_sizer.dryrun import training_loop as engine_loop
+from zero_sizer.dryrun.launched import cpu, quiet
+from zero_sizer.dryrun.launched.build import build
+from zero_sizer.dryrun.launched.watch import StorageWatch, activations
+from zero_sizer.dryrun.measure import PinnedStorages, measure
+from zero_sizer.dryrun.owners import GPU, Owner
+from zero_sizer.dryrun.recording import PhaseRecord, RankRecord
+
+_NO_GPU_NOTES = (
+    "CPU ranks: storages are placed where DeepSpeed would put them on a machine with GPUs",
+    "max_allocated follows tensor storages; memory of gloo and of kernels is not seen, and what "
+    "was freed within a phase counts as gpu",
+)
+
+
+class Run:
+    """One config, from build to the last optimizer step.
+
+    Args:
+        task: see ``task.RankTask``.
+        pinned: pin requests, installed once for the process; None on a real GPU.
+    """
+
+    def __init__(self, task: Mapping[str, Any], pinned: PinnedStorages | None) -> None:
+        self._task = task
+        self._workload = task["workload"]
+        self._pinned = pinned
+        self._watch = StorageWatch() if pinned is not None and task.get("peak", True) else None
+        self._walk = task.get("walk", True)
+        self._phases: list[PhaseRecord] = []
+        self._batch: dict[str, Any] = {}
+        self._engine: Any = None
+        self._at = ("init", 0, 0)
+
+    def record(self) -> RankRecord:
+        """Run it and return what this rank saw."""
+        gc.collect()
+        gc.freeze()  # tensors of earlier runs and of imports are not this run's
+        with self._watching():
+            self.begin("init")
+            self._engine = self._initialize()
+            self.end(self._engine)
+            engine_loop.train(
+                self._engine,
+                self._next_batch,
+                steps=self._task["steps"],
+                grad_accum=self._engine.gradient_accumulation_steps(),
+                observer=self,
+            )
+        skipped = int(self._engine.skipped_steps)
+        notes = (*_NO_GPU_NOTES, *cpu.notes()) if self._pinned is not None else ()
+        rank = torch.distributed.get_rank()
+        return RankRecord(rank=rank, phases=tuple(self._phases), skipped_steps=skipped, notes=notes)
+
+    def close(self) -> None:
+        """Let go of the engine, so that the next run in this process starts clean."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.destroy()
+        self._batch.clear()
+        del engine
+        gc.collect()
+
+    def _watching(self) -> AbstractContextManager[Any]:
+        return self._watch if self._watch is not None else nullcontext()
+
+    def _initialize(self) -> Any:
+        module, client = build(self._task)
+        if self._watch is not None:
+            self._watch.adopt(list(module.parameters()), list(module.buffers()))
+        config = dict(self._task["config"])
+        if client is not None:
+            config["zero_allow_untested_optimizer"] = True  # as the Trainer sets it
+        return engine_loop.initialize(config, module, client)
+
+    def _next_batch(self) -> dict[str, Any]:
+        shape = (self._workload["micro_batch"], self._workload["seq_len"])
+        device = get_accelerator().current_device_name()
+        tokens = torch.randint(0, self._task["model"].get("vocab") or 2, shape, device=device)
+        self._batch = {"input_ids": tokens, "labels": tokens.clone()}
+        if self._task["model"]["kind"] == "huggingface":
+            self._batch |= _beside(self._workload.get("sequences", "equal"), tokens)
+        return self._batch
+
+    def begin(self, name: str, *, step: int = 0, micro_step: int = 0) -> None:
+        """A phase begins."""
+        self._at = (name, step, micro_step)
+        if self._watch is not None:
+            self._watch.begin(name)
+        elif self._pinned is None:
+            get_accelerator().reset_peak_memory_stats()
+
+    def end(self, engine: Any) -> None:
+        """It is over: count what is alive."""
+        if self._pinned is not None:
+            quiet.drain()
+            gc.collect()  # a handle that goes now is let go of by gloo before the next barrier
+            quiet.drain()
+        gc.collect()
+        tally = measure(
+            engine,
+            pinned=self._pinned,
+            extra=[Owner(name="batch", category="other", place=GPU, value=self._batch)],
+            leftovers=activations(self._watch),
+            walk=self._walk,
+        )
+        name, step, micro_step = self._at
+        record = PhaseRecord(
+            name=name, step=step, micro_step=micro_step, device={}, live=tally.rows()
+        )
+        device = {place: {"allocated": record.num_bytes(device=place)} for place in (GPU, "host")}
+        if self._watch is not None:
+            for place, most in self._watch.peak(tally.on_host).items():
+                device[place]["max_allocated"] = most
+        elif self._pinned is None:
+            device[GPU] = _allocator_figures()
+        self._phases.append(replace(record, device=device))
+
+
+def _allocator_figures() -> dict[str, int]:
+    accelerator = get_accelerator()
+    return {
+        "allocated": int(accelerator.memory_allocated()),
+        "max_allocated": int(accelerator.max_memory_allocated()),
+        "reserved": int(accelerator.memory_reserved()),
+        "max_reserved": int(accelerator.max_memory_reserved()),
+    }
+
+
+def as_json(record: RankRecord) -> dict[str, Any]:
+    """A rank's record as JSON values."""
+    return asdict(record)
+
+
+def _beside(sequences: str, tokens: torch.Tensor) -> dict[str, Any]:
+    """What says that the last token of each sample is padding, or that two samples are packed."""
+    if sequences == "equal":
+        return {}
+    mask = torch.ones_like(tokens)
+    if sequences == "padded":
+        mask[:, -1] = 0
+        return {"attention_mask": mask}
+    half = max(tokens.shape[1] // 2, 1)
+    return {"position_ids": (mask.cumsum(1) - 1) % half}

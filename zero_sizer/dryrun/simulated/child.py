@@ -1,0 +1,166 @@
+"""Simulated ranks in a process of their own.
+
+    python -m zero_sizer.dryrun.simulated.child REQUESTS.json FOLDER
+
+REQUESTS is a list of mappings with the fields of ``request.Request`` (``{"config": {...},
+"hf_config": {...}, "world_size": 8, "seq_len": 4096, "zero_init": true, ...}``); for each, FOLDER
+gets ``INDEX.json``: a recording in the contract's form, or ``{"error": ...}``. Per phase,
+``device.gpu.max_allocated`` is the phase's peak, ``allocated`` what is left at its end, and
+``live`` who owns it. From Python: ``zero_sizer.dryrun.simulated.run`` for a ``Job``,
+``run_request`` for a ``Request``, ``run_requests`` for many (in forks of one process, which
+imports torch and DeepSpeed once). Progress goes to stderr, one JSON object a line, behind
+``@progress``.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.dryrun import replies
+from zero_sizer.dryrun.simulated.request import Request
+from zero_sizer.errors import ZeroSizerError
+
+PROGRESS = "@progress "
+Report = Callable[[int, str], None]
+
+
+def record(request: Request, report: Report) -> dict[str, Any]:
+    """Runs the request in this process; returns the recording's mapping."""
+    from zero_sizer.dryrun import training_loop as loop
+    from zero_sizer.dryrun.recording import RankRecord, Recording
+    from zero_sizer.dryrun.simulated.observer import PhaseObserver
+    from zero_sizer.simulator.simulation import Rank, simulated
+
+    started = time.perf_counter()
+    rank = Rank(
+        rank=request.rank,
+        world_size=request.world_size,
+        local_world_size=request.local_world_size,
+        gpu_bytes=request.gpu_bytes,
+        outside_bytes=(request.outside_bytes[0], request.outside_bytes[1]),
+        blas_bytes=request.blas_bytes,
+        host_bytes=request.host_bytes,
+        short_loops=request.short_loops,
+    )
+    with contextlib.ExitStack() as stack:
+        simulation = stack.enter_context(simulated(rank, keep_events=request.keep_events))
+        import deepspeed
+        import torch
+
+        from zero_sizer.dryrun import build_model
+        from zero_sizer.simulator import device, modules
+
+        stack.enter_context(build_model.attention_packages(request))
+        where = torch.device(device.NAME, 0)
+        observer = PhaseObserver(simulation.tracker, report)
+        deepspeed.init_distributed(dist_backend="fake")
+        observer.begin("init", step=0, micro_step=0)
+        module = build_model.build(request)
+        optimizer = build_model.client_optimizer(request, module)
+        engine = loop.initialize(_config(request, optimizer), module, optimizer)
+        del module, optimizer
+        observer.end(engine)
+        if request.keep_events:
+            modules.follow(engine.module, simulation.tracker)
+        loop.train(
+            engine,
+            lambda: build_model.batch(request, where),
+            steps=request.steps,
+            grad_accum=engine.gradient_accumulation_steps(),
+            observer=observer,
+        )
+    recording = Recording(
+        how="simulated",
+        versions={name: metadata.version(name) for name in ("torch", "deepspeed", "transformers")},
+        world_size=request.world_size,
+        job=request.to_json(),
+        ranks=(RankRecord(rank=request.rank, phases=tuple(observer.records)),),
+        log=tuple(simulation.log),
+        rooms=tuple(device.room for device in simulation.tracker.devices),
+        extra={"seconds": round(time.perf_counter() - started, 2)},
+    )
+    answer = recording.to_json()
+    if simulation.tracker.events is not None:
+        answer["events"] = simulation.tracker.events[: observer.num_events]
+    answer["notes"] = [*request.notes, *simulation.notes]
+    return answer
+
+
+def _config(request: Request, optimizer: Any) -> dict[str, Any]:
+    config = dict(request.config)
+    if optimizer is not None:
+        config["zero_allow_untested_optimizer"] = True  # as the Trainer sets it
+    return config
+
+
+def main(requests_path: str, folder: str) -> int:
+    """Runs every request in the file; the answers go to the folder."""
+    requests = Request.list_from_json(Path(requests_path).read_text(encoding="utf-8"))
+    progress = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, encoding="utf-8")
+
+    def report(done: int, name: str) -> None:
+        progress.write(PROGRESS + json.dumps({"done": done, "phase": name}) + "\n")
+
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; the answer is a file
+    if len(requests) == 1 or not hasattr(os, "fork"):
+        for index, request in enumerate(requests):
+            _answer(request, Path(folder, f"{index}.json"), report)
+        return 0
+    with contextlib.suppress(ZeroSizerError, ImportError):
+        _import_everything(models=any(request.hf_config for request in requests))
+    for index, request in enumerate(requests):
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                _answer(request, Path(folder, f"{index}.json"), report)
+            os._exit(0)
+        os.waitpid(child, 0)
+    return 0
+
+
+def _import_everything(*, models: bool) -> None:
+    """What every fork needs, transformers' models where ``models``; no engine is built."""
+    from zero_sizer.simulator.simulation import Rank, simulated
+
+    with simulated(Rank(world_size=2, local_world_size=2)):
+        import deepspeed
+        import torch
+        import transformers
+        from deepspeed.runtime.zero import stage3
+
+        del deepspeed, torch, transformers, stage3
+        if models:  # the package alone imports next to nothing
+            from transformers import PreTrainedModel
+            from transformers.models.auto import modeling_auto
+
+            from zero_sizer.simulator.operators import flash
+
+            del PreTrainedModel, modeling_auto, flash
+
+
+def _answer(request: Request, path: Path, report: Report) -> None:
+    try:
+        answer = record(request, report)
+    except ZeroSizerError as error:
+        answer = {"error": {"kind": type(error).__name__, "message": str(error)}}
+    except Exception as error:  # whatever DeepSpeed, torch or the user's model raise
+        message = " ".join(str(error).split()) or "no message"
+        text = f"{type(error).__name__}: {message}"
+        answer = {"error": {"kind": "WitnessError", "message": text, "trace": _trace(error)}}
+    replies.write(path, answer)
+
+
+def _trace(error: BaseException) -> list[str]:
+    import traceback
+
+    return traceback.format_exception(error)[-40:]
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

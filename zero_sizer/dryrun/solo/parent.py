@@ -1,0 +1,99 @@
+"""Starting a solo rank in a process of its own, and reading what it measured."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from typing import Any
+
+from zero_sizer.dryrun import replies
+from zero_sizer.dryrun.engine_errors import engine_error
+from zero_sizer.dryrun.keeping import Keeper, kept
+from zero_sizer.dryrun.launched.parent import require_packages
+from zero_sizer.dryrun.recording import Recording
+from zero_sizer.dryrun.task import RankTask, rank_task, refuse_packed
+from zero_sizer.dryrun.truncate import cut_job
+from zero_sizer.errors import InputError, WitnessError
+from zero_sizer.job.read import Job
+
+DEFAULT_TIMEOUT = 600.0
+_PACKAGES = ("torch", "deepspeed", "transformers")
+_NOTES = (
+    "peers are silent: a gathered tensor is this rank's partition repeated, a reduced gradient is "
+    "its own",
+)
+
+
+def run(
+    job: Job,
+    *,
+    rank: int = 0,
+    steps: int = 2,
+    layers: int | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Recording:
+    """Runs rank ``rank`` of a job on this machine's accelerator (or its CPU), without the others.
+
+    Args:
+        job: as read; its cluster says how many ranks there are.
+        rank: global rank to be.
+        steps: optimizer steps; the first allocates the states, so 2 show the steady state.
+        layers: keep only this many layers of the model.
+        timeout: seconds until the run is stopped.
+
+    Raises:
+        WitnessError: torch or deepspeed is missing, the engine failed, or it took too long.
+        UnsupportedError: the job cannot be planned, the model not be cut, or it is quantized.
+        InputError: there is no such rank.
+    """
+    require_packages(recent=True)
+    refuse_packed(job)
+    cluster = job.cluster
+    if not 0 <= rank < cluster.world_size:
+        raise InputError(f"there is no rank {rank} among {cluster.world_size}")
+    cut = cut_job(job, layers)
+    with kept("solo") as keeper:
+        task = rank_task(cut, steps=steps, nvme_path=str(keeper.folder))
+        question = {
+            "task": task.to_json(),
+            "rank": rank,
+            "world_size": cluster.world_size,
+            "local_world_size": cluster.gpus_per_node,
+        }
+        found = _ask(question, keeper, timeout)
+    about = {"name": cut.model.name, "layers": layers, "local_world_size": cluster.gpus_per_node}
+    return _recording(found, task, about, cluster.world_size)
+
+
+def _ask(question: dict[str, Any], keeper: Keeper, timeout: float) -> dict[str, Any]:
+    folder = keeper.folder
+    asked, reply, log = (folder / name for name in ("question.json", "reply.json", "log"))
+    asked.write_text(json.dumps(question), encoding="utf-8")
+    command = [sys.executable, "-m", "zero_sizer.dryrun.solo.child", str(asked), str(reply)]
+    try:
+        keeper.start(command, log=log)
+        code = keeper.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise WitnessError(f"the run took more than {timeout:g} s and was stopped") from None
+    if not reply.exists():
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        last = next(filter(str.strip, reversed(text.splitlines())), "it said nothing")
+        raise WitnessError(f"the solo run died (exit {code}): {last.strip()}")
+    found = replies.read(reply)
+    if "error" in found:
+        raise engine_error(" ".join(found["error"].split()), question["task"]["config"])
+    return found
+
+
+def _recording(
+    found: dict[str, Any], task: RankTask, about: dict[str, Any], world_size: int
+) -> Recording:
+    record = replies.rank(found)
+    return Recording(
+        how="solo",
+        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        world_size=world_size,
+        job={**task.to_json(), **about, "device": found["device"]},
+        ranks=(record,),
+        notes=(*task.notes, *_NOTES, *record.notes),
+    )

@@ -1,0 +1,55 @@
+"""What a job says besides its DeepSpeed config, as settings with origins."""
+
+from zero_sizer.config.settings import Setting
+from zero_sizer.job.read import Job
+from zero_sizer.models.spec import ModelSpec
+
+_WORKLOAD = (
+    *("seq_len", "checkpointing", "attention", "sequences", "loss", "kernels"),
+    *("num_workers", "prefetch", "zero_init"),
+)
+_USUAL = {
+    "loss": Setting("transformers", "the model's own", is_default=True),
+    "num_workers": Setting(0, "torch's and the Trainer's default", is_default=True),
+    "prefetch": Setting(2, "torch's default", is_default=True),
+    "zero_init": Setting("at stage 3", "as the Hugging Face Trainer does", is_default=True),
+}
+
+
+def of(job: Job) -> dict[str, Setting]:
+    """Model, cluster and workload by flag name, each with where its value comes from."""
+    origins = {**job.cluster.origins, **job.workload.origins}
+    found: dict[str, Setting] = {
+        "model": Setting(job.model.name, job.model.origin),
+        "world_size": Setting(job.cluster.world_size, "nodes x gpus_per_node"),
+        "gpu": Setting(
+            job.cluster.gpu.name if job.cluster.gpu else None, origins.get("gpu", "not stated")
+        ),
+    }
+    for source, names in (
+        (job.cluster, ("nodes", "gpus_per_node", "gpu_memory", "host_memory", "nvme")),
+        (job.workload, _WORKLOAD),
+    ):
+        for name in names:
+            value = getattr(source, name)
+            found[name] = Setting(value, origins.get(name, "not stated"), value is None)
+    for name, rate in job.cluster.rates.items():
+        found[name] = Setting(rate, origins.get(name, "not stated"))
+    found |= _changes_of_model(job.model)
+    how = job.workload.checkpointing_how.about
+    if job.workload.checkpointing and how:
+        found["checkpointing"] = Setting(how, origins.get("checkpointing", "not stated"))
+    return found | {name: usual for name, usual in _USUAL.items() if found[name].value is None}
+
+
+def _changes_of_model(model: ModelSpec) -> dict[str, Setting]:
+    """The adapter and the quantization, in peft's words and in the flags'."""
+    adapter, how = model.adapter, model.quantization
+    absent = Setting(None, "not stated", is_default=True)
+    return {
+        "adapter": Setting(adapter.to_peft(), adapter.origin) if adapter else absent,
+        "quantization": Setting(how.to_json(), how.origin) if how else absent,
+        "freeze": Setting(list(model.freeze.patterns), model.freeze.origin)
+        if model.freeze
+        else absent,
+    }

@@ -1,0 +1,1 @@
+"""Declared allocations, added up over the moments of a step, per device."""

@@ -1,0 +1,178 @@
+"""What the cluster has of each device, what else is taken of it, and whether a peak fits into it.
+
+One rule, for every command: a job fits where the most that it may need is there, and does not fit
+where not even the least is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from zero_sizer.config.workload import Workload
+from zero_sizer.findings import Finding, Severity
+from zero_sizer.hardware import outside
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.plan.plan import Device
+from zero_sizer.units import format_gib
+from zero_sizer.util.interval import NOTHING, Interval
+
+FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"}
+"""Option that states how much there is of a device."""
+
+_RESERVE = (0.09, 0.22)
+"""What PyTorch's caching allocator reserved beyond the most that it handed out, of that: in the
+median and at most, in fourteen replayed jobs of whole models (docs/limits.md)."""
+
+
+class Fit(Enum):
+    """Whether a peak fits."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """Memory of one device.
+
+    Attributes:
+        num_bytes: per rank (GPU) or per node; None when nobody said.
+        outside: what others take of it that the ledger does not count: the CUDA context and
+            communication buffers on a GPU, the processes themselves on the host.
+        origin: where ``num_bytes`` comes from.
+    """
+
+    num_bytes: int | None
+    outside: Interval = NOTHING
+    origin: str = ""
+
+
+def capacities(cluster: Cluster, workload: Workload | None = None) -> dict[Device, Capacity]:
+    """Capacity of every device of the cluster, with what the workload's processes take."""
+    host = outside.of_host(
+        cluster.host_memory or 0,
+        cluster.gpus_per_node,
+        workers=(workload and workload.num_workers) or 0,
+        batches=_batches_ahead(workload),
+        batch_bytes=_batch_bytes(workload),
+    )
+    return {
+        Device.GPU: Capacity(
+            num_bytes=cluster.gpu_memory,
+            outside=outside.of_gpu(cluster.gpu, cluster.world_size),
+            origin=cluster.origins.get("gpu_memory") or cluster.origins.get("gpu", ""),
+        ),
+        Device.HOST: Capacity(
+            num_bytes=cluster.host_memory,
+            outside=host,
+            origin=cluster.origins.get("host_memory", ""),
+        ),
+        Device.NVME: Capacity(num_bytes=cluster.nvme, origin=cluster.origins.get("nvme", "")),
+    }
+
+
+_USUAL_PREFETCH = 2  # torch.utils.data.DataLoader's prefetch_factor
+_USUAL_SEQ_LEN = 2048
+
+
+def _batches_ahead(workload: Workload | None) -> int:
+    stated = None if workload is None else workload.prefetch
+    return _USUAL_PREFETCH if stated is None else stated
+
+
+def _batch_bytes(workload: Workload | None) -> int:
+    if workload is None:
+        return 0
+    return outside.batch_bytes(workload.micro_batch or 1, workload.seq_len or _USUAL_SEQ_LEN)
+
+
+def need(num_bytes: int, found: Capacity, room: int = 0, error: int = 0) -> Interval:
+    """What a peak of ``num_bytes`` takes of a device together with everything outside of it.
+
+    At most, others take the most that they took elsewhere, or what is usual of them and the
+    allocator wants room for one more of the largest tensor: it serves that from one piece of free
+    memory, and a sum of live bytes counts no holes. Both at their worst at once is not asked for.
+
+    Args:
+        num_bytes: live at the highest instant.
+        found: capacity of the device.
+        room: what may be asked for in one piece beside that (``passes.requests.room_of``).
+        error: the most by which ``num_bytes`` may be too low or too high.
+    """
+    others = found.outside
+    return Interval(
+        max(num_bytes - error, 0) + others.low,
+        num_bytes + others.expected,
+        num_bytes + error + max(others.high, others.expected + room),
+    )
+
+
+def reserved(num_bytes: int, found: Capacity, room: int = 0) -> Interval:
+    """What PyTorch may reserve for a peak of a GPU: less than this where the GPU is full.
+
+    A full device makes the allocator give back whatever it caches whole, so that a reserve above
+    the capacity is no reason to fail.
+    """
+    median, most = (int(num_bytes * (1 + share)) for share in _RESERVE)
+    limit = None if found.num_bytes is None else found.num_bytes - found.outside.low
+    high = max(most, num_bytes + room)
+    if limit is None or limit < num_bytes:
+        return Interval(num_bytes, median, high)
+    return Interval(num_bytes, min(median, limit), min(high, limit))
+
+
+def fit(num_bytes: int, found: Capacity, room: int = 0, error: int = 0) -> Fit:
+    """Whether a peak fits; see ``need``."""
+    if num_bytes == 0:
+        return Fit.YES
+    if found.num_bytes is None:
+        return Fit.UNKNOWN
+    low, _, high = need(num_bytes, found, room, error)
+    if low > found.num_bytes:
+        return Fit.NO
+    return Fit.YES if high <= found.num_bytes else Fit.UNKNOWN
+
+
+def fits(
+    peaks: Mapping[Device, int], found: Mapping[Device, Capacity], room: int, error: int = 0
+) -> dict[Device, Fit]:
+    """Whether each device's peak fits; ``room`` and ``error`` are the GPU's."""
+    return {
+        device: fit(peaks[device], found[device], room, error)
+        if device is Device.GPU
+        else fit(peaks[device], found[device])
+        for device in Device
+    }
+
+
+def unpublished(cluster: Cluster) -> list[Finding]:
+    """A GPU whose memory, as PyTorch sees it, nobody published."""
+    if cluster.gpu is None or not cluster.gpu.visible_note:
+        return []
+    return [
+        Finding(
+            code="gpu-memory-unpublished",
+            severity=Severity.NOTE,
+            key="--gpu",
+            message=f"{cluster.gpu.name}: {cluster.gpu.visible_note}",
+            remedy="give --gpu-memory as torch.cuda.get_device_properties(0).total_memory shows it",
+        )
+    ]
+
+
+def overstated(cluster: Cluster) -> list[Finding]:
+    """More memory than the GPU that is named has."""
+    gpu, stated = cluster.gpu, cluster.gpu_memory
+    if gpu is None or stated is None or stated <= max(gpu.marketing_bytes, gpu.visible_high_bytes):
+        return []
+    return [
+        Finding(
+            code="gpu-memory-above-card",
+            severity=Severity.WARNING,
+            key="--gpu-memory",
+            message=f"{format_gib(stated)} is taken as stated, and a {gpu.name} has "
+            f"{format_gib(gpu.marketing_bytes)}",
+            remedy="leave out one of the two",
+        )
+    ]

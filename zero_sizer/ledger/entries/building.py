@@ -1,0 +1,145 @@
+"""A model that is cut, under ``deepspeed.zero.Init`` or built already: what is whole on the way."""
+
+from functools import lru_cache
+
+from zero_sizer.ledger.entries.conditions import parked_on, under_init
+from zero_sizer.ledger.entry import Category, Entry
+from zero_sizer.ledger.moments import Moment
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.util.identity import Identity
+from zero_sizer.zero import construction, secondary
+from zero_sizer.zero.partition import tensor_partition
+from zero_sizer.zero.secondary import group_ranks
+from zero_sizer.zero.wrapper import Wrapper
+
+
+@lru_cache(maxsize=64)
+def _modules_of(model: Identity) -> dict[str, list[int]]:
+    """Elements of what each module owns as it is built, copies that are tied later included."""
+    copies = _tied_copies(model)
+    found: dict[str, list[int]] = {}
+    for tensor in (model.of.base or model.of).parameters:
+        embedding = f"{tensor.module.partition('.')[0]}.embed_tokens"  # a stack builds it first
+        if embedding in copies:
+            found.setdefault(embedding, [copies[embedding]])
+        found.setdefault(tensor.module, []).append(tensor.numel)
+    return found | {name: [numel] for name, numel in copies.items()}
+
+
+@lru_cache(maxsize=64)
+def _tied_copies(model: Identity) -> dict[str, int]:
+    """Elements of the modules that are built before transformers ties them to the embedding.
+
+    Beside the head, an encoder and a decoder have their own.
+    """
+    arch, tensors = model.of.arch, model.of.parameters
+    numel = max((t.numel for t in tensors if t.shape[:1] == (arch.vocab,)), default=0)
+    stacks = ("encoder.embed_tokens", "decoder.embed_tokens") if arch.decoder_layers else ()
+    heads = ("lm_head",) if arch.tied_embeddings else ()
+    return dict.fromkeys((*stacks, *heads), numel) if numel else {}
+
+
+def _copies_numel(plan: Plan) -> tuple[int, ...]:
+    copies, ranks, group = (
+        _tied_copies(Identity(plan.model)).values(),
+        plan.dp_world_size,
+        _group(plan),
+    )
+    second = secondary.numels(copies, ranks, group) if group else ()
+    return (*(tensor_partition(numel, ranks) for numel in copies), *second)
+
+
+def _group(plan: Plan) -> int:
+    return group_ranks(plan.hpz_partition_size, plan.dp_world_size)
+
+
+def _built_numel(plan: Plan) -> int:
+    """Most on the GPU while modules are built, beyond the partitions of all of them."""
+    is_parked = plan.param_device is not Device.GPU
+    is_cast = plan.built_dtype is not plan.model_dtype
+    wider = plan.built_dtype.itemsize // plan.itemsize if is_cast else 0
+    return _built(Identity(plan.model), plan.dp_world_size, _group(plan), is_parked, wider)
+
+
+@lru_cache(maxsize=256)
+def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int) -> int:
+    modules = list(_modules_of(model).values())
+    most = construction.most_being_built(
+        modules, ranks, is_parked=is_parked, wider=wider, group=group
+    )
+    partitions = sum(construction.cut(n, ranks, group) for module in modules for n in module)
+    return max(most - (0 if is_parked else partitions), 0)
+
+
+def _being_cut(plan: Plan) -> int:
+    return construction.most_being_cut(plan.numels, plan.dp_world_size, _group(plan))
+
+
+def _filled_numel(plan: Plan) -> int:
+    """Most that is gathered while weights are filled: a module's own tensors, its children's."""
+    is_parked = plan.param_device is not Device.GPU
+    return _filled(Identity(plan.model), plan.dp_world_size, is_parked)
+
+
+@lru_cache(maxsize=256)
+def _filled(model: Identity, ranks: int, is_parked: bool) -> int:
+    return construction.most_being_filled(_gathered_together(model), ranks, is_parked=is_parked)
+
+
+@lru_cache(maxsize=64)
+def _gathered_together(model: Identity) -> frozenset[tuple[int, ...]]:
+    """Elements of the tensors that are gathered to be filled; blocks are alike, so few differ."""
+    groups: dict[str, list[int]] = {}
+    for module, numels in _modules_of(model).items():
+        for name in dict.fromkeys((module, module.rpartition(".")[0])):
+            groups.setdefault(name, []).extend(numels)
+    return frozenset(map(tuple, groups.values()))
+
+
+ENTRIES = (
+    Entry(
+        name="tensors_being_built",
+        category=Category.TEMPORARY,
+        about="zero.Init: a module's own tensors, whole until it is built, the last uncast",
+        numel=_built_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=under_init,
+        source="runtime/zero/partition_parameters.py:263-275,1080-1180",
+    ),
+    Entry(
+        name="partitions_being_cut",
+        category=Category.TEMPORARY,
+        about="a whole model is cut tensor by tensor: partitions beside what is not cut yet",
+        numel=_being_cut,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: (
+            p.wrapper is Wrapper.ZERO3 and not p.zero_init and p.param_device is Device.GPU
+        ),
+        source="runtime/zero/parameter_offload.py:120-180, "
+        "runtime/zero/partition_parameters.py:1693-1830",
+    ),
+    Entry(
+        name="tensors_being_filled",
+        category=Category.TEMPORARY,
+        about="transformers fills weights under zero.Init: a module's and its children's, gathered",
+        numel=_filled_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.FILLED}),
+        when=under_init,
+        source="transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3",
+    ),
+    Entry(
+        name="copies_before_tying",
+        category=Category.TEMPORARY,
+        about="transformers builds head and embeddings of their own before it ties them",
+        numel=_copies_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT, Moment.FILLED}),
+        when=under_init,
+        device=parked_on,
+        pinned=lambda p: p.param_device is Device.HOST,
+        source="transformers 5.23 modeling_utils.py, PreTrainedModel.tie_weights",
+    ),
+)

@@ -1,0 +1,87 @@
+"""Conditions that several features share; each names the line that decides it."""
+
+from zero_sizer.ledger.moments import Moment
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.units import DType
+from zero_sizer.zero import partition
+from zero_sizer.zero.wrapper import Wrapper
+
+PER_TENSOR = (Wrapper.NONE, Wrapper.FP16_UNFUSED)
+"""Wrappers whose optimizer holds tensor by tensor; others hand it flat partitions."""
+
+STEPS_AT_INIT = (Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED)
+"""Wrappers that run a step with gradients of zeros (``initialize_optimizer_states``)."""
+
+
+def is_zero12(plan: Plan) -> bool:
+    """DeepSpeedZeroOptimizer is in charge."""
+    return plan.wrapper is Wrapper.ZERO12
+
+
+def is_zero3(plan: Plan) -> bool:
+    """DeepSpeedZeroOptimizer_Stage3 is in charge."""
+    return plan.wrapper is Wrapper.ZERO3
+
+
+def is_swapped(plan: Plan, numel: int) -> bool:
+    """A sub-group of ``numel`` lives on NVMe (swap_tensor/optimizer_utils.py)."""
+    if plan.optimizer_device is not Device.NVME or plan.stage < 3:
+        return False
+    return numel * plan.master_dtype.itemsize >= max(2**20, plan.aio_block_size)
+
+
+def has_master(plan: Plan) -> bool:
+    """Whether the optimizer updates a copy of the weights."""
+    return plan.wrapper is not Wrapper.NONE
+
+
+def on_host(plan: Plan, index: int) -> bool:
+    """Whether partition ``index`` is updated on the host (``ratio``: stage3.py:1099-1108)."""
+    if not plan.offloads_optimizer:
+        return False
+    return plan.stage < 3 or index >= int((1 - plan.optimizer_ratio) * len(plan.partitions))
+
+
+def flattened_live(plan: Plan) -> frozenset[Moment]:
+    """A flat gradient of the master's dtype is what the optimizer is handed; others are cast."""
+    flat = flattened_dtype(plan, largest_cast(plan)) if is_zero12(plan) else plan.grad_accum_dtype
+    needs_cast = flat is not plan.master_dtype
+    return frozenset({Moment.CAST} if needs_cast else {Moment.CAST, Moment.UPDATE})
+
+
+def parked_on(plan: Plan) -> Device:
+    """Where a partition waits; one that comes from NVMe passes through the host."""
+    return Device.GPU if plan.param_device is Device.GPU else Device.HOST
+
+
+def under_init(plan: Plan) -> bool:
+    """Whether the model is built under ``zero.Init``."""
+    return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
+
+
+def pieces_of(plan: Plan) -> tuple[partition.Piece, ...]:
+    """What this rank's ZeRO-1/2 partitions touch, group by group."""
+    where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
+    groups = (partition.pieces(plan.ordered(group), *where) for group in plan.groups)
+    return tuple(piece for group in groups for piece in group)
+
+
+def largest_cast(plan: Plan) -> int:
+    """The ZeRO-1/2 group at whose flattening and casting most is held.
+
+    Muon's updates are beside its own gradients then, and gone when the next group's turn comes.
+    """
+    held = []
+    for index, (numel, group) in enumerate(zip(plan.partitions, plan.groups, strict=True)):
+        flat, master = flattened_dtype(plan, index).itemsize, plan.master_dtype.itemsize
+        is_muon = bool(plan.group_optimizers[index].newton_schulz)
+        updates = plan.itemsize * plan.touched_numel((group,)) if is_muon else 0
+        held.append(numel * (flat + (master if master != flat else 0)) + updates)
+    return held.index(max(held)) if held else 0
+
+
+def flattened_dtype(plan: Plan, group: int) -> DType:
+    """Dtype of a ZeRO-1/2 group's gradients in the step: Muon's are updates in the weights' own."""
+    rows = plan.group_optimizers
+    is_muon = bool(rows) and bool(rows[group].newton_schulz)
+    return plan.model_dtype if is_muon and plan.stage == 2 else plan.grad_accum_dtype

@@ -1,0 +1,147 @@
+"""hpZ: a second partition of every parameter, inside a group of ranks.
+
+What forward and backward make on the GPU as they release parameters is in ``gathered_parameters``;
+the entries here are what is there before and after.
+"""
+
+from collections.abc import Callable, Iterable
+
+from zero_sizer.ledger.entries.conditions import is_zero3
+from zero_sizer.ledger.entry import Category, Entry
+from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, STEP, Moment, Phase
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.timeline.compose import secondary_cut
+from zero_sizer.units import DType, next_power_of_two
+from zero_sizer.zero.secondary import group_ranks, numels
+
+_INIT = frozenset(m for m in Moment if m.phase is Phase.INIT)
+
+
+def _is_on(plan: Plan) -> bool:
+    return is_zero3(plan) and plan.hpz_partition_size > 1
+
+
+def _group(plan: Plan) -> int:
+    return group_ranks(plan.hpz_partition_size, plan.dp_world_size)
+
+
+def _sizes(plan: Plan, tensors: Iterable[int]) -> tuple[int, ...]:
+    return numels(tensors, plan.dp_world_size, _group(plan))
+
+
+def _parked(plan: Plan) -> bool:
+    return plan.param_device is not Device.GPU
+
+
+def _made(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
+    """Trained tensors that are not persistent, in the order in which they are cut: elements.
+
+    In forward of the first micro step, or all; the last is cut as the step begins.
+    """
+    made = secondary_cut(plan, in_forward=in_forward)
+    if not in_forward:
+        trained = (i for group in plan.group_indices for i in group)
+        made = tuple(dict.fromkeys((*made, *(i for i in trained if not plan.is_persistent[i]))))
+    return _sizes(plan, [plan.numels[i] for i in made])
+
+
+def _kept(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
+    return _made(plan, in_forward=in_forward and not plan.accumulates)
+
+
+def _unpinned(plan: Plan, *, in_forward: bool) -> int:
+    """Bytes by which the first micro step, which pins them, is higher than the last."""
+    before = 0 if in_forward else len(_made(plan, in_forward=True))
+    most = done = 0
+    for number, numel in enumerate(_made(plan, in_forward=in_forward)):
+        num_bytes = numel * plan.trained_dtype.itemsize
+        done += next_power_of_two(num_bytes)
+        if number >= before:
+            most = max(most, done + num_bytes)
+    kept = sum(
+        next_power_of_two(numel * plan.trained_dtype.itemsize)
+        for numel in _kept(plan, in_forward=in_forward)
+    )
+    return max(most - kept, 0)
+
+
+def _of_trained(
+    name: str,
+    about: str,
+    live: Callable[[Plan], frozenset[Moment]],
+    *,
+    numel: Callable[[Plan], tuple[int, ...]] = lambda p: _sizes(p, p.trainable),
+    category: Category = Category.PARAMETERS,
+    when: Callable[[Plan], bool] = lambda p: True,
+) -> Entry:
+    return Entry(
+        name=name,
+        category=category,
+        about=about,
+        numel=numel,
+        dtype=lambda p: p.trained_dtype,
+        live=live,
+        when=lambda p: _is_on(p) and when(p),
+        device=lambda p: p.param_device,
+        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
+        source="runtime/zero/partition_parameters.py:1900-1929, runtime/zero/stage3.py:2846",
+    )
+
+
+def _of_frozen(name: str, codes: bool) -> Entry:
+    return Entry(
+        name=name,
+        category=Category.PARAMETERS,
+        about="a second partition of every frozen weight inside the group (hpZ), never dropped",
+        numel=lambda p: _sizes(p, p.frozen_codes if codes else p.frozen),
+        dtype=(lambda p: DType.UINT8) if codes else (lambda p: p.model_dtype),
+        live=lambda p: ALWAYS if p.zero_init else FROM_FLATTEN,
+        when=_is_on,
+        device=lambda p: p.param_device,
+        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
+        source="runtime/zero/partition_parameters.py:1900-1929, runtime/zero/stage3.py:755-759",
+    )
+
+
+def _in_pass(moment: Moment) -> tuple[Entry, Entry]:
+    """Beside the timeline: what is there before, and what is made on the host."""
+    in_forward = moment is Moment.FORWARD
+    return (
+        _of_trained(
+            f"hpz_secondary_partition_in_{moment.phase.value}",
+            "those of earlier micro steps, or made on the host as weights are released",
+            lambda p: frozenset({moment}),
+            numel=lambda p: _kept(p, in_forward=in_forward),
+            when=lambda p: p.accumulates or _parked(p),
+        ),
+        Entry(
+            name=f"hpz_secondary_being_pinned_in_{moment.phase.value}",
+            category=Category.TEMPORARY,
+            about="the ordinary tensor whose pinned copy is a secondary partition",
+            numel=lambda p: _unpinned(p, in_forward=in_forward),
+            dtype=lambda p: DType.UINT8,  # counted in bytes: pinned ones are rounded up
+            live=frozenset({moment}),
+            when=lambda p: _is_on(p) and _parked(p) and p.param_pinned,
+            device=lambda p: Device.HOST,
+            source="runtime/zero/partition_parameters.py:1915-1920",
+        ),
+    )
+
+
+ENTRIES = (
+    _of_trained(
+        "hpz_secondary_partition",
+        "a second partition of every trained weight inside the group (hpZ), until the step ends",
+        lambda p: STEP | (_INIT if p.zero_init else _INIT & FROM_FLATTEN),
+    ),
+    *_in_pass(Moment.FORWARD),
+    *_in_pass(Moment.BACKWARD),
+    _of_trained(
+        "hpz_secondary_partition_being_dropped",
+        "still there while small tensors are gathered again",
+        lambda p: frozenset({Moment.DONE}),
+        category=Category.TEMPORARY,
+    ),
+    _of_frozen("hpz_secondary_of_frozen", codes=False),
+    _of_frozen("hpz_secondary_of_quantized", codes=True),
+)

@@ -1,0 +1,170 @@
+"""Muon: its momentum, which follows the gradients, its updates, and whole matrices on the way."""
+
+from itertools import islice
+
+from zero_sizer.ledger.entries.conditions import is_zero3, is_zero12, largest_cast
+from zero_sizer.ledger.entry import Category, Entry
+from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.units import DType
+from zero_sizer.zero import muon, partition
+from zero_sizer.zero.wrapper import Wrapper
+
+_WHOLE = (Wrapper.NONE, Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED)
+
+
+def _muon_groups(plan: Plan) -> tuple[int, ...]:
+    return tuple(i for i, row in enumerate(plan.group_optimizers) if row.newton_schulz)
+
+
+def _groups(plan: Plan) -> tuple[tuple[int, ...], ...]:
+    return tuple(plan.groups[i] for i in _muon_groups(plan))
+
+
+def _partitions(plan: Plan) -> int:
+    pairs = zip(plan.partitions, plan.partition_optimizers, strict=True)
+    return sum(numel for numel, row in pairs if row.newton_schulz)
+
+
+def _is_staged(plan: Plan) -> bool:
+    """ZeRO-1/2 on the GPU: momentum of whole tensors, written through a second buffer."""
+    return is_zero12(plan) and not plan.offloads_optimizer
+
+
+def _momentum_numel(plan: Plan) -> int:
+    return plan.touched_numel(_groups(plan)) if _is_staged(plan) else _partitions(plan)
+
+
+def _momentum_dtype(plan: Plan) -> DType:
+    if plan.wrapper in (*_WHOLE, Wrapper.BF16):
+        return plan.master_dtype
+    if is_zero3(plan):
+        return plan.comm_dtype
+    return plan.master_dtype if plan.offloads_optimizer else plan.model_dtype
+
+
+def _live(plan: Plan) -> frozenset[Moment]:
+    at_init = plan.wrapper in (Wrapper.ZERO3, Wrapper.FP16_UNFUSED)
+    return FROM_WRAPPING if at_init else AFTER_FIRST_STEP
+
+
+def _work(plan: Plan) -> muon.Work:
+    """What orthogonalising takes in the step; ZeRO-1/2 without offload does it in backward."""
+    method = plan.optimizer.newton_schulz
+    match plan.wrapper:
+        case Wrapper.ZERO12 if plan.offloads_optimizer:
+            return muon.offloaded12(_flat_groups(plan), plan.rank, method)
+        case Wrapper.ZERO12:
+            return muon.Work()
+        case Wrapper.BF16:
+            return muon.exchanged(_flat_groups(plan), plan.rank, method)
+        case Wrapper.ZERO3:
+            return _partitioned_work(plan)
+        case _:
+            shapes = tuple(shape for i in _muon_groups(plan) for shape in _shapes(plan, i))
+            return muon.tensor_by_tensor(shapes, DType.FP32, method)
+
+
+def _partitioned_work(plan: Plan) -> muon.Work:
+    offloads = plan.offloads_optimizer
+    how = muon.Gathers(
+        ranks=plan.dp_world_size,
+        rank=plan.rank,
+        dtype=plan.grad_accum_dtype if offloads else plan.comm_dtype,
+        method=plan.optimizer.newton_schulz,
+        bucket=plan.reduce_bucket_size,
+    )
+    found: list[tuple[muon.Shape, ...]] = []
+    for i in _muon_groups(plan):
+        shapes = iter(_shapes(plan, i))
+        found += [tuple(islice(shapes, len(numels))) for numels in plan.sub_groups[i]]
+    sub_groups = tuple(found)
+    if offloads:
+        return muon.offloaded3(sub_groups, how, plan.comm_dtype.itemsize)
+    return muon.partitioned(sub_groups, how)
+
+
+def _shapes(plan: Plan, group: int) -> tuple[muon.Shape, ...]:
+    return tuple(plan.model.parameters[i].shape for i in plan.group_indices[group])
+
+
+def _flat_groups(plan: Plan) -> tuple[muon.Flat, ...]:
+    return tuple(
+        muon.Flat(
+            shapes=plan.ordered(_shapes(plan, i)),
+            offsets=partition.flat_offsets(
+                plan.ordered(plan.groups[i]), plan.align_tensors, plan.itemsize
+            )[0],
+            partition=plan.partitions[i],
+            ranks=plan.dp_world_size,
+        )
+        for i in _muon_groups(plan)
+    )
+
+
+def _work_live(plan: Plan) -> frozenset[Moment]:
+    """In the first step, at init, Adam's states come only after, and are more."""
+    return frozenset({Moment.UPDATE if plan.wrapper in _WHOLE else Moment.ORTHOGONALIZE})
+
+
+def _updates_live(plan: Plan) -> frozenset[Moment]:
+    """Until Muon's group, the first, is flattened; another group's flattening may hold more."""
+    live = frozenset({Moment.OVERFLOW, Moment.ORTHOGONALIZE, Moment.NORM})
+    return live | {Moment.CAST} if largest_cast(plan) in _muon_groups(plan) else live
+
+
+ENTRIES = (
+    Entry(
+        name="momentum_buffer",
+        category=Category.OPTIMIZER_STATES,
+        about="Muon's momentum of its matrices",
+        numel=_momentum_numel,
+        dtype=_momentum_dtype,
+        live=_live,
+        when=lambda p: bool(_groups(p)),
+        device=lambda p: Device.HOST if p.offloads_optimizer else Device.GPU,
+        source="runtime/zero/stage_1_and_2.py:2072-2085,2805-2836, "
+        "runtime/zero/stage3.py:1069-1082",
+    ),
+    Entry(
+        name="muon_pending_momentum",
+        category=Category.GRADIENTS,
+        about="the momentum of a step that may still be discarded, kept for the next one",
+        numel=_momentum_numel,
+        dtype=_momentum_dtype,
+        live=AFTER_FIRST_STEP,
+        when=lambda p: bool(_groups(p)) and _is_staged(p),
+        source="runtime/zero/stage_1_and_2.py:2985-3002",
+    ),
+    Entry(
+        name="muon_updates",
+        category=Category.GRADIENTS,
+        about="orthogonal updates of every matrix that this rank's partition touches",
+        numel=_momentum_numel,
+        dtype=_momentum_dtype,
+        live=_updates_live,
+        when=lambda p: bool(_groups(p)) and _is_staged(p),
+        source="runtime/zero/stage_1_and_2.py:2740-2765,2858-2875",
+    ),
+    Entry(
+        name="muon_allgather_buffers",
+        category=Category.COMMUNICATION,
+        about="buffers that Muon's gathers keep for the next step, 256 MiB at most",
+        numel=lambda p: _work(p).kept,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
+        live=AFTER_FIRST_STEP,
+        when=lambda p: bool(_groups(p)),
+        source="runtime/zero/stage_1_and_2.py:1986-2009, runtime/zero/stage3.py:2094-2114",
+    ),
+    Entry(
+        name="muon_matrices",
+        category=Category.TEMPORARY,
+        about="gradients and momentums gathered whole, and what orthogonalising them takes",
+        numel=lambda p: _work(p).peak,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
+        live=_work_live,
+        when=lambda p: bool(_groups(p)),
+        source="runtime/zero/muon/original_muon.py, runtime/zero/stage3.py:1697-1862,2588-2680, "
+        "runtime/zero/stage_1_and_2.py:2059-2123, runtime/bf16_optimizer.py:436-500",
+    ),
+)

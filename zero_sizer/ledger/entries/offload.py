@@ -1,0 +1,340 @@
+"""What offloading adds: staging and gradient buffers in host memory, swap pools and NVMe files."""
+
+from functools import lru_cache
+from operator import add
+
+from zero_sizer.ledger.entries.conditions import is_swapped, is_zero3, is_zero12, pieces_of
+from zero_sizer.ledger.entry import Category, Entry
+from zero_sizer.ledger.moments import (
+    AFTER_FIRST_STEP,
+    ALWAYS,
+    FROM_FLATTEN,
+    FROM_LINKING,
+    FROM_WRAPPING,
+    Moment,
+)
+from zero_sizer.optimizers.table import StateType
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.units import DType, next_power_of_two, num_bytes, round_up
+from zero_sizer.zero import partition
+
+_SOURCE = "runtime/zero/stage_1_and_2.py:"
+
+
+def _offloads12(plan: Plan) -> bool:
+    return is_zero12(plan) and plan.offloads_optimizer
+
+
+def _offloads3(plan: Plan) -> bool:
+    return is_zero3(plan) and plan.offloads_optimizer
+
+
+def _touched(plan: Plan) -> tuple[int, ...]:
+    """Tensors this rank's partitions touch, in elements."""
+    return tuple(piece.numel for piece in pieces_of(plan))
+
+
+def _touched_on_node(plan: Plan) -> int:
+    """Bytes of those of all ranks of a node, of the node where they are most."""
+    totals = [0] * plan.dp_world_size
+    where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
+    for group in map(plan.ordered, plan.groups):
+        sizes = _requested(group, plan.model_dtype, plan.optimizer_pinned)
+        totals = list(map(add, totals, partition.touched(group, *where, sizes)))
+    nodes = range(0, plan.dp_world_size, plan.ranks_per_node)
+    return max(sum(totals[first : first + plan.ranks_per_node]) for first in nodes)
+
+
+@lru_cache(maxsize=64)
+def _requested(numels: tuple[int, ...], dtype: DType, is_pinned: bool) -> tuple[int, ...]:
+    sizes = (num_bytes(numel, dtype) for numel in numels)
+    return tuple(next_power_of_two(size) if is_pinned else size for size in sizes)
+
+
+def _host_sub_groups(plan: Plan) -> tuple[int, ...]:
+    first = int((1 - plan.optimizer_ratio) * len(plan.partitions))
+    return tuple(n for n in plan.partitions[first:] if not is_swapped(plan, n))
+
+
+def _on_host(plan: Plan) -> tuple[int, ...]:
+    """Partitions whose gradients are made on the host, one after the other."""
+    return _host_sub_groups(plan) if is_zero3(plan) else plan.partitions
+
+
+def _made_so_far(plan: Plan) -> tuple[int, ...]:
+    """Partitions up to the one at whose pinning most is held: its source and all before it."""
+    sizes = _on_host(plan)
+    if not plan.optimizer_pinned:
+        return sizes
+    pinned, most, count = 0, 0, 0
+    for index, numel in enumerate(sizes):
+        source = num_bytes(numel, plan.master_dtype)
+        pinned += next_power_of_two(source)
+        if pinned + source > most:
+            most, count = pinned + source, index + 1
+    return sizes[:count]
+
+
+def _gpu_sub_groups(plan: Plan) -> tuple[int, ...]:
+    return plan.partitions[: int((1 - plan.optimizer_ratio) * len(plan.partitions))]
+
+
+def _swapped(plan: Plan) -> tuple[int, ...]:
+    return tuple(n for n in plan.partitions if is_swapped(plan, n))
+
+
+def _aligned(plan: Plan, numel: int) -> int:
+    """Elements after alignment to the AIO unit (swap_tensor/optimizer_utils.py:184-190)."""
+    unit = 1024 * plan.aio_parallelism // plan.master_dtype.itemsize
+    return round_up(numel, unit)
+
+
+def _in_cpu_numel(plan: Plan) -> int:
+    """Parameter elements kept in the pinned flat buffer; ``max_in_cpu`` is NVMe's limit only."""
+    if plan.param_device is Device.NVME:
+        return min(plan.partition_numel, plan.param_max_in_cpu)
+    return plan.partition_numel
+
+
+ENTRIES = (
+    Entry(
+        name="single_partition_of_fp32_groups.grad_so_far",
+        category=Category.GRADIENTS,
+        about="gradients of the groups up to the one being made, when most is held",
+        numel=_made_so_far,
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=_offloads12,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "934-953",
+    ),
+    Entry(
+        name="single_partition_of_fp32_groups.grad",
+        category=Category.GRADIENTS,
+        about="gradient of the master weights, in host memory from init on",
+        numel=lambda p: p.partitions,
+        dtype=lambda p: p.master_dtype,
+        live=FROM_LINKING,
+        when=_offloads12,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "934-953",
+    ),
+    Entry(
+        name="param_buffer_of_bit16_for_cpu_offload_groups",
+        category=Category.OFFLOAD,
+        about="staging for the updated 16-bit weights",
+        numel=lambda p: p.partitions,
+        dtype=lambda p: p.model_dtype,
+        live=FROM_WRAPPING,
+        when=_offloads12,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "563-574",
+    ),
+    Entry(
+        name="temp_grad_buffer_for_cpu_offload",
+        category=Category.OFFLOAD,
+        about="room for the largest gradient in host memory",
+        numel=lambda p: p.largest_tensor,
+        dtype=lambda p: p.model_dtype,
+        live=FROM_WRAPPING,
+        when=_offloads12,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "653-658",
+    ),
+    Entry(
+        name="temp_grad_buffer_for_gpu_offload",
+        category=Category.COMMUNICATION,
+        about="room for the largest gradient on the GPU",
+        numel=lambda p: p.largest_tensor,
+        dtype=lambda p: p.model_dtype,
+        live=FROM_WRAPPING,
+        when=_offloads12,
+        source=_SOURCE + "659-661",
+    ),
+    Entry(
+        name="accumulated_grads_in_cpu",
+        category=Category.GRADIENTS,
+        about="accumulated gradients of the tensors this rank touches, one buffer each",
+        numel=_touched,
+        node_bytes=_touched_on_node,
+        dtype=lambda p: p.model_dtype,
+        live=AFTER_FIRST_STEP,
+        when=lambda p: (
+            _offloads12(p)
+            and p.stage == 2
+            and p.accumulates
+            and p.master_dtype is DType.FP32
+            and not p.has_compact_gradients
+            and not p.has_grad_accum_attribute
+        ),
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "1822-1827",
+    ),
+    Entry(
+        name="unpinned_sources",
+        category=Category.TEMPORARY,
+        about="ordinary tensors whose pinned copies are being made",
+        numel=lambda p: sum(p.partitions[-1:]),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.STAGING, Moment.WRAPPING}),
+        when=lambda p: _offloads12(p) and p.optimizer_pinned,
+        device=lambda p: Device.HOST,
+        source=_SOURCE + "563-574",
+    ),
+    Entry(
+        name="unpinned_temp_grad_buffer",
+        category=Category.TEMPORARY,
+        about="the ordinary tensor whose pinned copy is the room for the largest gradient",
+        numel=lambda p: p.largest_tensor,
+        dtype=lambda p: p.trained_dtype,
+        live=frozenset({Moment.STAGING}),
+        when=lambda p: _offloads12(p) and p.optimizer_pinned,
+        device=lambda p: Device.HOST,
+        source=_SOURCE + "653-658",
+    ),
+    Entry(
+        name="unpinned_gradient",
+        category=Category.TEMPORARY,
+        about="zeros that become the pinned gradient",
+        numel=lambda p: _made_so_far(p)[-1:],
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=lambda p: p.offloads_optimizer and p.optimizer_pinned,
+        device=lambda p: Device.HOST,
+        source=_SOURCE + "934-953, runtime/zero/stage3.py:1332-1342",
+    ),
+    Entry(
+        name="gradient_buffer_at_init",
+        category=Category.TEMPORARY,
+        about="a gradient of zeros of the largest sub-group, dropped after init",
+        numel=lambda p: max(p.partitions, default=0),
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=_offloads3,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:1304-1306",
+    ),
+    Entry(
+        name="unpinned_grad_partitions",
+        category=Category.TEMPORARY,
+        about="zeros that become the pinned gradient partitions",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.grad_accum_dtype,
+        live=frozenset({Moment.LINKING}),
+        when=lambda p: _offloads3(p) and p.optimizer_pinned,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:791-795",
+    ),
+    Entry(
+        name="fp32_partitioned_groups_flat.grad_so_far",
+        category=Category.GRADIENTS,
+        about="gradients of the sub-groups up to the one being made, when most is held",
+        numel=_made_so_far,
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=_offloads3,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source="runtime/zero/stage3.py:1337-1342",
+    ),
+    Entry(
+        name="fp32_partitioned_groups_flat.grad",
+        category=Category.GRADIENTS,
+        about="gradient of each sub-group's master weights, in host memory",
+        numel=_host_sub_groups,
+        dtype=lambda p: p.master_dtype,
+        live=FROM_LINKING,
+        when=_offloads3,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: p.optimizer_pinned,
+        source="runtime/zero/stage3.py:1337-1342",
+    ),
+    Entry(
+        name="fp32_partitioned_groups_flat.grad_on_gpu",
+        category=Category.GRADIENTS,
+        about="gradient of the sub-groups that ratio < 1 leaves on the GPU",
+        numel=_gpu_sub_groups,
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=lambda p: _offloads3(p) and p.optimizer_ratio < 1,
+        source="runtime/zero/stage3.py:1099-1108,1337-1342",
+    ),
+    Entry(
+        name="param_groups_fp16_flat_cpu_memory",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every weight, offloaded; always pinned",
+        numel=_in_cpu_numel,
+        dtype=lambda p: p.trained_dtype,
+        live=FROM_FLATTEN,
+        when=lambda p: is_zero3(p) and p.param_device is not Device.GPU,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: True,
+        source="runtime/zero/stage3.py:889-912",
+    ),
+    Entry(
+        name="unpinned_flat_weights",
+        category=Category.TEMPORARY,
+        about="the ordinary tensor whose pinned copy is the flat buffer of offloaded weights",
+        numel=_in_cpu_numel,
+        dtype=lambda p: p.trained_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: is_zero3(p) and p.param_device is not Device.GPU,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:906-907",
+    ),
+    Entry(
+        name="param_swap_buffers",
+        category=Category.OFFLOAD,
+        about="pool through which parameters are read from NVMe",
+        numel=lambda p: p.param_buffer_count * _aligned(p, p.param_buffer_size),
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: is_zero3(p) and p.param_device is Device.NVME,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: True,
+        source="runtime/swap_tensor/partitioned_param_swapper.py:80-130",
+    ),
+    Entry(
+        name="param_swap_files",
+        category=Category.PARAMETERS,
+        about="parameter partitions on NVMe, written at init",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: is_zero3(p) and p.param_device is Device.NVME,
+        device=lambda p: Device.NVME,
+        source="runtime/swap_tensor/partitioned_param_swapper.py",
+    ),
+    Entry(
+        name="optimizer_swap_buffers",
+        category=Category.OFFLOAD,
+        about="pool through which optimizer states are read from NVMe",
+        numel=lambda p: p.optimizer_buffer_count * _aligned(p, max(p.partitions, default=0)),
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=lambda p: is_zero3(p) and p.optimizer_device is Device.NVME,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: True,
+        source="runtime/swap_tensor/optimizer_utils.py:184-190",
+    ),
+    Entry(
+        name="optimizer_swap_files",
+        category=Category.OPTIMIZER_STATES,
+        about="master weights, states and gradients of swapped sub-groups, on NVMe",
+        numel=lambda p: tuple(_aligned(p, n) * (2 + _num_states(p)) for n in _swapped(p)),
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=lambda p: is_zero3(p) and p.optimizer_device is Device.NVME,
+        device=lambda p: Device.NVME,
+        source="runtime/swap_tensor/partitioned_optimizer_swapper.py",
+    ),
+)
+
+
+def _num_states(plan: Plan) -> int:
+    return sum(1 for kind in plan.optimizer.states.values() if kind is not StateType.INT8)

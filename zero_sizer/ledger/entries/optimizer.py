@@ -1,0 +1,203 @@
+"""What the optimizer owns: master weights and state tensors."""
+
+from collections.abc import Callable, Iterator
+
+from zero_sizer.ledger.entries.conditions import (
+    PER_TENSOR,
+    STEPS_AT_INIT,
+    has_master,
+    is_swapped,
+    on_host,
+)
+from zero_sizer.ledger.entry import Category, Entry
+from zero_sizer.ledger.moments import AFTER_FIRST_STEP, ALWAYS, FROM_WRAPPING, Moment
+from zero_sizer.models.spec import Tensor
+from zero_sizer.optimizers.table import StateType
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.units import DType
+from zero_sizer.zero.wrapper import Wrapper
+
+_STATES = {
+    StateType.MASTER: (
+        *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum", "momentum_buffer", "square_avg"),
+        *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size"),
+    ),
+    StateType.MOMENTS: ("exp_avg", "exp_avg_sq"),
+    StateType.INT8: ("state1", "state2"),
+    StateType.FACTORED: ("variance",),
+}
+"""What optimizers call their states (Muon's momentum has entries of its own)."""
+_DTYPES: dict[StateType, Callable[[Plan], DType]] = {
+    StateType.MASTER: lambda p: p.master_dtype,
+    StateType.MOMENTS: lambda p: p.moments_dtype,
+    StateType.INT8: lambda p: DType.INT8,
+    StateType.FACTORED: lambda p: p.master_dtype,
+}
+
+
+def _resident(plan: Plan, device: Device) -> tuple[int, ...]:
+    """Partitions whose master and states stay on ``device``, in elements."""
+    return tuple(
+        0 if is_swapped(plan, n) else n
+        for i, n in enumerate(plan.partitions)
+        if on_host(plan, i) == (device is Device.HOST)
+    )
+
+
+def _state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int:
+    if kind is StateType.FACTORED and plan.wrapper in PER_TENSOR:
+        return _factored_numel(plan, state) if device is Device.GPU else 0
+    return sum(
+        n
+        for i, (n, row) in enumerate(zip(plan.partitions, plan.partition_optimizers, strict=True))
+        if row.states.get(state) is kind
+        and on_host(plan, i) == (device is Device.HOST)
+        and not is_swapped(plan, n)
+    )
+
+
+def _numel_of(state: str, kind: StateType, device: Device) -> Callable[[Plan], int]:
+    return lambda plan: _state_numels(plan, state, kind, device)
+
+
+def _has_state(plan: Plan, state: str, kind: StateType) -> bool:
+    """Some group's optimizer keeps it, in this type."""
+    return any(row.states.get(state) is kind for row in plan.group_optimizers)
+
+
+def _keeps(state: str, kind: StateType) -> Callable[[Plan], bool]:
+    return lambda plan: _has_state(plan, state, kind)
+
+
+def _states(device: Device) -> Iterator[Entry]:
+    for kind, dtype in _DTYPES.items():
+        for state in _STATES[kind]:
+            yield Entry(
+                name=state,
+                category=Category.OPTIMIZER_STATES,
+                about="optimizer state, one element per owned parameter",
+                numel=_numel_of(state, kind, device),
+                dtype=dtype,
+                live=_states_live,
+                when=_keeps(state, kind),
+                device=lambda p: device,
+                source="the optimizer's class; created at the first step",
+            )
+
+
+def _factored(tensor: Tensor) -> int:
+    if not tensor.is_matrix:
+        return tensor.numel
+    return tensor.numel // tensor.shape[-1] + tensor.numel // tensor.shape[-2]
+
+
+def _factored_numel(plan: Plan, state: str) -> int:
+    """Rows and columns of every matrix, all of every vector (torch/optim/_adafactor.py)."""
+    return sum(
+        _factored(plan.model.parameters[i])
+        for group, row in zip(plan.group_indices, plan.group_optimizers, strict=True)
+        if row.states.get(state) is StateType.FACTORED
+        for i in group
+    )
+
+
+def _states_live(plan: Plan) -> frozenset[Moment]:
+    """The 16-bit wrappers run a step at once; Adagrad makes its states when it is made.
+
+    ZeRO makes it anew for the master weights, BF16_Optimizer does not.
+    """
+    at_once = plan.optimizer.states_at_init and plan.wrapper is not Wrapper.BF16
+    return FROM_WRAPPING if at_once or plan.wrapper in STEPS_AT_INIT else AFTER_FIRST_STEP
+
+
+def _master(device: Device) -> Entry:
+    return Entry(
+        name="fp32_partitioned_groups_flat" if device is Device.HOST else "master_weights",
+        category=Category.MASTER_WEIGHTS,
+        about="the optimizer's own copy of the weights it updates",
+        numel=lambda p: _resident(p, device),
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=has_master,
+        device=lambda p: device,
+        # stage 3 clones the converted weights: pageable even with pin_memory
+        pinned=lambda p: device is Device.HOST and p.optimizer_pinned and p.stage < 3,
+        source="runtime/zero/stage_1_and_2.py:558-576, runtime/zero/stage3.py:1157-1172, "
+        "runtime/fp16/fused_optimizer.py:99, runtime/bf16_optimizer.py:152-237",
+    )
+
+
+def _always(device: Device) -> Callable[[Plan], Device]:
+    return lambda plan: device
+
+
+def _counters(device: Device, *, beside: bool) -> Callable[[Plan], int]:
+    """Counters that lie on ``device`` with their parameter, or on the host wherever that is."""
+
+    def numel(plan: Plan) -> int:
+        per_tensor = plan.wrapper in PER_TENSOR
+        return sum(
+            row.counters * (len(plan.groups[i]) if per_tensor else 1)
+            for i, row in enumerate(plan.partition_optimizers)
+            if row.counters_beside is beside
+            and (not beside or on_host(plan, i) is (device is Device.HOST))
+        )
+
+    return numel
+
+
+def _is_replaced(plan: Plan) -> bool:
+    """States were made for tensors in whose place the wrapper puts others."""
+    return plan.wrapper is not Wrapper.NONE and plan.optimizer.states_at_init
+
+
+def _replaced_numel(plan: Plan) -> int:
+    """Under zero.Init the tensors are empty by then."""
+    return 0 if plan.wrapper is Wrapper.ZERO3 and plan.zero_init else plan.num_trainable
+
+
+ENTRIES = (
+    _master(Device.GPU),
+    _master(Device.HOST),
+    *_states(Device.GPU),
+    *_states(Device.HOST),
+    *(
+        Entry(
+            name=f"optimizer_step_counters{where}",
+            category=Category.OPTIMIZER_STATES,
+            about="torch's optimizers count steps in 4-byte tensors, on the host unless fused",
+            numel=_counters(device, beside=beside),
+            dtype=lambda p: DType.FP32,
+            live=_states_live,
+            device=_always(device),
+            source="torch/optim/adam.py:_init_group",
+        )
+        for where, device, beside in (
+            ("", Device.HOST, False),
+            ("_on_gpu", Device.GPU, True),
+            ("_beside", Device.HOST, True),
+        )
+    ),
+    Entry(
+        name="states_of_replaced_parameters",
+        category=Category.OPTIMIZER_STATES,
+        about="states made for the model's tensors, before the wrapper put others in their place",
+        numel=_replaced_numel,
+        dtype=lambda p: p.trained_dtype,
+        live=ALWAYS,
+        when=_is_replaced,
+        source="torch/optim/adagrad.py:__init__, runtime/fp16/unfused_optimizer.py:66-90, "
+        "runtime/zero/stage_1_and_2.py:944-947, runtime/zero/stage3.py:1358",
+    ),
+    Entry(
+        name="counters_of_replaced_parameters",
+        category=Category.OPTIMIZER_STATES,
+        about="step counters of those",
+        numel=lambda p: p.optimizer.counters * sum(len(g) for g in p.groups),
+        dtype=lambda p: DType.FP32,
+        live=ALWAYS,
+        when=_is_replaced,
+        device=lambda p: Device.GPU if p.optimizer.counters_beside else Device.HOST,
+        source="torch/optim/adagrad.py:__init__",
+    ),
+)

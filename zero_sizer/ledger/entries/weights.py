@@ -1,0 +1,298 @@
+"""The model's own weights: trainable and frozen, whole or partitioned, and the model's buffers."""
+
+from zero_sizer.ledger.entries.conditions import parked_on, under_init
+from zero_sizer.ledger.entry import Category, Entry
+from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, FROM_WRAPPING, PASSES, Moment
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.units import DType
+from zero_sizer.zero.partition import padded, partitions_of, tensor_partition
+from zero_sizer.zero.wrapper import Wrapper
+
+_FLAT = (Wrapper.ZERO12, Wrapper.BF16)
+_BUILDING = frozenset({Moment.BUILT, Moment.FILLED, Moment.FLATTEN})
+
+
+def _model_buffer_numels(dtype: DType) -> Entry:
+    return Entry(
+        name=f"model_buffers_{dtype.value}",
+        category=Category.MODEL_BUFFERS,
+        about="the model's registered buffers (rotary frequencies, masks)",
+        numel=lambda p: sum(b.numel for b in p.model.buffers if _buffer_dtype(p, b.dtype) is dtype),
+        dtype=lambda p: dtype,
+        live=ALWAYS,
+        source="runtime/engine.py:1365-1440",
+    )
+
+
+def _buffer_dtype(plan: Plan, built: DType | None) -> DType:
+    """The engine casts parameters, not buffers (engine.py:1851-1875)."""
+    return plan.model_dtype if built is None else built
+
+
+def _built_on_gpu(plan: Plan) -> bool:
+    """Under zero.Init, and where bitsandbytes quantizes tensor by tensor as they are read."""
+    return under_init(plan) or plan.model.quantization is not None
+
+
+def _cast_numel(plan: Plan) -> int:
+    """Most that is held beyond the model as built while it is cast tensor by tensor."""
+    wider = plan.built_dtype.itemsize // plan.model_dtype.itemsize
+    most = done = 0
+    for numel in plan.numels:
+        most = max(most, numel + done - wider * done)
+        done += numel
+    return most
+
+
+def _flattened_at_most(plan: Plan) -> int:
+    """Index of the param group at whose flattening the GPU holds most."""
+    masters = 0
+    held = []
+    for tensors, part in zip(plan.groups, plan.partitions, strict=True):
+        held.append(masters + plan.itemsize * sum(tensors))
+        masters += 0 if plan.offloads_optimizer else plan.master_dtype.itemsize * part
+    return held.index(max(held)) if held else 0
+
+
+def _linked_numel(plan: Plan) -> int:
+    """The gathered tensor, and its own partition when that first has to come from the host."""
+    ranks = plan.dp_world_size
+    brought = tensor_partition(plan.largest_tensor, ranks)
+    return padded(plan.largest_tensor, ranks) + (0 if plan.param_device is Device.GPU else brought)
+
+
+ENTRIES = (
+    Entry(
+        name="parameters",
+        category=Category.PARAMETERS,
+        about="weights of the model, replicated",
+        numel=lambda p: p.num_trainable,
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: p.wrapper in (Wrapper.NONE, Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED),
+        source="runtime/engine.py:1365-1440",
+    ),
+    Entry(
+        name="module_weights_before_flattening",
+        category=Category.PARAMETERS,
+        about="the model as built, until its tensors become views of the flat buffers",
+        numel=lambda p: p.num_trainable,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.wrapper in _FLAT,
+        source="runtime/zero/stage_1_and_2.py:451-512",
+    ),
+    Entry(
+        name="group_being_flattened",
+        category=Category.PARAMETERS,
+        about="the tensors of one param group beside their flat buffer, when most is held",
+        numel=lambda p: sum(sum(g) for g in p.groups[_flattened_at_most(p) :][:1]),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper in _FLAT and p.flattens_on_gpu,
+        source="runtime/zero/stage_1_and_2.py:451-512",
+    ),
+    Entry(
+        name="masters_of_flattened_groups",
+        category=Category.MASTER_WEIGHTS,
+        about="the optimizer's copy of the groups flattened before",
+        numel=lambda p: sum(p.partitions[: _flattened_at_most(p)]),
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper in _FLAT and p.flattens_on_gpu and not p.offloads_optimizer,
+        source="runtime/zero/stage_1_and_2.py:558-576",
+    ),
+    Entry(
+        name="flattening_through_host",
+        category=Category.TEMPORARY,
+        about="weights and their flat buffer, on the host because the GPU has no room for both",
+        numel=lambda p: p.num_trainable + sum(p.flat_groups),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper is Wrapper.ZERO12 and not p.flattens_on_gpu,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage_1_and_2.py:451-467,508-530",
+    ),
+    Entry(
+        name="bit16_groups_flat",
+        category=Category.PARAMETERS,
+        about="weights as one padded flat buffer per group, replicated",
+        numel=lambda p: sum(p.flat_groups),
+        dtype=lambda p: p.model_dtype,
+        live=FROM_FLATTEN,
+        when=lambda p: p.wrapper in _FLAT,
+        source="runtime/zero/stage_1_and_2.py:505-512",
+    ),
+    Entry(
+        name="frozen_parameters",
+        category=Category.PARAMETERS,
+        about="weights without requires_grad, replicated",
+        numel=lambda p: sum(p.frozen),
+        dtype=lambda p: p.model_dtype,
+        live=ALWAYS,
+        when=lambda p: p.stage < 3,
+        source="runtime/engine.py:1365-1440",
+    ),
+    Entry(
+        name="quantized_parameters",
+        category=Category.PARAMETERS,
+        about="frozen weights as packed codes, replicated",
+        numel=lambda p: sum(p.frozen_codes),
+        dtype=lambda p: DType.UINT8,
+        live=lambda p: ALWAYS if p.stage < 3 else frozenset({Moment.BUILT}),
+        source="bitsandbytes 0.50.2 functional.py:884, nn/modules.py:719",
+    ),
+    Entry(
+        name="adapters_before_cast",
+        category=Category.PARAMETERS,
+        about="what peft makes in fp32 beside a base that is on the GPU already, until it is cast",
+        numel=lambda p: p.num_trainable * (DType.FP32.itemsize - p.itemsize),
+        dtype=lambda p: DType.UINT8,  # counted in bytes: fp32 beyond the model's own dtype
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.model.quantization is not None and p.model.adapter is not None,
+        source="peft 0.21.2 tuners/tuners_utils.py:2705, runtime/engine.py:1859",
+    ),
+    Entry(
+        name="cast_on_gpu",
+        category=Category.TEMPORARY,
+        about="the largest tensor, cast to the training dtype beside itself",
+        numel=lambda p: max(p.frozen, default=0),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.model.quantization is not None and p.built_dtype is not p.model_dtype,
+        source="runtime/engine.py:1859",
+    ),
+    Entry(
+        name="quantized_partitions",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every packed weight",
+        numel=lambda p: partitions_of(p.frozen_codes, p.dp_world_size),
+        dtype=lambda p: DType.UINT8,
+        live=FROM_FLATTEN,
+        when=lambda p: p.wrapper is Wrapper.ZERO3,
+        device=lambda p: p.param_device,
+        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
+        source="runtime/zero/partition_parameters.py:1693-1830",
+    ),
+    Entry(
+        name="module_weights_before_partitioning",
+        category=Category.PARAMETERS,
+        about="the whole model on the device, because it is not built under zero.Init",
+        numel=lambda p: p.num_trainable + sum(p.frozen),
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and not p.zero_init,
+        source="runtime/zero/parameter_offload.py:120-180",
+    ),
+    Entry(
+        name="model_on_host",
+        category=Category.PARAMETERS,
+        about="the model as the script builds it, in every process, before it moves to the GPU",
+        numel=lambda p: sum(p.numels),
+        dtype=lambda p: p.built_dtype,
+        live=frozenset({Moment.LOADED, Moment.BUILT}),
+        when=lambda p: not _built_on_gpu(p),
+        device=lambda p: Device.HOST,
+        source="runtime/engine.py:1365-1440",
+    ),
+    Entry(
+        name="cast_on_host",
+        category=Category.TEMPORARY,
+        about="tensors cast to the training dtype before those they were cast from are gone",
+        numel=_cast_numel,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.built_dtype is not p.model_dtype and not _built_on_gpu(p),
+        device=lambda p: Device.HOST,
+        source="runtime/engine.py:2080-2088",
+    ),
+    Entry(
+        name="defragmentation_copy",
+        category=Category.TEMPORARY,
+        about="the partitions, copied to the host and back into one buffer",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.trained_dtype,
+        live=frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.param_device is Device.GPU,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/utils.py:215-243",
+    ),
+    Entry(
+        name="tensor_being_linked",
+        category=Category.TEMPORARY,
+        about="the largest tensor, gathered while optimizer states are linked to parameters",
+        numel=_linked_numel,
+        dtype=lambda p: p.trained_dtype,
+        live=frozenset({Moment.LINKING}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3,
+        source="runtime/zero/stage3.py:1501-1531",
+    ),
+    Entry(
+        name="ds_tensor",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every weight, before it moves to the flat buffer",
+        numel=lambda p: partitions_of(p.trainable, p.dp_world_size),
+        dtype=lambda p: p.trained_dtype,
+        live=lambda p: _BUILDING if p.zero_init else frozenset({Moment.FLATTEN}),
+        when=lambda p: p.wrapper is Wrapper.ZERO3,
+        device=parked_on,
+        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
+        source="runtime/zero/partition_parameters.py:1693-1830",
+    ),
+    Entry(
+        name="lp_param_buffer",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every trained weight",
+        numel=lambda p: p.partition_numel,
+        dtype=lambda p: p.trained_dtype,
+        live=FROM_WRAPPING,
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.param_device is Device.GPU,
+        source="runtime/zero/stage3.py:972",
+    ),
+    Entry(
+        name="frozen_partitions",
+        category=Category.PARAMETERS,
+        about="this rank's partition of every frozen weight",
+        numel=lambda p: partitions_of(p.frozen, p.dp_world_size),
+        dtype=lambda p: p.model_dtype,
+        live=lambda p: ALWAYS if p.zero_init else FROM_FLATTEN,
+        when=lambda p: p.wrapper is Wrapper.ZERO3,
+        device=lambda p: p.param_device,
+        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
+        source="runtime/zero/partition_parameters.py:1693-1830",
+    ),
+    Entry(
+        name="persistent_parameters",
+        category=Category.PARAMETERS,
+        about="small tensors that stay gathered between steps",
+        numel=lambda p: p.persistent_bytes,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
+        live=PASSES | {Moment.DONE},
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.gathers_copies,
+        source="runtime/zero/parameter_offload.py:317-335, runtime/zero/stage3.py:2841,2878",
+    ),
+    Entry(
+        name="persistent_partitions_on_gpu",
+        category=Category.TEMPORARY,
+        about="this rank's partitions of the small tensors, brought from the host to be gathered",
+        numel=lambda p: p.persistent_bytes // p.dp_world_size,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
+        live=frozenset({Moment.DONE}),
+        when=lambda p: (
+            p.wrapper is Wrapper.ZERO3 and p.param_device is not Device.GPU and p.dp_world_size > 1
+        ),
+        source="runtime/zero/partition_parameters.py:1329-1371, runtime/zero/stage3.py:2841",
+    ),
+    *(
+        _model_buffer_numels(dtype)
+        for dtype in (
+            DType.FP32,
+            DType.BF16,
+            DType.FP16,
+            DType.INT64,
+            DType.INT32,
+            DType.BOOL,
+            DType.UINT8,
+        )
+    ),
+)

@@ -1,0 +1,111 @@
+"""ZeRO-1 and ZeRO-2 (DeepSpeedZeroOptimizer): gradients and temporaries of the step."""
+
+from zero_sizer.ledger.entries.conditions import (
+    flattened_dtype,
+    flattened_live,
+    largest_cast,
+    pieces_of,
+)
+from zero_sizer.ledger.entry import Category, Entry
+from zero_sizer.ledger.moments import STEP, Moment
+from zero_sizer.plan.plan import Plan
+from zero_sizer.timeline.compose import left_by_backward
+from zero_sizer.timeline.zero_rules import compact_partitions
+from zero_sizer.units import DType
+from zero_sizer.zero.wrapper import Wrapper
+
+_SOURCE = "runtime/zero/stage_1_and_2.py:"
+
+
+def _is_slice(plan: Plan) -> bool:
+    """The partition lies inside one tensor: its flat gradient is a view of that tensor's."""
+    touched = pieces_of(plan)
+    return len(touched) == 1 and touched[0].numel >= plan.partition_numel
+
+
+def _gradients_live(plan: Plan) -> frozenset[Moment]:
+    """One storage for all groups: the last group's flattening lets go of it."""
+    is_updated_from = Moment.UPDATE in flattened_live(plan) and _is_slice(plan)
+    return STEP if len(plan.groups) > 1 or is_updated_from else STEP - {Moment.UPDATE}
+
+
+def _left_live(plan: Plan) -> frozenset[Moment]:
+    """Without offload a group's are freed when its turn comes."""
+    return STEP if plan.offloads_optimizer else STEP - {Moment.CAST, Moment.UPDATE}
+
+
+def _cast_numel(plan: Plan) -> int:
+    return plan.partitions[largest_cast(plan)] if plan.partitions else 0
+
+
+def _on_gpu(plan: Plan) -> bool:
+    return plan.wrapper is Wrapper.ZERO12 and not plan.offloads_optimizer
+
+
+def _normed_numel(plan: Plan) -> int:
+    """Elements of the largest gradient slice of which the norm is taken."""
+    return max((piece.inside for piece in pieces_of(plan)), default=0)
+
+
+ENTRIES = (
+    Entry(
+        name="grads_in_partition",
+        category=Category.GRADIENTS,
+        about="whole gradients of every tensor that this rank's partition touches",
+        numel=lambda p: p.gradient_numel,
+        dtype=lambda p: p.model_dtype,
+        live=_gradients_live,
+        when=lambda p: _on_gpu(p) and not compact_partitions(p),
+        source=_SOURCE + "1024-1045,2184-2203,3127-3132",
+    ),
+    Entry(
+        name="compact_gradient_partition",
+        category=Category.GRADIENTS,
+        about="this rank's part of the gradients in fp32, on the GPU even when offloading",
+        numel=compact_partitions,
+        dtype=lambda p: p.grad_accum_dtype,
+        live=STEP,
+        when=lambda p: p.wrapper is Wrapper.ZERO12,
+        source=_SOURCE + "1259-1326",
+    ),
+    Entry(
+        name="grad_accum_of_other_ranks",
+        category=Category.GRADIENTS,
+        about="gradients accumulated in fp32, cleared at once for this rank's tensors alone",
+        numel=left_by_backward,
+        dtype=lambda p: p.grad_accum_dtype,
+        live=_left_live,
+        when=lambda p: p.has_grad_accum_attribute,
+        source=_SOURCE + "1133-1144,1348-1352,2159,2181,2898-2901,3087",
+    ),
+    Entry(
+        name="norm_in_fp64",
+        category=Category.TEMPORARY,
+        about="one gradient slice in fp64 while the norm is taken",
+        numel=_normed_numel,
+        dtype=lambda p: DType.FP64,
+        live=frozenset({Moment.NORM}),
+        when=_on_gpu,
+        source="runtime/zero/utils.py:59-63",
+    ),
+    Entry(
+        name="flattened_gradient",
+        category=Category.TEMPORARY,
+        about="the partition's gradients as one flat tensor",
+        numel=_cast_numel,
+        dtype=lambda p: flattened_dtype(p, largest_cast(p)),
+        live=flattened_live,
+        when=lambda p: _on_gpu(p) and not p.has_compact_gradients and not _is_slice(p),
+        source=_SOURCE + "3095-3105",
+    ),
+    Entry(
+        name="single_grad_partition",
+        category=Category.TEMPORARY,
+        about="the flat gradient cast to the master's dtype",
+        numel=_cast_numel,
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.CAST, Moment.UPDATE}),
+        when=lambda p: _on_gpu(p) and flattened_dtype(p, largest_cast(p)) is not p.master_dtype,
+        source=_SOURCE + "3105-3123",
+    ),
+)

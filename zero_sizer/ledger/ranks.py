@@ -1,0 +1,80 @@
+"""The rank that needs most: the whole ledger of every rank that can be it, the highest taken."""
+
+from itertools import chain
+
+from zero_sizer.ledger import entries
+from zero_sizer.ledger.entry import evaluate
+from zero_sizer.ledger.peak import peak_of, totals
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.timeline.zero_rules import buffers_gradients
+from zero_sizer.zero import owners
+from zero_sizer.zero.wrapper import Wrapper
+
+
+def at_highest_rank(plan: Plan) -> Plan:
+    """The plan on the rank whose GPU holds most; the lowest of equals."""
+    ranks = candidates(plan)
+    if len(ranks) == 1:
+        return plan.at_rank(ranks[0])
+    return max((plan.at_rank(rank) for rank in ranks), key=_held)
+
+
+def _held(plan: Plan) -> tuple[int, int]:
+    """Bytes of the GPU's peak, then of all moments: those that can differ where peaks are equal."""
+    allocations = evaluate(entries.ENTRIES, plan, explain=False)
+    moments = totals(allocations, plan.ranks_per_node)[Device.GPU]
+    return peak_of(moments).num_bytes, sum(moments.values())
+
+
+def candidates(plan: Plan) -> tuple[int, ...]:
+    """Ranks among which is one that needs most."""
+    ranks = plan.dp_world_size
+    if ranks == 1:
+        return (0,)
+    if plan.wrapper is Wrapper.ZERO12:
+        return owners.candidates(_layout(plan), _keeping(plan))
+    muon = [i for i, row in enumerate(plan.group_optimizers) if row.newton_schulz]
+    if muon and plan.wrapper is Wrapper.BF16:
+        weights = tuple(int(i in muon) for i in range(len(plan.groups)))
+        return owners.candidates(_layout(plan), owners.Keeping(weights, 0, pieces=True))
+    if muon and plan.wrapper is Wrapper.ZERO3:
+        return _orthogonalizing(plan, muon)
+    return (0,)  # every rank's partition is of one size, and none holds more
+
+
+def _layout(plan: Plan) -> owners.Layout:
+    """Gradients are reduced from the last on; after backward (stage 1), from the first."""
+    is_dealt = plan.deals_tensors or len(plan.groups) > 1
+    return owners.Layout(
+        groups=tuple(map(plan.ordered, plan.groups)),
+        turns=plan.flat_order if is_dealt else None,
+        last_first=plan.stage == 2 or plan.overlap_comm,
+        ranks=plan.dp_world_size,
+        align_tensors=plan.align_tensors,
+        itemsize=plan.itemsize,
+    )
+
+
+def _keeping(plan: Plan) -> owners.Keeping:
+    """What ranks of ``DeepSpeedZeroOptimizer`` keep; Muon has two momentums and an update more."""
+    keeps_whole = not plan.offloads_optimizer and not plan.has_compact_gradients
+    rows = plan.group_optimizers
+    weights = tuple(keeps_whole * (1 + 3 * bool(row.newton_schulz)) for row in rows)
+    is_compact = plan.has_compact_gradients
+    apart = buffers_gradients(plan) and (
+        plan.stage == 1 or is_compact or (plan.accumulates and plan.offloads_optimizer)
+    )
+    limit = plan.reduce_bucket_size if apart else 0
+    return owners.Keeping(weights, limit, pieces=is_compact or plan.offloads_optimizer)
+
+
+def _orthogonalizing(plan: Plan, groups: list[int]) -> tuple[int, ...]:
+    """Of each shape the first rank that orthogonalises one of it (stage 3 deals them out)."""
+    shapes = chain.from_iterable(
+        enumerate(plan.model.parameters[i].shape for i in plan.group_indices[group])
+        for group in groups
+    )
+    found: dict[tuple[int, ...], int] = {}
+    for number, shape in shapes:
+        found.setdefault(shape, number % plan.dp_world_size)
+    return tuple(sorted({0, *found.values()}))

@@ -1,0 +1,84 @@
+"""The largest tensors that a step asks for: free memory in pieces does not serve them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from zero_sizer.activations import loss
+from zero_sizer.hardware.outside import batches_on_gpu
+from zero_sizer.ledger.moments import PASSES, STEP
+from zero_sizer.timeline import compose
+from zero_sizer.units import DType, num_bytes
+from zero_sizer.zero.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zero_sizer.ledger.moments import Moment
+    from zero_sizer.plan.plan import Plan
+
+
+class Rooms(NamedTuple):
+    """Bytes that must be there beside what is live, though nothing of them need ever be.
+
+    Attributes:
+        passes: while forward and backward run.
+        step: while the optimizer steps.
+    """
+
+    passes: int
+    step: int
+
+    def beside(self, passes: int, step: int, peak: int) -> int:
+        """Room beside a job's ``peak``, from the highest of passes and of the step."""
+        return max(passes + self.passes - peak, step + self.step - peak, 0)
+
+
+def rooms_of(plan: Plan) -> Rooms:
+    """One more of the largest tensor, and batches of data."""
+    always = batches_on_gpu(plan.micro_batch, plan.seq_len)
+    return Rooms(_of_passes(plan) + always, _of_step(plan) + always)
+
+
+def room_of(plan: Plan, moments: Mapping[Moment, int]) -> int:
+    """Room beside the peak of a GPU with so many bytes live at each moment."""
+    passes = max(size for moment, size in moments.items() if moment in PASSES)
+    step = max(size for moment, size in moments.items() if moment in STEP)
+    return rooms_of(plan).beside(passes, step, max(moments.values()))
+
+
+def _of_passes(plan: Plan) -> int:
+    """Logits as the loss takes them, scores, feed-forward, a gather, a bucket of gradients."""
+    arch, tokens = plan.model.arch, plan.micro_batch * plan.seq_len
+    dtype = plan.autocast_dtype or plan.model_dtype
+    found = [_of_loss(plan), num_bytes(tokens * (arch.ffn or 0), dtype)]
+    if plan.attention == "eager":
+        found.append(num_bytes(tokens * plan.seq_len * (arch.heads or 0), DType.FP32))
+    if plan.stage == 3:
+        found.append(num_bytes(max(plan.numels, default=0), plan.model_dtype))
+    return max(found)
+
+
+def _of_step(plan: Plan) -> int:
+    """The largest partition's gradients as one flat tensor of the master's dtype.
+
+    Each step makes it anew: stages 1 and 2 (stage_1_and_2.py:3095-3123) unless gradients lie in
+    such a buffer already, stage 3 for a sub-group (stage3.py:2683-2692), stage 0 for all
+    (fp16/fused_optimizer.py:230-250).
+    """
+    is_made = plan.wrapper in _FLATTENS and not plan.has_compact_gradients
+    if plan.offloads_optimizer or not is_made:
+        return 0
+    return num_bytes(max(plan.partitions, default=0), plan.master_dtype)
+
+
+_FLATTENS = (Wrapper.ZERO12, Wrapper.ZERO3, Wrapper.FP16_FUSED)
+
+
+def _of_loss(plan: Plan) -> int:
+    if plan.loss == loss.FUSED_LINEAR:
+        sizes = compose.loss_sizes(plan)
+        return loss.chunk(sizes) if sizes.vocab else 0
+    logits = plan.micro_batch * plan.seq_len * (plan.model.arch.vocab or 0)
+    is_copied = plan.loss != loss.FUSED
+    return num_bytes(logits, DType.FP32 if is_copied else plan.autocast_dtype or plan.model_dtype)

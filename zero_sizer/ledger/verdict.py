@@ -1,0 +1,277 @@
+"""The verdict: the least and the most that a job may need of each device, against its capacity.
+
+It fits where the most is there, does not fit where not even the least is, and otherwise nobody can
+tell; the reasons say what decides it. What can only save memory is never a ground for "does not
+fit", and what can only cost never one for "fits".
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from zero_sizer.findings import Direction, Finding, Reason, Severity
+from zero_sizer.ledger import capacity
+from zero_sizer.ledger.capacity import Capacity
+from zero_sizer.ledger.moments import PASSES, Moment
+from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.units import format_gib
+
+WHOSE = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "the NVMe of each node"}
+_MEMORY = {Device.GPU: "memory of a GPU", Device.HOST: "host memory", Device.NVME: "NVMe"}
+
+
+class Verdict(Enum):
+    """Whether the job fits."""
+
+    FITS = "fits"
+    DOES_NOT_FIT = "does_not_fit"
+    UNCERTAIN = "uncertain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a job takes of one device, everything outside of PyTorch included.
+
+    Attributes:
+        low: bytes that must be there.
+        expected: bytes as predicted, with the usual context and communication.
+        high: the most that it may be; None where nobody knows a bound.
+        room: of ``high``, what may be asked for in one piece (``capacity.need``).
+    """
+
+    low: int
+    expected: int
+    high: int | None
+    room: int = 0
+
+    def fit(self, found: Capacity) -> capacity.Fit:
+        """Against a capacity."""
+        if found.num_bytes is None:
+            return capacity.Fit.UNKNOWN
+        if self.low > found.num_bytes:
+            return capacity.Fit.NO
+        is_safe = self.high is not None and self.high <= found.num_bytes
+        return capacity.Fit.YES if is_safe else capacity.Fit.UNKNOWN
+
+    def shortfall(self, found: Capacity) -> int:
+        """Bytes that are missing for certain; 0 where none are."""
+        return max(self.low - found.num_bytes, 0) if found.num_bytes is not None else 0
+
+
+def doubts(findings: Sequence[Finding], device: Device) -> list[Finding]:
+    """Findings that say how the prediction for a device may be wrong."""
+    return [f for f in findings if is_doubt(f) and f.device in ("", device.value)]
+
+
+def is_doubt(finding: Finding) -> bool:
+    """Whether it says that something is not counted, or counted that may not be there."""
+    return finding.direction is not None or finding.code.endswith("not-modelled")
+
+
+def is_open(finding: Finding) -> bool:
+    """Whether a doubt stays however much room is left: nobody knows how much it costs."""
+    return _direction(finding) is not Direction.SAVE and finding.num_bytes is None
+
+
+def need_of(
+    moments: Mapping[Moment, int], found: Capacity, room: int, about: Sequence[Finding]
+) -> Need:
+    """What one device needs.
+
+    Args:
+        moments: live bytes of the device at each moment.
+        found: its capacity.
+        room: see ``capacity.need``.
+        about: its doubts.
+    """
+    peak = max(moments.values())
+    plain = capacity.need(peak, found, room)
+    less, more = _total(about, Direction.SAVE), _total(about, Direction.COST)
+    # a saving with a bound is one of forward and backward (passes/remarks.py)
+    elsewhere = max(size for moment, size in moments.items() if moment not in PASSES)
+    least = 0 if less is None else max(peak - less, elsewhere)
+    return Need(
+        low=least + found.outside.low,
+        expected=plain.expected,
+        high=None if more is None else plain.high + more,
+        room=room,
+    )
+
+
+def _total(about: Sequence[Finding], direction: Direction) -> int | None:
+    """The most by which all of them move the prediction; None without a bound."""
+    total = 0
+    for finding in about:
+        if finding.direction not in (direction, Direction.EITHER, None):
+            continue
+        is_less = direction is Direction.SAVE and finding.less_bytes is not None
+        size = finding.less_bytes if is_less else finding.num_bytes
+        if size is None:
+            return None
+        total += size
+    return total
+
+
+def on_purpose(plan: Plan, device: Device) -> bool:
+    """Whether the config itself loads a device, so that it must be stated before anything fits."""
+    if device is not Device.HOST:
+        return True
+    if plan.inputs is not None and plan.inputs.leave:  # checkpointed inputs wait there
+        return True
+    return plan.optimizer_device is not Device.GPU or plan.param_device is not Device.GPU
+
+
+def decide(
+    plan: Plan,
+    moments: Mapping[Device, Mapping[Moment, int]],
+    needs: Mapping[Device, Need],
+    found: Mapping[Device, Capacity],
+    findings: Sequence[Finding],
+) -> tuple[Verdict, tuple[Reason, ...]]:
+    """The verdict and what decides it, the most telling first."""
+    loaded = [d for d in Device if max(moments[d].values()) or d is Device.GPU]
+    short = [d for d in loaded if needs[d].fit(found[d]) is capacity.Fit.NO]
+    if short:
+        assumed = next((f for f in findings if f.code == "assumed-checkpointing"), None)
+        return Verdict.DOES_NOT_FIT, tuple(
+            _too_small(d, moments[d], needs[d], found[d], assumed if d is Device.GPU else None)
+            for d in short
+        )
+    open_questions = [
+        reason
+        for device in loaded
+        for reason in _undecided(plan, device, moments[device], needs[device], found, findings)
+    ]
+    if open_questions:
+        return Verdict.UNCERTAIN, tuple(dict.fromkeys(open_questions))
+    return Verdict.FITS, ()
+
+
+def not_stated(
+    plan: Plan,
+    moments: Mapping[Device, Mapping[Moment, int]],
+    found: Mapping[Device, Capacity],
+) -> Iterator[Finding]:
+    """Host memory that the config does not load on purpose, of a size that nobody stated."""
+    peak, device = max(moments[Device.HOST].values()), Device.HOST
+    if peak and found[device].num_bytes is None and not on_purpose(plan, device):
+        yield Finding(
+            code="host-unknown",
+            severity=Severity.NOTE,
+            key=capacity.FLAG[device],
+            message=f"how much host memory there is was not stated: {format_gib(peak)} of each "
+            "node are taken to be there",
+            remedy=f"give {capacity.FLAG[device]}",
+        )
+
+
+def _too_small(
+    device: Device,
+    moments: Mapping[Moment, int],
+    need: Need,
+    found: Capacity,
+    assumed: Finding | None,
+) -> Reason:
+    moment = max(moments, key=lambda m: moments[m])
+    elsewhere = max(size for m, size in moments.items() if m not in PASSES)
+    fits_without = elsewhere + found.outside.low <= (found.num_bytes or 0)
+    is_telling = assumed is not None and fits_without  # forward and backward alone are too large
+    remedy = "activation checkpointing is taken to be off: say --checkpointing if it is on"
+    return too_small(
+        device, need.shortfall(found), moment.phase.value, remedy if is_telling else ""
+    )
+
+
+def too_small(device: Device, num_bytes: int, phase: str, remedy: str = "") -> Reason:
+    """A device that is short of so much for certain; one wording for every command."""
+    return Reason(
+        device=device.value,
+        code=f"{device.value}-too-small",
+        direction=Direction.COST,
+        message=short_of(device, num_bytes) + (f", in {phase}" if phase else ""),
+        remedy=remedy,
+    )
+
+
+def short_of(device: Device, num_bytes: int) -> str:
+    """A certain shortfall in words."""
+    return f"{WHOSE[device]} is {format_gib(num_bytes)} short"
+
+
+def _undecided(
+    plan: Plan,
+    device: Device,
+    moments: Mapping[Moment, int],
+    need: Need,
+    found: Mapping[Device, Capacity],
+    findings: Sequence[Finding],
+) -> Iterator[Reason]:
+    there, peak = found[device], max(moments.values())
+    about = doubts(findings, device)
+    if there.num_bytes is None:
+        if on_purpose(plan, device):
+            yield _not_stated(device, peak)
+            yield from (_of_doubt(f) for f in about if _direction(f) is not Direction.SAVE)
+        return
+    plain = capacity.fit(peak, there, 0)
+    if need.fit(there) is capacity.Fit.YES:
+        return
+    if plain is capacity.Fit.NO:  # it would be too small, if not for what may save
+        yield from (_of_doubt(f) for f in about if _direction(f) is not Direction.COST)
+        return
+    yield from (_of_doubt(f) for f in about if _direction(f) is not Direction.SAVE)
+    without = need_of(moments, there, need.room, ())
+    if without.fit(there) is not capacity.Fit.YES:
+        yield _tight(device, without, there)
+
+
+def _direction(finding: Finding) -> Direction:
+    return finding.direction or Direction.EITHER
+
+
+def _of_doubt(finding: Finding) -> Reason:
+    return Reason(
+        device=finding.device,
+        code=finding.code,
+        direction=_direction(finding),
+        message=finding.message,
+        remedy=finding.remedy,
+    )
+
+
+def _not_stated(device: Device, peak: int) -> Reason:
+    flag = capacity.FLAG[device]
+    return Reason(
+        device=device.value,
+        code=f"{device.value}-unknown",
+        direction=Direction.EITHER,
+        message=f"how much {_MEMORY[device]} there is was not stated, and {format_gib(peak)} are "
+        "needed of it",
+        remedy=f"give {flag}" + (" or --gpu-memory" if device is Device.GPU else ""),
+    )
+
+
+def _tight(device: Device, need: Need, there: Capacity) -> Reason:
+    most = need.low if need.high is None else need.high
+    who = {
+        Device.GPU: "PyTorch's allocator, CUDA and NCCL decide",
+        Device.HOST: "the processes themselves and the kernel decide",
+        Device.NVME: "",
+    }[device]
+    return Reason(
+        device=device.value,
+        code=f"{device.value}-tight",
+        direction=Direction.COST,
+        message=f"{WHOSE[device]} needs {_span(need.low, most)} of its "
+        f"{format_gib(there.num_bytes or 0)}: {who}",
+        remedy="`zero-sizer dryrun --how simulated` replays the allocator; "
+        "PYTORCH_ALLOC_CONF=expandable_segments:True wastes less"
+        if device is Device.GPU
+        else "leave more room",
+    )
+
+
+def _span(low: int, high: int) -> str:
+    first, last = format_gib(low), format_gib(high)
+    unit = last.rpartition(" ")[2]
+    return f"{first.removesuffix(' ' + unit)} to {last}"

@@ -1,0 +1,1 @@
+"""Changes of a model before training: LoRA adapters and quantization."""

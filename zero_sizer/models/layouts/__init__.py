@@ -1,0 +1,1 @@
+"""Tensor names and shapes of model families, from the fields of a config."""

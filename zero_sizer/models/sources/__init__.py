@@ -1,0 +1,1 @@
+"""Readers of models: bundled, config.json, safetensors, numbers, module:factory."""

@@ -1,0 +1,109 @@
+"""Bundled models: what transformers' own class has, stored once per kind of block."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
+from zero_sizer.units import DType
+
+_DATA = Path(__file__).parents[1] / "data"  # importlib.resources costs a check 30 ms
+_PREFIX, _SUFFIX = "profile.", ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRow:
+    """One module of a model with the tensors that it owns itself.
+
+    Attributes:
+        name: qualified name; empty for the model.
+        module_type: class name.
+        parameters: name -> shape, or the qualified name of the tensor that it is tied to.
+        buffers: name -> shape and the dtype that it keeps, None where it follows the model's.
+    """
+
+    name: str
+    module_type: str
+    parameters: Mapping[str, tuple[int, ...] | str]
+    buffers: Mapping[str, tuple[tuple[int, ...], DType | None]]
+
+
+@cache
+def bundled_names() -> tuple[str, ...]:
+    """Names of the bundled models, sorted."""
+    found = (entry.name for entry in _DATA.iterdir())
+    return tuple(
+        sorted(
+            name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+            for name in found
+            if name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+        )
+    )
+
+
+def read_profile(name: str) -> dict[str, Any]:
+    """The stored profile of bundled model ``name``, as JSON."""
+    text = (_DATA / f"{_PREFIX}{name}{_SUFFIX}").read_text(encoding="utf-8")
+    profile: dict[str, Any] = json.loads(text)
+    return profile
+
+
+def module_rows(profile: Mapping[str, Any]) -> Iterator[ModuleRow]:
+    """Every module of ``profile`` in ``named_modules()`` order: parents first, as registered."""
+    for prefix, rows in _blocks(profile):
+        for row in rows:
+            yield replace(row, name=_join(prefix, row.name))
+
+
+def _blocks(profile: Mapping[str, Any]) -> Iterator[tuple[str, list[ModuleRow]]]:
+    """Prefix and rows of each block; a repeated one is parsed once."""
+    for item in profile["modules"]:
+        if isinstance(item, list):
+            yield "", [_row(item)]
+            continue
+        rows = [_row(row) for row in item["modules"]]
+        for index in range(item["first"], item["first"] + item["count"]):
+            yield item["repeat"].replace("{i}", str(index)), rows
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix and name else prefix or name
+
+
+def _row(item: list[Any]) -> ModuleRow:
+    name, module_type, parameters, buffers = item + [{}] * (4 - len(item))
+    return ModuleRow(
+        name=name,
+        module_type=module_type,
+        parameters={k: v if isinstance(v, str) else tuple(v) for k, v in parameters.items()},
+        buffers={
+            k: (tuple(v["shape"]), DType(v["dtype"]) if "dtype" in v else None)
+            for k, v in buffers.items()
+        },
+    )
+
+
+def load_profile(name: str) -> ModelSpec:
+    """The bundled model ``name``; no import beyond the standard library."""
+    profile = read_profile(name)
+    parameters: list[Tensor] = []
+    buffers: list[Tensor] = []
+    for prefix, rows in _blocks(profile):
+        for row in rows:
+            start = _join(prefix, row.name) + "." if prefix or row.name else ""
+            for key, shape in row.parameters.items():
+                if not isinstance(shape, str):
+                    parameters.append(Tensor(start + key, shape, None, True, row.module_type))
+            for key, (shape, dtype) in row.buffers.items():
+                buffers.append(Tensor(start + key, shape, dtype, False, row.module_type))
+    return ModelSpec(
+        name=name,
+        origin=f"bundled profile {name} ({profile['source']})",
+        parameters=tuple(parameters),
+        buffers=tuple(buffers),
+        arch=Architecture(**profile["arch"]),
+        hf_config=profile["hf_config"],
+    )

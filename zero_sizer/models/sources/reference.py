@@ -1,0 +1,124 @@
+"""From what a user writes after ``--model`` to a ``ModelSpec``."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from zero_sizer.errors import InputError
+from zero_sizer.models.sources.bundled import bundled_names, load_profile, read_profile
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.util.files import existing
+from zero_sizer.util.spelling import did_you_mean, shown
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
+_LIST_COMMAND = "`zero-sizer models` lists the bundled ones"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """One bundled model for a reader; ``source`` names the public config its shapes come from."""
+
+    name: str
+    params: int
+    layers: int
+    hidden: int
+    source: str
+
+
+def describe_all() -> tuple[ModelRow, ...]:
+    """A row for every bundled model, by name."""
+    rows = []
+    for name in bundled_names():
+        profile = read_profile(name)
+        arch = profile["arch"]
+        rows.append(
+            ModelRow(
+                name=name,
+                params=profile["num_params"],
+                layers=arch["num_layers"] + (arch["decoder_layers"] or 0),
+                hidden=arch["hidden"],
+                source=profile["source"],
+            )
+        )
+    return tuple(rows)
+
+
+def load(reference: str, *, allow_code: bool = True) -> ModelSpec:
+    """The model that ``reference`` names.
+
+    Args:
+        reference: a bundled name, the path of a Hugging Face config.json (or its folder), of a
+            safetensors file or index, ``package.module:factory``, or numbers such as
+            ``params=6.7e9,layers=32,hidden=4096``.
+        allow_code: whether a factory may be imported and called.
+
+    Raises:
+        InputError: there is no such model, or what is there cannot be read.
+        UnsupportedError: reading it needs a package that is not installed.
+    """
+    name = reference.strip()
+    if name.lower() in bundled_names():
+        return load_profile(name.lower())
+    path = existing(name)
+    if path is not None:
+        return _from_path(path)
+    if _FACTORY.fullmatch(name):
+        if not allow_code:
+            raise InputError(
+                f"{shown(name)} is code to run, which a file does not get to name",
+                remedy=f"give --model {name[:60]}, or --allow-code if you trust the file",
+            )
+        from zero_sizer.models.sources.torch_module import load_factory
+
+        return load_factory(name)
+    if _NUMBERS.fullmatch(name):
+        from zero_sizer.models.sources.numbers import load_numbers
+
+        return load_numbers(name)
+    by_repository = _bundled_repositories().get(name.lower())
+    if by_repository:
+        return load_profile(by_repository)
+    raise _unknown(name)
+
+
+def _from_path(path: Path) -> ModelSpec:
+    if path.is_dir():
+        return _from_path(_in_folder(path))
+    if path.name.endswith((".safetensors", ".safetensors.index.json")):
+        from zero_sizer.models.sources.safetensors import load_safetensors
+
+        return load_safetensors(path)
+    from zero_sizer.models.sources.hf_config import load_hf_config
+
+    return load_hf_config(path)
+
+
+def _in_folder(folder: Path) -> Path:
+    """What to read in a model folder: its config, else its weights' headers."""
+    for name in ("config.json", "model.safetensors.index.json", "model.safetensors"):
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        "is a folder without config.json, model.safetensors or its index", where=str(folder)
+    )
+
+
+@cache
+def _bundled_repositories() -> dict[str, str]:
+    """Lower-case hub repository -> bundled name (the shortest, where several share one)."""
+    found: dict[str, str] = {}
+    for name in sorted(bundled_names(), key=len, reverse=True):
+        found[read_profile(name)["source"].split()[0].lower()] = name
+    return found
+
+
+def _unknown(name: str) -> InputError:
+    if not name:
+        return InputError("no model is named", remedy=_LIST_COMMAND)
+    if name.endswith((".json", ".safetensors")) or name.startswith((".", "/", "~")):
+        return InputError(f"there is no model file {shown(name)}", where="--model")
+    hint = did_you_mean(name.lower(), bundled_names(), count=3)
+    remedy = f"{hint} {_LIST_COMMAND}".lstrip()
+    return InputError(f"unknown model {shown(name)}", remedy=remedy, where="--model")

@@ -1,0 +1,1 @@
+"""State tensors and temporaries of every optimizer, and which one a config selects."""

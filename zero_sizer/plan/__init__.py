@@ -1,0 +1,1 @@
+"""The resolved job: every input that a formula may read."""

@@ -1,0 +1,1 @@
+"""A GPU that does not exist: fake tensors whose storages are counted."""

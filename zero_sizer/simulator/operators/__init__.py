@@ -1,0 +1,1 @@
+"""Operators as CUDA runs them: their outputs, saved tensors and workspaces."""

@@ -1,0 +1,70 @@
+"""``from_pretrained`` with bitsandbytes' config: layers that hold packed weights, on the GPU.
+
+bitsandbytes itself need not be installed; which layers stay as they are is transformers' own
+choice, and what a packed layer allocates is in ``witnesses.quantized``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from zero_sizer.dryrun.quantized_layers import quantize
+from zero_sizer.errors import UnsupportedError
+from zero_sizer.models.changes import quantization as packing
+from zero_sizer.simulator.undo import Patches
+
+_WHERE = "quantization_config"
+
+
+def load(original: Callable[..., Any], stated: Any, options: dict[str, Any]) -> Any:
+    """The model that ``original`` makes, its linear layers packed as ``stated`` says.
+
+    Raises:
+        UnsupportedError: another method than bitsandbytes.
+    """
+    fields = stated if isinstance(stated, dict) else stated.to_dict()
+    method = fields.get("quant_method", "bitsandbytes")
+    how = packing.from_fields({**fields, "quant_method": getattr(method, "value", method)}, _WHERE)
+    if how is None:
+        return original(**options)
+    if how.storage.value != "uint8":  # which peft's preparation would cast, without their class
+        raise UnsupportedError(
+            f"bnb_4bit_quant_storage {how.storage.value} is not simulated in a script",
+            remedy="`check --quantization` counts it",
+        )
+    options.pop("device_map", None)  # bitsandbytes packs as it loads onto this rank's GPU
+    found = _without_zero_init(original, options)
+    model = found[0] if isinstance(found, tuple) else found
+    quantize(model, how.to_json(), _names(model, how.skipped))
+    model.to(torch.device("cuda", 0))
+    for parameter in model.parameters():
+        if not parameter.is_floating_point():
+            parameter.requires_grad_(False)
+    kind = "is_loaded_in_4bit" if how.bits == 4 else "is_loaded_in_8bit"
+    setattr(model, kind, True)  # peft asks
+    return found
+
+
+def _without_zero_init(original: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """transformers partitions no base that it quantizes."""
+    from transformers import modeling_utils
+
+    patches = Patches()
+    patches.set(modeling_utils, "is_deepspeed_zero3_enabled", lambda: False)
+    try:
+        return original(**options)
+    finally:
+        patches.undo()
+
+
+def _names(model: Any, skipped: tuple[str, ...] | None) -> list[str]:
+    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    patterns = get_keys_to_not_convert(model) if skipped is None else list(skipped)
+    return [
+        name
+        for name, module in model.named_modules()
+        if type(module).__name__ in ("Linear", "Conv1D") and should_convert_module(name, patterns)
+    ]

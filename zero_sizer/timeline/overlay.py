@@ -1,0 +1,404 @@
+"""What ZeRO holds at every place of a step: gathered parameters, gradients, buckets, copies.
+
+Neither the batch nor the sequence changes it. What does not depend on the number of ranks either
+(what is gathered when, which gradients are reduced together) is followed once and kept.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import add, itemgetter
+from typing import NamedTuple
+
+from zero_sizer.util.identity import Identity
+from zero_sizer.zero import forms, gather, gradient_flow
+from zero_sizer.zero.forms import Forms
+from zero_sizer.zero.gather import Gathering, Limits
+from zero_sizer.zero.gradient_flow import Completion, Flow, Rules, Tensors
+from zero_sizer.zero.highest import Highest
+from zero_sizer.zero.reduction import Held, Reduction, Share
+from zero_sizer.zero.reuse import Visit
+from zero_sizer.zero.secondary import Secondary
+
+
+class Place(NamedTuple):
+    """One step of one block: where the parts' steps meet parameters (indices into the model's)."""
+
+    label: str
+    visits: tuple[Visit, ...]  # of modules, where the step begins
+    completes: int  # the gradient that is complete where it ends; -1: none
+    reduces: tuple[int, ...]  # the gradients whose hooks run then
+    makes: tuple[int, ...]  # the gradients that are held from there on
+
+
+Positions = tuple[tuple[Place, ...], ...]
+"""A part's places: per step position, per block in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of a step, as the profile cuts it.
+
+    Attributes:
+        forward: per part.
+        backward: per part, still in forward order.
+    """
+
+    forward: tuple[Positions, ...]
+    backward: tuple[Positions, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zero:
+    """What ZeRO brings: parameters, and the rules of gathering and reduction.
+
+    Attributes:
+        tensors: the trainable tensors by group.
+        persistent: which parameters stay gathered.
+        kept: see ``gather.Trace``.
+        recomputed: the same.
+        views: see ``gather.Gathering``.
+        itemsizes: bytes per element of each parameter.
+        sent: the same while it is gathered, where it is cast for that (torch_autocast).
+        ranks: ranks that parameters are gathered from; 0 where none are.
+        is_parked: partitions lie on the host or NVMe.
+        secondary: see ``gather.Trace``.
+        limits: of gathering.
+        rules: of reduction.
+        share: this rank's side of reduction.
+        others: further ranks'; at every place the one that holds most is meant.
+    """
+
+    tensors: Tensors
+    persistent: tuple[bool, ...]
+    kept: frozenset[int]
+    recomputed: frozenset[int]
+    views: frozenset[int]
+    itemsizes: tuple[int, ...]
+    sent: tuple[int, ...]
+    ranks: int
+    is_parked: bool
+    secondary: Secondary
+    limits: Limits
+    rules: Rules
+    share: Share
+    others: tuple[Share, ...] = ()
+
+
+class Moment(NamedTuple):
+    """What ZeRO holds at one place, while the step runs or at its end, in bytes."""
+
+    label: str
+    gathered: int
+    held: Held
+
+
+_Sides = tuple[Sequence[int], Sequence[int]]
+"""Bytes at every place, within and at its end."""
+
+_Gathered = tuple[Sequence[int], Sequence[int], Sequence[int]]
+"""The same, and at its end before the next place's modules are fetched."""
+
+
+class Pass:
+    """A forward or backward: what ZeRO holds while each step runs (even columns) and at its end.
+
+    A column is one step position of one part, over the part's blocks.
+
+    Args:
+        gathered: bytes of parameters at every place, within and at its end.
+        held: bytes of gradients there.
+        spans: where the columns lie.
+        apart: at every end, bytes of parameters before the next modules are fetched, and of
+            gradients then: a fetch comes when the hook is over. None: nothing is fetched.
+
+    Attributes:
+        bound: no place holds more.
+    """
+
+    def __init__(
+        self,
+        gathered: _Sides,
+        held: _Sides,
+        spans: Sequence[slice],
+        apart: _Sides | None = None,
+    ) -> None:
+        self.bound = sum(max(map(max, sides)) for sides in (gathered, held)) if spans else 0
+        self._sides = (gathered, held)
+        self._spans = spans
+        self._apart = apart
+        self._columns: dict[int, tuple[list[int], int]] = {}
+
+    def most(self, column: int) -> int:
+        """The most that is held at any block of a column."""
+        return self._column(column)[1]
+
+    def highest_beside(self, column: int, first: int, slope: int) -> tuple[int, int]:
+        """Bytes and block of a column's highest, the first of equals.
+
+        Args:
+            column: which.
+            first: what lies beside ZeRO's at the first block.
+            slope: what each further block adds to that.
+        """
+        totals, most = self._column(column)
+        if not slope:
+            return first + most, totals.index(most)
+        series = range(first, first + slope * len(totals), slope)
+        together = list(map(add, totals, series))
+        highest = max(together)
+        return highest, together.index(highest)
+
+    def _column(self, column: int) -> tuple[list[int], int]:
+        found = self._columns.get(column)
+        if found is None:
+            span = self._spans[column // 2]
+            gathered, held = (sides[column % 2][span] for sides in self._sides)
+            if column % 2 and self._apart is not None:
+                alone, after = (side[span] for side in self._apart)
+                totals = list(map(max, map(add, alone, held), map(add, gathered, after)))
+            else:
+                totals = list(map(add, gathered, held))
+            found = self._columns[column] = (totals, max(totals))
+        return found
+
+    def index(self, column: int, block: int) -> int:
+        """The place's number in the order of the pass."""
+        span = self._spans[column // 2]
+        return int(span.start + block * span.step)
+
+
+class Overlay:
+    """What ZeRO holds at every place of a layout.
+
+    Attributes:
+        forward: in the order of the parts.
+        backward: in the order in which parts run, the last first.
+        last_gathered: gathered bytes at the end.
+        epilogue: highest after the last gradient.
+    """
+
+    def __init__(self, layout: Layout, zero: Zero) -> None:
+        self._program = program_of(layout)
+        self._zero = zero
+        self._reduction = _reduction(self._program, zero, zero.share)
+        others = (_reduction(self._program, zero, share) for share in zero.others)
+        flow = _flow(Identity(self._program), zero.tensors, zero.rules)
+        self._highest = Highest(flow, [self._reduction, *others])
+        self._gathered = self._gathered_bytes()
+        within, ends, own = self._gathered
+        forward = len(self._program.forward)
+        start = [self._highest.start.total] * forward
+        self.forward = Pass(
+            (within[:forward], ends[:forward]), (start, start), self._program.forward_spans
+        )
+        before, hook, after = self._program.held(self._highest)
+        self.backward = Pass(
+            (within[forward:], ends[forward:]),
+            (before, hook),
+            self._program.backward_spans,
+            (own[forward:], after) if zero.ranks else None,
+        )
+        self.last_gathered = ends[-1] if ends else 0
+        self.epilogue = self._highest.epilogue
+
+    def at(self, column: int, block: int, *, is_backward: bool) -> Moment:
+        """What is held at a place, for a reader."""
+        found = self.backward if is_backward else self.forward
+        index, is_end = found.index(column, block), column % 2
+        if not is_backward:
+            gathered = self._gathered[is_end][index]
+            return Moment(self._program.forward[index].label, gathered, self._highest.start)
+        label = self._program.backward[index].label
+        number = len(self._program.forward) + index
+        within, end, alone = (bytes_at[number] for bytes_at in self._gathered)
+        before, hook, after = self._program.held_at(self._highest, index)
+        if not is_end:
+            return Moment(label, within, before)
+        is_hook = alone + hook.total > end + after.total
+        return Moment(label, alone, hook) if is_hook else Moment(label, end, after)
+
+    def cut(self, *, in_forward: bool) -> tuple[int, ...]:
+        """Parameters whose secondary partitions forward makes, or both passes, in that order."""
+        program, how = self._program, _gathering_of(self._zero)
+        visits, forward = program.visits
+        count = forward if in_forward else len(visits)
+        return gather.cut(how.trace(visits, forward), how.limits, count)
+
+    def left(self) -> tuple[int, ...]:
+        """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
+        return self._reduction.left()
+
+    def _gathered_bytes(self) -> _Gathered:
+        zero, program = self._zero, self._program
+        places = len(program.forward) + len(program.backward)
+        if not zero.ranks:
+            nothing = [0] * places
+            return nothing, nothing, nothing
+        levels = _levels(Identity(program), _gathering_of(zero))
+        return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
+
+
+class _Program:
+    """A layout, flat, in the order in which it runs."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.forward, self.forward_spans = _flat(layout.forward)
+        self.backward, self.backward_spans = _flat(layout.backward[::-1])
+        complete = (place for place in self.backward if place.completes >= 0)
+        self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
+        visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
+        self.visits = visits, sum(len(p.visits) for p in self.forward)
+        self._last = {step.parameter: position for position, step in enumerate(self.order)}
+        sources = list(self._sources())
+        self._getters = [_getter(list(column)) for column in zip(*sources, strict=True)]
+        self._numbers = sources
+
+    def _sources(self) -> Iterator[tuple[int, int, int]]:
+        """Per place of backward: which of ``[start, *before, *hook, *after]`` it holds.
+
+        Within, in the hook at its end, and after that.
+        """
+        count, after = len(self.order), 0
+        for place in self.backward:
+            position = self._last.get(place.completes, -1)
+            if position < 0:
+                yield after, after, after
+            else:
+                after = 1 + 2 * count + position
+                yield 1 + position, 1 + count + position, after
+
+    def held(self, reduction: Highest) -> Sequence[Sequence[int]]:
+        """Bytes at every place of backward, within, in its hook and after that."""
+        values = [
+            reduction.start.total,
+            *reduction.before_totals(),
+            *reduction.hook_totals(),
+            *reduction.after_totals(),
+        ]
+        return [get(values) for get in self._getters] or [[], [], []]
+
+    def held_at(self, reduction: Highest, index: int) -> list[Held]:
+        """The same at one place, by kind."""
+        kinds = (reduction.before, reduction.hook, reduction.after)
+        count = len(self.order)
+        return [
+            kinds[(source - 1) // count]((source - 1) % count) if source else reduction.start
+            for source in self._numbers[index]
+        ]
+
+
+def program_of(layout: Layout) -> "_Program":
+    """The layout, flat."""
+    return _program(Identity(layout))
+
+
+@lru_cache(maxsize=64)
+def _program(layout: Identity) -> "_Program":
+    return _Program(layout.of)
+
+
+def _flat(parts: Sequence[Positions]) -> tuple[tuple[Place, ...], tuple[slice, ...]]:
+    """Places in the order they run, and where each step position of each part lies among them."""
+    places: list[Place] = []
+    spans: list[slice] = []
+    for positions in parts:
+        start, width = len(places), len(positions)
+        places += [place for column in zip(*positions, strict=True) for place in column]
+        spans += [slice(start + j, len(places), width) for j in range(width)]
+    return tuple(places), tuple(spans)
+
+
+def _getter(numbers: list[int]) -> Callable[[Sequence[int]], Sequence[int]]:
+    """``[values[number] for number in numbers]``, fast."""
+    if len(numbers) < 2:
+        return lambda values: [values[number] for number in numbers]
+    found: Callable[[Sequence[int]], Sequence[int]] = itemgetter(*numbers)
+    return found
+
+
+class _Levels:
+    """Gathered parameters at every place, for any number of ranks.
+
+    What is held only while a place's modules are fetched meets the activations that the place
+    before it ends with, where both are of the same pass.
+    """
+
+    def __init__(
+        self, places: Sequence[Place], visits: Sequence[tuple[Forms, Forms]], backward: int
+    ) -> None:
+        numbers: dict[Forms, int] = {}
+        series, level = iter(visits), forms.NOTHING
+        levels: list[Forms] = []
+        ends: list[Forms] = []
+        own: list[Forms] = []
+        for number, place in enumerate(places):
+            met = [next(series) for _ in place.visits]
+            fetching = frozenset().union(*(found for pair in met for found in pair))
+            level = met[-1][1] if met else level
+            if number not in (0, backward):
+                ends[-1] |= fetching
+                fetching = forms.NEVER
+            levels.append(level | fetching)
+            ends.append(level)
+            own.append(level)
+        rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]
+        self._forms = tuple(numbers)
+        self._getters = [_getter(row) for row in rows]
+
+    def bytes_at(self, ranks: int, group: int) -> _Gathered:
+        """Bytes within and at the end of every place, and there before the next one's fetch."""
+        padding = forms.Padding(ranks, group)
+        values = [forms.highest(found, padding) for found in self._forms]
+        within, ends, own = (get(values) for get in self._getters)
+        return within, ends, own
+
+
+@lru_cache(maxsize=64)
+def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
+    return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
+
+
+def _gathering_of(zero: Zero) -> Gathering:
+    parts = (zero.tensors.numels, zero.itemsizes, zero.sent)
+    places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed)
+    more = (zero.secondary, zero.views)
+    return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
+
+
+@lru_cache(maxsize=64)
+def _levels(program: Identity, how: Gathering) -> _Levels:
+    places = (*program.of.forward, *program.of.backward)
+    return _Levels(
+        places, gather.gathered(how.trace(*program.of.visits), how.limits), len(program.of.forward)
+    )
+
+
+def _reduction(program: "_Program", zero: Zero, share: Share) -> Reduction:
+    return _reduction_of(Identity(program), zero.tensors, zero.rules, share)
+
+
+@lru_cache(maxsize=256)
+def _reduction_of(program: Identity, tensors: Tensors, rules: Rules, share: Share) -> Reduction:
+    return Reduction(_flow(program, tensors, rules), tensors, rules, share)
+
+
+@lru_cache(maxsize=64)
+def _flow(program: Identity, tensors: Tensors, rules: Rules) -> Flow:
+    return gradient_flow.flow(tensors, program.of.order, rules)
+
+
+@lru_cache(maxsize=256)
+def _overlay(layout: Identity, zero: Identity) -> Overlay:
+    return Overlay(layout.of, zero.of)
+
+
+def overlay_of(layout: Layout, zero: Zero) -> Overlay:
+    """What ZeRO holds at every place of a layout; ``interned`` makes equal ``zero`` the same."""
+    return _overlay(Identity(layout), Identity(zero))
+
+
+@lru_cache(maxsize=1024)
+def interned(zero: Zero) -> Zero:
+    """The first met of all that are equal."""
+    return zero

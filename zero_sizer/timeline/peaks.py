@@ -1,0 +1,129 @@
+"""Forward and backward, step by step: activations, gathered parameters and gradients together.
+
+The activations come from a model's profile (``zero_sizer.activations``), cut where parameters matter:
+where a module that owns some begins to run, and where a gradient becomes complete. What ZeRO holds
+at the same places is the ``overlay``. What holds in all of a phase is in the ledger.
+
+Blocks that are equal save equally, so over a run of blocks activations are a line.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from zero_sizer.activations.levels import MicroStep, StepLevels
+from zero_sizer.timeline.overlay import Layout, Overlay, Zero, overlay_of
+from zero_sizer.util.identity import Identity
+from zero_sizer.zero.reduction import Held
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instant:
+    """The highest point of a pass, in bytes beside everything persistent.
+
+    Attributes:
+        place: what is running, for a reader.
+        activations: saved and transient, logits and loss included.
+        gathered: ZeRO-3's gathered parameters and gather buffers.
+        held: gradients, buckets and reduction copies.
+    """
+
+    place: str
+    activations: int
+    gathered: int
+    held: Held
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.activations + self.gathered + self.held.total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """The highest points of forward and backward, and what backward leaves behind."""
+
+    forward: Instant
+    backward: Instant
+
+
+_Row = tuple[int, int, int, int]
+"""Activations at one step position of one part, while the step runs or at its end.
+
+The negative of the highest block's, so that the highest row is the least; the column
+(``overlay.Pass``); the first block's; what each further block adds.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A step's rows, highest first, and what is left when the last gradient is complete."""
+
+    forward: tuple[_Row, ...]
+    backward: tuple[_Row, ...]
+    remaining: int
+
+
+def timeline(step: MicroStep, layout: Layout, zero: Zero) -> Timeline:
+    """Compose one micro step's activations with what ZeRO holds at every place."""
+    overlay, rows = overlay_of(layout, zero), _rows(Identity(step))
+    forward = _highest(rows.forward, overlay, is_backward=False)
+    backward = _highest(rows.backward, overlay, is_backward=True)
+    over = after_backward(rows.remaining, overlay)
+    return Timeline(forward=forward, backward=max(backward, over, key=lambda i: i.total))
+
+
+def after_backward(activations: int, overlay: Overlay) -> Instant:
+    """The reduction that follows the last gradient, beside what activations are left."""
+    return Instant(
+        place="reduction after the last gradient",
+        activations=activations,
+        gathered=overlay.last_gathered,
+        held=overlay.epilogue,
+    )
+
+
+def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> Instant:
+    """The highest place; the first of equals."""
+    found = overlay.backward if is_backward else overlay.forward
+    best, where = -1, (0, 0, 0)  # column, block, activations
+    for below, column, first, slope in rows:
+        if found.bound - below < best:
+            break  # no later row reaches it
+        if found.most(column) - below < best:
+            continue
+        total, block = found.highest_beside(column, first, slope)
+        if total > best or (total == best and (column, block) < where[:2]):
+            best, where = total, (column, block, first + slope * block)
+    column, block, activations = where
+    at = overlay.at(column, block, is_backward=is_backward)
+    return Instant(place=at.label, activations=activations, gathered=at.gathered, held=at.held)
+
+
+@lru_cache(maxsize=512)
+def _rows(identity: Identity) -> _Rows:
+    step: MicroStep = identity.of
+    forward, level = _pass(step, 0, is_backward=False)
+    backward, remaining = _pass(step, level, is_backward=True)
+    return _Rows(forward, backward, remaining)
+
+
+def _pass(step: MicroStep, level: int, *, is_backward: bool) -> tuple[tuple[_Row, ...], int]:
+    """The rows of a pass that begins at ``level``, and the level when it is over."""
+    rows: list[_Row] = []
+    for part in reversed(step.parts) if is_backward else step.parts:
+        section = part.backward if is_backward else part.forward
+        slope, last = section.end, part.count - 1
+        rise = max(slope * last, 0)
+        for at in _levels(section.steps):
+            first = level + at
+            rows.append((-first - rise, len(rows), first, slope))
+        level += part.count * slope
+    rows.sort()
+    return tuple(rows), level
+
+
+def _levels(steps: Sequence[StepLevels]) -> Iterator[int]:
+    for found in steps:
+        yield found.peak
+        yield found.end

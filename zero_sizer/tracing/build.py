@@ -1,0 +1,181 @@
+"""Models to trace: transformers' own classes at full width, with as many blocks as needed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from zero_sizer.errors import UnsupportedError
+from zero_sizer.models.changes.quantization import converted
+from zero_sizer.models.layouts.families import FAMILIES
+from zero_sizer.models.sources.untrusted import harmless, offline
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.simulator.undo import Patches
+
+_NOT_READ = ("model_type", "dtype", "quantization_config")
+ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
+
+
+class Changes(NamedTuple):
+    """What is done to a model before it is trained.
+
+    Attributes:
+        quantization: ``Request.quantization``, None where weights are as they are.
+        adapter: ``peft.LoraConfig`` arguments, None to train every weight.
+    """
+
+    quantization: Mapping[str, Any] | None = None
+    adapter: Mapping[str, Any] | None = None
+
+
+UNCHANGED = Changes()
+
+
+def changes_of(spec: ModelSpec) -> Changes:
+    """What ``spec`` is beyond its config."""
+    quantization = None
+    if spec.quantization is not None:
+        quantization = {**spec.quantization.to_json(), "modules": converted(spec)}
+    return Changes(quantization, spec.adapter.to_peft() if spec.adapter is not None else None)
+
+
+def config_of(fields: Mapping[str, Any]) -> Any:
+    """transformers' config object of a config.json's fields."""
+    from transformers import CONFIG_MAPPING
+
+    kept = harmless(fields, "the model's config")
+    values = {key: value for key, value in kept.items() if key not in _NOT_READ}
+    model_type = str(fields.get("model_type", ""))
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedError(f"transformers has no model type {model_type!r}")
+    config = CONFIG_MAPPING[model_type](**values)
+    config.use_cache = False  # as the Trainer sets it
+    if config.is_encoder_decoder:  # to shift the labels with
+        config.decoder_start_token_id = config.pad_token_id = 0
+    return config
+
+
+def model_class(config: Any) -> Any:
+    """The class that is trained: the config's own, else the family's causal language model."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    for name in config.architectures or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    if config.model_type in FAMILIES:
+        return getattr(transformers, FAMILIES[config.model_type].head)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    raise UnsupportedError(f"model type {config.model_type} has no causal language model")
+
+
+def build(config: Any, dtype: torch.dtype, where: torch.device, attention: str) -> Any:
+    """The model of ``config`` without values, in training mode.
+
+    Raises:
+        UnsupportedError: it has no such attention.
+    """
+    with offline(), _without_values(), torch.device(where):
+        try:
+            model = model_class(config)._from_config(
+                config, attn_implementation=attention, dtype=dtype
+            )
+        except ValueError as error:
+            raise UnsupportedError(f"no {attention} attention: {error}") from error
+    return model.train()
+
+
+def change(model: Any, changes: Changes) -> Any:
+    """The model with packed weights and an adapter, which peft makes in fp32.
+
+    Args:
+        model: the base, on any device.
+        changes: which.
+    """
+    if changes.quantization is not None:
+        from zero_sizer.dryrun import quantized_layers
+
+        present = dict(model.named_modules())  # blocks may have been cut
+        names = [name for name in changes.quantization["modules"] if name in present]
+        quantized_layers.quantize(model, changes.quantization, names)
+    if changes.adapter is None:
+        return model
+    import peft
+
+    with torch.device(model.device):
+        return peft.get_peft_model(model, peft.LoraConfig(**changes.adapter)).train()
+
+
+def cast(model: Any, dtype: torch.dtype) -> None:
+    """All parameters to one dtype, as DeepSpeed's engine casts them."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def block_names(model: Any) -> list[str]:
+    """Qualified names of the layers that gradient checkpointing wraps, in the order they run."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, GradientCheckpointingLayer)
+    ]
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    from transformers import PreTrainedModel
+
+    changed = Patches()
+    changed.set(PreTrainedModel, "initialize_weights", lambda self: None)
+    try:
+        yield
+    finally:
+        changed.undo()
+
+
+def kinds(model: Any, names: list[str]) -> list[Any]:
+    """What tells the blocks ``names`` of ``model`` apart: class, parameters, kind of attention."""
+    modules = dict(model.named_modules())
+    layer_types = getattr(model.config, "layer_types", None) or ()
+    found = []
+    for index, name in enumerate(names):
+        module = modules[name]
+        shapes = tuple((key, tuple(value.shape)) for key, value in module.named_parameters())
+        layer_type = layer_types[index] if len(layer_types) == len(names) else ""
+        found.append((type(module).__name__, shapes, layer_type))
+    return found
+
+
+def windows(config: Any) -> list[int]:
+    """Sequence lengths from which on attention is local, where the config has such layers."""
+    layer_types = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    if not window or (layer_types is not None and "sliding_attention" not in layer_types):
+        return []
+    return [int(window)]
+
+
+def shorten(config: Any, depths: list[int]) -> None:
+    """Cuts ``config`` to stacks of ``depths`` blocks (encoder first)."""
+    layer_types = getattr(config, "layer_types", None)
+    config.num_hidden_layers = depths[0]
+    if len(depths) > 1:
+        config.num_decoder_layers = depths[1]
+    if isinstance(layer_types, list):
+        config.layer_types = layer_types[: depths[0]]
+
+
+def checkpoint(model: Any) -> None:
+    """Gradient checkpointing as the Trainer switches it on."""
+    model.activation_checkpointing_enable()
+
+
+def batch(b: int, s: int, where: torch.device) -> dict[str, Any]:
+    """Token ids and labels; no attention mask, as for packed or equally long samples."""
+    ids = torch.zeros((b, s), dtype=torch.long, device=where)
+    return {"input_ids": ids, "labels": torch.zeros_like(ids)}

@@ -1,0 +1,142 @@
+"""A traced model as a profile: the JSON that ``zero_sizer.activations`` reads."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+from zero_sizer.errors import WitnessError
+from zero_sizer.tracing import symbolic
+from zero_sizer.tracing.depth import Stack
+from zero_sizer.tracing.fitted import FittedSection, FittedStack, FittedStep
+from zero_sizer.tracing.sections import OUTSIDE
+from zero_sizer.tracing.setups import Fit, Setup
+from zero_sizer.tracing.symbolic import ZERO, Poly
+
+SCHEMA_VERSION = 3
+_EMPTY = FittedSection((FittedStep((), "", (ZERO,), ZERO),), ZERO, ZERO)
+
+
+def shortest(poly: Poly) -> list[int] | int:
+    """Coefficients of (b*s, 1, s, b, s*s, b*s*s), zeros at the end left out; alone, that of b*s."""
+    const, s, b, bs, ss, bss = poly
+    values = [bs, const, s, b, ss, bss]
+    while values and values[-1] == 0:
+        values.pop()
+    return values[0] if len(values) == 1 else values
+
+
+class _Table:
+    """Values stored once; ``index`` is what stands for one."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Any, int] = {}
+
+    def index(self, value: Any) -> int:
+        return self.numbers.setdefault(value, len(self.numbers))
+
+
+class Encoder:
+    """Collects the fits of one model.
+
+    Args:
+        stacks: of the model.
+        shorten: how a polynomial is written.
+    """
+
+    def __init__(self, stacks: Sequence[Stack], shorten: Callable[[Poly], Any] = shortest) -> None:
+        self._stacks = stacks
+        self._shorten = shorten
+        self._names, self._labels = _Table(), _Table()
+        self._polys, self._sections = _Table(), _Table()
+        self._runs: dict[str, list[dict[str, Any]]] = {}
+
+    def add(self, setup: Setup, fits: Sequence[Fit]) -> None:
+        """The fits of one setup."""
+        text = json.dumps([self._fit(fit) for fit in fits])
+        entry = {
+            "variant": setup.variant,
+            "attention": setup.attention,
+            "checkpointing": setup.checkpointing,
+        }
+        self._runs.setdefault(text, []).append(entry)
+
+    def document(self, head: Mapping[str, Any]) -> dict[str, Any]:
+        """The profile; ``head`` says what of."""
+        stacks = [
+            {"blocks": s.prefix, "depth": s.depth, "lead": s.lead, "period": s.period,
+             "traced": s.traced}
+            for s in self._stacks
+        ]  # fmt: skip
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **head,
+            "stacks": stacks,
+            "names": list(self._names.numbers),
+            "labels": [list(map(list, labels)) for labels in self._labels.numbers],
+            "polynomials": [self._shorten(poly) for poly in self._polys.numbers],
+            "sections": [list(section) for section in self._sections.numbers],
+            "setups": [
+                {"of": entries, "fits": json.loads(text)} for text, entries in self._runs.items()
+            ],
+        }
+
+    def _fit(self, fit: Fit) -> dict[str, Any]:
+        forward, backward = _by_place(fit.stack)
+        late: list[int] = []
+        outside, blocks = _pairs(forward[OUTSIDE], backward[OUTSIDE][::-1]), []
+        for stack in self._stacks:
+            names = [name for name in forward if name.rpartition(".")[0] == stack.prefix]
+            pairs = [(forward[name][0], backward[name][0]) for name in names if name]
+            _check_traced(stack, pairs)
+            blocks.append([self._pair(pair) for pair in pairs])
+            start = stack.lead + stack.period
+            pattern = [fit.stack.late[name] for name in names[start : start + stack.period]]
+            late.append(self._polys.index(reduce(symbolic.add, pattern) if pattern else ZERO))
+        return {
+            "batch": [1, None if fit.where.with_batch else 1],
+            "sequence": list(fit.where.sequences),
+            "outside": [self._pair(pair) for pair in outside],
+            "blocks": blocks,
+            "late": late,
+        }
+
+    def _pair(self, pair: tuple[FittedSection, FittedSection]) -> list[int]:
+        return [self._sections.index(self._section(section)) for section in pair]
+
+    def _section(self, section: FittedSection) -> tuple[Any, ...]:
+        labels = tuple(
+            (self._names.index(" ".join(step.runs)), self._names.index(step.completes))
+            for step in section.steps
+        )
+        levels = tuple(
+            (self._polys.index(step.end), *(self._polys.index(peak) for peak in step.peaks))
+            for step in section.steps
+        )
+        flops, gradient = self._polys.index(section.flops), self._polys.index(section.gradient)
+        return flops, gradient, self._labels.index(labels), *levels
+
+
+def _by_place(
+    stack: FittedStack,
+) -> tuple[dict[str, list[FittedSection]], dict[str, list[FittedSection]]]:
+    forward: dict[str, list[FittedSection]] = {OUTSIDE: []}
+    backward: dict[str, list[FittedSection]] = {OUTSIDE: []}
+    for block, is_backward, section in stack.rows:
+        (backward if is_backward else forward).setdefault(block, []).append(section)
+    if forward.keys() != backward.keys():
+        raise WitnessError(f"blocks without a backward: {forward.keys() ^ backward.keys()}")
+    return forward, backward
+
+
+def _pairs(
+    forward: list[FittedSection], backward: list[FittedSection]
+) -> list[tuple[FittedSection, FittedSection]]:
+    if len(forward) != len(backward):
+        raise WitnessError(f"{len(forward)} parts outside of blocks, {len(backward)} backward")
+    return list(zip(forward, backward, strict=True))
+
+
+def _check_traced(stack: Stack, pairs: Sequence[Any]) -> None:
+    if not pairs or len(pairs) not in (stack.traced, stack.depth):
+        raise WitnessError(f"{len(pairs)} blocks of {stack.prefix} seen, not {stack.traced}")

@@ -1,0 +1,318 @@
+"""A family's profile: one structure traced at several widths (``zero_sizer.activations.structure``)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+from math import prod
+from typing import Any
+
+import torch
+
+from zero_sizer.errors import UnsupportedError, WitnessError
+from zero_sizer.tracing import fitted, symbolic
+from zero_sizer.tracing.encode import SCHEMA_VERSION, Encoder
+from zero_sizer.tracing.fitted import FittedStack, Range
+from zero_sizer.tracing.profile import all_setups, head_of
+from zero_sizer.tracing.setups import (
+    Fit,
+    Points,
+    Setup,
+    Tracer,
+    points_that_differ,
+    traced,
+    traces_at,
+)
+from zero_sizer.tracing.step import Trace
+from zero_sizer.tracing.symbolic import Poly
+from zero_sizer.units import round_up
+
+UNIT = 40  # coefficients are fortieths: a part of a head may be rotated
+PRODUCTS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("hidden",),
+    ("ffn",),
+    ("heads", "head_dim"),
+    ("kv_heads", "head_dim"),
+    ("vocab",),
+    ("heads",),
+    ("kv_heads",),
+    ("head_dim",),
+    ("experts",),
+    ("experts_per_token",),
+    ("experts_per_token", "hidden"),
+    ("experts_per_token", "expert_ffn"),
+    ("experts_per_token", "hidden", "expert_ffn"),
+    ("hidden", "hidden"),
+    ("hidden", "ffn"),
+    ("hidden", "heads", "head_dim"),
+    ("hidden", "kv_heads", "head_dim"),
+    ("hidden", "head_dim"),
+    ("hidden", "vocab"),
+    ("hidden", "positions"),
+    ("experts", "hidden"),
+    ("experts", "hidden", "expert_ffn"),
+)
+_ORDER = (1, 2, 3, 0, 4, 5)  # where symbolic's monomials stand in a profile's polynomials
+_PLAIN = len(_ORDER) * len(PRODUCTS)  # coefficients of a size; those of ``_Constants`` follow
+_MOST_CONSTANTS = 96
+_LARGEST = 64 * UNIT  # of a coefficient: what operators keep are few copies
+
+
+@dataclass(frozen=True)
+class _Sized:
+    """One range of one setup at one set of widths."""
+
+    where: Range
+    trace: Trace
+    sizes: list[Poly]
+    flops: fitted.Flops
+    owners: frozenset[str]
+
+
+class Solver:
+    """Finds which widths a size is a product of.
+
+    Args:
+        widths: at which the family was traced.
+    """
+
+    def __init__(self, widths: Sequence[Mapping[str, int]]) -> None:
+        self._values = [
+            [prod(of[name] for name in product) for of in widths] for product in PRODUCTS
+        ]
+        self._known: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = {}
+        for (one, x), (other, y) in combinations(enumerate(self._values), 2):
+            if all((*x, *y)) and len({Fraction(u, v) for u, v in zip(x, y, strict=True)}) == 1:
+                self._allow(PRODUCTS[one], PRODUCTS[other], Fraction(x[0], y[0]))
+
+    @staticmethod
+    def _allow(one: tuple[str, ...], other: tuple[str, ...], ratio: Fraction) -> None:
+        """Equal ones are equal in every model of the structure; of some ffn is 4 x hidden."""
+        if ratio != 1 and not (ratio in (4, Fraction(1, 4)) and "ffn" in (*one, *other)):
+            raise WitnessError(f"{one} and {other} cannot be told apart at these widths")
+
+    def terms(self, sizes: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        """(product, coefficient x ``UNIT``), one or two of them.
+
+        Args:
+            sizes: one for each set of widths.
+
+        Raises:
+            WitnessError: no such sum gives them all.
+        """
+        found = self._known.get(sizes)
+        if found is None:
+            found = self._known[sizes] = self._one(sizes) or self._two(sizes)
+        return found
+
+    def _one(self, sizes: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        for product, values in enumerate(self._values):
+            if not all(values):
+                continue
+            ratios = {Fraction(size, value) for size, value in zip(sizes, values, strict=True)}
+            coefficient = _coefficient(ratios.pop()) if len(ratios) == 1 else None
+            if coefficient is not None:
+                return ((product, coefficient),)
+        return ()
+
+    def _two(self, sizes: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+        rows = list(enumerate(self._values))
+        for (first, x), (second, y) in combinations(rows, 2):
+            divisor = x[0] * y[1] - x[1] * y[0]
+            if not divisor or not all((*x, *y)):
+                continue
+            a = Fraction(sizes[0] * y[1] - sizes[1] * y[0], divisor)
+            b = Fraction(x[0] * sizes[1] - x[1] * sizes[0], divisor)
+            if any(a * u + b * v != size for u, v, size in zip(x, y, sizes, strict=True)):
+                continue
+            of_first, of_second = _coefficient(a), _coefficient(b)
+            if of_first is not None and of_second is not None:
+                return (first, of_first), (second, of_second)
+        raise WitnessError(f"sizes that are no product of widths: {sizes}")
+
+
+def _coefficient(ratio: Fraction) -> int | None:
+    scaled = ratio * UNIT
+    return int(scaled) if scaled.denominator == 1 and 0 < scaled <= _LARGEST else None
+
+
+def trace_family(
+    members: Sequence[tuple[Mapping[str, Any], Mapping[str, int]]],
+    *,
+    name: str,
+    realistic: Sequence[Mapping[str, int]],
+    window: int | None,
+    has_biases: bool,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Traces one structure at the widths of its ``members``.
+
+    Args:
+        members: fields of a config.json, and its widths (``profiles.family.widths_of``); the last
+            is what the others' fit must give, too.
+        name: what to call it.
+        realistic: widths at which peaks are told apart.
+        window: tokens of the members' window of attention.
+        has_biases: linear layers have some.
+        report: told about each setup.
+
+    Raises:
+        UnsupportedError: transformers trains none of them.
+        WitnessError: the members differ in more than sizes.
+    """
+    tracers = [Tracer(fields) for fields, _ in members]
+    encoder = Encoder(tracers[0].stacks, _sparse)
+    constants = _Constants()
+    solver = Solver([widths for _, widths in members])
+    whole = _Assembly(solver, constants, _Envelope(realistic, constants))
+    seen: dict[Any, list[Fit]] = {}
+    for setup in all_setups(is_changed=False, has_biases=has_biases):
+        try:
+            key = (setup.variant, setup.checkpointing, tracers[0].probe(setup))
+        except UnsupportedError:
+            continue
+        if key not in seen:
+            ranges = _ranges(tracers, setup)
+            rows = [list(_sized(tracer, setup, ranges)) for tracer in tracers]
+            seen[key] = [whole.fit(sized) for sized in zip(*rows, strict=True)]
+        encoder.add(setup, seen[key])
+        report(f"{name}: {setup.variant}, {setup.attention}, checkpointing {setup.checkpointing}")
+    if not seen:
+        raise UnsupportedError(f"{name}: trained in no way")
+    return {
+        **encoder.document(head_of(name, "", tracers[0].model_class)),
+        "schema_version": SCHEMA_VERSION,
+        "unit": UNIT,
+        "products": [list(product) for product in PRODUCTS],
+        "rounded": [[list(term) for term in terms] for terms in constants.numbers],
+        "window": window,
+    }
+
+
+def _ranges(tracers: Sequence[Tracer], setup: Setup) -> list[Points]:
+    """Where the fits hold: one sample apart wherever its trace is another at any widths."""
+    found: dict[Range, Points] = {}
+    for tracer in tracers:
+        with traced(tracer.config, setup) as (trace, owners):
+            for window in tracer.ranges():
+                for points in points_that_differ(trace, owners, window):
+                    found[points.where] = points
+    return sorted(found.values(), key=lambda p: (p.where.sequences, p.where.with_batch))
+
+
+def _sized(tracer: Tracer, setup: Setup, ranges: Sequence[Points]) -> Iterator[_Sized]:
+    with traced(tracer.config, setup) as (trace, owners):
+        for points in ranges:
+            yield _at(trace, owners, points)
+
+
+def _at(trace: Callable[[int, int], Trace], owners: frozenset[str], points: Points) -> _Sized:
+    traces = traces_at(trace, points)
+    sizes, flops = fitted.fit_sizes(traces, points.held_out, points.where)
+    return _Sized(points.where, next(iter(traces.values())), sizes, flops, owners)
+
+
+class _Constants:
+    """Sizes that neither batch nor sequence change: each is rounded up before they are added."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[tuple[tuple[int, int], ...], int] = {}
+
+    def index(self, terms: tuple[tuple[int, int], ...]) -> int:
+        """Where the size made of ``terms`` stands among them."""
+        found = self.numbers.setdefault(terms, len(self.numbers))
+        if found >= _MOST_CONSTANTS:
+            raise WitnessError("too many constant sizes")
+        return found
+
+    def values(self, products: Sequence[int]) -> list[int]:
+        """Bytes of each at some widths, ``_MOST_CONSTANTS`` of them."""
+        found = [
+            round_up(sum(c * products[p] for p, c in terms) // UNIT, fitted.BLOCK) * UNIT
+            for terms in self.numbers
+        ]
+        return found + [0] * (_MOST_CONSTANTS - len(found))
+
+
+class _Assembly:
+    """Puts sizes at several widths together."""
+
+    def __init__(self, solver: Solver, constants: _Constants, envelope: "_Envelope") -> None:
+        self._solver = solver
+        self._constants = constants
+        self._envelope = envelope
+
+    def fit(self, sized: Sequence[_Sized]) -> Fit:
+        first = sized[0]
+        traces = {(number, 0): found.trace for number, found in enumerate(sized)}
+        fitted.check_alike(traces)
+        if any(s.where != first.where for s in sized):
+            raise WitnessError("ranges that depend on widths")
+        sizes = [self._wide(polys) for polys in zip(*(s.sizes for s in sized), strict=True)]
+        flops = [
+            (rows[0][0], self._wide(tuple(poly for _, poly in rows)))
+            for rows in zip(*(s.flops for s in sized), strict=True)
+        ]
+        stack: FittedStack = fitted.put_together(
+            first.trace, sizes, flops, first.owners, self._envelope.of
+        )
+        return Fit(where=first.where, stack=stack)
+
+    def _wide(self, polys: tuple[Poly, ...]) -> Poly:
+        """One size as coefficients of monomial x product."""
+        found = [0] * (_PLAIN + _MOST_CONSTANTS)
+        first = tuple(poly[0] for poly in polys)
+        if any(first) and not any(any(poly[1:]) for poly in polys):
+            found[_PLAIN + self._constants.index(self._solver.terms(first))] = 1
+            return tuple(found)
+        for monomial, coefficients in enumerate(zip(*polys, strict=True)):
+            if any(coefficients):
+                for product, coefficient in self._solver.terms(coefficients):
+                    found[monomial * len(PRODUCTS) + product] = coefficient
+        return tuple(found)
+
+
+class _Envelope:
+    """Which of some levels are the highest somewhere."""
+
+    _BATCHES = (1, 2, 4, 8, 16, 64)
+    _SEQUENCES = (64, 256, 512, 1024, 2048, 4096, 8192, 32768, 131072)
+
+    def __init__(self, realistic: Sequence[Mapping[str, int]], constants: _Constants) -> None:
+        self._products = [
+            [prod(widths[name] for name in product) for product in PRODUCTS] for widths in realistic
+        ]
+        self._constants = constants
+        self._known = -1
+        self._samples = torch.zeros(0)
+
+    def of(self, levels: Sequence[Poly]) -> Sequence[Poly]:
+        """Those that no other exceeds wherever a model may be."""
+        found = symbolic.undominated(levels)
+        if len(found) == 1:
+            return found
+        if self._known != len(self._constants.numbers):
+            self._known = len(self._constants.numbers)
+            self._samples = torch.tensor(list(self._rows()), dtype=torch.float64).T
+        values = torch.tensor(found, dtype=torch.float64) @ self._samples
+        return [found[index] for index in sorted(set(values.argmax(dim=0).tolist()))]
+
+    def _rows(self) -> Iterator[list[int]]:
+        for products in self._products:
+            rounded = self._constants.values(products)
+            for b in self._BATCHES:
+                for s in self._SEQUENCES:
+                    monomials = symbolic.monomials(b, s)
+                    yield [m * value for m in monomials for value in products] + rounded
+
+
+def _sparse(poly: Poly) -> list[list[int]]:
+    """Terms of a polynomial, as a family's profile writes them."""
+    return [
+        [_ORDER[index // len(PRODUCTS)], index % len(PRODUCTS), coefficient]
+        if index < _PLAIN
+        else [len(_ORDER), index - _PLAIN, coefficient]
+        for index, coefficient in enumerate(poly)
+        if coefficient
+    ]

@@ -1,0 +1,245 @@
+"""Tracing one model in every way that changes its memory."""
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from zero_sizer.errors import UnsupportedError
+from zero_sizer.tracing import build, fitted, linear, session, symbolic
+from zero_sizer.tracing.depth import stacks_of
+from zero_sizer.tracing.fitted import FittedStack, Range
+from zero_sizer.tracing.recorder import Recorder
+from zero_sizer.tracing.step import Trace, run_step
+
+VARIANTS = ("bf16", "fp32", "autocast")
+# ZeRO-3's linear layers keep what autocast was handed, torch's the casts of it; and they make the
+# gradient of a bias after that of the weight.
+TRAINED_VARIANTS = (*VARIANTS, "autocast zero3")
+BIASED_VARIANTS = (*VARIANTS, *(f"{v} zero3" for v in VARIANTS))
+# Where weights are frozen, ZeRO-3's linear layers save more than torch's.
+FROZEN_VARIANTS = (*VARIANTS, *(f"{v} zero3" for v in (*VARIANTS, "mixed")))
+_LONGEST = 2**20
+_GRID = (128, 320)  # every model bundled takes 512 positions
+_HELD_OUT = 448
+_STEP = 64
+_ROUNDING = 8 * 512  # bytes: what torch's allocator rounds a few small storages by
+_IDS = 16  # bytes a token: two integers, as copies of ids and labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What is traced.
+
+    Attributes:
+        variant: ``bf16`` (a 16-bit model), ``fp32``, or ``autocast`` (bf16 over fp32 weights);
+            with `` zero3`` behind it, under ZeRO-3's linear layers; there also ``mixed`` (a 16-bit
+            model whose adapter stays in fp32).
+        attention: ``flash``, ``sdpa`` or ``eager``.
+        checkpointing: whether every block is recomputed.
+    """
+
+    variant: str
+    attention: str
+    checkpointing: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A fit and where it holds; of several, the first that covers a point is meant."""
+
+    where: Range
+    stack: FittedStack
+
+
+class Tracer:
+    """Traces a model of a config at the smallest depth that shows every kind of block.
+
+    Args:
+        fields: the config.json.
+        changes: to the model of the config.
+        whole: trace all blocks.
+    """
+
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        changes: build.Changes = build.UNCHANGED,
+        whole: bool = False,
+    ) -> None:
+        self.config = build.config_of(fields)
+        self.changes = changes
+        self.model_class = build.model_class(self.config).__name__
+        full = build.build(self.config, torch.bfloat16, torch.device("meta"), "eager")
+        full = build.change(full, changes)
+        names = build.block_names(full)
+        self.stacks = stacks_of(names, build.kinds(full, names))
+        self.windows = build.windows(self.config)
+        self._seen: dict[Any, list[Fit]] = {}
+        if not whole:
+            build.shorten(self.config, [stack.traced for stack in self.stacks])
+
+    def fits(self, setup: Setup) -> list[Fit]:
+        """The model's step under ``setup``, for every batch and sequence.
+
+        Raises:
+            UnsupportedError: transformers does not run the model so.
+        """
+        with traced(self.config, setup, self.changes) as (trace, owners):
+            known = self._known(setup, trace)
+            if not known:
+                windows = list(self.ranges())
+                known += [fit for window in windows for fit in _fit_range(trace, owners, window)]
+            return known
+
+    def _known(self, setup: Setup, trace: Callable[[int, int], Trace]) -> list[Fit]:
+        """The fits of another attention that makes the very same trace, else an empty list."""
+        rows = self._probed(trace)
+        return self._seen.setdefault((setup.variant, setup.checkpointing, rows), [])
+
+    def probe(self, setup: Setup) -> tuple[Any, ...]:
+        """What two setups share that make the very same trace.
+
+        Raises:
+            UnsupportedError: transformers does not run the model so.
+        """
+        with traced(self.config, setup, self.changes) as (trace, _):
+            return self._probed(trace)
+
+    def _probed(self, trace: Callable[[int, int], Trace]) -> tuple[Any, ...]:
+        probes = [trace(3, s) for s in (_HELD_OUT, *(w + _HELD_OUT for w in self.windows))]
+        return tuple((probe.events, probe.sizes) for probe in probes)
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Smallest and largest sequence of each kind of attention mask."""
+        low = 1
+        for window in self.windows:  # from here on a mask is made
+            yield low, window - 1
+            low = window
+        yield low, _LONGEST
+
+
+Steps = tuple[Callable[[int, int], Trace], frozenset[str]]
+
+
+@contextmanager
+def traced(config: Any, setup: Setup, changes: build.Changes = build.UNCHANGED) -> Iterator[Steps]:
+    """A function that traces a step at (b, s), and the names of the modules that own parameters.
+
+    Args:
+        config: of transformers.
+        setup: how to run it.
+        changes: to the model of the config.
+
+    Raises:
+        UnsupportedError: transformers does not run the model so.
+    """
+    precision, _, is_zero3 = setup.variant.partition(" ")
+    if setup.attention == "flash" and precision == "fp32":
+        raise UnsupportedError("flash attention takes 16-bit tensors only")
+    recorder = Recorder()
+    dtype = torch.bfloat16 if precision in ("bf16", "mixed") else torch.float32
+    with session.fake_gpu(recorder) as where, linear.installed(is_on=bool(is_zero3)):
+        model = build.build(config, dtype, where, build.ATTENTION[setup.attention])
+        model = build.change(model, changes)
+        if precision == "bf16":
+            build.cast(model, dtype)
+        if setup.checkpointing:
+            build.checkpoint(model)
+        blocks = build.block_names(model)
+        owners = frozenset(
+            name
+            for name, module in model.named_modules()
+            if any(parameter is not None for parameter in module._parameters.values())
+        )
+
+        @cache
+        def trace(b: int, s: int) -> Trace:
+            batch = build.batch(b, s, where)
+            return run_step(model, blocks, recorder, batch, autocast=precision == "autocast")
+
+        try:
+            yield trace, owners
+        finally:  # a model in cycles, as peft's are, must go before its device does
+            model = None
+            gc.collect()
+
+
+def _fit_range(
+    trace: Callable[[int, int], Trace], owners: frozenset[str], window: tuple[int, int]
+) -> list[Fit]:
+    found = []
+    for points in points_that_differ(trace, owners, window):
+        stack = fitted.fit(traces_at(trace, points), points.held_out, owners, points.where)
+        found.append(Fit(where=points.where, stack=stack))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Where a fit is traced.
+
+    Attributes:
+        where: where it holds.
+        fitted: (batch, sequence) it goes through.
+        held_out: that it must give, too.
+    """
+
+    where: Range
+    fitted: tuple[symbolic.Point, ...]
+    held_out: symbolic.Point
+
+
+def points_of(window: tuple[int, int]) -> tuple[Points, Points]:
+    """For several samples, and for one, where torch copies less."""
+    low, _ = window
+    start = 0 if low <= _GRID[0] else -(-low // _STEP) * _STEP
+    short, long, held_out = (start + s for s in (*_GRID, _HELD_OUT))
+    every = Points(
+        where=Range(with_batch=True, sequences=window),
+        fitted=((2, short), (3, long), (4, short)),
+        held_out=(3, held_out),
+    )
+    alone = Points(
+        where=Range(with_batch=False, sequences=window),
+        fitted=((1, short), (1, long)),
+        held_out=(1, held_out),
+    )
+    return every, alone
+
+
+def points_that_differ(
+    trace: Callable[[int, int], Trace], owners: frozenset[str], window: tuple[int, int]
+) -> list[Points]:
+    """The points for several samples; before them those for one, where its trace is another."""
+    every, alone = points_of(window)
+    stack = fitted.fit(traces_at(trace, every), every.held_out, owners, every.where)
+    measured = fitted.measure(trace(*alone.held_out), owners)
+    return [every] if _agrees(stack, measured, alone.held_out[1]) else [alone, every]
+
+
+def traces_at(trace: Callable[[int, int], Trace], points: Points) -> dict[symbolic.Point, Trace]:
+    """The traces that a fit needs."""
+    return {point: trace(*point) for point in (*points.fitted, points.held_out)}
+
+
+def _agrees(stack: FittedStack, measured: FittedStack, s: int) -> bool:
+    """Whether the fit for several samples holds for one, but for rounding and copies of ids."""
+    tolerance = _ROUNDING + _IDS * s
+    if len(stack.rows) != len(measured.rows):
+        return False
+    for (_, _, fit), (_, _, seen) in zip(stack.rows, measured.rows, strict=True):
+        if len(fit.steps) != len(seen.steps):
+            return False
+        for left, right in zip(fit.steps, seen.steps, strict=True):
+            peak = max(symbolic.at(poly, 1, s) for poly in left.peaks)
+            if abs(peak - right.peaks[0][0]) > tolerance:
+                return False
+            if abs(symbolic.at(left.end, 1, s) - right.end[0]) > tolerance:
+                return False
+    return True

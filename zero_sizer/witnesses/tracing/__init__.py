@@ -1,1 +1,0 @@
-"""Traces a model's training step under fake tensors, for ``zero_sizer.profiles``."""
