@@ -1,7 +1,8 @@
 """The pipeline in one function: a job in, the whole answer out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from zero_sizer import checks
 from zero_sizer.config import resolve
@@ -14,10 +15,20 @@ from zero_sizer.ledger.moments import Moment
 from zero_sizer.ledger.peak import Peak, peak_of, totals
 from zero_sizer.ledger.ranks import at_highest_rank
 from zero_sizer.ledger.requests import room_of
-from zero_sizer.ledger.verdict import Need, Verdict, decide, doubts, need_of, not_stated
+from zero_sizer.ledger.verdict import (
+    Need,
+    Verdict,
+    decide,
+    doubts,
+    is_assumption,
+    need_of,
+    not_stated,
+)
+from zero_sizer.models.attention import FLASH
 from zero_sizer.plan.plan import Device, Plan
 from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
+from zero_sizer.units import DType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,21 +92,16 @@ def size(job: Job) -> Sizing:
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
     capacities = capacity.capacities(job.cluster, job.workload)
-    room = room_of(plan, moments[Device.GPU]) if plan else 0
-    needs = {
-        device: need_of(
-            moments[device],
-            capacities[device],
-            room if device is Device.GPU else 0,
-            doubts(collected, device),
-        )
-        for device in Device
-    }
+    needs = _needs(plan, moments, capacities, collected)
     verdict, reasons = (
         decide(plan, moments, needs, capacities, collected)
         if plan
         else (Verdict.UNCERTAIN, _not_planned(planned.findings))
     )
+    assumed = [finding.code for finding in collected if is_assumption(finding)]
+    if plan and assumed and verdict is Verdict.DOES_NOT_FIT:
+        needs |= _at_least(plan, assumed, needs, capacities, collected)
+        verdict, reasons = decide(plan, moments, needs, capacities, collected)
     if plan:
         collected += not_stated(plan, moments, capacities)
     collected += [*capacity.unpublished(job.cluster), *capacity.overstated(job.cluster)]
@@ -112,6 +118,58 @@ def size(job: Job) -> Sizing:
         verdict=verdict,
         reasons=reasons,
     )
+
+
+def _needs(
+    plan: Plan | None,
+    moments: Mapping[Device, Mapping[Moment, int]],
+    capacities: Mapping[Device, capacity.Capacity],
+    findings: Sequence[Finding],
+) -> dict[Device, Need]:
+    room = room_of(plan, moments[Device.GPU]) if plan else 0
+    return {
+        device: need_of(
+            moments[device],
+            capacities[device],
+            room if device is Device.GPU else 0,
+            doubts(findings, device),
+        )
+        for device in Device
+    }
+
+
+def _at_least(
+    plan: Plan,
+    assumed: Sequence[str],
+    needs: Mapping[Device, Need],
+    capacities: Mapping[Device, capacity.Capacity],
+    findings: Sequence[Finding],
+) -> dict[Device, Need]:
+    """The needs with the least that the job takes whatever else was meant than was assumed."""
+    least = at_highest_rank(_cheapest(plan, assumed))
+    moments = totals(evaluate(entries.ENTRIES, least, explain=False), plan.ranks_per_node)
+    return {
+        device: replace(needs[device], low=other.low, moment=other.moment, cheapest=tuple(assumed))
+        for device, other in _needs(least, moments, capacities, findings).items()
+        if other.low < needs[device].low
+    }
+
+
+def _cheapest(plan: Plan, assumed: Sequence[str]) -> Plan:
+    """The plan as it takes least, whatever was assumed under these codes."""
+    values: dict[str, Any] = {}
+    if "assumed-seq-len" in assumed:
+        values["seq_len"] = 1
+    if "assumed-checkpointing" in assumed:
+        values["checkpointing"] = True
+    if "assumed-attention" in assumed:
+        values["attention"] = FLASH
+    if {"assumed-precision", "assumed-fp32-weights"} & set(assumed):
+        dtypes = ("model_dtype", "built_dtype", "grad_accum_dtype", "comm_dtype")
+        values |= dict.fromkeys(dtypes, DType.BF16)
+        if plan.stage == 0:
+            values |= dict.fromkeys(("master_dtype", "moments_dtype"), DType.BF16)
+    return replace(plan, **values)
 
 
 def _at_line(finding: Finding, job: Job) -> Finding:

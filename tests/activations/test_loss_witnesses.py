@@ -35,6 +35,8 @@ JOBS = [  # head, loss, stage, checkpointing, is it bf16, more of zero_optimizat
     ("tied", "fused", 1, False, True, {}),
     ("untied", "fused", 3, True, True, {}),
     ("untied", "megatron", 1, False, True, {}),
+    ("tied", "transformers-16bit", 1, False, True, {}),
+    ("untied", "transformers-16bit", 3, True, True, {}),
     ("tied", "fused-linear", 3, False, True, {**NO_REUSE, "stage3_param_persistence_threshold": 0}),
     ("untied", "fused-linear", 1, True, False, {}),
     ("untied", "fused-linear", 3, True, True, {}),

@@ -234,9 +234,9 @@ def test_swap_buffers_and_tensor_ranks_are_refused_by_the_simulated_engine(tmp_p
 
 def test_what_is_not_modelled_says_which_way_it_moves_the_prediction():
     said = {
-        "tensor_parallel.autotp_size": ({"tensor_parallel": {"autotp_size": 2}}, Direction.SAVE),
-        "sequence_parallel_size": ({"sequence_parallel_size": 2}, Direction.SAVE),
-        "pipeline.stages": ({"pipeline": {"stages": 2}}, Direction.SAVE),
+        "tensor_parallel.autotp_size": ({"tensor_parallel": {"autotp_size": 2}}, Direction.EITHER),
+        "sequence_parallel_size": ({"sequence_parallel_size": 2}, Direction.EITHER),
+        "pipeline.stages": ({"pipeline": {"stages": 2}}, Direction.EITHER),
         "hybrid_engine.enabled": ({"hybrid_engine": {"enabled": True}}, Direction.COST),
         "expert_parallel.enabled": (EXPERTS, Direction.EITHER),
     }

@@ -16,8 +16,9 @@ RAN = [row for row in OUTCOMES if row.ran]
 DIED = [row for row in OUTCOMES if not row.ran]
 MODELLED = [row for row in RAN if not row.not_modelled]
 KNOWN = {
-    "bs-hf52B-z3-NN-mbs10": "filled 99 % of its GPU in 2021: today's transformers and DeepSpeed "
-    "keep 2 % more than that GPU has (the ledger is within 0.1 % of the simulated engine there)",
+    "bs-hf52B-z3-NN-mbs10": "filled 99 % of its GPU in 2021, with the 16-bit loss and reentrant "
+    "checkpoints of its time; its peak lies in a block's backward, where today's DeepSpeed and "
+    "transformers keep 4 % more than that GPU has (docs/limits.md; equal to the simulated engine)",
 }
 
 
@@ -29,7 +30,7 @@ def test_every_run_is_there_once():
     ids = [row.id for row in OUTCOMES]
     assert len(set(ids)) == len(ids)
     assert len(RAN) >= 250
-    assert len(DIED) >= 10
+    assert len(DIED) >= 9
 
 
 def test_a_throughput_run_has_the_published_number_of_parameters():
@@ -66,9 +67,8 @@ def test_nineteen_of_twenty_that_ran_fit_or_the_missing_fact_is_named():
 @_ids([row for row in RAN if row.not_modelled])
 def test_a_feature_that_is_not_modelled_says_in_which_direction_it_counts(row):
     sizing = row.sizing()
-    assert sizing.verdict is Verdict.FITS or published_outcomes.directions(sizing), (
-        published_outcomes.table([row])
-    )
+    is_told = published_outcomes.is_settled(sizing) or published_outcomes.directions(sizing)
+    assert is_told, published_outcomes.table([row])
 
 
 def test_no_row_is_both_used_and_left_out_or_entered_twice():

@@ -1,5 +1,9 @@
 """Whether a run fits its GPU when PyTorch's allocator wastes some of it."""
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from support import published
 
@@ -14,6 +18,8 @@ from zero_sizer.report.verdict import WORDS
 from zero_sizer.simulator.tracker import GPU, Tracker
 from zero_sizer.sizing import size
 from zero_sizer.units import GIB, MIB
+
+HERE = Path(__file__).parent
 
 
 def test_memory_that_lies_free_in_pieces_is_no_use():
@@ -95,14 +101,16 @@ def test_a_run_without_a_device_of_known_size_has_no_verdict(capsys):
 
 
 @pytest.mark.slow
-def test_a_published_job_runs_and_a_larger_batch_runs_out_of_memory():
-    """52 billion parameters on V100s: micro batch 12 ran, 14 did not.
+def test_a_published_job_runs_and_a_larger_batch_runs_out_of_memory(monkeypatch):
+    """52 billion parameters on V100s in 2021: micro batch 12 ran, 14 did not.
 
-    What is live at its highest, 28.7 GiB, would fit 31.7 GiB: the allocator needs 35.
+    What is live at its highest, 29.0 GiB, would fit 31.7 GiB: the allocator wants more. The loss
+    of that time is not transformers' own today, so that a factory brings it.
     """
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parent)]))
     rows = {row.id: row for row in published.rows()}
     jobs = [published.job_of(rows[f"bs-hf52B-z3-{name}"]) for name in ("YN-mbs12", "Y-mbs14")]
-    ran, out_of_memory = run_requests([request_of(job, rank=0, steps=2) for job in jobs])
+    ran, out_of_memory = run_requests([_of_2021(job) for job in jobs])
     assert all(room.fits for room in ran.rooms)
     assert not any(room.fits for room in out_of_memory.rooms)
     room = max(out_of_memory.rooms, key=lambda room: room.num_bytes)
@@ -111,3 +119,8 @@ def test_a_published_job_runs_and_a_larger_batch_runs_out_of_memory():
     for job, recording in zip(jobs, (ran, out_of_memory), strict=True):
         predicted = size(job).peaks[Device.GPU].num_bytes
         assert predicted == pytest.approx(recording.ranks[0].peak()["gpu"], rel=0.001)
+
+
+def _of_2021(job):
+    asked = request_of(replace(job, workload=replace(job.workload, loss=None)), rank=0, steps=2)
+    return replace(asked, hf_config={}, factory="loss_models:gpt2_52b")

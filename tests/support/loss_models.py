@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from zero_sizer import models
 
@@ -63,6 +63,12 @@ class FusedLinear(torch.autograd.Function):
         return *ctx.saved_tensors, None
 
 
+def shifted_loss(logits, labels):
+    """The loss of transformers 4.45's GPT2LMHeadModel: a shifted copy, nothing in fp32."""
+    shifted, labels = logits[..., :-1, :].contiguous(), labels[..., 1:].contiguous()
+    return nn.CrossEntropyLoss()(shifted.view(-1, shifted.size(-1)), labels.view(-1))
+
+
 class Llama(LlamaForCausalLM):
     """Shifts labels as transformers does; returns the loss alone."""
 
@@ -70,14 +76,32 @@ class Llama(LlamaForCausalLM):
 
     def forward(self, input_ids, labels):
         hidden = self.model(input_ids).last_hidden_state
-        labels = nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].contiguous().view(-1)
+        if self.kind != "transformers-16bit":
+            labels = nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].contiguous().view(-1)
         if self.kind == "fused-linear":
             flat = hidden.view(-1, hidden.shape[-1])
             return FusedLinear.apply(flat, self.lm_head.weight, labels)
         logits = self.lm_head(hidden)
+        if self.kind == "transformers-16bit":
+            return shifted_loss(logits, labels)
         if self.kind == "megatron":
             return Megatron.apply(logits.float().view(-1, logits.shape[-1]), labels).mean()
         return Fused.apply(logits.view(-1, logits.shape[-1]), labels).mean()
+
+
+class Gpt2(GPT2LMHeadModel):
+    """With the loss of its class before transformers 4.46."""
+
+    def forward(self, labels, **batch):
+        return shifted_loss(super().forward(**batch).logits, labels)
+
+
+def gpt2_52b():
+    """bigscience-workshop experiments/gpt2-hf-ds/hf_ds_gpt2_perf_n16.slurm, MSIZE 48."""
+    config = GPT2Config(
+        n_layer=64, n_embd=8192, n_head=32, use_cache=False, attn_implementation="eager"
+    )
+    return Gpt2(config)
 
 
 def _build(name, kind):
@@ -106,3 +130,11 @@ def untied_megatron():
 
 def untied_fused_linear():
     return _build("tinyllama-1.1b", "fused-linear")
+
+
+def untied_transformers_16bit():
+    return _build("tinyllama-1.1b", "transformers-16bit")
+
+
+def tied_transformers_16bit():
+    return _build("smollm2-135m", "transformers-16bit")

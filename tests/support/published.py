@@ -15,7 +15,7 @@ from typing import Any
 
 from zero_sizer import models
 from zero_sizer.config import document
-from zero_sizer.config.workload import Workload
+from zero_sizer.config.workload import Checkpointing, Workload
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.read import Job
@@ -98,9 +98,18 @@ def _job(model: str, config: str, cluster: str, workload: str, extras: str) -> J
         document=document.from_mapping(json.loads(config)),
         model=replace(spec, buffers=(*spec.buffers, *masks)),
         cluster=cluster_of(json.loads(cluster)),
-        workload=Workload(**json.loads(workload)),
+        workload=_workload(json.loads(workload)),
         origins={},
     )
+
+
+def _workload(fields: dict[str, Any]) -> Workload:
+    by = (
+        {"checkpointing_how": Checkpointing(by=fields["checkpointing_how"])}
+        if "checkpointing_how" in fields
+        else {}
+    )
+    return Workload(**{**fields, **by})
 
 
 def cluster_of(fields: dict[str, Any]) -> Cluster:

@@ -7,6 +7,9 @@ loss           forward             saved   backward  source
 =============  ==================  ======  ========  ===========================================
 transformers   e, fp32 copy, and   4 TV    + 8 TV    transformers 5.23 loss/loss_utils.py
                log-softmax in fp32                   (ForCausalLMLoss, fixed_cross_entropy)
+transformers-  e, shifted copy,    e TV    + 2e TV   transformers 4.45 models/gpt2/
+  16bit        and log-softmax                       modeling_gpt2.py (GPT2LMHeadModel.forward),
+               in 16 bits                            torch 2.13 nn/functional.py (cross_entropy)
 megatron       e, fp32 copy        4 TV    + e TV    NVIDIA/Megatron-LM 34ed99d
                                                      megatron/mpu/cross_entropy.py
 fused          e                   e TV    + e TV    flash-attention 058ad35
@@ -15,7 +18,10 @@ fused-linear   a chunk of them     none    none      Liger-Kernel 0.8.5
                                                      ops/fused_linear_cross_entropy.py
 =============  ==================  ======  ========  ===========================================
 
-Backward of the first three leaves the gradient of the logits, e TV, to the head's. Liger makes the
+``transformers-16bit`` is what GPT-2, GPT-NeoX, OPT and BLOOM had before transformers 4.46; Llama
+and those after it copied logits to fp32 (``logits.float()``) then too, and so did GPT-J.
+
+Backward of all but the last leaves the gradient of the logits, e TV, to the head's. Liger makes the
 gradients of the head's input and weight in the forward and keeps those; its head never runs as a
 module.
 """
@@ -36,7 +42,9 @@ from zero_sizer.activations.levels import (
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import DType, ceil_div, num_bytes
 
-TRANSFORMERS, MEGATRON, FUSED, FUSED_LINEAR = "transformers", "megatron", "fused", "fused-linear"
+TRANSFORMERS, SIXTEEN_BITS = "transformers", "transformers-16bit"
+MEGATRON, FUSED, FUSED_LINEAR = "megatron", "fused", "fused-linear"
+CASTS = (SIXTEEN_BITS, FUSED_LINEAR)  # otherwise under torch_autocast
 
 # Causal families that Liger 0.8.5 patches (transformers/monkey_patch.py), of those known here.
 LIGER = frozenset(
@@ -116,6 +124,8 @@ def of_logits(kind: str, sizes: Sizes) -> Bytes:
     is_16bit = logits < upcast
     if kind == FUSED:
         return Bytes(logits, logits, logits)
+    if kind == SIXTEEN_BITS:  # the last token's logits are few: its copy is taken as whole
+        return Bytes(3 * logits, logits, 2 * logits)
     if kind == MEGATRON:  # in place in the copy, or in the logits where they are fp32 already
         return Bytes(logits + upcast, upcast, logits) if is_16bit else Bytes(logits, logits, 0)
     return Bytes(logits + (2 if is_16bit else 1) * upcast, upcast, 2 * upcast)
@@ -127,11 +137,15 @@ def moved(kind: str, sizes: Sizes) -> int:
     transformers': copied to fp32, log-softmax (read, written), the gradient of what was picked
     (written), softmax's backward (two read, one written), cast back. Megatron's: copied, maximum,
     difference, exponential, sum and quotient in place, the product with the gradient, cast back.
-    The kernels of the others read the logits and then read them and write their gradient.
+    In 16 bits: shifted (read, written), log-softmax, gradients as above, and slice's backward
+    (filled, read, written). The kernels of the others read the logits and then read them and write
+    their gradient.
     """
     logits, elements = sizes.logits, sizes.tokens * sizes.vocab
     if kind in (FUSED, FUSED_LINEAR):
         return 3 * logits
+    if kind == SIXTEEN_BITS:
+        return 11 * logits
     casts = 2 * (logits + _FP32 * elements) if logits < _FP32 * elements else 0
     return casts + (40 if kind == MEGATRON else 24) * elements
 

@@ -34,7 +34,11 @@ _STAGE_3 = {
     ),
     ZERO + "zero_quantized_gradients": ("quantized gradients (ZeRO++)", _EITHER, "gpu"),
 }
-_ABOVE_ONE = {  # key that says over how many ranks
+# Key that says over how many ranks. Each divides something and adds something: tensors that AutoTP
+# does not split are partitioned over fewer ranks (utils/groups.py:202-236), keys and values are
+# repeated for Ulysses (runtime/sequence_parallel/ulysses_sp.py:186), a pipeline keeps the inputs of
+# several micro batches (runtime/pipe/schedule.py: num_pipe_buffers).
+_ABOVE_ONE = {
     _TENSOR: ("tensor parallelism (AutoTP)", _EITHER, _ALL),
     _SEQUENCE: ("sequence parallelism (Ulysses)", _EITHER, "gpu"),
     "pipeline.stages": ("pipeline parallelism", _EITHER, _ALL),

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from zero_sizer.config import engine
-from zero_sizer.config.context import Context, Rule
-from zero_sizer.findings import Finding
+from zero_sizer.config.context import Context, Rule, left_out
+from zero_sizer.findings import Direction, Finding
 from zero_sizer.plan.resolve import hf_dtype
 from zero_sizer.units import DType, format_gib, num_bytes
 
@@ -227,7 +227,7 @@ def loaded_dtype(context: Context) -> Iterator[Finding]:
         return  # it makes them fp32
     loaded = hf_dtype(context.model)
     if loaded is not None and loaded is not DType.FP32:
-        yield context.note(
+        finding = context.note(
             "assumed-fp32-weights",
             "bf16.enabled",
             f"without bf16 or fp16 DeepSpeed trains the weights as the script loads them: fp32 "
@@ -235,6 +235,7 @@ def loaded_dtype(context: Context) -> Iterator[Finding]:
             "dtype",
             "enable bf16 to train in bf16; to train in fp32, pass dtype=torch.float32 when loading",
         )
+        yield left_out(finding, Direction.SAVE, device="")
 
 
 def load_dtype_unknown(context: Context) -> Iterator[Finding]:

@@ -48,29 +48,31 @@ def experts_split_to_save(context: Context) -> Iterator[Finding]:
         yield left_out(finding, Direction.COST, device="host", num_bytes=size)
 
 
-def loaded_beside(context: Context) -> Iterator[Finding]:
-    """transformers 5.23 modeling_utils.py:4540-4580: safetensors are mapped, .bin files read."""
+def experts_stacked_to_load(context: Context) -> Iterator[Finding]:
+    """transformers 5.23 core_model_loading.py:1606, 262: one tensor for each expert is read.
+
+    The model itself is counted, and safetensors are read without a copy;
+    while such models were loaded, processes took up to four times that
+    (https://github.com/Roblox/FAI-RL/issues/66).
+    """
     model, ranks = context.model, context.cluster.gpus_per_node
     if model is None or not model.hf_config or model.quantization is not None:
         return
     if _under_zero_init(context) or not _host_matters(context):
         return
-    converts = any(tensor.is_stacked for tensor in model.parameters)
-    more = ranks * num_bytes(model.num_params, DType.FP32)
-    size = "nobody knows how much" if converts else f"up to {format_gib(more)} a node"
-    experts = ", or whose experts transformers stacks as it reads them," if converts else ""
-    each = "each process" if ranks == 1 else f"each of the {ranks} processes of a node"
+    if not any(tensor.is_stacked for tensor in model.parameters):
+        return
+    each = "the process" if ranks == 1 else f"each of the {ranks} processes of a node"
     finding = context.note(
-        "loaded-beside-model",
+        "experts-stacked-to-load",
         "--zero-init" if context.stage == 3 else "--host-memory",
-        f"loading: {each} builds the whole model in host memory, without a copy where its "
-        "checkpoint is safetensors; one that is read whole (.bin, state_dict=) or in fp32"
-        f"{experts} takes {size} more, not counted",
-        "load safetensors in 16 bits"
-        + ("; under zero.Init no process builds it whole" if context.stage == 3 else ""),
+        f"loading: {each} builds the whole model in host memory, and transformers stacks the "
+        "experts as it reads them: nobody knows how much more that takes, and it is not counted",
+        "build under zero.Init, which no process does whole"
+        if context.stage == 3
+        else "stage 3 builds under zero.Init, which no process does whole",
     )
-    known = None if converts else more
-    yield left_out(finding, Direction.COST, device="host", num_bytes=known)
+    yield left_out(finding, Direction.COST, device="host")
 
 
 def _host_matters(context: Context) -> bool:
@@ -92,4 +94,4 @@ def _under_zero_init(context: Context) -> bool:
     return context.stage == 3 if zero_init is None else zero_init
 
 
-RULES: tuple[Rule, ...] = (saved_in_every_process, experts_split_to_save, loaded_beside)
+RULES: tuple[Rule, ...] = (saved_in_every_process, experts_split_to_save, experts_stacked_to_load)

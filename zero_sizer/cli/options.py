@@ -61,9 +61,9 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
     )
     workload.add_argument(
         "--loss",
-        choices=("transformers", "megatron", "fused", "fused-linear"),
-        help="what computes it: transformers (default), Megatron, flash-attn (fused), or Liger "
-        "(fused-linear; the Trainer's use_liger_kernel)",
+        choices=("transformers", "transformers-16bit", "megatron", "fused", "fused-linear"),
+        help="what computes it: transformers (default), or before 4.46 with logits left in 16 bits "
+        "(GPT-2, OPT, ...), Megatron, flash-attn (fused), or Liger (fused-linear)",
     )
     workload.add_argument(
         "--kernels",

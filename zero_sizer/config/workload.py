@@ -58,8 +58,9 @@ class Workload:
         checkpointing_how: of which blocks and by what, where it is on.
         attention: ``flash``, ``sdpa`` or ``eager``.
         sequences: ``equal`` (all of ``seq_len``), ``padded`` to it, or ``packed`` into it.
-        loss: what computes it: ``transformers`` (None too), ``megatron``, ``fused`` (flash-attn's
-            cross entropy) or ``fused-linear`` (Liger's, without whole logits).
+        loss: what computes it: ``transformers`` (None too), ``transformers-16bit`` (before 4.46),
+            ``megatron``, ``fused`` (flash-attn's cross entropy) or ``fused-linear`` (Liger's,
+            without whole logits).
         kernels: ``liger`` (the Trainer's ``use_liger_kernel``: its loss, RMSNorm, SwiGLU and rotary
             embedding) or ``transformers`` (none of them).
         num_workers: processes of each rank's data loader (None: 0, torch's and the Trainer's).

@@ -182,7 +182,9 @@ WORKLOAD = (
     Field("checkpointing", checkpointing),
     Field("attention", one_of("flash", "sdpa", "eager")),
     Field("sequences", one_of("equal", "padded", "packed")),
-    Field("loss", one_of("transformers", "megatron", "fused", "fused-linear")),
+    Field(
+        "loss", one_of("transformers", "transformers-16bit", "megatron", "fused", "fused-linear")
+    ),
     Field("kernels", one_of("transformers", "liger")),
     Field("num_workers", whole(1024, lowest=0)),
     Field("prefetch", whole(1024)),

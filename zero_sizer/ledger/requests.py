@@ -80,5 +80,5 @@ def _of_loss(plan: Plan) -> int:
         sizes = compose.loss_sizes(plan)
         return loss.chunk(sizes) if sizes.vocab else 0
     logits = plan.micro_batch * plan.seq_len * (plan.model.arch.vocab or 0)
-    is_copied = plan.loss != loss.FUSED
+    is_copied = plan.loss not in (loss.FUSED, loss.SIXTEEN_BITS)
     return num_bytes(logits, DType.FP32 if is_copied else plan.autocast_dtype or plan.model_dtype)

@@ -6,7 +6,7 @@ fit", and what can only cost never one for "fits".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from zero_sizer.findings import Direction, Finding, Reason, Severity
@@ -17,6 +17,13 @@ from zero_sizer.plan.plan import Device, Plan
 from zero_sizer.units import format_gib
 
 WHOSE = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "the NVMe of each node"}
+_CHEAPEST = {
+    "assumed-seq-len": "the shortest sequence",
+    "assumed-checkpointing": "activation checkpointing",
+    "assumed-attention": "flash attention",
+    "assumed-precision": "16 bits",
+    "assumed-fp32-weights": "weights in 16 bits",
+}
 _MEMORY = {Device.GPU: "memory of a GPU", Device.HOST: "host memory", Device.NVME: "NVMe"}
 
 
@@ -37,12 +44,16 @@ class Need:
         expected: bytes as predicted, with the usual context and communication.
         high: the most that it may be; None where nobody knows a bound.
         room: of ``high``, what may be asked for in one piece (``capacity.need``).
+        moment: at which ``low`` is there.
+        cheapest: codes of the assumptions that ``low`` does not rest on.
     """
 
     low: int
     expected: int
     high: int | None
     room: int = 0
+    moment: Moment | None = None
+    cheapest: tuple[str, ...] = ()
 
     def fit(self, found: Capacity) -> capacity.Fit:
         """Against a capacity."""
@@ -65,7 +76,14 @@ def doubts(findings: Sequence[Finding], device: Device) -> list[Finding]:
 
 def is_doubt(finding: Finding) -> bool:
     """Whether it says that something is not counted, or counted that may not be there."""
-    return finding.direction is not None or finding.code.endswith("not-modelled")
+    is_said = finding.direction is not None and not is_assumption(finding)
+    return is_said or finding.code.endswith("not-modelled")
+
+
+def is_assumption(finding: Finding) -> bool:
+    """Whether another value than the assumed one takes less: the cheapest is asked for too."""
+    can_save = finding.direction in (Direction.SAVE, Direction.EITHER)
+    return can_save and finding.code.startswith("assumed-")
 
 
 def is_open(finding: Finding) -> bool:
@@ -95,6 +113,7 @@ def need_of(
         expected=plain.expected,
         high=None if more is None else plain.high + more,
         room=room,
+        moment=max(moments, key=lambda moment: moments[moment]),
     )
 
 
@@ -132,11 +151,11 @@ def decide(
     loaded = [d for d in Device if max(moments[d].values()) or d is Device.GPU]
     short = [d for d in loaded if needs[d].fit(found[d]) is capacity.Fit.NO]
     if short:
-        assumed = next((f for f in findings if f.code == "assumed-checkpointing"), None)
-        return Verdict.DOES_NOT_FIT, tuple(
-            _too_small(d, moments[d], needs[d], found[d], assumed if d is Device.GPU else None)
-            for d in short
-        )
+        reasons = [_too_small(d, needs[d], found[d]) for d in short]
+        if any(f.code == "assumed-gpus-per-node" for f in findings):  # one is what was asked about
+            more = "one GPU is counted: give --gpus-per-node if there are more"
+            reasons = [replace(r, remedy=more) if r.device == "gpu" else r for r in reasons]
+        return Verdict.DOES_NOT_FIT, tuple(reasons)
     open_questions = [
         reason
         for device in loaded
@@ -165,31 +184,21 @@ def not_stated(
         )
 
 
-def _too_small(
-    device: Device,
-    moments: Mapping[Moment, int],
-    need: Need,
-    found: Capacity,
-    assumed: Finding | None,
-) -> Reason:
-    moment = max(moments, key=lambda m: moments[m])
-    elsewhere = max(size for m, size in moments.items() if m not in PASSES)
-    fits_without = elsewhere + found.outside.low <= (found.num_bytes or 0)
-    is_telling = assumed is not None and fits_without  # forward and backward alone are too large
-    remedy = "activation checkpointing is taken to be off: say --checkpointing if it is on"
-    return too_small(
-        device, need.shortfall(found), moment.phase.value, remedy if is_telling else ""
-    )
+def _too_small(device: Device, need: Need, found: Capacity) -> Reason:
+    phase = need.moment.phase.value if need.moment else ""
+    *others, last = [_CHEAPEST[code] for code in need.cheapest] or [""]
+    even = f"{', '.join(others)} and {last}" if others else last
+    tail = f"{phase}, even with {even}" if even else phase
+    return too_small(device, need.shortfall(found), tail)
 
 
-def too_small(device: Device, num_bytes: int, phase: str, remedy: str = "") -> Reason:
+def too_small(device: Device, num_bytes: int, phase: str) -> Reason:
     """A device that is short of so much for certain; one wording for every command."""
     return Reason(
         device=device.value,
         code=f"{device.value}-too-small",
         direction=Direction.COST,
         message=short_of(device, num_bytes) + (f", in {phase}" if phase else ""),
-        remedy=remedy,
     )
 
 
@@ -208,6 +217,7 @@ def _undecided(
 ) -> Iterator[Reason]:
     there, peak = found[device], max(moments.values())
     about = doubts(findings, device)
+    assumed = [f for f in findings if is_assumption(f) and f.device in ("", device.value)]
     if there.num_bytes is None:
         if on_purpose(plan, device):
             yield _not_stated(device, peak)
@@ -217,12 +227,19 @@ def _undecided(
     if need.fit(there) is capacity.Fit.YES:
         return
     if plain is capacity.Fit.NO:  # it would be too small, if not for what may save
-        yield from (_of_doubt(f) for f in about if _direction(f) is not Direction.COST)
+        savings = [_of_doubt(f) for f in about if _direction(f) is not Direction.COST]
+        decisive = assumed[: bool(need.cheapest)]  # else the savings tell already
+        yield from (_of_assumption(f, device, moments, there) for f in decisive)
+        yield from savings
+        yield from map(_of_doubt, assumed[len(decisive) :])
         return
-    yield from (_of_doubt(f) for f in about if _direction(f) is not Direction.SAVE)
+    costs = [f for f in about if _direction(f) is not Direction.SAVE]
+    yield from map(_of_doubt, sorted(costs, key=lambda f: not is_open(f)))
     without = need_of(moments, there, need.room, ())
     if without.fit(there) is not capacity.Fit.YES:
         yield _tight(device, without, there)
+        if max(moments, key=lambda m: moments[m]) in PASSES:
+            yield from map(_of_doubt, assumed)
 
 
 def _direction(finding: Finding) -> Direction:
@@ -237,6 +254,16 @@ def _of_doubt(finding: Finding) -> Reason:
         message=finding.message,
         remedy=finding.remedy,
     )
+
+
+def _of_assumption(
+    finding: Finding, device: Device, moments: Mapping[Moment, int], there: Capacity
+) -> Reason:
+    """An assumption without which the job may fit, and how far from fitting it is with it."""
+    moment = max(moments, key=lambda m: moments[m])
+    short = moments[moment] + there.outside.low - (there.num_bytes or 0)
+    message = f"{finding.message}, and so {short_of(device, short)}, in {moment.phase.value}"
+    return replace(_of_doubt(finding), message=message)
 
 
 def _not_stated(device: Device, peak: int) -> Reason:

@@ -13,6 +13,7 @@ from zero_sizer.hardware import assemble
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job import summary
 from zero_sizer.job.read import Job
+from zero_sizer.models.attention import EAGER, FLASH, supports
 from zero_sizer.models.attention import default as default_attention
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import ModelSpec
@@ -51,6 +52,7 @@ class Assumptions:
         message: str,
         remedy: str,
         direction: Direction | None = None,
+        device: str = "gpu",
     ) -> Any:
         """Note that ``key`` was assumed to be ``value``, and how another would move the answer."""
         self.findings.append(
@@ -61,6 +63,7 @@ class Assumptions:
                 message=message,
                 remedy=remedy,
                 direction=direction,
+                device=device,
             )
         )
         self.settings[key] = Setting(value, "assumed: not stated", is_default=True)
@@ -145,6 +148,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
             min(limit, _ASSUMED_SEQ_LEN),
             f"no sequence length was given: {min(limit, _ASSUMED_SEQ_LEN)} tokens assumed",
             "give --seq-len",
+            Direction.EITHER,
         )
     checkpointing = job.workload.checkpointing
     if checkpointing is None:
@@ -153,6 +157,16 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
             False,
             "activation checkpointing was not stated: off assumed, as in Hugging Face's defaults",
             "give --checkpointing or --no-checkpointing",
+            Direction.SAVE,
+        )
+    if job.workload.precision is None and _leaves_precision(job, settings):
+        assumed.take(
+            "precision",
+            "fp32",
+            'the precision is "auto", and the Trainer\'s flag was not stated: fp32 counted',
+            "give --precision bf16, fp16 or fp32",
+            Direction.SAVE,
+            device="",
         )
     if job.cluster.origins.get("gpus_per_node") == assemble.DEFAULT:
         assumed.take(
@@ -167,6 +181,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         usual,
         f"the attention implementation was not stated: {usual} assumed, transformers' default",
         "give --attention flash, sdpa or eager",
+        Direction.SAVE if usual == EAGER and supports(job.model.arch.family, FLASH) else None,
     )
     stage = settings[_ZERO + "stage"]
     return {
@@ -181,6 +196,11 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "kernels": job.workload.kernels,
         "zero_init": _builds_under_zero_init(job, stage),
     }
+
+
+def _leaves_precision(job: Job, settings: Settings) -> bool:
+    said = [(job.document.get(k), settings[k]) for k in ("fp16.enabled", "bf16.enabled")]
+    return any(own == "auto" for own, _ in said) and all(on is not True for _, on in said)
 
 
 def _loss(job: Job, assumed: Assumptions) -> str:

@@ -63,7 +63,12 @@ def _free(sizing: Sizing) -> str:
         there, need = sizing.capacities[device].num_bytes, sizing.needs[device].high
         if there is not None and need is not None and sizing.peaks[device].num_bytes:
             parts.append(f"{format_gib(there - need)} of {WHOSE[device]}")
-    return f"at least {' and '.join(parts)} stay free" if parts else ""
+    if not parts:
+        return ""
+    is_assumed = any(finding.code == "assumed-seq-len" for finding in sizing.findings)
+    tokens = sizing.plan.seq_len if sizing.plan is not None and is_assumed else 0
+    told = f", with the {tokens} tokens that are assumed (--seq-len)" if tokens else ""
+    return f"at least {' and '.join(parts)} stay free{told}"
 
 
 def show_job(sizing: Sizing) -> None:

@@ -159,8 +159,9 @@ def _with_usual_loss(plan: Plan) -> MicroStep:
 def _with_loss(plan: Plan, step: MicroStep) -> MicroStep | None:
     if plan.loss == loss.TRANSFORMERS:
         return step
-    casts = plan.loss == loss.FUSED_LINEAR and plan.autocast_dtype is not None
-    if casts or plan.model.arch.decoder_layers:  # copies of the head's weight for every chunk
+    # Liger copies the head's weight for every chunk, torch casts logits before its cross entropy
+    casts = plan.loss in loss.CASTS and plan.autocast_dtype is not None
+    if casts or plan.model.arch.decoder_layers:
         return None
     return loss.computed_by(plan.loss, step, loss_sizes(plan))
 

@@ -181,8 +181,8 @@ def _about_loss(plan: Plan) -> Finding:
         "transformers' own is counted",
         remedy="leave --loss out, or `zero-sizer dryrun --how simulated -- train.py` the training "
         "script",
-        # Liger casts the head's weight chunk by chunk under torch_autocast; no other holds more
-        direction=Direction.EITHER if plan.loss == loss.FUSED_LINEAR else Direction.SAVE,
+        # under torch_autocast Liger casts the head's weight, torch logits beside their shifted copy
+        direction=Direction.EITHER if plan.loss in loss.CASTS else Direction.SAVE,
     )
 
 
