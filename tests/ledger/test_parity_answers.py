@@ -38,6 +38,14 @@ JOBS = {  # what: ranks, fields of bf16, zero_optimization, adapter
 }
 
 
+DRAWN = (
+    "3/17/states",  # gradients in fp32 that are cast for the update
+    "3/18/linear",  # the first step is higher: weights are gathered twice
+)
+"""Jobs of the benchmark, by name."""
+ONCE = ("3/18/linear",)  # whose phases, which are compared in the last step, are the first one's
+
+
 def case_of(name):
     ranks, bf16, zero, lora = JOBS[name]
     config = {
@@ -63,7 +71,7 @@ def case_of(name):
 
 
 def test_the_answer_is_that_of_the_highest_rank():
-    cases = list(PARITY.asked(map(case_of, JOBS)))
+    cases = list(PARITY.asked([*map(case_of, JOBS), *map(PARITY.case_of, DRAWN)]))
     wrong = []
     for (case, requests), answer in zip(cases, PARITY.simulate(cases), strict=True):
         assert "simulated" in answer, (case.name, answer)
@@ -71,6 +79,6 @@ def test_the_answer_is_that_of_the_highest_rank():
         wrong += [
             (case.name, device, phase, f"{error:+.2%}")
             for device, phase, error in PARITY.errors_of(entry)
-            if abs(error) > 0.005
+            if abs(error) > 0.005 and (phase == PARITY.WHOLE or case.id not in ONCE)
         ]
     assert wrong == []

@@ -16,8 +16,9 @@ from zero_sizer.ledger import entries
 from zero_sizer.ledger.entries import forward_backward
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.plan.plan import Device
+from zero_sizer.timeline.compose import zeros_of
 from zero_sizer.timeline.places import layout_of
-from zero_sizer.timeline.zero_rules import earlier_zero_of, leaves_of
+from zero_sizer.timeline.zero_rules import leaves_of
 from zero_sizer.units import DType
 from zero_sizer.zero.gradient_flow import Completion
 
@@ -27,8 +28,7 @@ NUMBERS = "params=6.7e9,layers=32,hidden=4096,heads=32,ffn=11008,vocab=32000"
 
 def walked(plan):
     """Highest total of forward and backward, place by place, with nothing kept or left out."""
-    zeros = [zero for zero in (plan.zero, earlier_zero_of(plan)) if zero is not None]
-    return max((_walked(plan, zero) for zero in zeros), key=lambda found: found[1])
+    return max((_walked(plan, zero) for zero in zeros_of(plan)), key=lambda found: found[1])
 
 
 def _walked(plan, zero):

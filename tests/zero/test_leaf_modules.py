@@ -7,8 +7,8 @@ from support.advise_jobs import job_on
 
 from zero_sizer import sizing
 from zero_sizer.config import document
-from zero_sizer.timeline.overlay import program_of
 from zero_sizer.timeline.places import layout_of
+from zero_sizer.timeline.program import program_of
 from zero_sizer.timeline.zero_rules import leaves_of
 from zero_sizer.zero.leaf_modules import Found, LeafModules, find
 
@@ -55,7 +55,9 @@ def test_a_leaf_is_fetched_at_once_and_reduced_at_once():
     layout = layout_of(plan.model, plan.step_activations, leaves_of(plan).modules)
     program = program_of(layout)
     inside = {i for i, name in enumerate(names) if ".layers.5.mlp." in name}
-    fetched = [set(v.parameters) for v in program.visits if inside & set(v.parameters) and v.begins]
+    fetched = [
+        set(v.parameters) for v in program.visits[0] if inside & set(v.parameters) and v.begins
+    ]
     assert fetched == [inside, inside]  # forward, backward
     reduced = [set(step.reduces) for step in program.order if step.parameter in inside]
     assert reduced == [set(), set(), inside]

@@ -6,7 +6,7 @@ from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.ledger.peak import peak_of, totals
 from zero_sizer.plan.plan import Device, Plan
-from zero_sizer.timeline.zero_rules import buffers_gradients
+from zero_sizer.timeline.reduction_rules import buffers_gradients
 from zero_sizer.zero import owners
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -36,7 +36,9 @@ def candidates(plan: Plan) -> tuple[int, ...]:
     muon = [i for i, row in enumerate(plan.group_optimizers) if row.newton_schulz]
     if muon and plan.wrapper is Wrapper.BF16:
         weights = tuple(int(i in muon) for i in range(len(plan.groups)))
-        return owners.candidates(_layout(plan), owners.Keeping(weights, 0, pieces=True))
+        return owners.candidates(
+            _layout(plan), owners.Keeping(weights, plan.reduce_bucket_size, 0, pieces=True)
+        )
     if muon and plan.wrapper is Wrapper.ZERO3:
         return _orthogonalizing(plan, muon)
     return (0,)  # every rank's partition is of one size, and none holds more
@@ -64,8 +66,11 @@ def _keeping(plan: Plan) -> owners.Keeping:
     apart = buffers_gradients(plan) and (
         plan.stage == 1 or is_compact or (plan.accumulates and plan.offloads_optimizer)
     )
-    limit = plan.reduce_bucket_size if apart else 0
-    return owners.Keeping(weights, limit, pieces=is_compact or plan.offloads_optimizer)
+    large = apart * (-1 if plan.stage == 1 else 1)
+    pieces = is_compact or plan.offloads_optimizer
+    waits = plan.grad_accum_dtype if plan.has_grad_accum_attribute else plan.trained_dtype
+    parts = plan.grad_accum_dtype.itemsize // waits.itemsize if is_compact else 0
+    return owners.Keeping(weights, plan.reduce_bucket_size, large, pieces, parts)
 
 
 def _orthogonalizing(plan: Plan, groups: list[int]) -> tuple[int, ...]:

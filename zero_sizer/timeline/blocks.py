@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from zero_sizer.activations.levels import MicroStep, PartLevels, remaining
-from zero_sizer.timeline.overlay import Layout, Overlay, Zero, overlay_of
+from zero_sizer.timeline.overlay import Overlay, Zero, overlay_of
 from zero_sizer.timeline.peaks import Instant, after_backward
+from zero_sizer.timeline.program import Layout
 
 
 class BlockPeak(NamedTuple):

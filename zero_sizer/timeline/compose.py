@@ -29,10 +29,17 @@ from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.timeline import names
 from zero_sizer.timeline.blocks import BlockPeak, block_peaks
-from zero_sizer.timeline.overlay import Layout, Zero, interned, overlay_of
+from zero_sizer.timeline.overlay import Zero, interned, overlay_of
 from zero_sizer.timeline.peaks import Timeline, timeline
 from zero_sizer.timeline.places import depths_of, layout_of
-from zero_sizer.timeline.zero_rules import earlier_zero_of, first_zero_of, leaves_of, on_rank
+from zero_sizer.timeline.program import Layout
+from zero_sizer.timeline.reduction_rules import on_rank
+from zero_sizer.timeline.zero_rules import (
+    earlier_zero_of,
+    first_zero_of,
+    leaves_of,
+    unknown_zero_of,
+)
 from zero_sizer.units import DType
 
 if TYPE_CHECKING:
@@ -54,8 +61,9 @@ def highest_timeline(plan: Plan, zeros: tuple[Zero, ...] | None) -> Timeline:
 
 
 def zeros_of(plan: Plan) -> tuple[Zero, ...]:
-    """What ZeRO holds in the last micro step, and in an earlier one that can hold more."""
-    return tuple(zero for zero in (plan.zero, earlier_zero_of(plan)) if zero is not None)
+    """What ZeRO holds in the last micro step, and in earlier ones that can hold more."""
+    earlier = (earlier_zero_of(plan), unknown_zero_of(plan))
+    return (plan.zero, *(zero for zero in earlier if zero is not None))
 
 
 def zeros_of_all(plans: Sequence[Plan]) -> tuple[Zero, ...]:

@@ -4,48 +4,21 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 (what is gathered when, which gradients are reduced together) is followed once and kept.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import add, itemgetter
+from operator import add
 from typing import NamedTuple
 
+from zero_sizer.timeline.program import Layout, Place, Program, getter, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import forms, gather, gradient_flow
 from zero_sizer.zero.forms import Forms
 from zero_sizer.zero.gather import Gathering, Limits
-from zero_sizer.zero.gradient_flow import Completion, Flow, Rules, Tensors
+from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
 from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held, Reduction, Share
-from zero_sizer.zero.reuse import Visit
 from zero_sizer.zero.secondary import Secondary
-
-
-class Place(NamedTuple):
-    """One step of one block: where the parts' steps meet parameters (indices into the model's)."""
-
-    label: str
-    visits: tuple[Visit, ...]  # of modules, where the step begins
-    completes: int  # the gradient that is complete where it ends; -1: none
-    reduces: tuple[int, ...]  # the gradients whose hooks run then
-    makes: tuple[int, ...]  # the gradients that are held from there on
-
-
-Positions = tuple[tuple[Place, ...], ...]
-"""A part's places: per step position, per block in the order in which they run."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The places of a step, as the profile cuts it.
-
-    Attributes:
-        forward: per part.
-        backward: per part, still in forward order.
-    """
-
-    forward: tuple[Positions, ...]
-    backward: tuple[Positions, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,84 +212,6 @@ class Overlay:
         return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
 
 
-class _Program:
-    """A layout, flat, in the order in which it runs."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.forward, self.forward_spans = _flat(layout.forward)
-        self.backward, self.backward_spans = _flat(layout.backward[::-1])
-        complete = (place for place in self.backward if place.completes >= 0)
-        self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
-        visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
-        self.visits = visits, sum(len(p.visits) for p in self.forward)
-        self._last = {step.parameter: position for position, step in enumerate(self.order)}
-        sources = list(self._sources())
-        self._getters = [_getter(list(column)) for column in zip(*sources, strict=True)]
-        self._numbers = sources
-
-    def _sources(self) -> Iterator[tuple[int, int, int]]:
-        """Per place of backward: which of ``[start, *before, *hook, *after]`` it holds.
-
-        Within, in the hook at its end, and after that.
-        """
-        count, after = len(self.order), 0
-        for place in self.backward:
-            position = self._last.get(place.completes, -1)
-            if position < 0:
-                yield after, after, after
-            else:
-                after = 1 + 2 * count + position
-                yield 1 + position, 1 + count + position, after
-
-    def held(self, reduction: Highest) -> Sequence[Sequence[int]]:
-        """Bytes at every place of backward, within, in its hook and after that."""
-        values = [
-            reduction.start.total,
-            *reduction.before_totals(),
-            *reduction.hook_totals(),
-            *reduction.after_totals(),
-        ]
-        return [get(values) for get in self._getters] or [[], [], []]
-
-    def held_at(self, reduction: Highest, index: int) -> list[Held]:
-        """The same at one place, by kind."""
-        kinds = (reduction.before, reduction.hook, reduction.after)
-        count = len(self.order)
-        return [
-            kinds[(source - 1) // count]((source - 1) % count) if source else reduction.start
-            for source in self._numbers[index]
-        ]
-
-
-def program_of(layout: Layout) -> "_Program":
-    """The layout, flat."""
-    return _program(Identity(layout))
-
-
-@lru_cache(maxsize=64)
-def _program(layout: Identity) -> "_Program":
-    return _Program(layout.of)
-
-
-def _flat(parts: Sequence[Positions]) -> tuple[tuple[Place, ...], tuple[slice, ...]]:
-    """Places in the order they run, and where each step position of each part lies among them."""
-    places: list[Place] = []
-    spans: list[slice] = []
-    for positions in parts:
-        start, width = len(places), len(positions)
-        places += [place for column in zip(*positions, strict=True) for place in column]
-        spans += [slice(start + j, len(places), width) for j in range(width)]
-    return tuple(places), tuple(spans)
-
-
-def _getter(numbers: list[int]) -> Callable[[Sequence[int]], Sequence[int]]:
-    """``[values[number] for number in numbers]``, fast."""
-    if len(numbers) < 2:
-        return lambda values: [values[number] for number in numbers]
-    found: Callable[[Sequence[int]], Sequence[int]] = itemgetter(*numbers)
-    return found
-
-
 class _Levels:
     """Gathered parameters at every place, for any number of ranks.
 
@@ -344,7 +239,7 @@ class _Levels:
             own.append(level)
         rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]
         self._forms = tuple(numbers)
-        self._getters = [_getter(row) for row in rows]
+        self._getters = [getter(row) for row in rows]
 
     def bytes_at(self, ranks: int, group: int) -> _Gathered:
         """Bytes within and at the end of every place, and there before the next one's fetch."""
@@ -374,7 +269,7 @@ def _levels(program: Identity, how: Gathering) -> _Levels:
     )
 
 
-def _reduction(program: "_Program", zero: Zero, share: Share) -> Reduction:
+def _reduction(program: Program, zero: Zero, share: Share) -> Reduction:
     return _reduction_of(Identity(program), zero.tensors, zero.rules, share)
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from zero_sizer.activations.levels import MicroStep, StepLevels
-from zero_sizer.timeline.overlay import Layout, Overlay, Zero, overlay_of
+from zero_sizer.timeline.overlay import Overlay, Zero, overlay_of
+from zero_sizer.timeline.program import Layout
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.reduction import Held
 

@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from zero_sizer.activations.levels import MicroStep
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.timeline.names import Names, Word, containers, join
-from zero_sizer.timeline.overlay import Layout, Place, Positions
+from zero_sizer.timeline.program import Layout, Place, Positions
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.reuse import Visit
 

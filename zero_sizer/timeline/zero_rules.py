@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from zero_sizer.config.workload import NON_REENTRANT
 from zero_sizer.timeline.overlay import Zero, interned
-from zero_sizer.units import DType
+from zero_sizer.timeline.reduction_rules import rules_of, share_of
 from zero_sizer.util.identity import Identity
-from zero_sizer.zero import leaf_modules, muon, partition
+from zero_sizer.zero import leaf_modules
 from zero_sizer.zero.gather import Limits
-from zero_sizer.zero.gradient_flow import Rules, Scheme, Tensors
+from zero_sizer.zero.gradient_flow import Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
-from zero_sizer.zero.reduction import Share
 from zero_sizer.zero.secondary import NONE, Secondary, group_ranks
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -30,8 +29,6 @@ _AUTOCAST_MODULES = {"Linear", "Conv1d", "Conv2d", "Conv3d"}
 
 def zero_of(plan: Plan) -> Zero:
     """What ZeRO brings to forward and backward."""
-    scheme = _scheme(plan)
-    itemsize = _itemsize(plan)
     secondary = _secondary(plan)
     gathers = plan.wrapper is Wrapper.ZERO3 and (plan.gathers_copies or secondary.ranks)
     # a gathered parameter that is this rank's partition itself takes nothing
@@ -52,8 +49,8 @@ def zero_of(plan: Plan) -> Zero:
             max_live_parameters=plan.max_live_parameters,
             max_reuse_distance=plan.max_reuse_distance,
         ),
-        rules=_rules(plan, scheme, itemsize),
-        share=_share(plan, scheme, itemsize),
+        rules=rules_of(plan),
+        share=share_of(plan),
     )
     return interned(zero)
 
@@ -72,6 +69,22 @@ def earlier_zero_of(plan: Plan) -> Zero | None:
         return None  # nothing is kept: without the norms of the last step it is never higher
     share = replace(plan.zero.share, offloads=False, keeps_own_large=True)
     return interned(replace(plan.zero, share=share))
+
+
+def unknown_zero_of(plan: Plan) -> Zero | None:
+    """The same in the first step of all, whose order of modules DeepSpeed does not know yet.
+
+    Nothing is fetched ahead or kept for reuse (partitioned_param_coordinator.py:468,585,634), so
+    what backward refers to by another tensor is gathered a second time beside it. Elsewhere more
+    is there in later steps: optimizer states on the GPU.
+    """
+    zero = plan.zero
+    if not (zero.views or zero.kept or zero.recomputed) or not zero.ranks:
+        return None
+    if not plan.offloads_optimizer or zero.secondary.ranks:
+        return None
+    limits = replace(zero.limits, prefetch_bucket_size=0, max_reuse_distance=0)
+    return interned(replace(zero, limits=limits))
 
 
 def first_zero_of(plan: Plan) -> Zero:
@@ -133,11 +146,6 @@ def _secondary(plan: Plan) -> Secondary:
 @lru_cache(maxsize=64)
 def _frozen(model: Identity) -> frozenset[int]:
     return frozenset(i for i, tensor in enumerate(model.of.parameters) if not tensor.trainable)
-
-
-def num_comm_dtypes(plan: Plan) -> int:
-    """Dtypes in which gradients are reduced, each with buckets of its own."""
-    return 2 if 0 < len(plan.communicated_apart) < len(plan.trainable) else 1
 
 
 def leaves_of(plan: Plan) -> Found:
@@ -224,188 +232,3 @@ def _kept_recomputed(plan: Plan) -> frozenset[int]:
 @lru_cache(maxsize=64)
 def _trained(model: Identity) -> frozenset[int]:
     return frozenset(i for i, tensor in enumerate(model.of.parameters) if tensor.trainable)
-
-
-def _rules(plan: Plan, scheme: Scheme, itemsize: int) -> Rules:
-    """See ``gradient_flow.Rules``; each line follows the feature file of its wrapper."""
-    if scheme is Scheme.AFTER:  # knows no bucket of ZeRO's
-        return Rules(
-            scheme=scheme,
-            itemsize=itemsize,
-            made_itemsize=itemsize,
-            bucket_itemsize=_reduced_dtype(plan).itemsize,
-            adds_in_place=_adds_in_place(plan, scheme),
-            whole_groups=plan.wrapper is Wrapper.BF16,
-        )
-    return Rules(
-        scheme=scheme,
-        itemsize=itemsize,
-        made_itemsize=plan.trained_dtype.itemsize,
-        bucket_itemsize=itemsize if buffers_gradients(plan) else 0,
-        bucket_numel=plan.reduce_bucket_size,
-        num_buckets=(2 if plan.overlap_comm else 1) * num_comm_dtypes(plan),
-        adds_in_place=_adds_in_place(plan, scheme),
-        buffers_held=plan.stage == 1 and plan.accumulates,
-        keeps_large=plan.stage == 1,
-        clones_large=plan.offloads_optimizer and scheme is not Scheme.SCATTERED,
-    )
-
-
-def buffers_gradients(plan: Plan) -> bool:
-    """Whether the bucket has a buffer, which gradients larger than it go by."""
-    return plan.contiguous_gradients or plan.offloads_optimizer
-
-
-def _share(plan: Plan, scheme: Scheme, itemsize: int) -> Share:
-    """See ``reduction.Share``."""
-    ranks = plan.dp_world_size
-    if scheme is Scheme.AFTER:  # every rank does the same
-        return Share(held=_held(plan, scheme, itemsize), cast_itemsizes=_sent_copies(plan))
-    is_compact = plan.wrapper is Wrapper.ZERO12 and plan.has_compact_gradients
-    share = Share(
-        ranks=ranks,
-        held=0,
-        cast_itemsizes=_sent_copies(plan),
-        copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
-        offloads=plan.offloads_optimizer,
-        master_itemsize=_cast_on_its_way(plan),
-        brought_itemsize=plan.grad_accum_dtype.itemsize,
-        part_itemsizes=_accumulated_copies(plan),
-        casts_together=plan.optimizer_device.name == "NVME",
-        is_compact=is_compact,
-        # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182
-        keeps_own_large=is_compact and plan.stage == 2 and not plan.offloads_optimizer,
-        compact_itemsize=_accumulated_copies(plan)[0],
-        align_tensors=plan.align_tensors,
-        deals_tensors=plan.deals_tensors,
-    )
-    return on_rank(share, plan)
-
-
-def on_rank(share: Share, plan: Plan) -> Share:
-    """The share with all that ranks differ in."""
-    return replace(
-        share,
-        rank=plan.rank,
-        kept=_kept(plan),
-        held=_held(plan, _scheme(plan), _itemsize(plan)),
-        afterwards=_orthogonalized(plan),
-    )
-
-
-def _itemsize(plan: Plan) -> int:
-    """Bytes per element of a gradient that waits for its reduction."""
-    if plan.has_grad_accum_attribute:
-        return plan.grad_accum_dtype.itemsize
-    return plan.trained_dtype.itemsize
-
-
-def _orthogonalized(plan: Plan) -> int:
-    """Bytes while Muon makes its updates of reduced gradients, at the end of backward.
-
-    stage_1_and_2.py:1036-1059, 2838-2875; with offload the step makes them.
-    """
-    if plan.wrapper is not Wrapper.ZERO12 or plan.offloads_optimizer:
-        return 0
-    dtype = plan.grad_accum_dtype if plan.has_grad_accum_attribute else plan.trained_dtype
-    most = 0
-    for number, row in enumerate(plan.group_optimizers):
-        if row.newton_schulz:
-            where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
-            found = partition.pieces(plan.ordered(plan.groups[number]), *where)
-            order = plan.flat_order[number]
-            shapes = tuple(plan.model.parameters[order[piece.number]].shape for piece in found)
-            most = max(most, muon.all_updates(shapes, dtype, row.newton_schulz))
-    return most
-
-
-def _sent(plan: Plan) -> tuple[DType, DType]:
-    """Dtypes of communication; the second is of ``Tensors.apart`` (base_optimizer.py:393-397)."""
-    if plan.autocast_dtype is None or plan.wrapper is Wrapper.NONE:
-        return plan.comm_dtype, plan.comm_dtype
-    return plan.autocast_dtype, plan.trained_dtype
-
-
-def _sent_copies(plan: Plan) -> tuple[int, int]:
-    """Bytes per element of the copies in those dtypes."""
-    made = _reduced_dtype(plan)
-    first, second = (dtype.itemsize if dtype is not made else 0 for dtype in _sent(plan))
-    return first, second
-
-
-def _reduced_dtype(plan: Plan) -> DType:
-    """What is reduced: ``BF16_Optimizer`` hands over what it accumulated (engine.py:3795-3870).
-
-    So does stage 1 where gradients accumulate apart from ``.grad`` (stage_1_and_2.py:1248-1257).
-    """
-    if plan.wrapper is Wrapper.BF16 or plan.has_grad_accum_attribute:
-        return plan.grad_accum_dtype
-    return plan.trained_dtype
-
-
-def _accumulated_copies(plan: Plan) -> tuple[int, int]:
-    """Bytes per element of the copies of what was reduced, in the dtype that is accumulated."""
-    to = plan.grad_accum_dtype
-    first, second = (to.itemsize if dtype is not to else 0 for dtype in _sent(plan))
-    return first, second
-
-
-def _cast_on_its_way(plan: Plan) -> int:
-    """Bytes per element of the copy that is cast before it goes to the host."""
-    is_cast = plan.offloads_optimizer and plan.master_dtype is not plan.grad_accum_dtype
-    return plan.master_dtype.itemsize if is_cast else 0
-
-
-def _scheme(plan: Plan) -> Scheme:
-    if plan.wrapper is Wrapper.ZERO3:
-        return Scheme.SCATTERED
-    if plan.wrapper is not Wrapper.ZERO12:
-        return Scheme.AFTER
-    return Scheme.HOOKED if plan.stage == 2 or plan.overlap_comm else Scheme.DEFERRED
-
-
-def _kept(plan: Plan) -> int:
-    """Bytes of this rank's reduced gradients (stage_1_and_2.py:1024-1045, 1259-1326)."""
-    if plan.wrapper is not Wrapper.ZERO12:
-        return 0
-    if plan.has_compact_gradients:  # stage 2 has it from the first micro step on
-        is_held = plan.accumulates and plan.stage == 2
-        return 0 if is_held else plan.partition_numel * plan.grad_accum_dtype.itemsize
-    if plan.offloads_optimizer:
-        return 0
-    beside = 0 if plan.accumulates else _compact_bytes(plan)
-    return plan.gradient_numel * plan.itemsize + beside
-
-
-def compact_partitions(plan: Plan) -> tuple[int, ...]:
-    """Partitions whose gradients lie in a buffer of their own: in fp32, and not Muon's."""
-    if plan.grad_accum_dtype is not DType.FP32 or plan.model_dtype is DType.FP32:
-        return ()
-    rows = zip(plan.partitions, plan.group_optimizers, strict=True)
-    return tuple(numel for numel, row in rows if not row.newton_schulz)
-
-
-def _compact_bytes(plan: Plan) -> int:
-    return sum(compact_partitions(plan)) * plan.grad_accum_dtype.itemsize
-
-
-def _held(plan: Plan, scheme: Scheme, itemsize: int) -> int:
-    """Bytes of gradients that earlier micro steps left."""
-    if not plan.accumulates or scheme is Scheme.SCATTERED:
-        return 0
-    if scheme is Scheme.AFTER:
-        return 0 if plan.immediate_grad_update else plan.num_trainable * itemsize
-    if plan.stage == 1:
-        return plan.num_trainable * itemsize
-    if plan.has_compact_gradients:
-        return plan.partition_numel * plan.grad_accum_dtype.itemsize
-    if plan.offloads_optimizer:
-        return 0
-    return plan.gradient_numel * plan.itemsize + _compact_bytes(plan)
-
-
-def _adds_in_place(plan: Plan, scheme: Scheme) -> bool:
-    if plan.wrapper is Wrapper.BF16 and plan.immediate_grad_update:
-        return True  # accumulated in fp32 and dropped, bf16_optimizer.py:707-715
-    whole = scheme is Scheme.AFTER or plan.stage == 1
-    return plan.accumulates and whole and scheme is not Scheme.SCATTERED

@@ -8,12 +8,13 @@ less than a thousandth of the weights are left out.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
-from operator import add, sub
+from itertools import chain, islice
 
-from zero_sizer.zero import partition
+from zero_sizer.zero import envelope, partition
+from zero_sizer.zero.envelope import Change
 
 _SHARE = 1000
+_FEW = 16  # ranks that may all be candidates
 _FP64 = 4  # a norm is taken in fp64: so many times 16 bits
 
 
@@ -45,24 +46,30 @@ class Keeping:
     Attributes:
         weights: of each group, how often a tensor that is touched is kept whole; 0 where what is
             kept has the partition's size.
-        limit: elements of the bucket where larger gradients are kept or freed by owners alone; 0:
-            nowhere.
+        limit: elements of the bucket.
+        large: what owners alone do with gradients that are larger: 1 keep them, -1 free them, 0
+            nothing.
         pieces: whether a piece of one tensor is copied while a bucket is reduced.
+        parts: how often a rank keeps its partition's size from its first reduction on.
     """
 
     weights: tuple[int, ...]
     limit: int
+    large: int
     pieces: bool
+    parts: int = 0
 
 
 @lru_cache(maxsize=1024)
 def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     """Ranks among which is one that holds most, whatever else is there."""
+    if keeping.pieces and layout.ranks <= _FEW:
+        return tuple(range(layout.ranks))  # activations decide too, when which piece is copied
     where = (layout.ranks, layout.align_tensors, layout.itemsize)
     flat = [_Group(numels, *where) for numels in layout.groups]
 
     def piece(rank: int) -> int:
-        return max(group.piece(rank) for group in flat)
+        return max((group.piece(rank) for group in flat), default=0)
 
     least = sum(map(sum, layout.groups)) // _SHARE
     early, late = _orders(layout, flat)
@@ -74,12 +81,15 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     # the only tensor that is touched is its own flat gradient
     several = (rank for rank in by_kept if sum(group.count(rank) for group in flat) > 1)
     found.update(islice(several, 1))
-    large = _large(layout, keeping.limit, where)
-    for values in (list(map(sub, kept, large)), large) if any(large) else ():
-        found.update(_rising(early, values.__getitem__, least))
+    large = list(_large(layout, flat, keeping))
+    if large:
+        part = keeping.parts * sum(group.part for group in flat)
+        first = (Change(_first(layout, flat, rank), 0, rank, kept[rank] + part) for rank in early)
+        found.update(envelope.highest(layout.ranks, chain(first, large), least))
     if keeping.pieces:
         for order in (early, late):
             found.update(_rising(order, piece, least // _FP64, most))
+        found.update(_largest_pieces(layout, flat, keeping.limit, least))
     return tuple(sorted(found))
 
 
@@ -95,14 +105,48 @@ def _kept(layout: Layout, weights: Sequence[int], where: _Where) -> list[int]:
     return sums
 
 
-def _large(layout: Layout, limit: int, where: _Where) -> list[int]:
-    """Elements of the gradients larger than the bucket that each rank owns a part of."""
-    sums = [0] * layout.ranks
-    for numels in layout.groups if limit else ():
-        large = tuple([numel if numel > limit else 0 for numel in numels])
-        if any(large):
-            sums = list(map(add, sums, partition.touched(numels, *where, large)))
-    return sums
+def _large(layout: Layout, flat: Sequence["_Group"], keeping: Keeping) -> Iterator[Change]:
+    """What ranks free of the gradients larger than the bucket, or keep of them."""
+    for number, numels in enumerate(layout.groups if keeping.large else ()):
+        for i, numel in enumerate(numels):
+            if numel > keeping.limit:
+                change = (_time(layout, number, i), int(keeping.large < 0))
+                for rank in flat[number].owners(i):
+                    yield Change(*change, rank, numel * keeping.large)
+
+
+def _largest_pieces(
+    layout: Layout, flat: Sequence["_Group"], limit: int, least: int
+) -> Iterator[int]:
+    """Ranks with the largest piece of tensors that are reduced when much waits, early or late.
+
+    One that is larger than the bucket waits for the next tensor, and is there beside it.
+    """
+    tensors = sorted(
+        (_time(layout, n, i), n, i) for n, g in enumerate(layout.groups) for i in range(len(g))
+    )
+    if not tensors:
+        return
+    numels = [layout.groups[number][i] for _, number, i in tensors]
+    waiting = [
+        numel + later if numel > limit else 0
+        for numel, later in zip(numels, [*numels[1:], 0], strict=True)
+    ]
+    for order in (range(len(tensors)), range(len(tensors))[::-1]):
+        for place in _rising(order, waiting.__getitem__, least):
+            if waiting[place]:
+                yield flat[tensors[place][1]].largest_owner(tensors[place][2])
+
+
+def _first(layout: Layout, flat: Sequence["_Group"], rank: int) -> int:
+    """When the first of a rank's gradients is reduced."""
+    spans = (range(*group.span(rank)) for group in flat)
+    return min((_time(layout, n, i) for n, span in enumerate(spans) for i in span), default=0)
+
+
+def _time(layout: Layout, group: int, tensor: int) -> int:
+    turn = layout.turns[group][tensor] if layout.turns is not None else tensor
+    return -turn if layout.last_first else turn
 
 
 class _Group:
@@ -113,12 +157,27 @@ class _Group:
     ) -> None:
         self._numels = numels
         self._starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
-        self._part = max(partition.flat_numel(numels, ranks, align_tensors, itemsize) // ranks, 1)
-        self.most = min(self._part, max(numels, default=0))
+        self.part = max(partition.flat_numel(numels, ranks, align_tensors, itemsize) // ranks, 1)
+        self.most = min(self.part, max(numels, default=0))
 
     def span(self, rank: int) -> tuple[int, int]:
         """First of the tensors that a rank touches, and one past the last."""
-        return partition.span(self._starts, self._part, rank)
+        return partition.span(self._starts, self.part, rank)
+
+    def owners(self, tensor: int) -> range:
+        """Ranks that touch a tensor."""
+        start = self._starts[tensor]
+        return range(start // self.part, (start + self._numels[tensor] - 1) // self.part + 1)
+
+    def largest_owner(self, tensor: int) -> int:
+        """The rank with the largest piece of a tensor."""
+        start = self._starts[tensor]
+        end = start + self._numels[tensor]
+        part = self.part
+        return max(
+            self.owners(tensor),
+            key=lambda rank: min(end, (rank + 1) * part) - max(start, rank * part),
+        )
 
     def count(self, rank: int) -> int:
         """Tensors that a rank touches."""
@@ -128,7 +187,7 @@ class _Group:
     def piece(self, rank: int) -> int:
         """Elements of the largest piece of a tensor in a rank's partition."""
         low, high = self.span(rank)
-        first, end = rank * self._part, (rank + 1) * self._part
+        first, end = rank * self.part, (rank + 1) * self.part
         return max(
             (
                 min(self._starts[i] + self._numels[i], end) - max(self._starts[i], first)

@@ -10,7 +10,7 @@ from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.compose import left_by_backward
-from zero_sizer.timeline.zero_rules import compact_partitions
+from zero_sizer.timeline.reduction_rules import compact_partitions
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -27,6 +27,21 @@ def _gradients_live(plan: Plan) -> frozenset[Moment]:
     """One storage for all groups: the last group's flattening lets go of it."""
     is_updated_from = Moment.UPDATE in flattened_live(plan) and _is_slice(plan)
     return STEP if len(plan.groups) > 1 or is_updated_from else STEP - {Moment.UPDATE}
+
+
+def _compact_live(plan: Plan) -> frozenset[Moment]:
+    """Where it is cast for the update, it goes before that (stage_1_and_2.py:3105-3123)."""
+    return STEP - {Moment.UPDATE} if _casts_compact(plan) else STEP
+
+
+def _casts_compact(plan: Plan) -> bool:
+    is_cast = plan.master_dtype is not plan.grad_accum_dtype
+    return is_cast and not plan.offloads_optimizer
+
+
+def _compact_waiting(plan: Plan) -> tuple[int, ...]:
+    """Partitions of the groups after the one that is updated."""
+    return compact_partitions(plan, largest_cast(plan) + 1)
 
 
 def _left_live(plan: Plan) -> frozenset[Moment]:
@@ -64,9 +79,19 @@ ENTRIES = (
         about="this rank's part of the gradients in fp32, on the GPU even when offloading",
         numel=compact_partitions,
         dtype=lambda p: p.grad_accum_dtype,
-        live=STEP,
+        live=_compact_live,
         when=lambda p: p.wrapper is Wrapper.ZERO12,
         source=_SOURCE + "1259-1326",
+    ),
+    Entry(
+        name="compact_gradients_that_wait",
+        category=Category.GRADIENTS,
+        about="the same of the groups after the one that is updated, where it was cast",
+        numel=_compact_waiting,
+        dtype=lambda p: p.grad_accum_dtype,
+        live=frozenset({Moment.UPDATE}),
+        when=lambda p: p.wrapper is Wrapper.ZERO12 and _casts_compact(p),
+        source=_SOURCE + "3095-3131",
     ),
     Entry(
         name="grad_accum_of_other_ranks",

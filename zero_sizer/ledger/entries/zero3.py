@@ -6,7 +6,7 @@ from zero_sizer.ledger.entries.conditions import flattened_live, is_zero3
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import FROM_LINKING, Moment
 from zero_sizer.plan.plan import Device, Plan
-from zero_sizer.timeline.zero_rules import num_comm_dtypes
+from zero_sizer.timeline.reduction_rules import num_comm_dtypes
 from zero_sizer.units import DType, ceil_div
 
 _SOURCE = "runtime/zero/stage3.py:"

@@ -1,0 +1,118 @@
+"""The places of a step, flat, in the order in which they run."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
+from typing import NamedTuple
+
+from zero_sizer.util.identity import Identity
+from zero_sizer.zero.gradient_flow import Completion
+from zero_sizer.zero.highest import Highest
+from zero_sizer.zero.reduction import Held
+from zero_sizer.zero.reuse import Visit
+
+
+class Place(NamedTuple):
+    """One step of one block: where the parts' steps meet parameters (indices into the model's)."""
+
+    label: str
+    visits: tuple[Visit, ...]  # of modules, where the step begins
+    completes: int  # the gradient that is complete where it ends; -1: none
+    reduces: tuple[int, ...]  # the gradients whose hooks run then
+    makes: tuple[int, ...]  # the gradients that are held from there on
+
+
+Positions = tuple[tuple[Place, ...], ...]
+"""A part's places: per step position, per block in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of a step, as the profile cuts it.
+
+    Attributes:
+        forward: per part.
+        backward: per part, still in forward order.
+    """
+
+    forward: tuple[Positions, ...]
+    backward: tuple[Positions, ...]
+
+
+class Program:
+    """A layout, flat, in the order in which it runs."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.forward, self.forward_spans = _flat(layout.forward)
+        self.backward, self.backward_spans = _flat(layout.backward[::-1])
+        complete = (place for place in self.backward if place.completes >= 0)
+        self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
+        visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
+        self.visits = visits, sum(len(p.visits) for p in self.forward)
+        self._last = {step.parameter: position for position, step in enumerate(self.order)}
+        sources = list(self._sources())
+        self._getters = [getter(list(column)) for column in zip(*sources, strict=True)]
+        self._numbers = sources
+
+    def _sources(self) -> Iterator[tuple[int, int, int]]:
+        """Per place of backward: which of ``[start, *before, *hook, *after]`` it holds.
+
+        Within, in the hook at its end, and after that.
+        """
+        count, after = len(self.order), 0
+        for place in self.backward:
+            position = self._last.get(place.completes, -1)
+            if position < 0:
+                yield after, after, after
+            else:
+                after = 1 + 2 * count + position
+                yield 1 + position, 1 + count + position, after
+
+    def held(self, reduction: Highest) -> Sequence[Sequence[int]]:
+        """Bytes at every place of backward, within, in its hook and after that."""
+        values = [
+            reduction.start.total,
+            *reduction.before_totals(),
+            *reduction.hook_totals(),
+            *reduction.after_totals(),
+        ]
+        return [get(values) for get in self._getters] or [[], [], []]
+
+    def held_at(self, reduction: Highest, index: int) -> list[Held]:
+        """The same at one place, by kind."""
+        kinds = (reduction.before, reduction.hook, reduction.after)
+        count = len(self.order)
+        return [
+            kinds[(source - 1) // count]((source - 1) % count) if source else reduction.start
+            for source in self._numbers[index]
+        ]
+
+
+def program_of(layout: Layout) -> Program:
+    """The layout, flat."""
+    return _program(Identity(layout))
+
+
+@lru_cache(maxsize=64)
+def _program(layout: Identity) -> Program:
+    return Program(layout.of)
+
+
+def _flat(parts: Sequence[Positions]) -> tuple[tuple[Place, ...], tuple[slice, ...]]:
+    """Places in the order they run, and where each step position of each part lies among them."""
+    places: list[Place] = []
+    spans: list[slice] = []
+    for positions in parts:
+        start, width = len(places), len(positions)
+        places += [place for column in zip(*positions, strict=True) for place in column]
+        spans += [slice(start + j, len(places), width) for j in range(width)]
+    return tuple(places), tuple(spans)
+
+
+def getter(numbers: list[int]) -> Callable[[Sequence[int]], Sequence[int]]:
+    """``[values[number] for number in numbers]``, fast."""
+    if len(numbers) < 2:
+        return lambda values: [values[number] for number in numbers]
+    found: Callable[[Sequence[int]], Sequence[int]] = itemgetter(*numbers)
+    return found

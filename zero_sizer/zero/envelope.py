@@ -1,0 +1,41 @@
+"""Of many that hold something, a few of which one holds most at any time."""
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+
+class Change(NamedTuple):
+    """One of them holds more from then on, or less.
+
+    Attributes:
+        time: when.
+        turn: of changes at the same time those with a lower turn come first.
+        holder: which.
+        amount: how much more.
+    """
+
+    time: int
+    turn: int
+    holder: int
+    amount: int
+
+
+def highest(holders: int, changes: Iterable[Change], least: int) -> set[int]:
+    """Holders, of which at any time one holds as much as any other, up to ``least``."""
+    held = [0] * holders
+    heap = [(0, holder) for holder in range(holders)]
+    heapify(heap)
+    found = {0}
+    for _, together in groupby(sorted(changes), key=itemgetter(0, 1)):
+        for change in together:
+            held[change.holder] += change.amount
+            heappush(heap, (-held[change.holder], change.holder))
+        while heap[0][0] != -held[heap[0][1]]:
+            heappop(heap)
+        most = heap[0][1]
+        if held[most] > max(map(held.__getitem__, found)) + least:
+            found.add(most)
+    return found
