@@ -23,7 +23,7 @@ INVALID = sorted(EXAMPLES.glob("invalid/*/*.json"))
 VALID = sorted(EXAMPLES.glob("valid/*.json"))
 # 12.5 M parameters on each of 8 ranks: one sub-group at the default size.
 MODEL = ModelSpec(name="hundred-million", origin="test", parameters=(Tensor("w", (10**4, 10**4)),))
-NEED_MORE = ("adapter.py", "forward.py", "saving.py", "shapes.py")
+NEED_MORE = ("adapter.py", "forward.py", "freeze.py", "saving.py", "shapes.py")
 EIGHT_GPUS = Cluster(nodes=1, gpus_per_node=8, origins={})
 
 
@@ -43,7 +43,8 @@ def codes_in_source() -> dict[str, set[str]]:
     """Code -> severities it is reported with, read off the rules' calls.
 
     Rules about adapters need a model that has one (test_models_adapter), those about its forward
-    need flags (test_checks_forward), those about shapes heads and experts (test_checks_shapes).
+    and about what is frozen need flags (test_checks_forward, test_freeze), those about shapes heads
+    and experts (test_checks_shapes).
     """
     found: dict[str, set[str]] = {}
     rules = sorted((ROOT / "zero_sizer" / "checks").glob("*.py"))

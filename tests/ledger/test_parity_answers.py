@@ -32,6 +32,13 @@ JOBS = {  # what: ranks, fields of bf16, zero_optimization, adapter
     "a gradient larger than the bucket": (3, {}, {"stage": 1, **SMALL}, ""),
     "the same, gradients divided": (3, {}, {"stage": 2, **SMALL, **HOST}, ""),
     "an adapter of which nothing was traced": (2, {}, {"stage": 3}, "r=8,targets=q_proj+v_proj"),
+    "adapters in fp32 beside a base on the host": (2, {}, {"stage": 1}, "r=64,targets=all-linear"),
+    "an adapter, partitions pinned on the only rank's host": (
+        1,
+        {},
+        {"stage": 3, **HOST, "offload_param": {"device": "cpu"}},
+        "r=64,targets=all-linear",
+    ),
     "moments as wide as their master": (2, STATES, {"stage": 2}, ""),
     "a second partition": (2, {}, {"stage": 3, "zero_hpz_partition_size": 2}, ""),
     "torch's linear layers": (2, {}, {"stage": 3, "memory_efficient_linear": False}, ""),

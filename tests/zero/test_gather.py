@@ -118,6 +118,20 @@ def test_what_recomputation_saved_stays_until_its_backward_is_over():
     assert after == [200, 2000, 200, 2200, 4200, 400]
 
 
+def test_what_is_frozen_stays_from_recomputation_to_the_end_of_who_asked_for_it():
+    """partitioned_param_coordinator.py:37-41,393,503: it is released with the open module."""
+    first, second = Visit((0,), ends=True), Visit((1,), ends=True)
+    again = (first._replace(recomputes=True), second._replace(recomputes=True))
+    asking = Visit((2,)), Visit((2,), begins=False, ends=True)
+    visits = (first, second, asking[0], *again, asking[1], second, first)
+    tensors = ((100, 1000, 10), (2,) * 3, (2,) * 3, (False,) * 3)
+    lent = frozenset((0, 1))
+    trace = Trace(*tensors, visits, one_by_one=False, is_parked=False, lent=lent)
+    limits = Limits(prefetch_bucket_size=0, max_live_parameters=10**9, max_reuse_distance=0)
+    after = [level for _, level in levels(trace, limits, ranks=2)]
+    assert after == [200, 2000, 20, 220, 2220, 0, 2000, 200]
+
+
 def test_what_a_linear_layer_saved_stays_from_forward_to_its_backward():
     """Its last visit of forward saves a view: of a tied embedding, that of the head."""
     first, second = Visit((0,), ends=True), Visit((1,), ends=True)
@@ -127,7 +141,7 @@ def test_what_a_linear_layer_saved_stays_from_forward_to_its_backward():
         ((100, 1000), (2, 2), (2, 2)),
         (False, False),
         (False, False),
-        (frozenset(), frozenset()),
+        (frozenset(), frozenset(), frozenset()),
         NONE,
         frozenset((0, 1)),
     )

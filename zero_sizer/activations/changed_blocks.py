@@ -19,6 +19,13 @@ _PARALLEL = {
     "phi": (("q_proj", "k_proj", "v_proj", "fc1"),),
     "falcon": (("query_key_value", "dense_h_to_4h"),),
 }
+# What runs beside attention is handed the block's input, too (``use_parallel_residual``).
+_BESIDE = {
+    "gpt_neox": ("post_attention_layernorm", "dense_h_to_4h", "dense_4h_to_h"),
+    "falcon": ("dense_h_to_4h", "dense_4h_to_h"),
+    "phi": ("fc1", "fc2"),
+}
+_PARALLEL_KEYS = ("use_parallel_residual", "parallel_attn")
 _JOIN = ("o_proj", "down_proj", "dense", "dense_4h_to_h", "out_proj", "fc2", "c_proj")
 _SANDWICH = "pre_feedforward_layernorm"  # outputs are normalized before they are added
 _BLOCK = 512  # what torch rounds storages up to
@@ -127,8 +134,9 @@ class Rules:
                 module = name.removesuffix(_A)
                 rank, into = tensor.shape
                 out = self.rows[module + _B].shape[0]
-                joins = module.rpartition(".")[2] in _JOIN and not is_sandwich
-                yield module, Adapted(self.start + module, into, out, rank, drops, joins)
+                is_late = module.rpartition(".")[2] in _JOIN
+                how = (rank, drops, is_late and not is_sandwich, is_late)
+                yield module, Adapted(self.start + module, into, out, *how)
 
     def blocks_of(self, blocks: str) -> str:
         """What a list of blocks is called here."""
@@ -144,6 +152,30 @@ class Rules:
         if self._is_block:
             return bool(trained)
         return any(name.startswith(f"{module}.") for name in trained for module in run)
+
+    def without_gradient(self, run: list[str]) -> frozenset[str]:
+        """Modules whose input carries no gradient where nothing before the block is trained.
+
+        Args:
+            run: modules in the order in which they run forward.
+        """
+        if not self._is_block:
+            return frozenset()
+        found = set(self._until_trained(run))
+        for name in tuple(found):
+            found.update(self.group(name))
+        fields = self.spec.hf_config
+        if all(fields.get(key, True) for key in _PARALLEL_KEYS):
+            ends = _BESIDE.get(self._family, ())
+            found.update(self._until_trained([n for n in run if n.rpartition(".")[2] in ends]))
+        return frozenset(found)
+
+    def _until_trained(self, run: list[str]) -> Iterator[str]:
+        """Modules in their order, to the first that is trained or adapted."""
+        for name in run:
+            yield name
+            if name in self.adapted or self.is_trained(f"{name}.weight"):
+                return
 
     def is_trained(self, name: str) -> bool:
         """Whether the base's tensor ``name`` is trained, itself or as a copy."""

@@ -24,6 +24,7 @@ from zero_sizer.activations.levels import (
 )
 from zero_sizer.activations.lora import Adapted, Sizes
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.units import num_bytes
 
 _NOTHING = Section((Level("", "", 0, 0),))
 
@@ -52,19 +53,23 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
     """One micro step of ``spec``, whose base's is ``step``."""
     found: list[Part] = []
     reached = False
+    uncached = 0
     for part in step.parts:
         for piece in pieces(spec, part):
             rules = rules_of(spec, piece.blocks, piece.first)
             run = _run(piece.forward)
             trains = rules.trains(run)
+            closed = frozenset() if reached else rules.without_gradient(run)
             reached = reached or trains
-            found.append(
-                _part(piece, _Walk(rules, how, run), trains, reached=reached, is_first=not found)
-            )
+            walk = _Walk(rules, how, run, closed)
+            found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
+            uncached += piece.count * walk.uncached
             if how.opens:
                 reached = True
     around = rules_of(spec, "", 0).opens()
-    return Activations((_within(found[0], around), *found[1:]))
+    found[0] = _within(found[0], around)
+    *others, last = found
+    return Activations((*others, _ending(last, uncached)))
 
 
 def _within(part: Part, around: list[str]) -> Part:
@@ -74,6 +79,13 @@ def _within(part: Part, around: list[str]) -> Part:
     opened = Level(runs, first.completes, first.peak, first.end)
     steps = (opened, *(Level(s.runs, s.completes, s.peak, s.end) for s in others))
     return replace(part, forward=Section(steps))
+
+
+def _ending(part: Part, uncached: int) -> Part:
+    """The last part: where autocast ends the base lets go of casts that were not kept here."""
+    steps = [Level(s.runs, s.completes, s.peak, s.end) for s in part.forward.steps]
+    steps[-1] = steps[-1]._replace(end=steps[-1].end + uncached)
+    return replace(part, forward=Section(tuple(steps)))
 
 
 def _run(forward: SectionLevels) -> list[str]:
@@ -116,20 +128,28 @@ class _Walk:
         rules: of the block.
         how: the job does.
         run: modules in the order in which they run forward.
+        closed: those whose input carries no gradient.
     """
 
-    def __init__(self, rules: Rules, how: How, run: list[str]) -> None:
+    def __init__(self, rules: Rules, how: How, run: list[str], closed: frozenset[str]) -> None:
         self.rules = rules
         self.how = how
         self._run = run
+        self._closed = closed
         self._unsaved = frozen.unsaved(
-            rules, run, how.sizes, saves_inputs=how.saves_inputs, keeps_outputs=how.keeps_outputs
+            rules,
+            run,
+            how.sizes,
+            saves_inputs=how.saves_inputs,
+            keeps_outputs=how.keeps_outputs,
+            closed=closed,
         )
         self._shift = 0
         self._out: list[Level] = []
         self._next: list[str] = []  # words of the next step
         self._waiting = False  # recomputation comes first, or runs
         self._again = ""  # the adapted layer with which it ends
+        self.uncached = 0  # bytes of weights' casts that the base keeps until forward is over
 
     def section(self, section: SectionLevels, *, keeps: bool) -> Section:
         """The section as it is here; ``keeps``: what backward needs stays."""
@@ -182,14 +202,18 @@ class _Walk:
         sizes = self.how.sizes
         for token in tokens_of(step):
             name = token.lstrip("~/^")
+            if token.startswith("/") and not keeps:
+                self._uncache(name)
             level = before + self._shift
             self._shift -= self.rules.shared_gradient(token, sizes)
             adapted = None if token.startswith("~") else self.rules.adapted.get(name)
             if adapted is None:
-                tokens += self.rules.renamed(token)
+                is_over = token.startswith("^") and name in self._closed
+                is_over = is_over and not self.rules.is_trained(f"{name}.weight")
+                tokens += [] if is_over else self.rules.renamed(token)
             elif token.startswith("/"):
                 self._emit(adapted.forward(sizes, level), tokens)
-                self._shift += adapted.kept(sizes) if keeps else 0
+                self._shift += self._kept(adapted, name) if keeps else 0
             elif token.startswith("^"):
                 scaled = adapted.scaled(sizes, level)
                 self._emit([scaled], tokens)
@@ -202,18 +226,45 @@ class _Walk:
                     self._out.append(first)
                     self._shift += first.end - scaled.end
                     self._backward(adapted, name, before)
-                    tokens.append(f"^{adapted.name}.base_layer")
+                    tokens += self._base_backward(adapted, name)
             elif name == self._again:
                 again = adapted.recomputed(sizes, level, before - step.end)
                 self._emit(again, tokens)
                 self._shift += again[-1].end - level - (step.end - before)
                 self._again = ""
                 self._backward(adapted, name, step.end)
-                self._next = [f"^{adapted.name}.base_layer"]
+                self._next = self._base_backward(adapted, name)
                 return None
             else:
                 tokens += [f"~{adapted.name}", f"{adapted.name}.base_layer"]
         return tokens
+
+    def _uncache(self, name: str) -> None:
+        """autocast keeps casts of what is trained alone (ATen/autocast_mode.cpp, cached_cast)."""
+        of = self.how.sizes
+        weight = self.rules.own.get(f"{name}.weight")
+        if self.how.saves_inputs or of.held is of.dtype or weight is None:
+            return
+        if not frozen.is_product(self.rules, name, weight):
+            return
+        owned = (f"{name}.weight", f"{name}.bias")
+        size = sum(
+            num_bytes(self.rules.own[own].numel, of.dtype)
+            for own in owned
+            if own in self.rules.own and not self.rules.is_trained(own)
+        )
+        self._shift -= size
+        self.uncached += size
+
+    def _kept(self, adapted: Adapted, name: str) -> int:
+        """What the adapter keeps; a mask is for the gradient of its input."""
+        sizes = self.how.sizes
+        mask = adapted.mask(sizes) if name in self._closed else 0
+        return adapted.kept(sizes) - mask
+
+    def _base_backward(self, adapted: Adapted, name: str) -> list[str]:
+        """The word for the base layer's backward, which makes the gradient of its input."""
+        return [] if name in self._closed else [f"^{adapted.name}.base_layer"]
 
     def _backward(self, adapted: Adapted, name: str, before: int) -> None:
         """The adapter's own, whose first gradient is made."""

@@ -43,7 +43,13 @@ class Unsaved(NamedTuple):
 
 
 def unsaved(
-    rules: Rules, run: list[str], of: Sizes, *, saves_inputs: bool, keeps_outputs: bool
+    rules: Rules,
+    run: list[str],
+    of: Sizes,
+    *,
+    saves_inputs: bool,
+    keeps_outputs: bool,
+    closed: frozenset[str] = frozenset(),
 ) -> list[Unsaved]:
     """Storages that training every weight keeps and this does not.
 
@@ -53,8 +59,9 @@ def unsaved(
         of: sizes.
         saves_inputs: linear layers keep inputs whatever is trained.
         keeps_outputs: attention keeps its output.
+        closed: modules whose input carries no gradient.
     """
-    found: list[Unsaved] = []
+    found: list[Unsaved] = list(_of_closed(rules, run, of, closed))
     met: set[str] = set()
     for name in run:
         if f"{name}.gate_up_proj" in rules.own:
@@ -64,17 +71,34 @@ def unsaved(
             continue
         if "RMSNorm" in tensor.module_type and not rules.is_trained(f"{name}.weight"):
             found.append(Unsaved(_normalized(rules, name, tensor, of), name, True, name))
-        if not _is_product(rules, name, tensor):
+        if not is_product(rules, name, tensor):
             continue
         group = [other for other in run if other in rules.group(name)] or [name]
         met.update(group)
         is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
-        if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves_inputs):
+        saves = saves_inputs and name not in closed
+        if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves):
             found.append(_input(tensor, group, run, of))
     return found
 
 
-def _is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
+def _of_closed(
+    rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
+) -> Iterator[Unsaved]:
+    """What norms keep for the gradient of their input: a copy in fp32, or the block's own input."""
+    norms = [name for name in run if name in closed and f"{name}.weight" in rules.own]
+    is_input_met = False
+    for name in norms:
+        tensor = rules.own[f"{name}.weight"]
+        size = of.tokens * tensor.numel
+        if "RMSNorm" in tensor.module_type and of.held is not DType.FP32:
+            yield Unsaved(num_bytes(size, DType.FP32), name, True, name)
+        elif tensor.module_type.endswith("LayerNorm") and not is_input_met:
+            is_input_met = True
+            yield Unsaved(num_bytes(size, of.held), f"/{run[-1]}", True, name)
+
+
+def is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
     """Whether the module multiplies by the tensor: an embedding does as a tied head only."""
     is_table = tensor.module_type.endswith("Embedding") and tensor is not rules.tied(name)
     return tensor.module_type.endswith(_LINEAR) and not is_table

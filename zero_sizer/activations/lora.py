@@ -19,12 +19,15 @@ class Sizes(NamedTuple):
         dtype: of activations.
         trained: of the adapter's weights as they are computed with.
         held: of the model's weights.
+        raw: adapters save what they are handed, in fp32, though autocast multiplies in 16 bits:
+            ZeRO-3's linear layers do (runtime/zero/linear.py, setup_context).
     """
 
     tokens: int
     dtype: DType
     trained: DType
     held: DType
+    raw: bool = False
 
 
 class Adapted(NamedTuple):
@@ -36,6 +39,7 @@ class Adapted(NamedTuple):
         out: features of its output.
         rank: of the adapter.
         drops: it has dropout.
+        is_late: its input comes from a product or an activation, in 16 bits under autocast.
         joins_residual: its output is added to the residual stream, which keeps its gradient.
     """
 
@@ -45,28 +49,40 @@ class Adapted(NamedTuple):
     rank: int
     drops: bool
     joins_residual: bool
+    is_late: bool = False
+
+    def casts(self, of: Sizes) -> bool:
+        """Whether peft casts its input."""
+        return of.trained is not of.dtype or (of.raw and self.is_late)
+
+    def _input(self, of: Sizes) -> int:
+        """Bytes of its input as A is handed it."""
+        return num_bytes(of.tokens * self.into, DType.FP32 if of.raw else of.trained)
 
     def kept(self, of: Sizes) -> int:
         """Bytes that backward needs."""
-        casts = of.trained is not of.dtype
         size = num_bytes(of.tokens * self.rank, of.trained)
-        if self.drops or casts:
-            size += num_bytes(of.tokens * self.into, of.trained)
-        return size + (of.tokens * self.into if self.drops else 0)
+        if self.drops or self.casts(of):
+            size += self._input(of)
+        return size + self.mask(of)
+
+    def mask(self, of: Sizes) -> int:
+        """Bytes of the mask of its dropout."""
+        return of.tokens * self.into if self.drops else 0
 
     def forward(self, of: Sizes, level: int) -> list[Level]:
         """Steps from where the base layer has run; ``level`` is that of then."""
-        cast = num_bytes(of.tokens * self.into, of.trained)
+        cast = self._input(of)
         made = num_bytes(of.tokens * self.out, of.trained)
         inner = num_bytes(of.tokens * self.rank, of.trained)
-        casts = of.trained is not of.dtype
-        at = level + (cast if casts else 0)
+        at = level + (cast if self.casts(of) else 0)
         steps = [Level(f"/{self.name}.base_layer", "", at, at)]
         if self.drops:
             at += cast + of.tokens * self.into
         at += inner
         runs = f"~{self.name}.lora_dropout.default {self.name}.lora_A.default"
-        steps.append(Level(runs, "", at, at))
+        multiplied = num_bytes(of.tokens * self.into, of.dtype) if of.raw else 0
+        steps.append(Level(runs, "", at + multiplied, at))
         at += made
         runs = f"/{self.name}.lora_A.default {self.name}.lora_B.default"
         steps.append(Level(runs, "", at, at))
@@ -119,10 +135,10 @@ class Adapted(NamedTuple):
             is_first: no other layer made a gradient of the same input before.
         """
         own = num_bytes(of.tokens * self.into, of.dtype)
-        cast = num_bytes(of.tokens * self.into, of.trained)
+        cast = self._input(of)
         made = num_bytes(of.tokens * self.out, of.trained)
         inner = num_bytes(of.tokens * self.rank, of.trained)
-        casts = of.trained is not of.dtype
+        casts = self.casts(of)
         name, at = self.name, level
         steps = [Level("", f"{name}.lora_B.default.weight", at, at - made - inner)]
         at += cast - made - inner

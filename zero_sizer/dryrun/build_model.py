@@ -81,18 +81,20 @@ def _from_config(request: Request, with_values: bool) -> Any:
             return model_class._from_config(config, attn_implementation=attention, **kwargs)
         with torch.device("meta"):  # as from_pretrained does: what is tied is never made twice
             model = model_class._from_config(config, attn_implementation=attention, **kwargs)
-    return _on_host(model)
+    if request.quantization is not None:
+        return model
+    return _with_storage(model, "cpu")
 
 
-def _on_host(model: Any) -> Any:
-    """A model on the meta device gets storage in host memory, tied tensors once."""
+def _with_storage(model: Any, where: Any) -> Any:
+    """A model on the meta device gets storage on a device, tied tensors once."""
     made: dict[int, Any] = {}
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
                     if id(tensor) not in made:
-                        made[id(tensor)] = _like(tensor)
+                        made[id(tensor)] = _like(tensor, where)
                     tensors[name] = made[id(tensor)]
     return model
 
@@ -114,8 +116,8 @@ def _attention(request: Request, model_class: Any, *, fake: bool) -> str:
     return "sdpa" if request.attention != "eager" and has_sdpa else "eager"
 
 
-def _like(tensor: Any) -> Any:
-    empty = torch.empty_like(tensor, device="cpu")
+def _like(tensor: Any, where: Any) -> Any:
+    empty = torch.empty_like(tensor, device=where)
     if isinstance(tensor, torch.nn.Parameter):
         return torch.nn.Parameter(empty, requires_grad=tensor.requires_grad)
     return empty
@@ -186,7 +188,9 @@ def _quantized(model: Any, how: Mapping[str, Any]) -> Any:
     quantize(model, how, how["modules"])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return model.to(torch.device(device.NAME, 0))
+    where = torch.device(device.NAME, 0)
+    is_read = any(parameter.is_meta for parameter in model.parameters())
+    return _with_storage(model, where) if is_read else model.to(where)
 
 
 def _with_lora(model: Any, settings: Mapping[str, Any]) -> Any:

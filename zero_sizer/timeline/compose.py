@@ -205,6 +205,7 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
             dtype=dtype,
             trained=plan.autocast_dtype or plan.trained_dtype,
             held=plan.model_dtype,
+            raw=plan.autocast_dtype is not None and plan.saves_linear_inputs,
         )
         how = changed_model.How(
             sizes=sizes,

@@ -30,6 +30,7 @@ class Zero:
         persistent: which parameters stay gathered.
         kept: see ``gather.Trace``.
         recomputed: the same.
+        lent: the same.
         views: see ``gather.Gathering``.
         itemsizes: bytes per element of each parameter.
         sent: the same while it is gathered, where it is cast for that (torch_autocast).
@@ -46,6 +47,7 @@ class Zero:
     persistent: tuple[bool, ...]
     kept: frozenset[int]
     recomputed: frozenset[int]
+    lent: frozenset[int]
     views: frozenset[int]
     itemsizes: tuple[int, ...]
     sent: tuple[int, ...]
@@ -256,7 +258,7 @@ def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
 
 def _gathering_of(zero: Zero) -> Gathering:
     parts = (zero.tensors.numels, zero.itemsizes, zero.sent)
-    places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed)
+    places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed, zero.lent)
     more = (zero.secondary, zero.views)
     return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
 

@@ -37,7 +37,7 @@ def rules_of(plan: Plan) -> Rules:
         made_itemsize=plan.trained_dtype.itemsize,
         bucket_itemsize=itemsize if buffers_gradients(plan) else 0,
         bucket_numel=plan.reduce_bucket_size,
-        num_buckets=(2 if plan.overlap_comm else 1) * num_comm_dtypes(plan),
+        num_buckets=(2 if plan.overlap_comm else 1) * len(comm_dtypes(plan)),
         adds_in_place=_adds_in_place(plan, scheme),
         buffers_held=plan.stage == 1 and plan.accumulates,
         keeps_large=plan.stage == 1,
@@ -45,9 +45,13 @@ def rules_of(plan: Plan) -> Rules:
     )
 
 
-def num_comm_dtypes(plan: Plan) -> int:
+def comm_dtypes(plan: Plan) -> tuple[DType, ...]:
     """Dtypes in which gradients are reduced, each with buckets of its own."""
-    return 2 if 0 < len(plan.communicated_apart) < len(plan.trainable) else 1
+    if plan.autocast_dtype is None:
+        return (plan.comm_dtype,)
+    apart = len(plan.communicated_apart)
+    within = (plan.autocast_dtype,) if apart < len(plan.trainable) else ()
+    return (*within, plan.trained_dtype) if apart else within
 
 
 def buffers_gradients(plan: Plan) -> bool:

@@ -38,6 +38,7 @@ def zero_of(plan: Plan) -> Zero:
         persistent=plan.is_persistent,
         kept=_kept_gathers(plan),
         recomputed=_kept_recomputed(plan),
+        lent=_frozen(Identity(plan.model)) if plan.checkpointing else frozenset(),
         views=_views(plan),
         itemsizes=itemsizes,
         sent=_sent_itemsizes(plan) if plan.gathers_copies else itemsizes,
@@ -170,19 +171,21 @@ def _kept_gathers(plan: Plan) -> frozenset[int]:
     Packed weights, which a product saves beside autograd (bitsandbytes 0.50.2
     autograd/_functions.py, MatMul4Bit), and stacked experts, which it saves transposed
     (transformers 5.23 integrations/moe.py), as Falcon's own linear layer does (modeling_falcon.py);
-    recomputation saves them for its own block only.
+    recomputation saves them for its own block only. What autocast casts is a tensor of its own.
     """
-    return _kept_of(Identity(plan.model), plan.checkpointing)
+    saves = not plan.checkpointing
+    return _kept_of(Identity(plan.model), saves, saves and plan.autocast_dtype is None)
 
 
 @lru_cache(maxsize=64)
-def _kept_of(model: Identity, checkpointing: bool) -> frozenset[int]:
+def _kept_of(model: Identity, experts: bool, transposed: bool) -> frozenset[int]:
     is_packed = model.of.quantization is not None and model.of.quantization.bits == 4
     return frozenset(
         i
         for i, tensor in enumerate(model.of.parameters)
         if (is_packed and tensor.unpacked is not None)
-        or ((tensor.is_stacked or tensor.module_type == _TRANSPOSES) and not checkpointing)
+        or (experts and tensor.is_stacked)
+        or (transposed and tensor.module_type == _TRANSPOSES)
     )
 
 

@@ -87,6 +87,9 @@ class Recorder:
         self._numbers: dict[int, tuple[int, Any]] = {}
         self._marked = 0  # address of the gradient of the last mark
 
+    def multiplied(self, thread: str) -> None:
+        """A profile counts no workspace of cuBLAS's: it is the GPU's, not the model's."""
+
     def watch(self, storage: Any, device: str) -> None:
         """Notes a storage when it is first seen; while off, only that it was there before."""
         address = storage._cdata

@@ -6,9 +6,9 @@ until its constructor is over, then they are partitioned one by one; each was ca
 (transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from zero_sizer.units import ceil_div
+from zero_sizer.units import ceil_div, next_power_of_two
 from zero_sizer.zero import secondary
 from zero_sizer.zero.partition import padded
 
@@ -38,13 +38,25 @@ def most_being_built(
     return most
 
 
-def most_being_cut(numels: Sequence[int], ranks: int, group: int) -> int:
-    """The most that partitions add to a whole model while its tensors are cut one by one."""
+def most_being_cut(numels: Sequence[int], itemsizes: Sequence[int], ranks: int, group: int) -> int:
+    """The most bytes that partitions add to a whole model while its tensors are cut one by one."""
     most = held = 0
-    for numel in numels:
-        held += cut(numel, ranks, group)
+    for numel, itemsize in zip(numels, itemsizes, strict=True):
+        held += cut(numel, ranks, group) * itemsize
         most = max(most, held)
-        held -= numel
+        held -= numel * itemsize
+    return most
+
+
+def most_being_pinned(parts: Iterable[int]) -> int:
+    """The most bytes on the host while partitions are made there and pinned one by one.
+
+    Pinning copies (partition_parameters.py:1842), rounded up as the pinned allocator does.
+    """
+    most = held = 0
+    for part in parts:
+        held += next_power_of_two(part)
+        most = max(most, held + part)
     return most
 
 
@@ -61,10 +73,10 @@ def most_being_filled(groups: Collection[Sequence[int]], ranks: int, *, is_parke
         ranks: ranks that they are gathered from; one rank's lie there already.
         is_parked: partitions lie elsewhere and come first.
     """
-    if ranks == 1:
-        return max(map(sum, groups), default=0) if is_parked else 0
     totals = (
         sum([padded(n, ranks) + (ceil_div(n, ranks) if is_parked else 0) for n in group])
+        if ranks > 1 or len(group) == 1  # one tensor is copied even from the only rank
+        else sum(group) * is_parked
         for group in groups
     )
     return max(totals, default=0)

@@ -43,6 +43,8 @@ class Trace:
         is_parked: partitions lie on the host or NVMe.
         kept: what gathered them stays referred to until their last use, released or not.
         recomputed: and where recomputation gathers them, until their module's backward is over.
+        lent: where recomputation gathers them they stay until the module whose backward asked for
+            it is over (``update_recompute_parameters``).
         secondary: what hpZ keeps of released parameters.
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
     """
@@ -56,6 +58,7 @@ class Trace:
     is_parked: bool
     kept: frozenset[int] = frozenset()
     recomputed: frozenset[int] = frozenset()
+    lent: frozenset[int] = frozenset()
     secondary: Secondary = NONE
 
     @property
@@ -90,7 +93,7 @@ class Gathering(NamedTuple):
         parts: elements of each parameter, bytes of one, bytes of one while it is gathered.
         persistent: see ``Trace``.
         places: whether each is brought by itself, and whether partitions are parked.
-        kept: see ``Trace``; and ``recomputed``.
+        kept: see ``Trace``; ``recomputed`` and ``lent``.
         secondary: see ``Trace``.
         views: what backward refers to by another tensor from the last visit of forward on.
     """
@@ -99,7 +102,7 @@ class Gathering(NamedTuple):
     parts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     persistent: tuple[bool, ...]
     places: tuple[bool, bool]
-    kept: tuple[frozenset[int], frozenset[int]]
+    kept: tuple[frozenset[int], frozenset[int], frozenset[int]]
     secondary: Secondary
     views: frozenset[int]
 
@@ -158,6 +161,9 @@ def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State
             during |= _fetch(state, step, visit.parameters)
             step, over = step + 1, visit if visit.ends else None
         else:
+            if over is not None and over.recomputes:
+                during |= _release(state, reuse, step, over)
+                over = None
             during |= _release(state, reuse, step, visit)
         for i in visit.passed:
             state.forget(i)
@@ -192,11 +198,10 @@ class _State:
     padded: dict[tuple[int, int], int] = field(default_factory=dict)  # those that lie padded
     resident: dict[int, bool] = field(default_factory=dict)  # parameter -> lies padded
     left: dict[int, list[bool]] = field(default_factory=dict)  # released, but referred to
+    lent: dict[int, None] = field(default_factory=dict)  # to the module that is open
     inflight: dict[int, _Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
-    made: dict[int, None] = field(
-        default_factory=dict
-    )  # parameters that have a secondary partition
+    made: dict[int, None] = field(default_factory=dict)  # they have a secondary partition
     secondary: dict[tuple[int, int], int] = field(default_factory=dict)  # those made here
     _form: Form | None = None
 
@@ -369,13 +374,27 @@ def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> set[
         if not is_kept:  # its backward is over, if it has begun
             state.forget(i)
         skipped = state.fetched_for.get(i, -1) > next_step
+        if visit.recomputes and i in trace.lent and not trace.persistent[i]:
+            state.lent[i] = None
+            continue
         if trace.persistent[i] or skipped or near.is_near(i, next_step):
             continue
-        is_padded = state.resident.pop(i, None)
-        if is_padded is not None:
-            peaks |= state.cut(i)
-            state.left.setdefault(i, []).append(is_padded)
-            state.available -= trace.numels[i]
+        peaks |= _let_go(state, i)
         if not (is_kept and reuse.fetched.is_used(i, next_step)):
             state.forget(i)
+    while state.lent and not visit.recomputes:
+        i, _ = state.lent.popitem()
+        peaks |= _let_go(state, i)
+        state.forget(i)
+    return peaks
+
+
+def _let_go(state: _State, i: int) -> set[Form]:
+    """Release a parameter, if it is there."""
+    is_padded = state.resident.pop(i, None)
+    if is_padded is None:
+        return set()
+    peaks = state.cut(i)
+    state.left.setdefault(i, []).append(is_padded)
+    state.available -= state.trace.numels[i]
     return peaks

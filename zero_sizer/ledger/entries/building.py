@@ -1,15 +1,22 @@
 """A model that is cut, under ``deepspeed.zero.Init`` or built already: what is whole on the way."""
 
 from functools import lru_cache
+from itertools import chain
 
-from zero_sizer.ledger.entries.conditions import parked_on, under_init
+from zero_sizer.ledger.entries.conditions import (
+    being_cut,
+    is_cut_whole,
+    parked_on,
+    secondary_group,
+    under_init,
+)
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.units import DType, next_power_of_two
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import construction, secondary
 from zero_sizer.zero.partition import tensor_partition
-from zero_sizer.zero.secondary import group_ranks
 from zero_sizer.zero.wrapper import Wrapper
 
 
@@ -43,14 +50,10 @@ def _copies_numel(plan: Plan) -> tuple[int, ...]:
     copies, ranks, group = (
         _tied_copies(Identity(plan.model)).values(),
         plan.dp_world_size,
-        _group(plan),
+        secondary_group(plan),
     )
     second = secondary.numels(copies, ranks, group) if group else ()
     return (*(tensor_partition(numel, ranks) for numel in copies), *second)
-
-
-def _group(plan: Plan) -> int:
-    return group_ranks(plan.hpz_partition_size, plan.dp_world_size)
 
 
 def _built_numel(plan: Plan) -> int:
@@ -58,7 +61,7 @@ def _built_numel(plan: Plan) -> int:
     is_parked = plan.param_device is not Device.GPU
     is_cast = plan.built_dtype is not plan.model_dtype
     wider = plan.built_dtype.itemsize // plan.itemsize if is_cast else 0
-    return _built(Identity(plan.model), plan.dp_world_size, _group(plan), is_parked, wider)
+    return _built(Identity(plan.model), plan.dp_world_size, secondary_group(plan), is_parked, wider)
 
 
 @lru_cache(maxsize=256)
@@ -71,8 +74,22 @@ def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int)
     return max(most - (0 if is_parked else partitions), 0)
 
 
-def _being_cut(plan: Plan) -> int:
-    return construction.most_being_cut(plan.numels, plan.dp_world_size, _group(plan))
+def _being_pinned(plan: Plan) -> int:
+    """Most on the host while partitions are pinned, beyond those that are there in the end."""
+    model, ranks = Identity(plan.model), plan.dp_world_size
+    if under_init(plan):
+        return _pinned_under_init(model, ranks, plan.itemsize)
+    together = zip(plan.numels, plan.itemsizes, strict=True)
+    return construction.most_being_pinned(
+        [tensor_partition(numel, ranks) * itemsize for numel, itemsize in together]
+    )
+
+
+@lru_cache(maxsize=256)
+def _pinned_under_init(model: Identity, ranks: int, itemsize: int) -> int:
+    numels = chain.from_iterable(_modules_of(model).values())
+    parts = [tensor_partition(numel, ranks) * itemsize for numel in numels]
+    return construction.most_being_pinned(parts) - sum(map(next_power_of_two, parts))
 
 
 def _filled_numel(plan: Plan) -> int:
@@ -111,14 +128,28 @@ ENTRIES = (
         name="partitions_being_cut",
         category=Category.TEMPORARY,
         about="a whole model is cut tensor by tensor: partitions beside what is not cut yet",
-        numel=_being_cut,
-        dtype=lambda p: p.model_dtype,
+        numel=being_cut,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({Moment.BUILT}),
-        when=lambda p: (
-            p.wrapper is Wrapper.ZERO3 and not p.zero_init and p.param_device is Device.GPU
-        ),
+        when=is_cut_whole,
         source="runtime/zero/parameter_offload.py:120-180, "
         "runtime/zero/partition_parameters.py:1693-1830",
+    ),
+    Entry(
+        name="partition_being_pinned",
+        category=Category.TEMPORARY,
+        about="a partition that is made on the host, beside its pinned copy and those before",
+        numel=_being_pinned,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: (
+            p.wrapper is Wrapper.ZERO3
+            and (p.zero_init or p.model.quantization is not None)
+            and p.param_device is Device.HOST
+            and p.param_pinned
+        ),
+        device=lambda p: Device.HOST,
+        source="runtime/zero/partition_parameters.py:1836-1843",
     ),
     Entry(
         name="tensors_being_filled",

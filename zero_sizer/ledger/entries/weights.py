@@ -1,10 +1,12 @@
 """The model's own weights: trainable and frozen, whole or partitioned, and the model's buffers."""
 
-from zero_sizer.ledger.entries.conditions import parked_on, under_init
+from collections.abc import Iterator
+
+from zero_sizer.ledger.entries.conditions import being_cut, is_cut_whole, parked_on, under_init
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, FROM_WRAPPING, PASSES, Moment
 from zero_sizer.plan.plan import Device, Plan
-from zero_sizer.units import DType
+from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero.partition import padded, partitions_of, tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -34,13 +36,38 @@ def _built_on_gpu(plan: Plan) -> bool:
     return under_init(plan) or plan.model.quantization is not None
 
 
-def _cast_numel(plan: Plan) -> int:
+def _dtypes_built(plan: Plan) -> Iterator[DType]:
+    """Of every tensor as the script builds it; adapters are in fp32 whatever the base is."""
+    return (dtype or plan.built_dtype for dtype in plan.model.dtypes)
+
+
+def _built_bytes(plan: Plan) -> int:
+    return sum(map(num_bytes, plan.numels, _dtypes_built(plan)))
+
+
+def _largest_adapter(plan: Plan) -> int:
+    """Elements of the largest layer's A and B."""
+    layers: dict[str, int] = {}
+    for tensor in plan.model.parameters:
+        layer, is_adapter, _ = tensor.name.partition(".lora_")
+        if is_adapter:
+            layers[layer] = layers.get(layer, 0) + tensor.numel
+    return max(layers.values(), default=0)
+
+
+def _beyond_cast(plan: Plan) -> int:
+    """Bytes of fp32 adapters beyond what comes after the cast, where the model is cut."""
+    beyond = plan.num_trainable * (DType.FP32.itemsize - plan.itemsize)
+    return max(beyond - being_cut(plan), 0) if is_cut_whole(plan) else beyond
+
+
+def _cast_bytes(plan: Plan) -> int:
     """Most that is held beyond the model as built while it is cast tensor by tensor."""
-    wider = plan.built_dtype.itemsize // plan.model_dtype.itemsize
     most = done = 0
-    for numel in plan.numels:
-        most = max(most, numel + done - wider * done)
-        done += numel
+    for numel, dtype, built in zip(plan.numels, plan.dtypes, _dtypes_built(plan), strict=True):
+        if dtype is not built:
+            most = max(most, done + num_bytes(numel, dtype))
+            done += num_bytes(numel, dtype) - num_bytes(numel, built)
     return most
 
 
@@ -52,6 +79,12 @@ def _flattened_at_most(plan: Plan) -> int:
         held.append(masters + plan.itemsize * sum(tensors))
         masters += 0 if plan.offloads_optimizer else plan.master_dtype.itemsize * part
     return held.index(max(held)) if held else 0
+
+
+def _partitions_live(plan: Plan) -> frozenset[Moment]:
+    """Adapters come beside a base that is built, and are cut when the engine takes the model."""
+    is_built = plan.zero_init and plan.model.adapter is None
+    return _BUILDING if is_built else frozenset({Moment.FLATTEN})
 
 
 def _linked_numel(plan: Plan) -> int:
@@ -146,11 +179,22 @@ ENTRIES = (
         name="adapters_before_cast",
         category=Category.PARAMETERS,
         about="what peft makes in fp32 beside a base that is on the GPU already, until it is cast",
-        numel=lambda p: p.num_trainable * (DType.FP32.itemsize - p.itemsize),
+        numel=_beyond_cast,
         dtype=lambda p: DType.UINT8,  # counted in bytes: fp32 beyond the model's own dtype
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.model.quantization is not None and p.model.adapter is not None,
         source="peft 0.21.2 tuners/tuners_utils.py:2705, runtime/engine.py:1859",
+    ),
+    Entry(
+        name="adapter_made_on_host",
+        category=Category.TEMPORARY,
+        about="the largest layer's adapter, which peft makes on the host and moves to its base",
+        numel=_largest_adapter,
+        dtype=lambda p: DType.FP32,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: p.model.adapter is not None and _built_on_gpu(p),
+        device=lambda p: Device.HOST,
+        source="peft 0.21.2 tuners/lora/layer.py, LoraLayer.update_layer",
     ),
     Entry(
         name="cast_on_gpu",
@@ -188,8 +232,8 @@ ENTRIES = (
         name="model_on_host",
         category=Category.PARAMETERS,
         about="the model as the script builds it, in every process, before it moves to the GPU",
-        numel=lambda p: sum(p.numels),
-        dtype=lambda p: p.built_dtype,
+        numel=_built_bytes,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: adapters are in fp32
         live=frozenset({Moment.LOADED, Moment.BUILT}),
         when=lambda p: not _built_on_gpu(p),
         device=lambda p: Device.HOST,
@@ -199,10 +243,13 @@ ENTRIES = (
         name="cast_on_host",
         category=Category.TEMPORARY,
         about="tensors cast to the training dtype before those they were cast from are gone",
-        numel=_cast_numel,
-        dtype=lambda p: p.model_dtype,
+        numel=_cast_bytes,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({Moment.BUILT}),
-        when=lambda p: p.built_dtype is not p.model_dtype and not _built_on_gpu(p),
+        when=lambda p: (
+            (p.built_dtype is not p.model_dtype or p.model.adapter is not None)
+            and not _built_on_gpu(p)
+        ),
         device=lambda p: Device.HOST,
         source="runtime/engine.py:2080-2088",
     ),
@@ -233,7 +280,7 @@ ENTRIES = (
         about="this rank's partition of every weight, before it moves to the flat buffer",
         numel=lambda p: partitions_of(p.trainable, p.dp_world_size),
         dtype=lambda p: p.trained_dtype,
-        live=lambda p: _BUILDING if p.zero_init else frozenset({Moment.FLATTEN}),
+        live=_partitions_live,
         when=lambda p: p.wrapper is Wrapper.ZERO3,
         device=parked_on,
         pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,

@@ -6,7 +6,7 @@ from zero_sizer.ledger.entries.conditions import flattened_live, is_zero3
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import FROM_LINKING, Moment
 from zero_sizer.plan.plan import Device, Plan
-from zero_sizer.timeline.reduction_rules import num_comm_dtypes
+from zero_sizer.timeline.reduction_rules import comm_dtypes
 from zero_sizer.units import DType, ceil_div
 
 _SOURCE = "runtime/zero/stage3.py:"
@@ -39,10 +39,6 @@ def _overflow_check(what: str, dtype: Callable[[Plan], DType]) -> Entry:
     )
 
 
-def _autocast_dtype(plan: Plan) -> DType:
-    return plan.autocast_dtype or plan.comm_dtype
-
-
 ENTRIES = (
     Entry(
         name="grad_partitions_flat_buffer",
@@ -56,8 +52,8 @@ ENTRIES = (
         pinned=lambda p: p.offloads_optimizer and p.optimizer_pinned,
         source=_SOURCE + "791-795",
     ),
-    _bucket("ipg_bucket", _autocast_dtype, lambda p: True),
-    _bucket("ipg_bucket_fp32", lambda p: DType.FP32, lambda p: num_comm_dtypes(p) > 1),
+    _bucket("ipg_bucket", lambda p: comm_dtypes(p)[0], lambda p: True),
+    _bucket("ipg_bucket_fp32", lambda p: comm_dtypes(p)[1], lambda p: len(comm_dtypes(p)) > 1),
     _overflow_check("magnitudes", lambda p: p.grad_accum_dtype),
     _overflow_check("mask", lambda p: DType.BOOL),
     Entry(
