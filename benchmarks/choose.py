@@ -9,17 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+from cold_start import machine, replace_section
+
+from zero_sizer.advise.choose import Options, choose, search_of
+from zero_sizer.advise.config import default_config
+from zero_sizer.advise.fleet import node_counts
+from zero_sizer.job import read
+from zero_sizer.job.read import Flags, Job
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from cold_start import machine, replace_section  # noqa: E402
-
-from zero_sizer.advise.choose import Options, choose, search_of  # noqa: E402
-from zero_sizer.advise.config import default_config  # noqa: E402
-from zero_sizer.advise.fleet import node_counts  # noqa: E402
-from zero_sizer.job import read  # noqa: E402
-from zero_sizer.job.read import Flags, Job  # noqa: E402
 
 LIMIT_SECONDS = 5.0
 MODEL, GPU, NODES = "llama-3-70b", "h100-80gb", 64

@@ -16,21 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "benchmarks"))
+from cold_start import machine, replace_section
 
-from cold_start import machine, replace_section  # noqa: E402
-
-from zero_sizer.advise.choose import Options, search_of  # noqa: E402
-from zero_sizer.advise.config import default_config  # noqa: E402
-from zero_sizer.advise.search import Search  # noqa: E402
-from zero_sizer.advise.strategy import settings_of  # noqa: E402
-from zero_sizer.job import read  # noqa: E402
-from zero_sizer.job.read import Flags  # noqa: E402
+from zero_sizer.advise.choose import Options, search_of
+from zero_sizer.advise.config import default_config
+from zero_sizer.advise.search import Search
+from zero_sizer.advise.strategy import settings_of
+from zero_sizer.job import read
+from zero_sizer.job.read import Flags
 from zero_sizer.ledger import entries
-from zero_sizer.ledger.entry import evaluate  # noqa: E402
-from zero_sizer.ledger.peak import peak_of, totals  # noqa: E402
+from zero_sizer.ledger.entry import evaluate
+from zero_sizer.ledger.peak import peak_of, totals
+
+ROOT = Path(__file__).parent.parent
 
 LIMIT = 2000
 MODELS = ("gpt2", "llama-3-8b", "mixtral-8x7b", "llama-3-70b")

@@ -33,6 +33,24 @@ GPUS = ("a100-80gb", "h100-80gb", "a100-40gb", "rtx-4090", "v100-32gb", "l4")
 def draw(number: int, command: str) -> tuple[dict[str, Any], list[str]]:
     """A DeepSpeed config and the command's flags."""
     pick = random.Random(f"{command} {number}")
+    config = _config(pick)
+    flags = ["--model", pick.choice(MODELS), "--gpu", pick.choice(GPUS)]
+    flags += ["--gpus-per-node", str(pick.choice((1, 2, 4, 8)))]
+    if command != "size":
+        flags += ["--nodes", str(pick.choice((1, 1, 2, 4)))]
+    flags += ["--seq-len", str(pick.choice((256, 512, 1024)))]
+    flags += [pick.choice(("--checkpointing", "--no-checkpointing"))]
+    if pick.random() < 0.7:
+        flags += ["--host-memory", pick.choice(("256GiB", "1TiB", "2TiB"))]
+    if pick.random() < 0.3 and command == "check":
+        flags += [
+            "--adapter",
+            pick.choice(("r=8,targets=all-linear", "r=16,targets=q_proj+v_proj")),
+        ]
+    return config, flags
+
+
+def _config(pick: random.Random) -> dict[str, Any]:
     stage = pick.choice((0, 1, 2, 3))
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": pick.choice((10**7, 5 * 10**8))}
     if stage and pick.random() < 0.4:
@@ -53,20 +71,7 @@ def draw(number: int, command: str) -> tuple[dict[str, Any], list[str]]:
     precision = pick.choice(("bf16", "bf16", "fp16", "fp32"))
     if precision != "fp32":
         config[precision] = {"enabled": True}
-    flags = ["--model", pick.choice(MODELS), "--gpu", pick.choice(GPUS)]
-    flags += ["--gpus-per-node", str(pick.choice((1, 2, 4, 8)))]
-    if command != "size":
-        flags += ["--nodes", str(pick.choice((1, 1, 2, 4)))]
-    flags += ["--seq-len", str(pick.choice((256, 512, 1024)))]
-    flags += [pick.choice(("--checkpointing", "--no-checkpointing"))]
-    if pick.random() < 0.7:
-        flags += ["--host-memory", pick.choice(("256GiB", "1TiB", "2TiB"))]
-    if pick.random() < 0.3 and command == "check":
-        flags += [
-            "--adapter",
-            pick.choice(("r=8,targets=all-linear", "r=16,targets=q_proj+v_proj")),
-        ]
-    return config, flags
+    return config
 
 
 def answer(number: int, command: str) -> dict[str, Any]:

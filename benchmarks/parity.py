@@ -30,8 +30,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from parity_jobs import KINDS, Case, case_of, cases, draw  # noqa: F401
 from parity_report import BELOW, DEVICES, WHOLE, Log, by_kind, digest, errors_of, render
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from parity_jobs import KINDS, Case
 
-from zero_sizer.plan.plan import Device
+from zero_sizer.hardware.device import Device
 
 DEVICES = (Device.GPU, Device.HOST)
 WHOLE = "whole run"

@@ -12,23 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zero_sizer import models
+from zero_sizer.config import document, resolve
+from zero_sizer.config.workload import Workload
+from zero_sizer.hardware import catalog
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.job.read import Job
+from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
+from zero_sizer.plan.resolve import plan_job
+from zero_sizer.speed import Case, step_time
+
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data" / "throughput.json"
 OFFLOAD = ROOT / "tests" / "data" / "throughput_deepspeed.json"
 DOC = ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from zero_sizer import models  # noqa: E402
-from zero_sizer.config import document, resolve  # noqa: E402
-from zero_sizer.config.workload import Workload  # noqa: E402
-from zero_sizer.hardware import catalog  # noqa: E402
-from zero_sizer.hardware.cluster import Cluster  # noqa: E402
-from zero_sizer.job.read import Job  # noqa: E402
-from zero_sizer.models.spec import Architecture, ModelSpec, Tensor  # noqa: E402
-from zero_sizer.plan.resolve import plan_job  # noqa: E402
-from zero_sizer.speed import Case, step_time  # noqa: E402
 
 _STAGE = {"FULL_SHARD": 3, "SHARD_GRAD_OP": 2}
 # An H100's FP8 matrix product of 8192^3 (Azure's benchmarking guide, H100 v5), and the share

@@ -28,9 +28,9 @@ LOOP = 3  # entries that one loop declares and that are still written out
 PAGE = ROOT / "docs" / "ledger.md"
 HEAD = """# The ledger
 
-Every allocation the prediction is made of, from the declarations in `zero_sizer/ledger/entries`, written
-by `scripts/generate_docs.py`. `p` is the resolved plan (`zero_sizer/plan/plan.py`); sizes are elements
-per rank. Sources that name no package are relative to `deepspeed/` at 0.19.8.
+Every allocation the prediction is made of, from the declarations in `zero_sizer/ledger/entries`,
+written by `scripts/generate_docs.py`. `p` is the resolved plan (`zero_sizer/plan/plan.py`); sizes
+are elements per rank. Sources that name no package are relative to `deepspeed/` at 0.19.8.
 [model.md](model.md) explains the words.
 """
 
@@ -126,7 +126,7 @@ def _live(live: Any) -> str:
 
 def _formula(function: Callable[..., Any]) -> str:
     """A function's own source; its name and first line of documentation where it is long."""
-    expression = _expression(function)
+    expression = None if hasattr(function, "__wrapped__") else _expression(function)
     if expression is not None:
         return f"`{ast.unparse(expression)}`"
     doc = inspect.getdoc(function)
@@ -179,7 +179,7 @@ def _is_text(node: ast.expr) -> bool:
 
 def _node(function: Callable[..., Any]) -> ast.Lambda | ast.FunctionDef:
     """The syntax tree of a function: the innermost that holds all positions of its code."""
-    code = function.__code__
+    code = inspect.unwrap(function).__code__
     spots = [(line, column) for line, _, column, _ in code.co_positions() if line and column]
     found = [node for node in _functions(code.co_filename) if _holds(node, code, spots)]
     return min(found, key=lambda node: (node.end_lineno - node.lineno, len(ast.unparse(node))))

@@ -11,10 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from support import (
-    published,  # noqa: E402
-    published_outcomes,  # noqa: E402
-)
+from support import published, published_outcomes  # noqa: E402
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from zero_sizer import checks
 from zero_sizer.config import resolve
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Direction, Finding, Reason, Severity
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import capacity, entries
 from zero_sizer.ledger.entry import Allocation, evaluate
@@ -25,7 +26,7 @@ from zero_sizer.ledger.verdict import (
     not_stated,
 )
 from zero_sizer.models.attention import FLASH
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
 from zero_sizer.units import DType

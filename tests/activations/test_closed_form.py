@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
+from zero_sizer.activations import select
 from zero_sizer.job.read import Flags, read
 from zero_sizer.sizing import size
-from zero_sizer.timeline import compose
+from zero_sizer.timeline import zero_rules
 from zero_sizer.timeline.peaks import timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.zero_rules import leaves_of
@@ -52,7 +53,9 @@ def plan_of(path, model, attention, checkpointing, seq_len):
 
 
 def highest(plan, step):
-    found = timeline(step, layout_of(plan.model, step, leaves_of(plan).modules, ()), plan.zero)
+    found = timeline(
+        step, layout_of(plan.model, step, leaves_of(plan).modules, ()), zero_rules.zero_of(plan)
+    )
     return max(found.forward.total, found.backward.total)
 
 
@@ -69,11 +72,11 @@ def test_what_a_family_keeps_is_within_the_closed_forms_error(tmp_path, model):
         FAMILIES[model], (True, False), (512, 2048)
     ):
         plan = plan_of(path, model, attention, checkpointing, seq_len)
-        traced = compose.traced_activations(plan)
+        traced = select.traced_activations(plan)
         if traced is None:  # longer than it was made for
             continue
-        closed = highest(plan, compose.in_closed_form(plan))
-        error = compose.closed_form_error(plan)
+        closed = highest(plan, select.in_closed_form(plan))
+        error = select.closed_form_error(plan)
         off = highest(plan, traced) - closed
         told = f"{model} {attention} {checkpointing} {seq_len}: {off} of {closed}, {error}"
         assert -error.below <= off <= error.above, told

@@ -6,14 +6,14 @@ import pytest
 from support.plans import make_job, make_plan
 
 from zero_sizer import activations, models
+from zero_sizer.activations import names, select
 from zero_sizer.activations.levels import Activations, Level, Part, Section
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Direction, Severity
 from zero_sizer.job.read import Flags, read
-from zero_sizer.models.changes import freeze, lora, lora_config
+from zero_sizer.models.changes import freeze, lora, lora_config, records
 from zero_sizer.models.sources.bundled import bundled_names, load_profile
 from zero_sizer.sizing import size
-from zero_sizer.timeline import compose, names
 
 BF16 = {"bf16": {"enabled": True}, "train_micro_batch_size_per_gpu": 1}
 ZERO = {**BF16, "optimizer": {"type": "AdamW"}, "zero_optimization": {"stage": 3}}
@@ -21,7 +21,7 @@ MODEL = "llama-3.2-1b"
 
 
 def _frozen(*patterns):
-    return freeze.with_freeze(load_profile(MODEL), freeze.Freeze(patterns, "--freeze"))
+    return freeze.with_freeze(load_profile(MODEL), records.Freeze(patterns, "--freeze"))
 
 
 def _codes(spec):
@@ -50,7 +50,7 @@ def test_blocks_before_the_first_trained_keep_nothing():
         make_plan(ZERO, spec, 2, seq_len=512, checkpointing=False)
         for spec in (load_profile(MODEL), shallow)
     ]
-    whole, frozen = (compose.activations_of(plan) for plan in plans)
+    whole, frozen = (select.activations_of(plan) for plan in plans)
     assert sum(p.count for p in frozen.parts if p.blocks and p.forward.end == 0) == 10
     assert frozen.saved < whole.saved
 
@@ -127,7 +127,7 @@ def test_under_an_adapter_every_name_is_the_models_own(name, text, checkpointing
         text = "r=8,save=embed_out+embed_in"
     spec = lora.with_adapter(models.load(name), lora_config.read(text, "--adapter"))
     plan = make_plan(ZERO, spec, 4, seq_len=128, checkpointing=checkpointing)
-    step = compose.adapted_activations(plan)
+    step = select.adapted_activations(plan)
     assert step is not None  # else a name was none of the model's
     completed = {
         f"{part.blocks}.{number}.{level.completes}" if part.blocks else level.completes

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from zero_sizer.activations import loss
 from zero_sizer.cli import main
+from zero_sizer.config import workload
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.capacity import Fit, fit
-from zero_sizer.plan.plan import Device
 from zero_sizer.sizing import size
 from zero_sizer.units import DType
 
@@ -123,16 +124,16 @@ def test_nor_is_one_where_nobody_compared_it(capsys, tmp_path, model, kind, prec
 )
 def test_no_other_loss_holds_or_moves_more_than_transformers(tokens, vocab, hidden, dtype):
     sizes = loss.Sizes(tokens=tokens, vocab=vocab, hidden=hidden, dtype=dtype, trains_head=True)
-    usual = loss.of_logits(loss.TRANSFORMERS, sizes)
-    for kind in (loss.MEGATRON, loss.FUSED):
+    usual = loss.of_logits(workload.TRANSFORMERS, sizes)
+    for kind in (workload.MEGATRON, workload.FUSED):
         other = loss.of_logits(kind, sizes)
         assert all(a <= b for a, b in zip(other, usual, strict=True))
-        assert other.forward >= other.held >= sizes.logits or kind == loss.MEGATRON
+        assert other.forward >= other.held >= sizes.logits or kind == workload.MEGATRON
     if dtype is DType.BF16:  # in fp32 nothing is saved, and the shifted copy comes on top
-        older = loss.of_logits(loss.SIXTEEN_BITS, sizes)
+        older = loss.of_logits(workload.SIXTEEN_BITS, sizes)
         assert all(a < b for a, b in zip(older, usual, strict=True))
-        assert loss.moved(loss.SIXTEEN_BITS, sizes) < loss.moved(loss.TRANSFORMERS, sizes)
-    assert loss.moved(loss.FUSED, sizes) < loss.moved(loss.TRANSFORMERS, sizes)
+        assert loss.moved(workload.SIXTEEN_BITS, sizes) < loss.moved(workload.TRANSFORMERS, sizes)
+    assert loss.moved(workload.FUSED, sizes) < loss.moved(workload.TRANSFORMERS, sizes)
     assert loss.chunk(sizes) <= sizes.logits
     # twice as many as asked for at most, for the power of two
     assert loss.chunk(sizes) <= 2 * (sizes.inputs + vocab * dtype.itemsize)

@@ -11,12 +11,12 @@ from zero_sizer.config import document
 from zero_sizer.config.workload import Workload
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.entries import ENTRIES
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.ledger.moments import Phase
 from zero_sizer.ledger.peak import phase_peaks, totals
-from zero_sizer.plan.plan import Device
 from zero_sizer.sizing import size
 
 pytest.importorskip("deepspeed")

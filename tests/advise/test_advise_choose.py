@@ -14,11 +14,12 @@ from zero_sizer.advise.choose import Options, choose, search_of
 from zero_sizer.config import document
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Severity
+from zero_sizer.hardware.device import Device
 from zero_sizer.job import read
 from zero_sizer.job.read import Flags
 from zero_sizer.ledger.capacity import Fit, capacities, fit
 from zero_sizer.ledger.entry import Category
-from zero_sizer.plan.plan import Device
+from zero_sizer.plan import sizes
 from zero_sizer.units import GIB, round_up
 
 MODELS = ("gpt2", "tinyllama-1.1b", "llama-3.2-3b")
@@ -98,11 +99,11 @@ def test_more_nodes_never_raise_model_states_beyond_padding(stage, nodes, more, 
 
     few, many = sized(nodes), sized(nodes + more)
     ranks = many.plan.dp_world_size
-    tensors = len(many.plan.trainable)
-    groups = len(many.plan.groups)
+    tensors = len(sizes.trainable(many.plan))
+    groups = len(sizes.groups(many.plan))
     padding = 16 * (tensors + 2 * groups)  # bytes of state an element, rounded up
     if stage < 3:  # gradients are kept whole: those that a partition cuts at its two ends too
-        padding += 2 * groups * many.plan.largest_tensor * many.plan.itemsize
+        padding += 2 * groups * sizes.largest_tensor(many.plan) * many.plan.itemsize
 
     def states(found):
         live = [a for a in found.allocations if a.device is Device.GPU and a.category in STATES]
@@ -116,7 +117,7 @@ def test_more_nodes_never_raise_model_states_beyond_padding(stage, nodes, more, 
         return sum(a.num_bytes for a in found.allocations if a.category in names)
 
     grown = many.peaks[Device.GPU].num_bytes - few.peaks[Device.GPU].num_bytes
-    gathered = sum(round_up(n, ranks) - n for n in many.plan.trainable) * 2 * 2
+    gathered = sum(round_up(n, ranks) - n for n in sizes.trainable(many.plan)) * 2 * 2
     assert grown <= max(0, explained(many) - explained(few)) + padding + gathered
 
 

@@ -7,7 +7,7 @@ from support.advise_jobs import job_on
 
 from zero_sizer import sizing
 from zero_sizer.advise.choose import Options, choose
-from zero_sizer.plan.plan import Device
+from zero_sizer.hardware.device import Device
 
 PLAIN = {
     "no ZeRO",

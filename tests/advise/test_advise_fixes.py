@@ -10,7 +10,7 @@ from support.advise_jobs import job_on
 from zero_sizer import sizing
 from zero_sizer.advise.fixes import fixes
 from zero_sizer.config import document
-from zero_sizer.plan.plan import Device
+from zero_sizer.hardware.device import Device
 from zero_sizer.report.fixes import fix_mapping, show_fixes
 from zero_sizer.sizing import Verdict
 from zero_sizer.speed import step_time

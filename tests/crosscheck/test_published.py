@@ -1,7 +1,7 @@
 """Published measurements: printed beside the prediction, and no error may grow unseen.
 
-``pytest -s tests/crosscheck/test_published.py`` shows the tables. After a change that moves a prediction for a
-good reason: ``python scripts/refresh_published.py``.
+``pytest -s tests/crosscheck/test_published.py`` shows the tables. After a change that moves a
+prediction for a good reason: ``python scripts/refresh_published.py``.
 """
 
 import json

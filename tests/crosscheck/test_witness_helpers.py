@@ -7,7 +7,7 @@ import pytest
 from support.plans import make_job
 
 from zero_sizer import models
-from zero_sizer.plan.plan import Device
+from zero_sizer.hardware.device import Device
 from zero_sizer.sizing import size
 
 helpers = pytest.importorskip("zero_sizer.crosscheck.helpers")

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from support import published
 
-from zero_sizer.dryrun.recording import Room, from_json
+from zero_sizer.allocator.room import Room
+from zero_sizer.dryrun.recording import from_json
 from zero_sizer.dryrun.simulated import run_requests
 from zero_sizer.dryrun.simulated.parent import request_of
 from zero_sizer.dryrun.verdict import verdict_of
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.plan.plan import Device
 from zero_sizer.report import recording as report
 from zero_sizer.report.verdict import WORDS
 from zero_sizer.simulator.tracker import GPU, Tracker

@@ -16,13 +16,13 @@ from zero_sizer.config.workload import Workload
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.errors import ZeroSizerError
 from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.ledger.moments import STEPPING
 from zero_sizer.ledger.peak import peak_of, totals
 from zero_sizer.ledger.ranks import at_highest_rank
-from zero_sizer.plan.plan import Device
 from zero_sizer.sizing import size
 from zero_sizer.units import DType
 

@@ -10,10 +10,10 @@ from support.plans import make_job
 from support.simulated_jobs import ADAMW, TINY_LLAMA, config_of, tiny_llama
 
 from zero_sizer.findings import Direction
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Moment, Phase
 from zero_sizer.ledger.peak import phase_peaks
 from zero_sizer.models.spec import Tensor
-from zero_sizer.plan.plan import Device
 from zero_sizer.report.json import as_mapping
 from zero_sizer.sizing import size
 

@@ -9,7 +9,7 @@ from support.simulated_jobs import HOST, config_of
 
 from zero_sizer import models
 from zero_sizer.crosscheck import compare
-from zero_sizer.models.changes import freeze, lora, lora_config, quantization
+from zero_sizer.models.changes import freeze, lora, lora_config, quantization, records
 from zero_sizer.sizing import size
 
 pytest.importorskip("deepspeed")
@@ -102,7 +102,7 @@ def _packed_and_saved(bases):
     spec = lora.with_adapter(bases["qwen3"], saved)
     yield "saved", _job(spec, {"stage": 3}, 2, 2, checkpointing=True, zero_init=False), 1
     for patterns, zero in FROZEN:
-        spec = freeze.with_freeze(llama, freeze.Freeze(patterns, "--freeze"))
+        spec = freeze.with_freeze(llama, records.Freeze(patterns, "--freeze"))
         yield f"frozen {patterns}", _job(spec, zero, 4, 2, checkpointing=False), 1
 
 

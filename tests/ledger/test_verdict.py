@@ -219,7 +219,7 @@ def test_a_model_that_liger_does_not_patch_is_said(tmp_path, capsys):
 def test_every_doubt_has_a_direction():
     """A rule that names something as not modelled says how it moves the prediction."""
     root = Path(cli.__file__).parent.parent
-    sources = [*root.glob("checks/*.py"), *root.glob("passes/*.py"), root / "planning.py"]
+    sources = [*root.glob("checks/*.py"), *root.glob("timeline/*.py"), root / "plan" / "resolve.py"]
     said = "\n".join(path.read_text() for path in sources)
     assert said.count("not-modelled") <= said.count("Direction.") + 1  # an unknown optimizer
 

@@ -47,7 +47,7 @@ def test_the_loop_holds_what_the_engine_holds():
     from zero_sizer.dryrun.simulated import run_requests
     from zero_sizer.dryrun.simulated.parent import request_of
     from zero_sizer.dryrun.truncate import cut_job
-    from zero_sizer.plan.plan import Device
+    from zero_sizer.hardware.device import Device
 
     wanted = cut_job(job_on("gpt2", "a10g-24gb", gpus=4, seq_len=64, checkpointing=True), 2)
     jobs = []

@@ -13,7 +13,7 @@ from typing import Any
 
 from support.fuzz_samples import ADAPTER, JOB, LLAMA, SAMPLE
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "deepspeed_configs").rglob("*.json"))
 NUMBERS: tuple[Any, ...] = (
     0, 1, -1, 2, 3, 7, 8, 127, 1024, 10_000, 2**31, 2**53 + 1, 2**63, 2**64, 2**99, 10**400, 0.0,

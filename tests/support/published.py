@@ -18,13 +18,13 @@ from zero_sizer.config import document
 from zero_sizer.config.workload import Checkpointing, Workload
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.entry import Category
 from zero_sizer.ledger.moments import STEPPING, Moment
 from zero_sizer.ledger.peak import phase_peaks
 from zero_sizer.models.changes import lora, lora_config
 from zero_sizer.models.spec import ModelSpec, Tensor
-from zero_sizer.plan.plan import Device
 from zero_sizer.sizing import Sizing, size
 from zero_sizer.units import GIB, MIB, DType
 

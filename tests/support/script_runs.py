@@ -15,7 +15,7 @@ from zero_sizer import launchers
 from zero_sizer.dryrun.recording import Recording, from_json
 from zero_sizer.dryrun.simulated.script import ScriptRequest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 _DRIVER = """
 import json, os, sys

@@ -9,13 +9,16 @@ from support.plain_flow import Rules, flow
 from support.plain_gather import Trace, gathered_bytes
 
 from zero_sizer import sizing
+from zero_sizer.activations import select
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.strategy import settings_of
 from zero_sizer.config import document
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entries import forward_backward
 from zero_sizer.ledger.entry import evaluate
-from zero_sizer.plan.plan import Device
+from zero_sizer.plan import sizes
+from zero_sizer.timeline import compose
 from zero_sizer.timeline.compose import zeros_of
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.zero_rules import leaves_of
@@ -32,7 +35,7 @@ def walked(plan):
 
 
 def _walked(plan, zero):
-    step = plan.step_activations
+    step = select.activations_of(plan)
     layout = layout_of(plan.model, step, leaves_of(plan).modules)
     forward = list(_places(step.parts, layout.forward, is_backward=False))
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
@@ -112,7 +115,7 @@ def odd(plan, draw):
 def test_the_highest_place_is_the_highest_of_all(model):
     for sweep, values, draw in drawn(model, 12, seed=5):
         for plan in (sweep.plan(values), odd(sweep.plan(values), draw)):
-            timeline = plan.timeline
+            timeline = compose.timeline_of(plan)
             assert (timeline.forward.total, timeline.backward.total) == walked(plan), plan
 
 
@@ -132,7 +135,7 @@ def test_the_totals_of_the_passes_are_those_of_their_entries():
     for sweep, values, _ in drawn("gpt2", 10, seed=7):
         plan = sweep.plan(values)
         moments = sizing.totals(evaluate(forward_backward.ENTRIES, plan), 1)
-        for moment, num_bytes in forward_backward.totals(plan.timeline).items():
+        for moment, num_bytes in forward_backward.totals(compose.timeline_of(plan)).items():
             assert moments[Device.GPU][moment] == num_bytes
 
 
@@ -147,6 +150,6 @@ def test_two_groups_of_tensors_are_followed_like_one():
     for nodes in (1, 3):
         wanted = job_on("gpt2", "h100-80gb", nodes=nodes, seq_len=128, checkpointing=True)
         plan = sizing.size(replace(wanted, document=document.from_mapping(values))).plan
-        timeline = plan.timeline
-        assert len(plan.groups) == 2
+        timeline = compose.timeline_of(plan)
+        assert len(sizes.groups(plan)) == 2
         assert (timeline.forward.total, timeline.backward.total) == walked(plan)

@@ -6,6 +6,7 @@ import pytest
 from support.advise_jobs import job_on
 
 from zero_sizer import sizing
+from zero_sizer.activations import select
 from zero_sizer.config import document
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import program_of
@@ -52,7 +53,7 @@ def plan_of(zero):
 def test_a_leaf_is_fetched_at_once_and_reduced_at_once():
     plan, _ = plan_of({})
     names = [tensor.name for tensor in plan.model.parameters]
-    layout = layout_of(plan.model, plan.step_activations, leaves_of(plan).modules)
+    layout = layout_of(plan.model, select.activations_of(plan), leaves_of(plan).modules)
     program = program_of(layout)
     inside = {i for i, name in enumerate(names) if ".layers.5.mlp." in name}
     fetched = [
@@ -65,7 +66,9 @@ def test_a_leaf_is_fetched_at_once_and_reduced_at_once():
 
 def test_without_leaves_every_module_stands_for_itself():
     plan, _ = plan_of({"leaf_module": {"classes": []}})
-    program = program_of(layout_of(plan.model, plan.step_activations, leaves_of(plan).modules))
+    program = program_of(
+        layout_of(plan.model, select.activations_of(plan), leaves_of(plan).modules)
+    )
     assert leaves_of(plan).modules == ()
     assert all(step.reduces == (step.parameter,) for step in program.order)
 

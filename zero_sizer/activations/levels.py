@@ -3,9 +3,13 @@
 What the numbers mean: ``zero_sizer.activations``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol
+
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.util.identity import Identity
 
 
 class StepLevels(Protocol):
@@ -130,3 +134,15 @@ class Activations(NamedTuple):
 def remaining(step: MicroStep) -> int:
     """Bytes left when backward is over."""
     return step.saved + sum(part.count * part.backward.end for part in step.parts)
+
+
+def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
+    """How many blocks the model has in each list of blocks; one that was cut has fewer."""
+    return {stack: _depth(Identity(spec), stack) for stack in stacks}
+
+
+@lru_cache(maxsize=64)
+def _depth(spec: Identity, stack: str) -> int:
+    prefix = f"{stack}."
+    names = (tensor.name for tensor in spec.of.parameters)
+    return len({n.removeprefix(prefix).partition(".")[0] for n in names if n.startswith(prefix)})

@@ -39,20 +39,9 @@ from zero_sizer.activations.levels import (
     Section,
     StepLevels,
 )
+from zero_sizer.config.workload import FUSED, FUSED_LINEAR, MEGATRON, SIXTEEN_BITS, TRANSFORMERS
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import DType, ceil_div, num_bytes
-
-TRANSFORMERS, SIXTEEN_BITS = "transformers", "transformers-16bit"
-MEGATRON, FUSED, FUSED_LINEAR = "megatron", "fused", "fused-linear"
-CASTS = (SIXTEEN_BITS, FUSED_LINEAR)  # otherwise under torch_autocast
-
-# Causal families that Liger 0.8.5 patches (transformers/monkey_patch.py), of those known here.
-LIGER = frozenset(
-    {
-        *("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3"),
-        *("gemma", "gemma2", "deepseek_v3"),
-    }
-)
 
 _FP32 = 4  # bytes
 _PER_TOKEN = 64  # bytes: shifted labels and losses, beside logits

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
 
+from zero_sizer.activations.select import closed_form_error, is_closed_form
 from zero_sizer.advise import moves
 from zero_sizer.advise.moves import Change, Move
 from zero_sizer.advise.search import plan_of
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import capacity, entries
 from zero_sizer.ledger.capacity import Fit
@@ -19,10 +21,9 @@ from zero_sizer.ledger.peak import peak_of, totals
 from zero_sizer.ledger.ranks import at_highest_rank
 from zero_sizer.ledger.requests import room_of
 from zero_sizer.ledger.verdict import is_doubt, is_open
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing
 from zero_sizer.speed import step_time
-from zero_sizer.timeline.compose import closed_form_error, is_closed_form
 
 _MOST_NODES = 1024
 _WORK = 40_000  # tensors in all jobs tried together: the deepest model in use has 1,200

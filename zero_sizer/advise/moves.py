@@ -5,11 +5,11 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zero_sizer.activations import loss
-from zero_sizer.config import document
+from zero_sizer.activations import select
+from zero_sizer.config import document, workload
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
-from zero_sizer.plan.plan import Device, Plan
-from zero_sizer.timeline import compose
+from zero_sizer.plan.plan import Plan
 
 _ZERO = "zero_optimization"
 _SMALL_BUCKET = 50_000_000  # elements
@@ -93,13 +93,13 @@ def checkpointing(plan: Plan) -> Move | None:
 
 def fused_linear_loss(plan: Plan) -> Move | None:
     """Liger's loss, which never holds whole logits (the Trainer's ``use_liger_kernel``)."""
-    is_usual = plan.loss == loss.TRANSFORMERS and plan.model.arch.family in loss.LIGER
-    if not is_usual or not compose.knows_loss(replace(plan, loss=loss.FUSED_LINEAR)):
+    is_usual = plan.loss == workload.TRANSFORMERS and plan.model.arch.family in workload.LIGER
+    if not is_usual or not select.knows_loss(replace(plan, loss=workload.FUSED_LINEAR)):
         return None
     return Move(
         name="fused linear loss (Liger)",
-        changes=(Change(key="--loss", value=loss.FUSED_LINEAR),),
-        apply=lambda job: replace(job, workload=replace(job.workload, loss=loss.FUSED_LINEAR)),
+        changes=(Change(key="--loss", value=workload.FUSED_LINEAR),),
+        apply=lambda job: replace(job, workload=replace(job.workload, loss=workload.FUSED_LINEAR)),
     )
 
 

@@ -19,11 +19,12 @@ from zero_sizer.advise.sweep import Sweep, Use
 from zero_sizer.advise.view import Values
 from zero_sizer.config import document, resolve
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Finding, Severity
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import entries as features
 from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.verdict import is_doubt
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
 

@@ -6,22 +6,24 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
+from zero_sizer.activations.select import closed_form_error, is_closed_form
 from zero_sizer.advise.view import ACCUMULATES, NUMBERS, Family, Values, View
 from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entries import forward_backward as passes
 from zero_sizer.ledger.entry import Entry, evaluate
 from zero_sizer.ledger.moments import PASSES, STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates
 from zero_sizer.ledger.requests import Rooms, rooms_of
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
 from zero_sizer.speed.model import time_of
 from zero_sizer.speed.rates import rates_of
 from zero_sizer.speed.step import Step
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
-from zero_sizer.timeline.compose import closed_form_error, is_closed_form
 from zero_sizer.timeline.overlay import Zero
 from zero_sizer.units import ceil_div
 
@@ -226,7 +228,7 @@ def _ranks(view: Any) -> tuple[tuple[int, ...], bool]:
     """
     ranks = candidates(view)
     is_muon = any(row.newton_schulz for row in view.group_optimizers)
-    return ranks, len(ranks) > 1 and (is_muon or view.has_grad_accum_attribute)
+    return ranks, len(ranks) > 1 and (is_muon or sizes.has_grad_accum_attribute(view))
 
 
 def _rooms(view: Any) -> Rooms:

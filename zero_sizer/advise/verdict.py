@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from zero_sizer.advise.limits import Shortfall
 from zero_sizer.advise.search import Candidate, Loss, Search
 from zero_sizer.findings import Direction, Reason
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import WHOSE, Verdict, is_open, short_of
-from zero_sizer.plan.plan import Device
 from zero_sizer.sizing import size
 from zero_sizer.units import format_gib
 

@@ -7,8 +7,7 @@ under the values read: thousands of candidates cost little more than the distinc
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 from zero_sizer.plan.plan import Plan
@@ -45,7 +44,7 @@ class Values:
         """The same with other numbers (of ``NUMBERS``)."""
         if "grad_accum" in numbers:
             stated = SimpleNamespace(grad_accum=numbers["grad_accum"])
-            numbers[ACCUMULATES] = getattr(Plan, ACCUMULATES).func(stated)
+            numbers[ACCUMULATES] = getattr(Plan, ACCUMULATES).fget(stated)
         return Values({**self.of, **numbers}, {**self.tokens, **numbers})
 
 
@@ -90,7 +89,6 @@ class Family:
         ) | {ACCUMULATES}
         self._distinct: dict[str, list[Any]] = {name: [] for name in self.varied}
         self._values = {name: self._values_of(plan) for name, plan in plans.items()}
-        self._properties: dict[str, _Results] = {}
         self._formulas: dict[Any, _Results] = {}
 
     def values(self, strategy: str) -> Values:
@@ -117,10 +115,6 @@ class Family:
     def view(self, values: Values) -> "View":
         """The plan with these values."""
         return View(self, values)
-
-    def property(self, name: str, values: Values, reads: dict[str, None]) -> Any:
-        """A cached property of the plan with these values."""
-        return self._kept(self._properties, name, values, reads, getattr(Plan, name).func)
 
     def formula(
         self,
@@ -176,8 +170,10 @@ class View:
             self.reads[name] = None
             return self._values.of[name]
         attribute = getattr(Plan, name, None)
-        if isinstance(attribute, cached_property):
-            return self._family.property(name, self._values, self.reads)
-        if isinstance(attribute, FunctionType):
-            return attribute.__get__(self)
+        if isinstance(attribute, property) and attribute.fget is not None:
+            return attribute.fget(self)
         return getattr(self._family.base, name)
+
+    def derive(self, function: Callable[[Any], Any]) -> Any:
+        """The function's value for a plan with these values."""
+        return self._family.formula(function, self._values, function, self.reads)

@@ -4,9 +4,10 @@ A sum of live bytes cannot tell: what lies free between other blocks is no use t
 larger. A device that is full makes the allocator give back what it has cached whole, and try again.
 """
 
+from dataclasses import dataclass
+
 from zero_sizer.allocator.caching import CachingAllocator, DeviceOutOfMemoryError
 from zero_sizer.allocator.settings import AllocatorSettings
-from zero_sizer.dryrun.recording import Room
 
 
 class LimitedDevice:
@@ -45,3 +46,22 @@ class LimitedDevice:
         """``torch.cuda.empty_cache``."""
         if self.room.fits:
             self._allocator.empty_cache()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """Whether a run fits so much memory of a GPU, fragmentation included.
+
+    Attributes:
+        num_bytes: what PyTorch's allocator may take of the GPU.
+        fits: it never ran out.
+        phase: where it did.
+        requested, allocated, reserved: bytes asked for then, live and held; 0 where it fits.
+    """
+
+    num_bytes: int
+    fits: bool = True
+    phase: str = ""
+    requested: int = 0
+    allocated: int = 0
+    reserved: int = 0

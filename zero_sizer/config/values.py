@@ -1,6 +1,6 @@
 """What DeepSpeed makes of one value: pydantic's lenient conversions and the hand-written parsers.
 
-Witness: tests/config/test_config_against_deepspeed.py feeds the same values to DeepSpeed's own parser.
+Witness: tests/config/test_config_against_deepspeed.py feeds DeepSpeed's own parser the same values.
 """
 
 import math

@@ -86,3 +86,21 @@ class Workload:
     zero_init: bool | None = None
     precision: str | None = None
     origins: dict[str, str] = field(default_factory=dict)
+
+
+TRANSFORMERS, SIXTEEN_BITS = "transformers", "transformers-16bit"
+
+
+MEGATRON, FUSED, FUSED_LINEAR = "megatron", "fused", "fused-linear"
+
+
+CASTS = (SIXTEEN_BITS, FUSED_LINEAR)  # otherwise under torch_autocast
+
+
+# Causal families that Liger 0.8.5 patches (transformers/monkey_patch.py), of those known here.
+LIGER = frozenset(
+    {
+        *("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "phi3"),
+        *("gemma", "gemma2", "deepseek_v3"),
+    }
+)

@@ -8,11 +8,12 @@ from zero_sizer.config.document import from_mapping
 from zero_sizer.crosscheck import helpers, rules
 from zero_sizer.dryrun.recording import PhaseRecord, RankRecord, Recording
 from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import entries as features
 from zero_sizer.ledger.entry import Allocation, Category, evaluate
 from zero_sizer.ledger.moments import Moment
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
 
 # The ledger's moment that each boundary of a recording is. When backward has returned the buckets

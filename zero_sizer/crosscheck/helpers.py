@@ -15,10 +15,12 @@ from typing import Any
 
 from zero_sizer.config.document import from_mapping
 from zero_sizer.errors import WitnessError
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.entry import Allocation, Category
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing
 from zero_sizer.units import DType
 
@@ -273,5 +275,5 @@ def _shared_reasons(plan: Plan) -> Iterator[str]:
         yield "the helper takes 16-bit weights, this job trains in fp32"
     if len(plan.optimizer.states) != 2:
         yield f"the helper takes Adam's two states, this job's optimizer is {plan.optimizer.name}"
-    if plan.frozen:
+    if sizes.frozen(plan):
         yield "the helper takes every parameter as trained, frozen ones too"

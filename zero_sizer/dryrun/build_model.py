@@ -9,7 +9,7 @@ import torch
 from zero_sizer.dryrun.simulated import checkpointing
 from zero_sizer.dryrun.simulated.request import Request
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.models.changes.freeze import Freeze
+from zero_sizer.models.changes.records import Freeze
 from zero_sizer.models.sources.untrusted import harmless, offline
 from zero_sizer.simulator.operators import flash
 from zero_sizer.simulator.undo import Patches
@@ -174,7 +174,7 @@ def _from_factory(reference: str) -> Any:
 
 
 def _from_shapes(request: Request) -> Any:
-    from zero_sizer.dryrun.launched.build import ShapesModel
+    from zero_sizer.dryrun.shapes_model import ShapesModel
 
     with _zero_init(request):
         return ShapesModel(request.parameters)
@@ -182,8 +182,8 @@ def _from_shapes(request: Request) -> Any:
 
 def _quantized(model: Any, how: Mapping[str, Any]) -> Any:
     """The base with packed weights, which bitsandbytes makes on the GPU as it reads them."""
-    from zero_sizer.dryrun.quantized_layers import quantize
     from zero_sizer.simulator import device
+    from zero_sizer.simulator.quantized_layers import quantize
 
     quantize(model, how, how["modules"])
     for parameter in model.parameters():

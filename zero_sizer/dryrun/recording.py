@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.allocator.room import Room
 from zero_sizer.dryrun import checked
 from zero_sizer.errors import InputError
 from zero_sizer.units import format_gib
@@ -106,25 +107,6 @@ class RankRecord:
                 most = max(figures.get("max_allocated", 0), figures.get("allocated", 0))
                 peaks[device] = max(peaks.get(device, 0), most)
         return peaks
-
-
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """Whether a run fits so much memory of a GPU, fragmentation included.
-
-    Attributes:
-        num_bytes: what PyTorch's allocator may take of the GPU.
-        fits: it never ran out.
-        phase: where it did.
-        requested, allocated, reserved: bytes asked for then, live and held; 0 where it fits.
-    """
-
-    num_bytes: int
-    fits: bool = True
-    phase: str = ""
-    requested: int = 0
-    allocated: int = 0
-    reserved: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

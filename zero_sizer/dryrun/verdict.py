@@ -1,12 +1,13 @@
-"""Whether a dry run fits its devices: the rule of ``zero_sizer.ledger.verdict`` on what was recorded."""
+"""The verdict on a dry run: the rule of ``ledger.verdict`` on what was recorded."""
 
-from zero_sizer.dryrun.recording import Recording, Room
+from zero_sizer.allocator.room import Room
+from zero_sizer.dryrun.recording import Recording
 from zero_sizer.findings import Direction, Reason
 from zero_sizer.hardware import outside
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import capacity
 from zero_sizer.ledger.capacity import Capacity, Fit
 from zero_sizer.ledger.verdict import WHOSE, Verdict, too_small
-from zero_sizer.plan.plan import Device
 from zero_sizer.units import format_gib
 
 

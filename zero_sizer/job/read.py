@@ -302,6 +302,6 @@ def _frozen(spec: ModelSpec, said: Stated | None) -> ModelSpec:
     """The model without what is stated as not trained."""
     if said is None:
         return spec
-    from zero_sizer.models.changes import freeze
+    from zero_sizer.models.changes import freeze, records
 
-    return freeze.with_freeze(spec, freeze.Freeze(said.value, said.origin))
+    return freeze.with_freeze(spec, records.Freeze(said.value, said.origin))

@@ -12,7 +12,7 @@ from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.hardware import outside
 from zero_sizer.hardware.cluster import Cluster
-from zero_sizer.plan.plan import Device
+from zero_sizer.hardware.device import Device
 from zero_sizer.units import format_gib
 from zero_sizer.util.interval import NOTHING, Interval
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Moment, Phase
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.reads import Reads
 from zero_sizer.units import DType, next_power_of_two, num_bytes
 
@@ -109,7 +110,7 @@ def evaluate(entries: Iterable[Entry], plan: Plan, *, explain: bool = True) -> l
     With ``explain`` the keys that each formula read are noted; sweeps leave it out.
     """
     allocations = []
-    memo: dict[str, Any] = {}
+    memo: dict[Any, Any] = {}
     for entry in entries:
         reads = Reads(plan, memo) if explain else None
         view = plan if reads is None else cast(Plan, reads)

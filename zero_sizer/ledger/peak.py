@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.moments import Moment, Phase
-from zero_sizer.plan.plan import Device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from itertools import chain
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.ledger.peak import peak_of, totals
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.reduction_rules import buffers_gradients
 from zero_sizer.zero import owners
 from zero_sizer.zero.wrapper import Wrapper
@@ -35,7 +37,7 @@ def candidates(plan: Plan) -> tuple[int, ...]:
         return owners.candidates(_layout(plan), _keeping(plan))
     muon = [i for i, row in enumerate(plan.group_optimizers) if row.newton_schulz]
     if muon and plan.wrapper is Wrapper.BF16:
-        weights = tuple(int(i in muon) for i in range(len(plan.groups)))
+        weights = tuple(int(i in muon) for i in range(len(sizes.groups(plan))))
         return owners.candidates(
             _layout(plan), owners.Keeping(weights, plan.reduce_bucket_size, 0, pieces=True)
         )
@@ -46,10 +48,10 @@ def candidates(plan: Plan) -> tuple[int, ...]:
 
 def _layout(plan: Plan) -> owners.Layout:
     """Gradients are reduced from the last on; after backward (stage 1), from the first."""
-    is_dealt = plan.deals_tensors or len(plan.groups) > 1
+    is_dealt = sizes.deals_tensors(plan) or len(sizes.groups(plan)) > 1
     return owners.Layout(
-        groups=tuple(map(plan.ordered, plan.groups)),
-        turns=plan.flat_order if is_dealt else None,
+        groups=tuple([sizes.ordered(plan, group) for group in sizes.groups(plan)]),
+        turns=sizes.flat_order(plan) if is_dealt else None,
         last_first=plan.stage == 2 or plan.overlap_comm,
         ranks=plan.dp_world_size,
         align_tensors=plan.align_tensors,
@@ -59,16 +61,18 @@ def _layout(plan: Plan) -> owners.Layout:
 
 def _keeping(plan: Plan) -> owners.Keeping:
     """What ranks of ``DeepSpeedZeroOptimizer`` keep; Muon has two momentums and an update more."""
-    keeps_whole = not plan.offloads_optimizer and not plan.has_compact_gradients
+    keeps_whole = not plan.offloads_optimizer and not sizes.has_compact_gradients(plan)
     rows = plan.group_optimizers
     weights = tuple(keeps_whole * (1 + 3 * bool(row.newton_schulz)) for row in rows)
-    is_compact = plan.has_compact_gradients
+    is_compact = sizes.has_compact_gradients(plan)
     apart = buffers_gradients(plan) and (
         plan.stage == 1 or is_compact or (plan.accumulates and plan.offloads_optimizer)
     )
     large = apart * (-1 if plan.stage == 1 else 1)
     pieces = is_compact or plan.offloads_optimizer
-    waits = plan.grad_accum_dtype if plan.has_grad_accum_attribute else plan.trained_dtype
+    waits = (
+        plan.grad_accum_dtype if sizes.has_grad_accum_attribute(plan) else sizes.trained_dtype(plan)
+    )
     parts = plan.grad_accum_dtype.itemsize // waits.itemsize if is_compact else 0
     return owners.Keeping(weights, plan.reduce_bucket_size, large, pieces, parts)
 

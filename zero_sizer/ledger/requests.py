@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from zero_sizer.activations import loss
+from zero_sizer.activations import loss, select
+from zero_sizer.config import workload
 from zero_sizer.hardware.outside import batches_on_gpu
 from zero_sizer.ledger.moments import PASSES, STEP
-from zero_sizer.timeline import compose
+from zero_sizer.plan import sizes
 from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -55,7 +56,7 @@ def _of_passes(plan: Plan) -> int:
     if plan.attention == "eager":
         found.append(num_bytes(tokens * plan.seq_len * (arch.heads or 0), DType.FP32))
     if plan.stage == 3:
-        found.append(num_bytes(max(plan.numels, default=0), plan.model_dtype))
+        found.append(num_bytes(max(sizes.numels(plan), default=0), plan.model_dtype))
     return max(found)
 
 
@@ -66,19 +67,19 @@ def _of_step(plan: Plan) -> int:
     such a buffer already, stage 3 for a sub-group (stage3.py:2683-2692), stage 0 for all
     (fp16/fused_optimizer.py:230-250).
     """
-    is_made = plan.wrapper in _FLATTENS and not plan.has_compact_gradients
+    is_made = plan.wrapper in _FLATTENS and not sizes.has_compact_gradients(plan)
     if plan.offloads_optimizer or not is_made:
         return 0
-    return num_bytes(max(plan.partitions, default=0), plan.master_dtype)
+    return num_bytes(max(sizes.partitions(plan), default=0), plan.master_dtype)
 
 
 _FLATTENS = (Wrapper.ZERO12, Wrapper.ZERO3, Wrapper.FP16_FUSED)
 
 
 def _of_loss(plan: Plan) -> int:
-    if plan.loss == loss.FUSED_LINEAR:
-        sizes = compose.loss_sizes(plan)
+    if plan.loss == workload.FUSED_LINEAR:
+        sizes = select.loss_sizes(plan)
         return loss.chunk(sizes) if sizes.vocab else 0
     logits = plan.micro_batch * plan.seq_len * (plan.model.arch.vocab or 0)
-    is_copied = plan.loss not in (loss.FUSED, loss.SIXTEEN_BITS)
+    is_copied = plan.loss not in (workload.FUSED, workload.SIXTEEN_BITS)
     return num_bytes(logits, DType.FP32 if is_copied else plan.autocast_dtype or plan.model_dtype)

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from zero_sizer.activations import select
 from zero_sizer.findings import Direction, Finding, Reason, Severity
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import capacity
 from zero_sizer.ledger.capacity import Capacity
 from zero_sizer.ledger.moments import PASSES, Moment
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import format_gib
 
 WHOSE = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "the NVMe of each node"}
@@ -135,7 +137,8 @@ def on_purpose(plan: Plan, device: Device) -> bool:
     """Whether the config itself loads a device, so that it must be stated before anything fits."""
     if device is not Device.HOST:
         return True
-    if plan.inputs is not None and plan.inputs.leave:  # checkpointed inputs wait there
+    inputs = select.inputs_of(plan)
+    if inputs is not None and inputs.leave:  # checkpointed inputs wait there
         return True
     return plan.optimizer_device is not Device.GPU or plan.param_device is not Device.GPU
 

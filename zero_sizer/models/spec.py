@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zero_sizer.units import DType
 
 if TYPE_CHECKING:
-    from zero_sizer.models.changes.freeze import Freeze
-    from zero_sizer.models.changes.lora_config import Adapter
-    from zero_sizer.models.changes.quantization import Quantization
+    from zero_sizer.models.changes.records import Adapter, Freeze, Quantization
 
 MAX_LAYERS = 1_024
 """Blocks of one stack that are read: eight times those of the deepest model in use."""

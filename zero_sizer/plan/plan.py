@@ -5,36 +5,21 @@ which fields a formula touched, so an explanation of an allocation is what was r
 kept by hand.
 """
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
-from enum import Enum
-from functools import cached_property
-from itertools import chain, compress
+from functools import wraps
 from typing import Any, Self, TypeVar
 
-from zero_sizer.activations.checkpointing import Inputs
-from zero_sizer.activations.levels import MicroStep
-from zero_sizer.activations.masks import Mask
 from zero_sizer.config.workload import Checkpointing
+from zero_sizer.hardware.device import Device
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers.table import Optimizer
-from zero_sizer.timeline import compose, zero_rules
-from zero_sizer.timeline.overlay import Zero
-from zero_sizer.timeline.peaks import Timeline
-from zero_sizer.units import CODES, DType, num_bytes
-from zero_sizer.zero import partition
+from zero_sizer.units import DType
 from zero_sizer.zero.leaf_modules import LeafModules
 from zero_sizer.zero.wrapper import Wrapper
 
-
-class Device(Enum):
-    """Where bytes live. DeepSpeed's "cpu" is ``HOST``."""
-
-    GPU = "gpu"
-    HOST = "host"
-    NVME = "nvme"
-
-    __hash__ = object.__hash__  # members are unique; Enum's own hash is slow
+T = TypeVar("T")
 
 
 def _read(*keys: str) -> Any:
@@ -129,258 +114,60 @@ class Plan:
     group_indices: tuple[tuple[int, ...], ...] = _read("model", "optimizer.type")
     group_optimizers: tuple[Optimizer, ...] = _read("optimizer.type")
 
-    # --- sizes derived from the above -------------------------------------------------------
-
-    @cached_property
-    def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Elements of the tensors of each param group."""
-        return partition.grouped(self.numels, self.group_indices)
-
-    @cached_property
-    def frozen(self) -> tuple[int, ...]:
-        """Elements of each tensor without ``requires_grad``, packed codes apart."""
-        return self._frozen(codes=False)
-
-    @cached_property
-    def frozen_codes(self) -> tuple[int, ...]:
-        """Bytes of each frozen tensor that holds packed codes in integers."""
-        return self._frozen(codes=True)
-
-    def _frozen(self, *, codes: bool) -> tuple[int, ...]:
-        found = (t for t in self.model.parameters if not t.trainable)
-        return tuple(t.numel for t in found if codes is (t.dtype in CODES))
-
-    @cached_property
-    def trainable(self) -> tuple[int, ...]:
-        """Elements of each trainable tensor, group by group."""
-        return tuple(chain.from_iterable(self.groups))
-
-    @cached_property
-    def largest_tensor(self) -> int:
-        """Elements of the largest trainable tensor (n_max)."""
-        return max(self.trainable, default=0)
-
-    @cached_property
-    def num_trainable(self) -> int:
-        """Trainable elements, unpadded (Psi)."""
-        return sum(self.trainable)
-
-    @cached_property
-    def flat_groups(self) -> tuple[int, ...]:
-        """Elements of each ZeRO-1/2 flat group, padded (F)."""
-        return tuple(
-            partition.flat_numel(g, self.dp_world_size, self.align_tensors, self.itemsize)
-            for g in self.groups
-        )
-
-    @cached_property
-    def partitions(self) -> tuple[int, ...]:
-        """Elements of each buffer the optimizer works on: per group (stages 0-2) or sub-group.
-
-        Stage 0: the whole group. Stages 1-2: F/N. Stage 3: each sub-group's partitions.
-        """
-        match self.wrapper:
-            case Wrapper.ZERO3:
-                return tuple(sum(g) for groups in self.sub_groups for g in groups)
-            case Wrapper.ZERO12 | Wrapper.BF16:
-                return tuple(f // self.dp_world_size for f in self.flat_groups)
-            case _:
-                return tuple(sum(g) for g in self.groups)
-
-    @cached_property
-    def sub_groups(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """Stage-3 sub-groups of each group, as partition sizes of their tensors."""
-        return tuple(
-            partition.sub_groups(g, self.dp_world_size, self.sub_group_size) for g in self.groups
-        )
-
-    @cached_property
-    def partition_optimizers(self) -> tuple[Optimizer, ...]:
-        """The optimizer row of each entry of ``partitions``."""
-        counts = [len(s) for s in self.sub_groups] if self.stage == 3 else [1] * len(self.groups)
-        return tuple(
-            optimizer
-            for optimizer, count in zip(self.group_optimizers, counts, strict=True)
-            for _ in range(count)
-        )
-
-    @cached_property
-    def partition_numel(self) -> int:
-        """Elements this rank's optimizer owns: Psi, P or P3."""
-        return sum(self.partitions)
-
-    @cached_property
-    def gradient_numel(self) -> int:
-        """Elements of all gradients a ZeRO-1/2 rank keeps whole (Q), padding excluded."""
-        return self.touched_numel(self.groups)
-
-    def touched_numel(self, groups: tuple[tuple[int, ...], ...]) -> int:
-        """Elements of all tensors of ``groups`` that this rank's ZeRO-1/2 partitions touch."""
-        where = (self.dp_world_size, self.align_tensors, self.itemsize)
-        touched = (partition.touched(self.ordered(group), *where) for group in groups)
-        return sum(per_rank[self.rank] for per_rank in touched)
-
-    def ordered(self, group: tuple[_Of, ...]) -> tuple[_Of, ...]:
-        """A group in flat order."""
-        return partition.round_robin(group, self.dp_world_size) if self.deals_tensors else group
-
-    @cached_property
-    def flat_order(self) -> tuple[tuple[int, ...], ...]:
-        """Parameter indices of each ZeRO-1/2 group, as they lie in its flat buffer."""
-        return tuple(self.ordered(group) for group in self.group_indices)
-
-    @cached_property
-    def deals_tensors(self) -> bool:
-        """Whether tensors are dealt out to the ranks one by one; BF16_Optimizer does not."""
-        return self.round_robin and self.wrapper is Wrapper.ZERO12
-
     def at_rank(self, rank: int) -> Self:
         """The same plan on another rank; what all ranks share is not worked out again."""
         other = copy(self)
-        vars(other)["rank"] = rank
-        for name in _OF_ONE_RANK:
-            vars(other).pop(name, None)
+        shared = {f: v for f, v in vars(self).get("_derived", {}).items() if f not in _OF_ONE_RANK}
+        vars(other).update(rank=rank, _derived=shared)
         return other
 
-    @cached_property
-    def numels(self) -> tuple[int, ...]:
-        """Elements of every parameter, frozen ones included, in order."""
-        return self.model.numels
-
-    @cached_property
-    def dtypes(self) -> tuple[DType, ...]:
-        """Dtype of every parameter in training; the engine casts to it (engine.py:1859)."""
-        cast = {dtype: self._dtype_of(dtype) for dtype in set(self.model.dtypes)}
-        return tuple(map(cast.__getitem__, self.model.dtypes))
-
-    @cached_property
-    def itemsizes(self) -> tuple[int, ...]:
-        """Bytes per element of every parameter, in order."""
-        return tuple([dtype.itemsize for dtype in self.dtypes])
-
-    def _dtype_of(self, built: DType | None) -> DType:
-        if built is None or (built.is_floating and not self._keeps_dtypes):
-            return self.model_dtype
-        return built
-
-    @cached_property
-    def _keeps_dtypes(self) -> bool:
-        """Whether tensors made beside ``zero.Init``, as adapters are, stay in their own dtype."""
-        return self.wrapper is Wrapper.ZERO3 and self.zero_init and self.model.adapter is not None
-
-    @cached_property
-    def trained_dtype(self) -> DType:
-        """Dtype of the trainable tensors; DeepSpeed refuses several (zero/utils.py:217)."""
-        return self.dtypes[self.group_indices[0][0]] if self.trainable else self.model_dtype
-
-    @cached_property
-    def is_persistent(self) -> tuple[bool, ...]:
-        """Which stage-3 parameters stay gathered."""
-        return partition.persistent(
-            self.numels, self.persistence_threshold, self.model_persistence_threshold
-        )
-
-    @cached_property
-    def persistent_bytes(self) -> int:
-        """Bytes of the stage-3 parameters that stay gathered, each padded to the ranks."""
-        kept = compress(zip(self.numels, self.itemsizes, strict=True), self.is_persistent)
-        return sum([partition.padded(n, self.dp_world_size) * size for n, size in kept])
-
-    @cached_property
-    def gathers_copies(self) -> bool:
-        """Whether a gathered stage-3 parameter is more than this rank's partition itself."""
-        return self.dp_world_size > 1 or self.param_device is not Device.GPU
-
-    @cached_property
+    @property
     def itemsize(self) -> int:
         """Bytes per element of the model dtype."""
         return self.model_dtype.itemsize
 
-    @cached_property
+    @property
     def is_16bit(self) -> bool:
         """Whether the engine casts the model to fp16 or bf16."""
         return self.model_dtype is not DType.FP32
 
-    @cached_property
+    @property
     def accumulates(self) -> bool:
         """Whether gradients outlive a micro step."""
         return self.grad_accum > 1
 
-    @cached_property
+    @property
     def offloads_optimizer(self) -> bool:
         """Whether the optimizer works in host memory."""
         return self.optimizer_device is not Device.GPU
 
-    @cached_property
-    def has_grad_accum_attribute(self) -> bool:
-        """Gradients accumulate whole, in an attribute of each tensor (stage_1_and_2.py:400-408)."""
-        is_apart = self.grad_accum_dtype != self.model_dtype
-        return self.wrapper is Wrapper.ZERO12 and self.stage == 1 and is_apart
-
-    @cached_property
-    def has_compact_gradients(self) -> bool:
-        """Reduced gradients are one fp32 buffer, the partition's size (stage_1_and_2.py:1250)."""
-        accumulates_fp32 = self.grad_accum_dtype is DType.FP32 is not self.model_dtype
-        return accumulates_fp32 and self.optimizer.name != "MuonWithAuxAdam"
-
-    @cached_property
-    def communicated_apart(self) -> frozenset[int]:
-        """Tensors that autocast leaves in their dtype when gradients are reduced."""
-        if self.autocast_dtype in (None, self.trained_dtype):
-            return frozenset()
-        return zero_rules.outside_autocast(self.model)
-
-    @cached_property
-    def flattens_on_gpu(self) -> bool:
-        """Whether the GPU has room for model and flat copy (stage_1_and_2.py:451-453)."""
-        weights = num_bytes(self.num_trainable + sum(self.frozen), self.model_dtype)
-        weights += sum(self.frozen_codes)
-        flat = num_bytes(sum(self.flat_groups), self.model_dtype)
-        return self.gpu_memory is None or self.gpu_memory - weights >= flat
-
-    @cached_property
-    def step_activations(self) -> MicroStep:
-        """Activations of one micro step."""
-        return compose.activations_of(self)
-
-    @cached_property
-    def num_recomputed(self) -> int:
-        """Checkpointed blocks."""
-        return compose.num_recomputed(self)
-
-    @cached_property
-    def recomputed_share(self) -> float:
-        """Checkpointed blocks among all."""
-        if not self.checkpointing or self.checkpointing_how.takes_all:
-            return float(self.checkpointing)
-        blocks = sum(part.count for part in self.step_activations.parts if part.blocks)
-        return self.num_recomputed / blocks if blocks else 1.0
-
-    @cached_property
-    def checkpointed_input(self) -> int:
-        """Bytes of one checkpointed block's input."""
-        width = self.model.arch.hidden or 0
-        return num_bytes(self.micro_batch * self.seq_len * width, self.model_dtype)
-
-    @cached_property
-    def inputs(self) -> Inputs | None:
-        """What becomes of checkpointed inputs; None where they just stay, the usual way."""
-        return compose.inputs_of(self)
-
-    @cached_property
-    def mask(self) -> Mask | None:
-        """What padded or packed sequences add; None where that is not known."""
-        return compose.mask_of(self)
-
-    @cached_property
-    def zero(self) -> Zero:
-        """What ZeRO brings to forward and backward."""
-        return zero_rules.zero_of(self)
-
-    @cached_property
-    def timeline(self) -> Timeline:
-        """The highest points of forward and backward."""
-        return compose.timeline_of(self)
+    def derive(self, function: "Callable[[Plan], T]") -> "T":
+        """What ``function`` makes of this plan, computed once (see ``derived``)."""
+        known = self.__dict__.setdefault("_derived", {})
+        if function not in known:
+            known[function] = function(self)
+        found: T = known[function]
+        return found
 
 
-_OF_ONE_RANK = ("gradient_numel", "zero", "timeline")  # all cached properties that read the rank
+_OF_ONE_RANK: set[Callable[[Plan], Any]] = set()
+"""Derived functions that read the rank: a plan at another rank computes them anew."""
+
+
+def derived(function: Callable[[Plan], T]) -> Callable[[Plan], T]:
+    """Decorates a function of a plan alone: each plan computes it once.
+
+    ``Reads`` notes which config keys it read, nested derived values included.
+    """
+
+    @wraps(function)
+    def ask(plan: Plan) -> T:
+        return plan.derive(function)
+
+    return ask
+
+
+def derived_of_rank(function: Callable[[Plan], T]) -> Callable[[Plan], T]:
+    """Decorates a derived function that reads the plan's rank."""
+    _OF_ONE_RANK.add(function)
+    return derived(function)

@@ -1,15 +1,16 @@
 """From settings and job to the Plan; what had to be assumed comes back as findings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from zero_sizer.activations import loss
+from zero_sizer.config import workload
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.config.workload import LIGER_KERNELS
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.hardware import assemble
+from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job import summary
 from zero_sizer.job.read import Job
@@ -19,7 +20,8 @@ from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import selection
 from zero_sizer.optimizers.table import Optimizer
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.assumptions import Assumptions
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.leaf_modules import LeafModules
 from zero_sizer.zero.wrapper import Wrapper, wrapper_of
@@ -36,38 +38,6 @@ _DTYPES = {
 _DEVICES = {"none": Device.GPU, "cpu": Device.HOST, "nvme": Device.NVME}
 _ASSUMED_SEQ_LEN = 2048
 _ZERO = "zero_optimization."
-
-
-@dataclass
-class Assumptions:
-    """What nobody stated: the value taken is a finding, never silent."""
-
-    findings: list[Finding] = field(default_factory=list)
-    settings: dict[str, Setting] = field(default_factory=dict)
-
-    def take(
-        self,
-        key: str,
-        value: Any,
-        message: str,
-        remedy: str,
-        direction: Direction | None = None,
-        device: str = "gpu",
-    ) -> Any:
-        """Note that ``key`` was assumed to be ``value``, and how another would move the answer."""
-        self.findings.append(
-            Finding(
-                code=f"assumed-{key.replace('_', '-')}",
-                severity=Severity.NOTE,
-                key=f"--{key.replace('_', '-')}",
-                message=message,
-                remedy=remedy,
-                direction=direction,
-                device=device,
-            )
-        )
-        self.settings[key] = Setting(value, "assumed: not stated", is_default=True)
-        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,11 +177,11 @@ def _loss(job: Job, assumed: Assumptions) -> str:
     """As stated; Liger's where its kernels are and it has one for the model."""
     if job.workload.loss is not None:
         return job.workload.loss
-    patches = job.workload.kernels == LIGER_KERNELS and job.model.arch.family in loss.LIGER
+    patches = job.workload.kernels == LIGER_KERNELS and job.model.arch.family in workload.LIGER
     if not patches:
-        return loss.TRANSFORMERS
-    assumed.settings["loss"] = Setting(loss.FUSED_LINEAR, "follows kernels")
-    return loss.FUSED_LINEAR
+        return workload.TRANSFORMERS
+    assumed.settings["loss"] = Setting(workload.FUSED_LINEAR, "follows kernels")
+    return workload.FUSED_LINEAR
 
 
 def _sequences(job: Job, attention: str, assumed: Assumptions) -> str:

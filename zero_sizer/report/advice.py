@@ -8,9 +8,9 @@ from zero_sizer.advise.limits import Limits
 from zero_sizer.advise.search import Candidate, Loss, Search
 from zero_sizer.advise.verdict import words_of
 from zero_sizer.findings import Reason
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import NONE_GIVEN
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.plan.plan import Device
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import WORDS, reason_line, show_words

@@ -6,7 +6,7 @@ from typing import Any
 
 from zero_sizer.advise.fixes import Fix
 from zero_sizer.advise.moves import Change
-from zero_sizer.plan.plan import Device
+from zero_sizer.hardware.device import Device
 from zero_sizer.report.table import show_table
 from zero_sizer.units import format_gib
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from zero_sizer.advise.fleet import WORTH_IT, Fewest, Fleet, Size
 from zero_sizer.advise.search import Candidate
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.plan.plan import Device
 from zero_sizer.report.advice import plan_mapping, show_doubt, warnings, warnings_mapping, why
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table

@@ -7,12 +7,12 @@ from typing import Any
 from zero_sizer import __version__, speed
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Finding, Reason
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.capacity import reserved
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.ledger.peak import phase_peaks
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.plan.plan import Device
 from zero_sizer.sizing import Sizing
 
 SCHEMA_VERSION = 1

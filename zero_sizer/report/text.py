@@ -1,16 +1,17 @@
 """The answer for a reader at a terminal."""
 
 from zero_sizer.findings import Finding, Severity
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.capacity import reserved
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.moments import STEPPING, Moment, Phase
 from zero_sizer.ledger.peak import Peak, phase_peaks
 from zero_sizer.ledger.ranks import candidates
 from zero_sizer.ledger.verdict import WHOSE, Verdict
-from zero_sizer.plan.plan import Device
 from zero_sizer.report.table import gib, show_line, show_table, span
 from zero_sizer.report.verdict import show_job, show_verdict
 from zero_sizer.sizing import Sizing
+from zero_sizer.timeline import compose
 from zero_sizer.units import format_gib
 from zero_sizer.util.terminal import one_line, output_columns
 
@@ -112,9 +113,9 @@ def _fullest(sizing: Sizing, device: Device) -> str:
 
 def _place(sizing: Sizing, peak: Peak) -> str:
     if sizing.plan and peak.moment is Moment.FORWARD:
-        return sizing.plan.timeline.forward.place
+        return compose.timeline_of(sizing.plan).forward.place
     if sizing.plan and peak.moment is Moment.BACKWARD:
-        return sizing.plan.timeline.backward.place
+        return compose.timeline_of(sizing.plan).backward.place
     return peak.moment.value
 
 

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import STEPPING, Moment, Phase
-from zero_sizer.plan.plan import Device
 from zero_sizer.report.plot import Column, draw
 from zero_sizer.sizing import Sizing
 from zero_sizer.timeline import compose
@@ -51,7 +51,9 @@ def _pass(sizing: Sizing, moment: Moment) -> Iterator[LivePoint]:
     if plan is None:
         return
     is_backward = moment is Moment.BACKWARD
-    highest = plan.timeline.backward if is_backward else plan.timeline.forward
+    highest = (
+        compose.timeline_of(plan).backward if is_backward else compose.timeline_of(plan).forward
+    )
     persistent = sizing.moments[Device.GPU][moment] - highest.total
     for peak in compose.block_peaks_of(plan):
         if peak.is_backward is is_backward:

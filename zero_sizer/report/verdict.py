@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from zero_sizer.findings import Reason, Severity
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import WHOSE, Verdict
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.report.table import show_line
 from zero_sizer.sizing import Sizing
 from zero_sizer.units import format_gib

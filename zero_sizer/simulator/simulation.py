@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from zero_sizer.dryrun.simulated.request import NO_LIMIT
 from zero_sizer.simulator import device
+from zero_sizer.simulator.device import NO_LIMIT
 from zero_sizer.simulator.patches import peers
 from zero_sizer.simulator.tracker import Tracker
 

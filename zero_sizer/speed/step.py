@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.activations import select
+from zero_sizer.hardware.device import Device
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.speed.rates import Rates
 from zero_sizer.speed.work import Work
 from zero_sizer.units import ceil_div
@@ -50,7 +53,7 @@ class Step:
     @property
     def recompute(self) -> float:
         """Extra forward passes through the blocks."""
-        return self.plan.recomputed_share
+        return select.recomputed_share(self.plan)
 
     def gather_seconds(self, num_bytes: float, calls: float) -> float:
         """All-gather (or reduce-scatter) of ``num_bytes`` over all ranks, in ``calls`` pieces.
@@ -80,14 +83,14 @@ class Step:
     @property
     def buckets(self) -> int:
         """Reductions of one pass over the gradients."""
-        return ceil_div(self.plan.num_trainable, max(self.plan.reduce_bucket_size, 1))
+        return ceil_div(sizes.num_trainable(self.plan), max(self.plan.reduce_bucket_size, 1))
 
     @property
     def offloaded(self) -> float:
         """Elements of this rank's partition whose optimizer works on the host."""
         plan = self.plan
         ratio = plan.optimizer_ratio if plan.stage == 3 else 1.0
-        return plan.partition_numel * ratio if plan.offloads_optimizer else 0.0
+        return sizes.partition_numel(plan) * ratio if plan.offloads_optimizer else 0.0
 
     @property
     def host_share(self) -> float:

@@ -1,9 +1,9 @@
 """The parts of a step's time, each declared with its formula and source."""
 
-from zero_sizer.activations import loss
-from zero_sizer.plan.plan import Device
+from zero_sizer.activations import loss, select
+from zero_sizer.hardware.device import Device
+from zero_sizer.plan import sizes
 from zero_sizer.speed.step import Kind, Per, Step, Term, offloads_params
-from zero_sizer.timeline import compose
 from zero_sizer.units import ceil_div
 
 _KORTHIKANTI = "arXiv:2205.05198 appendix A"
@@ -29,7 +29,7 @@ def _operands(step: Step) -> float:
     work = step.work
     per_token = work.operand_elements * inside + work.head_operand_elements * outside
     elements = step.tokens * per_token + work.weight_elements * inside
-    again = loss.repeated(step.plan.loss, compose.loss_sizes(step.plan))
+    again = loss.repeated(step.plan.loss, select.loss_sizes(step.plan))
     return (elements * step.plan.itemsize + again) / step.rates.memory
 
 
@@ -50,7 +50,7 @@ def _elementwise(step: Step) -> float:
     work = step.work
     per_token = work.elementwise_forward * (1 + step.recompute) + work.elementwise_backward
     num_bytes = step.tokens * per_token * step.plan.itemsize
-    num_bytes += loss.moved(step.plan.loss, compose.loss_sizes(step.plan))
+    num_bytes += loss.moved(step.plan.loss, select.loss_sizes(step.plan))
     return num_bytes * step.rates.elementwise_passes / step.rates.memory
 
 
@@ -93,7 +93,7 @@ def _gather_calls(step: Step) -> int:
     plan = step.plan
     layers = (plan.model.arch.num_layers or 1) + (plan.model.arch.decoder_layers or 0)
     if plan.prefetch_bucket_size <= 0:
-        return len(plan.numels)
+        return len(sizes.numels(plan))
     return max(layers, ceil_div(plan.model.num_params, plan.prefetch_bucket_size))
 
 
@@ -102,7 +102,7 @@ def _weight_bytes(step: Step) -> float:
 
 
 def _gradient_bytes(step: Step) -> float:
-    return float(step.plan.num_trainable * step.plan.comm_dtype.itemsize)
+    return float(sizes.num_trainable(step.plan) * step.plan.comm_dtype.itemsize)
 
 
 def _gather_forward(step: Step) -> float:
@@ -127,8 +127,8 @@ def _all_reduce(step: Step) -> float:
 
 
 def _gather_updated(step: Step) -> float:
-    size = step.plan.num_trainable * step.plan.itemsize
-    return step.gather_seconds(float(size), len(step.plan.groups))
+    size = sizes.num_trainable(step.plan) * step.plan.itemsize
+    return step.gather_seconds(float(size), len(sizes.groups(step.plan)))
 
 
 def _state_bytes(step: Step) -> int:
@@ -144,7 +144,7 @@ def _update_bytes(step: Step) -> int:
 
 
 def _update(step: Step) -> float:
-    here = step.plan.partition_numel - step.offloaded
+    here = sizes.partition_numel(step.plan) - step.offloaded
     return here * _update_bytes(step) / step.rates.memory
 
 

@@ -5,33 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zero_sizer import activations
 from zero_sizer.activations import (
-    block_sizes,
-    changed_model,
     loss,
-    masks,
+    select,
 )
-from zero_sizer.activations import (
-    checkpointing as checkpoints,
-)
-from zero_sizer.activations import (
-    closed_form as fallback,
-)
-from zero_sizer.activations.checkpointing import Inputs
-from zero_sizer.activations.lora import Sizes
-from zero_sizer.activations.masks import Mask
-from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
-from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.timeline import names
+from zero_sizer.activations.select import knows_loss
+from zero_sizer.config import workload
+from zero_sizer.plan.plan import Plan, derived_of_rank
+from zero_sizer.timeline import zero_rules
 from zero_sizer.timeline.blocks import BlockPeak, block_peaks
 from zero_sizer.timeline.overlay import Zero, interned, overlay_of
 from zero_sizer.timeline.peaks import Timeline, timeline
-from zero_sizer.timeline.places import depths_of, layout_of
+from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import Layout
 from zero_sizer.timeline.reduction_rules import on_rank
 from zero_sizer.timeline.zero_rules import (
@@ -40,16 +29,12 @@ from zero_sizer.timeline.zero_rules import (
     leaves_of,
     unknown_zero_of,
 )
-from zero_sizer.units import DType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from zero_sizer.activations.levels import MicroStep
-    from zero_sizer.models.spec import ModelSpec
-    from zero_sizer.plan.plan import Plan
+    from collections.abc import Sequence
 
 
+@derived_of_rank
 def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
     return highest_timeline(plan, None)
@@ -63,7 +48,7 @@ def highest_timeline(plan: Plan, zeros: tuple[Zero, ...] | None) -> Timeline:
 def zeros_of(plan: Plan) -> tuple[Zero, ...]:
     """What ZeRO holds in the last micro step, and in earlier ones that can hold more."""
     earlier = (earlier_zero_of(plan), unknown_zero_of(plan))
-    return (plan.zero, *(zero for zero in earlier if zero is not None))
+    return (zero_rules.zero_of(plan), *(zero for zero in earlier if zero is not None))
 
 
 def zeros_of_all(plans: Sequence[Plan]) -> tuple[Zero, ...]:
@@ -79,7 +64,7 @@ def zeros_of_all(plans: Sequence[Plan]) -> tuple[Zero, ...]:
 
 def left_by_backward(plan: Plan) -> tuple[int, ...]:
     """Elements of the storages that gradients keep alive when backward is over (stage 1)."""
-    return overlay_of(_layout(plan), plan.zero).left()
+    return overlay_of(_layout(plan), zero_rules.zero_of(plan)).left()
 
 
 def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
@@ -90,283 +75,17 @@ def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     """The highest point of every block in forward and backward, in order."""
     zero, _ = max(_timelines(plan, None), key=lambda found: found[1].backward.total)
-    return block_peaks(plan.step_activations, _layout(plan), zero)
+    return block_peaks(select.activations_of(plan), _layout(plan), zero)
 
 
 def _timelines(plan: Plan, zeros: tuple[Zero, ...] | None) -> Iterator[tuple[Zero, Timeline]]:
-    step, layout = plan.step_activations, _layout(plan)
+    step, layout = select.activations_of(plan), _layout(plan)
     for zero in zeros or zeros_of(plan):
         yield zero, timeline(step, layout, zero)
 
 
 def _layout(plan: Plan) -> Layout:
     asked: tuple[int, ...] = ()
-    if plan.loss == loss.FUSED_LINEAR and knows_loss(plan):
+    if plan.loss == workload.FUSED_LINEAR and knows_loss(plan):
         asked = loss.head_of(plan.model)
-    return layout_of(plan.model, plan.step_activations, leaves_of(plan).modules, asked)
-
-
-def activations_of(plan: Plan) -> MicroStep:
-    """One micro step's activations: from a profile, of the base if need be, or in closed form."""
-    step = _with_usual_loss(plan)
-    step = _with_loss(plan, step) or step
-    mask = plan.mask
-    if mask is None or not mask.shared:
-        return step
-    how = plan.checkpointing_how
-    return masks.masked(step, mask, how.recomputes if plan.checkpointing else None)
-
-
-def in_closed_form(plan: Plan, checkpointing: bool | None = None) -> MicroStep:
-    """One micro step by formula, whatever profile there is; checkpointed as the plan says."""
-    return fallback.step_activations(
-        plan.model,
-        loss_sizes(plan),
-        seq_len=plan.seq_len,
-        checkpointing=plan.checkpointing if checkpointing is None else checkpointing,
-        attention=plan.attention,
-    )
-
-
-def is_closed_form(plan: Plan) -> bool:
-    """Whether no profile of the model or of its base says what the blocks keep."""
-    return traced_activations(plan) is None and adapted_activations(plan) is None
-
-
-def closed_form_error(plan: Plan) -> block_sizes.Error:
-    """How far the closed form may be off: of one block at a time where blocks are recomputed."""
-    arch, dtype = plan.model.arch, plan.autocast_dtype or plan.model_dtype
-    eager = plan.attention == "eager"
-    one = block_sizes.block_bytes(
-        arch,
-        tokens=plan.micro_batch * plan.seq_len,
-        seq_len=plan.seq_len,
-        dtype=dtype,
-        eager=eager,
-    )
-    layers = max(block_sizes.num_layers(arch), 1)
-    kept = max(round(layers * (1 - plan.recomputed_share)), 1)
-    return block_sizes.error(arch, kept * one, dtype, eager=eager)
-
-
-def knows_loss(plan: Plan) -> bool:
-    """Whether the loss that the plan names is known of its model."""
-    if plan.loss == loss.TRANSFORMERS:
-        return True
-    return _with_loss(plan, _with_usual_loss(plan)) is not None
-
-
-def _with_usual_loss(plan: Plan) -> MicroStep:
-    return (
-        traced_activations(plan)
-        or adapted_activations(plan)
-        or _checkpointed(plan, lambda on: in_closed_form(plan, on))
-    )
-
-
-def _with_loss(plan: Plan, step: MicroStep) -> MicroStep | None:
-    if plan.loss == loss.TRANSFORMERS:
-        return step
-    # Liger copies the head's weight for every chunk, torch casts logits before its cross entropy
-    casts = plan.loss in loss.CASTS and plan.autocast_dtype is not None
-    if casts or plan.model.arch.decoder_layers:
-        return None
-    return loss.computed_by(plan.loss, step, loss_sizes(plan))
-
-
-def loss_sizes(plan: Plan) -> loss.Sizes:
-    """What the loss of one micro step is computed of."""
-    arch = plan.model.arch
-    return loss.Sizes(
-        tokens=plan.micro_batch * plan.seq_len,
-        vocab=arch.vocab or 0,
-        hidden=arch.hidden or 0,
-        dtype=plan.autocast_dtype or plan.model_dtype,
-        trains_head=loss.trains_head(plan.model),
-    )
-
-
-def traced_activations(plan: Plan) -> MicroStep | None:
-    """The same from the profile alone; None where there is none for this job."""
-    variant = _variant(plan)
-    return _mixed(plan, lambda recomputes: _evaluated(plan, plan.model, variant, recomputes))
-
-
-def adapted_activations(plan: Plan) -> MicroStep | None:
-    """An estimate for a model with an adapter from its base's profile; None without one."""
-    base = plan.model.base
-    if base is None:
-        return None
-
-    def adapt(recomputes: bool) -> MicroStep:
-        dtype = plan.autocast_dtype or plan.model_dtype
-        sizes = Sizes(
-            tokens=plan.micro_batch * plan.seq_len,
-            dtype=dtype,
-            trained=plan.autocast_dtype or plan.trained_dtype,
-            held=plan.model_dtype,
-            raw=plan.autocast_dtype is not None and plan.saves_linear_inputs,
-        )
-        how = changed_model.How(
-            sizes=sizes,
-            recomputes=recomputes,
-            saves_inputs=plan.saves_linear_inputs,
-            keeps_outputs=plan.attention != "eager",
-            opens=plan.checkpointing and plan.model.adapter is not None,
-        )
-        step = _evaluated(plan, base, _base_variant(plan), recomputes)
-        return changed_model.with_changes(step, plan.model, how)
-
-    return _mixed(plan, adapt)
-
-
-def _mixed(plan: Plan, step_of: Callable[[bool], MicroStep]) -> MicroStep | None:
-    """Blocks recomputed as the plan says, from steps in which all are or none is."""
-    try:
-        step = _checkpointed(plan, step_of)
-        names.check(plan.model, step)
-    except (UnsupportedError, InputError):  # too shallow, too long, or an attention it has not
-        return None
-    return step
-
-
-def _checkpointed(plan: Plan, evaluate: Callable[[bool], MicroStep]) -> MicroStep:
-    """The variant that is meant, of the model's step with and without checkpointing."""
-    step = evaluate(plan.checkpointing)
-    how, inputs = plan.checkpointing_how, plan.inputs
-    if not plan.checkpointing or (how.takes_all and inputs is None):
-        return step
-    plain = evaluate(False)
-    if not how.takes_all:
-        step = checkpoints.mixed(step, plain, how.recomputes)
-    if inputs is not None:
-        step = checkpoints.placed(step, plain, how.recomputes, inputs)
-    return step
-
-
-def num_recomputed(plan: Plan) -> int:
-    """Checkpointed blocks."""
-    if not plan.checkpointing:
-        return 0
-    return checkpoints.num_recomputed(plan.step_activations, plan.checkpointing_how.recomputes)
-
-
-def inputs_of(plan: Plan) -> Inputs | None:
-    """See ``checkpoints.Inputs``.
-
-    torch's reentrant checkpoint is like DeepSpeed's with its section off. transformers' offload
-    copies each input to the host when it is saved (torch.autograd.graph.save_on_cpu). DeepSpeed's
-    cpu_checkpointing keeps the newest and the one being copied
-    (runtime/activation_checkpointing/offload_activations.py:150-175); with partition_activations
-    it clones each input and copies that, blocking (checkpointing.py:397-445).
-    """
-    how, size = plan.checkpointing_how, plan.checkpointed_input
-    if not plan.checkpointing or (how.by == NON_REENTRANT and not how.offload):
-        return None
-    if how.by == DEEPSPEED:
-        partitions = plan.partition_activations
-        return Inputs(
-            num_bytes=size,
-            reentrant=True,
-            leave=plan.cpu_checkpointing,
-            newest=0 if partitions else 2,
-            cloned=partitions and not plan.cpu_checkpointing,
-            reserved=0 if plan.cpu_checkpointing or not partitions else plan.contiguous_checkpoints,
-        )
-    return Inputs(
-        num_bytes=size,
-        reentrant=how.by == REENTRANT,
-        leave=how.offload,
-        kept=how.by == REENTRANT or not _normalizes_a_copy(plan),
-        held_by_model=how.offload and plan.autocast_dtype is None,
-    )
-
-
-def _normalizes_a_copy(plan: Plan) -> bool:
-    """Whether a block saves an fp32 copy of its input, so that the input itself can go."""
-    if not plan.is_16bit:
-        return False
-    return any(t.module_type.endswith(("RMSNorm", "T5LayerNorm")) for t in plan.model.parameters)
-
-
-def mask_of(plan: Plan) -> Mask | None:
-    """What padded or packed sequences add; None where nobody measured it.
-
-    Packed ones reach flash attention as one row with the places where sequences begin: nothing is
-    added. eager attention of a decoder makes its mask whatever the sequences are.
-    """
-    if plan.sequences == masks.EQUAL or (plan.sequences, plan.attention) == (
-        masks.PACKED,
-        "flash",
-    ):
-        return Mask()
-    known = plan.model.arch.family in masks.TRACED and plan.autocast_dtype is None
-    if plan.attention == "eager" and known:
-        return Mask()
-    size = (plan.model.arch, plan.micro_batch, plan.seq_len, plan.model_dtype)
-    if not known or not plan.is_16bit or plan.attention == "eager":
-        return None
-    if plan.attention == "flash":
-        return masks.flash_copies(*size)
-    return masks.sdpa_mask(*size) if _makes_no_mask(plan) else None
-
-
-def _makes_no_mask(plan: Plan) -> bool:
-    """Whether sdpa runs as flash attention does: a window of attention would need a mask."""
-    model, variant = plan.model.base or plan.model, _precision(plan)
-    profile = activations.load(model)
-    if profile is None:
-        return False
-    try:
-        flash, sdpa = (
-            profile.evaluate(
-                variant,
-                profile.attention_for(variant, kind),
-                plan.micro_batch,
-                plan.seq_len,
-                depths=depths_of(model, profile.depths),
-            )
-            for kind in ("flash", "sdpa")
-        )
-    except (UnsupportedError, InputError):
-        return False
-    return flash.saved == sdpa.saved
-
-
-def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> MicroStep:
-    profile = activations.load(model)
-    if profile is None:
-        raise UnsupportedError(f"{model.name} has no profile")
-    if model.base is None and variant not in profile.attentions:
-        variant = _precision(plan)  # there ZeRO-3's linear layers do as torch's
-    return profile.evaluate(
-        variant,
-        profile.attention_for(variant, plan.attention),
-        plan.micro_batch,
-        plan.seq_len,
-        checkpointing=recomputes,
-        depths=depths_of(model, profile.depths),
-    )
-
-
-def _variant(plan: Plan) -> str:
-    """The precision, and whether ZeRO-3's linear layers run, where they do otherwise."""
-    is_mixed = (
-        plan.model.base is not None
-        and plan.autocast_dtype is None
-        and plan.trained_dtype is not plan.model_dtype
-    )
-    precision = "mixed" if is_mixed else _precision(plan)
-    return f"{precision} zero3" if plan.saves_linear_inputs else precision
-
-
-def _base_variant(plan: Plan) -> str:
-    """The same of a model of which every weight is trained."""
-    precision = _precision(plan)
-    return f"{precision} zero3" if plan.saves_linear_inputs else precision
-
-
-def _precision(plan: Plan) -> str:
-    if plan.autocast_dtype is not None:
-        return "autocast"
-    return "fp32" if plan.model_dtype is DType.FP32 else "bf16"
+    return layout_of(plan.model, select.activations_of(plan), leaves_of(plan).modules, asked)

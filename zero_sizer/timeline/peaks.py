@@ -1,8 +1,8 @@
 """Forward and backward, step by step: activations, gathered parameters and gradients together.
 
-The activations come from a model's profile (``zero_sizer.activations``), cut where parameters matter:
-where a module that owns some begins to run, and where a gradient becomes complete. What ZeRO holds
-at the same places is the ``overlay``. What holds in all of a phase is in the ledger.
+The activations come from a model's profile (``zero_sizer.activations``), cut where parameters
+matter: where a module that owns some begins to run, and where a gradient becomes complete. What
+ZeRO holds at the same places is the ``overlay``. What holds in all of a phase is in the ledger.
 
 Blocks that are equal save equally, so over a run of blocks activations are a line.
 """

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 
 from zero_sizer.activations.levels import MicroStep
+from zero_sizer.activations.names import Names, Word, containers, join
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.timeline.names import Names, Word, containers, join
 from zero_sizer.timeline.program import Layout, Place, Positions
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.reuse import Visit
@@ -28,11 +28,6 @@ def layout_of(
     return _of_step(Identity(spec), Identity(step), leaves, asked)
 
 
-def depths_of(spec: ModelSpec, stacks: Iterable[str]) -> dict[str, int]:
-    """How many blocks the model has in each list of blocks; one that was cut has fewer."""
-    return {stack: _depth(Identity(spec), stack) for stack in stacks}
-
-
 @lru_cache(maxsize=1024)
 def _of_step(
     spec: Identity, step: Identity, leaves: tuple[str, ...], asked: tuple[int, ...]
@@ -49,13 +44,6 @@ _PASSED = Visit((), begins=False)
 
 _Labels = tuple[tuple[str, str], ...]
 _Row = tuple[str, int, int, _Labels, _Labels]
-
-
-@lru_cache(maxsize=64)
-def _depth(spec: Identity, stack: str) -> int:
-    prefix = f"{stack}."
-    names = (tensor.name for tensor in spec.of.parameters)
-    return len({n.removeprefix(prefix).partition(".")[0] for n in names if n.startswith(prefix)})
 
 
 @lru_cache(maxsize=64)

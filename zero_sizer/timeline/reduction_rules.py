@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
+from zero_sizer.timeline import autocast_rules
 from zero_sizer.units import DType
 from zero_sizer.zero import muon, partition
 from zero_sizer.zero.gradient_flow import Rules, Scheme
 from zero_sizer.zero.reduction import Share
 from zero_sizer.zero.wrapper import Wrapper
-
-if TYPE_CHECKING:
-    from zero_sizer.plan.plan import Plan
 
 
 def rules_of(plan: Plan) -> Rules:
@@ -34,7 +33,7 @@ def rules_of(plan: Plan) -> Rules:
     return Rules(
         scheme=scheme,
         itemsize=itemsize,
-        made_itemsize=plan.trained_dtype.itemsize,
+        made_itemsize=sizes.trained_dtype(plan).itemsize,
         bucket_itemsize=itemsize if buffers_gradients(plan) else 0,
         bucket_numel=plan.reduce_bucket_size,
         num_buckets=(2 if plan.overlap_comm else 1) * len(comm_dtypes(plan)),
@@ -49,9 +48,9 @@ def comm_dtypes(plan: Plan) -> tuple[DType, ...]:
     """Dtypes in which gradients are reduced, each with buckets of its own."""
     if plan.autocast_dtype is None:
         return (plan.comm_dtype,)
-    apart = len(plan.communicated_apart)
-    within = (plan.autocast_dtype,) if apart < len(plan.trainable) else ()
-    return (*within, plan.trained_dtype) if apart else within
+    apart = len(autocast_rules.communicated_apart(plan))
+    within = (plan.autocast_dtype,) if apart < len(sizes.trainable(plan)) else ()
+    return (*within, sizes.trained_dtype(plan)) if apart else within
 
 
 def buffers_gradients(plan: Plan) -> bool:
@@ -65,7 +64,7 @@ def share_of(plan: Plan) -> Share:
     ranks = plan.dp_world_size
     if scheme is Scheme.AFTER:  # every rank does the same
         return Share(held=_held(plan, scheme, itemsize), cast_itemsizes=_sent_copies(plan))
-    is_compact = plan.wrapper is Wrapper.ZERO12 and plan.has_compact_gradients
+    is_compact = plan.wrapper is Wrapper.ZERO12 and sizes.has_compact_gradients(plan)
     share = Share(
         ranks=ranks,
         held=0,
@@ -81,7 +80,7 @@ def share_of(plan: Plan) -> Share:
         keeps_own_large=is_compact and plan.stage == 2 and not plan.offloads_optimizer,
         compact_itemsize=_accumulated_copies(plan)[0],
         align_tensors=plan.align_tensors,
-        deals_tensors=plan.deals_tensors,
+        deals_tensors=sizes.deals_tensors(plan),
     )
     return on_rank(share, plan)
 
@@ -99,9 +98,9 @@ def on_rank(share: Share, plan: Plan) -> Share:
 
 def _itemsize(plan: Plan) -> int:
     """Bytes per element of a gradient that waits for its reduction."""
-    if plan.has_grad_accum_attribute:
+    if sizes.has_grad_accum_attribute(plan):
         return plan.grad_accum_dtype.itemsize
-    return plan.trained_dtype.itemsize
+    return sizes.trained_dtype(plan).itemsize
 
 
 def _orthogonalized(plan: Plan) -> int:
@@ -111,13 +110,15 @@ def _orthogonalized(plan: Plan) -> int:
     """
     if plan.wrapper is not Wrapper.ZERO12 or plan.offloads_optimizer:
         return 0
-    dtype = plan.grad_accum_dtype if plan.has_grad_accum_attribute else plan.trained_dtype
+    dtype = (
+        plan.grad_accum_dtype if sizes.has_grad_accum_attribute(plan) else sizes.trained_dtype(plan)
+    )
     most = 0
     for number, row in enumerate(plan.group_optimizers):
         if row.newton_schulz:
             where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
-            found = partition.pieces(plan.ordered(plan.groups[number]), *where)
-            order = plan.flat_order[number]
+            found = partition.pieces(sizes.ordered(plan, sizes.groups(plan)[number]), *where)
+            order = sizes.flat_order(plan)[number]
             shapes = tuple(plan.model.parameters[order[piece.number]].shape for piece in found)
             most = max(most, muon.all_updates(shapes, dtype, row.newton_schulz))
     return most
@@ -127,7 +128,7 @@ def _sent(plan: Plan) -> tuple[DType, DType]:
     """Dtypes of communication; the second is of ``Tensors.apart`` (base_optimizer.py:393-397)."""
     if plan.autocast_dtype is None or plan.wrapper is Wrapper.NONE:
         return plan.comm_dtype, plan.comm_dtype
-    return plan.autocast_dtype, plan.trained_dtype
+    return plan.autocast_dtype, sizes.trained_dtype(plan)
 
 
 def _sent_copies(plan: Plan) -> tuple[int, int]:
@@ -142,9 +143,9 @@ def _reduced_dtype(plan: Plan) -> DType:
 
     So does stage 1 where gradients accumulate apart from ``.grad`` (stage_1_and_2.py:1248-1257).
     """
-    if plan.wrapper is Wrapper.BF16 or plan.has_grad_accum_attribute:
+    if plan.wrapper is Wrapper.BF16 or sizes.has_grad_accum_attribute(plan):
         return plan.grad_accum_dtype
-    return plan.trained_dtype
+    return sizes.trained_dtype(plan)
 
 
 def _accumulated_copies(plan: Plan) -> tuple[int, int]:
@@ -174,9 +175,9 @@ def _kept(plan: Plan) -> int:
         return 0
     # stage 2 has it from the first micro step on
     compact = 0 if plan.accumulates and plan.stage == 2 else _compact_bytes(plan)
-    if plan.offloads_optimizer or plan.has_compact_gradients:
+    if plan.offloads_optimizer or sizes.has_compact_gradients(plan):
         return compact
-    return plan.gradient_numel * plan.itemsize + compact
+    return sizes.gradient_numel(plan) * plan.itemsize + compact
 
 
 def compact_partitions(plan: Plan, first: int = 0) -> tuple[int, ...]:
@@ -186,7 +187,7 @@ def compact_partitions(plan: Plan, first: int = 0) -> tuple[int, ...]:
     """
     if plan.grad_accum_dtype is not DType.FP32 or plan.model_dtype is DType.FP32:
         return ()
-    rows = zip(plan.partitions, plan.group_optimizers, strict=True)
+    rows = zip(sizes.partitions(plan), plan.group_optimizers, strict=True)
     return tuple(numel for numel, row in islice(rows, first, None) if not row.newton_schulz)
 
 
@@ -199,12 +200,12 @@ def _held(plan: Plan, scheme: Scheme, itemsize: int) -> int:
     if not plan.accumulates or scheme is Scheme.SCATTERED:
         return 0
     if scheme is Scheme.AFTER:
-        return 0 if plan.immediate_grad_update else plan.num_trainable * itemsize
+        return 0 if plan.immediate_grad_update else sizes.num_trainable(plan) * itemsize
     if plan.stage == 1:
-        return plan.num_trainable * itemsize
-    if plan.offloads_optimizer or plan.has_compact_gradients:
+        return sizes.num_trainable(plan) * itemsize
+    if plan.offloads_optimizer or sizes.has_compact_gradients(plan):
         return _compact_bytes(plan)
-    return plan.gradient_numel * plan.itemsize + _compact_bytes(plan)
+    return sizes.gradient_numel(plan) * plan.itemsize + _compact_bytes(plan)
 
 
 def _adds_in_place(plan: Plan, scheme: Scheme) -> bool:

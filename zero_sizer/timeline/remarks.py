@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from zero_sizer.activations import loss
+from zero_sizer.activations import select
 from zero_sizer.activations.block_sizes import num_layers
 from zero_sizer.activations.execution import block_of
 from zero_sizer.activations.masks import EQUAL, PADDED
+from zero_sizer.config import workload
 from zero_sizer.config.workload import DEEPSPEED, LIGER_KERNELS
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Direction, Finding, Severity
 from zero_sizer.models.inputs import besides_tokens
+from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import compose, zero_rules
-
-if TYPE_CHECKING:
-    from zero_sizer.plan.plan import Plan
 
 _SECTION = "activation_checkpointing."
 _OWN_INPUTS = (
@@ -30,16 +28,16 @@ def remarks(plan: Plan) -> Iterator[Finding]:
         yield _about_other_inputs(plan, fed)
     yield from _about_model(plan)
     yield from _about_sequences(plan)
-    if not compose.knows_loss(plan):
+    if not select.knows_loss(plan):
         yield _about_loss(plan)
     yield from _about_kernels(plan)
-    if plan.inputs is not None:
+    if select.inputs_of(plan) is not None:
         yield from _about_inputs(plan)
     yield from _about_leaves(plan)
 
 
 def _about_model(plan: Plan) -> Iterator[Finding]:
-    if compose.traced_activations(plan) is not None:
+    if select.traced_activations(plan) is not None:
         if not plan.model.exact_tensors:
             yield Finding(
                 code="activations-of-a-llama",
@@ -47,12 +45,12 @@ def _about_model(plan: Plan) -> Iterator[Finding]:
                 message="numbers name no model: activations are those of a Llama of these widths",
                 remedy="name a bundled model or a config.json if it is another",
             )
-    elif compose.adapted_activations(plan) is not None:
+    elif select.adapted_activations(plan) is not None:
         yield _of_the_base(plan)
     elif not plan.model.arch.hidden:
         yield _unknown(plan, "nothing is counted for activations: the width is")
     else:
-        error = compose.closed_form_error(plan)
+        error = select.closed_form_error(plan)
         yield Finding(
             code="activations-in-closed-form",
             severity=Severity.NOTE,
@@ -81,8 +79,8 @@ def _about_other_inputs(plan: Plan, fed: str) -> Finding:
 
 def _about_kernels(plan: Plan) -> Iterator[Finding]:
     """Liger's kernels beside its loss: what they save is bounded by all that passes hold."""
-    stated, has_loss = plan.kernels, plan.loss == loss.FUSED_LINEAR
-    patches = plan.model.arch.family in loss.LIGER
+    stated, has_loss = plan.kernels, plan.loss == workload.FUSED_LINEAR
+    patches = plan.model.arch.family in workload.LIGER
     if stated == LIGER_KERNELS and not patches:
         yield Finding(
             code="kernels-unknown",
@@ -93,7 +91,10 @@ def _about_kernels(plan: Plan) -> Iterator[Finding]:
             remedy="leave it out",
         )
     elif stated == LIGER_KERNELS or (stated is None and has_loss and patches):
-        held = (plan.timeline.forward.activations, plan.timeline.backward.activations)
+        held = (
+            compose.timeline_of(plan).forward.activations,
+            compose.timeline_of(plan).backward.activations,
+        )
         yield Finding(
             code="liger-not-modelled",
             severity=Severity.NOTE,
@@ -150,7 +151,7 @@ def _unknown(plan: Plan, what: str) -> Finding:
 
 
 def _about_sequences(plan: Plan) -> Iterator[Finding]:
-    if plan.mask is None:
+    if select.mask_of(plan) is None:
         yield Finding(
             code="sequences-not-modelled",
             severity=Severity.WARNING,
@@ -182,7 +183,7 @@ def _about_loss(plan: Plan) -> Finding:
         remedy="leave --loss out, or `zero-sizer dryrun --how simulated -- train.py` the training "
         "script",
         # under torch_autocast Liger casts the head's weight, torch logits beside their shifted copy
-        direction=Direction.EITHER if plan.loss in loss.CASTS else Direction.SAVE,
+        direction=Direction.EITHER if plan.loss in workload.CASTS else Direction.SAVE,
     )
 
 
@@ -212,7 +213,8 @@ def _better(plan: Plan) -> str:
 
 
 def _about_inputs(plan: Plan) -> Iterator[Finding]:
-    if plan.inputs is not None and plan.inputs.leave and _hands_over_more(plan):
+    inputs = select.inputs_of(plan)
+    if inputs is not None and inputs.leave and _hands_over_more(plan):
         yield Finding(
             code="checkpointing-not-modelled",
             severity=Severity.WARNING,
@@ -244,12 +246,13 @@ def _about_partitions(plan: Plan) -> Iterator[Finding]:
         remedy="delete it",
     )
     room = plan.contiguous_checkpoints
-    if 0 < room < plan.num_recomputed:
+    recomputed = select.num_recomputed(plan)
+    if 0 < room < recomputed:
         yield Finding(
             code="number-checkpoints",
             severity=Severity.ERROR,
             key=_SECTION + "number_checkpoints",
-            message=f"IndexError in the forward: {plan.num_recomputed} blocks are checkpointed, "
+            message=f"IndexError in the forward: {recomputed} blocks are checkpointed, "
             f"and there is room for {room}",
-            remedy=f"make it {plan.num_recomputed}",
+            remedy=f"make it {recomputed}",
         )

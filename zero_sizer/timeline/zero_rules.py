@@ -10,6 +10,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from zero_sizer.config.workload import NON_REENTRANT
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan, derived_of_rank
+from zero_sizer.timeline.autocast_rules import _within_autocast, communicated_apart
 from zero_sizer.timeline.overlay import Zero, interned
 from zero_sizer.timeline.reduction_rules import rules_of, share_of
 from zero_sizer.util.identity import Identity
@@ -21,27 +24,27 @@ from zero_sizer.zero.secondary import NONE, Secondary, group_ranks
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
-    from zero_sizer.models.spec import ModelSpec
-    from zero_sizer.plan.plan import Plan
-
-_AUTOCAST_MODULES = {"Linear", "Conv1d", "Conv2d", "Conv3d"}
+    pass
 
 
+@derived_of_rank
 def zero_of(plan: Plan) -> Zero:
     """What ZeRO brings to forward and backward."""
     secondary = _secondary(plan)
-    gathers = plan.wrapper is Wrapper.ZERO3 and (plan.gathers_copies or secondary.ranks)
+    gathers = plan.wrapper is Wrapper.ZERO3 and (sizes.gathers_copies(plan) or secondary.ranks)
     # a gathered parameter that is this rank's partition itself takes nothing
-    itemsizes = plan.itemsizes if plan.gathers_copies else (0,) * len(plan.itemsizes)
+    itemsizes = (
+        sizes.itemsizes(plan) if sizes.gathers_copies(plan) else (0,) * len(sizes.itemsizes(plan))
+    )
     zero = Zero(
-        tensors=Tensors(plan.group_indices, plan.numels, plan.communicated_apart),
-        persistent=plan.is_persistent,
+        tensors=Tensors(plan.group_indices, sizes.numels(plan), communicated_apart(plan)),
+        persistent=sizes.is_persistent(plan),
         kept=_kept_gathers(plan),
         recomputed=_kept_recomputed(plan),
         lent=_frozen(Identity(plan.model)) if plan.checkpointing else frozenset(),
         views=_views(plan),
         itemsizes=itemsizes,
-        sent=_sent_itemsizes(plan) if plan.gathers_copies else itemsizes,
+        sent=_sent_itemsizes(plan) if sizes.gathers_copies(plan) else itemsizes,
         ranks=plan.dp_world_size if gathers else 0,
         is_parked=plan.param_device.name != "GPU",
         secondary=secondary,
@@ -62,14 +65,14 @@ def earlier_zero_of(plan: Plan) -> Zero | None:
     With offload they are added up, on the host or in a buffer of fp32, but not cleared before the
     last (stage_1_and_2.py:2166-2176); stage 1 reduces in the last only.
     """
-    if not (plan.accumulates and plan.offloads_optimizer and plan.zero.rules.clones_large):
+    if not (plan.accumulates and plan.offloads_optimizer and zero_of(plan).rules.clones_large):
         return None
     if plan.stage != 2:
         return None
-    if not plan.zero.rules.is_large(plan.largest_tensor):
+    if not zero_of(plan).rules.is_large(sizes.largest_tensor(plan)):
         return None  # nothing is kept: without the norms of the last step it is never higher
-    share = replace(plan.zero.share, offloads=False, keeps_own_large=True)
-    return interned(replace(plan.zero, share=share))
+    share = replace(zero_of(plan).share, offloads=False, keeps_own_large=True)
+    return interned(replace(zero_of(plan), share=share))
 
 
 def unknown_zero_of(plan: Plan) -> Zero | None:
@@ -79,7 +82,7 @@ def unknown_zero_of(plan: Plan) -> Zero | None:
     what backward refers to by another tensor is gathered a second time beside it. Elsewhere more
     is there in later steps: optimizer states on the GPU.
     """
-    zero = plan.zero
+    zero = zero_of(plan)
     if not (zero.views or zero.kept or zero.recomputed) or not zero.ranks:
         return None
     if not plan.offloads_optimizer or zero.secondary.ranks:
@@ -90,33 +93,8 @@ def unknown_zero_of(plan: Plan) -> Zero | None:
 
 def first_zero_of(plan: Plan) -> Zero:
     """The same in the first micro step after an optimizer step, which dropped what it could."""
-    made = plan.zero.secondary.made & _frozen(Identity(plan.model))
-    return interned(replace(plan.zero, secondary=plan.zero.secondary._replace(made=made)))
-
-
-def outside_autocast(model: ModelSpec) -> frozenset[int]:
-    """Trained tensors that no module of autocast's list owns (torch_autocast.py:15-25,57-60).
-
-    A tied embedding is the head's too.
-    """
-    return _outside_autocast(Identity(model))
-
-
-@lru_cache(maxsize=64)
-def _outside_autocast(model: Identity) -> frozenset[int]:
-    within, parameters = _within_autocast(model), model.of.parameters
-    return frozenset(i for i, t in enumerate(parameters) if t.trainable and i not in within)
-
-
-@lru_cache(maxsize=64)
-def _within_autocast(model: Identity) -> frozenset[int]:
-    arch = model.of.arch
-    head = (arch.vocab,) if arch.tied_embeddings else None
-    return frozenset(
-        i
-        for i, tensor in enumerate(model.of.parameters)
-        if tensor.module_type in _AUTOCAST_MODULES or tensor.shape[:1] == head
-    )
+    made = zero_of(plan).secondary.made & _frozen(Identity(plan.model))
+    return interned(replace(zero_of(plan), secondary=zero_of(plan).secondary._replace(made=made)))
 
 
 def _sent_itemsizes(plan: Plan) -> tuple[int, ...]:
@@ -125,9 +103,9 @@ def _sent_itemsizes(plan: Plan) -> tuple[int, ...]:
     autocast's are cast for that; one rank gathers nothing (NoGatherHandle).
     """
     if plan.autocast_dtype is None or plan.dp_world_size == 1:
-        return plan.itemsizes
+        return sizes.itemsizes(plan)
     within, cast = _within_autocast(Identity(plan.model)), plan.autocast_dtype.itemsize
-    return tuple([cast if i in within else size for i, size in enumerate(plan.itemsizes)])
+    return tuple([cast if i in within else size for i, size in enumerate(sizes.itemsizes(plan))])
 
 
 def _secondary(plan: Plan) -> Secondary:
@@ -138,9 +116,15 @@ def _secondary(plan: Plan) -> Secondary:
     group = group_ranks(plan.hpz_partition_size, plan.dp_world_size)
     if plan.wrapper is not Wrapper.ZERO3 or not group:
         return NONE
-    made = frozenset(range(len(plan.numels))) if plan.accumulates else _frozen(Identity(plan.model))
+    made = (
+        frozenset(range(len(sizes.numels(plan))))
+        if plan.accumulates
+        else _frozen(Identity(plan.model))
+    )
     parked = plan.param_device.name != "GPU"
-    itemsizes = tuple([0 if parked or i in made else size for i, size in enumerate(plan.itemsizes)])
+    itemsizes = tuple(
+        [0 if parked or i in made else size for i, size in enumerate(sizes.itemsizes(plan))]
+    )
     return Secondary(group, itemsizes, made)
 
 

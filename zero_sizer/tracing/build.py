@@ -95,7 +95,7 @@ def change(model: Any, changes: Changes) -> Any:
         changes: which.
     """
     if changes.quantization is not None:
-        from zero_sizer.dryrun import quantized_layers
+        from zero_sizer.simulator import quantized_layers
 
         present = dict(model.named_modules())  # blocks may have been cut
         names = [name for name in changes.quantization["modules"] if name in present]

@@ -1,4 +1,4 @@
-"""A family's profile: one structure traced at several widths (``zero_sizer.activations.structure``)."""
+"""A family's profile: one structure traced at several widths (``activations.structure``)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -12,9 +12,11 @@ from zero_sizer.crosscheck.rules.record import (
     layer_bytes,
     mlp_bytes,
 )
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation, Category
 from zero_sizer.ledger.moments import STEPPING, Moment
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing
 from zero_sizer.units import DType
 
@@ -250,7 +252,7 @@ RULES = (
         ledger=_peak,
         why="frozen weights in 16 bits are 2 bytes a parameter; the rest is activations, which "
         "depend on batch and sequence",
-        when=lambda p: bool(p.frozen),
+        when=lambda p: bool(sizes.frozen(p)),
     ),
     Rule(
         name="fp32 pre-training total",

@@ -12,6 +12,7 @@ from typing import Any
 from zero_sizer.dryrun import replies
 from zero_sizer.dryrun.keeping import Keeper, kept
 from zero_sizer.dryrun.launched import processes
+from zero_sizer.dryrun.packages import _PACKAGES, require_packages
 from zero_sizer.dryrun.recording import RankRecord, Recording
 from zero_sizer.dryrun.task import RankTask, rank_task, refuse_packed
 from zero_sizer.dryrun.truncate import cut_job
@@ -19,8 +20,6 @@ from zero_sizer.errors import WitnessError
 from zero_sizer.job.read import Job
 
 DEFAULT_TIMEOUT = 600.0
-_OLDEST = (0, 19)  # tested with 0.19.8; with 0.16.9 they fail somewhere inside
-_PACKAGES = ("torch", "deepspeed", "transformers")
 _MEMORY_LINE = re.compile(r"\bMA [\d.]+ GB|CPU Virtual Memory")
 # What gloo and NCCL say in a rank whose peer is gone: never the cause.
 _LOST_PEER = re.compile(r"closed by peer|reset by peer|gloo|NCCL|Broken pipe|Read timeout", re.I)
@@ -81,30 +80,6 @@ def run_tasks(
     require_packages(recent=True)
     with kept("launched") as keeper:
         return _launch(keeper, tasks, ranks=ranks, timeout=timeout, keep_going=True)[0]
-
-
-def require_packages(*, recent: bool = False) -> None:
-    """Refuse at once where the engine is not installed.
-
-    Args:
-        recent: whether it must not be older than what the ranks' own code was written for.
-
-    Raises:
-        WitnessError: torch or deepspeed is missing, or too old.
-    """
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise WitnessError(
-            f"a dry run needs {' and '.join(missing)}, which is not installed",
-            remedy="pip install 'zero-sizer[deepspeed]'",
-        )
-    version = importlib.metadata.version("deepspeed")
-    if recent and tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST:
-        raise WitnessError(
-            f"a run with real ranks needs DeepSpeed {'.'.join(map(str, _OLDEST))} or newer, "
-            f"not {version}",
-            remedy="take --how simulated, which ran with 0.16.9, or install a newer one",
-        )
 
 
 def _launch(

@@ -11,16 +11,17 @@ from typing import Any
 from zero_sizer.dryrun import replies
 from zero_sizer.dryrun.engine_errors import engine_error
 from zero_sizer.dryrun.keeping import Keeper, kept
-from zero_sizer.dryrun.launched.parent import require_packages
+from zero_sizer.dryrun.packages import require_packages
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.simulated.outputs import NOTHING, Outputs
-from zero_sizer.dryrun.simulated.request import NO_LIMIT, Request
+from zero_sizer.dryrun.simulated.request import Request
 from zero_sizer.dryrun.task import rank_task
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.hardware import outside
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job.read import Job
+from zero_sizer.simulator.device import NO_LIMIT
 
 _ERRORS: dict[str, type[ZeroSizerError]] = {
     "InputError": InputError,

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-NO_LIMIT = 2**60  # memory of a GPU that nobody named
+from zero_sizer.simulator.device import NO_LIMIT
+
 DEFAULT_OPTIMIZER = "adamw_torch_fused"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from zero_sizer.dryrun import replies
 from zero_sizer.dryrun.keeping import kept
-from zero_sizer.dryrun.launched.parent import require_packages
+from zero_sizer.dryrun.packages import require_packages
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.simulated.outputs import NOTHING, Outputs
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError

@@ -7,9 +7,9 @@ from typing import Any
 
 from zero_sizer.dryrun.recording import RankRecord, Recording
 from zero_sizer.dryrun.simulated.observer import PhaseObserver
-from zero_sizer.dryrun.simulated.request import NO_LIMIT
 from zero_sizer.hardware import catalog, outside
 from zero_sizer.hardware.workspaces import blas_bytes
+from zero_sizer.simulator.device import NO_LIMIT
 from zero_sizer.simulator.operators import trl_kernels
 from zero_sizer.simulator.simulation import Rank, Simulation, simulated
 from zero_sizer.simulator.tracker import Event

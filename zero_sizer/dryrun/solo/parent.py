@@ -9,7 +9,7 @@ from typing import Any
 from zero_sizer.dryrun import replies
 from zero_sizer.dryrun.engine_errors import engine_error
 from zero_sizer.dryrun.keeping import Keeper, kept
-from zero_sizer.dryrun.launched.parent import require_packages
+from zero_sizer.dryrun.packages import require_packages
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.task import RankTask, rank_task, refuse_packed
 from zero_sizer.dryrun.truncate import cut_job

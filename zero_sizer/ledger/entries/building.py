@@ -3,6 +3,7 @@
 from functools import lru_cache
 from itertools import chain
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import (
     being_cut,
     is_cut_whole,
@@ -12,7 +13,8 @@ from zero_sizer.ledger.entries.conditions import (
 )
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import Moment
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, next_power_of_two
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import construction, secondary
@@ -79,7 +81,7 @@ def _being_pinned(plan: Plan) -> int:
     model, ranks = Identity(plan.model), plan.dp_world_size
     if under_init(plan):
         return _pinned_under_init(model, ranks, plan.itemsize)
-    together = zip(plan.numels, plan.itemsizes, strict=True)
+    together = zip(sizes.numels(plan), sizes.itemsizes(plan), strict=True)
     return construction.most_being_pinned(
         [tensor_partition(numel, ranks) * itemsize for numel, itemsize in together]
     )

@@ -1,9 +1,11 @@
 """Inputs of checkpointed blocks that wait in host memory."""
 
+from zero_sizer.activations import select
 from zero_sizer.config.workload import DEEPSPEED
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, PASSES
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 
 _POOLED = 64  # max_cpu_buffer_pool_count of _ActivationOffloadEngine
@@ -11,7 +13,8 @@ _SOURCE = "runtime/activation_checkpointing/"
 
 
 def _leave(plan: Plan) -> bool:
-    return plan.inputs is not None and plan.inputs.leave
+    inputs = select.inputs_of(plan)
+    return inputs is not None and inputs.leave
 
 
 def _by_deepspeed(plan: Plan) -> bool:
@@ -20,7 +23,7 @@ def _by_deepspeed(plan: Plan) -> bool:
 
 def _pooled(plan: Plan) -> int:
     """Buffers of DeepSpeed's pool: the newest input never leaves the GPU."""
-    return min(plan.num_recomputed - 1, _POOLED)
+    return min(select.num_recomputed(plan) - 1, _POOLED)
 
 
 def _host(plan: Plan) -> Device:
@@ -32,7 +35,7 @@ ENTRIES = (
         name="checkpointed_inputs_saved_on_cpu",
         category=Category.ACTIVATIONS,
         about="inputs of recomputed blocks, offloaded by transformers one by one",
-        numel=lambda p: (p.checkpointed_input,) * p.num_recomputed,
+        numel=lambda p: (select.checkpointed_input(p),) * select.num_recomputed(p),
         dtype=lambda p: DType.UINT8,
         live=PASSES,
         when=lambda p: _leave(p) and not _by_deepspeed(p),
@@ -44,7 +47,7 @@ ENTRIES = (
         name="cpu_checkpointing_pool",
         category=Category.ACTIVATIONS,
         about="buffers for inputs of recomputed blocks, kept from step to step",
-        numel=lambda p: (p.checkpointed_input,) * _pooled(p),
+        numel=lambda p: (select.checkpointed_input(p),) * _pooled(p),
         dtype=lambda p: DType.UINT8,
         live=AFTER_FIRST_STEP,
         when=lambda p: _by_deepspeed(p) and not p.partition_activations,
@@ -56,7 +59,9 @@ ENTRIES = (
         name="cpu_checkpointing_beyond_the_pool",
         category=Category.ACTIVATIONS,
         about="buffers for inputs of recomputed blocks that the pool does not take back",
-        numel=lambda p: (p.checkpointed_input,) * (p.num_recomputed - 1 - _pooled(p)),
+        numel=lambda p: (
+            (select.checkpointed_input(p),) * (select.num_recomputed(p) - 1 - _pooled(p))
+        ),
         dtype=lambda p: DType.UINT8,
         live=PASSES,
         when=lambda p: _by_deepspeed(p) and not p.partition_activations,
@@ -68,7 +73,9 @@ ENTRIES = (
         name="partitioned_activations_on_host",
         category=Category.ACTIVATIONS,
         about="inputs of recomputed blocks, or room for as many as number_checkpoints says",
-        numel=lambda p: p.checkpointed_input * max(p.num_recomputed, p.contiguous_checkpoints),
+        numel=lambda p: (
+            select.checkpointed_input(p) * max(select.num_recomputed(p), p.contiguous_checkpoints)
+        ),
         dtype=lambda p: DType.UINT8,
         live=PASSES,
         when=lambda p: _by_deepspeed(p) and p.partition_activations,

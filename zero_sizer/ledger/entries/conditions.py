@@ -1,7 +1,9 @@
 """Conditions that several features share; each names the line that decides it."""
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Moment
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero import construction, partition
 from zero_sizer.zero.secondary import group_ranks
@@ -40,7 +42,7 @@ def on_host(plan: Plan, index: int) -> bool:
     """Whether partition ``index`` is updated on the host (``ratio``: stage3.py:1099-1108)."""
     if not plan.offloads_optimizer:
         return False
-    return plan.stage < 3 or index >= int((1 - plan.optimizer_ratio) * len(plan.partitions))
+    return plan.stage < 3 or index >= int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))
 
 
 def flattened_live(plan: Plan) -> frozenset[Moment]:
@@ -73,14 +75,14 @@ def is_cut_whole(plan: Plan) -> bool:
 def being_cut(plan: Plan) -> int:
     """Most bytes that partitions add to a whole model on the GPU."""
     return construction.most_being_cut(
-        plan.numels, plan.itemsizes, plan.dp_world_size, secondary_group(plan)
+        sizes.numels(plan), sizes.itemsizes(plan), plan.dp_world_size, secondary_group(plan)
     )
 
 
 def pieces_of(plan: Plan) -> tuple[partition.Piece, ...]:
     """What this rank's ZeRO-1/2 partitions touch, group by group."""
     where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
-    groups = (partition.pieces(plan.ordered(group), *where) for group in plan.groups)
+    groups = (partition.pieces(sizes.ordered(plan, group), *where) for group in sizes.groups(plan))
     return tuple(piece for group in groups for piece in group)
 
 
@@ -90,10 +92,12 @@ def largest_cast(plan: Plan) -> int:
     Muon's updates are beside its own gradients then, and gone when the next group's turn comes.
     """
     held = []
-    for index, (numel, group) in enumerate(zip(plan.partitions, plan.groups, strict=True)):
+    for index, (numel, group) in enumerate(
+        zip(sizes.partitions(plan), sizes.groups(plan), strict=True)
+    ):
         flat, master = flattened_dtype(plan, index).itemsize, plan.master_dtype.itemsize
         is_muon = bool(plan.group_optimizers[index].newton_schulz)
-        updates = plan.itemsize * plan.touched_numel((group,)) if is_muon else 0
+        updates = plan.itemsize * sizes.touched_numel(plan, (group,)) if is_muon else 0
         held.append(numel * (flat + (master if master != flat else 0)) + updates)
     return held.index(max(held)) if held else 0
 

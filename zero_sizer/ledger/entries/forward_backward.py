@@ -9,6 +9,7 @@ from collections.abc import Callable
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.plan.plan import Plan
+from zero_sizer.timeline import compose
 from zero_sizer.timeline.peaks import Instant, Timeline
 from zero_sizer.units import DType
 
@@ -30,8 +31,8 @@ def _entry(
         )
 
     return (
-        of(Moment.FORWARD, lambda p: p.timeline.forward),
-        of(Moment.BACKWARD, lambda p: p.timeline.backward),
+        of(Moment.FORWARD, lambda p: compose.timeline_of(p).forward),
+        of(Moment.BACKWARD, lambda p: compose.timeline_of(p).backward),
     )
 
 

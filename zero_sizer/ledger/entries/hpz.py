@@ -6,10 +6,12 @@ the entries here are what is there before and after.
 
 from collections.abc import Callable, Iterable
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_zero3
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, STEP, Moment, Phase
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.compose import secondary_cut
 from zero_sizer.units import DType, next_power_of_two
 from zero_sizer.zero.secondary import group_ranks, numels
@@ -41,8 +43,10 @@ def _made(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     made = secondary_cut(plan, in_forward=in_forward)
     if not in_forward:
         trained = (i for group in plan.group_indices for i in group)
-        made = tuple(dict.fromkeys((*made, *(i for i in trained if not plan.is_persistent[i]))))
-    return _sizes(plan, [plan.numels[i] for i in made])
+        made = tuple(
+            dict.fromkeys((*made, *(i for i in trained if not sizes.is_persistent(plan)[i])))
+        )
+    return _sizes(plan, [sizes.numels(plan)[i] for i in made])
 
 
 def _kept(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
@@ -54,12 +58,12 @@ def _unpinned(plan: Plan, *, in_forward: bool) -> int:
     before = 0 if in_forward else len(_made(plan, in_forward=True))
     most = done = 0
     for number, numel in enumerate(_made(plan, in_forward=in_forward)):
-        num_bytes = numel * plan.trained_dtype.itemsize
+        num_bytes = numel * sizes.trained_dtype(plan).itemsize
         done += next_power_of_two(num_bytes)
         if number >= before:
             most = max(most, done + num_bytes)
     kept = sum(
-        next_power_of_two(numel * plan.trained_dtype.itemsize)
+        next_power_of_two(numel * sizes.trained_dtype(plan).itemsize)
         for numel in _kept(plan, in_forward=in_forward)
     )
     return max(most - kept, 0)
@@ -70,7 +74,7 @@ def _of_trained(
     about: str,
     live: Callable[[Plan], frozenset[Moment]],
     *,
-    numel: Callable[[Plan], tuple[int, ...]] = lambda p: _sizes(p, p.trainable),
+    numel: Callable[[Plan], tuple[int, ...]] = lambda p: _sizes(p, sizes.trainable(p)),
     category: Category = Category.PARAMETERS,
     when: Callable[[Plan], bool] = lambda p: True,
 ) -> Entry:
@@ -79,7 +83,7 @@ def _of_trained(
         category=category,
         about=about,
         numel=numel,
-        dtype=lambda p: p.trained_dtype,
+        dtype=sizes.trained_dtype,
         live=live,
         when=lambda p: _is_on(p) and when(p),
         device=lambda p: p.param_device,
@@ -93,7 +97,7 @@ def _of_frozen(name: str, codes: bool) -> Entry:
         name=name,
         category=Category.PARAMETERS,
         about="a second partition of every frozen weight inside the group (hpZ), never dropped",
-        numel=lambda p: _sizes(p, p.frozen_codes if codes else p.frozen),
+        numel=lambda p: _sizes(p, sizes.frozen_codes(p) if codes else sizes.frozen(p)),
         dtype=(lambda p: DType.UINT8) if codes else (lambda p: p.model_dtype),
         live=lambda p: ALWAYS if p.zero_init else FROM_FLATTEN,
         when=_is_on,

@@ -2,10 +2,12 @@
 
 from itertools import islice
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_zero3, is_zero12, largest_cast
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero import muon, partition
 from zero_sizer.zero.wrapper import Wrapper
@@ -18,11 +20,11 @@ def _muon_groups(plan: Plan) -> tuple[int, ...]:
 
 
 def _groups(plan: Plan) -> tuple[tuple[int, ...], ...]:
-    return tuple(plan.groups[i] for i in _muon_groups(plan))
+    return tuple(sizes.groups(plan)[i] for i in _muon_groups(plan))
 
 
 def _partitions(plan: Plan) -> int:
-    pairs = zip(plan.partitions, plan.partition_optimizers, strict=True)
+    pairs = zip(sizes.partitions(plan), sizes.partition_optimizers(plan), strict=True)
     return sum(numel for numel, row in pairs if row.newton_schulz)
 
 
@@ -32,7 +34,7 @@ def _is_staged(plan: Plan) -> bool:
 
 
 def _momentum_numel(plan: Plan) -> int:
-    return plan.touched_numel(_groups(plan)) if _is_staged(plan) else _partitions(plan)
+    return sizes.touched_numel(plan, _groups(plan)) if _is_staged(plan) else _partitions(plan)
 
 
 def _momentum_dtype(plan: Plan) -> DType:
@@ -77,7 +79,7 @@ def _partitioned_work(plan: Plan) -> muon.Work:
     found: list[tuple[muon.Shape, ...]] = []
     for i in _muon_groups(plan):
         shapes = iter(_shapes(plan, i))
-        found += [tuple(islice(shapes, len(numels))) for numels in plan.sub_groups[i]]
+        found += [tuple(islice(shapes, len(numels))) for numels in sizes.sub_groups(plan)[i]]
     sub_groups = tuple(found)
     if offloads:
         return muon.offloaded3(sub_groups, how, plan.comm_dtype.itemsize)
@@ -91,11 +93,11 @@ def _shapes(plan: Plan, group: int) -> tuple[muon.Shape, ...]:
 def _flat_groups(plan: Plan) -> tuple[muon.Flat, ...]:
     return tuple(
         muon.Flat(
-            shapes=plan.ordered(_shapes(plan, i)),
+            shapes=sizes.ordered(plan, _shapes(plan, i)),
             offsets=partition.flat_offsets(
-                plan.ordered(plan.groups[i]), plan.align_tensors, plan.itemsize
+                sizes.ordered(plan, sizes.groups(plan)[i]), plan.align_tensors, plan.itemsize
             )[0],
-            partition=plan.partitions[i],
+            partition=sizes.partitions(plan)[i],
             ranks=plan.dp_world_size,
         )
         for i in _muon_groups(plan)

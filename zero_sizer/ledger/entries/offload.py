@@ -3,6 +3,7 @@
 from functools import lru_cache
 from operator import add
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_swapped, is_zero3, is_zero12, pieces_of
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import (
@@ -14,7 +15,8 @@ from zero_sizer.ledger.moments import (
     Moment,
 )
 from zero_sizer.optimizers.table import StateType
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, next_power_of_two, num_bytes, round_up
 from zero_sizer.zero import partition
 
@@ -38,9 +40,9 @@ def _touched_on_node(plan: Plan) -> int:
     """Bytes of those of all ranks of a node, of the node where they are most."""
     totals = [0] * plan.dp_world_size
     where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
-    for group in map(plan.ordered, plan.groups):
-        sizes = _requested(group, plan.model_dtype, plan.optimizer_pinned)
-        totals = list(map(add, totals, partition.touched(group, *where, sizes)))
+    for group in (sizes.ordered(plan, group) for group in sizes.groups(plan)):
+        requested = _requested(group, plan.model_dtype, plan.optimizer_pinned)
+        totals = list(map(add, totals, partition.touched(group, *where, requested)))
     nodes = range(0, plan.dp_world_size, plan.ranks_per_node)
     return max(sum(totals[first : first + plan.ranks_per_node]) for first in nodes)
 
@@ -52,13 +54,13 @@ def _requested(numels: tuple[int, ...], dtype: DType, is_pinned: bool) -> tuple[
 
 
 def _host_sub_groups(plan: Plan) -> tuple[int, ...]:
-    first = int((1 - plan.optimizer_ratio) * len(plan.partitions))
-    return tuple(n for n in plan.partitions[first:] if not is_swapped(plan, n))
+    first = int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))
+    return tuple(n for n in sizes.partitions(plan)[first:] if not is_swapped(plan, n))
 
 
 def _on_host(plan: Plan) -> tuple[int, ...]:
     """Partitions whose gradients are made on the host, one after the other."""
-    return _host_sub_groups(plan) if is_zero3(plan) else plan.partitions
+    return _host_sub_groups(plan) if is_zero3(plan) else sizes.partitions(plan)
 
 
 def _made_so_far(plan: Plan) -> tuple[int, ...]:
@@ -76,11 +78,11 @@ def _made_so_far(plan: Plan) -> tuple[int, ...]:
 
 
 def _gpu_sub_groups(plan: Plan) -> tuple[int, ...]:
-    return plan.partitions[: int((1 - plan.optimizer_ratio) * len(plan.partitions))]
+    return sizes.partitions(plan)[: int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))]
 
 
 def _swapped(plan: Plan) -> tuple[int, ...]:
-    return tuple(n for n in plan.partitions if is_swapped(plan, n))
+    return tuple(n for n in sizes.partitions(plan) if is_swapped(plan, n))
 
 
 def _aligned(plan: Plan, numel: int) -> int:
@@ -92,8 +94,8 @@ def _aligned(plan: Plan, numel: int) -> int:
 def _in_cpu_numel(plan: Plan) -> int:
     """Parameter elements kept in the pinned flat buffer; ``max_in_cpu`` is NVMe's limit only."""
     if plan.param_device is Device.NVME:
-        return min(plan.partition_numel, plan.param_max_in_cpu)
-    return plan.partition_numel
+        return min(sizes.partition_numel(plan), plan.param_max_in_cpu)
+    return sizes.partition_numel(plan)
 
 
 ENTRIES = (
@@ -113,7 +115,7 @@ ENTRIES = (
         name="single_partition_of_fp32_groups.grad",
         category=Category.GRADIENTS,
         about="gradient of the master weights, in host memory from init on",
-        numel=lambda p: p.partitions,
+        numel=sizes.partitions,
         dtype=lambda p: p.master_dtype,
         live=FROM_LINKING,
         when=_offloads12,
@@ -125,7 +127,7 @@ ENTRIES = (
         name="param_buffer_of_bit16_for_cpu_offload_groups",
         category=Category.OFFLOAD,
         about="staging for the updated 16-bit weights",
-        numel=lambda p: p.partitions,
+        numel=sizes.partitions,
         dtype=lambda p: p.model_dtype,
         live=FROM_WRAPPING,
         when=_offloads12,
@@ -137,7 +139,7 @@ ENTRIES = (
         name="temp_grad_buffer_for_cpu_offload",
         category=Category.OFFLOAD,
         about="room for the largest gradient in host memory",
-        numel=lambda p: p.largest_tensor,
+        numel=sizes.largest_tensor,
         dtype=lambda p: p.model_dtype,
         live=FROM_WRAPPING,
         when=_offloads12,
@@ -149,7 +151,7 @@ ENTRIES = (
         name="temp_grad_buffer_for_gpu_offload",
         category=Category.COMMUNICATION,
         about="room for the largest gradient on the GPU",
-        numel=lambda p: p.largest_tensor,
+        numel=sizes.largest_tensor,
         dtype=lambda p: p.model_dtype,
         live=FROM_WRAPPING,
         when=_offloads12,
@@ -168,8 +170,8 @@ ENTRIES = (
             and p.stage == 2
             and p.accumulates
             and p.master_dtype is DType.FP32
-            and not p.has_compact_gradients
-            and not p.has_grad_accum_attribute
+            and not sizes.has_compact_gradients(p)
+            and not sizes.has_grad_accum_attribute(p)
         ),
         device=lambda p: Device.HOST,
         pinned=lambda p: p.optimizer_pinned,
@@ -179,7 +181,7 @@ ENTRIES = (
         name="unpinned_sources",
         category=Category.TEMPORARY,
         about="ordinary tensors whose pinned copies are being made",
-        numel=lambda p: sum(p.partitions[-1:]),
+        numel=lambda p: sum(sizes.partitions(p)[-1:]),
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.STAGING, Moment.WRAPPING}),
         when=lambda p: _offloads12(p) and p.optimizer_pinned,
@@ -190,8 +192,8 @@ ENTRIES = (
         name="unpinned_temp_grad_buffer",
         category=Category.TEMPORARY,
         about="the ordinary tensor whose pinned copy is the room for the largest gradient",
-        numel=lambda p: p.largest_tensor,
-        dtype=lambda p: p.trained_dtype,
+        numel=sizes.largest_tensor,
+        dtype=sizes.trained_dtype,
         live=frozenset({Moment.STAGING}),
         when=lambda p: _offloads12(p) and p.optimizer_pinned,
         device=lambda p: Device.HOST,
@@ -212,7 +214,7 @@ ENTRIES = (
         name="gradient_buffer_at_init",
         category=Category.TEMPORARY,
         about="a gradient of zeros of the largest sub-group, dropped after init",
-        numel=lambda p: max(p.partitions, default=0),
+        numel=lambda p: max(sizes.partitions(p), default=0),
         dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.WRAPPING}),
         when=_offloads3,
@@ -223,7 +225,7 @@ ENTRIES = (
         name="unpinned_grad_partitions",
         category=Category.TEMPORARY,
         about="zeros that become the pinned gradient partitions",
-        numel=lambda p: p.partition_numel,
+        numel=sizes.partition_numel,
         dtype=lambda p: p.grad_accum_dtype,
         live=frozenset({Moment.LINKING}),
         when=lambda p: _offloads3(p) and p.optimizer_pinned,
@@ -269,7 +271,7 @@ ENTRIES = (
         category=Category.PARAMETERS,
         about="this rank's partition of every weight, offloaded; always pinned",
         numel=_in_cpu_numel,
-        dtype=lambda p: p.trained_dtype,
+        dtype=sizes.trained_dtype,
         live=FROM_FLATTEN,
         when=lambda p: is_zero3(p) and p.param_device is not Device.GPU,
         device=lambda p: Device.HOST,
@@ -281,7 +283,7 @@ ENTRIES = (
         category=Category.TEMPORARY,
         about="the ordinary tensor whose pinned copy is the flat buffer of offloaded weights",
         numel=_in_cpu_numel,
-        dtype=lambda p: p.trained_dtype,
+        dtype=sizes.trained_dtype,
         live=frozenset({Moment.FLATTEN}),
         when=lambda p: is_zero3(p) and p.param_device is not Device.GPU,
         device=lambda p: Device.HOST,
@@ -303,7 +305,7 @@ ENTRIES = (
         name="param_swap_files",
         category=Category.PARAMETERS,
         about="parameter partitions on NVMe, written at init",
-        numel=lambda p: p.partition_numel,
+        numel=sizes.partition_numel,
         dtype=lambda p: p.model_dtype,
         live=ALWAYS,
         when=lambda p: is_zero3(p) and p.param_device is Device.NVME,
@@ -314,7 +316,7 @@ ENTRIES = (
         name="optimizer_swap_buffers",
         category=Category.OFFLOAD,
         about="pool through which optimizer states are read from NVMe",
-        numel=lambda p: p.optimizer_buffer_count * _aligned(p, max(p.partitions, default=0)),
+        numel=lambda p: p.optimizer_buffer_count * _aligned(p, max(sizes.partitions(p), default=0)),
         dtype=lambda p: p.master_dtype,
         live=FROM_WRAPPING,
         when=lambda p: is_zero3(p) and p.optimizer_device is Device.NVME,

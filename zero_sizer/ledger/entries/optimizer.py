@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import (
     PER_TENSOR,
     STEPS_AT_INIT,
@@ -13,7 +14,8 @@ from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, ALWAYS, FROM_WRAPPING, Moment
 from zero_sizer.models.spec import Tensor
 from zero_sizer.optimizers.table import StateType
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -39,7 +41,7 @@ def _resident(plan: Plan, device: Device) -> tuple[int, ...]:
     """Partitions whose master and states stay on ``device``, in elements."""
     return tuple(
         0 if is_swapped(plan, n) else n
-        for i, n in enumerate(plan.partitions)
+        for i, n in enumerate(sizes.partitions(plan))
         if on_host(plan, i) == (device is Device.HOST)
     )
 
@@ -49,7 +51,9 @@ def _state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> in
         return _factored_numel(plan, state) if device is Device.GPU else 0
     return sum(
         n
-        for i, (n, row) in enumerate(zip(plan.partitions, plan.partition_optimizers, strict=True))
+        for i, (n, row) in enumerate(
+            zip(sizes.partitions(plan), sizes.partition_optimizers(plan), strict=True)
+        )
         if row.states.get(state) is kind
         and on_host(plan, i) == (device is Device.HOST)
         and not is_swapped(plan, n)
@@ -137,8 +141,8 @@ def _counters(device: Device, *, beside: bool) -> Callable[[Plan], int]:
     def numel(plan: Plan) -> int:
         per_tensor = plan.wrapper in PER_TENSOR
         return sum(
-            row.counters * (len(plan.groups[i]) if per_tensor else 1)
-            for i, row in enumerate(plan.partition_optimizers)
+            row.counters * (len(sizes.groups(plan)[i]) if per_tensor else 1)
+            for i, row in enumerate(sizes.partition_optimizers(plan))
             if row.counters_beside is beside
             and (not beside or on_host(plan, i) is (device is Device.HOST))
         )
@@ -153,7 +157,7 @@ def _is_replaced(plan: Plan) -> bool:
 
 def _replaced_numel(plan: Plan) -> int:
     """Under zero.Init the tensors are empty by then."""
-    return 0 if plan.wrapper is Wrapper.ZERO3 and plan.zero_init else plan.num_trainable
+    return 0 if plan.wrapper is Wrapper.ZERO3 and plan.zero_init else sizes.num_trainable(plan)
 
 
 ENTRIES = (
@@ -183,7 +187,7 @@ ENTRIES = (
         category=Category.OPTIMIZER_STATES,
         about="states made for the model's tensors, before the wrapper put others in their place",
         numel=_replaced_numel,
-        dtype=lambda p: p.trained_dtype,
+        dtype=sizes.trained_dtype,
         live=ALWAYS,
         when=_is_replaced,
         source="torch/optim/adagrad.py:__init__, runtime/fp16/unfused_optimizer.py:66-90, "
@@ -193,7 +197,7 @@ ENTRIES = (
         name="counters_of_replaced_parameters",
         category=Category.OPTIMIZER_STATES,
         about="step counters of those",
-        numel=lambda p: p.optimizer.counters * sum(len(g) for g in p.groups),
+        numel=lambda p: p.optimizer.counters * sum(len(g) for g in sizes.groups(p)),
         dtype=lambda p: DType.FP32,
         live=ALWAYS,
         when=_is_replaced,

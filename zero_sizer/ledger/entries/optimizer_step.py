@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import (
     PER_TENSOR,
     STEPS_AT_INIT,
@@ -13,7 +14,8 @@ from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.models.spec import Tensor
 from zero_sizer.optimizers.table import Temporaries
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -27,7 +29,7 @@ def _largest_update(device: Device, *, masks: bool = False) -> Callable[[Plan], 
     """Elements of the temporaries while one partition is updated on ``device``."""
 
     def numel(plan: Plan) -> int:
-        rows = enumerate(plan.partition_optimizers)
+        rows = enumerate(sizes.partition_optimizers(plan))
         return max(
             (
                 _update_numel(plan, i, row.step if device is Device.GPU else row.host_step, masks)
@@ -53,14 +55,14 @@ def _update_numel(plan: Plan, index: int, made: Temporaries, masks: bool) -> int
         ),
         default=0,
     )
-    return made.all * plan.partitions[index] + largest
+    return made.all * sizes.partitions(plan)[index] + largest
 
 
 def _updated_tensors(plan: Plan, index: int) -> tuple[Tensor, ...]:
     """What the optimizer holds of a partition: its tensors, or mostly all of it as one."""
     if plan.wrapper in PER_TENSOR:
         return tuple(plan.model.parameters[i] for i in plan.group_indices[index])
-    return (Tensor("partition", (plan.partitions[index],)),)
+    return (Tensor("partition", (sizes.partitions(plan)[index],)),)
 
 
 ENTRIES = (
@@ -97,7 +99,9 @@ ENTRIES = (
         name="zero_gradient_at_init",
         category=Category.TEMPORARY,
         about="gradients of zeros, allocated to initialise the optimizer and dropped",
-        numel=lambda p: max(p.partitions, default=0) if is_zero3(p) else p.partition_numel,
+        numel=lambda p: (
+            max(sizes.partitions(p), default=0) if is_zero3(p) else sizes.partition_numel(p)
+        ),
         dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.WRAPPING}),
         when=lambda p: has_master(p) and p.wrapper is not Wrapper.BF16 and not p.offloads_optimizer,
@@ -108,7 +112,7 @@ ENTRIES = (
         name="zero_gradient_of_weights_at_init",
         category=Category.TEMPORARY,
         about="gradients of zeros of the 16-bit weights, beside those of their fp32 copies",
-        numel=lambda p: p.num_trainable,
+        numel=sizes.num_trainable,
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.WRAPPING}),
         when=lambda p: p.wrapper is Wrapper.FP16_UNFUSED,

@@ -3,10 +3,12 @@
 Loading needs no entry of its own: the model as it is built is there while it is filled.
 """
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_swapped, is_zero3, on_host
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import Moment
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.partition import padded
 from zero_sizer.zero.wrapper import Wrapper
@@ -16,7 +18,7 @@ _PARTITIONED = (Wrapper.ZERO12, Wrapper.BF16, Wrapper.ZERO3)
 
 def _state_dict_bytes(plan: Plan) -> int:
     """Bytes of the whole model's state dict; tied tensors stand in it under each name."""
-    whole = sum(n * size for n, size in zip(plan.numels, plan.itemsizes, strict=True))
+    whole = sum(n * size for n, size in zip(sizes.numels(plan), sizes.itemsizes(plan), strict=True))
     return whole + _tied_numel(plan) * plan.itemsize
 
 
@@ -30,8 +32,8 @@ def _tied_numel(plan: Plan) -> int:
 def _gathered(plan: Plan) -> tuple[tuple[int, int], ...]:
     """Elements and bytes an element of what rank 0 gathers to save: of adapters, only these."""
     all_of_it = plan.model.adapter is None
-    sizes = zip(plan.model.parameters, plan.numels, plan.itemsizes, strict=True)
-    return tuple((n, size) for tensor, n, size in sizes if all_of_it or tensor.trainable)
+    rows = zip(plan.model.parameters, sizes.numels(plan), sizes.itemsizes(plan), strict=True)
+    return tuple((n, size) for tensor, n, size in rows if all_of_it or tensor.trainable)
 
 
 def _gathers(plan: Plan) -> bool:
@@ -48,7 +50,7 @@ def _largest_storage(plan: Plan) -> int:
     """Elements of the largest flat buffer on the GPU that this rank writes."""
     on_gpu = (
         numel
-        for index, numel in enumerate(plan.partitions)
+        for index, numel in enumerate(sizes.partitions(plan))
         if not on_host(plan, index) and not is_swapped(plan, numel)
     )
     return max(on_gpu, default=0)
@@ -85,7 +87,7 @@ ENTRIES = (
         numel=_largest_gathered,
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({Moment.SAVED}),
-        when=lambda p: _gathers(p) and p.gathers_copies,
+        when=lambda p: _gathers(p) and sizes.gathers_copies(p),
         source="runtime/engine.py:5660-5676",
     ),
     Entry(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import FROM_WRAPPING, STEP, Moment
 from zero_sizer.optimizers.table import LAMB
+from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
@@ -22,7 +23,7 @@ def _flattened_for_lamb(name: str, dtype: Callable[[Plan], DType], *until: Momen
         name=name,
         category=Category.TEMPORARY,
         about="the gradients once more, as one flat buffer, while Lamb's norm is taken",
-        numel=lambda p: p.num_trainable,
+        numel=sizes.num_trainable,
         dtype=dtype,
         live=frozenset({Moment.NORM, *until}),
         when=_steps_lamb,
@@ -35,7 +36,7 @@ ENTRIES = (
         name="gradients",
         category=Category.GRADIENTS,
         about="ordinary .grad tensors, whole, until the step is over",
-        numel=lambda p: p.num_trainable,
+        numel=sizes.num_trainable,
         dtype=lambda p: p.model_dtype,
         live=STEP,
         when=lambda p: (
@@ -48,7 +49,7 @@ ENTRIES = (
         name="fp32_gradients",
         category=Category.TEMPORARY,
         about="gradients cast to fp32 for the master weights",
-        numel=lambda p: p.num_trainable,
+        numel=sizes.num_trainable,
         dtype=lambda p: DType.FP32,
         live=frozenset({Moment.CAST, Moment.UPDATE}),
         when=lambda p: p.wrapper in _16BIT and not _steps_lamb(p),
@@ -58,7 +59,7 @@ ENTRIES = (
         name="fp32_gradients_flattened",
         category=Category.TEMPORARY,
         about="the fp32 gradients again, as one flat buffer",
-        numel=lambda p: p.num_trainable,
+        numel=sizes.num_trainable,
         dtype=lambda p: DType.FP32,
         live=frozenset({Moment.CAST}),
         when=lambda p: p.wrapper is Wrapper.FP16_FUSED,
@@ -73,7 +74,7 @@ ENTRIES = (
         name="fp32_groups_gradient_flat_buffers",
         category=Category.GRADIENTS,
         about="accumulation buffer in grad_accum_dtype, not partitioned",
-        numel=lambda p: sum(p.flat_groups),
+        numel=lambda p: sum(sizes.flat_groups(p)),
         dtype=lambda p: p.grad_accum_dtype,
         live=FROM_WRAPPING,
         when=lambda p: p.wrapper is Wrapper.BF16,

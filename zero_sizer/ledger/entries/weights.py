@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import being_cut, is_cut_whole, parked_on, under_init
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, FROM_WRAPPING, PASSES, Moment
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero.partition import padded, partitions_of, tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
@@ -42,7 +44,7 @@ def _dtypes_built(plan: Plan) -> Iterator[DType]:
 
 
 def _built_bytes(plan: Plan) -> int:
-    return sum(map(num_bytes, plan.numels, _dtypes_built(plan)))
+    return sum(map(num_bytes, sizes.numels(plan), _dtypes_built(plan)))
 
 
 def _largest_adapter(plan: Plan) -> int:
@@ -57,14 +59,16 @@ def _largest_adapter(plan: Plan) -> int:
 
 def _beyond_cast(plan: Plan) -> int:
     """Bytes of fp32 adapters beyond what comes after the cast, where the model is cut."""
-    beyond = plan.num_trainable * (DType.FP32.itemsize - plan.itemsize)
+    beyond = sizes.num_trainable(plan) * (DType.FP32.itemsize - plan.itemsize)
     return max(beyond - being_cut(plan), 0) if is_cut_whole(plan) else beyond
 
 
 def _cast_bytes(plan: Plan) -> int:
     """Most that is held beyond the model as built while it is cast tensor by tensor."""
     most = done = 0
-    for numel, dtype, built in zip(plan.numels, plan.dtypes, _dtypes_built(plan), strict=True):
+    for numel, dtype, built in zip(
+        sizes.numels(plan), sizes.dtypes(plan), _dtypes_built(plan), strict=True
+    ):
         if dtype is not built:
             most = max(most, done + num_bytes(numel, dtype))
             done += num_bytes(numel, dtype) - num_bytes(numel, built)
@@ -75,7 +79,7 @@ def _flattened_at_most(plan: Plan) -> int:
     """Index of the param group at whose flattening the GPU holds most."""
     masters = 0
     held = []
-    for tensors, part in zip(plan.groups, plan.partitions, strict=True):
+    for tensors, part in zip(sizes.groups(plan), sizes.partitions(plan), strict=True):
         held.append(masters + plan.itemsize * sum(tensors))
         masters += 0 if plan.offloads_optimizer else plan.master_dtype.itemsize * part
     return held.index(max(held)) if held else 0
@@ -90,8 +94,10 @@ def _partitions_live(plan: Plan) -> frozenset[Moment]:
 def _linked_numel(plan: Plan) -> int:
     """The gathered tensor, and its own partition when that first has to come from the host."""
     ranks = plan.dp_world_size
-    brought = tensor_partition(plan.largest_tensor, ranks)
-    return padded(plan.largest_tensor, ranks) + (0 if plan.param_device is Device.GPU else brought)
+    brought = tensor_partition(sizes.largest_tensor(plan), ranks)
+    return padded(sizes.largest_tensor(plan), ranks) + (
+        0 if plan.param_device is Device.GPU else brought
+    )
 
 
 ENTRIES = (
@@ -99,7 +105,7 @@ ENTRIES = (
         name="parameters",
         category=Category.PARAMETERS,
         about="weights of the model, replicated",
-        numel=lambda p: p.num_trainable,
+        numel=sizes.num_trainable,
         dtype=lambda p: p.model_dtype,
         live=ALWAYS,
         when=lambda p: p.wrapper in (Wrapper.NONE, Wrapper.FP16_FUSED, Wrapper.FP16_UNFUSED),
@@ -109,7 +115,7 @@ ENTRIES = (
         name="module_weights_before_flattening",
         category=Category.PARAMETERS,
         about="the model as built, until its tensors become views of the flat buffers",
-        numel=lambda p: p.num_trainable,
+        numel=sizes.num_trainable,
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.wrapper in _FLAT,
@@ -119,30 +125,30 @@ ENTRIES = (
         name="group_being_flattened",
         category=Category.PARAMETERS,
         about="the tensors of one param group beside their flat buffer, when most is held",
-        numel=lambda p: sum(sum(g) for g in p.groups[_flattened_at_most(p) :][:1]),
+        numel=lambda p: sum(sum(g) for g in sizes.groups(p)[_flattened_at_most(p) :][:1]),
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.FLATTEN}),
-        when=lambda p: p.wrapper in _FLAT and p.flattens_on_gpu,
+        when=lambda p: p.wrapper in _FLAT and sizes.flattens_on_gpu(p),
         source="runtime/zero/stage_1_and_2.py:451-512",
     ),
     Entry(
         name="masters_of_flattened_groups",
         category=Category.MASTER_WEIGHTS,
         about="the optimizer's copy of the groups flattened before",
-        numel=lambda p: sum(p.partitions[: _flattened_at_most(p)]),
+        numel=lambda p: sum(sizes.partitions(p)[: _flattened_at_most(p)]),
         dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.FLATTEN}),
-        when=lambda p: p.wrapper in _FLAT and p.flattens_on_gpu and not p.offloads_optimizer,
+        when=lambda p: p.wrapper in _FLAT and sizes.flattens_on_gpu(p) and not p.offloads_optimizer,
         source="runtime/zero/stage_1_and_2.py:558-576",
     ),
     Entry(
         name="flattening_through_host",
         category=Category.TEMPORARY,
         about="weights and their flat buffer, on the host because the GPU has no room for both",
-        numel=lambda p: p.num_trainable + sum(p.flat_groups),
+        numel=lambda p: sizes.num_trainable(p) + sum(sizes.flat_groups(p)),
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.FLATTEN}),
-        when=lambda p: p.wrapper is Wrapper.ZERO12 and not p.flattens_on_gpu,
+        when=lambda p: p.wrapper is Wrapper.ZERO12 and not sizes.flattens_on_gpu(p),
         device=lambda p: Device.HOST,
         source="runtime/zero/stage_1_and_2.py:451-467,508-530",
     ),
@@ -150,7 +156,7 @@ ENTRIES = (
         name="bit16_groups_flat",
         category=Category.PARAMETERS,
         about="weights as one padded flat buffer per group, replicated",
-        numel=lambda p: sum(p.flat_groups),
+        numel=lambda p: sum(sizes.flat_groups(p)),
         dtype=lambda p: p.model_dtype,
         live=FROM_FLATTEN,
         when=lambda p: p.wrapper in _FLAT,
@@ -160,7 +166,7 @@ ENTRIES = (
         name="frozen_parameters",
         category=Category.PARAMETERS,
         about="weights without requires_grad, replicated",
-        numel=lambda p: sum(p.frozen),
+        numel=lambda p: sum(sizes.frozen(p)),
         dtype=lambda p: p.model_dtype,
         live=ALWAYS,
         when=lambda p: p.stage < 3,
@@ -170,7 +176,7 @@ ENTRIES = (
         name="quantized_parameters",
         category=Category.PARAMETERS,
         about="frozen weights as packed codes, replicated",
-        numel=lambda p: sum(p.frozen_codes),
+        numel=lambda p: sum(sizes.frozen_codes(p)),
         dtype=lambda p: DType.UINT8,
         live=lambda p: ALWAYS if p.stage < 3 else frozenset({Moment.BUILT}),
         source="bitsandbytes 0.50.2 functional.py:884, nn/modules.py:719",
@@ -200,7 +206,7 @@ ENTRIES = (
         name="cast_on_gpu",
         category=Category.TEMPORARY,
         about="the largest tensor, cast to the training dtype beside itself",
-        numel=lambda p: max(p.frozen, default=0),
+        numel=lambda p: max(sizes.frozen(p), default=0),
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.model.quantization is not None and p.built_dtype is not p.model_dtype,
@@ -210,7 +216,7 @@ ENTRIES = (
         name="quantized_partitions",
         category=Category.PARAMETERS,
         about="this rank's partition of every packed weight",
-        numel=lambda p: partitions_of(p.frozen_codes, p.dp_world_size),
+        numel=lambda p: partitions_of(sizes.frozen_codes(p), p.dp_world_size),
         dtype=lambda p: DType.UINT8,
         live=FROM_FLATTEN,
         when=lambda p: p.wrapper is Wrapper.ZERO3,
@@ -222,7 +228,7 @@ ENTRIES = (
         name="module_weights_before_partitioning",
         category=Category.PARAMETERS,
         about="the whole model on the device, because it is not built under zero.Init",
-        numel=lambda p: p.num_trainable + sum(p.frozen),
+        numel=lambda p: sizes.num_trainable(p) + sum(sizes.frozen(p)),
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.wrapper is Wrapper.ZERO3 and not p.zero_init,
@@ -257,8 +263,8 @@ ENTRIES = (
         name="defragmentation_copy",
         category=Category.TEMPORARY,
         about="the partitions, copied to the host and back into one buffer",
-        numel=lambda p: p.partition_numel,
-        dtype=lambda p: p.trained_dtype,
+        numel=sizes.partition_numel,
+        dtype=sizes.trained_dtype,
         live=frozenset({Moment.FLATTEN}),
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.param_device is Device.GPU,
         device=lambda p: Device.HOST,
@@ -269,7 +275,7 @@ ENTRIES = (
         category=Category.TEMPORARY,
         about="the largest tensor, gathered while optimizer states are linked to parameters",
         numel=_linked_numel,
-        dtype=lambda p: p.trained_dtype,
+        dtype=sizes.trained_dtype,
         live=frozenset({Moment.LINKING}),
         when=lambda p: p.wrapper is Wrapper.ZERO3,
         source="runtime/zero/stage3.py:1501-1531",
@@ -278,8 +284,8 @@ ENTRIES = (
         name="ds_tensor",
         category=Category.PARAMETERS,
         about="this rank's partition of every weight, before it moves to the flat buffer",
-        numel=lambda p: partitions_of(p.trainable, p.dp_world_size),
-        dtype=lambda p: p.trained_dtype,
+        numel=lambda p: partitions_of(sizes.trainable(p), p.dp_world_size),
+        dtype=sizes.trained_dtype,
         live=_partitions_live,
         when=lambda p: p.wrapper is Wrapper.ZERO3,
         device=parked_on,
@@ -290,8 +296,8 @@ ENTRIES = (
         name="lp_param_buffer",
         category=Category.PARAMETERS,
         about="this rank's partition of every trained weight",
-        numel=lambda p: p.partition_numel,
-        dtype=lambda p: p.trained_dtype,
+        numel=sizes.partition_numel,
+        dtype=sizes.trained_dtype,
         live=FROM_WRAPPING,
         when=lambda p: p.wrapper is Wrapper.ZERO3 and p.param_device is Device.GPU,
         source="runtime/zero/stage3.py:972",
@@ -300,7 +306,7 @@ ENTRIES = (
         name="frozen_partitions",
         category=Category.PARAMETERS,
         about="this rank's partition of every frozen weight",
-        numel=lambda p: partitions_of(p.frozen, p.dp_world_size),
+        numel=lambda p: partitions_of(sizes.frozen(p), p.dp_world_size),
         dtype=lambda p: p.model_dtype,
         live=lambda p: ALWAYS if p.zero_init else FROM_FLATTEN,
         when=lambda p: p.wrapper is Wrapper.ZERO3,
@@ -312,17 +318,17 @@ ENTRIES = (
         name="persistent_parameters",
         category=Category.PARAMETERS,
         about="small tensors that stay gathered between steps",
-        numel=lambda p: p.persistent_bytes,
+        numel=sizes.persistent_bytes,
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=PASSES | {Moment.DONE},
-        when=lambda p: p.wrapper is Wrapper.ZERO3 and p.gathers_copies,
+        when=lambda p: p.wrapper is Wrapper.ZERO3 and sizes.gathers_copies(p),
         source="runtime/zero/parameter_offload.py:317-335, runtime/zero/stage3.py:2841,2878",
     ),
     Entry(
         name="persistent_partitions_on_gpu",
         category=Category.TEMPORARY,
         about="this rank's partitions of the small tensors, brought from the host to be gathered",
-        numel=lambda p: p.persistent_bytes // p.dp_world_size,
+        numel=lambda p: sizes.persistent_bytes(p) // p.dp_world_size,
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({Moment.DONE}),
         when=lambda p: (

@@ -8,6 +8,7 @@ from zero_sizer.ledger.entries.conditions import (
 )
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import STEP, Moment
+from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.compose import left_by_backward
 from zero_sizer.timeline.reduction_rules import compact_partitions
@@ -20,13 +21,13 @@ _SOURCE = "runtime/zero/stage_1_and_2.py:"
 def _is_slice(plan: Plan) -> bool:
     """The partition lies inside one tensor: its flat gradient is a view of that tensor's."""
     touched = pieces_of(plan)
-    return len(touched) == 1 and touched[0].numel >= plan.partition_numel
+    return len(touched) == 1 and touched[0].numel >= sizes.partition_numel(plan)
 
 
 def _gradients_live(plan: Plan) -> frozenset[Moment]:
     """One storage for all groups: the last group's flattening lets go of it."""
     is_updated_from = Moment.UPDATE in flattened_live(plan) and _is_slice(plan)
-    return STEP if len(plan.groups) > 1 or is_updated_from else STEP - {Moment.UPDATE}
+    return STEP if len(sizes.groups(plan)) > 1 or is_updated_from else STEP - {Moment.UPDATE}
 
 
 def _compact_live(plan: Plan) -> frozenset[Moment]:
@@ -50,7 +51,7 @@ def _left_live(plan: Plan) -> frozenset[Moment]:
 
 
 def _cast_numel(plan: Plan) -> int:
-    return plan.partitions[largest_cast(plan)] if plan.partitions else 0
+    return sizes.partitions(plan)[largest_cast(plan)] if sizes.partitions(plan) else 0
 
 
 def _on_gpu(plan: Plan) -> bool:
@@ -67,7 +68,7 @@ ENTRIES = (
         name="grads_in_partition",
         category=Category.GRADIENTS,
         about="whole gradients of every tensor that this rank's partition touches",
-        numel=lambda p: p.gradient_numel,
+        numel=sizes.gradient_numel,
         dtype=lambda p: p.model_dtype,
         live=_gradients_live,
         when=lambda p: _on_gpu(p) and not compact_partitions(p),
@@ -100,7 +101,7 @@ ENTRIES = (
         numel=left_by_backward,
         dtype=lambda p: p.grad_accum_dtype,
         live=_left_live,
-        when=lambda p: p.has_grad_accum_attribute,
+        when=sizes.has_grad_accum_attribute,
         source=_SOURCE + "1133-1144,1348-1352,2159,2181,2898-2901,3087",
     ),
     Entry(
@@ -120,7 +121,7 @@ ENTRIES = (
         numel=_cast_numel,
         dtype=lambda p: flattened_dtype(p, largest_cast(p)),
         live=flattened_live,
-        when=lambda p: _on_gpu(p) and not p.has_compact_gradients and not _is_slice(p),
+        when=lambda p: _on_gpu(p) and not sizes.has_compact_gradients(p) and not _is_slice(p),
         source=_SOURCE + "3095-3105",
     ),
     Entry(

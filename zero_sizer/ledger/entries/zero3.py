@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import flattened_live, is_zero3
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import FROM_LINKING, Moment
-from zero_sizer.plan.plan import Device, Plan
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.reduction_rules import comm_dtypes
 from zero_sizer.units import DType, ceil_div
 
@@ -30,7 +32,7 @@ def _overflow_check(what: str, dtype: Callable[[Plan], DType]) -> Entry:
         name=f"overflow_check_{what}",
         category=Category.TEMPORARY,
         about="every gradient partition's values are asked whether they are infinite, all at once",
-        numel=lambda p: p.partition_numel,
+        numel=sizes.partition_numel,
         dtype=dtype,
         live=frozenset({Moment.OVERFLOW}),
         when=lambda p: is_zero3(p) and p.model_dtype is DType.FP16,
@@ -44,7 +46,7 @@ ENTRIES = (
         name="grad_partitions_flat_buffer",
         category=Category.GRADIENTS,
         about="this rank's partition of every gradient, from init on",
-        numel=lambda p: p.partition_numel,
+        numel=sizes.partition_numel,
         dtype=lambda p: p.grad_accum_dtype,
         live=FROM_LINKING,
         when=is_zero3,
@@ -60,7 +62,7 @@ ENTRIES = (
         name="norm_in_fp64",
         category=Category.TEMPORARY,
         about="one gradient partition in fp64 while the norm is taken",
-        numel=lambda p: ceil_div(p.largest_tensor, p.dp_world_size),
+        numel=lambda p: ceil_div(sizes.largest_tensor(p), p.dp_world_size),
         dtype=lambda p: DType.FP64,
         live=frozenset({Moment.NORM}),
         when=lambda p: is_zero3(p) and not p.offloads_optimizer,
@@ -70,7 +72,7 @@ ENTRIES = (
         name="flattened_gradient",
         category=Category.TEMPORARY,
         about="a sub-group's gradients as one flat tensor",
-        numel=lambda p: max(p.partitions, default=0),
+        numel=lambda p: max(sizes.partitions(p), default=0),
         dtype=lambda p: p.grad_accum_dtype,
         live=flattened_live,
         when=lambda p: is_zero3(p) and not p.offloads_optimizer,
@@ -80,7 +82,7 @@ ENTRIES = (
         name="single_grad_partition",
         category=Category.TEMPORARY,
         about="the sub-group's gradient in the master's dtype",
-        numel=lambda p: max(p.partitions, default=0),
+        numel=lambda p: max(sizes.partitions(p), default=0),
         dtype=lambda p: p.master_dtype,
         live=frozenset({Moment.CAST, Moment.UPDATE}),
         when=lambda p: (

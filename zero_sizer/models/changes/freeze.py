@@ -1,31 +1,13 @@
 """Parameters that a job does not train, by patterns over their names."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 
+from zero_sizer.models.changes.records import Freeze, matches
 from zero_sizer.models.spec import ModelSpec
 
 _MOST, _LONGEST, _MOST_STARS = 64, 200, 8  # keeps matching short, whatever is written
-
-
-@dataclass(frozen=True, slots=True)
-class Freeze:
-    """Patterns of parameters without a gradient.
-
-    Attributes:
-        patterns: as a shell's (``*``, ``?``, ``[a-z]``), over whole names of parameters or of
-            modules around them.
-        origin: where they were said.
-    """
-
-    patterns: tuple[str, ...]
-    origin: str = ""
-
-    def takes(self, name: str) -> bool:
-        """Whether the parameter ``name`` is frozen."""
-        return any(matches(pattern, name) for pattern in self.patterns)
 
 
 def patterns(value: object) -> tuple[str, ...]:
@@ -45,11 +27,6 @@ def patterns(value: object) -> tuple[str, ...]:
         if len(item) > _LONGEST or item.count("*") > _MOST_STARS:
             raise ValueError(f"a pattern has at most {_LONGEST} characters and {_MOST_STARS} stars")
     return tuple(items)
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether the pattern is the parameter's name, or that of a module around it."""
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def with_freeze(spec: ModelSpec, freeze: Freeze) -> ModelSpec:

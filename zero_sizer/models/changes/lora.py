@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.models.changes.lora_config import ALL_LINEAR, Adapter
+from zero_sizer.models.changes.records import ALL_LINEAR, Adapter
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.units import DType
 from zero_sizer.util.patterns import Budget, Pattern, PatternError

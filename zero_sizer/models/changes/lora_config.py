@@ -1,14 +1,13 @@
 """A LoRA adapter as peft's ``adapter_config.json`` describes it, and where it may be named."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.models.changes.records import ALL_LINEAR, Adapter
 from zero_sizer.util.files import existing
 from zero_sizer.util.spelling import did_you_mean, shown
 
-ALL_LINEAR = "all-linear"
 FILE = "adapter_config.json"
 _MAX_RANK = 2**20
 _MAX_NAMES = 10_000  # modules, layers or ranks in one list
@@ -46,57 +45,6 @@ _NO_MATTER = frozenset(
         "use_rslora",
     }
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """Frozen base weights and small trainable matrices beside them (arXiv:2106.09685).
-
-    Fields are those of ``peft.LoraConfig`` (0.21.2), with its defaults.
-
-    Attributes:
-        r: rank.
-        target_modules: names (ends of qualified names), a regular expression, ``all-linear``, or
-            None for peft's choice for the model's family.
-        exclude_modules: names or a regular expression.
-        layers_to_transform: indices of the only layers to adapt; empty means all.
-        layers_pattern: names of the lists that those indices count.
-        rank_pattern: end of a name (a regular expression) -> another rank.
-        modules_to_save: ends of names of modules that are copied and trained whole.
-        bias: which of the base's biases are trained: ``none``, ``all`` or ``lora_only``.
-        lora_bias: whether the second matrix has a bias.
-        lora_alpha: scale; changes no byte.
-        lora_dropout: probability; above 0 a mask and a copy of the input are kept.
-        use_dora: weight-decomposed: a magnitude vector for each adapted weight.
-        origin: where it was named.
-    """
-
-    r: int = 8
-    target_modules: tuple[str, ...] | str | None = None
-    exclude_modules: tuple[str, ...] | str = ()
-    layers_to_transform: tuple[int, ...] = ()
-    layers_pattern: tuple[str, ...] = ()
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    modules_to_save: tuple[str, ...] = ()
-    bias: str = "none"
-    lora_bias: bool = False
-    lora_alpha: float = 8
-    lora_dropout: float = 0.0
-    use_dora: bool = False
-    origin: str = ""
-
-    def to_peft(self) -> dict[str, Any]:
-        """Arguments of ``peft.LoraConfig``, as JSON values."""
-        fields = {name: getattr(self, name) for name in _CHECKS}
-        lists = {name: list(v) for name, v in fields.items() if isinstance(v, tuple)}
-        fields |= {name: value or None for name, value in lists.items()}
-        return {**fields, "rank_pattern": dict(self.rank_pattern)}
-
-    def describe(self) -> str:
-        """The adapter in a few words."""
-        targets = self.target_modules
-        named = "+".join(targets) if isinstance(targets, tuple) else targets or "peft's choice"
-        return f"LoRA r={self.r} on {named}"
 
 
 def read(reference: str, where: str) -> Adapter:

@@ -6,10 +6,11 @@ transformers 5.23 (integrations/bitsandbytes.py, which layers are converted).
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.models.changes.records import Quantization
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.units import DType, ceil_div
 from zero_sizer.util.patterns import Budget, Pattern, PatternError
@@ -23,42 +24,6 @@ _STORAGE = ("uint8", "bfloat16", "float16", "float32")
 _SHORT = {"nf4": 4, "fp4": 4, "int8": 8}
 _MOST_SKIPPED = 1_000
 _WORDS = "nf4, fp4 or int8, then double, storage=bfloat16, compute=bfloat16"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quantization:
-    """How base weights are stored.
-
-    Attributes:
-        bits: 4 (``nf4`` and ``fp4`` take the same bytes) or 8 (LLM.int8).
-        double: whether the statistics are quantized too (4 bits).
-        storage: dtype that the 4-bit codes are packed into (``bnb_4bit_quant_storage``).
-        compute: dtype that weights are unpacked to for a product (``bnb_4bit_compute_dtype``).
-        skipped: patterns of modules that are left alone; None for transformers' choice.
-        origin: where it was said.
-    """
-
-    bits: int
-    double: bool = False
-    storage: DType = DType.UINT8
-    compute: DType = DType.FP32
-    skipped: tuple[str, ...] | None = None
-    origin: str = ""
-
-    def describe(self) -> str:
-        """The quantization in a few words."""
-        if self.bits == 8:
-            return "in 8 bits"
-        return "in 4 bits, statistics in 8" if self.double else "in 4 bits"
-
-    def to_json(self) -> dict[str, Any]:
-        """What a witness's stand-in layers need."""
-        return {
-            "bits": self.bits,
-            "double": self.double,
-            "storage": self.storage.value,
-            "compute": self.compute.value,
-        }
 
 
 def read(text: str, where: str) -> Quantization:

@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.errors import InputError
+from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.layouts.families import FAMILIES, Family
 from zero_sizer.models.spec import MAX_LAYERS
 from zero_sizer.util import files
-from zero_sizer.util.spelling import did_you_mean
+from zero_sizer.util.spelling import did_you_mean, shown
 
 _DEFAULTS = Path(__file__).parents[1] / "data" / "config_defaults.json"
 _MAX_BYTES = 2**20  # the largest published ones have some 200 KiB
@@ -209,3 +209,22 @@ def _check_activation(key: str, name: Any, where: str) -> None:
     if name not in known:
         hint = did_you_mean(str(name), known)
         raise InputError(f"{key} {name!r} is no activation", remedy=hint, where=where)
+
+
+_INSTALL = "pip install zero-sizer[deepspeed], or name your own package.module:factory"
+
+
+def unknown_family(model_type: str, path: Path, *, auto_map: bool, reason: str) -> UnsupportedError:
+    """Says why the config at ``path`` cannot be laid out."""
+    if auto_map:
+        return UnsupportedError(
+            f"model_type {shown(model_type)} needs the code beside it (auto_map), which is not run",
+            remedy="name your own package.module:factory, or the safetensors files",
+            where=str(path),
+        )
+    hint = did_you_mean(model_type, FAMILIES)
+    return UnsupportedError(
+        f"model_type {shown(model_type)} has no layout here, and {reason}",
+        remedy=f"{hint} {_INSTALL}".lstrip(),
+        where=str(path),
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.errors import InputError
 from zero_sizer.models.layouts.architecture import from_hf_config
 from zero_sizer.models.layouts.families import FAMILIES, Family
 from zero_sizer.models.layouts.language import expand
@@ -17,7 +17,7 @@ from zero_sizer.models.sources.config_file import (
     resolve_fields,
 )
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
-from zero_sizer.util.spelling import did_you_mean, shown
+from zero_sizer.util.spelling import shown
 from zero_sizer.util.terminal import one_line
 
 _LONGEST_NAME = 200
@@ -34,9 +34,6 @@ class ConfigFields:
 
     arch: Architecture
     values: Mapping[str, Any]
-
-
-_INSTALL = "pip install zero-sizer[deepspeed], or name your own package.module:factory"
 
 
 def read_config(path: Path) -> ConfigFields:
@@ -151,19 +148,3 @@ def _tensors(
 
 def _renamed(tensor: Tensor, name: str) -> Tensor:
     return Tensor(name, tensor.shape, tensor.dtype, tensor.trainable, tensor.module_type)
-
-
-def unknown_family(model_type: str, path: Path, *, auto_map: bool, reason: str) -> UnsupportedError:
-    """Says why the config at ``path`` cannot be laid out."""
-    if auto_map:
-        return UnsupportedError(
-            f"model_type {shown(model_type)} needs the code beside it (auto_map), which is not run",
-            remedy="name your own package.module:factory, or the safetensors files",
-            where=str(path),
-        )
-    hint = did_you_mean(model_type, FAMILIES)
-    return UnsupportedError(
-        f"model_type {shown(model_type)} has no layout here, and {reason}",
-        remedy=f"{hint} {_INSTALL}".lstrip(),
-        where=str(path),
-    )

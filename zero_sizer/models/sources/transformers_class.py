@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError, ZeroSizerError
-from zero_sizer.models.sources.hf_config import unknown_family
+from zero_sizer.models.sources.config_file import unknown_family
 from zero_sizer.models.sources.untrusted import harmless, offline
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import DType

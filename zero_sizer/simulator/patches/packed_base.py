@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from zero_sizer.dryrun.quantized_layers import quantize
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.changes import quantization as packing
+from zero_sizer.simulator.quantized_layers import quantize
 from zero_sizer.simulator.undo import Patches
 
 _WHERE = "quantization_config"

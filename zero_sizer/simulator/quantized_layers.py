@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from zero_sizer.models.changes.quantization import Quantization, packed, statistics
+from zero_sizer.models.changes.quantization import packed, statistics
+from zero_sizer.models.changes.records import Quantization
 from zero_sizer.models.spec import Tensor
 from zero_sizer.units import DType
 

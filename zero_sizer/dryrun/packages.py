@@ -1,0 +1,38 @@
+"""Packages that a dry run needs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+
+from zero_sizer.errors import WitnessError
+
+_PACKAGES = ("torch", "deepspeed", "transformers")
+
+
+def require_packages(*, recent: bool = False) -> None:
+    """Refuse at once where the engine is not installed.
+
+    Args:
+        recent: whether it must not be older than what the ranks' own code was written for.
+
+    Raises:
+        WitnessError: torch or deepspeed is missing, or too old.
+    """
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise WitnessError(
+            f"a dry run needs {' and '.join(missing)}, which is not installed",
+            remedy="pip install 'zero-sizer[deepspeed]'",
+        )
+    version = importlib.metadata.version("deepspeed")
+    if recent and tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST:
+        raise WitnessError(
+            f"a run with real ranks needs DeepSpeed {'.'.join(map(str, _OLDEST))} or newer, "
+            f"not {version}",
+            remedy="take --how simulated, which ran with 0.16.9, or install a newer one",
+        )
+
+
+_OLDEST = (0, 19)  # tested with 0.19.8; with 0.16.9 they fail somewhere inside

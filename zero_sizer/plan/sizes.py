@@ -1,0 +1,217 @@
+"""Sizes that follow from a plan: elements, bytes and predicates, each computed once a plan.
+
+Elements unless a name says bytes; per rank unless it says otherwise.
+"""
+
+from itertools import chain, compress
+from typing import TypeVar
+
+from zero_sizer.hardware.device import Device
+from zero_sizer.optimizers.table import Optimizer
+from zero_sizer.plan.plan import Plan, derived, derived_of_rank
+from zero_sizer.units import CODES, DType, num_bytes
+from zero_sizer.zero import partition
+from zero_sizer.zero.wrapper import Wrapper
+
+_Of = TypeVar("_Of")
+
+
+@derived
+def groups(plan: Plan) -> tuple[tuple[int, ...], ...]:
+    """Elements of the tensors of each param group."""
+    return partition.grouped(numels(plan), plan.group_indices)
+
+
+@derived
+def frozen(plan: Plan) -> tuple[int, ...]:
+    """Elements of each tensor without ``requires_grad``, packed codes apart."""
+    return _frozen(plan, codes=False)
+
+
+@derived
+def frozen_codes(plan: Plan) -> tuple[int, ...]:
+    """Bytes of each frozen tensor that holds packed codes in integers."""
+    return _frozen(plan, codes=True)
+
+
+def _frozen(plan: Plan, *, codes: bool) -> tuple[int, ...]:
+    found = (t for t in plan.model.parameters if not t.trainable)
+    return tuple(t.numel for t in found if codes is (t.dtype in CODES))
+
+
+@derived
+def trainable(plan: Plan) -> tuple[int, ...]:
+    """Elements of each trainable tensor, group by group."""
+    return tuple(chain.from_iterable(groups(plan)))
+
+
+@derived
+def largest_tensor(plan: Plan) -> int:
+    """Elements of the largest trainable tensor (n_max)."""
+    return max(trainable(plan), default=0)
+
+
+@derived
+def num_trainable(plan: Plan) -> int:
+    """Trainable elements, unpadded (Psi)."""
+    return sum(trainable(plan))
+
+
+@derived
+def flat_groups(plan: Plan) -> tuple[int, ...]:
+    """Elements of each ZeRO-1/2 flat group, padded (F)."""
+    return tuple(
+        partition.flat_numel(g, plan.dp_world_size, plan.align_tensors, plan.itemsize)
+        for g in groups(plan)
+    )
+
+
+@derived
+def partitions(plan: Plan) -> tuple[int, ...]:
+    """Elements of each buffer the optimizer works on: per group (stages 0-2) or sub-group.
+
+    Stage 0: the whole group. Stages 1-2: F/N. Stage 3: each sub-group's partitions.
+    """
+    match plan.wrapper:
+        case Wrapper.ZERO3:
+            return tuple(sum(g) for groups in sub_groups(plan) for g in groups)
+        case Wrapper.ZERO12 | Wrapper.BF16:
+            return tuple(f // plan.dp_world_size for f in flat_groups(plan))
+        case _:
+            return tuple(sum(g) for g in groups(plan))
+
+
+@derived
+def sub_groups(plan: Plan) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Stage-3 sub-groups of each group, as partition sizes of their tensors."""
+    return tuple(
+        partition.sub_groups(g, plan.dp_world_size, plan.sub_group_size) for g in groups(plan)
+    )
+
+
+@derived
+def partition_optimizers(plan: Plan) -> tuple[Optimizer, ...]:
+    """The optimizer row of each entry of ``partitions``."""
+    counts = [len(s) for s in sub_groups(plan)] if plan.stage == 3 else [1] * len(groups(plan))
+    return tuple(
+        optimizer
+        for optimizer, count in zip(plan.group_optimizers, counts, strict=True)
+        for _ in range(count)
+    )
+
+
+@derived
+def partition_numel(plan: Plan) -> int:
+    """Elements this rank's optimizer owns: Psi, P or P3."""
+    return sum(partitions(plan))
+
+
+@derived_of_rank
+def gradient_numel(plan: Plan) -> int:
+    """Elements of all gradients a ZeRO-1/2 rank keeps whole (Q), padding excluded."""
+    return touched_numel(plan, groups(plan))
+
+
+def touched_numel(plan: Plan, groups: tuple[tuple[int, ...], ...]) -> int:
+    """Elements of all tensors of ``groups`` that this rank's ZeRO-1/2 partitions touch."""
+    where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
+    touched = (partition.touched(ordered(plan, group), *where) for group in groups)
+    return sum(per_rank[plan.rank] for per_rank in touched)
+
+
+def ordered(plan: Plan, group: tuple[_Of, ...]) -> tuple[_Of, ...]:
+    """A group in flat order."""
+    return partition.round_robin(group, plan.dp_world_size) if deals_tensors(plan) else group
+
+
+@derived
+def flat_order(plan: Plan) -> tuple[tuple[int, ...], ...]:
+    """Parameter indices of each ZeRO-1/2 group, as they lie in its flat buffer."""
+    return tuple(ordered(plan, group) for group in plan.group_indices)
+
+
+@derived
+def deals_tensors(plan: Plan) -> bool:
+    """Whether tensors are dealt out to the ranks one by one; BF16_Optimizer does not."""
+    return plan.round_robin and plan.wrapper is Wrapper.ZERO12
+
+
+@derived
+def numels(plan: Plan) -> tuple[int, ...]:
+    """Elements of every parameter, frozen ones included, in order."""
+    return plan.model.numels
+
+
+@derived
+def dtypes(plan: Plan) -> tuple[DType, ...]:
+    """Dtype of every parameter in training; the engine casts to it (engine.py:1859)."""
+    cast = {dtype: _dtype_of(plan, dtype) for dtype in set(plan.model.dtypes)}
+    return tuple(map(cast.__getitem__, plan.model.dtypes))
+
+
+@derived
+def itemsizes(plan: Plan) -> tuple[int, ...]:
+    """Bytes per element of every parameter, in order."""
+    return tuple([dtype.itemsize for dtype in dtypes(plan)])
+
+
+def _dtype_of(plan: Plan, built: DType | None) -> DType:
+    if built is None or (built.is_floating and not _keeps_dtypes(plan)):
+        return plan.model_dtype
+    return built
+
+
+@derived
+def _keeps_dtypes(plan: Plan) -> bool:
+    """Whether tensors made beside ``zero.Init``, as adapters are, stay in their own dtype."""
+    return plan.wrapper is Wrapper.ZERO3 and plan.zero_init and plan.model.adapter is not None
+
+
+@derived
+def trained_dtype(plan: Plan) -> DType:
+    """Dtype of the trainable tensors; DeepSpeed refuses several (zero/utils.py:217)."""
+    return dtypes(plan)[plan.group_indices[0][0]] if trainable(plan) else plan.model_dtype
+
+
+@derived
+def is_persistent(plan: Plan) -> tuple[bool, ...]:
+    """Which stage-3 parameters stay gathered."""
+    return partition.persistent(
+        numels(plan), plan.persistence_threshold, plan.model_persistence_threshold
+    )
+
+
+@derived
+def persistent_bytes(plan: Plan) -> int:
+    """Bytes of the stage-3 parameters that stay gathered, each padded to the ranks."""
+    kept = compress(zip(numels(plan), itemsizes(plan), strict=True), is_persistent(plan))
+    return sum([partition.padded(n, plan.dp_world_size) * size for n, size in kept])
+
+
+@derived
+def gathers_copies(plan: Plan) -> bool:
+    """Whether a gathered stage-3 parameter is more than this rank's partition itself."""
+    return plan.dp_world_size > 1 or plan.param_device is not Device.GPU
+
+
+@derived
+def has_grad_accum_attribute(plan: Plan) -> bool:
+    """Gradients accumulate whole, in an attribute of each tensor (stage_1_and_2.py:400-408)."""
+    is_apart = plan.grad_accum_dtype != plan.model_dtype
+    return plan.wrapper is Wrapper.ZERO12 and plan.stage == 1 and is_apart
+
+
+@derived
+def has_compact_gradients(plan: Plan) -> bool:
+    """Reduced gradients are one fp32 buffer, the partition's size (stage_1_and_2.py:1250)."""
+    accumulates_fp32 = plan.grad_accum_dtype is DType.FP32 is not plan.model_dtype
+    return accumulates_fp32 and plan.optimizer.name != "MuonWithAuxAdam"
+
+
+@derived
+def flattens_on_gpu(plan: Plan) -> bool:
+    """Whether the GPU has room for model and flat copy (stage_1_and_2.py:451-453)."""
+    weights = num_bytes(num_trainable(plan) + sum(frozen(plan)), plan.model_dtype)
+    weights += sum(frozen_codes(plan))
+    flat = num_bytes(sum(flat_groups(plan)), plan.model_dtype)
+    return plan.gpu_memory is None or plan.gpu_memory - weights >= flat
