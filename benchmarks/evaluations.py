@@ -24,8 +24,8 @@ from cold_start import machine, replace_section  # noqa: E402
 
 from zero_sizer.advise.choose import Options, search_of  # noqa: E402
 from zero_sizer.advise.config import default_config  # noqa: E402
+from zero_sizer.advise.ladder import settings_of  # noqa: E402
 from zero_sizer.advise.search import Search  # noqa: E402
-from zero_sizer.advise.strategy import settings_of  # noqa: E402
 from zero_sizer.job import read  # noqa: E402
 from zero_sizer.job.read import Flags  # noqa: E402
 from zero_sizer.ledger import entries
