@@ -20,8 +20,8 @@ from cold_start import machine, replace_section
 
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.config import default_config
+from zero_sizer.advise.ladder import settings_of
 from zero_sizer.advise.search import Search
-from zero_sizer.advise.strategy import settings_of
 from zero_sizer.job import read
 from zero_sizer.job.read import Flags
 from zero_sizer.ledger import entries

@@ -7,8 +7,8 @@ import pytest
 from support.advise_jobs import job_on
 
 from zero_sizer.activations.block_sizes import layer_elements
+from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import choose
-from zero_sizer.advise.search import Candidate
 from zero_sizer.cli import main
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Severity
 from zero_sizer.job import read
@@ -103,7 +103,7 @@ def test_no_micro_batch_is_recommended_where_none_can_be_judged(bare, capsys):
         assert ACTIVATIONS_UNKNOWN in capsys.readouterr().out
         assert main([*command, *flags, "--format", "json"]) == 3
         answer = json.loads(capsys.readouterr().out)
-        assert [warning["code"] for warning in answer["warnings"]] == [ACTIVATIONS_UNKNOWN]
+        assert ACTIVATIONS_UNKNOWN in {warning["code"] for warning in answer["warnings"]}
 
 
 def test_a_fix_is_certain_only_where_activations_are_known(capsys):

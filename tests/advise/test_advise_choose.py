@@ -11,6 +11,7 @@ from support.advise_jobs import job_on
 
 from zero_sizer import cli, sizing
 from zero_sizer.advise.choose import Options, choose, search_of
+from zero_sizer.advise.walk import WORTH_IT
 from zero_sizer.config import document
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Severity
@@ -52,7 +53,7 @@ def holds_fastest(wanted):
     fastest = min((plan.seconds_per_token for plan in everything), default=None)
     assert (choice.winner is None) == (fastest is None)
     if choice.winner is not None:
-        assert choice.winner.seconds_per_token == fastest
+        assert choice.winner.seconds_per_token * WORTH_IT <= fastest
 
 
 @pytest.mark.parametrize("model", MODELS[:2])
@@ -168,7 +169,7 @@ def test_losers_name_device_entry_and_bytes():
     assert short.device is Device.GPU
     assert short.missing_bytes > 50 * GIB  # 16 bytes an element of states, 8e9 elements, 24 GB
     assert lost["no ZeRO"].entries[0].name == "master_weights"
-    on_host = lost["ZeRO-3, optimizer on host"].shortfalls
+    on_host = lost["ZeRO-2, optimizer on host"].shortfalls
     assert Device.HOST in {s.device for s in on_host}
 
 
@@ -244,7 +245,7 @@ def test_json_names_plans_losers_and_speed(capsys):
 def test_text_says_why_and_what_to_do(capsys):
     code, printed = run(capsys, "choose", "--model", "llama-3-8b", *CLUSTER)
     assert code == 0
-    for words in ("CHOSEN", "why not", "no ZeRO", "where the step's time goes", "the batch"):
+    for words in ("CHOSEN", "why not", "no ZeRO", "where the step's time goes", "batch: free"):
         assert words in printed.out
 
 
@@ -253,7 +254,8 @@ def test_exit_codes(tmp_path, capsys):
     code, printed = run(capsys, *none)
     assert code == 1
     assert "NOTHING FITS" in printed.out
-    assert run(capsys, *none, "--emit", tmp_path / "x.json")[0] == 2
+    assert run(capsys, *none, "--emit", tmp_path / "x.json")[0] == 1
+    assert not (tmp_path / "x.json").exists()
     code, printed = run(capsys, "choose", "--model", "gpt2", "--gpu-memory", "24GiB")
     assert code == 2
     assert "--gpu" in printed.err
@@ -282,7 +284,7 @@ def test_what_the_rules_say_is_not_counted_is_a_warning_of_the_choice():
     sdpa = choose(job_on("gpt2", "v100-16gb", precision="bf16"), SMALL_BATCH)
     assert "sdpa-not-modelled" in {finding.code for finding in sdpa.search.warnings}
     flash = choose(job_on("gpt2", "a100-40gb"), SMALL_BATCH)
-    assert flash.search.warnings == ()
+    assert not {f.code for f in flash.search.warnings if f.code.endswith("not-modelled")}
 
 
 def test_flags_about_the_batch_hold_beside_a_train_batch():
@@ -291,7 +293,9 @@ def test_flags_about_the_batch_hold_beside_a_train_batch():
     assert {(plan.micro_batch, plan.grad_accum) for plan in choice.ranked} == {(4, 2)}
     choice = choose(job_on("gpt2", "a100-40gb", micro_batch=3, grad_accum=2), SMALL_BATCH)
     assert not choice.ranked
-    assert "(micro batch 3, 2 micro steps) cannot be split" in choice.losses[0].reason
+    assert (
+        "(micro batch 3, 2 gradient accumulation steps) cannot be split" in choice.losses[0].reason
+    )
 
 
 def test_an_optimizer_that_cannot_be_offloaded_loses_for_that_reason():

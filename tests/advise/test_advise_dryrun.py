@@ -16,6 +16,8 @@ PLAIN = {
     "ZeRO-2, optimizer on host",
     "ZeRO-3, all on host",
     "ZeRO-3, all on NVMe",
+    "ZeRO-3, weights on host",
+    "ZeRO-3, optimizer on host, weights on NVMe",
 }
 CHECKPOINTED = {
     "ZeRO-1",

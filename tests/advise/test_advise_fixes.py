@@ -36,6 +36,8 @@ def by_hand(job, fix):
             workload = replace(workload, checkpointing=change.value)
         elif change.key == "--loss":
             workload = replace(workload, loss=change.value)
+        elif change.key in ("--adapter", "--quantization"):
+            continue  # another model
         elif change.key == "--nodes":
             cluster = replace(cluster, nodes=change.value)
         else:
@@ -72,6 +74,47 @@ def test_every_fix_makes_the_job_fit_as_promised(case):
         ranks = before.plan.dp_world_size / after.plan.dp_world_size
         per_token = (new.seconds / new.tokens) / (old.seconds / old.tokens) * ranks
         assert fix.slowdown == pytest.approx(per_token)
+
+
+def host_short(**zero):
+    config = {
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": 3, **zero},
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+    }
+    return document.from_mapping(config)
+
+
+@pytest.mark.parametrize(
+    ("device", "flags"),
+    [
+        ("cpu", {"model": "mistral-7b", "gpu": "rtx-3090", "gpus": 4, "host_memory": "128GiB"}),
+        ("nvme", {"model": "llama-2-13b", "gpu": "rtx-4090", "gpus": 1, "host_memory": "64GiB",
+                  "nvme": "1TB"}),
+    ],
+)  # fmt: skip
+def test_host_memory_is_made_to_do_before_nodes_are_asked_for(device, flags):
+    pinned = {"device": device, "pin_memory": True, "nvme_path": "/x"}
+    text = host_short(offload_optimizer=pinned, offload_param=pinned)
+    wanted = job_on(**{**flags, "seq_len": 2048, "checkpointing": True, "attention": "sdpa"})
+    before = sizing.size(replace(wanted, document=text))
+    assert before.verdict is not Verdict.FITS
+    found = fixes(before)
+    changed = [{change.key for change in fix.changes} for fix in found]
+    assert "--nodes" not in changed[0]
+    host_keys = {"sub_group_size", "offload_optimizer.pin_memory", "offload_optimizer.ratio"}
+    assert {k.removeprefix("zero_optimization.") for k in changed[0]} & host_keys
+    for fix in found:
+        assert sizing.size(by_hand(before.job, fix)).verdict is Verdict.FITS, fix
+
+
+def test_many_nodes_come_after_an_adapter():
+    case = {"model": "llama-2-13b", "gpu": "a10g-24gb", "host_memory": "16GiB", "gpus": 1}
+    adapter, nodes = [fix.name for fix in fixes(sized(stage=2, **case))]
+    assert adapter.startswith("QLoRA")
+    assert nodes.startswith("16 nodes")
 
 
 def test_the_least_disruptive_comes_first():

@@ -107,7 +107,7 @@ def test_command_prints_table_fewest_and_target(capsys):
     asked = [*ASKED, "--tokens", "1e9", "--target-days", "1"]
     code, printed = run(capsys, *asked)
     assert code == 0
-    for words in ("the fewest: 1 node (1 GPU)", "tokens/s", "days", "no ZeRO", "nodes"):
+    for words in ("the fewest GPUs: 1 node (1 GPU)", "tokens/s", "days", "no ZeRO", "nodes"):
         assert words in printed.out
 
 
@@ -129,3 +129,34 @@ def test_command_as_json(capsys):
 )
 def test_command_exit_codes(capsys, extra, code):
     assert run(capsys, *ASKED, *extra)[0] == code
+
+
+def test_a_batch_that_cannot_be_split_hides_no_shortage():
+    """1024 samples on up to 256 nodes of 8: what is said is of the largest size that takes them."""
+    wanted = job_on("llama-3-8b", "a10g-24gb", host_memory="64GiB", checkpointing=True)
+    found = fleet(wanted, Options(train_batch=64), max_nodes=16)
+    lost = [row.loss for row in found.fewest if row.loss and not row.loss.refusals]
+    assert lost
+    for loss in lost:
+        assert loss.shortfalls, loss.reason
+        assert loss.closest.nodes == 8
+
+
+def test_the_fewest_nodes_are_whole_nodes():
+    wanted = job_on("gpt2", "t4", gpus=4)
+    by_gpus, by_nodes = (
+        fleet(wanted, Options(train_batch=8), max_nodes=1, fewest_of=what).smallest
+        for what in ("gpus", "nodes")
+    )
+    assert by_gpus.world_size == 1
+    assert by_nodes.world_size == 4
+    assert by_nodes.seconds_per_token <= by_gpus.seconds_per_token
+
+
+def test_the_first_lines_say_the_batch_and_what_is_assumed(capsys):
+    asked = [a for a in ASKED if a not in ("--train-batch-size", "8")]
+    for extra, words in (([], "batch: free"), (["--train-batch-size", "8"], "batch: held at 8")):
+        printed = run(capsys, *asked, *extra)[1].out
+        head = " ".join(printed.split("\n\n")[0].split())
+        for word in (words, "1024 tokens a sample", "GB/s inside a node", "float16"):
+            assert word in head

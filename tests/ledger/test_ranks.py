@@ -10,7 +10,7 @@ from support.advise_jobs import job_on
 
 from zero_sizer import models
 from zero_sizer.advise.choose import Options, search_of
-from zero_sizer.advise.strategy import settings_of
+from zero_sizer.advise.ladder import settings_of
 from zero_sizer.config import document
 from zero_sizer.config.workload import Workload
 from zero_sizer.dryrun.truncate import cut_job

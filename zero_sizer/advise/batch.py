@@ -26,26 +26,31 @@ class Batch:
     keeps_accum: bool = False
 
     @property
+    def is_free(self) -> bool:
+        """Whether nothing says how many samples a step has."""
+        return self.train_batch is None and self.micro_batch is None and not self.keeps_accum
+
+    @property
     def about(self) -> str:
         """What is fixed, for a reader."""
         words = [f"a train batch of {self.train_batch}"]
         if self.micro_batch is not None:
             words.append(f"micro batch {self.micro_batch}")
         if self.keeps_accum:
-            words.append(f"{self.grad_accum} micro step{'' if self.grad_accum == 1 else 's'}")
+            steps = "step" if self.grad_accum == 1 else "steps"
+            words.append(f"{self.grad_accum} gradient accumulation {steps}")
         return words[0] + (f" ({', '.join(words[1:])})" if len(words) > 1 else "")
 
     def choices(self, ranks: int) -> Sequence[tuple[int, int]]:
-        """(micro batch, micro steps) for this many ranks, smallest micro batch first.
+        """(micro batch, accumulation steps) for this many ranks, smallest micro batch first.
 
-        Powers of two where the train batch is free; otherwise every divisor of a rank's share.
+        Any micro batch where the train batch is free; otherwise every divisor of a rank's share.
         Empty when the train batch cannot be split over the ranks.
         """
         if self.train_batch is None:
             if self.micro_batch is not None:
                 return ((self.micro_batch, self.grad_accum),)
-            powers = (1 << exponent for exponent in range(_LARGEST.bit_length()))
-            return tuple((size, self.grad_accum) for size in powers)
+            return tuple((size, self.grad_accum) for size in range(1, _LARGEST + 1))
         share, rest = divmod(self.train_batch, ranks)
         if rest or not share:
             return ()

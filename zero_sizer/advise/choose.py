@@ -1,11 +1,13 @@
 """The best plan on a given cluster, and why the others are not."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from zero_sizer.advise.alternatives import Alternative, alternatives
 from zero_sizer.advise.batch import batch_of
+from zero_sizer.advise.candidate import Candidate, Loss
 from zero_sizer.advise.limits import Limits, limits_of
-from zero_sizer.advise.search import Candidate, Loss, Search
+from zero_sizer.advise.search import Search
 from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Reason
@@ -24,6 +26,10 @@ class Choice:
         considered: plans whose fit was decided.
         verdict: of the plan to run; without one, whether it is certain that nothing fits.
         reasons: what decides the verdict.
+        is_free: nothing fixed the train batch.
+        is_tight: only without the usual margin left free does anything fit.
+        flags: options without which the plans do not fit: they change the training code.
+        others: where nothing fits, other jobs that do, with the best plan of each.
     """
 
     search: Search
@@ -32,6 +38,10 @@ class Choice:
     considered: int
     verdict: Verdict
     reasons: tuple[Reason, ...]
+    is_free: bool = False
+    is_tight: bool = False
+    flags: tuple[str, ...] = ()
+    others: tuple[tuple[Alternative, Candidate], ...] = ()
 
     @property
     def winner(self) -> Candidate | None:
@@ -47,11 +57,13 @@ class Options:
         margin: share of every device to leave free, instead of ``limits.MARGINS``.
         train_batch: samples of a step over all ranks, where the config does not fix them.
         tick: called after every strategy.
+        is_thorough: try what saves little, too.
     """
 
     margin: float | None = None
     train_batch: int | None = None
     tick: Callable[[], None] = lambda: None
+    is_thorough: bool = False
 
 
 def search_of(job: Job, options: Options) -> Search:
@@ -67,15 +79,52 @@ def search_of(job: Job, options: Options) -> Search:
             remedy="add --gpu h100-80gb (`zero-sizer gpus` lists them)",
         )
     batch = batch_of(job.document, job.workload, job.cluster.world_size, options.train_batch)
-    return Search(job=job, batch=batch, limits=limits, tick=options.tick)
+    return Search(job, batch, limits, options.tick, is_thorough=options.is_thorough)
 
 
 def choose(job: Job, options: Options | None = None) -> Choice:
-    """Rank the strategies on the job's own cluster."""
-    search = search_of(job, options or Options())
-    nodes = job.cluster.nodes
+    """Rank the strategies on the job's own cluster.
+
+    A free batch becomes that of the plan that is fastest without accumulation, and all plans are
+    compared at it. Where nothing fits, what saves little is tried too, then without the margin.
+    """
+    options = options or Options()
+    found = _choice(search_of(job, options))
+    if found.ranked or not any(loss.closest for loss in found.losses):
+        return found
+    thorough = _choice(search_of(job, replace(options, is_thorough=True)))
+    if thorough.ranked:
+        return thorough
+    if options.margin is None:
+        tight = _choice(search_of(job, replace(options, is_thorough=True, margin=0.0)))
+        if tight.ranked:
+            return replace(tight, is_tight=True)
+    return _otherwise(thorough, job, options)
+
+
+def _otherwise(nothing: Choice, job: Job, options: Options) -> Choice:
+    """Another way to train the same where one fits, else what other jobs would."""
+    others = []
+    for alternative in alternatives(job):
+        found = _choice(search_of(alternative.job, options))
+        if found.ranked and alternative.trains_the_same:
+            return replace(found, flags=alternative.flags)
+        if found.ranked:
+            others.append((alternative, found.ranked[0]))
+    return replace(nothing, others=tuple(others))
+
+
+def _choice(search: Search) -> Choice:
+    nodes = search.job.cluster.nodes
     found = [(strategy, search.best(strategy, nodes)) for strategy in search.strategies]
-    ranked = sorted((plan for _, plan in found if plan), key=lambda c: c.rank_key)
+    free = search
+    fastest = min((plan for _, plan in found if plan), key=lambda c: c.rank_key, default=None)
+    if fastest is not None and search.batch.is_free:
+        search = search.at_batch_of(fastest)
+        # what cannot take that batch is shown at its own, which is no faster
+        found = [(strategy, search.best(strategy, nodes) or plan) for strategy, plan in found]
+    plans = (search.simplest(plan) for _, plan in found if plan)
+    ranked = sorted(plans, key=lambda c: c.rank_key)
     losses = sorted((search.loss(s, nodes) for s, plan in found if not plan), key=_closeness)
     verdict, reasons = verdict_of(search, ranked[0] if ranked else None, losses)
     return Choice(
@@ -85,6 +134,7 @@ def choose(job: Job, options: Options | None = None) -> Choice:
         considered=search.considered,
         verdict=verdict,
         reasons=reasons,
+        is_free=free.batch.is_free,
     )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from zero_sizer.advise.strategy import Setting, Strategy
+from zero_sizer.advise.ladder import Setting, with_keys
+from zero_sizer.advise.strategy import Strategy
 from zero_sizer.hardware import catalog
 
 _HAS_BF16 = (8, 0)  # compute capability, from Ampere on
@@ -17,14 +18,8 @@ _OURS = (
     "cpu_offload_param",
     "cpu_offload_use_pin_memory",
     "zero_hpz_partition_size",
-    "overlap_comm",
-    "contiguous_gradients",
-    "reduce_bucket_size",
-    "prefetch_bucket_size",
-    "max_live_parameters",
-    "max_reuse_distance",
 )
-_BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
 
 def usual_precision(gpu: str | None) -> str:
@@ -48,13 +43,13 @@ def default_config(precision: str | None = None) -> dict[str, Any]:
 
 
 def strategy_config(values: Mapping[str, Any], strategy: Strategy) -> dict[str, Any]:
-    """The user's config turned to ``strategy``, with DeepSpeed's default buffers."""
-    config = {key: deepcopy(value) for key, value in values.items() if key not in _BATCH}
+    """The user's config turned to ``strategy``; what it says of buffers stays."""
+    config = {key: deepcopy(value) for key, value in values.items() if key not in BATCH}
     before = values.get(ZERO)
     kept = {
         key: deepcopy(value)
         for key, value in (before.items() if isinstance(before, Mapping) else ())
-        if key.removeprefix("stage3_") not in _OURS
+        if key not in _OURS
     }
     if strategy.stage < 3:
         kept = {key: value for key, value in kept.items() if not key.startswith("stage3_")}
@@ -63,8 +58,8 @@ def strategy_config(values: Mapping[str, Any], strategy: Strategy) -> dict[str, 
         given = before.get(section) if isinstance(before, Mapping) else None
         if isinstance(given, Mapping) and section in zero:  # the user's path, buffers and pinning
             zero[section] = {**zero[section], **deepcopy(given), "device": zero[section]["device"]}
-    if strategy.stage:
-        zero |= {"overlap_comm": True, "contiguous_gradients": True}
+    if strategy.stage and "overlap_comm" not in kept:
+        zero["overlap_comm"] = True
     config[ZERO] = {**kept, **zero}
     return config
 
@@ -79,7 +74,7 @@ def chosen_config(
 ) -> dict[str, Any]:
     """The complete config of one candidate."""
     config = strategy_config(values, strategy)
-    config[ZERO] = {**config[ZERO], **setting.keys}
+    config[ZERO] = with_keys(config[ZERO], setting)
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": grad_accum,

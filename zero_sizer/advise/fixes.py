@@ -1,7 +1,8 @@
 """The least disruptive changes that make a job fit, with what each costs.
 
-Cheap changes come first (buffers, checkpointing, Liger's loss, a smaller micro batch), then a
-higher stage, then offload, then more nodes; each with as few cheap changes beside it as it needs.
+Cheap changes come first (buffers, pinning, sub-groups, checkpointing, Liger's loss, a smaller micro
+batch), then a higher stage, then offload, then more nodes; each with as few cheap changes beside it
+as it needs. Many more nodes only after an adapter, which is another job.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from itertools import combinations, islice
 
 from zero_sizer.activations.select import closed_form_error, is_closed_form
 from zero_sizer.advise import moves
+from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.moves import Change, Move
 from zero_sizer.advise.search import plan_of
 from zero_sizer.hardware.device import Device
@@ -26,6 +28,7 @@ from zero_sizer.sizing import Sizing
 from zero_sizer.speed import step_time
 
 _MOST_NODES = 1024
+_FEW_TIMES = 8  # the nodes there are: more than that is not a change of this job
 _WORK = 40_000  # tensors in all jobs tried together: the deepest model in use has 1,200
 
 
@@ -67,28 +70,46 @@ def fixes(sizing: Sizing, most: int = 5) -> list[Fix]:
     """
     if sizing.plan is None or not _needs_fix(sizing):
         return []
-    found = _Search(sizing.job, sizing.plan).found(most)
+    found = _Search(sizing.job, sizing.plan, _short(sizing)).found(most)
     doubts = [f.message for f in sizing.findings if is_doubt(f) and is_open(f)]
     return [replace(fix, doubt=doubts[0]) for fix in found] if doubts else found
 
 
 def _needs_fix(sizing: Sizing) -> bool:
-    """Whether the figures themselves are too large, whatever is in doubt besides."""
-    peaks = {device: peak.num_bytes for device, peak in sizing.peaks.items()}
-    fits = capacity.fits(peaks, sizing.capacities, sizing.needs[Device.GPU].room)
-    return any(
-        fits[device] is not Fit.YES
+    return any(_short(sizing).values())
+
+
+def _short(sizing: Sizing) -> dict[Device, bool]:
+    """Whether each device, where its size is known, may be too small."""
+    return {
+        device: sizing.capacities[device].num_bytes is not None
+        and bool(sizing.peaks[device].num_bytes)
+        and sizing.needs[device].fit(sizing.capacities[device]) is not Fit.YES
         for device in Device
-        if sizing.capacities[device].num_bytes is not None
-    )
+    }
+
+
+def _sets(cheap: Sequence[Move], batches: Sequence[Move]) -> Iterator[Sequence[Move]]:
+    """Sets of cheap moves, the least disruptive first."""
+    checkpointing = [move for move in cheap if move.name == "checkpointing"]
+    yield ()
+    yield from ([move] for move in cheap)
+    yield from ([batch] for batch in batches)
+    for move in checkpointing:
+        yield from ([move, batch] for batch in batches)
+    for count in (2, 3):
+        yield from combinations(cheap, count)
+    yield from ([*cheap, batch] for batch in batches)
+    yield cheap
 
 
 class _Search:
     """Tries moves on one job."""
 
-    def __init__(self, job: Job, plan: Plan) -> None:
+    def __init__(self, job: Job, plan: Plan, short: Mapping[Device, bool]) -> None:
         self._job = job
         self._plan = plan
+        self._short = short
         self._before = _seconds_per_token(plan, job)
         self._left = _WORK
 
@@ -100,47 +121,85 @@ class _Search:
             if len(fixes) >= most:
                 break
             fixes += islice(self._with_cheap_moves(structural, list(enough)), 1)
+        few, many = _FEW_TIMES * self._job.cluster.nodes, _MOST_NODES
         if len(fixes) < most:
-            fixes += self._with_nodes(enough)
+            fixes += self._with_nodes(enough, self._job.cluster.nodes * 2, few)
+        if not fixes:
+            fixes += self._with_adapter()
+            fixes += self._with_nodes(enough, 2 * few, many)
         return fixes[:most]
+
+    def _with_adapter(self) -> list[Fix]:
+        """An adapter alone, else checkpointed, else with the smallest micro batch too."""
+        checkpointing = moves.checkpointing(self._plan)
+        recompute = [checkpointing] if checkpointing else []
+        least = list(moves.smaller_batches(self._plan))[-1:]
+        found: list[Fix] = []
+        for other in alternatives(self._job):
+            sets = ([], recompute, [*recompute, *least]) if not other.trains_the_same else ()
+            tried = (self._try([moves.adapter(other), *extra]) for extra in sets)
+            found += islice((fix for fix in tried if fix is not None), 1)
+        return found
 
     def _with_cheap_moves(
         self, structural: Move | None, enough: list[frozenset[str]]
     ) -> Iterator[Fix]:
         """The smallest sets of cheap moves that suffice; ``enough`` names those that already do."""
-        for cheap in self._cheap_sets():
-            chosen = ([structural] if structural else []) + list(cheap)
-            names = frozenset(move.name for move in cheap)
-            if not chosen or any(names >= smaller for smaller in enough):
+        cheap, batches = self._cheap(structural)
+        if not self._may_suffice(structural, cheap, batches):
+            return
+        for chosen in _sets(cheap, batches):
+            names = frozenset(move.name for move in chosen)
+            tried = ([structural] if structural else []) + list(chosen)
+            if not tried or any(names >= smaller for smaller in enough):
                 continue
-            fix = self._try(chosen)
+            fix = self._try(tried)
             if fix is not None:
                 enough.append(names)
                 yield fix
 
-    def _cheap_sets(self) -> Iterator[Sequence[Move]]:
-        plan = self._plan
-        checkpointing = moves.checkpointing(plan)
-        found = (moves.smaller_buckets(plan), checkpointing, moves.fused_linear_loss(plan))
-        cheap = [move for move in found if move]
-        yield ()
-        yield from ([move] for move in cheap)
-        batches = list(moves.smaller_batches(plan))
-        yield from ([batch] for batch in batches)
-        if checkpointing:
-            yield from ([checkpointing, batch] for batch in batches)
-        for count in (2, 3):
-            yield from combinations(cheap, count)
-        yield from ([*cheap, batch] for batch in batches)
+    def _may_suffice(
+        self, structural: Move | None, cheap: Sequence[Move], batches: Sequence[Move]
+    ) -> bool:
+        """Whether all of them together do, with the smallest batch: none does without them else."""
+        kept = [move for move in cheap if not move.is_trade]
+        trades = [move for move in cheap if move.is_trade]
+        whole = ([structural] if structural else []) + kept + list(batches[-1:])
+        sets = [whole, *([*whole, trade] for trade in trades)]
+        return any(self._try(every) is not None for every in sets if every)
 
-    def _with_nodes(self, enough: list[frozenset[str]]) -> list[Fix]:
-        """The fewest nodes, doubled until the job fits as it is, or checkpointed if that helps."""
+    def _cheap(self, structural: Move | None) -> tuple[list[Move], list[Move]]:
+        """Cheap moves for the devices that are short, and smaller batches."""
+        plan = self._plan
+        if structural is not None:
+            planned, errors = plan_of(structural.apply(self._job))
+            plan = plan if planned is None or errors else planned
+        found: list[Move | None] = []
+        if structural is not None or self._is_short(Device.HOST, Device.NVME):
+            found += [moves.smaller_sub_groups(plan), moves.unpinned(plan)]
+            found.append(moves.partial_offload(plan))
+        is_gpu_short = structural is not None or self._is_short(Device.GPU)
+        if is_gpu_short:
+            found += [moves.smaller_buckets(plan), moves.without_prefetch(plan)]
+            found += [moves.bucket_for_largest(plan), moves.checkpointing(plan)]
+            found.append(moves.fused_linear_loss(plan))
+        batches = list(moves.smaller_batches(plan)) if is_gpu_short else []
+        return [move for move in found if move], batches
+
+    def _is_short(self, *devices: Device) -> bool:
+        return any(self._short.get(device, False) for device in devices)
+
+    def _with_nodes(self, enough: list[frozenset[str]], nodes: int, most: int) -> list[Fix]:
+        """The fewest nodes from so many on, doubled until the job fits; as it is, or frugally."""
         checkpointing = moves.checkpointing(self._plan)
         extras: list[list[Move]] = [[]]
         if checkpointing and frozenset({checkpointing.name}) not in enough:
             extras.append([checkpointing])
-        nodes = self._job.cluster.nodes * 2
-        while nodes <= _MOST_NODES:
+        if self._plan.stage < 3 and not enough:
+            third = moves.keys("ZeRO-3", {"zero_optimization.stage": 3})
+            batches = list(moves.smaller_batches(self._plan))
+            extras.append([third, *([checkpointing] if checkpointing else []), *batches[-1:]])
+        while nodes <= most:
             for extra in extras:
                 fix = self._try([moves.more_nodes(self._job, nodes), *extra])
                 if fix:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from zero_sizer.advise.candidate import Candidate, Loss
 from zero_sizer.advise.choose import Options, search_of
-from zero_sizer.advise.search import Candidate, Loss, Search
+from zero_sizer.advise.search import Search
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.findings import Reason
@@ -61,6 +62,8 @@ class Fleet:
         target: the fewest nodes that reach the wanted speed; None if none does or none was wanted.
         verdict: of the fewest nodes, or of the target; without a plan, whether that is certain.
         reasons: what decides the verdict.
+        fewest_of: ``gpus`` or ``nodes``.
+        is_free: nothing fixed the train batch; every size has one of its own.
     """
 
     search: Search
@@ -70,12 +73,18 @@ class Fleet:
     target: Candidate | None
     verdict: Verdict
     reasons: tuple[Reason, ...]
+    fewest_of: str = "gpus"
+    is_free: bool = False
 
     @property
     def smallest(self) -> Candidate | None:
-        """The plan on the fewest GPUs."""
+        """The plan on the fewest GPUs, or nodes; the fastest of several."""
         plans = [row.plan for row in self.fewest if row.plan]
-        return min(plans, key=lambda plan: (plan.world_size, plan.rank_key), default=None)
+        return min(plans, key=self._size_of, default=None)
+
+    def _size_of(self, plan: Candidate) -> tuple[int, tuple[float, int, bool, int]]:
+        count = plan.world_size if self.fewest_of == "gpus" else plan.nodes
+        return count, plan.rank_key
 
     @property
     def table(self) -> tuple[Size, ...]:
@@ -94,6 +103,7 @@ def fleet(
     *,
     max_nodes: int = 64,
     tokens_per_second: float | None = None,
+    fewest_of: str = "gpus",
 ) -> Fleet:
     """Best plans on 1 to ``max_nodes`` nodes of the job's kind.
 
@@ -102,6 +112,7 @@ def fleet(
         options: margin and batch.
         max_nodes: largest size considered.
         tokens_per_second: over all GPUs; the fewest nodes that reach it are looked for.
+        fewest_of: ``gpus``, down to a part of a node, or ``nodes``.
     """
     options = options or Options()
     search = search_of(job, options)
@@ -109,18 +120,47 @@ def fleet(
     target = None
     if tokens_per_second is not None:
         target = _first_fast(search, sizes, tokens_per_second)
+    inside = options if fewest_of == "gpus" else None
+    rows = tuple(_fewest(search, strategy, sizes, inside) for strategy in search.strategies)
+    shown = {size.nodes for size in _table(sizes, [row.plan for row in rows])}
+    sizes = tuple(_at_one_batch(search, s) if s.nodes in shown else s for s in sizes)
     found = Fleet(
         search=search,
         sizes=sizes,
-        fewest=tuple(_fewest(search, strategy, sizes, options) for strategy in search.strategies),
+        fewest=tuple(_row_at_one_batch(search, row, sizes) for row in rows),
         stops_helping=_stops_helping(_table(sizes, ())),
         target=target,
         verdict=Verdict.UNCERTAIN,
         reasons=(),
+        fewest_of=fewest_of,
+        is_free=search.batch.is_free,
     )
     losses = [row.loss for row in found.fewest if row.loss]
     verdict, reasons = verdict_of(search, target or found.smallest, losses)
     return replace(found, verdict=verdict, reasons=reasons)
+
+
+def _at_one_batch(search: Search, size: Size) -> Size:
+    """A size with all plans at the batch of its fastest, where the batch is free."""
+    if size.best is None or not search.batch.is_free:
+        return size
+    same = search.at_batch_of(size.best)
+    found = _size(same, size.nodes).by_strategy
+    plans = {name: found.get(name, plan) for name, plan in size.by_strategy.items()}
+    best = min(plans.values(), key=lambda plan: plan.rank_key)
+    return replace(size, by_strategy=plans, best=best)
+
+
+def _row_at_one_batch(search: Search, row: Fewest, sizes: Sequence[Size]) -> Fewest:
+    """A row with the plan that its size shows, unless it is on a part of a node."""
+    plan = row.plan
+    if plan is None:
+        return row
+    same = next((size for size in sizes if size.nodes == plan.nodes), None)
+    is_part = plan.world_size < plan.nodes * search.job.cluster.gpus_per_node
+    if same is None or is_part:
+        return row
+    return replace(row, plan=search.simplest(same.by_strategy.get(row.strategy.name, plan)))
 
 
 def node_counts(max_nodes: int) -> tuple[int, ...]:
@@ -141,15 +181,20 @@ def _size(search: Search, nodes: int) -> Size:
     )
 
 
-def _fewest(search: Search, strategy: Strategy, sizes: Sequence[Size], options: Options) -> Fewest:
+def _fewest(
+    search: Search, strategy: Strategy, sizes: Sequence[Size], inside: Options | None
+) -> Fewest:
     """The first size that fits, refined between the sizes of the table and inside one node."""
     first = next((size for size in sizes if strategy.name in size.by_strategy), None)
     if first is None:
-        loss = search.loss(strategy, sizes[-1].nodes)
+        usable = [size.nodes for size in sizes if search.can_split(size.nodes)]
+        loss = search.loss(strategy, usable[-1] if usable else sizes[-1].nodes)
         return Fewest(strategy=strategy, plan=None, loss=loss)
     plan = first.by_strategy[strategy.name]
     if first.nodes == 1:
-        return Fewest(strategy=strategy, plan=_inside_node(search, strategy, plan, options))
+        if inside is not None:
+            plan = _inside_node(search, strategy, plan, inside)
+        return Fewest(strategy=strategy, plan=plan)
     below = max((size.nodes for size in sizes if size.nodes < first.nodes), default=0)
     return Fewest(
         strategy=strategy,

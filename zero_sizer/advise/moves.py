@@ -6,13 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zero_sizer.activations import select
+from zero_sizer.advise.alternatives import Alternative
 from zero_sizer.config import document, workload
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
+from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
+from zero_sizer.units import round_up
 
 _ZERO = "zero_optimization"
 _SMALL_BUCKET = 50_000_000  # elements
+_SUB_GROUP = 100_000_000
 _MICRO, _ACCUM = "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"
 
 
@@ -37,11 +41,13 @@ class Move:
         name: short name.
         changes: what the user does.
         apply: the job after it.
+        is_trade: it needs more of one device, or is one of two that exclude each other.
     """
 
     name: str
     changes: tuple[Change, ...]
     apply: Callable[[Job], Job]
+    is_trade: bool = False
 
 
 def _write(job: Job, changes: Mapping[str, Any]) -> Job:
@@ -58,12 +64,13 @@ def _write(job: Job, changes: Mapping[str, Any]) -> Job:
     return replace(job, document=document.from_mapping(values, source=job.document.source))
 
 
-def keys(name: str, changes: Mapping[str, Any]) -> Move:
+def keys(name: str, changes: Mapping[str, Any], *, is_trade: bool = False) -> Move:
     """A move that only writes config keys."""
     return Move(
         name=name,
         changes=tuple(Change(key=key, value=value) for key, value in changes.items()),
         apply=lambda job: _write(job, changes),
+        is_trade=is_trade,
     )
 
 
@@ -78,6 +85,59 @@ def smaller_buckets(plan: Plan) -> Move | None:
             f"{_ZERO}.stage3_max_reuse_distance": 0,
         }
     return keys("smaller buckets", changes)
+
+
+def without_prefetch(plan: Plan) -> Move | None:
+    """No weights gathered ahead, none kept for backward, none kept gathered."""
+    if plan.stage < 3 or not plan.prefetch_bucket_size:
+        return None
+    names = ("prefetch_bucket_size", "max_reuse_distance", "param_persistence_threshold")
+    return keys("no prefetch", {f"{_ZERO}.stage3_{name}": 0 for name in names})
+
+
+def bucket_for_largest(plan: Plan) -> Move | None:
+    """At stages 1 and 2, a bucket that takes the largest gradient, which stays beside it else."""
+    whole = round_up(sizes.largest_tensor(plan), 2**20)
+    if plan.stage not in (1, 2) or whole <= plan.reduce_bucket_size:
+        return None
+    changes = {f"{_ZERO}.reduce_bucket_size": whole}
+    return keys("a bucket for the largest gradient", changes, is_trade=True)
+
+
+def smaller_sub_groups(plan: Plan) -> Move | None:
+    """Smaller steps of the optimizer: less beside them, smaller buffers for NVMe."""
+    if plan.stage < 3 or plan.sub_group_size <= _SUB_GROUP:
+        return None
+    return keys("smaller sub-groups", {f"{_ZERO}.sub_group_size": _SUB_GROUP})
+
+
+def unpinned(plan: Plan) -> Move | None:
+    """Pageable host memory, which is not rounded up to powers of two; copies are slower."""
+    if not plan.optimizer_pinned or plan.optimizer_device is Device.GPU:
+        return None
+    return keys("pageable host memory", {f"{_ZERO}.offload_optimizer.pin_memory": False})
+
+
+def partial_offload(plan: Plan) -> Move | None:
+    """Half of the optimizer's states back on the GPU (stage 3, optimizer on the host)."""
+    is_whole = plan.optimizer_device is Device.HOST and plan.optimizer_ratio == 1
+    if plan.stage < 3 or not is_whole or sizes.partition_numel(plan) < 4 * _SUB_GROUP:
+        return None
+    changes = {
+        f"{_ZERO}.offload_optimizer.ratio": 0.5,
+        f"{_ZERO}.sub_group_size": min(_SUB_GROUP, plan.sub_group_size),
+    }
+    return keys("partial offload", changes, is_trade=True)
+
+
+def adapter(other: Alternative) -> Move:
+    """Another job: an adapter of the same model."""
+    flags = zip(other.flags[::2], other.flags[1::2], strict=True)
+    return Move(
+        name=other.name,
+        changes=tuple(Change(key=flag, value=value) for flag, value in flags),
+        apply=lambda job: replace(job, model=other.job.model),
+    )
 
 
 def checkpointing(plan: Plan) -> Move | None:

@@ -1,113 +1,34 @@
-"""Which plans fit, and which of them is fastest.
+"""Which plans fit, and which of them is fastest."""
 
-Memory grows with the micro batch, so the largest that fits is found by bisection; every smaller
-one fits too and is ranked by time. Memory shrinks with the buffers, while time grows: where the
-smallest buffers allow no larger micro batch than DeepSpeed's defaults, smaller ones cannot win. A
-test holds both shortcuts against trying everything.
-"""
-
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 from functools import partial
 
 from zero_sizer import checks
 from zero_sizer.advise.batch import Batch
-from zero_sizer.advise.config import chosen_config, strategy_config
+from zero_sizer.advise.candidate import Candidate, Loss
+from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
+from zero_sizer.advise.ladder import Ladder, Setting, ladder_of, with_keys
 from zero_sizer.advise.limits import Limits, Shortfall
-from zero_sizer.advise.strategy import Setting, Strategy, settings_of, strategies
+from zero_sizer.advise.strategy import Strategy, smallest_swap_buffer, strategies
 from zero_sizer.advise.sweep import Sweep, Use
 from zero_sizer.advise.view import Values
+from zero_sizer.advise.walk import WORTH_IT, Probe, Walk
 from zero_sizer.config import document, resolve
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Finding, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
-from zero_sizer.ledger import entries as features
+from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import Allocation, evaluate
+from zero_sizer.ledger.moments import Moment
 from zero_sizer.ledger.verdict import is_doubt
 from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
 
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One plan that was considered.
-
-    Attributes:
-        nodes: nodes it runs on.
-        seconds: predicted time of one optimizer step; 0 when no GPU was named.
-        tokens: tokens of one step over all ranks.
-        uses: peaks per device.
-    """
-
-    strategy: Strategy
-    setting: Setting
-    checkpointing: bool
-    micro_batch: int
-    grad_accum: int
-    nodes: int
-    world_size: int
-    seconds: float
-    tokens: int
-    uses: Mapping[Device, Use]
-
-    @property
-    def seconds_per_token(self) -> float:
-        """What plans are ranked by."""
-        return self.seconds / self.tokens
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Over all GPUs."""
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-    @property
-    def train_batch(self) -> int:
-        """Samples of one step."""
-        return self.micro_batch * self.grad_accum * self.world_size
-
-    @property
-    def rank_key(self) -> tuple[float, int, bool, int]:
-        """Fastest first; among equals the simplest."""
-        written = len(self.setting.keys) if self.setting.values else 0
-        return (self.seconds_per_token, self.strategy.simplicity, self.checkpointing, written)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """A strategy of which no plan fits, or that DeepSpeed would refuse.
-
-    Attributes:
-        closest: the plan that is short of least, if any could be made.
-        shortfalls: what it is short of.
-        entries: the largest allocations at that moment on the first device.
-        refusals: why DeepSpeed would not run it.
-        reason: why there was nothing to try, in words.
-    """
-
-    strategy: Strategy
-    closest: Candidate | None = None
-    shortfalls: tuple[Shortfall, ...] = ()
-    entries: tuple[Allocation, ...] = ()
-    refusals: tuple[Finding, ...] = ()
-    reason: str = ""
-
-
-class _Group:
-    """Candidates that differ in the batch alone, made when asked for: few of them are."""
-
-    def __init__(
-        self, sizes: Sequence[tuple[int, int]], candidate: Callable[..., Candidate]
-    ) -> None:
-        self._sizes = sizes
-        self._candidate = candidate
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def __getitem__(self, number: int) -> Candidate:
-        micro_batch, grad_accum = self._sizes[number]
-        return self._candidate(micro_batch=micro_batch, grad_accum=grad_accum)
+_ROUND = 0.98  # share of its speed that a plan keeps with a rounder micro batch
 
 
 class Search:
@@ -118,6 +39,7 @@ class Search:
         batch: what is fixed about the batch.
         limits: what each device allows.
         tick: called after every strategy.
+        is_thorough: try what saves little, too.
 
     Attributes:
         sweep: evaluates any candidate; None where DeepSpeed would run no strategy.
@@ -125,14 +47,24 @@ class Search:
     """
 
     def __init__(
-        self, job: Job, batch: Batch, limits: Limits, tick: Callable[[], None] = lambda: None
+        self,
+        job: Job,
+        batch: Batch,
+        limits: Limits,
+        tick: Callable[[], None] = lambda: None,
+        *,
+        is_thorough: bool = False,
     ) -> None:
         self.job = job
+        self._is_thorough = is_thorough
         self.batch = batch
         self.limits = limits
         self.considered = 0  # plans whose fit was decided, most of them by their neighbours'
         self.strategies = strategies(job)
         self._tick = tick
+        self._probe = self._probes()
+        self._hints: defaultdict[tuple[str, bool], dict[str, int]] = defaultdict(dict)
+        self.ladders = {strategy.name: self._ladder(strategy) for strategy in self.strategies}
         prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
         self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
         plans = {name: plan for name, (plan, _) in prepared.items() if plan}
@@ -148,17 +80,50 @@ class Search:
 
     def best(self, strategy: Strategy, nodes: int) -> Candidate | None:
         """The fastest plan of a strategy that fits; None: ``loss`` says why there is none."""
-        found = min(self.fitting(strategy, nodes), key=lambda c: c.rank_key, default=None)
+        found = None
+        for walk in self._walks(strategy, nodes):
+            found = walk.best(found)
         self._tick()
         return found
+
+    def simplest(self, candidate: Candidate) -> Candidate:
+        """The same with as few keys changed as it takes to fit, as fast."""
+        most = candidate.seconds / WORTH_IT
+        for key in reversed(list(candidate.setting.keys)):
+            found = self.timed(replace(candidate, setting=candidate.setting.without(key)))
+            is_fast = found.seconds <= most
+            if is_fast and not self._shortfalls(found):
+                candidate = found
+        return candidate
+
+    def at_batch_of(self, fastest: Candidate) -> "Search":
+        """The same search at the batch of a plan without accumulation, so that others can split it.
+
+        A micro batch of 37 would leave them 37 and 1: a rounder one below it is taken where that
+        costs little.
+        """
+        for step in (8, 4, 2, 1):
+            size = fastest.micro_batch // step * step
+            found = self.timed(replace(fastest, micro_batch=size)) if size else fastest
+            if found.seconds_per_token * _ROUND <= fastest.seconds_per_token:
+                return self.at_batch(replace(self.batch, train_batch=found.train_batch))
+        return self.at_batch(replace(self.batch, train_batch=fastest.train_batch))
+
+    def at_batch(self, batch: Batch) -> "Search":
+        """The same search with another batch; what was evaluated is kept."""
+        other = copy(self)
+        other.batch = batch
+        other._hints = defaultdict(dict)
+        other._probe = other._probes()
+        return other
 
     def loss(self, strategy: Strategy, nodes: int) -> Loss:
         """Why no plan of a strategy fits."""
         if strategy.name in self._refusals:
             return Loss(strategy=strategy, refusals=self._refusals[strategy.name])
         if nodes < strategy.needs_nodes:
-            return Loss(strategy=strategy, reason="says nothing new on one node")
-        smallest = [groups[-1][0] for groups in self._groups(strategy, nodes)]
+            return Loss(strategy=strategy, reason="same as ZeRO-3 on one node")
+        smallest = list(self.smallest(strategy, nodes))
         if not smallest:
             return Loss(
                 strategy=strategy,
@@ -166,40 +131,62 @@ class Search:
             )
         closest = min(smallest, key=lambda c: _missing(self._shortfalls(c)))
         shortfalls = tuple(self._shortfalls(closest))
+        uses = [self._uses(candidate) for candidate in smallest]
         return Loss(
             strategy=strategy,
-            closest=self._timed(closest),
+            closest=self.timed(closest),
             shortfalls=shortfalls,
-            entries=largest(self.plan(closest), shortfalls[0]),
+            entries=largest(self.plan(closest), shortfalls[0]) if shortfalls else (),
+            least={d: min(use[d].num_bytes for use in uses) for d in Device},
         )
+
+    def smallest(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
+        """The plans of a strategy among which are those that need least of each device."""
+        sizes = self._sizes(nodes)
+        stated = self.job.workload.checkpointing
+        for rung in self.ladders[strategy.name].frugal if sizes else ():
+            yield self._candidate(strategy, nodes, stated is not False, rung, sizes[0])
 
     def can_split(self, nodes: int) -> bool:
         """Whether the train batch can be split over the ranks of so many nodes."""
         return bool(self.batch.choices(self._world_size(nodes)))
 
-    def fitting(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
-        """The plans of a strategy that fit, less those that others of them are sure to beat."""
-        if strategy.name in self._refusals or nodes < strategy.needs_nodes:
-            return
-        for default, *smaller in self._groups(strategy, nodes):
-            self.considered += len(default) * (1 + len(smaller))
-            if smaller and not self._fits(smaller[-1][0]):
-                continue  # not even one sample with the smallest buffers
-            found = self._fitting(default)
-            yield from found
-            is_short = bool(smaller) and len(found) < len(default)
-            if is_short and self._fits(smaller[-1][len(found)]):
-                for group in smaller:
-                    yield from self._fitting(group)
-
     def all_fitting(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
         """Every plan of a strategy that fits, each tried."""
         if strategy.name in self._refusals or nodes < strategy.needs_nodes:
             return
-        for groups in self._groups(strategy, nodes):
-            for group in groups:
-                candidates = map(group.__getitem__, range(len(group)))
-                yield from (self._timed(c) for c in candidates if not self._shortfalls(c))
+        for checkpointing in self._checkpointing:
+            for rung in self.ladders[strategy.name].every:
+                for size in self._sizes(nodes):
+                    found = self._candidate(strategy, nodes, checkpointing, rung, size)
+                    if not self._shortfalls(found):
+                        yield self.timed(found)
+
+    def _ladder(self, strategy: Strategy) -> Ladder:
+        largest = max((tensor.numel for tensor in self.job.model.parameters), default=0)
+        share = self.job.model.num_trainable // self.job.cluster.world_size
+        found = ladder_of(strategy, largest, smallest_swap_buffer(self.job), share)
+        partial = found.partial if self._takes_ratio(strategy, found) else ()
+        return replace(found, partial=partial)
+
+    def _takes_ratio(self, strategy: Strategy, ladder: Ladder) -> bool:
+        """Whether the optimizer is one that can be offloaded in part."""
+        if not ladder.partial:
+            return False
+        rung = ladder.partial[0][0]
+        job = self._job_of_strategy(strategy)
+        values = dict(job.document.values)
+        values[ZERO] = with_keys(values[ZERO], rung)
+        return not plan_of(replace(job, document=document.from_mapping(values)))[1]
+
+    def _probes(self) -> Probe:
+        return Probe(
+            fits=self.fits,
+            host_may_fit=self._host_may_fit,
+            short=self._short,
+            pace=self._pace,
+            timed=self.timed,
+        )
 
     def _prepare(self, strategy: Strategy) -> tuple[Plan | None, tuple[Finding, ...]]:
         plan, errors = plan_of(self._job_of_strategy(strategy))
@@ -217,48 +204,78 @@ class Search:
         cluster = self.job.cluster
         return cluster.world_size if nodes == cluster.nodes else nodes * cluster.gpus_per_node
 
-    def _groups(self, strategy: Strategy, nodes: int) -> Iterator[list["_Group"]]:
-        """Per choice of checkpointing and per setting of buffers: micro batches, smallest first."""
-        ranks = self._world_size(nodes)
+    def _sizes(self, nodes: int) -> Sequence[tuple[int, int]]:
+        """Micro batches worth trying, with their accumulation steps."""
+        sizes = self.batch.choices(self._world_size(nodes))
+        return sizes if self.knows_activations else sizes[:1]
+
+    @property
+    def _checkpointing(self) -> tuple[bool, ...]:
         stated = self.job.workload.checkpointing
-        sizes = self.batch.choices(ranks)
-        sizes = sizes if self.knows_activations else sizes[:1]
-        for checkpointing in ((False, True) if stated is None else (stated,)) if sizes else ():
-            yield [
-                _Group(
-                    sizes,
-                    partial(
-                        Candidate,
-                        strategy=strategy,
-                        setting=setting,
-                        checkpointing=checkpointing,
-                        nodes=nodes,
-                        world_size=ranks,
-                        seconds=0.0,
-                        tokens=0,
-                        uses={},
-                    ),
-                )
-                for setting in settings_of(strategy)
-            ]
+        return (False, True) if stated is None else (stated,)
 
-    def _fitting(self, group: "_Group") -> list[Candidate]:
-        """The candidates of a group that fit, timed."""
-        low, high = 0, len(group)  # group[:low] fits, group[high:] does not
-        while low < high:
-            middle = min(2 * low, (low + high) // 2)  # most groups end early: gallop
-            if not self._fits(group[middle]):
-                high = middle
-            else:
-                low = middle + 1
-        return [self._timed(group[number]) for number in range(low)]
+    def _walks(self, strategy: Strategy, nodes: int) -> Iterator[Walk]:
+        if strategy.name in self._refusals or nodes < strategy.needs_nodes:
+            return
+        sizes, ladder = self._sizes(nodes), self.ladders[strategy.name]
+        for checkpointing in self._checkpointing if sizes else ():
+            self.considered += len(sizes) * len(ladder.every)
+            yield Walk(
+                ladder,
+                sizes,
+                partial(self._candidate, strategy, nodes, checkpointing),
+                self._probe,
+                self._hints[strategy.name, checkpointing],
+                is_thorough=self._is_thorough,
+            )
 
-    def _fits(self, candidate: Candidate) -> bool:
+    def _candidate(
+        self,
+        strategy: Strategy,
+        nodes: int,
+        checkpointing: bool,
+        rung: Setting,
+        size: tuple[int, int],
+    ) -> Candidate:
+        return Candidate(
+            strategy=strategy,
+            setting=rung,
+            checkpointing=checkpointing,
+            micro_batch=size[0],
+            grad_accum=size[1],
+            nodes=nodes,
+            world_size=self._world_size(nodes),
+            seconds=0.0,
+            tokens=0,
+            uses={},
+        )
+
+    def _host_may_fit(self, candidate: Candidate) -> bool:
+        """Whether host and NVMe take a candidate, as far as is known without its batch."""
+        values, offloads = self._values(candidate), candidate.strategy.offloads
+        return _spares_host(self.limits.shortfalls(self._swept.at_least(values), offloads))
+
+    def _short(self, candidate: Candidate) -> Mapping[Device, Moment]:
+        """When most is held of the devices that are short, before the batch is counted if then."""
+        values, offloads = self._values(candidate), candidate.strategy.offloads
+        for uses in (self._swept.at_least, self._swept.uses):
+            found = self.limits.shortfalls(uses(values), offloads)
+            if found:
+                return {shortfall.device: shortfall.moment for shortfall in found}
+        return {}
+
+    def fits(self, candidate: Candidate) -> bool:
+        """Whether a candidate fits, margin and all."""
         values, offloads = self._values(candidate), candidate.strategy.offloads
         return not any(
             self.limits.shortfalls(uses(values), offloads)
             for uses in (self._swept.at_least, self._swept.uses)
         )
+
+    @property
+    def usable(self) -> list[Strategy]:
+        """Strategies that DeepSpeed would run at all."""
+        return [s for s in self.strategies if s.name not in self._refusals]
 
     def _shortfalls(self, candidate: Candidate) -> list[Shortfall]:
         return self.limits.shortfalls(self._uses(candidate), candidate.strategy.offloads)
@@ -287,7 +304,12 @@ class Search:
             **candidate.setting.values,
         )
 
-    def _timed(self, candidate: Candidate) -> Candidate:
+    def _pace(self, candidate: Candidate) -> float:
+        tokens = candidate.train_batch * self.seq_len
+        return self._swept.seconds(self._values(candidate)) / tokens
+
+    def timed(self, candidate: Candidate) -> Candidate:
+        """The candidate with its time and peaks."""
         values = self._values(candidate)
         return replace(
             candidate,
@@ -360,10 +382,15 @@ def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocatio
     """The largest allocations on a device at the moment of its peak."""
     live = [
         allocation
-        for allocation in evaluate(features.ENTRIES, plan, explain=False)
+        for allocation in evaluate(entries.ENTRIES, plan, explain=False)
         if allocation.device is shortfall.device and shortfall.moment in allocation.moments
     ]
     return tuple(sorted(live, key=lambda a: -a.num_bytes)[:count])
+
+
+def _spares_host(shortfalls: list[Shortfall]) -> bool:
+    """Whether nothing but the GPU is short."""
+    return all(shortfall.device is Device.GPU for shortfall in shortfalls)
 
 
 def _missing(shortfalls: list[Shortfall]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from zero_sizer.units import ceil_div, round_up
 
 _CPU = {"device": "cpu", "pin_memory": True}
 _SWAP_BUFFER = 100_000_000  # elements, DeepSpeed's default buffer_size
+_NONE_PERSIST = {"stage3_param_persistence_threshold": 0}  # a step swaps all of them in at once
 _NVME = {"device": "nvme", "nvme_path": "/local_nvme", "pin_memory": True}
 
 
@@ -37,9 +38,14 @@ class Strategy:
         return stage
 
     @property
-    def swaps_weights(self) -> bool:
-        """Whether weights live on NVMe."""
-        return bool(self.zero.get("offload_param", {}).get("device") == _NVME["device"])
+    def optimizer_on(self) -> str:
+        """Where the optimizer's states are, as the config says it; empty for the GPU."""
+        return str(self.zero.get("offload_optimizer", {}).get("device", ""))
+
+    @property
+    def weights_on(self) -> str:
+        """Where the weights wait, as the config says it; empty for the GPU."""
+        return str(self.zero.get("offload_param", {}).get("device", ""))
 
 
 def _offload(stage: int, **devices: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,9 +57,13 @@ def _swapped_weights(job: Job) -> dict[str, Any]:
 
     The swapper asserts the latter (partitioned_param_swapper.py:357).
     """
+    return {**_NVME, "max_in_cpu": 0, "buffer_size": max(_SWAP_BUFFER, smallest_swap_buffer(job))}
+
+
+def smallest_swap_buffer(job: Job) -> int:
+    """Elements of a rank's part of the largest tensor, on one node."""
     largest = max((tensor.numel for tensor in job.model.parameters), default=0)
-    part = round_up(ceil_div(largest, job.cluster.gpus_per_node), 2**20)
-    return {**_NVME, "max_in_cpu": 0, "buffer_size": max(_SWAP_BUFFER, part)}
+    return round_up(ceil_div(largest, job.cluster.gpus_per_node), 2**20)
 
 
 def strategies(job: Job) -> tuple[Strategy, ...]:
@@ -65,10 +75,16 @@ def strategies(job: Job) -> tuple[Strategy, ...]:
         ("ZeRO-2", {"stage": 2}, ()),
         ("ZeRO-3", {"stage": 3}, ()),
         ("ZeRO-3, hpZ", {"stage": 3, "zero_hpz_partition_size": cluster.gpus_per_node}, ()),
+        ("ZeRO-3, weights on host", _offload(3, param=_CPU), ("host",)),
         ("ZeRO-1, optimizer on host", _offload(1, optimizer=_CPU), ("host",)),
         ("ZeRO-2, optimizer on host", _offload(2, optimizer=_CPU), ("host",)),
         ("ZeRO-3, optimizer on host", _offload(3, optimizer=_CPU), ("host",)),
         ("ZeRO-3, all on host", _offload(3, optimizer=_CPU, param=_CPU), ("host",)),
+        (
+            "ZeRO-3, optimizer on host, weights on NVMe",
+            {**_offload(3, optimizer=_CPU, param=_swapped_weights(job)), **_NONE_PERSIST},
+            ("host", "nvme"),
+        ),
         ("ZeRO-3, optimizer on NVMe", _offload(3, optimizer=_NVME), ("host", "nvme")),
         (
             "ZeRO-3, optimizer on NVMe, weights on host",
@@ -77,10 +93,7 @@ def strategies(job: Job) -> tuple[Strategy, ...]:
         ),
         (
             "ZeRO-3, all on NVMe",
-            {
-                **_offload(3, optimizer=_NVME, param=_swapped_weights(job)),
-                "stage3_param_persistence_threshold": 0,  # a step swaps all of them in at once
-            },
+            {**_offload(3, optimizer=_NVME, param=_swapped_weights(job)), **_NONE_PERSIST},
             ("host", "nvme"),
         ),
     )
@@ -100,50 +113,3 @@ def strategies(job: Job) -> tuple[Strategy, ...]:
         )
         found.append(strategy)
     return tuple(found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """Buffer sizes, in elements, as config keys under ``zero_optimization``.
-
-    Attributes:
-        keys: what the config says.
-        values: what the plan's fields become.
-    """
-
-    keys: Mapping[str, int]
-    values: Mapping[str, int]
-
-
-_FIELDS = {
-    "reduce_bucket_size": "reduce_bucket_size",
-    "stage3_prefetch_bucket_size": "prefetch_bucket_size",
-    "stage3_max_live_parameters": "max_live_parameters",
-    "stage3_max_reuse_distance": "max_reuse_distance",
-}
-_BUCKETS = (500_000_000, 100_000_000, 20_000_000)  # the first is DeepSpeed's default
-_WINDOWS = (
-    (50_000_000, 1_000_000_000, 1_000_000_000),  # DeepSpeed's defaults
-    (50_000_000, 100_000_000, 0),  # nothing kept for backward
-)
-# A swapped weight holds one of few buffers as long as it is gathered, and when none is left the
-# swapper gives up (partitioned_param_swapper.py:312): one module's weights at a time.
-_SWAPPED_WINDOWS = ((0, 100_000_000, 0),)
-
-
-def settings_of(strategy: Strategy) -> tuple[Setting, ...]:
-    """Buffer sizes worth trying, DeepSpeed's defaults first."""
-    if strategy.stage == 0:
-        return (_setting({}),)
-    if strategy.stage < 3:
-        return tuple(_setting({"reduce_bucket_size": bucket}) for bucket in _BUCKETS)
-    names = tuple(_FIELDS)
-    return tuple(
-        _setting(dict(zip(names, (bucket, *window), strict=True)))
-        for window in (_SWAPPED_WINDOWS if strategy.swaps_weights else _WINDOWS)
-        for bucket in _BUCKETS
-    )
-
-
-def _setting(keys: dict[str, int]) -> Setting:
-    return Setting(keys=keys, values={_FIELDS[name]: value for name, value in keys.items()})

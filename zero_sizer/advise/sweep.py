@@ -33,6 +33,20 @@ _PASSES = tuple(_PLACE[moment] for moment in PASSES)
 _STEP = tuple(_PLACE[moment] for moment in STEP)
 _LASTING = tuple(entry for entry in entries.ENTRIES if entry not in passes.ENTRIES)
 _BATCH = "micro_batch"
+_PASSING = frozenset(
+    (
+        _BATCH,
+        "grad_accum",
+        ACCUMULATES,
+        "checkpointing",
+        "reduce_bucket_size",
+        "prefetch_bucket_size",
+        "max_live_parameters",
+        "max_reuse_distance",
+        "persistence_threshold",
+    )
+)
+"""Numbers about forward and backward, which little of what lasts reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +100,7 @@ class Sweep:
         self._is_closed_form = is_closed_form(base)
         self._allocate = [_Allocate(entry, self._ranks) for entry in _LASTING]
 
-    def values(self, strategy: str, **numbers: int) -> Values:
+    def values(self, strategy: str, **numbers: float) -> Values:
         """A candidate: a strategy with other numbers."""
         return self._family.values(strategy).with_numbers(**numbers)
 
@@ -182,8 +196,13 @@ class Sweep:
         return found
 
     def _lasting(self, values: Values, view: View) -> _Sums:
+        owned = self._family.formula("owned", values, partial(self._owned, values), view.reads)
+        return self._sums(owned, values, view, frozenset({_BATCH}))
+
+    def _owned(self, values: Values, view: View) -> _Sums:
+        """What neither the batch nor buffers change: most of it, for many candidates."""
         fixed = self._family.formula("fixed", values, partial(self._fixed, values), view.reads)
-        return self._sums(fixed, values, view, frozenset({_BATCH}))
+        return self._sums(fixed, values, view, _PASSING)
 
     def _fixed(self, values: Values, view: View) -> _Sums:
         """What none of the numbers changes: the strategy's own, with all it does not have."""
@@ -198,7 +217,7 @@ class Sweep:
         reads any.
         """
         rows = {device: list(row) for device, row in known.rows.items()}
-        others, by_rank = [], []
+        others, by_rank = [], list(known.by_rank)
         for index in known.others:
             reads: dict[str, None] = {}
             found = self._family.formula(index, values, self._allocate[index], reads)

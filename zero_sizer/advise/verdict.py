@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
+from zero_sizer.advise.candidate import Candidate, Loss
 from zero_sizer.advise.limits import Shortfall
-from zero_sizer.advise.search import Candidate, Loss, Search
+from zero_sizer.advise.search import Search
 from zero_sizer.findings import Direction, Reason
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import WHOSE, Verdict, is_open, short_of

@@ -22,6 +22,12 @@ NUMBERS = (
     "prefetch_bucket_size",
     "max_live_parameters",
     "max_reuse_distance",
+    "persistence_threshold",
+    "sub_group_size",
+    "optimizer_pinned",
+    "optimizer_ratio",
+    "param_pinned",
+    "param_buffer_size",
 )
 """Fields that vary within a strategy: plain numbers, nothing else in a plan follows from them."""
 ACCUMULATES = "accumulates"
@@ -40,7 +46,7 @@ class Values:
     of: Mapping[str, Any]
     tokens: Mapping[str, Any]
 
-    def with_numbers(self, **numbers: int) -> "Values":
+    def with_numbers(self, **numbers: float) -> "Values":
         """The same with other numbers (of ``NUMBERS``)."""
         if "grad_accum" in numbers:
             stated = SimpleNamespace(grad_accum=numbers["grad_accum"])

@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import sys
+from pathlib import Path
 
 from zero_sizer.advise.choose import Choice, Options, choose
 from zero_sizer.advise.config import default_config, usual_precision
+from zero_sizer.advise.largest import WHAT, largest_of
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
-from zero_sizer.cli.exit_codes import of_verdict
+from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
 from zero_sizer.job.read import Job, without_config
@@ -19,7 +22,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_job_options(parser, needs_config=False)
     options.add_format_option(parser)
     add_choice_options(parser)
-    parser.add_argument("--emit", metavar="FILE", help="write the chosen DeepSpeed config here")
+    parser.add_argument(
+        "--largest",
+        choices=WHAT,
+        help="instead of the fastest plan, the largest of this that `check` calls a fit",
+    )
+    group = parser.add_argument_group("what to do with the plan")
+    group.add_argument(
+        "--emit",
+        metavar="FILE",
+        help="write the chosen DeepSpeed config here; a job for `check` where FILE ends in .yaml",
+    )
+    group.add_argument("--emit-job", metavar="FILE", help="write the chosen job as a YAML here")
+    group.add_argument("--force", action="store_true", help="overwrite CONFIG itself")
     parser.set_defaults(run=run)
 
 
@@ -57,8 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the choice, write its config; the exit code is that of ``check`` on it."""
     from zero_sizer.report import advice
 
-    require_writable(arguments.emit, "--emit")
+    for path, flag in ((arguments.emit, "--emit"), (arguments.emit_job, "--emit-job")):
+        require_writable(path, flag)
+        _require_other(path, flag, arguments)
     job = job_from(arguments)
+    if arguments.largest is not None:
+        return _largest(job, arguments)
     with Progress("choosing", len(strategies(job))) as progress:
         choice = choose(
             job,
@@ -72,18 +91,62 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(advice.choice_mapping(choice), indent=1, default=str))
     else:
         advice.show_choice(choice)
-    if arguments.emit:
-        _emit(choice, arguments.emit, quiet=arguments.format == "json")
+    _emit(choice, arguments)
     return of_verdict(choice.verdict)
 
 
-def _emit(choice: Choice, path: str, *, quiet: bool) -> None:
-    if choice.winner is None:
-        raise InputError("nothing fits, so there is no config to write", where="--emit")
-    values = choice.search.job_of(choice.winner).document.values
-    write_text(path, json.dumps(values, indent=2) + "\n")
-    if not quiet:
-        print(f"\nconfig written to {path}")
+def _largest(job: Job, arguments: argparse.Namespace) -> int:
+    """Print the largest; 1 where not even the smallest fits."""
+    from zero_sizer.report import largest as report
+
+    for flag in ("emit", "emit_job"):
+        if getattr(arguments, flag) is not None:
+            raise InputError(
+                "not with --largest", remedy="leave one of the two out", where=f"--{flag}"
+            )
+    found = largest_of(job, arguments.largest)
+    if arguments.format == "json":
+        print(json.dumps(report.largest_mapping(found, job), indent=1, default=str))
+    else:
+        report.show_largest(found, job)
+    return OK if found.value is not None else DOES_NOT_FIT
+
+
+def _require_other(path: str | None, flag: str, arguments: argparse.Namespace) -> None:
+    """Refuses to write over the config that was read, unless told to.
+
+    Raises:
+        InputError: CONFIG itself, without --force.
+    """
+    source = arguments.config
+    if path is None or source is None or arguments.force:
+        return
+    if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
+        raise InputError(
+            f"{path} is the config that was read",
+            remedy="name another file, or add --force to overwrite it",
+            where=flag,
+        )
+
+
+def _emit(choice: Choice, arguments: argparse.Namespace) -> None:
+    from zero_sizer.report import emitted
+
+    for path, is_job in ((arguments.emit, False), (arguments.emit_job, True)):
+        if path is None:
+            continue
+        if choice.winner is None:
+            print(f"{path} not written: nothing fits", file=sys.stderr)
+            continue
+        is_yaml = is_job or Path(path).suffix.lower() in (".yaml", ".yml")
+        text = (
+            emitted.job_text(choice, choice.winner, arguments.config, arguments)
+            if is_yaml
+            else emitted.config_text(choice, choice.winner)
+        )
+        write_text(Path(path), text)
+        if arguments.format != "json":
+            emitted.show_emitted(choice, choice.winner, path)
 
 
 def _share(text: str) -> float:

@@ -23,6 +23,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target = parser.add_argument_group("target")
     target.add_argument("--max-nodes", type=options.count, default=64, help="largest size (64)")
     target.add_argument(
+        "--fewest",
+        choices=("gpus", "nodes"),
+        default="gpus",
+        help="what to count: GPUs, down to a part of a node (default), or whole nodes",
+    )
+    target.add_argument(
         "--target-tokens-per-second", type=_positive, metavar="RATE", help="over all GPUs"
     )
     target.add_argument("--target-days", type=_positive, metavar="DAYS", help="with --tokens")
@@ -53,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             ),
             max_nodes=arguments.max_nodes,
             tokens_per_second=wanted,
+            fewest_of=arguments.fewest,
         )
     if arguments.format == "json":
         print(json.dumps(report.fleet_mapping(found, arguments.tokens), indent=1, default=str))

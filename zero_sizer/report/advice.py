@@ -1,20 +1,24 @@
 """Choices and cluster sizes for a reader at a terminal, and as JSON."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from zero_sizer.advise.candidate import Candidate, Loss
 from zero_sizer.advise.choose import Choice
+from zero_sizer.advise.emit import edits
 from zero_sizer.advise.limits import Limits
-from zero_sizer.advise.search import Candidate, Loss, Search
+from zero_sizer.advise.search import Search
 from zero_sizer.advise.verdict import words_of
 from zero_sizer.findings import Reason
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import NONE_GIVEN
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.emitted import edit_mapping
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.speed import as_mapping
+from zero_sizer.speed.rates import explain
 from zero_sizer.units import format_gib
 
 _HEAD = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
@@ -28,8 +32,10 @@ def show_choice(choice: Choice) -> None:
     if winner is None:
         _show_nothing(choice)
     else:
-        show_line(f"CHOSEN: {_plan_line(winner)}")
+        show_line(f"CHOSEN: {_plan_line(winner)}{_with(choice)}")
         show_line(f"on {_where(choice)}; {_pace(choice, winner)}", indent="")
+        for line in assumptions(choice.search, winner, is_free=choice.is_free):
+            show_line(line, indent="  ")
         show_doubt(choice.verdict, choice.reasons)
         print()
         _show_ranked(choice)
@@ -51,6 +57,52 @@ def _show_nothing(choice: Choice) -> None:
     show_line(f"{word}: {_where(choice)}")
     for reason in choice.reasons[:_REASONS]:
         show_line(f"    {reason_line(reason)}", indent="      ")
+    for alternative, plan in choice.others:
+        show_line(
+            f"as another job, {alternative.name} fits: {plan.strategy.name}, micro batch "
+            f"{plan.micro_batch}, with {' '.join(alternative.flags)}"
+        )
+    for line in assumptions(choice.search, None, is_free=choice.is_free):
+        show_line(line, indent="  ")
+
+
+def _with(choice: Choice) -> str:
+    return f", with {' '.join(choice.flags)} (nothing fits without)" if choice.flags else ""
+
+
+def assumptions(search: Search, plan: Candidate | None, *, is_free: bool) -> Iterator[str]:
+    """What the figures rest on: the batch, the tokens, the precision and the links."""
+    job, batch = search.job, search.batch
+    if is_free and plan is not None:
+        yield (
+            f"batch: free; all are compared at {plan.train_batch} a step, about what the "
+            "fastest takes without accumulation (--train-batch-size fixes it)"
+        )
+    elif batch.train_batch is not None and not is_free:
+        yield f"batch: held at {batch.train_batch} samples a step"
+    elif batch.micro_batch is not None:
+        yield f"batch: held at micro batch {batch.micro_batch} x {batch.grad_accum}, of each GPU"
+    else:
+        yield "batch: free (--train-batch-size fixes it)"
+    if not search.sweep:
+        return
+    length = "" if "seq_len" in job.workload.origins else " (assumed: --seq-len)"
+    of_first = search.sweep.values(search.usable[0].name)
+    base = search.sweep.plan(of_first) if plan is None else search.plan(plan)
+    dtype = base.autocast_dtype or base.model_dtype
+    words = [f"{search.seq_len} tokens a sample{length}", dtype.value, base.optimizer.name]
+    rates = {rate.name: rate for rate in explain(job.cluster, dtype)}
+    names = ("intra_node_gb_per_s", "inter_node_gb_per_s", "hidden")
+    for name, about in zip(names, ("inside a node", "between nodes", ""), strict=True):
+        rate = rates.get(name)
+        if rate is None or (name.startswith("inter") and plan is not None and plan.nodes == 1):
+            continue
+        expected = rate.values[1]
+        if about:
+            words.append(f"{expected:.3g} GB/s {about}")
+        else:
+            words.append(f"{expected:.0%} of communication beside compute at most")
+    yield "assumed: " + ", ".join(words)
 
 
 def show_doubt(verdict: Verdict, reasons: Sequence[Reason]) -> None:
@@ -129,8 +181,9 @@ def _show_time(choice: Choice, winner: Candidate) -> None:
 
 
 def _show_losses(losses: Iterable[Loss]) -> None:
-    rows = [(loss.strategy.name, why(loss), _entries(loss)) for loss in losses]
-    show_table(("strategy", "why not", "the largest there"), rows)
+    rows = [(loss.strategy.name, why(loss), _least(loss), _entries(loss)) for loss in losses]
+    heads = ("strategy", "why not", "least it needs", "the largest there")
+    show_table(heads, rows)
 
 
 def why(loss: Loss) -> str:
@@ -139,9 +192,16 @@ def why(loss: Loss) -> str:
         return loss.refusals[0].message
     if loss.closest is None:
         return loss.reason
+    if not loss.shortfalls:
+        return "fits, but only at another batch"
     missing = ", ".join(words_of(shortfall) for shortfall in loss.shortfalls)
     checkpointing = ", checkpointing" if loss.closest.checkpointing else ""
     return f"{missing} (micro batch {loss.closest.micro_batch}{checkpointing})"
+
+
+def _least(loss: Loss) -> str:
+    """Per device, with the most frugal setting for it."""
+    return ", ".join(f"{d.value} {format_gib(size)}" for d, size in loss.least.items() if size)
 
 
 def _entries(loss: Loss) -> str:
@@ -149,20 +209,16 @@ def _entries(loss: Loss) -> str:
 
 
 def _notes(choice: Choice) -> Iterable[str]:
-    yield f"{choice.considered:,} plans considered; left free: {_margins(choice.search.limits)}"
+    yield f"{choice.considered:,} plans decided; left free: {_margins(choice.search.limits)}"
     yield from warnings(choice.search)
+    if choice.is_tight:
+        yield "nothing fits with the usual margin left free: it is left out"
     winner = choice.winner
     if winner is None:
         return
     if choice.search.job.origins.get("deepspeed") == NONE_GIVEN:
         dtype = choice.search.plan(winner).model_dtype.value
         yield f"no config was given: AdamW in {dtype}; --precision says otherwise"
-    batch = choice.search.batch
-    if batch.train_batch is None:
-        yield (
-            f"the batch was free: {winner.train_batch} samples of {choice.search.seq_len} tokens a "
-            "step; fix it with --train-batch-size"
-        )
     if choice.search.job.workload.checkpointing is None:
         verb = "turn on" if winner.checkpointing else "leave off"
         yield f"{verb} activation checkpointing in the training code: no DeepSpeed key does that"
@@ -203,6 +259,17 @@ def choice_mapping(choice: Choice) -> dict[str, Any]:
         "config": None if winner is None else choice.search.job_of(winner).document.values,
         "runners_up": [_candidate(choice, candidate) for candidate in choice.ranked[1:]],
         "do_not_fit": [_loss(loss) for loss in choice.losses],
+        "changes": [] if winner is None else list(map(edit_mapping, edits(choice, winner))),
+        "flags": list(choice.flags),
+        "other_jobs": [
+            {"name": other.name, "flags": list(other.flags), "plan": plan_mapping(plan)}
+            for other, plan in choice.others
+        ],
+        "batch": {
+            "is_free": choice.is_free,
+            "train_batch_size": choice.search.batch.train_batch,
+            "seq_len": choice.search.seq_len if choice.search.sweep else None,
+        },
         "considered": choice.considered,
         "warnings": warnings_mapping(choice.search),
         "margins": {device.value: share for device, share in choice.search.limits.margins.items()},
@@ -234,6 +301,7 @@ def _loss(loss: Loss) -> dict[str, Any]:
     return {
         "strategy": loss.strategy.name,
         "reason": why(loss),
+        "least_bytes": {device.value: size for device, size in loss.least.items()},
         "short": [
             {
                 "device": shortfall.device.value,

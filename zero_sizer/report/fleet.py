@@ -3,17 +3,25 @@
 from collections.abc import Iterator
 from typing import Any
 
+from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.fleet import WORTH_IT, Fewest, Fleet, Size
-from zero_sizer.advise.search import Candidate
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.report.advice import plan_mapping, show_doubt, warnings, warnings_mapping, why
+from zero_sizer.report.advice import (
+    assumptions,
+    plan_mapping,
+    show_doubt,
+    warnings,
+    warnings_mapping,
+    why,
+)
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import reason_line
 from zero_sizer.util.terminal import output_columns
 
 _DAY = 86_400
+_COUNTED = {"gpus": "GPUs", "nodes": "nodes"}
 _WIDE = 72  # columns for the whole table
 _PER_GPU = 6  # column of tokens a GPU
 
@@ -23,6 +31,14 @@ def show_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | Non
     job = fleet.search.job
     gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
     print(f"{job.model.name} on nodes of {job.cluster.gpus_per_node} {gpu}")
+    if fleet.is_free:
+        show_line(
+            "batch: free; at every size all are compared at what the fastest takes without "
+            "accumulation (--train-batch-size fixes it)"
+        )
+    for line in assumptions(fleet.search, fleet.smallest, is_free=fleet.is_free):
+        if not (fleet.is_free and line.startswith("batch")):
+            show_line(line)
     for line in _answers(fleet, wanted, tokens):
         show_line(line)
     if fleet.smallest is not None:
@@ -54,7 +70,10 @@ def _answers(fleet: Fleet, wanted: float | None, tokens: float | None) -> Iterat
         yield f"nothing fits{sure} on up to {fleet.sizes[-1].nodes} nodes"
         yield from (f"    {reason_line(reason)}" for reason in fleet.reasons[:1])
         return
-    yield f"the fewest: {_count(fewest)}, {fewest.strategy.name}"
+    yield (
+        f"the fewest {_COUNTED[fleet.fewest_of]}: {_count(fewest)}, {fewest.strategy.name}, "
+        f"{fewest.tokens_per_second:,.0f} tokens/s"
+    )
     if fleet.stops_helping is None:
         yield f"more nodes help up to {fleet.sizes[-1].nodes}, the most considered"
     else:
@@ -112,10 +131,12 @@ def _show_fewest(fleet: Fleet) -> None:
 
 def _detail(row: Fewest) -> str:
     if row.plan is None:
-        return f"at the largest size: {why(row.loss)}" if row.loss else ""
+        at = f"on {row.loss.closest.nodes} nodes: " if row.loss and row.loss.closest else ""
+        return f"{at}{why(row.loss)}" if row.loss else ""
     checkpointing = "with" if row.plan.checkpointing else "without"
     return (
-        f"micro batch {row.plan.micro_batch} {checkpointing} checkpointing, "
+        f"micro batch {row.plan.micro_batch} x {row.plan.grad_accum} {checkpointing} "
+        "checkpointing, "
         f"{row.plan.tokens_per_second:,.0f} tokens/s"
     )
 
@@ -147,5 +168,11 @@ def fleet_mapping(fleet: Fleet, tokens: float | None = None) -> dict[str, Any]:
         ],
         "stops_helping": fleet.stops_helping,
         "warnings": warnings_mapping(fleet.search),
+        "fewest_of": fleet.fewest_of,
+        "batch": {
+            "is_free": fleet.is_free,
+            "train_batch_size": fleet.search.batch.train_batch,
+            "seq_len": fleet.search.seq_len if fleet.search.sweep else None,
+        },
         "target": plan_mapping(fleet.target) if fleet.target else None,
     }

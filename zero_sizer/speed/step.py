@@ -89,8 +89,12 @@ class Step:
     def offloaded(self) -> float:
         """Elements of this rank's partition whose optimizer works on the host."""
         plan = self.plan
-        ratio = plan.optimizer_ratio if plan.stage == 3 else 1.0
-        return sizes.partition_numel(plan) * ratio if plan.offloads_optimizer else 0.0
+        if not plan.offloads_optimizer:
+            return 0.0
+        if plan.stage < 3 or plan.optimizer_ratio == 1:
+            return float(sizes.partition_numel(plan))
+        numels = sizes.partitions(plan)  # whole sub-groups stay on the GPU (stage3.py:1099-1108)
+        return float(sum(numels[int((1 - plan.optimizer_ratio) * len(numels)) :]))
 
     @property
     def host_share(self) -> float:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zero_sizer.timeline.program import Layout, Place, Program, getter, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import forms, gather, gradient_flow
-from zero_sizer.zero.forms import Forms
+from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.gather import Gathering, Limits
 from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
 from zero_sizer.zero.highest import Highest
@@ -240,13 +240,19 @@ class _Levels:
             ends.append(level)
             own.append(level)
         rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]
-        self._forms = tuple(numbers)
+        places_of: dict[Form, int] = {}  # levels share most of their forms
+        self._levels = [
+            tuple([places_of.setdefault(form, len(places_of)) for form in found])
+            for found in numbers
+        ]
+        self._forms = tuple(places_of)
         self._getters = [getter(row) for row in rows]
 
     def bytes_at(self, ranks: int, group: int) -> _Gathered:
         """Bytes within and at the end of every place, and there before the next one's fetch."""
         padding = forms.Padding(ranks, group)
-        values = [forms.highest(found, padding) for found in self._forms]
+        sizes = [form.at(padding) for form in self._forms]
+        values = [max([sizes[place] for place in level]) for level in self._levels]
         within, ends, own = (get(values) for get in self._getters)
         return within, ends, own
 

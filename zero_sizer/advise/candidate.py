@@ -1,0 +1,78 @@
+"""One plan that was considered, and what is said of a strategy without any."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from zero_sizer.advise.ladder import Setting
+from zero_sizer.advise.limits import Shortfall
+from zero_sizer.advise.strategy import Strategy
+from zero_sizer.advise.sweep import Use
+from zero_sizer.findings import Finding
+from zero_sizer.hardware.device import Device
+from zero_sizer.ledger.entry import Allocation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One plan that was considered.
+
+    Attributes:
+        nodes: nodes it runs on.
+        seconds: predicted time of one optimizer step; 0 when no GPU was named.
+        tokens: tokens of one step over all ranks.
+        uses: peaks per device.
+    """
+
+    strategy: Strategy
+    setting: Setting
+    checkpointing: bool
+    micro_batch: int
+    grad_accum: int
+    nodes: int
+    world_size: int
+    seconds: float
+    tokens: int
+    uses: Mapping[Device, Use]
+
+    @property
+    def seconds_per_token(self) -> float:
+        """What plans are ranked by."""
+        return self.seconds / self.tokens
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over all GPUs."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def train_batch(self) -> int:
+        """Samples of one step."""
+        return self.micro_batch * self.grad_accum * self.world_size
+
+    @property
+    def rank_key(self) -> tuple[float, int, bool, int]:
+        """Fastest first; among equals the simplest."""
+        written = len(self.setting.keys)
+        return (self.seconds_per_token, self.strategy.simplicity, self.checkpointing, written)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A strategy of which no plan fits, or that DeepSpeed would refuse.
+
+    Attributes:
+        closest: the plan that is short of least, if any could be made.
+        shortfalls: what it is short of.
+        entries: the largest allocations at that moment on the first device.
+        refusals: why DeepSpeed would not run it.
+        reason: why there was nothing to try, in words.
+        least: per device, the least that any plan of the strategy needs of it.
+    """
+
+    strategy: Strategy
+    closest: Candidate | None = None
+    shortfalls: tuple[Shortfall, ...] = ()
+    entries: tuple[Allocation, ...] = ()
+    refusals: tuple[Finding, ...] = ()
+    reason: str = ""
+    least: Mapping[Device, int] = field(default_factory=dict)

@@ -1,0 +1,134 @@
+"""What a chosen plan changes in the user's config, and the job YAML that ``check`` reads."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.advise.candidate import Candidate
+from zero_sizer.advise.choose import Choice
+from zero_sizer.advise.config import BATCH, ZERO
+from zero_sizer.config.document import from_mapping
+from zero_sizer.job import yaml_lines
+from zero_sizer.job.read import NONE_GIVEN, Job
+
+_MADE_UP = ("optimizer.params.lr", "optimizer.params.weight_decay", "gradient_clipping")
+_MISSING = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """One key that the chosen config says otherwise than the user's.
+
+    Attributes:
+        key: dotted.
+        before: what the user wrote; None where nothing.
+        after: what it says now; None where it is gone.
+        why: one clause.
+    """
+
+    key: str
+    before: Any
+    after: Any
+    why: str
+
+
+def chosen_values(choice: Choice, winner: Candidate) -> dict[str, Any]:
+    """The DeepSpeed config of the plan to run."""
+    return dict(choice.search.job_of(winner).document.values)
+
+
+def edits(choice: Choice, winner: Candidate) -> list[Edit]:
+    """Every key that differs from the user's config; all of them where there was none."""
+    job = choice.search.job
+    is_new = job.origins.get("deepspeed") == NONE_GIVEN
+    before = {} if is_new else dict(from_mapping(job.document.values).leaves())
+    after = dict(from_mapping(chosen_values(choice, winner)).leaves())
+    found = []
+    for key in dict.fromkeys((*before, *after)):
+        old, new = before.get(key, _MISSING), after.get(key, _MISSING)
+        if old != new:
+            found.append(
+                Edit(
+                    key=key,
+                    before=None if old is _MISSING else old,
+                    after=None if new is _MISSING else new,
+                    why=_why(key, winner, is_gone=new is _MISSING),
+                )
+            )
+    return found
+
+
+def _why(key: str, winner: Candidate, *, is_gone: bool) -> str:
+    name = key.removeprefix(ZERO + ".")
+    if key in BATCH:
+        return "the batch and its accumulation follow from the other two" if is_gone else "chosen"
+    if key in _MADE_UP:
+        return "made up: no config was given, set your own"
+    if is_gone:
+        return f"has no place in {winner.strategy.name}"
+    if name in winner.setting.keys:
+        return "fits with it, or is faster"
+    if key.startswith(ZERO):
+        return f"{winner.strategy.name}"
+    return "no config was given"
+
+
+def job_values(choice: Choice, winner: Candidate, source: str | None, model: Any) -> dict[str, Any]:
+    """The job as ``check`` reads it from a YAML.
+
+    Args:
+        choice: what was chosen.
+        winner: its plan.
+        source: the CONFIG that was read, for what only it says.
+        model: what ``--model`` said, or None.
+    """
+    job = choice.search.job_of(winner)
+    sections = _sections(source)
+    found: dict[str, Any] = {"model": model or _beside(sections.get("model"), source)}
+    found["deepspeed"] = dict(job.document.values)
+    found["cluster"] = dict(_cluster(job))
+    found["workload"] = dict(_workload(job))
+    for name in ("adapter", "quantization"):
+        if name in sections:
+            found[name] = _beside(sections[name], source)
+    return found
+
+
+def _sections(source: str | None) -> Mapping[str, Any]:
+    if source is None or Path(source).suffix.lower() not in (".yaml", ".yml"):
+        return {}
+    return yaml_lines.load(source).values
+
+
+def _beside(value: Any, source: str | None) -> Any:
+    """A path in a YAML is relative to it: made absolute, since the new one may lie elsewhere."""
+    if isinstance(value, str) and source is not None:
+        path = Path(source).parent / value
+        return os.path.abspath(path) if path.exists() else value
+    return value
+
+
+def _cluster(job: Job) -> Iterator[tuple[str, Any]]:
+    cluster = job.cluster
+    yield "nodes", cluster.nodes
+    yield "gpus_per_node", cluster.gpus_per_node
+    if cluster.gpu is not None:
+        yield "gpu", cluster.gpu.name
+        if cluster.gpu_memory != cluster.gpu.visible_bytes:
+            yield "gpu_memory", cluster.gpu_memory
+    for name in ("host_memory", "nvme"):
+        if getattr(cluster, name) is not None:
+            yield name, getattr(cluster, name)
+    yield from cluster.rates.items()
+
+
+def _workload(job: Job) -> Iterator[tuple[str, Any]]:
+    workload = job.workload
+    for name in (field.name for field in fields(workload)):
+        value = getattr(workload, name)
+        if name == "checkpointing":
+            yield name, (value and workload.checkpointing_how.about) or value
+        elif name not in ("origins", "checkpointing_how", "precision") and value is not None:
+            yield name, value

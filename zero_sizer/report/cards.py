@@ -1,0 +1,51 @@
+"""Which GPUs carry a model, for a reader at a terminal and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from zero_sizer.advise.cards import COUNTS, GPUS_A_NODE, WAYS, Enough, name_of
+from zero_sizer.hardware.cluster import Gpu
+from zero_sizer.report.table import show_line, show_table
+from zero_sizer.units import format_gib
+
+Row = tuple[Gpu, dict[str, Enough | None]]
+
+
+def show_cards(model: str, seq_len: int | None, rows: Sequence[Row]) -> None:
+    """Print how many of each GPU it takes."""
+    length = f"{seq_len} tokens" if seq_len else "2048 tokens, or the model's own limit (--seq-len)"
+    show_line(f"{model}: the fewest GPUs that carry its training, in nodes of {GPUS_A_NODE}")
+    show_line(
+        f"assumed: AdamW, bf16 (fp16 before Ampere), {length}, one sample a GPU, activation "
+        "checkpointing, the most frugal settings; host memory as much as it takes (a node, in "
+        "parentheses)"
+    )
+    print()
+    ways = [name_of(way) for way in WAYS]
+    table = [(gpu.name, *(_cell(found[way]) for way in ways)) for gpu, found in rows]
+    show_table(("gpu", *ways), table)
+    print()
+    print("LoRA: rank 16 on all linear layers; QLoRA: the same over nf4, double quantized")
+    print(f"-: more than {COUNTS[-1]}, or DeepSpeed would not run it; powers of two were tried")
+
+
+def _cell(found: Enough | None) -> str:
+    if found is None:
+        return "-"
+    return f"{found.gpus} (host {format_gib(found.host_bytes)})"
+
+
+def cards_mapping(model: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """The same as JSON."""
+    return {
+        "schema_version": 1,
+        "model": model,
+        "gpus": [
+            {
+                "name": gpu.name,
+                "fewest": {way: None if e is None else asdict(e) for way, e in found.items()},
+            }
+            for gpu, found in rows
+        ],
+    }

@@ -1,0 +1,64 @@
+"""The files of a chosen plan, and what in them is not the user's."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from zero_sizer.advise.candidate import Candidate
+from zero_sizer.advise.choose import Choice
+from zero_sizer.advise.emit import Edit, chosen_values, edits, job_values
+from zero_sizer.report.table import show_line, show_table
+
+
+def config_text(choice: Choice, winner: Candidate) -> str:
+    """The DeepSpeed config as JSON."""
+    return json.dumps(chosen_values(choice, winner), indent=2) + "\n"
+
+
+def job_text(
+    choice: Choice, winner: Candidate, source: str | None, arguments: argparse.Namespace
+) -> str:
+    """The job as YAML, for ``check``, with what was changed as comments above it."""
+    import yaml
+
+    values = job_values(choice, winner, source, arguments.model)
+    for name in ("adapter", "quantization"):
+        if getattr(arguments, name) is not None:
+            values[name] = getattr(arguments, name)
+    if arguments.freeze:
+        values["workload"]["freeze"] = arguments.freeze
+    notes = [f"# {line}" for line in _lines(edits(choice, winner))]
+    text: str = yaml.safe_dump(_plain(values), sort_keys=False)
+    return "\n".join(["# chosen by zero-sizer; not from the config that was read:", *notes, text])
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and lists as YAML writes them."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def show_emitted(choice: Choice, winner: Candidate, path: str) -> None:
+    """Say where the file is, and which keys are not as the user wrote them."""
+    found = edits(choice, winner)
+    print()
+    show_line(f"{path} written" + ("; changed in it:" if found else "; nothing had to change"))
+    if found:
+        show_table(("key", "was", "is", "why"), list(map(_row, found)))
+
+
+def _row(edit: Edit) -> tuple[str, str, str, str]:
+    before = "-" if edit.before is None else json.dumps(edit.before)
+    return edit.key, before, "-" if edit.after is None else json.dumps(edit.after), edit.why
+
+
+def _lines(found: list[Edit]) -> Iterator[str]:
+    for edit in found:
+        before = "" if edit.before is None else f" (was {json.dumps(edit.before)})"
+        after = "removed" if edit.after is None else json.dumps(edit.after)
+        yield f"{edit.key}: {after}{before}: {edit.why}"
+
+
+def edit_mapping(edit: Edit) -> dict[str, Any]:
+    """One edit as JSON."""
+    return {"key": edit.key, "before": edit.before, "after": edit.after, "why": edit.why}
