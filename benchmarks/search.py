@@ -19,21 +19,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cold_start import machine, replace_section  # noqa: E402
+from cold_start import machine, replace_section
 
-from zero_sizer import models, sizing  # noqa: E402
-from zero_sizer.advise.candidate import Candidate  # noqa: E402
-from zero_sizer.advise.choose import Choice, Options, choose, search_of  # noqa: E402
-from zero_sizer.advise.config import default_config, usual_precision  # noqa: E402
-from zero_sizer.advise.fleet import fleet  # noqa: E402
-from zero_sizer.advise.ladder import Setting, setting  # noqa: E402
-from zero_sizer.advise.largest import largest_of  # noqa: E402
-from zero_sizer.advise.search import Search  # noqa: E402
-from zero_sizer.advise.strategy import Strategy  # noqa: E402
+from zero_sizer import models, sizing
+from zero_sizer.advise.candidate import Candidate
+from zero_sizer.advise.choose import Choice, Options, choose, search_of
+from zero_sizer.advise.config import default_config, usual_precision
+from zero_sizer.advise.fleet import fleet
+from zero_sizer.advise.ladder import Setting, setting
+from zero_sizer.advise.largest import largest_of
+from zero_sizer.advise.search import Search
+from zero_sizer.advise.strategy import Strategy
 from zero_sizer.job import read
-from zero_sizer.job.read import Flags, Job  # noqa: E402
-from zero_sizer.ledger.verdict import Verdict  # noqa: E402
-from zero_sizer.models.attention import FLASH, LACKS, SDPA  # noqa: E402
+from zero_sizer.job.read import Flags, Job
+from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.models.attention import FLASH, LACKS, SDPA
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
