@@ -31,7 +31,7 @@ time.sleep(600)
 """
 ASKER = f"""
 import sys
-from zero_sizer.witnesses.keeping import kept
+from zero_sizer.dryrun.keeping import kept
 with kept("test") as keeper:
     keeper.start([sys.executable, "-c", '''{CHILD}''', sys.argv[1], str(keeper.folder)])
     print(keeper.folder, flush=True)

@@ -132,7 +132,7 @@ FORKS = """
 import json, os, sys
 import deepspeed
 from transformers import PreTrainedModel
-from zero_sizer.witnesses.solo import child
+from zero_sizer.dryrun.solo import child
 for paths in json.load(sys.stdin):
     if not os.fork():
         child.main(*paths)

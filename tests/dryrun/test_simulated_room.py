@@ -48,7 +48,7 @@ def recording_with(fits, job=None):
     phase = {"name": "init", "micro_step": 0, "device": {"host": {"max_allocated": 3 * GIB}}}
     return from_json(
         {
-            **{"schema_version": 1, "how": "simulated", "versions": {}, "world_size": 1},
+            **{"schema_version": 1, "how": "simulated", "versions": {}, "world_size": 4},
             **{"job": job or {}, "rank": 0, "phases": [phase]},
             "rooms": [vars(room) for room in rooms],
         }

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 DRIVER = """
 import json, os, runpy, sys
-from zero_sizer.witnesses.simulated import simulate
-from zero_sizer.witnesses.simulated.simulation import Rank, simulated
+from zero_sizer.dryrun.simulated import simulate
+from zero_sizer.simulator.simulation import Rank, simulated
 
 def run(command, reply):
     with simulate(nodes=2, gpus_per_node=4, gpu="a100-80gb", steps=2) as sim:

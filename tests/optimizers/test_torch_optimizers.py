@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DRIVER = """
 import json, sys
-from zero_sizer.witnesses.simulated.simulation import Rank, simulated
+from zero_sizer.simulator.simulation import Rank, simulated
 found = []
 with simulated(Rank()) as simulation:
     import torch

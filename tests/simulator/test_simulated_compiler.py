@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, sys
 import torch
-from zero_sizer.witnesses.simulated.uncompiled import uncompiled
+from zero_sizer.simulator.uncompiled import uncompiled
 
 def loaded():
     return sum(name.startswith("torch._dynamo") for name in sys.modules)

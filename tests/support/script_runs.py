@@ -20,8 +20,8 @@ SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 _DRIVER = """
 import json, os, sys
 from importlib import import_module
-from zero_sizer.witnesses.simulated.script import main
-from zero_sizer.witnesses.simulated.simulation import Rank, simulated
+from zero_sizer.dryrun.simulated.script import main
+from zero_sizer.simulator.simulation import Rank, simulated
 
 jobs = json.load(sys.stdin)
 with simulated(Rank(world_size=8, local_world_size=8)):  # once, for every fork

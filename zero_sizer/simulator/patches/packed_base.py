@@ -1,7 +1,7 @@
 """``from_pretrained`` with bitsandbytes' config: layers that hold packed weights, on the GPU.
 
 bitsandbytes itself need not be installed; which layers stay as they are is transformers' own
-choice, and what a packed layer allocates is in ``witnesses.quantized``.
+choice, and what a packed layer allocates is in ``simulator.quantized_layers``.
 """
 
 from collections.abc import Callable
