@@ -36,7 +36,7 @@ from zero_sizer.dryrun.simulated.parent import request_of  # noqa: E402
 from zero_sizer.dryrun.simulated.request import Request  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "support")])
 NOT_SIMULATED = {"cublas_workspace"}  # fake tensors never call the library
 
 DEPTH, AT = 5, (2, 512)
@@ -65,7 +65,7 @@ def traced(tmp_path_factory):
     cases.append({"model": "smollm2-135m", "depth": DEPTH, "at": AT, "padded": PADDED})
     path = tmp_path_factory.mktemp("traces") / "cases.json"
     path.write_text(json.dumps(cases))
-    command = [sys.executable, str(ROOT / "tests" / "checkpoint_traces.py"), str(path)]
+    command = [sys.executable, str(ROOT / "tests" / "support" / "checkpoint_traces.py"), str(path)]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return dict(zip([*MODELS, "padded"], json.loads(run.stdout), strict=True))

@@ -26,8 +26,8 @@ from zero_sizer.dryrun.simulated import run_requests  # noqa: E402
 from zero_sizer.dryrun.simulated.parent import request_of  # noqa: E402
 
 LAYERS = 4  # of loss_models
-HERE = Path(__file__).parent
-PYTHONPATH = os.pathsep.join([str(HERE), str(HERE.parent)])
+ROOT = Path(__file__).parents[2]
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
 NOT_SIMULATED = {"cublas_workspace"}  # fake tensors never call the library
 NAMES = {"tied": "smollm2-135m", "untied": "tinyllama-1.1b"}
 NO_REUSE = {"stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": 10**6}

@@ -92,7 +92,7 @@ def traced(tmp_path_factory):
     ]
     path.write_text(json.dumps(cases), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "profile_traces.py"), str(path)],
+        [sys.executable, str(ROOT / "tests" / "support" / "profile_traces.py"), str(path)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
