@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 VALUES: list[Any] = [
     True, False, 0, 1, 2, 3, 7, -1, 500_000_000, 10**12, 2**70,
-    0.0, 1.0, 0.5, 1.5, -0.5, 5e8, 1e12, 1e19, 1e300, math.inf, math.nan,
+    0.0, 1.0, 0.5, 1.5, -0.5, 5e8, 1e12, 1e19, math.inf, math.nan,
     "", "x", "auto", "cpu", "CPU", "none", "fp16", "bf16", "BF16", "warn", "SUM", "true", "Yes",
     "off", "3", " 3 ", "03", "3.0", "5e8", "-1", "1_000", "1__0", "0.5", ".5", "1.", "nan",
     "torch", "z1",

@@ -186,7 +186,7 @@ for step in range(3):
     before = torch.cuda.memory_allocated()
     for _ in range(2):
         engine.offload_states()
-        assert torch.cuda.memory_allocated() < 10_000
+        assert torch.cuda.memory_allocated() < 10_000 + 2 * 8_519_680  # cuBLAS keeps its workspaces
         engine.reload_states()
         assert abs(torch.cuda.memory_allocated() - before) < 20_000
 """,
