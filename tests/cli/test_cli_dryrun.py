@@ -1,6 +1,7 @@
 """``dryrun`` and ``crosscheck`` on simulated and solo ranks, through the command line."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -239,6 +240,7 @@ def _command(*arguments):
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "COLUMNS": "120"},
         check=False,
     )
 
@@ -323,7 +325,7 @@ def test_crosscheck_lays_simulated_and_solo_ranks_of_one_job_side_by_side(job):
     states = [
         line for line in done.stdout.splitlines() if " step " in line and " model states " in line
     ]
-    assert [line.count("+0.00%") for line in states] == [2, 2]  # gpu and host, both witnesses
+    assert [line.count("+0.00%") for line in states] == [2, 2], done.stdout  # both witnesses
     assert "Behind the largest differences from simulated:" in done.stdout
     assert "rank 0 of 2" in done.stdout
 

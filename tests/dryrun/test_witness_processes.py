@@ -132,7 +132,10 @@ def test_a_run_that_works_says_so_and_ends(start, pipe):
     out, err = process.communicate()
     pipe.wait_for_end()
     assert process.returncode == 0, err
-    assert json.loads(out) == json.loads(Path("out.json").read_text())
+    printed = json.loads(out)
+    assert {"verdict", "reasons"} <= printed.keys()
+    recorded = json.loads(Path("out.json").read_text())
+    assert recorded.items() <= printed.items()
     assert len(json.loads(out)["ranks"]) == RANKS
 
 
