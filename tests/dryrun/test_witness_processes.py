@@ -191,9 +191,9 @@ def test_an_old_deepspeed_is_said_at_once(monkeypatch, capsys):
 
 
 def test_missing_packages_are_said_at_once(start, monkeypatch, capsys):
-    from zero_sizer.dryrun.launched import parent
+    from zero_sizer.dryrun import packages
 
-    monkeypatch.setattr(parent, "_PACKAGES", ("torch", "a_package_nobody_has"))
+    monkeypatch.setattr(packages, "_PACKAGES", ("torch", "a_package_nobody_has"))
     Path("net.py").write_text(WORKS)
     monkeypatch.syspath_prepend(".")
     code = cli.main(["dryrun", "ds.json", "--model", "gpt2", "--how", "launched"])
