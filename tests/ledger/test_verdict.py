@@ -329,7 +329,10 @@ def test_every_command_prints_the_same_shortfall(tmp_path, capsys):
 
 
 def test_a_search_is_short_of_what_check_is_short_of():
-    flags = Flags(model="mistral-7b", gpus_per_node=2, gpu="rtx-3090", host_memory="32GiB")
+    stated = {"seq_len": 2048, "checkpointing": False, "attention": "sdpa"}  # nothing is assumed
+    flags = Flags(
+        model="mistral-7b", gpus_per_node=2, gpu="rtx-3090", host_memory="32GiB", **stated
+    )
     choice = choose(without_config(BF16, flags))
     assert choice.verdict is Verdict.DOES_NOT_FIT
     seen = 0
