@@ -42,7 +42,7 @@ def test_what_is_frozen_has_no_optimizer_state_and_no_gradient():
     whole, half = (make_plan(ZERO, spec, 2) for spec in (load_profile(MODEL), _frozen("*.mlp")))
     mlp = 3 * 2048 * 8192 * 16
     assert sizes.num_trainable(whole) - sizes.num_trainable(half) == mlp
-    assert sum(half.frozen) == mlp
+    assert sum(sizes.frozen(half)) == mlp
 
 
 def test_blocks_before_the_first_trained_keep_nothing():

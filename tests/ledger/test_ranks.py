@@ -215,12 +215,12 @@ def simulated(recordings, device):
     return [[run[key] for run in runs] for key in runs[0]]
 
 
-@pytest.mark.slow
 OVERSTATED = pytest.mark.xfail(
     reason="Muon offloaded with fp32 accumulation: host memory is said 19 % too high"
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [pytest.param(1, marks=OVERSTATED), 2, 3])
 def test_the_rank_that_needs_most_is_the_engines(seed):
     draw = random.Random(seed)
