@@ -30,7 +30,8 @@ os.write(pipe, b"x")
 time.sleep(600)
 """
 ASKER = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
 from zero_sizer.dryrun.keeping import kept
 with kept("test") as keeper:
     keeper.start([sys.executable, "-c", '''{CHILD}''', sys.argv[1], str(keeper.folder)])
