@@ -24,9 +24,11 @@ from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.ledger.verdict import is_doubt
+from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
+from zero_sizer.zero.partition import flat_partition
 
 _ROUND = 0.98  # share of its speed that a plan keeps with a rounder micro batch
 
@@ -164,7 +166,7 @@ class Search:
 
     def _ladder(self, strategy: Strategy) -> Ladder:
         largest = max((tensor.numel for tensor in self.job.model.parameters), default=0)
-        share = self.job.model.num_trainable // self.job.cluster.world_size
+        share = flat_partition(self.job.model.num_trainable, self.job.cluster.world_size)
         found = ladder_of(strategy, largest, smallest_swap_buffer(self.job), share)
         partial = found.partial if self._takes_ratio(strategy, found) else ()
         return replace(found, partial=partial)
@@ -333,8 +335,7 @@ class Search:
         )
         cluster = self.job.cluster
         if candidate.nodes != cluster.nodes or candidate.world_size != cluster.world_size:
-            gpus = candidate.world_size // candidate.nodes  # a part of a node, or all of each
-            cluster = replace(cluster, nodes=candidate.nodes, gpus_per_node=gpus, slots=())
+            cluster = cluster.of(laid_out(candidate.world_size, cluster.gpus_per_node))
         return replace(
             self.job,
             document=document.from_mapping(values, source="(chosen)"),

@@ -17,6 +17,7 @@ from zero_sizer.ledger.moments import PASSES, STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates
 from zero_sizer.ledger.requests import Rooms, rooms_of
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
 from zero_sizer.speed.model import time_of
@@ -25,7 +26,6 @@ from zero_sizer.speed.step import Step
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
 from zero_sizer.timeline.overlay import Zero
-from zero_sizer.units import ceil_div
 
 _MOMENTS = tuple(Moment)
 _PLACE = {moment: index for index, moment in enumerate(_MOMENTS)}
@@ -235,8 +235,8 @@ class Sweep:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""
         if self._rates is None:
             return 0.0
-        nodes = ceil_div(values.of["dp_world_size"], self._ranks)
         view = cast(Plan, self._family.view(values))
+        nodes = ranks_of(view).nodes
         return time_of(Step(plan=view, rates=self._rates, work=self._work, nodes=nodes)).seconds
 
 

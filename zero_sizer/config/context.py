@@ -104,6 +104,11 @@ class Context:
         """Worth knowing."""
         return self._finding(code, Severity.NOTE, key, message, remedy)
 
+    def placed(self, finding: Finding) -> Finding:
+        """``finding`` with its key as the user spelt it, and the line of that."""
+        path = self.spelling(finding.key)
+        return replace(finding, key=path, line=self._line(path))
+
     def _finding(
         self, code: str, severity: Severity, key: str, message: str, remedy: str
     ) -> Finding:

@@ -1,7 +1,10 @@
 """The machines a job runs on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from zero_sizer.parallel import ParallelDims
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,10 @@ class Cluster:
     nvme: int | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     origins: dict[str, str]
+
+    def of(self, ranks: ParallelDims) -> Self:
+        """Nodes of the same kind that hold these ranks."""
+        return replace(self, nodes=ranks.nodes, gpus_per_node=ranks.ranks_per_node, slots=())
 
     @property
     def world_size(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.launchers.words import number, take
+from zero_sizer.parallel import ranks_of_each
 
 NAME = "accelerate launch"
 _VALUES = (
@@ -74,7 +75,8 @@ def launch(options: Mapping[str, str], rest: Sequence[str]) -> Launch:
     }
     machines = number(counts, "num_machines", NAME)
     processes = number(counts, "num_processes", NAME)
-    if processes is not None and processes % (machines or 1):
+    each = None if processes is None else ranks_of_each(processes, machines or 1)
+    if processes is not None and each is None:
         raise InputError(
             f"num_processes {processes} is no multiple of num_machines {machines}",
             where=path or "after --",
@@ -95,7 +97,7 @@ def launch(options: Mapping[str, str], rest: Sequence[str]) -> Launch:
         module="module" in options,
         launcher=NAME,
         nodes=machines,
-        gpus_per_node=None if processes is None else processes // (machines or 1),
+        gpus_per_node=each,
         environment=environment,
     )
 

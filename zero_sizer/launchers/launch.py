@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from zero_sizer.parallel import ParallelDims
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
@@ -30,11 +32,12 @@ class Launch:
         """The environment of one rank, as far as the line decides it."""
         found = dict(self.environment)
         if self.slurm:
+            ranks = ParallelDims(world_size=nodes * gpus_per_node, ranks_per_node=gpus_per_node)
             found.update(
                 SLURM_PROCID=str(rank),
-                SLURM_LOCALID=str(rank % gpus_per_node),
-                SLURM_NODEID=str(rank // gpus_per_node),
-                SLURM_NTASKS=str(nodes * gpus_per_node),
+                SLURM_LOCALID=str(ranks.local_rank(rank)),
+                SLURM_NODEID=str(ranks.node_of(rank)),
+                SLURM_NTASKS=str(ranks.world_size),
                 SLURM_NNODES=str(nodes),
                 SLURM_JOB_NUM_NODES=str(nodes),
                 SLURM_NTASKS_PER_NODE=str(gpus_per_node),

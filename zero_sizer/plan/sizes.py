@@ -76,7 +76,7 @@ def partitions(plan: Plan) -> tuple[int, ...]:
         case Wrapper.ZERO3:
             return tuple(sum(g) for groups in sub_groups(plan) for g in groups)
         case Wrapper.ZERO12 | Wrapper.BF16:
-            return tuple(f // plan.dp_world_size for f in flat_groups(plan))
+            return tuple(partition.flat_partition(f, plan.dp_world_size) for f in flat_groups(plan))
         case _:
             return tuple(sum(g) for g in groups(plan))
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed.rates import Case, rates_of
 from zero_sizer.speed.step import Kind, Per, Step, Term
 from zero_sizer.speed.terms import TERMS
 from zero_sizer.speed.work import work_of
-from zero_sizer.units import ceil_div
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | 
     rates = rates_of(cluster, plan.autocast_dtype or plan.model_dtype, case)
     if rates is None:
         return None
-    nodes = ceil_div(plan.dp_world_size, max(plan.ranks_per_node, 1))
+    nodes = ranks_of(plan).nodes
     return Step(plan=plan, rates=rates, work=work_of(plan.model), nodes=nodes)
 
 

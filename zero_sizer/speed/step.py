@@ -7,6 +7,7 @@ from enum import Enum
 from zero_sizer.activations import select
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed.rates import Rates
 from zero_sizer.speed.work import Work
@@ -72,7 +73,7 @@ class Step:
 
     def node_gather_seconds(self, num_bytes: float, calls: float) -> float:
         """The same among the ranks of one node."""
-        ranks = min(self.plan.ranks_per_node, self.plan.dp_world_size)
+        ranks = ranks_of(self.plan).ranks_on_a_node
         inside = num_bytes * (ranks - 1) / ranks / self.rates.node_link
         return inside + calls * self.rates.node_latency
 

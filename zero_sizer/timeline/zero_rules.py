@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zero_sizer.config.workload import NON_REENTRANT
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan, derived_of_rank
 from zero_sizer.timeline.autocast_rules import _within_autocast, communicated_apart
 from zero_sizer.timeline.overlay import Zero, interned
@@ -20,7 +21,7 @@ from zero_sizer.zero import leaf_modules
 from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
-from zero_sizer.zero.secondary import NONE, Secondary, group_ranks
+from zero_sizer.zero.secondary import NONE, Secondary
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _secondary(plan: Plan) -> Secondary:
 
     Those on the host are entries of the ledger, as are all that are there from the start.
     """
-    group = group_ranks(plan.hpz_partition_size, plan.dp_world_size)
+    group = hpz_ranks(plan)
     if plan.wrapper is not Wrapper.ZERO3 or not group:
         return NONE
     made = (

@@ -51,6 +51,11 @@ def flat_numel(numels: tuple[int, ...], ranks: int, align_tensors: bool, itemsiz
     return round_up(flat_offsets(numels, align_tensors, itemsize)[1], _NCCL_ALIGNMENT * ranks)
 
 
+def flat_partition(flat: int, ranks: int) -> int:
+    """Elements (or bytes) of one rank's part of a buffer that is padded for all ranks."""
+    return flat // ranks
+
+
 @lru_cache(maxsize=4096)
 def touched(
     numels: tuple[int, ...],

@@ -3,10 +3,10 @@
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero import construction, partition
-from zero_sizer.zero.secondary import group_ranks
 from zero_sizer.zero.wrapper import Wrapper
 
 PER_TENSOR = (Wrapper.NONE, Wrapper.FP16_UNFUSED)
@@ -62,11 +62,6 @@ def under_init(plan: Plan) -> bool:
     return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
 
 
-def secondary_group(plan: Plan) -> int:
-    """Ranks that secondary partitions (hpZ) are cut for; 0 where there are none."""
-    return group_ranks(plan.hpz_partition_size, plan.dp_world_size)
-
-
 def is_cut_whole(plan: Plan) -> bool:
     """Whether a whole model is on the GPU when it is cut, and its partitions stay there."""
     return plan.wrapper is Wrapper.ZERO3 and not plan.zero_init and plan.param_device is Device.GPU
@@ -75,7 +70,7 @@ def is_cut_whole(plan: Plan) -> bool:
 def being_cut(plan: Plan) -> int:
     """Most bytes that partitions add to a whole model on the GPU."""
     return construction.most_being_cut(
-        sizes.numels(plan), sizes.itemsizes(plan), plan.dp_world_size, secondary_group(plan)
+        sizes.numels(plan), sizes.itemsizes(plan), plan.dp_world_size, hpz_ranks(plan)
     )
 
 
