@@ -31,7 +31,8 @@ from zero_sizer.advise.largest import largest_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.job import read
-from zero_sizer.job.read import Flags, Job
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.attention import FLASH, LACKS, SDPA
 

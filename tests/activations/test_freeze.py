@@ -10,7 +10,8 @@ from zero_sizer.activations import names, select
 from zero_sizer.activations.levels import Activations, Level, Part, Section
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Direction, Severity
-from zero_sizer.job.read import Flags, read
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import read
 from zero_sizer.models.changes import freeze, lora, lora_config, records
 from zero_sizer.models.sources.bundled import bundled_names, load_profile
 from zero_sizer.plan import sizes

@@ -15,7 +15,8 @@ from zero_sizer.dryrun.recording import LiveBuffer, PhaseRecord, RankRecord
 from zero_sizer.dryrun.task import rank_task, refuse_packed
 from zero_sizer.dryrun.truncate import cut_job, cut_model
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.job.read import Flags, without_config
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import without_config
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.sizing import size
 

@@ -11,7 +11,8 @@ from zero_sizer.config import document
 from zero_sizer.hardware.cluster import Gpu
 from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import blas_bytes
-from zero_sizer.job.read import Flags, Job, without_config
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import Job, without_config
 from zero_sizer.ledger.capacity import Fit
 from zero_sizer.models.attention import FLASH, LACKS, SDPA
 from zero_sizer.parallel import ParallelDims, laid_out

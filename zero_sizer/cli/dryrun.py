@@ -25,35 +25,11 @@ _RUN_OPTIONS = ("rank", "ranks", "layers", "steps", "timeout", *_FILES)
 _OF_SCRIPTS = ("generate_tokens", "debug")
 _WORST = "worst"
 _DEFAULTS = {"ranks": 2, "steps": 2}
+_FOR_SCRIPTS = ("nodes", "gpus_per_node", "gpu", "host_memory", "allow_code")
 # A script decides these itself; what stays is the cluster, --rank, --steps and the files.
 _NOT_FOR_SCRIPTS = (
-    *(
-        "model",
-        "adapter",
-        "quantization",
-        "freeze",
-        "gpu_memory",
-        "nvme",
-        "hostfile",
-        "seq_len",
-        "micro_batch",
-        "grad_accum",
-    ),
-    *(
-        "checkpointing",
-        "checkpointing_how",
-        "attention",
-        "sequences",
-        "loss",
-        "kernels",
-        "num_workers",
-        "prefetch",
-        "precision",
-        "zero_init",
-        "ranks",
-        "layers",
-        "timeout",
-    ),
+    *(option.name for option in fields.OPTIONS if option.name not in _FOR_SCRIPTS),
+    *("checkpointing_how", "ranks", "layers", "timeout"),
 )
 
 

@@ -50,7 +50,8 @@ def _profile(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         raise InputError("does not apply to --profile", where="--format")
     from zero_sizer import activations
-    from zero_sizer.job.read import Flags, model_of
+    from zero_sizer.job.fields import Flags
+    from zero_sizer.job.read import model_of
 
     spec = model_of(
         Flags(
