@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+from zero_sizer.report.formats import FORMATS, reporter
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "zero_sizer"
 RANKS = re.compile(r"world|(?<!num_)ranks|ranks?_per|gpus|nodes|dp_|hpz|processes|machines", re.I)
@@ -58,3 +60,29 @@ def test_a_division_of_ranks_is_seen():
     seen = "world_size // 8; divmod(n, job.ranks_per_node); ceil_div(numel, plan.dp_world_size)"
     assert len(divisions_of_ranks(ast.parse(seen))) == 3
     assert not divisions_of_ranks(ast.parse("'%d ranks' % n; numel // 2; (ranks - 1) / ranks"))
+
+
+DATA_OF = ("activations", "ledger", "plan", "sizing", "timeline", "zero")
+
+
+def test_reporters_get_a_finished_answer_and_compute_nothing():
+    """From what computes they import types and constants, whose names begin with a capital."""
+    found = [
+        f"{name}: {node.module} {alias.name}"
+        for name, tree in modules(PACKAGE / "report").items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[1:]
+        for alias in node.names
+        if node.module.split(".")[1] in DATA_OF and not alias.name[0].isupper()
+    ]
+    assert not found, "let zero_sizer/answer.py compute it"
+
+
+def test_every_format_has_its_function():
+    missing = [
+        f"{answer} --format {name}: {function}"
+        for answer, formats in FORMATS.items()
+        for name, function in formats.items()
+        if not callable(reporter(answer, name))
+    ]
+    assert not missing

@@ -11,12 +11,13 @@ from typing import Any
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
+from zero_sizer.dryrun.answer import answer_of
 from zero_sizer.dryrun.recording import Recording, merged
 from zero_sizer.dryrun.simulated.outputs import Outputs
-from zero_sizer.dryrun.verdict import verdict_of
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.job import fields
 from zero_sizer.job.read import Job
+from zero_sizer.report.formats import reporter
 from zero_sizer.util.files import require_writable
 
 HOWS = ("simulated", "solo", "launched")
@@ -41,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "in front (deepspeed, torchrun, accelerate launch, srun) is read and never started."
     )
     options.add_job_options(parser, needs_config=False)
-    options.add_format_option(parser)
+    options.add_format_option(parser, "dryrun")
     parser.add_argument("--how", choices=HOWS, required=True)
     group = add_run_options(parser)
     group.add_argument(
@@ -125,25 +126,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.output:
         recording.write(arguments.output)
-    if arguments.format == "json":
-        import json
-
-        print(json.dumps(_mapping(recording), indent=1))
-    else:
-        _show(arguments, recording)
-    return of_verdict(verdict_of(recording)[0])
-
-
-def _mapping(recording: Recording) -> dict[str, Any]:
-    """The recording, headed by its verdict where it has one."""
-    from zero_sizer.report.json import reason_mapping
-
-    verdict, reasons = verdict_of(recording)
-    return {
-        "verdict": verdict.value if verdict else None,
-        "reasons": [reason_mapping(reason) for reason in reasons],
-        **recording.to_json(),
-    }
+    answer = answer_of(recording)
+    written = {"recording": arguments.output, **{n: getattr(arguments, n) for n in _FILES}}
+    files = {what: path for what, path in written.items() if path}
+    reporter("dryrun", arguments.format)(answer, files=files)
+    return of_verdict(answer.verdict)
 
 
 def _of_ranks(
@@ -159,16 +146,6 @@ def _of_ranks(
         arguments.rank = number
         found.append(run_one())
     return merged(found)
-
-
-def _show(arguments: argparse.Namespace, recording: Recording) -> None:
-    from zero_sizer.report import recording as report
-
-    report.show(recording)
-    for what in ("recording", "trace", "snapshot"):
-        path = arguments.output if what == "recording" else getattr(arguments, what)
-        if path:
-            print(f"{what} written to {path}")
 
 
 def record(arguments: argparse.Namespace, how: str, job: Job) -> Recording:

@@ -8,6 +8,7 @@ from zero_sizer.job.fields import OPTIONS, Field, Flags
 from zero_sizer.job.read import Job, read
 from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
 from zero_sizer.models.changes.freeze import patterns
+from zero_sizer.report.formats import FORMATS
 
 
 def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = True) -> None:
@@ -54,9 +55,9 @@ def _settings(option: Field) -> dict[str, Any]:
     return found
 
 
-def add_format_option(parser: argparse.ArgumentParser) -> None:
-    """``--format text|json``."""
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+def add_format_option(parser: argparse.ArgumentParser, command: str) -> None:
+    """``--format``, of the formats that a command's answer has."""
+    parser.add_argument("--format", choices=tuple(FORMATS[command]), default="text")
 
 
 def job_from(arguments: argparse.Namespace) -> Job:

@@ -1,5 +1,6 @@
 """Choices and cluster sizes for a reader at a terminal, and as JSON."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -246,6 +247,11 @@ def warnings_mapping(search: Search) -> list[dict[str, str]]:
 def _margins(limits: Limits) -> str:
     shares = ", ".join(f"{share:.0%} of {device.value}" for device, share in limits.margins.items())
     return f"{shares}, and on a GPU the most that context and communication took elsewhere"
+
+
+def print_choice(choice: Choice) -> None:
+    """Print the choice as JSON."""
+    print(json.dumps(choice_mapping(choice), indent=1, default=str))
 
 
 def choice_mapping(choice: Choice) -> dict[str, Any]:
