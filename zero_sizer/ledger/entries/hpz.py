@@ -42,11 +42,11 @@ def _made(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     """
     made = secondary_cut(plan, in_forward=in_forward)
     if not in_forward:
+        stays = sizes.is_persistent(plan)
         trained = (i for group in plan.group_indices for i in group)
-        made = tuple(
-            dict.fromkeys((*made, *(i for i in trained if not sizes.is_persistent(plan)[i])))
-        )
-    return _sizes(plan, [sizes.numels(plan)[i] for i in made])
+        made = tuple(dict.fromkeys((*made, *(i for i in trained if not stays[i]))))
+    all_numels = sizes.numels(plan)
+    return _sizes(plan, [all_numels[i] for i in made])
 
 
 def _kept(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
