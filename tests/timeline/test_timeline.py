@@ -46,7 +46,9 @@ def _walked(plan, zero):
     series = iter(gathered_bytes(trace, zero.limits) if zero.ranks else ())
     complete = [place for _, place, _ in backward if place.completes >= 0]
     order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
-    reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **asdict(zero.share)))
+    share = {**asdict(zero.share), **zero.share.own._asdict()}
+    share.pop("own")
+    reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **share))
     level, gathered, held, highest = 0, 0, reduction.start, []
     for places in (forward, backward):
         highest.append(0)

@@ -169,5 +169,5 @@ def test_a_release_leaves_a_secondary_partition():
         (small + 2000, small + 2000),
         (small + 2000 + large, small + large + 24),
     ]
-    assert cut(trace, EVERYTHING, 2) == (0,)
-    assert cut(trace, EVERYTHING, 3) == (0, 1)
+    assert cut(trace, EVERYTHING, 2) == ((0,), (0, 1))
+    assert cut(trace, EVERYTHING, 3) == ((0, 1), (0, 1))

@@ -1,5 +1,6 @@
 """The rank that needs most: the whole ledger of every rank that can be it, the highest taken."""
 
+from dataclasses import replace
 from itertools import chain
 
 from zero_sizer.hardware.device import Device
@@ -45,6 +46,16 @@ def candidates(plan: Plan) -> tuple[int, ...]:
     if muon and plan.wrapper is Wrapper.ZERO3:
         return _orthogonalizing(plan, muon)
     return (0,)  # every rank's partition is of one size, and none holds more
+
+
+def step_candidates(plan: Plan) -> tuple[int, ...]:
+    """Ranks among which is one that needs most in the step, if all else of a rank's is equal.
+
+    Gradients that are too large for the bucket make ranks differ in backward alone.
+    """
+    if plan.wrapper is Wrapper.ZERO12 and plan.dp_world_size > 1:
+        return owners.candidates(_layout(plan), replace(_keeping(plan), large=0))
+    return candidates(plan)
 
 
 def _layout(plan: Plan) -> owners.Layout:

@@ -109,14 +109,24 @@ def partition_numel(plan: Plan) -> int:
 @derived_of_rank
 def gradient_numel(plan: Plan) -> int:
     """Elements of all gradients a ZeRO-1/2 rank keeps whole (Q), padding excluded."""
-    return touched_numel(plan, groups(plan))
+    return gradient_numels(plan)[plan.rank]
+
+
+@derived
+def gradient_numels(plan: Plan) -> tuple[int, ...]:
+    """The same of every rank."""
+    return _touched(plan, groups(plan))
 
 
 def touched_numel(plan: Plan, groups: tuple[tuple[int, ...], ...]) -> int:
     """Elements of all tensors of ``groups`` that this rank's ZeRO-1/2 partitions touch."""
+    return _touched(plan, groups)[plan.rank]
+
+
+def _touched(plan: Plan, groups: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
     where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
-    touched = (partition.touched(ordered(plan, group), *where) for group in groups)
-    return sum(per_rank[plan.rank] for per_rank in touched)
+    per_group = [partition.touched(ordered(plan, group), *where) for group in groups]
+    return tuple(map(sum, zip(*per_group, strict=True))) or (0,) * plan.dp_world_size
 
 
 def ordered(plan: Plan, group: tuple[_Of, ...]) -> tuple[_Of, ...]:

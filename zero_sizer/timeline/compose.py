@@ -22,7 +22,7 @@ from zero_sizer.timeline.overlay import Zero, interned, overlay_of
 from zero_sizer.timeline.peaks import Timeline, timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import Layout
-from zero_sizer.timeline.reduction_rules import on_rank
+from zero_sizer.timeline.reduction_rules import owns_of
 from zero_sizer.timeline.zero_rules import (
     earlier_zero_of,
     first_zero_of,
@@ -51,15 +51,13 @@ def zeros_of(plan: Plan) -> tuple[Zero, ...]:
     return (zero_rules.zero_of(plan), *(zero for zero in earlier if zero is not None))
 
 
-def zeros_of_all(plans: Sequence[Plan]) -> tuple[Zero, ...]:
-    """The same of a plan on several ranks; at every place the one that holds most is meant."""
-    zeros = zeros_of(plans[0])
-    if len(plans) == 1:
+def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
+    """The same on several ranks, the plan's first; at every place the highest is meant."""
+    zeros = zeros_of(plan)
+    if len(ranks) == 1:
         return zeros
-    return tuple(
-        interned(replace(zero, others=tuple(on_rank(zero.share, plan) for plan in plans[1:])))
-        for zero in zeros
-    )
+    others = owns_of(plan, ranks[1:])
+    return tuple(interned(replace(zero, others=others)) for zero in zeros)
 
 
 def left_by_backward(plan: Plan) -> tuple[int, ...]:

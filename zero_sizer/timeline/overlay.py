@@ -17,7 +17,7 @@ from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.gather import Gathering, Limits
 from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
 from zero_sizer.zero.highest import Highest
-from zero_sizer.zero.reduction import Held, Reduction, Share
+from zero_sizer.zero.reduction import Held, Own, Reduction, Share
 from zero_sizer.zero.secondary import Secondary
 
 
@@ -57,7 +57,7 @@ class Zero:
     limits: Limits
     rules: Rules
     share: Share
-    others: tuple[Share, ...] = ()
+    others: tuple[Own, ...] = ()
 
 
 class Moment(NamedTuple):
@@ -157,7 +157,7 @@ class Overlay:
         self._program = program_of(layout)
         self._zero = zero
         self._reduction = _reduction(self._program, zero, zero.share)
-        others = (_reduction(self._program, zero, share) for share in zero.others)
+        others = map(self._reduction.of_rank, zero.others)
         flow = _flow(Identity(self._program), zero.tensors, zero.rules)
         self._highest = Highest(flow, [self._reduction, *others])
         self._gathered = self._gathered_bytes()
@@ -195,10 +195,8 @@ class Overlay:
 
     def cut(self, *, in_forward: bool) -> tuple[int, ...]:
         """Parameters whose secondary partitions forward makes, or both passes, in that order."""
-        program, how = self._program, _gathering_of(self._zero)
-        visits, forward = program.visits
-        count = forward if in_forward else len(visits)
-        return gather.cut(how.trace(visits, forward), how.limits, count)
+        forward, both = _cut(Identity(self._program), _gathering_of(self._zero))
+        return forward if in_forward else both
 
     def left(self) -> tuple[int, ...]:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
@@ -275,6 +273,12 @@ def _levels(program: Identity, how: Gathering) -> _Levels:
     return _Levels(
         places, gather.gathered(how.trace(*program.of.visits), how.limits), len(program.of.forward)
     )
+
+
+@lru_cache(maxsize=256)
+def _cut(program: Identity, how: Gathering) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    visits, forward = program.of.visits
+    return gather.cut(how.trace(visits, forward), how.limits, forward)
 
 
 def _reduction(program: Program, zero: Zero, share: Share) -> Reduction:

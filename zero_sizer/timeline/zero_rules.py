@@ -92,6 +92,7 @@ def unknown_zero_of(plan: Plan) -> Zero | None:
     return interned(replace(zero, limits=limits))
 
 
+@derived_of_rank
 def first_zero_of(plan: Plan) -> Zero:
     """The same in the first micro step after an optimizer step, which dropped what it could."""
     made = zero_of(plan).secondary.made & _frozen(Identity(plan.model))

@@ -1,6 +1,6 @@
 """Of many that hold something, a few of which one holds most at any time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import groupby
 from operator import itemgetter
@@ -21,6 +21,35 @@ class Change(NamedTuple):
     turn: int
     holder: int
     amount: int
+
+
+def tops(
+    starts: Sequence[int], changes: Iterable[tuple[int, int, int]], last: int
+) -> tuple[list[int], list[int]]:
+    """The most that any holder has at each of the times 0 to ``last``, and which has it.
+
+    Args:
+        starts: what each holds at first.
+        changes: time, how much more, and which holder.
+        last: the last time.
+    """
+    held = list(starts)
+    at: dict[int, list[tuple[int, int]]] = {}
+    for time, amount, holder in changes:
+        at.setdefault(time, []).append((holder, amount))
+    heap = [(-amount, holder) for holder, amount in enumerate(held)]
+    heapify(heap)
+    most, holders = [], []
+    for time in range(last + 1):
+        if time in at:
+            for holder, amount in at[time]:
+                held[holder] += amount
+                heappush(heap, (-held[holder], holder))
+            while heap[0][0] != -held[heap[0][1]]:
+                heappop(heap)
+        most.append(-heap[0][0])
+        holders.append(heap[0][1])
+    return most, holders
 
 
 def highest(holders: int, changes: Iterable[Change], least: int) -> set[int]:

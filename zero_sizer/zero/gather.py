@@ -13,7 +13,7 @@ alone, out of the buffer.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain
 from typing import NamedTuple
 
 from zero_sizer.zero.forms import Form, Forms
@@ -138,10 +138,18 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
     return levels
 
 
-def cut(trace: Trace, limits: Limits, visits: int) -> tuple[int, ...]:
-    """Parameters of which the first ``visits`` make secondary partitions, in that order."""
-    states = [state for _, state in islice(_replayed(trace, limits), visits)]  # one, in truth
-    return tuple(i for i in states[-1].made if i not in trace.secondary.made) if states else ()
+def cut(trace: Trace, limits: Limits, forward: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Parameters whose secondary partitions the first ``forward`` visits make, and all visits."""
+    made: tuple[int, ...] = ()
+    in_forward = 0
+    for number, (_, state) in enumerate(_replayed(trace, limits), 1):
+        if number == forward:
+            in_forward = len(state.made)
+        if number == len(trace.visits):
+            made = tuple(state.made)
+    known = trace.secondary.made
+    first, both = (tuple(i for i in some if i not in known) for some in (made[:in_forward], made))
+    return first, both
 
 
 def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State"]]:

@@ -30,4 +30,4 @@ NONE = Secondary(0)
 
 def numels(tensors: Iterable[int], ranks: int, group: int) -> tuple[int, ...]:
     """Elements of each tensor's secondary partition: what is padded for all ranks, cut by few."""
-    return tuple(padded(numel, ranks) // group for numel in tensors)
+    return tuple([padded(numel, ranks) // group for numel in tensors])
