@@ -50,7 +50,7 @@ class LivePoint(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceAnswer:
-    """What the job takes of one device: per rank on the GPU, per node elsewhere.
+    """Needs of the job on one device: per rank on the GPU, per node elsewhere.
 
     Attributes:
         whose: the device in words, with its rank where GPUs differ.
@@ -78,7 +78,7 @@ class DeviceAnswer:
 
     @property
     def is_used(self) -> bool:
-        """Whether the job loads the device at all."""
+        """True if the job loads the device at all."""
         return bool(self.peak.num_bytes)
 
 

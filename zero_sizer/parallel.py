@@ -71,13 +71,13 @@ class ParallelDims:
         return self.world_size // self.sp if self.divides("sp") else self.world_size / self.sp
 
     def divides(self, dimension: str) -> bool:
-        """Whether all ranks fall into groups of this size."""
+        """True if all ranks fall into groups of this size."""
         size = self.hpz_ranks or 1 if dimension == "hpz" else getattr(self, dimension)
         return bool(self.world_size % size == 0)
 
     @property
     def fills_nodes(self) -> bool:
-        """Whether every node holds as many ranks."""
+        """True if every node holds as many ranks."""
         return self.divides("ranks_per_node")
 
     def node_of(self, rank: int) -> int:

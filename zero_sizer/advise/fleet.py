@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from zero_sizer.advise.candidate import Candidate, Loss
+from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.strategy import Strategy
@@ -47,7 +47,7 @@ class Fewest:
 
     strategy: Strategy
     plan: Candidate | None
-    loss: Loss | None = None
+    loss: RejectedStrategy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

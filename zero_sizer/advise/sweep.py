@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from zero_sizer.activations.select import closed_form_error, is_closed_form
-from zero_sizer.advise.view import ACCUMULATES, NUMBERS, Family, Values, View
+from zero_sizer.advise.view import ACCUMULATES, NUMBERS, PlanFamily, Values, View
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
@@ -51,7 +51,7 @@ _PASSING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one candidate needs of a device at its highest instant; per rank, or per node.
+    """Bytes that one candidate needs of a device at its highest instant; per rank, or per node.
 
     Attributes:
         num_bytes: live then.
@@ -106,7 +106,7 @@ class Sweep:
     """
 
     def __init__(self, plans: Mapping[str, Plan], cluster: Cluster) -> None:
-        self._family = Family(plans)
+        self._family = PlanFamily(plans)
         base = self._family.base
         self.seq_len = base.seq_len
         self._ranks = base.ranks_per_node

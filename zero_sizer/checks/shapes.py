@@ -1,4 +1,4 @@
-"""What a model's shapes refuse: heads, experts and partitions that do not divide."""
+"""Rules about a model's shapes: heads, experts and partitions that do not divide."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_choice_options(parser: argparse.ArgumentParser) -> None:
-    """What `choose` and `size` can be told."""
+    """Declares the options that `choose` and `size` share."""
     group = parser.add_argument_group("choice")
     group.add_argument(
         "--train-batch-size",

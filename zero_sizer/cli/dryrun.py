@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_run_options(
     parser: argparse.ArgumentParser, *, ranks_help: str = "launched: processes (2)"
 ) -> Any:
-    """What every dry run can be told; returns the group of options."""
+    """Declares the options of every dry run; returns their group."""
     group = parser.add_argument_group("dry run")
     group.add_argument("--ranks", type=count, help=ranks_help)
     group.add_argument("--layers", type=count, help="keep only this many layers of the model")

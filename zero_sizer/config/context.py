@@ -1,4 +1,4 @@
-"""What a rule may look at, and how it says what it found."""
+"""Context of a rule: what it may look at, and how it says what it found."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ class Context:
         return None if setting is None else setting.value
 
     def flag(self, key: str) -> bool:
-        """Whether ``key`` counts as true for DeepSpeed."""
+        """True if ``key`` counts as true for DeepSpeed."""
         return bool(self.value(key))
 
     def text(self, key: str) -> str:
@@ -65,7 +65,7 @@ class Context:
         return value if isinstance(value, Mapping) else {}
 
     def is_written(self, key: str) -> bool:
-        """Whether the user wrote ``key``, under any of its names, with more than "auto"."""
+        """True if the user wrote ``key``, under any of its names, with more than "auto"."""
         return bool(self.document.get(self.spelling(key), "auto") != "auto")
 
     def spelling(self, key: str) -> str:

@@ -78,7 +78,7 @@ class Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class Crosscheck:
-    """What the witnesses say.
+    """Rows of prediction and witnesses, with what explains their differences.
 
     Attributes:
         rows: in reading order.
@@ -229,7 +229,7 @@ def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
 
 
 def is_live(allocation: Allocation, phase: str) -> bool:
-    """Whether an allocation is there when a phase has ended.
+    """True if an allocation is there when a phase has ended.
 
     After backward that is what the step finds, or lets go and brings back as stage 3 does with
     persistent parameters.

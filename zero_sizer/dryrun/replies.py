@@ -1,4 +1,4 @@
-"""What a child tells its parent: a JSON file, whole or not there, and checked all the same."""
+"""Replies of a child to its parent: a JSON file, whole or not there, and checked all the same."""
 
 import json
 import traceback

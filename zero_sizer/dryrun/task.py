@@ -1,4 +1,4 @@
-"""What the engine is asked to run: plain values, JSON in and out."""
+"""Tasks of the engine as plain values, JSON in and out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

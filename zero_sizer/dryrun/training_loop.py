@@ -11,7 +11,7 @@ class Observer(Protocol):
         """A phase begins."""
 
     def end(self, engine: Any) -> None:
-        """It is over."""
+        """A phase is over."""
 
 
 def initialize(config: Mapping[str, Any], model: Any, optimizer: Any) -> Any:

@@ -91,7 +91,7 @@ class Cluster:
 
     @property
     def has_equal_nodes(self) -> bool:
-        """Whether every node holds the same number of ranks."""
+        """True if every node holds the same number of ranks."""
         return not self.slots
 
     @property

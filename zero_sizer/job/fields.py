@@ -16,7 +16,7 @@ from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.job.values import OneOf, Size, Whole, checkpointing, rate, text, yes_or_no
 from zero_sizer.models.changes.freeze import patterns
 from zero_sizer.units import TIB
-from zero_sizer.util.spelling import shown
+from zero_sizer.util.spelling import did_you_mean, shown
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
 
@@ -72,7 +72,7 @@ _CLUSTER, _WORKLOAD = "cluster", "workload"
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What is stated outside the files; None is "not given". Sizes as typed, e.g. ``2TiB``."""
+    """Statements outside the files; None is "not given". Sizes as typed, e.g. ``2TiB``."""
 
     model: str | None = _row(text, help="bundled name, path, module:factory, or params=7e9,...")
     adapter: str | None = _row(
@@ -160,7 +160,7 @@ CLUSTER = (
 
 
 def from_file(file: Document, section: str, options: tuple[Field, ...]) -> dict[str, Stated]:
-    """What one section of a job YAML states; a key with no value states nothing.
+    """Statements of one section of a job YAML; a key with no value states nothing.
 
     Raises:
         InputError: not a mapping, an unknown key, or a value of the wrong type.
@@ -198,10 +198,7 @@ def refuse_unknown(file: Document, section: str, known: Iterable[str]) -> None:
     for key in values:
         if key in known:
             continue
-        from difflib import get_close_matches
-
-        near = get_close_matches(str(key), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        hint = did_you_mean(str(key), known) or f"known: {', '.join(known)}"
         path = f"{section}.{key}" if section else str(key)
         place = f"under {section}:" if section else "in a job file"
         raise InputError(f"unknown key {shown(key)} {place}", remedy=hint, where=file.where(path))

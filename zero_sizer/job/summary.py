@@ -1,4 +1,4 @@
-"""What a job says besides its DeepSpeed config, as settings with origins."""
+"""Statements of a job besides its DeepSpeed config, as settings with origins."""
 
 from zero_sizer.config.settings import Setting
 from zero_sizer.job.fields import WORKLOAD

@@ -1,4 +1,4 @@
-"""What a stated value must be: a check gives the typed value, or ValueError in the user's words."""
+"""Checks of stated values: each gives the typed value, or ValueError in the user's words."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -46,7 +46,7 @@ _AS_WRITTEN = {
 
 
 def read(words: Sequence[str]) -> Launch:
-    """What follows ``accelerate launch``.
+    """Reads what follows ``accelerate launch``.
 
     Raises:
         InputError: an option that it does not have, or a YAML that cannot be read.
@@ -64,7 +64,7 @@ def read(words: Sequence[str]) -> Launch:
 
 
 def launch(options: Mapping[str, str], rest: Sequence[str]) -> Launch:
-    """As ``read``, with the options already taken apart."""
+    """Reads options of ``accelerate launch`` that are already taken apart."""
     path = options.get("config_file") or _default_file()
     given = _yaml(path) if path is not None else {}
     nested = given.get("deepspeed_config") or {}

@@ -1,4 +1,4 @@
-"""What a launcher line says."""
+"""Launcher lines, as far as they say how a script would run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -45,7 +45,7 @@ class Launch:
         return found
 
     def within(self, outer: "Launch") -> "Launch":
-        """This line with what stands in front of it: the inner launcher counts the ranks."""
+        """Joins this line with what stands in front of it: the inner launcher counts the ranks."""
         return replace(
             self,
             nodes=self.nodes if self.nodes is not None else outer.nodes,

@@ -11,7 +11,7 @@ from zero_sizer.findings import Direction, Finding, Severity
 
 @dataclass
 class Assumptions:
-    """What nobody stated: the value taken is a finding, never silent."""
+    """Assumptions in place of what nobody stated: each is a finding, never silent."""
 
     findings: list[Finding] = field(default_factory=list)
     settings: dict[str, Setting] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What formulas ask of the ranks of a plan."""
+"""Questions of formulas about the ranks of a plan."""
 
 from zero_sizer.parallel import ParallelDims
 from zero_sizer.plan.plan import Plan

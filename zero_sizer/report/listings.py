@@ -1,4 +1,4 @@
-"""What is bundled: GPUs and models, for a reader at a terminal and as JSON."""
+"""Listings of what is bundled: GPUs and models, for a reader at a terminal and as JSON."""
 
 import json
 from collections.abc import Sequence

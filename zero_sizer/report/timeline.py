@@ -1,4 +1,4 @@
-"""What lives on each device over one step, block by block: as data, and as a plot of text."""
+"""Timeline of each device over one step, block by block: as data, and as a plot of text."""
 
 import sys
 from collections.abc import Iterator

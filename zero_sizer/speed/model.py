@@ -12,7 +12,7 @@ from zero_sizer.speed.work import work_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class TermTime:
     """One term with its number.
 
     Attributes:
@@ -36,7 +36,7 @@ class StepTime:
     """
 
     seconds: float
-    parts: tuple[Part, ...]
+    parts: tuple[TermTime, ...]
     tokens: int
 
     @property
@@ -46,7 +46,7 @@ class StepTime:
 
 
 def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | None:
-    """What the terms read; None when no GPU was named."""
+    """Step that the terms read; None when no GPU was named."""
     rates = rates_of(cluster, plan.autocast_dtype or plan.model_dtype, case)
     if rates is None:
         return None
@@ -67,7 +67,7 @@ def time_of(step: Step) -> StepTime:
     compute = sum(seconds for term, seconds in found if term.kind is Kind.COMPUTE)
     visible = _visible_share(overlapping, compute, step.rates.hidden)
     parts = tuple(
-        Part(
+        TermTime(
             term=term,
             seconds=seconds,
             visible_seconds=seconds * (visible if term.overlaps(step) else 1.0),

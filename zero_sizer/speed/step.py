@@ -1,4 +1,4 @@
-"""What a step-time formula may read, and the terms' common arithmetic."""
+"""Step-time formulas: what they may read, and the terms' common arithmetic."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from zero_sizer.units import ceil_div
 
 
 class Kind(Enum):
-    """What a term waits for."""
+    """Resource that a term waits for."""
 
     COMPUTE = "compute"
     COMMUNICATION = "communication"
@@ -72,7 +72,7 @@ class Step:
         return max(inside if plan.ranks_per_node > 1 else 0.0, between) + calls * latency
 
     def node_gather_seconds(self, num_bytes: float, calls: float) -> float:
-        """The same among the ranks of one node."""
+        """Seconds of an all-gather among the ranks of one node."""
         ranks = ranks_of(self.plan).ranks_on_a_node
         inside = num_bytes * (ranks - 1) / ranks / self.rates.node_link
         return inside + calls * self.rates.node_latency
@@ -143,5 +143,5 @@ class Term:
 
 
 def offloads_params(step: Step) -> bool:
-    """Whether weights wait outside the GPU."""
+    """True if weights wait outside the GPU."""
     return step.plan.param_device is not Device.GPU

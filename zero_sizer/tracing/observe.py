@@ -1,4 +1,4 @@
-"""What one trace shows as a whole, to hold a profile against."""
+"""Observations of one trace as a whole, to hold a profile against."""
 
 from dataclasses import dataclass
 
@@ -29,8 +29,8 @@ class Observed:
 
 def observe(trace: Trace, owners: frozenset[str]) -> Observed:
     """Adds up ``trace``; ``owners`` are the modules that own parameters."""
-    cut = sections.cut(trace.events, owners)
-    left_out = sections.parameter_gradients(trace.events, cut)
+    found = sections.split(trace.events, owners)
+    left_out = sections.parameter_gradients(trace.events, found)
     level = saved = 0
     peaks = {False: 0, True: 0}
     is_backward = False

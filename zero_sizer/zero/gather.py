@@ -37,7 +37,7 @@ class Trace:
     Attributes:
         numels: elements of each parameter.
         itemsizes: bytes per element of each.
-        sent: the same while it is gathered; another where it is cast for that.
+        gather_itemsizes: the same while it is gathered; another where it is cast for that.
         persistent: whether each stays gathered.
         visits: of modules, forward pass then backward pass.
         is_parked: partitions lie on the host or NVMe.
@@ -51,7 +51,7 @@ class Trace:
 
     numels: tuple[int, ...]
     itemsizes: tuple[int, ...]
-    sent: tuple[int, ...]
+    gather_itemsizes: tuple[int, ...]
     persistent: tuple[bool, ...]
     visits: tuple[Visit, ...]
     one_by_one: bool
@@ -68,21 +68,21 @@ class Trace:
 
     @cached_property
     def casts(self) -> bool:
-        """Whether any travels in another dtype than its own."""
-        return self.sent != self.itemsizes
+        """True if any travels in another dtype than its own."""
+        return self.gather_itemsizes != self.itemsizes
 
     def is_cast(self, i: int) -> bool:
-        """Whether a parameter does."""
-        return self.sent[i] != self.itemsizes[i]
+        """True if a parameter travels in another dtype than its own."""
+        return self.gather_itemsizes[i] != self.itemsizes[i]
 
     def buffers(self, parameters: Iterable[int]) -> list[list[int]]:
         """In the order they are filled: bfloat16, float16, float32, uint8 (sort_dtypes)."""
-        members, sent = sorted(parameters), self.sent
-        sizes = {sent[i] for i in members}
+        members, gather_itemsizes = sorted(parameters), self.gather_itemsizes
+        sizes = {gather_itemsizes[i] for i in members}
         if len(sizes) == 1:
             return [members]
         by_name = sorted(sizes, key=lambda size: (size == 1, size))
-        return [[i for i in members if sent[i] == size] for size in by_name]
+        return [[i for i in members if gather_itemsizes[i] == size] for size in by_name]
 
 
 class Gathering(NamedTuple):
@@ -138,7 +138,9 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
     return levels
 
 
-def cut(trace: Trace, limits: Limits, forward: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def secondaries_made(
+    trace: Trace, limits: Limits, forward: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Parameters whose secondary partitions the first ``forward`` visits make, and all visits."""
     made: tuple[int, ...] = ()
     in_forward = 0
@@ -214,7 +216,7 @@ class _State:
     _form: Form | None = None
 
     def form(self) -> Form:
-        """What is held now."""
+        """Form of all that is held now."""
         if self._form is None:
             padded = tuple(sorted([(*k, n) for k, n in self.padded.items() if n]))
             secondary = tuple(sorted([(*k, n) for k, n in self.secondary.items()]))
@@ -242,7 +244,7 @@ class _State:
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1); padded they lie in what was gathered."""
         self._form = None
-        itemsizes = self.trace.sent if is_padded else self.trace.itemsizes
+        itemsizes = self.trace.gather_itemsizes if is_padded else self.trace.itemsizes
         for i in parameters:
             key = size, itemsize = self.trace.numels[i], itemsizes[i]
             self.num_bytes += sign * size * itemsize
@@ -327,7 +329,7 @@ def _brought(state: _State, buffer: list[int]) -> set[Form]:
     for i in buffer:
         size = trace.numels[i]
         if trace.is_parked or trace.is_cast(i):
-            lying.append((size, trace.sent[i], is_secondary))
+            lying.append((size, trace.gather_itemsizes[i], is_secondary))
         if trace.is_parked and trace.is_cast(i):
             while passing and passing[-1][0] <= size:
                 passing.pop()
@@ -367,7 +369,7 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
         return 0
     for i in reversed(members):
         if trace.is_cast(i):
-            most = max(most, trace.numels[i] * trace.sent[i] - coming)
+            most = max(most, trace.numels[i] * trace.gather_itemsizes[i] - coming)
         coming += trace.numels[i] * trace.itemsizes[i]
     return most
 

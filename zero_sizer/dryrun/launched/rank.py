@@ -98,7 +98,7 @@ class Run:
             get_accelerator().reset_peak_memory_stats()
 
     def end(self, engine: Any) -> None:
-        """It is over: count what is alive."""
+        """Ends the phase: counts what is alive."""
         if self._pinned is not None:
             quiet.drain()
             gc.collect()  # a handle that goes now is let go of by gloo before the next barrier

@@ -1,4 +1,4 @@
-"""What the ``deepspeed`` launcher starts on every rank.
+"""Worker that the ``deepspeed`` launcher starts on every rank.
 
 ``python -m zero_sizer.dryrun.launched.worker --tasks FILE --out FOLDER --rendezvous FILE``
 runs every task of a JSON list, one after the other in the same processes, and writes

@@ -1,4 +1,4 @@
-"""What went wrong in a user's script: where, and why, in one line."""
+"""Errors of a user's script in one line: where, and why."""
 
 import os
 import sys

@@ -64,7 +64,7 @@ def run(
 
 
 def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None) -> Request:
-    """What a child is asked for a job.
+    """Request that a child is asked for a job.
 
     Raises:
         InputError: there is no such rank.
@@ -110,7 +110,7 @@ def run_requests(requests: Sequence[Request]) -> list[Recording | ZeroSizerError
 
 
 def answers(requests: Sequence[Request]) -> list[dict[str, Any]]:
-    """As ``run_requests``, in the child's JSON; ``answer`` tells what is in it.
+    """Runs many requests; answers in the child's JSON (see ``answer``).
 
     Raises:
         WitnessError: the process died.

@@ -1,4 +1,4 @@
-"""What a simulated rank is asked to run, and on which machine."""
+"""Requests to simulated ranks: what to run, and on which machine."""
 
 from dataclasses import dataclass
 

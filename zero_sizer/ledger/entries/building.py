@@ -72,7 +72,9 @@ def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int)
     most = construction.most_being_built(
         modules, ranks, is_parked=is_parked, wider=wider, group=group
     )
-    partitions = sum(construction.cut(n, ranks, group) for module in modules for n in module)
+    partitions = sum(
+        construction.partition_numel(n, ranks, group) for module in modules for n in module
+    )
     return max(most - (0 if is_parked else partitions), 0)
 
 

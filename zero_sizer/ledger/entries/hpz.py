@@ -40,7 +40,7 @@ def _made(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     """
     made = secondary_cut(plan, in_forward=in_forward)
     waiting = () if in_forward else _not_persistent(sizes.is_persistent(plan), plan.group_indices)
-    return _numels(made, waiting, sizes.numels(plan), plan.dp_world_size, _group(plan))
+    return _numels(made, waiting, sizes.numels(plan), plan.dp_world_size, hpz_ranks(plan))
 
 
 @lru_cache(maxsize=256)

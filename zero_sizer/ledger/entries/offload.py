@@ -1,4 +1,4 @@
-"""What offloading adds: staging and gradient buffers in host memory, swap pools and NVMe files."""
+"""Offloading: staging and gradient buffers in host memory, swap pools and NVMe files."""
 
 from functools import lru_cache
 from operator import add
