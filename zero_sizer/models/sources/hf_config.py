@@ -45,7 +45,7 @@ def read_config(path: Path) -> ConfigFields:
     raw = read_json(path)
     model_type = _model_type(raw, str(path))
     values = resolve_fields(raw, model_type, str(path)) if model_type in FAMILIES else raw
-    return ConfigFields(arch=_arch(values, model_type), values=values)
+    return ConfigFields(arch=_arch(values, model_type, str(path)), values=values)
 
 
 def load_hf_config(path: Path) -> ModelSpec:
@@ -74,14 +74,19 @@ def load_hf_config(path: Path) -> ModelSpec:
         origin=f"{path} ({head}{', its auto_map is not run' if 'auto_map' in raw else ''})",
         parameters=tuple(tensor for is_buffer, tensor in tensors if not is_buffer),
         buffers=tuple(tensor for is_buffer, tensor in tensors if is_buffer),
-        arch=_arch(values, model_type),
+        arch=_arch(values, model_type, where),
         hf_config=values,
     )
 
 
-def _arch(values: Mapping[str, Any], model_type: str) -> Architecture:
+def _arch(values: Mapping[str, Any], model_type: str, where: str) -> Architecture:
     """Widths; of a family that is not ours its fields may be anything, so only ours are read."""
-    return from_hf_config(values) if model_type in FAMILIES else Architecture(family=model_type)
+    if model_type not in FAMILIES:
+        return Architecture(family=model_type)
+    try:
+        return from_hf_config(values)
+    except InputError as error:
+        raise InputError(error.message, where=where) from None
 
 
 def _model_type(raw: Mapping[str, Any], where: str) -> str:
