@@ -6,7 +6,7 @@ Follows deepspeed/runtime/config.py ``_set_batch_related_parameters`` and ``_bat
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, inf, isfinite
 from typing import Any
 
@@ -15,6 +15,7 @@ from zero_sizer.config.settings import Setting
 from zero_sizer.config.values import shown
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
+from zero_sizer.util.records import dataclass
 
 TRAIN = "train_batch_size"
 MICRO = "train_micro_batch_size_per_gpu"

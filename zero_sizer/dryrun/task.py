@@ -1,7 +1,7 @@
 """What a rank is asked to do, as plain values: from a job to the worker's JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from zero_sizer.config.resolve import resolve
@@ -14,6 +14,7 @@ from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

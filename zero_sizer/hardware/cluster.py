@@ -1,7 +1,9 @@
 """The machines a job runs on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """The fields a job YAML and the flags share: their names, types and bounds."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.models.changes.freeze import patterns
 from zero_sizer.units import MIB, TIB, parse_size
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words

@@ -1,7 +1,9 @@
 """What a launcher line says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,13 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import add
 from typing import NamedTuple
 
 from zero_sizer.timeline.program import Layout, Place, Program, getter, program_of
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero import forms, gather, gradient_flow
 from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.gather import Gathering, Limits

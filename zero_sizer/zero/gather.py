@@ -11,11 +11,12 @@ alone, out of the buffer.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.reuse import Reuses, Visit
 from zero_sizer.zero.secondary import NONE, Secondary

@@ -6,10 +6,10 @@ less than a thousandth of the weights are left out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice
 
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero import envelope, partition
 from zero_sizer.zero.envelope import Change
 

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from zero_sizer.simulator.device import NO_LIMIT
+from zero_sizer.util.records import dataclass
 
 DEFAULT_OPTIMIZER = "adamw_torch_fused"
 

@@ -10,7 +10,7 @@ import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.simulated.outputs import NOTHING, Outputs
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.hardware import catalog
+from zero_sizer.util.records import dataclass
 
 _ERRORS: dict[str, type[ZeroSizerError]] = {
     "InputError": InputError,

@@ -4,7 +4,6 @@ Held equal to transformers' own classes, name by name and shape by shape, by tes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from zero_sizer.models.layouts.language import Block
@@ -22,6 +21,7 @@ from zero_sizer.models.layouts.llama import (
     decoder,
 )
 from zero_sizer.models.layouts.older import BERT, BLOOM, FALCON, GPT2, GPT_NEOX, OPT, PHI, T5
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """A Hugging Face config.json as a model: by our layouts, or by transformers' own class."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from zero_sizer.models.sources.config_file import (
     resolve_fields,
 )
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 from zero_sizer.util.terminal import one_line
 
