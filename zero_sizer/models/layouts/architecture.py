@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from zero_sizer.config.values import shown
 from zero_sizer.errors import InputError
 from zero_sizer.models.spec import Architecture
+from zero_sizer.util.spelling import shown
 
 # Each width's spellings over the families, the most specific first.
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
