@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -40,14 +40,13 @@ def tops(
     heap = [(-amount, holder) for holder, amount in enumerate(held)]
     heapify(heap)
     most, holders = [], []
-    for time in range(last + 1):
-        if time in at:
-            for holder, amount in at[time]:
-                held[holder] += amount
-                heappush(heap, (-held[holder], holder))
-            _top(heap, held)
-        most.append(-heap[0][0])
-        holders.append(heap[0][1])
+    for time, until in pairwise((0, *sorted(at.keys() - {0}), last + 1)):
+        for holder, amount in at.get(time, ()):
+            held[holder] += amount
+            heappush(heap, (-held[holder], holder))
+        _top(heap, held)
+        most += [-heap[0][0]] * (until - time)
+        holders += [heap[0][1]] * (until - time)
     return most, holders
 
 
