@@ -14,7 +14,7 @@ from zero_sizer.activations.structure import structure_of
 from zero_sizer.models.sources.bundled import bundled_names, load_profile, read_profile
 from zero_sizer.tracing.profile import trace_profile
 
-DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
+DATA = Path(__file__).parent.parent / "zero_sizer" / "activations" / "data"
 
 
 def keys() -> dict[str, str]:

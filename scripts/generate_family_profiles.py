@@ -21,7 +21,7 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.tracing.family import trace_family
 from zero_sizer.tracing.profile import has_biases
 
-DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
+DATA = Path(__file__).parent.parent / "zero_sizer" / "activations" / "data"
 LAYERS = 8  # enough for every pattern of layers
 _KEYS = {
     "hidden": ("hidden_size", "n_embd", "word_embed_proj_dim"),

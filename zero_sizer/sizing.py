@@ -66,7 +66,7 @@ class Sizing:
 
     @property
     def is_valid(self) -> bool:
-        """Whether DeepSpeed would run the job at all."""
+        """True if DeepSpeed would run the job at all."""
         return all(finding.severity is not Severity.ERROR for finding in self.findings)
 
     def shortfall(self, device: Device) -> int:

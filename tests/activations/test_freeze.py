@@ -7,10 +7,11 @@ from support.plans import make_job, make_plan
 
 from zero_sizer import activations, models
 from zero_sizer.activations import names, select
-from zero_sizer.activations.levels import Activations, Level, Part, Section
+from zero_sizer.activations.levels import Activations, ComposedPart, ComposedSection, Level
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Direction, Severity
-from zero_sizer.job.read import Flags, read
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import read
 from zero_sizer.models.changes import freeze, lora, lora_config, records
 from zero_sizer.models.sources.bundled import bundled_names, load_profile
 from zero_sizer.plan import sizes
@@ -83,8 +84,8 @@ def test_a_job_file_and_flags_say_it(tmp_path):
 
 
 def _step(runs="", completes=""):
-    section = Section((Level(runs, completes, 0, 0),))
-    return Activations((Part("", 0, 1, section, Section((Level("", "", 0, 0),))),))
+    section = ComposedSection((Level(runs, completes, 0, 0),))
+    return Activations((ComposedPart("", 0, 1, section, ComposedSection((Level("", "", 0, 0),))),))
 
 
 @pytest.mark.parametrize(

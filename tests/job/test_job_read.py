@@ -12,7 +12,7 @@ from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES
 from zero_sizer.job import fields as stated
 from zero_sizer.job import read as job
-from zero_sizer.job.read import Flags
+from zero_sizer.job.fields import Flags
 from zero_sizer.units import GIB, TIB
 
 ROOT = Path(__file__).parents[2]

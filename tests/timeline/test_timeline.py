@@ -40,7 +40,7 @@ def _walked(plan, zero):
     forward = list(_places(step.parts, layout.forward, is_backward=False))
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
     visits = [v for _, place, _ in (*forward, *backward) for v in place.visits]
-    tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
+    tensors = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes, zero.persistent)
     how = (zero.ranks, zero.is_parked, zero.kept, zero.recomputed, zero.secondary)
     trace = Trace(*tensors, tuple(visits), *how)
     series = iter(gathered_bytes(trace, zero.limits) if zero.ranks else ())

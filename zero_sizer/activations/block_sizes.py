@@ -16,7 +16,7 @@ from zero_sizer.util.records import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LayerElements:
-    """What one layer saves for backward, in elements per token.
+    """Elements that one layer saves for backward, per token.
 
     Attributes:
         linear: tensors as long as the sequence.

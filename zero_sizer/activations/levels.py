@@ -41,7 +41,7 @@ class SectionLevels(Protocol):
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """What each of its pieces runs and completes."""
+        """Modules that each piece runs, and parameters that it completes."""
 
     @property
     def steps(self) -> Sequence[StepLevels]:
@@ -93,7 +93,7 @@ class Level(NamedTuple):
     end: int
 
 
-class Section(NamedTuple):
+class ComposedSection(NamedTuple):
     """A forward or backward that was put together here."""
 
     steps: tuple[Level, ...]
@@ -105,12 +105,12 @@ class Section(NamedTuple):
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """What each of its pieces runs and completes."""
+        """Modules that each piece runs, and parameters that it completes."""
         return tuple([(step.runs, step.completes) for step in self.steps])
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ComposedPart:
     """Equal blocks in a row, or what lies outside of blocks."""
 
     blocks: str

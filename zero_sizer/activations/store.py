@@ -58,7 +58,7 @@ _FIELDS = [
 
 
 def key_of(spec: ModelSpec) -> str:
-    """What tells models apart whose profiles differ: tensors, and the fields above."""
+    """Key that tells models apart whose profiles differ: tensors, and the fields above."""
     import hashlib  # only for models that are not bundled
 
     fields = {name: spec.hf_config[name] for name in _FIELDS if name in spec.hf_config}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from zero_sizer.advise.alternatives import Alternative, alternatives
 from zero_sizer.advise.batch import batch_of
-from zero_sizer.advise.candidate import Candidate, Loss
+from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.limits import Limits, limits_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.verdict import verdict_of
@@ -35,7 +35,7 @@ class Choice:
 
     search: Search
     ranked: tuple[Candidate, ...]
-    losses: tuple[Loss, ...]
+    losses: tuple[RejectedStrategy, ...]
     considered: int
     verdict: Verdict
     reasons: tuple[Reason, ...]
@@ -52,7 +52,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line adds to the job.
+    """Options that the command line adds to the job.
 
     Attributes:
         margin: share of every device to leave free, instead of ``limits.MARGINS``.
@@ -139,6 +139,6 @@ def _choice(search: Search) -> Choice:
     )
 
 
-def _closeness(loss: Loss) -> tuple[bool, int]:
+def _closeness(loss: RejectedStrategy) -> tuple[bool, int]:
     missing = sum(s.over_bytes or s.need_bytes for s in loss.shortfalls)
     return (not loss.shortfalls, missing)

@@ -1,4 +1,4 @@
-"""What a chosen plan changes in the user's config, and the job YAML that ``check`` reads."""
+"""Changes that a chosen plan makes in the user's config, and the job YAML that ``check`` reads."""
 
 import os
 from collections.abc import Iterator, Mapping

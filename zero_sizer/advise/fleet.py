@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from zero_sizer.advise.candidate import Candidate, Loss
+from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.strategy import Strategy
@@ -13,6 +13,7 @@ from zero_sizer.findings import Reason
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.parallel import laid_out, ranks_of_each
 from zero_sizer.util.records import dataclass
 
 EVERY = 64
@@ -47,7 +48,7 @@ class Fewest:
 
     strategy: Strategy
     plan: Candidate | None
-    loss: Loss | None = None
+    loss: RejectedStrategy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,8 +228,8 @@ def _inside_node(
 ) -> Candidate:
     """Half the GPUs of a node, and half again, as long as the strategy fits."""
     best, gpus = plan, search.job.cluster.gpus_per_node
-    while gpus % 2 == 0 and strategy.needs_nodes == 1:
-        gpus //= 2
+    while (half := ranks_of_each(gpus, 2)) and strategy.needs_nodes == 1:
+        gpus = half
         part = search_of(replace(search.job, cluster=_part(search.job.cluster, gpus)), options)
         same = [s for s in part.strategies if s.name == strategy.name]
         found = part.best(same[0], 1) if same else None
@@ -240,7 +241,7 @@ def _inside_node(
 
 def _part(cluster: Cluster, gpus: int) -> Cluster:
     """One node of which a job uses ``gpus`` GPUs."""
-    return replace(cluster, nodes=1, gpus_per_node=gpus, slots=())
+    return cluster.of(laid_out(gpus, gpus))
 
 
 def _stops_helping(sizes: Sequence[Size]) -> int | None:

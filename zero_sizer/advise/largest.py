@@ -51,7 +51,7 @@ class Largest:
 
 
 def fits(job: Job) -> bool:
-    """What ``check`` says."""
+    """Verdict of ``check`` on a value."""
     found = size(job)
     return found.verdict is Verdict.FITS and found.is_valid
 

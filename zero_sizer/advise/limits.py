@@ -1,4 +1,4 @@
-"""What a plan may use of each device, and what it is short of: ``capacity.need`` for sweeps."""
+"""Limits of each device, and what a plan is short of: ``capacity.need`` for sweeps."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -37,7 +37,7 @@ class Shortfall:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the plan does not fit, rather than perhaps not."""
+        """True if the plan does not fit, rather than perhaps not."""
         return bool(self.missing_bytes)
 
 
@@ -54,7 +54,7 @@ class Limits:
     margins: Mapping[Device, float] = field(default_factory=lambda: MARGINS)
 
     def shortfalls(self, uses: Mapping[Device, Use], needed: tuple[str, ...]) -> list[Shortfall]:
-        """What ``uses`` is short of; ``needed`` names the devices that must be known."""
+        """Shortfalls of ``uses``; ``needed`` names the devices that must be known."""
         short = []
         for device, use in uses.items():
             there = self.found[device]

@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from zero_sizer.activations.select import closed_form_error, is_closed_form
-from zero_sizer.advise.view import ACCUMULATES, NUMBERS, Family, Values, View
+from zero_sizer.advise.view import ACCUMULATES, NUMBERS, PlanFamily, Values, View
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
@@ -17,6 +17,7 @@ from zero_sizer.ledger.moments import PASSES, STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
 from zero_sizer.ledger.requests import Rooms, rooms_of
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
 from zero_sizer.speed.model import time_of
@@ -25,7 +26,6 @@ from zero_sizer.speed.step import Step
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
 from zero_sizer.timeline.overlay import Zero
-from zero_sizer.units import ceil_div
 from zero_sizer.util.records import dataclass
 
 _MOMENTS = tuple(Moment)
@@ -52,7 +52,7 @@ _PASSING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one candidate needs of a device at its highest instant; per rank, or per node.
+    """Bytes that one candidate needs of a device at its highest instant; per rank, or per node.
 
     Attributes:
         num_bytes: live then.
@@ -107,7 +107,7 @@ class Sweep:
     """
 
     def __init__(self, plans: Mapping[str, Plan], cluster: Cluster) -> None:
-        self._family = Family(plans)
+        self._family = PlanFamily(plans)
         base = self._family.base
         self.seq_len = base.seq_len
         self._ranks = base.ranks_per_node
@@ -251,8 +251,8 @@ class Sweep:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""
         if self._rates is None:
             return 0.0
-        nodes = ceil_div(values.of["dp_world_size"], self._ranks)
         view = cast(Plan, self._family.view(values))
+        nodes = ranks_of(view).nodes
         return time_of(Step(plan=view, rates=self._rates, work=self._work, nodes=nodes)).seconds
 
 

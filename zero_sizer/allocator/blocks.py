@@ -40,7 +40,7 @@ class Device:
         return address
 
     def take(self, num_bytes: int) -> bool:
-        """Whether ``num_bytes`` of physical memory could be had; they are then taken."""
+        """Takes ``num_bytes`` of physical memory; false where there are not as many."""
         if self.used + num_bytes > self.capacity:
             return False
         self.used += num_bytes
@@ -122,7 +122,7 @@ class Block:
 
     @property
     def is_split(self) -> bool:
-        """Whether the segment holds other blocks too."""
+        """True if the segment holds other blocks too."""
         return self.prev is not None or self.next is not None
 
     def part(self, address: int, size: int) -> "Block":

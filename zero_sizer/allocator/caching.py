@@ -65,7 +65,7 @@ class MemoryPoint(NamedTuple):
 
 
 class MemoryEvent(Protocol):
-    """What a trace has to hold; ``kind`` is ``alloc``, ``free`` or ``empty_cache``."""
+    """One event of a trace; ``kind`` is ``alloc``, ``free`` or ``empty_cache``."""
 
     @property
     def kind(self) -> str: ...  # noqa: D102

@@ -2,16 +2,18 @@
 
 import argparse
 
+from zero_sizer.answer import answer_of
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import exit_code
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.formats import reporter
 from zero_sizer.sizing import size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     options.add_job_options(parser)
-    options.add_format_option(parser)
+    options.add_format_option(parser, "check")
     parser.add_argument(
         "--timeline", action="store_true", help="plot what lives on each device over a step"
     )
@@ -25,12 +27,6 @@ def run(arguments: argparse.Namespace) -> int:
         from zero_sizer.cli.tracing import with_profile
 
         sizing = with_profile(sizing)
-    if arguments.format == "json":
-        from zero_sizer.report import json
-
-        print(json.render(sizing, timeline=arguments.timeline))
-    else:
-        from zero_sizer.report import text
-
-        text.show(sizing, timeline=arguments.timeline)
+    answer = answer_of(sizing, points=arguments.timeline)
+    reporter("check", arguments.format)(answer, timeline=arguments.timeline)
     return exit_code(sizing)

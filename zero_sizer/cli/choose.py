@@ -1,7 +1,6 @@
 """``zero-sizer choose``: the best stage, offload, batch and buffers on a given cluster."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -14,13 +13,14 @@ from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
 from zero_sizer.job.read import Job, without_config
+from zero_sizer.report.formats import reporter
 from zero_sizer.util.files import require_writable, write_text
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     options.add_job_options(parser, needs_config=False)
-    options.add_format_option(parser)
+    options.add_format_option(parser, "choose")
     add_choice_options(parser)
     parser.add_argument(
         "--largest",
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_choice_options(parser: argparse.ArgumentParser) -> None:
-    """What `choose` and `size` can be told."""
+    """Declares the options that `choose` and `size` share."""
     group = parser.add_argument_group("choice")
     group.add_argument(
         "--train-batch-size",
@@ -70,8 +70,6 @@ def _precision(gpu: str | None) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the choice, write its config; the exit code is that of ``check`` on it."""
-    from zero_sizer.report import advice
-
     for path, flag in ((arguments.emit, "--emit"), (arguments.emit_job, "--emit-job")):
         require_writable(path, flag)
         _require_other(path, flag, arguments)
@@ -87,28 +85,20 @@ def run(arguments: argparse.Namespace) -> int:
                 tick=progress.tick,
             ),
         )
-    if arguments.format == "json":
-        print(json.dumps(advice.choice_mapping(choice), indent=1, default=str))
-    else:
-        advice.show_choice(choice)
+    reporter("choose", arguments.format)(choice)
     _emit(choice, arguments)
     return of_verdict(choice.verdict)
 
 
 def _largest(job: Job, arguments: argparse.Namespace) -> int:
     """Print the largest; 1 where not even the smallest fits."""
-    from zero_sizer.report import largest as report
-
     for flag in ("emit", "emit_job"):
         if getattr(arguments, flag) is not None:
             raise InputError(
                 "not with --largest", remedy="leave one of the two out", where=f"--{flag}"
             )
     found = largest_of(job, arguments.largest)
-    if arguments.format == "json":
-        print(json.dumps(report.largest_mapping(found, job), indent=1, default=str))
-    else:
-        report.show_largest(found, job)
+    reporter("largest", arguments.format)(found, job)
     return OK if found.value is not None else DOES_NOT_FIT
 
 

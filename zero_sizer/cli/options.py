@@ -1,11 +1,14 @@
 """The options every command about a job shares."""
 
 import argparse
-from dataclasses import fields
 from typing import Any
 
 from zero_sizer.errors import InputError
-from zero_sizer.job.read import Flags, Job, read
+from zero_sizer.job.fields import OPTIONS, Field, Flags
+from zero_sizer.job.read import Job, read
+from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
+from zero_sizer.models.changes.freeze import patterns
+from zero_sizer.report.formats import FORMATS
 
 
 def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = True) -> None:
@@ -16,73 +19,45 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
         nargs=None if needs_config else "?",
         help="a DeepSpeed JSON, or a job YAML",
     )
-    parser.add_argument("--model", help="bundled name, path, module:factory, or params=7e9,...")
-    parser.add_argument(
-        "--adapter", metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
-    )
-    parser.add_argument(
-        "--quantization", metavar="HOW", help="of the frozen base: nf4,double or int8"
-    )
-    parser.add_argument(
-        "--freeze",
-        action="append",
-        metavar="PATTERN",
-        help="parameters that are not trained, e.g. '*.embed_tokens.*'; may be repeated",
-    )
-    parser.add_argument(
-        "--allow-code",
-        action="store_const",
-        const=True,
-        help="let a job YAML name a module:factory, which is imported and called",
-    )
-    cluster = parser.add_argument_group("cluster")
-    cluster.add_argument("--nodes", type=count)
-    cluster.add_argument("--gpus-per-node", type=count)
-    cluster.add_argument("--gpu", metavar="NAME", help="see `zero-sizer gpus`")
-    cluster.add_argument("--gpu-memory", metavar="SIZE", help="instead of what the GPU shows")
-    cluster.add_argument("--host-memory", metavar="SIZE", help="RAM of a node, e.g. 2TiB")
-    cluster.add_argument("--nvme", metavar="SIZE", help="NVMe of a node")
-    cluster.add_argument("--hostfile", metavar="FILE", help="a DeepSpeed hostfile")
-    workload = parser.add_argument_group("workload: what the files cannot say")
-    workload.add_argument("--seq-len", type=count, metavar="TOKENS")
-    workload.add_argument("--micro-batch", type=count, metavar="SAMPLES")
-    workload.add_argument("--grad-accum", type=count, metavar="STEPS")
-    workload.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=None)
-    workload.add_argument(
-        "--checkpointing-how",
-        metavar="WORDS",
-        help="on, and: every-K or first-K blocks; offload; reentrant or deepspeed (comma between)",
-    )
-    workload.add_argument("--attention", choices=("flash", "sdpa", "eager"))
-    workload.add_argument(
-        "--sequences",
-        choices=("equal", "padded", "packed"),
-        help="all of --seq-len, padded to it with a mask, or packed into it",
-    )
-    workload.add_argument(
-        "--loss",
-        choices=("transformers", "transformers-16bit", "megatron", "fused", "fused-linear"),
-        help="what computes it: transformers (default), or before 4.46 with logits left in 16 bits "
-        "(GPT-2, OPT, ...), Megatron, flash-attn (fused), or Liger (fused-linear)",
-    )
-    workload.add_argument(
-        "--kernels",
-        choices=("transformers", "liger"),
-        help="liger: the Trainer's use_liger_kernel, its loss and its other kernels",
-    )
-    workload.add_argument(
-        "--num-workers", type=whole, metavar="N", help="of each rank's data loader (0)"
-    )
-    workload.add_argument(
-        "--prefetch", type=count, metavar="BATCHES", help="that each worker has ready (2)"
-    )
-    workload.add_argument("--precision", choices=("bf16", "fp16", "fp32"), help='for "auto"')
-    workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)
+    groups = {
+        "": parser,
+        "cluster": parser.add_argument_group("cluster"),
+        "workload": parser.add_argument_group("workload: what the files cannot say"),
+    }
+    for option in OPTIONS:
+        groups[option.section].add_argument(option.flag, **_settings(option))
+        if option.check is checkpointing:
+            groups[option.section].add_argument("--checkpointing-how", **_HOW)
 
 
-def add_format_option(parser: argparse.ArgumentParser) -> None:
-    """``--format text|json``."""
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+_HOW: dict[str, Any] = {
+    "metavar": "WORDS",
+    "help": "on, and: every-K or first-K blocks; offload; reentrant or deepspeed (comma between)",
+}
+
+
+def _settings(option: Field) -> dict[str, Any]:
+    """What argparse makes of a row of the table."""
+    found: dict[str, Any] = {"help": option.help or None}
+    if option.metavar:
+        found["metavar"] = option.metavar
+    check = option.check
+    if isinstance(check, OneOf):
+        found["choices"] = check.choices
+    elif isinstance(check, Whole):
+        found["type"] = count if check.lowest else whole
+    elif check in (yes_or_no, checkpointing):
+        found |= {"action": argparse.BooleanOptionalAction, "default": None}
+    elif check is patterns:
+        found["action"] = "append"
+    elif check is bool:
+        found |= {"action": "store_const", "const": True}
+    return found
+
+
+def add_format_option(parser: argparse.ArgumentParser, command: str) -> None:
+    """``--format``, of the formats that a command's answer has."""
+    parser.add_argument("--format", choices=tuple(FORMATS[command]), default="text")
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
@@ -92,7 +67,7 @@ def job_from(arguments: argparse.Namespace) -> Job:
 
 def flags_from(arguments: argparse.Namespace) -> Flags:
     """The shared options that were given."""
-    values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Flags)}
+    values: dict[str, Any] = {o.name: getattr(arguments, o.name) for o in OPTIONS}
     how = arguments.checkpointing_how
     if how is not None and arguments.checkpointing is False:
         raise InputError(

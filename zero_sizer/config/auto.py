@@ -51,7 +51,7 @@ PRECISIONS = {"bf16.enabled": "bf16", "fp16.enabled": "fp16"}
 
 @dataclass(frozen=True)
 class Fill:
-    """What "auto" becomes at one path; value None when nothing stated decides it."""
+    """Value that "auto" becomes at one path; None when nothing stated decides it."""
 
     value: Any
     origin: str

@@ -15,6 +15,7 @@ from zero_sizer.config.settings import Setting
 from zero_sizer.config.values import shown
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
+from zero_sizer.parallel import DATA, SEQUENCE, ParallelDims
 from zero_sizer.util.records import dataclass
 
 TRAIN = "train_batch_size"
@@ -89,14 +90,13 @@ def _beyond_use(triangle: Triangle) -> tuple[str, str]:
 
 def data_parallel(document: Document, world_size: int) -> float:
     """Ranks that the batch is divided over (config.py:470-480): sequence parallel ranks share."""
-    sequence = document.get("sequence_parallel_size")
+    sequence, data = document.get(SEQUENCE), document.get(DATA)
     if not _is_count(sequence):
         return world_size
-    data = document.get("data_parallel_size")
-    if _is_count(data):
-        return int(data)
-    whole, rest = divmod(world_size, int(sequence))
-    return world_size / int(sequence) if rest else whole
+    ranks = ParallelDims(
+        world_size=world_size, sp=int(sequence), dp=int(data) if _is_count(data) else None
+    )
+    return ranks.batch_ranks
 
 
 def solve(triangle: Triangle, world: float) -> Triangle:

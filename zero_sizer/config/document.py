@@ -40,7 +40,7 @@ class Document:
         return node
 
     def has(self, path: str) -> bool:
-        """Whether the user wrote this key."""
+        """True if the user wrote this key."""
         return self.get(path, _MISSING) is not _MISSING
 
     def line(self, path: str) -> int:

@@ -47,7 +47,7 @@ class Settings:
         return self.by_key[key].origin
 
     def is_default(self, key: str) -> bool:
-        """Whether the user left ``key`` out."""
+        """True if the user left ``key`` out."""
         return self.by_key[key].is_default
 
     def under(self, section: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ Numel = int | tuple[int, ...]
 
 
 class Category(Enum):
-    """What kind of thing an allocation is."""
+    """Kind of an allocation."""
 
     PARAMETERS = "parameters"
     MASTER_WEIGHTS = "master_weights"

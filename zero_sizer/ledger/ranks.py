@@ -8,6 +8,7 @@ from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.ledger.peak import peak_of, totals
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.reduction_rules import buffers_gradients
 from zero_sizer.zero import owners
@@ -96,5 +97,5 @@ def _orthogonalizing(plan: Plan, groups: list[int]) -> tuple[int, ...]:
     )
     found: dict[tuple[int, ...], int] = {}
     for number, shape in shapes:
-        found.setdefault(shape, number % plan.dp_world_size)
+        found.setdefault(shape, ranks_of(plan).dealt_to(number))
     return tuple(sorted({0, *found.values()}))

@@ -1,4 +1,4 @@
-"""What zero_sizer knows of a model: its tensors by shape, and its widths. No DeepSpeed words."""
+"""Model specifications: tensors by shape, and widths. No DeepSpeed words."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -45,7 +45,7 @@ class Tensor:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it has two dimensions or more."""
+        """True if the tensor has two dimensions or more."""
         return len(self.shape) > 1
 
     @property
@@ -55,7 +55,7 @@ class Tensor:
 
     @property
     def is_stacked(self) -> bool:
-        """Whether it holds all experts of a block: (experts, rows, columns)."""
+        """True if the tensor holds all experts of a block: (experts, rows, columns)."""
         return "expert" in self.module and len(self.shape) == 3
 
     @property

@@ -44,8 +44,8 @@ class Group:
     indices: tuple[int, ...]
 
 
-def trainers(*, offloads: bool) -> Optimizer | None:
-    """What the Hugging Face Trainer brings where the config has no optimizer section.
+def trainer_optimizer(*, offloads: bool) -> Optimizer | None:
+    """Optimizer that the Hugging Face Trainer brings where the config has no optimizer section.
 
     torch's fused AdamW (transformers 5.23 training_args.py:806), or DeepSpeedCPUAdam under
     optimizer offload, unless ``zero_force_ds_cpu_optimizer`` is off (accelerate 1.15
@@ -100,7 +100,7 @@ def groups(
     return tuple(group for group in found if group.indices)
 
 
-def trainers_groups(row: Optimizer, spec: ModelSpec) -> tuple[Group, ...]:
+def trainer_groups(row: Optimizer, spec: ModelSpec) -> tuple[Group, ...]:
     """The Trainer's: biases and norms are not decayed (transformers 5.23 trainer.py:1408)."""
     decayed, others = _split(_trainable(spec), lambda i: _is_decayed(spec.parameters[i]))
     found = (

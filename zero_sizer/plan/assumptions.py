@@ -12,7 +12,7 @@ from zero_sizer.util.records import dataclass
 
 @dataclass
 class Assumptions:
-    """What nobody stated: the value taken is a finding, never silent."""
+    """Assumptions in place of what nobody stated: each is a finding, never silent."""
 
     findings: list[Finding] = field(default_factory=list)
     settings: dict[str, Setting] = field(default_factory=dict)

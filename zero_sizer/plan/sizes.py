@@ -76,7 +76,7 @@ def partitions(plan: Plan) -> tuple[int, ...]:
         case Wrapper.ZERO3:
             return tuple(sum(g) for groups in sub_groups(plan) for g in groups)
         case Wrapper.ZERO12 | Wrapper.BF16:
-            return tuple(f // plan.dp_world_size for f in flat_groups(plan))
+            return tuple(partition.flat_partition(f, plan.dp_world_size) for f in flat_groups(plan))
         case _:
             return tuple(sum(g) for g in groups(plan))
 
@@ -114,7 +114,7 @@ def gradient_numel(plan: Plan) -> int:
 
 @derived
 def gradient_numels(plan: Plan) -> tuple[int, ...]:
-    """The same of every rank."""
+    """Elements of gradients on every rank."""
     return _touched(plan, groups(plan))
 
 
@@ -142,7 +142,7 @@ def flat_order(plan: Plan) -> tuple[tuple[int, ...], ...]:
 
 @derived
 def deals_tensors(plan: Plan) -> bool:
-    """Whether tensors are dealt out to the ranks one by one; BF16_Optimizer does not."""
+    """True if tensors are dealt out to the ranks one by one; BF16_Optimizer does not."""
     return plan.round_robin and plan.wrapper is Wrapper.ZERO12
 
 
@@ -200,7 +200,7 @@ def persistent_bytes(plan: Plan) -> int:
 
 @derived
 def gathers_copies(plan: Plan) -> bool:
-    """Whether a gathered stage-3 parameter is more than this rank's partition itself."""
+    """True if a gathered stage-3 parameter is more than this rank's partition itself."""
     return plan.dp_world_size > 1 or plan.param_device is not Device.GPU
 
 
@@ -220,7 +220,7 @@ def has_compact_gradients(plan: Plan) -> bool:
 
 @derived
 def flattens_on_gpu(plan: Plan) -> bool:
-    """Whether the GPU has room for model and flat copy (stage_1_and_2.py:451-453)."""
+    """True if the GPU has room for model and flat copy (stage_1_and_2.py:451-453)."""
     weights = num_bytes(num_trainable(plan) + sum(frozen(plan)), plan.model_dtype)
     weights += sum(frozen_codes(plan))
     flat = num_bytes(sum(flat_groups(plan)), plan.model_dtype)

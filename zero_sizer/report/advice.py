@@ -1,9 +1,10 @@
 """Choices and cluster sizes for a reader at a terminal, and as JSON."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from zero_sizer.advise.candidate import Candidate, Loss
+from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.emit import edits
 from zero_sizer.advise.limits import Limits
@@ -71,7 +72,7 @@ def _with(choice: Choice) -> str:
 
 
 def assumptions(search: Search, plan: Candidate | None, *, is_free: bool) -> Iterator[str]:
-    """What the figures rest on: the batch, the tokens, the precision and the links."""
+    """Assumptions behind the figures: the batch, the tokens, the precision and the links."""
     job, batch = search.job, search.batch
     if is_free and plan is not None:
         yield (
@@ -180,14 +181,14 @@ def _show_time(choice: Choice, winner: Candidate) -> None:
     show_table(("", "", "where the step's time goes", ""), rows, right=(0, 1))
 
 
-def _show_losses(losses: Iterable[Loss]) -> None:
+def _show_losses(losses: Iterable[RejectedStrategy]) -> None:
     rows = [(loss.strategy.name, why(loss), _least(loss), _entries(loss)) for loss in losses]
     heads = ("strategy", "why not", "least it needs", "the largest there")
     show_table(heads, rows)
 
 
-def why(loss: Loss) -> str:
-    """What a strategy is short of, in a line."""
+def why(loss: RejectedStrategy) -> str:
+    """Shortfalls of a strategy in a line."""
     if loss.refusals:
         return loss.refusals[0].message
     if loss.closest is None:
@@ -199,12 +200,12 @@ def why(loss: Loss) -> str:
     return f"{missing} (micro batch {loss.closest.micro_batch}{checkpointing})"
 
 
-def _least(loss: Loss) -> str:
+def _least(loss: RejectedStrategy) -> str:
     """Per device, with the most frugal setting for it."""
     return ", ".join(f"{d.value} {format_gib(size)}" for d, size in loss.least.items() if size)
 
 
-def _entries(loss: Loss) -> str:
+def _entries(loss: RejectedStrategy) -> str:
     return ", ".join(f"{entry.name} {format_gib(entry.num_bytes)}" for entry in loss.entries[:2])
 
 
@@ -225,7 +226,7 @@ def _notes(choice: Choice) -> Iterable[str]:
 
 
 def warnings(search: Search) -> Iterable[str]:
-    """What the plans leave out, a line each."""
+    """Warnings about what the plans leave out, a line each."""
     for finding in search.warnings:
         yield (
             f"{finding.severity.value}: {finding.key}: {finding.message}; {finding.remedy} "
@@ -236,7 +237,7 @@ def warnings(search: Search) -> Iterable[str]:
 
 
 def warnings_mapping(search: Search) -> list[dict[str, str]]:
-    """The same as JSON."""
+    """Warnings about what the plans leave out, as JSON."""
     return [
         {"code": f.code, "key": f.key, "message": f.message, "remedy": f.remedy}
         for f in search.warnings
@@ -246,6 +247,11 @@ def warnings_mapping(search: Search) -> list[dict[str, str]]:
 def _margins(limits: Limits) -> str:
     shares = ", ".join(f"{share:.0%} of {device.value}" for device, share in limits.margins.items())
     return f"{shares}, and on a GPU the most that context and communication took elsewhere"
+
+
+def print_choice(choice: Choice) -> None:
+    """Print the choice as JSON."""
+    print(json.dumps(choice_mapping(choice), indent=1, default=str))
 
 
 def choice_mapping(choice: Choice) -> dict[str, Any]:
@@ -297,7 +303,7 @@ def plan_mapping(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _loss(loss: Loss) -> dict[str, Any]:
+def _loss(loss: RejectedStrategy) -> dict[str, Any]:
     return {
         "strategy": loss.strategy.name,
         "reason": why(loss),

@@ -1,5 +1,6 @@
 """Cluster sizes for a reader at a terminal, and as JSON."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -139,6 +140,11 @@ def _detail(row: Fewest) -> str:
         "checkpointing, "
         f"{row.plan.tokens_per_second:,.0f} tokens/s"
     )
+
+
+def print_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | None = None) -> None:
+    """Print the sizes as JSON; ``wanted`` is in them as the target's plan."""
+    print(json.dumps(fleet_mapping(fleet, tokens), indent=1, default=str))
 
 
 def fleet_mapping(fleet: Fleet, tokens: float | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the hardware reaches: peaks times measured shares, from ``data/rates.json`` or the job."""
+"""Rates of the hardware: peaks times measured shares, from ``data/rates.json`` or the job."""
 
 import json
 from collections.abc import Mapping

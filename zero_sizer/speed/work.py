@@ -1,4 +1,4 @@
-"""What one micro step computes and moves, per token: a closed form until profiles are traced.
+"""Work of one micro step, computed and moved, per token: a closed form until profiles are traced.
 
 ``work_of`` is the one function a traced FLOP profile would replace. Matrix products are counted
 tensor by tensor (2 FLOPs per element and pass); attention and the elementwise operations come from

@@ -46,13 +46,13 @@ def highest_timeline(plan: Plan, zeros: tuple[Zero, ...] | None) -> Timeline:
 
 
 def zeros_of(plan: Plan) -> tuple[Zero, ...]:
-    """What ZeRO holds in the last micro step, and in earlier ones that can hold more."""
+    """ZeRO's holdings in the last micro step, and in earlier ones that can hold more."""
     earlier = (earlier_zero_of(plan), unknown_zero_of(plan))
     return (zero_rules.zero_of(plan), *(zero for zero in earlier if zero is not None))
 
 
 def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
-    """The same on several ranks, the plan's first; at every place the highest is meant."""
+    """ZeRO's holdings on several ranks; at every place the one that holds most is meant."""
     zeros = zeros_of(plan)
     if len(ranks) == 1:
         return zeros
@@ -67,7 +67,7 @@ def left_by_backward(plan: Plan) -> tuple[int, ...]:
 
 def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     """Parameters whose secondary partitions (hpZ) a first micro step makes, in that order."""
-    return overlay_of(_layout(plan), first_zero_of(plan)).cut(in_forward=in_forward)
+    return overlay_of(_layout(plan), first_zero_of(plan)).secondaries_made(in_forward=in_forward)
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:

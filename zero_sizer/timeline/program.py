@@ -80,7 +80,7 @@ class Program:
         return [get(values) for get in self._getters] or [[], [], []]
 
     def held_at(self, reduction: Highest, index: int) -> list[Held]:
-        """The same at one place, by kind."""
+        """Bytes held at one place, by kind."""
         kinds = (reduction.before, reduction.hook, reduction.after)
         count = len(self.order)
         return [

@@ -54,7 +54,7 @@ def comm_dtypes(plan: Plan) -> tuple[DType, ...]:
 
 
 def buffers_gradients(plan: Plan) -> bool:
-    """Whether the bucket has a buffer, which gradients larger than it go by."""
+    """True if the bucket has a buffer, which gradients larger than it go by."""
     return plan.contiguous_gradients or plan.offloads_optimizer
 
 
@@ -86,7 +86,7 @@ def share_of(plan: Plan) -> Share:
 
 
 def owns_of(plan: Plan, ranks: Iterable[int]) -> tuple[Own, ...]:
-    """What some ranks differ in, of each of them."""
+    """Differences between some ranks, of each of them."""
     kept, held = _kept(plan), _held(plan, _scheme(plan), _itemsize(plan))
     is_muon = any(row.newton_schulz for row in plan.group_optimizers)
     return tuple(

@@ -1,4 +1,4 @@
-"""What one trace shows as a whole, to hold a profile against."""
+"""Observations of one trace as a whole, to hold a profile against."""
 
 from zero_sizer.tracing import sections
 from zero_sizer.tracing.recorder import Made, Mark
@@ -28,8 +28,8 @@ class Observed:
 
 def observe(trace: Trace, owners: frozenset[str]) -> Observed:
     """Adds up ``trace``; ``owners`` are the modules that own parameters."""
-    cut = sections.cut(trace.events, owners)
-    left_out = sections.parameter_gradients(trace.events, cut)
+    found = sections.split(trace.events, owners)
+    left_out = sections.parameter_gradients(trace.events, found)
     level = saved = 0
     peaks = {False: 0, True: 0}
     is_backward = False

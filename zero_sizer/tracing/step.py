@@ -12,7 +12,7 @@ from zero_sizer.util.records import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What one step did.
+    """Trace of one step.
 
     Attributes:
         events: in order.

@@ -34,7 +34,9 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
     return levels
 
 
-def cut(trace: Trace, limits: Limits, forward: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def secondaries_made(
+    trace: Trace, limits: Limits, forward: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Parameters whose secondary partitions the first ``forward`` visits make, and all visits."""
     made: tuple[int, ...] = ()
     in_forward = 0
@@ -110,7 +112,7 @@ class _State:
     _form: Form | None = None
 
     def form(self) -> Form:
-        """What is held now."""
+        """Form of all that is held now."""
         if self._form is None:
             padded = tuple(sorted([(*k, n) for k, n in self.padded.items() if n]))
             secondary = tuple(sorted([(*k, n) for k, n in self.secondary.items()]))
@@ -138,7 +140,7 @@ class _State:
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1); padded they lie in what was gathered."""
         self._form = None
-        itemsizes = self.trace.sent if is_padded else self.trace.itemsizes
+        itemsizes = self.trace.gather_itemsizes if is_padded else self.trace.itemsizes
         for i in parameters:
             key = size, itemsize = self.trace.numels[i], itemsizes[i]
             self.num_bytes += sign * size * itemsize
@@ -223,7 +225,7 @@ def _brought(state: _State, buffer: list[int]) -> set[Form]:
     for i in buffer:
         size = trace.numels[i]
         if trace.is_parked or trace.is_cast(i):
-            lying.append((size, trace.sent[i], is_secondary))
+            lying.append((size, trace.gather_itemsizes[i], is_secondary))
         if trace.is_parked and trace.is_cast(i):
             while passing and passing[-1][0] <= size:
                 passing.pop()
@@ -263,7 +265,7 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
         return 0
     for i in reversed(members):
         if trace.is_cast(i):
-            most = max(most, trace.numels[i] * trace.sent[i] - coming)
+            most = max(most, trace.numels[i] * trace.gather_itemsizes[i] - coming)
         coming += trace.numels[i] * trace.itemsizes[i]
     return most
 

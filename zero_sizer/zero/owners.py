@@ -41,7 +41,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """What makes ranks differ.
+    """Differences between ranks in what they keep.
 
     Attributes:
         weights: of each group, how often a tensor that is touched is kept whole; 0 where what is

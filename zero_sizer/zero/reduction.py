@@ -1,4 +1,4 @@
-"""What one rank holds while gradients flow (``gradient_flow``): its part, and reduction copies."""
+"""Memory of one rank while gradients flow (``gradient_flow``): its part, and reduction copies."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
 
 
 class Own(NamedTuple):
-    """What ranks differ in.
+    """Differences between ranks.
 
     Attributes:
         rank: whose memory is meant.
@@ -40,7 +40,7 @@ NOTHING_OWN = Own()
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What depends on the rank, on how many there are, and on earlier micro steps.
+    """Parts of the flow that depend on the rank, on how many there are, and on earlier micro steps.
 
     Attributes:
         ranks: ranks that partitions are cut for.
@@ -139,7 +139,7 @@ class Reduction:
 
     @property
     def costs_alike(self) -> bool:
-        """Whether a reduction costs its owners what it costs all others."""
+        """True if a reduction costs its owners what it costs all others."""
         return not (self._share.offloads or self._share.is_compact)
 
     def _first_of(self, extents: Extents, touched: Sequence[int]) -> int:
@@ -247,11 +247,11 @@ class Reduction:
         return max(self._reduced(number), key=total_of)
 
     def own_from(self, numbers: range) -> Iterator[int]:
-        """Those of these reductions that cost this rank more than others."""
+        """Reductions among these that cost this rank more than others."""
         return (number for number in self._own_costs if number in numbers)
 
     def after_all(self) -> Iterator[Held]:
-        """What is made when all gradients are there, at its worst."""
+        """Bytes that only this rank holds after the last gradient, at its worst."""
         flow, rules, share = self._flow, self._rules, self._share
         if self.own.afterwards:
             yield self._held(*flow.closing[-1], self.own.afterwards)

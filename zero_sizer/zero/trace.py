@@ -1,4 +1,4 @@
-"""What decides which stage-3 parameters are gathered when: the order of modules, and the limits."""
+"""Order of modules and limits, which decide when stage-3 parameters are gathered."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -25,7 +25,7 @@ class Trace:
     Attributes:
         numels: elements of each parameter.
         itemsizes: bytes per element of each.
-        sent: the same while it is gathered; another where it is cast for that.
+        gather_itemsizes: the same while it is gathered; another where it is cast for that.
         persistent: whether each stays gathered.
         visits: of modules, forward pass then backward pass.
         is_parked: partitions lie on the host or NVMe.
@@ -39,7 +39,7 @@ class Trace:
 
     numels: tuple[int, ...]
     itemsizes: tuple[int, ...]
-    sent: tuple[int, ...]
+    gather_itemsizes: tuple[int, ...]
     persistent: tuple[bool, ...]
     visits: tuple[Visit, ...]
     one_by_one: bool
@@ -56,21 +56,21 @@ class Trace:
 
     @cached_property
     def casts(self) -> bool:
-        """Whether any travels in another dtype than its own."""
-        return self.sent != self.itemsizes
+        """True if any travels in another dtype than its own."""
+        return self.gather_itemsizes != self.itemsizes
 
     def is_cast(self, i: int) -> bool:
-        """Whether a parameter does."""
-        return self.sent[i] != self.itemsizes[i]
+        """True if a parameter travels in another dtype than its own."""
+        return self.gather_itemsizes[i] != self.itemsizes[i]
 
     def buffers(self, parameters: Iterable[int]) -> list[list[int]]:
         """In the order they are filled: bfloat16, float16, float32, uint8 (sort_dtypes)."""
-        members, sent = sorted(parameters), self.sent
-        sizes = {sent[i] for i in members}
+        members, gather_itemsizes = sorted(parameters), self.gather_itemsizes
+        sizes = {gather_itemsizes[i] for i in members}
         if len(sizes) == 1:
             return [members]
         by_name = sorted(sizes, key=lambda size: (size == 1, size))
-        return [[i for i in members if sent[i] == size] for size in by_name]
+        return [[i for i in members if gather_itemsizes[i] == size] for size in by_name]
 
 
 class Gathering(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a rule of thumb is, the few numbers it reads, and the closed forms it may be made of."""
+"""Rules of thumb: the few numbers that they read, and the closed forms they may be made of."""
 
 from collections.abc import Callable, Iterable
 from math import prod

@@ -100,7 +100,7 @@ class Workspace:
 
 
 def workspaces_of(job: Mapping[str, Any]) -> tuple[Workspace, ...]:
-    """What a simulated job (``Request`` as JSON) would hold beside what was counted on a GPU.
+    """Workspaces of a simulated job (``Request`` as JSON) beside what was counted on a GPU.
 
     Args:
         job: of a recording; a script's says too little about its attention.

@@ -12,10 +12,11 @@ from zero_sizer.ledger.entries.conditions import is_zero3
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, STEP, Moment, Phase
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.compose import secondary_cut
 from zero_sizer.units import DType, next_power_of_two
-from zero_sizer.zero.secondary import group_ranks, numels
+from zero_sizer.zero.secondary import numels
 
 _INIT = frozenset(m for m in Moment if m.phase is Phase.INIT)
 
@@ -24,12 +25,8 @@ def _is_on(plan: Plan) -> bool:
     return is_zero3(plan) and plan.hpz_partition_size > 1
 
 
-def _group(plan: Plan) -> int:
-    return group_ranks(plan.hpz_partition_size, plan.dp_world_size)
-
-
 def _sizes(plan: Plan, tensors: Iterable[int]) -> tuple[int, ...]:
-    return numels(tensors, plan.dp_world_size, _group(plan))
+    return numels(tensors, plan.dp_world_size, hpz_ranks(plan))
 
 
 def _parked(plan: Plan) -> bool:
@@ -43,7 +40,7 @@ def _made(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     """
     made = secondary_cut(plan, in_forward=in_forward)
     waiting = () if in_forward else _not_persistent(sizes.is_persistent(plan), plan.group_indices)
-    return _numels(made, waiting, sizes.numels(plan), plan.dp_world_size, _group(plan))
+    return _numels(made, waiting, sizes.numels(plan), plan.dp_world_size, hpz_ranks(plan))
 
 
 @lru_cache(maxsize=256)

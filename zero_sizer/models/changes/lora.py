@@ -149,7 +149,7 @@ class _Matching:
         self._taken: dict[str, bool] = {}
 
     def takes(self, name: str) -> bool:
-        """Whether the module ``name`` (or one that holds modules) is adapted."""
+        """True if the module ``name`` (or one that holds modules) is adapted."""
         if name not in self._taken:
             self._taken[name] = self._takes(name)
         return self._taken[name]
@@ -162,7 +162,7 @@ class _Matching:
         return name in self._targets and self._in_layer(name)
 
     def names(self, name: str) -> bool:
-        """Whether the module is adapted or saved."""
+        """True if the module is adapted or saved."""
         saved = self._adapter.modules_to_save
         return self.takes(name) or bool(saved and name.endswith(saved))
 

@@ -1,6 +1,7 @@
 """The families of Hugging Face models whose tensors we lay out ourselves.
 
-Held equal to transformers' own classes, name by name and shape by shape, by tests/test_models_hf.
+Held equal to transformers' own classes, name by name and shape by shape, by
+tests/models/test_models_hf_config.py.
 """
 
 from collections.abc import Mapping
