@@ -1,7 +1,6 @@
 """The finished answer of ``check``: all that a report shows, so that reporters compute nothing."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zero_sizer import speed
@@ -15,6 +14,7 @@ from zero_sizer.ledger.verdict import WHOSE, Need, Verdict
 from zero_sizer.sizing import Sizing
 from zero_sizer.timeline import compose
 from zero_sizer.util.interval import Interval
+from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:  # importing it costs a part of a cold start, and a job that fits needs none
     from zero_sizer.advise.fixes import Fix

@@ -5,10 +5,10 @@ are divided here.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.units import ceil_div
+from zero_sizer.util.records import dataclass
 
 TENSOR = "tensor_parallel.autotp_size"
 SEQUENCE = "sequence_parallel_size"

@@ -1,7 +1,7 @@
 """The pipeline in one function: a job in, the whole answer out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer import checks
@@ -29,6 +29,7 @@ from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ The same rules written down a second time: levels are numbers, and nothing is ke
 from dataclasses import dataclass, field
 
 from zero_sizer.units import ceil_div, round_up
-from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.reuse import Visit
 from zero_sizer.zero.secondary import NONE, Secondary
+from zero_sizer.zero.trace import Limits
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ variant keeps elsewhere than on the GPU moves the levels of the sections it conc
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -21,6 +20,7 @@ from zero_sizer.activations.levels import (
     StepLevels,
     remaining,
 )
+from zero_sizer.util.records import dataclass
 
 _ROUNDING = 4096  # bytes: what else a first block may differ by
 

@@ -4,12 +4,12 @@ What the numbers mean: ``zero_sizer.activations``.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 
 
 class StepLevels(Protocol):

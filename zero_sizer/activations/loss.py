@@ -27,7 +27,6 @@ module.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from zero_sizer.activations.levels import (
@@ -42,6 +41,7 @@ from zero_sizer.activations.levels import (
 from zero_sizer.config.workload import FUSED, FUSED_LINEAR, MEGATRON, SIXTEEN_BITS, TRANSFORMERS
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import DType, ceil_div, num_bytes
+from zero_sizer.util.records import dataclass
 
 _FP32 = 4  # bytes
 _PER_TOKEN = 64  # bytes: shifted labels and losses, beside logits

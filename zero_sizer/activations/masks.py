@@ -8,12 +8,12 @@ heads (integrations/sdpa_attention.py, use_gqa_in_sdpa); both are saved for back
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from zero_sizer.activations.checkpointing import Sections, by_block, moved
 from zero_sizer.activations.levels import Activations, ComposedPart, MicroStep, PartLevels
 from zero_sizer.models.spec import Architecture
 from zero_sizer.units import DType, num_bytes
+from zero_sizer.util.records import dataclass
 
 EQUAL, PADDED, PACKED = "equal", "padded", "packed"
 

@@ -1,12 +1,13 @@
 """Evaluates a profile (the numbers' meaning: ``zero_sizer.activations``)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 
 _FALLBACK = ("flash", "sdpa", "eager")  # transformers' own order where a model lacks one
 _Poly = tuple[tuple[int, int], ...]  # (which monomial, coefficient), zeros left out

@@ -1,10 +1,10 @@
 """Which micro batches are worth trying, and the micro steps that go with each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.workload import Workload
+from zero_sizer.util.records import dataclass
 
 _LARGEST = 1024
 

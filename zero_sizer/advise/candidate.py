@@ -1,7 +1,7 @@
 """One plan that was considered, and what is said of a strategy without any."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from zero_sizer.advise.ladder import Tuning
 from zero_sizer.advise.limits import Shortfall
@@ -10,6 +10,7 @@ from zero_sizer.advise.sweep import Use
 from zero_sizer.findings import Finding
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

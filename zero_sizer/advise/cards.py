@@ -1,7 +1,7 @@
 """Which GPUs carry a model, and how many of them it takes, by what is trained and where it lies."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.config import chosen_config, default_config, usual_precision
@@ -17,6 +17,7 @@ from zero_sizer.ledger.capacity import Fit
 from zero_sizer.models.attention import FLASH, LACKS, SDPA
 from zero_sizer.parallel import ParallelDims, laid_out
 from zero_sizer.sizing import size
+from zero_sizer.util.records import dataclass
 
 GPUS_A_NODE = 8
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)

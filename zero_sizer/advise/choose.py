@@ -1,7 +1,7 @@
 """The best plan on a given cluster, and why the others are not."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from zero_sizer.advise.alternatives import Alternative, alternatives
 from zero_sizer.advise.batch import batch_of
@@ -13,6 +13,7 @@ from zero_sizer.errors import InputError
 from zero_sizer.findings import Reason
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """How many nodes to ask for: the best plan of every size, the fewest that fit, the most of use."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from zero_sizer.advise.candidate import Candidate, RejectedStrategy
@@ -14,6 +14,7 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.parallel import laid_out, ranks_of_each
+from zero_sizer.util.records import dataclass
 
 EVERY = 64
 """Up to so many nodes every number of them is tried; beyond, each twice the one before."""

@@ -6,13 +6,13 @@ further one needs less memory and costs time, or costs nothing that the step-tim
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 
 _FIELDS = {
     "reduce_bucket_size": "reduce_bucket_size",

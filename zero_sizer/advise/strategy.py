@@ -1,11 +1,12 @@
 """The strategies: ZeRO stage and offload, each as the config keys that ask for it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from zero_sizer.job.read import Job
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero.partition import tensor_partition
 
 _CPU = {"device": "cpu", "pin_memory": True}

@@ -6,11 +6,12 @@ under the values read: thousands of candidates cost little more than the distinc
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
 from zero_sizer.plan.plan import Plan
+from zero_sizer.util.records import dataclass
 
 NUMBERS = (
     "rank",

@@ -9,13 +9,14 @@ this against trying everything.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import itemgetter
 
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.ladder import Ladder, Tuning, finer_shares
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import PASSES, Moment
+from zero_sizer.util.records import dataclass
 
 WORTH_IT = 0.997
 """Share of the time per token below which another setting is worth writing down."""

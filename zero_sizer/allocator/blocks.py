@@ -6,9 +6,9 @@ allocator.py for what was read.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from zero_sizer.units import MIB, round_up
+from zero_sizer.util.records import dataclass
 
 _ADDRESS_ALIGN = 2 * MIB
 _SEGMENTS_BASE = 0x7000_0000_0000

@@ -4,10 +4,9 @@ A sum of live bytes cannot tell: what lies free between other blocks is no use t
 larger. A device that is full makes the allocator give back what it has cached whole, and try again.
 """
 
-from dataclasses import dataclass
-
 from zero_sizer.allocator.caching import CachingAllocator, DeviceOutOfMemoryError
 from zero_sizer.allocator.settings import AllocatorSettings
+from zero_sizer.util.records import dataclass
 
 
 class LimitedDevice:

@@ -6,8 +6,8 @@ Follows deepspeed/runtime/config.py ``_set_batch_related_parameters`` and ``_bat
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from math import ceil, isfinite
+from dataclasses import replace
+from math import ceil, inf, isfinite
 from typing import Any
 
 from zero_sizer.config.document import Document
@@ -16,11 +16,13 @@ from zero_sizer.config.values import shown
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.parallel import DATA, SEQUENCE, ParallelDims
+from zero_sizer.util.records import dataclass
 
 TRAIN = "train_batch_size"
 MICRO = "train_micro_batch_size_per_gpu"
 ACCUM = "gradient_accumulation_steps"
 KEYS = (TRAIN, MICRO, ACCUM)
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,25 @@ def resolve_batch(
     if MICRO in (finding.key for finding in findings) and micro.unknown:
         micro = _implied(document, train, accum, world, findings)
     triangle = Triangle(train=train, micro=micro, accum=accum)
-    if not (micro.unknown or train.unknown or accum.unknown):
+    huge = _beyond_use(triangle)
+    if huge[0]:
+        nothing = Corner(unknown=True)
+        triangle = Triangle(train=nothing, micro=nothing, accum=nothing, error=huge[1], key=huge[0])
+    elif not (micro.unknown or train.unknown or accum.unknown):
         triangle = solve(triangle, world)
     if triangle.error:
         findings.append(_refused(document, triangle, world))
     corners = {TRAIN: triangle.train, MICRO: triangle.micro, ACCUM: triangle.accum}
     return {key: _setting(document, key, corner) for key, corner in corners.items()}, findings
+
+
+def _beyond_use(triangle: Triangle) -> tuple[str, str]:
+    """The first corner that is larger than any batch, and what to say of it; nothing if none is."""
+    values = (triangle.train.value, triangle.micro.value, triangle.accum.value)
+    for key, value in zip(KEYS, values, strict=True):
+        if isinstance(value, int | float) and _LARGEST < value < inf:
+            return key, f"{key} is {value:g}, above {_LARGEST:,}: more than any batch"
+    return "", ""
 
 
 def data_parallel(document: Document, world_size: int) -> float:
@@ -270,8 +285,8 @@ def _refused(document: Document, triangle: Triangle, world: float) -> Finding:
         remedy = f"set train_batch_size to {micro * accum * world:g}"
         if train % (micro * accum) == 0:
             remedy += f", or run on {train // (micro * accum)} data-parallel ranks"
-    elif train is not None:
-        remedy = "give whole numbers greater than 0"
+    elif train is not None or triangle.train.unknown:
+        remedy = f"give whole numbers from 1 to {_LARGEST:,}"
     return Finding(
         code="batch-triangle",
         severity=Severity.ERROR,

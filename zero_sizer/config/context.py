@@ -1,7 +1,7 @@
 """Context of a rule: what it may look at, and how it says what it found."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
@@ -10,6 +10,7 @@ from zero_sizer.config.settings import Settings
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.util import spelling
+from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:  # importing these packages costs a part of a cold start
     from zero_sizer.hardware.cluster import Cluster

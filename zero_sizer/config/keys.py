@@ -7,10 +7,11 @@ own classes; nothing in it is typed by hand.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from typing import Any
 
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import nearest
 
 TABLE = os.path.join(os.path.dirname(__file__), "data", "deepspeed_keys.json")

@@ -6,8 +6,9 @@ None under an "auto" origin means that nothing the user stated decides it; a fin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Workload: batch, sequence, checkpointing and attention, which the config cannot say."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from zero_sizer.util.records import dataclass
 
 LIGER_KERNELS, OWN_KERNELS = "liger", "transformers"
 NON_REENTRANT, REENTRANT, DEEPSPEED = "non-reentrant", "reentrant", "deepspeed"

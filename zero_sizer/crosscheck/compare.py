@@ -1,7 +1,7 @@
 """The prediction beside independent witnesses, row by row, with the relative error of each."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.config.document import from_mapping
@@ -16,6 +16,7 @@ from zero_sizer.ledger.moments import Moment
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
+from zero_sizer.util.records import dataclass
 
 # The ledger's moment that each boundary of a recording is. When backward has returned the buckets
 # are gone and the norm is next; the norm's own temporaries are not there yet.

@@ -1,7 +1,7 @@
 """The finished answer of a dry run: what its report shows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.simulated.workspaces import Workspace, workspaces_of
@@ -10,6 +10,7 @@ from zero_sizer.findings import Reason
 from zero_sizer.hardware import catalog, outside
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.util.interval import Interval
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ order of ``owned`` matters: flat buffers before the parameters that are views of
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from zero_sizer.util.records import dataclass
 
 # Where a storage lies on a machine with GPUs, when the run itself has none.
 GPU = "gpu"

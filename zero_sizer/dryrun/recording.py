@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from zero_sizer.errors import InputError
 from zero_sizer.parallel import ParallelDims
 from zero_sizer.units import format_gib
 from zero_sizer.util.files import read_json, write_text
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 SCHEMA_VERSION = 1

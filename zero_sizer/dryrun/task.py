@@ -1,10 +1,11 @@
 """Tasks of the engine as plain values, JSON in and out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any, Self
 
 from zero_sizer.errors import InputError
+from zero_sizer.util.records import dataclass
 
 DEFAULT_OPTIMIZER = "adamw_torch_fused"
 

@@ -1,10 +1,11 @@
 """The machines a job runs on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Self
 
 from zero_sizer.parallel import ParallelDims
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,10 @@ GPU only the driver (``nvidia-smi``, ``mem_get_info``) sees them; on a host they
 themselves and the kernel's own table of pages.
 """
 
-from dataclasses import dataclass
-
 from zero_sizer.hardware.cluster import Gpu
 from zero_sizer.units import GIB, MIB, ceil_div
 from zero_sizer.util.interval import NOTHING, Interval, between
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ A row makes the option of the command line with its help, the key of a job YAML,
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.job.values import OneOf, Size, Whole, checkpointing, rate, text, yes_or_no
 from zero_sizer.models.changes.freeze import patterns
 from zero_sizer.units import TIB
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import did_you_mean, shown
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words

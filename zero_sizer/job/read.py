@@ -14,7 +14,6 @@ of patterns of parameters that are not trained.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import fields as stated
 from zero_sizer.job.fields import Flags
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 NONE_GIVEN = "none given"

@@ -1,10 +1,10 @@
 """Checks of stated values: each gives the typed value, or ValueError in the user's words."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
 from zero_sizer.units import MIB, TIB, parse_size
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 

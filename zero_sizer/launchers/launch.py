@@ -1,9 +1,10 @@
 """Launcher lines, as far as they say how a script would run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from zero_sizer.parallel import ParallelDims
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

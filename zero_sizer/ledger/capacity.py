@@ -5,7 +5,6 @@ where not even the least is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 
 from zero_sizer.config.workload import Workload
@@ -15,6 +14,7 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.units import format_gib
 from zero_sizer.util.interval import NOTHING, Interval
+from zero_sizer.util.records import dataclass
 
 FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"}
 """Option that states how much there is of a device."""

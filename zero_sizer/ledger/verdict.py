@@ -6,7 +6,7 @@ fit", and what can only cost never one for "fits".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from zero_sizer.activations import select
@@ -17,6 +17,7 @@ from zero_sizer.ledger.capacity import Capacity
 from zero_sizer.ledger.moments import PASSES, Moment
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import format_gib
+from zero_sizer.util.records import dataclass
 
 WHOSE = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "the NVMe of each node"}
 _CHEAPEST = {

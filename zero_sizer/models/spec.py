@@ -1,12 +1,13 @@
 """Model specifications: tensors by shape, and widths. No DeepSpeed words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:
     from zero_sizer.models.changes.records import Adapter, Freeze, Quantization

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.optimizers import table
 from zero_sizer.optimizers import torch as torch_optimizers
 from zero_sizer.optimizers.table import Optimizer
+from zero_sizer.util.records import dataclass
 
 # Name -> DeepSpeed's own class, or the name of torch's.
 _BUILT: Mapping[str, Optimizer | str] = {

@@ -4,8 +4,10 @@ Sources: deepspeed 0.19.8 runtime/engine.py:2476-2570 (which class a config buil
 named in each row. torch's optimizers are in ``torch_optimizers``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
+
+from zero_sizer.util.records import dataclass
 
 
 class StateType(Enum):

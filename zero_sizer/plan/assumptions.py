@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Direction, Finding, Severity
+from zero_sizer.util.records import dataclass
 
 
 @dataclass

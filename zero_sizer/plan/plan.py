@@ -7,7 +7,7 @@ kept by hand.
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import wraps
 from typing import Any, Self, TypeVar
 
@@ -16,6 +16,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero.leaf_modules import LeafModules
 from zero_sizer.zero.wrapper import Wrapper
 

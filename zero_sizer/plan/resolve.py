@@ -1,7 +1,6 @@
 """From settings and job to the Plan; what had to be assumed comes back as findings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -23,6 +22,7 @@ from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.plan.assumptions import Assumptions
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero.leaf_modules import LeafModules
 from zero_sizer.zero.wrapper import Wrapper, wrapper_of
 

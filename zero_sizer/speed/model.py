@@ -1,7 +1,5 @@
 """Adding the terms up: what overlaps is hidden as far as there is compute to hide it."""
 
-from dataclasses import dataclass
-
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
@@ -9,6 +7,7 @@ from zero_sizer.speed.rates import Case, rates_of
 from zero_sizer.speed.step import Kind, Per, Step, Term
 from zero_sizer.speed.terms import TERMS
 from zero_sizer.speed.work import work_of
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Step-time formulas: what they may read, and the terms' common arithmetic."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from zero_sizer.activations import select
@@ -12,6 +12,7 @@ from zero_sizer.plan.plan import Plan
 from zero_sizer.speed.rates import Rates
 from zero_sizer.speed.work import Work
 from zero_sizer.units import ceil_div
+from zero_sizer.util.records import dataclass
 
 
 class Kind(Enum):

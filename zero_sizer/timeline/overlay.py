@@ -5,20 +5,20 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import add
 from typing import NamedTuple
 
 from zero_sizer.timeline.program import Layout, Place, Program, getter, program_of
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero import forms, gather, gradient_flow
 from zero_sizer.zero.forms import Form, Forms
-from zero_sizer.zero.gather import Gathering, Limits
 from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
 from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held, Own, Reduction, Share
 from zero_sizer.zero.secondary import Secondary
+from zero_sizer.zero.trace import Gathering, Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +28,15 @@ class Zero:
     Attributes:
         tensors: the trainable tensors by group.
         persistent: which parameters stay gathered.
-        kept: see ``gather.Trace``.
+        kept: see ``zero.trace.Trace``.
         recomputed: the same.
         lent: the same.
-        views: see ``gather.Gathering``.
+        views: see ``zero.trace.Gathering``.
         itemsizes: bytes per element of each parameter.
         gather_itemsizes: the same while it is gathered, where it is cast for that (torch_autocast).
         ranks: ranks that parameters are gathered from; 0 where none are.
         is_parked: partitions lie on the host or NVMe.
-        secondary: see ``gather.Trace``.
+        secondary: see ``zero.trace.Trace``.
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.

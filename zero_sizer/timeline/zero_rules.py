@@ -18,10 +18,10 @@ from zero_sizer.timeline.overlay import Zero, interned
 from zero_sizer.timeline.reduction_rules import rules_of, share_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import leaf_modules
-from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
 from zero_sizer.zero.secondary import NONE, Secondary
+from zero_sizer.zero.trace import Limits
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:

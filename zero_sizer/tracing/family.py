@@ -1,7 +1,6 @@
 """A family's profile: one structure traced at several widths (``activations.structure``)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 from math import prod
@@ -26,6 +25,7 @@ from zero_sizer.tracing.setups import (
 from zero_sizer.tracing.step import Trace
 from zero_sizer.tracing.symbolic import Poly
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 
 UNIT = 40  # coefficients are fortieths: a part of a head may be rotated
 PRODUCTS: tuple[tuple[str, ...], ...] = (

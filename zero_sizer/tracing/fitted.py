@@ -1,7 +1,7 @@
 """Traces at several batches and sequences, fitted: every section as polynomials."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial, reduce
 
 from zero_sizer.errors import WitnessError
@@ -11,6 +11,7 @@ from zero_sizer.tracing.sections import Slice, TracedSection
 from zero_sizer.tracing.step import Trace
 from zero_sizer.tracing.symbolic import ZERO, Point, Poly
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 
 BLOCK = 512  # what torch's CUDA allocator rounds up to
 

@@ -1,11 +1,10 @@
 """Observations of one trace as a whole, to hold a profile against."""
 
-from dataclasses import dataclass
-
 from zero_sizer.tracing import sections
 from zero_sizer.tracing.recorder import Made, Mark
 from zero_sizer.tracing.step import Trace
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 
 _BLOCK = 512
 

@@ -1,9 +1,10 @@
 """A traced step, cut into its parts: outside of the blocks, each block, forward and backward."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from zero_sizer.tracing.recorder import Event, Made, Mark
+from zero_sizer.util.records import dataclass
 
 OUTSIDE = ""
 _SIGNS = {"module": "", "ends": "/", "returns": "^"}

@@ -3,7 +3,6 @@
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from zero_sizer.tracing.depth import stacks_of
 from zero_sizer.tracing.fitted import FittedStack, Range
 from zero_sizer.tracing.recorder import Recorder
 from zero_sizer.tracing.step import Trace, run_step
+from zero_sizer.util.records import dataclass
 
 VARIANTS = ("bf16", "fp32", "autocast")
 # ZeRO-3's linear layers keep what autocast was handed, torch's the casts of it; and they make the

@@ -10,11 +10,12 @@ of it the rank keeps does (``zero_sizer.zero.reduction``).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
+
+from zero_sizer.util.records import dataclass
 
 _STAGE0_BUCKET = 500_000_000  # elements: MEMORY_OPT_ALLREDUCE_SIZE, runtime/engine.py:3073
 

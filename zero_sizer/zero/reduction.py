@@ -3,13 +3,14 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple, Self
 
 from zero_sizer.units import ceil_div
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero import partition
 from zero_sizer.zero.extents import ALIKE, Extents, extents_of
 from zero_sizer.zero.gradient_flow import Flow, Flush, Level, Rules, Scheme, Tensors

@@ -4,11 +4,10 @@ Every rule is one declared record. Its formula reads a few numbers of the job an
 ledger's number next to it is this job's, per GPU, and one line says why the two differ.
 """
 
-from dataclasses import dataclass
-
 from zero_sizer.crosscheck.rules.record import Rule, numbers_of
 from zero_sizer.crosscheck.rules.table import RULES
 from zero_sizer.sizing import Sizing
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,8 @@
 """Requests to simulated ranks: what to run, and on which machine."""
 
-from dataclasses import dataclass
-
 from zero_sizer.dryrun.task import Task
 from zero_sizer.simulator.device import NO_LIMIT
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

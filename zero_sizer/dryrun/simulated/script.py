@@ -10,7 +10,7 @@ import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from zero_sizer.dryrun.simulated.outputs import NOTHING, Outputs
 from zero_sizer.dryrun.task import require_rank
 from zero_sizer.errors import InputError, WitnessError
 from zero_sizer.hardware import catalog
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,14 @@ own models by tests/models/test_models_adapter.py.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.changes.records import ALL_LINEAR, Adapter
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.units import DType
 from zero_sizer.util.patterns import Budget, Pattern, PatternError
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 PREFIX = "base_model.model."

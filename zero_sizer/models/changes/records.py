@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 ALL_LINEAR = "all-linear"
 

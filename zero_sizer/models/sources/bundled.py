@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 _DATA = Path(__file__).parents[1] / "data"  # importlib.resources costs a check 30 ms
 _PREFIX, _SUFFIX = "profile.", ".json"

@@ -1,7 +1,6 @@
 """From what a user writes after ``--model`` to a ``ModelSpec``."""
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from zero_sizer.errors import InputError
 from zero_sizer.models.sources.bundled import bundled_names, load_profile, read_profile
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.files import existing
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import did_you_mean, shown
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
