@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from zero_sizer import checks
-from zero_sizer.config import resolve
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Direction, Finding, Reason, Severity
 from zero_sizer.hardware.device import Device
@@ -76,17 +75,8 @@ class Sizing:
 
 def size(job: Job) -> Sizing:
     """Predict what a job needs and whether it fits."""
-    settings, findings = resolve.resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
-    context = checks.Context(
-        document=job.document,
-        settings=settings,
-        cluster=job.cluster,
-        workload=job.workload,
-        model=job.model,
-    )
-    planned = plan_job(job, settings)
+    context, findings = checks.resolved(job)
+    planned = plan_job(job, context.settings)
     plan = at_highest_rank(planned.plan) if planned.plan else None
     collected = [*findings, *checks.run(context), *planned.findings]
     allocations = tuple(evaluate(entries.ENTRIES, plan)) if plan else ()

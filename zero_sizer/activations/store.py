@@ -18,7 +18,7 @@ _PREFIX, _INDEX = "activations.", "index.json"
 SCHEMA_VERSION = 3
 _SEAL = "sha256"
 _MAX_BYTES = 64 * 2**20
-_BUNDLED = "bundled profile "
+_BUNDLED = "bundled model "
 
 # Beside the tensors' shapes, what decides which operators run.
 _FIELDS = [

@@ -16,7 +16,7 @@ from zero_sizer.advise.strategy import Strategy, smallest_swap_buffer, strategie
 from zero_sizer.advise.sweep import Sweep, Use
 from zero_sizer.advise.view import Values
 from zero_sizer.advise.walk import WORTH_IT, Probe, Walk
-from zero_sizer.config import document, resolve
+from zero_sizer.config import document
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Finding, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
@@ -351,7 +351,7 @@ class Search:
 
 def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
     """The plan of a job, and the findings that stop it."""
-    context, found = _resolved(job)
+    context, found = checks.resolved(job)
     planned = plan_job(job, context.settings)
     everything = (*found, *checks.run(context), *planned.findings)
     errors = tuple(f for f in everything if f.severity is Severity.ERROR)
@@ -361,22 +361,8 @@ def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
 
 def doubts_of(job: Job) -> tuple[Finding, ...]:
     """Findings that name something of a job which is not counted."""
-    context, _ = _resolved(job)
+    context, _ = checks.resolved(job)
     return tuple(finding for finding in checks.run(context) if is_doubt(finding))
-
-
-def _resolved(job: Job) -> tuple[checks.Context, list[Finding]]:
-    settings, found = resolve.resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
-    context = checks.Context(
-        document=job.document,
-        settings=settings,
-        cluster=job.cluster,
-        workload=job.workload,
-        model=job.model,
-    )
-    return context, list(found)
 
 
 def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocation, ...]:

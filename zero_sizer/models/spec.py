@@ -92,7 +92,7 @@ class ModelSpec:
 
     Attributes:
         name: what to call it in reports.
-        origin: where the numbers come from, e.g. ``bundled profile llama-3-8b`` or a path.
+        origin: where the numbers come from, e.g. ``bundled model llama-3-8b`` or a path.
         parameters: in ``named_parameters()`` order, tied tensors once.
         buffers: in ``named_buffers()`` order, non-persistent ones included.
         arch: widths.
