@@ -158,7 +158,7 @@ def main() -> int:
     options = parser.parse_args()
     stale = []
     for name in options.names or SOURCES:
-        if not _write(DATA / f"profile.{name}.json", render(stored(name)), check=options.check):
+        if not _write(DATA / f"model.{name}.json", render(stored(name)), check=options.check):
             stale.append(name)
     print("\n".join(f"{'stale' if options.check else 'wrote'} {name}" for name in stale))
     return 1 if options.check and stale else 0

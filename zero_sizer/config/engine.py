@@ -4,6 +4,8 @@ Source: deepspeed 0.19.8 runtime/engine.py:2294-2369 (wrapper) and 2476-2550 (op
 """
 
 from zero_sizer.config.context import Context
+from zero_sizer.optimizers.selection import BUILT
+from zero_sizer.optimizers.table import CPU_ADAM, FUSED_ADAM
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper, wrapper_of
 
@@ -35,22 +37,6 @@ TORCH_OPTIMIZERS = (
     "SGD",
     "SparseAdam",
 )
-_ON_GPU = {
-    "adam": "FusedAdam",
-    "adamw": "FusedAdam",
-    "adagrad": "Adagrad",
-    "lamb": "FusedLamb",
-    "lion": "FusedLion",
-    "muon": "MuonWithAuxAdam",
-    "muadam": "MuAdam",
-    "muadamw": "MuAdamW",
-    "musgd": "MuSGD",
-}
-_ON_HOST = {
-    "FusedAdam": "DeepSpeedCPUAdam",
-    "Adagrad": "DeepSpeedCPUAdagrad",
-    "FusedLion": "DeepSpeedCPULion",
-}
 
 
 def model_dtype(context: Context) -> str:
@@ -113,13 +99,13 @@ def offloads_optimizer(context: Context) -> bool:
 def optimizer_class(context: Context) -> str:
     """Class of the optimizer in the config; "" when it names none or one that does not exist."""
     name = context.text("optimizer.type")
-    built = _ON_GPU.get(name.lower())
-    if built is None:
+    known = BUILT.get(name.lower())
+    if known is None:
         return name if name in TORCH_OPTIMIZERS else ""
-    if built == "FusedAdam" and context.mapping("optimizer.params").get("torch_adam"):
+    if known.row is FUSED_ADAM and context.mapping("optimizer.params").get("torch_adam"):
         return "AdamW"
-    if offloads_optimizer(context):
-        built = _ON_HOST.get(built, built)
-    if built == "DeepSpeedCPUAdam" and context.flag("zero_optimization.zenflow"):
+    if known.on_host is None or not offloads_optimizer(context):
+        return known.class_name
+    if known.on_host is CPU_ADAM and context.flag("zero_optimization.zenflow"):
         return "ZenFlowCPUAdam"
-    return built
+    return known.on_host.name

@@ -11,24 +11,39 @@ from zero_sizer.optimizers import torch as torch_optimizers
 from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.util.records import dataclass
 
-# Name -> DeepSpeed's own class, or the name of torch's.
-_BUILT: Mapping[str, Optimizer | str] = {
-    "adam": table.FUSED_ADAM,
-    "adamw": table.FUSED_ADAM,
-    "lamb": table.LAMB,
-    "lion": table.LION,
-    "muon": table.MUON,
-    "adagrad": "Adagrad",
-    "muadam": "Adam",
-    "muadamw": "AdamW",
-    "musgd": "SGD",
+
+@dataclass(frozen=True)
+class Built:
+    """Classes that one ``optimizer.type`` stands for.
+
+    Attributes:
+        row: DeepSpeed's own class, or the name of torch's.
+        on_host: the class under optimizer offload, where it is another.
+        name: what the class is called where it is not the row.
+    """
+
+    row: Optimizer | str
+    on_host: Optimizer | None = None
+    name: str = ""
+
+    @property
+    def class_name(self) -> str:
+        """Name of the class."""
+        return self.name or (self.row if isinstance(self.row, str) else self.row.name)
+
+
+BUILT: Mapping[str, Built] = {
+    "adam": Built(table.FUSED_ADAM, table.CPU_ADAM),
+    "adamw": Built(table.FUSED_ADAM, table.CPU_ADAM),
+    "lamb": Built(table.LAMB),
+    "lion": Built(table.LION, table.CPU_LION),
+    "muon": Built(table.MUON),
+    "adagrad": Built("Adagrad", table.CPU_ADAGRAD),
+    "muadam": Built("Adam", name="MuAdam"),
+    "muadamw": Built("AdamW", name="MuAdamW"),
+    "musgd": Built("SGD", name="MuSGD"),
 }
-_OFFLOADED = {
-    "adam": table.CPU_ADAM,
-    "adamw": table.CPU_ADAM,
-    "lion": table.CPU_LION,
-    "adagrad": table.CPU_ADAGRAD,
-}
+"""``optimizer.type`` in small letters -> what DeepSpeed builds; any other name is torch's."""
 _NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 
 
@@ -56,11 +71,10 @@ def trainer_optimizer(*, offloads: bool) -> Optimizer | None:
 
 def choose(name: str, params: Mapping[str, Any], *, offloads: bool) -> Optimizer | None:
     """The row for ``optimizer.type``; None when it is one these tables do not know."""
-    built: Optimizer | str = _BUILT.get(name.lower(), name)
-    if built is table.FUSED_ADAM and params.get("torch_adam"):
+    known = BUILT.get(name.lower(), Built(name))
+    if known.row is table.FUSED_ADAM and params.get("torch_adam"):
         return torch_optimizers.row(_torch_adam(name, params), params)
-    if offloads:
-        built = _OFFLOADED.get(name.lower(), built)
+    built = known.on_host if offloads and known.on_host is not None else known.row
     if built is table.MUON:
         return replace(table.MUON, newton_schulz=params.get("ns_method", table.MUON.newton_schulz))
     return torch_optimizers.row(built, params) if isinstance(built, str) else built

@@ -11,4 +11,4 @@ def ranks_of(plan: Plan) -> ParallelDims:
 
 def hpz_ranks(plan: Plan) -> int:
     """Ranks that secondary partitions (hpZ) are cut for; 0 where there are none."""
-    return ParallelDims(world_size=plan.dp_world_size, hpz=plan.hpz_partition_size).hpz_ranks
+    return ParallelDims(hpz=plan.hpz_partition_size, world_size=plan.dp_world_size).hpz_ranks

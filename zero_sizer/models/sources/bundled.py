@@ -12,7 +12,7 @@ from zero_sizer.units import DType
 from zero_sizer.util.records import dataclass
 
 _DATA = Path(__file__).parents[1] / "data"  # importlib.resources costs a check 30 ms
-_PREFIX, _SUFFIX = "profile.", ".json"
+_PREFIX, _SUFFIX = "model.", ".json"
 
 
 @dataclass(frozen=True, slots=True)
