@@ -1,6 +1,6 @@
 """A block of which parts are frozen or adapted: names, and layers that belong together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from math import prod
 
@@ -146,12 +146,20 @@ class Rules:
         """Words of what is around the base."""
         return [f"~{self._blocks_start.removesuffix('.')}"] if self._blocks_start else []
 
-    def trains(self, run: list[str]) -> bool:
-        """Whether anything is trained in the block, outside of blocks of the modules that run."""
+    def trains(self, run: list[str], gradients: Iterable[str]) -> bool:
+        """Whether anything is trained in the block, or in a part outside of blocks.
+
+        Args:
+            run: modules of the part in the order in which they run forward.
+            gradients: of the base, that its backward completes; a tied tensor goes by another name
+                than the module that runs (T5's embeddings are ``shared``).
+        """
         trained = [name for name, tensor in self.rows.items() if tensor.trainable]
         if self._is_block:
             return bool(trained)
-        return any(name.startswith(f"{module}.") for name in trained for module in run)
+        if any(name.startswith(f"{module}.") for name in trained for module in run):
+            return True
+        return any(map(self.completed, gradients))
 
     def without_gradient(self, run: list[str]) -> frozenset[str]:
         """Modules whose input carries no gradient where nothing before the block is trained.

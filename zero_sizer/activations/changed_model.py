@@ -58,7 +58,7 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
         for piece in pieces(spec, part):
             rules = rules_of(spec, piece.blocks, piece.first)
             run = _run(piece.forward)
-            trains = rules.trains(run)
+            trains = rules.trains(run, (name for _, name in piece.backward.labels))
             closed = frozenset() if reached else rules.without_gradient(run)
             reached = reached or trains
             walk = _Walk(rules, how, run, closed)
