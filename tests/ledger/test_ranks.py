@@ -215,13 +215,8 @@ def simulated(recordings, device):
     return [[run[key] for run in runs] for key in runs[0]]
 
 
-OVERSTATED = pytest.mark.xfail(
-    reason="Muon offloaded with fp32 accumulation: host memory is said 19 % too high"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [pytest.param(1, marks=OVERSTATED), 2, 3])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_rank_that_needs_most_is_the_engines(seed):
     draw = random.Random(seed)
     taken = 0
