@@ -40,6 +40,12 @@ JOBS = {  # what: ranks, fields of bf16, zero_optimization, adapter
         "r=64,targets=all-linear",
     ),
     "moments as wide as their master": (2, STATES, {"stage": 2}, ""),
+    "second partitions since init, the optimizer on the host": (
+        4,
+        {},
+        {"stage": 3, "zero_hpz_partition_size": 2, **HOST},
+        "",
+    ),
     "a second partition": (2, {}, {"stage": 3, "zero_hpz_partition_size": 2}, ""),
     "torch's linear layers": (2, {}, {"stage": 3, "memory_efficient_linear": False}, ""),
 }
@@ -50,7 +56,8 @@ DRAWN = (
     "3/18/linear",  # the first step is higher: weights are gathered twice
 )
 """Jobs of the benchmark, by name."""
-ONCE = ("3/18/linear",)  # whose phases, which are compared in the last step, are the first one's
+ONCE = ("3/18/linear", "second partitions since init, the optimizer on the host")
+# whose phases, which are compared in the last step, are the first one's
 
 
 def case_of(name):

@@ -149,6 +149,8 @@ def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue, made=dict.fromkeys(trace.secondary.made))
     state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
+    for i in trace.secondary.counted:
+        state.hold_secondary(i)
     begun = [visit for visit in trace.visits if visit.begins]
     reuse = Reuses(begun, trace.numels, limits.max_reuse_distance)
     step = 0
@@ -220,16 +222,20 @@ class _State:
 
     def cut(self, parameter: int) -> set[Form]:
         """A released parameter leaves its secondary partition; the level beside it."""
-        ranks, itemsizes, _ = self.trace.secondary
-        if not ranks or parameter in self.made:
+        if not self.trace.secondary.ranks or parameter in self.made:
             return set()
         self.made[parameter] = None
-        if not itemsizes[parameter]:
-            return set()
+        return {self.form()} if self.hold_secondary(parameter) else set()
+
+    def hold_secondary(self, parameter: int) -> bool:
+        """A secondary partition comes; whether it takes anything on the GPU."""
+        itemsize = self.trace.secondary.itemsizes[parameter]
+        if not itemsize:
+            return False
         self._form = None
-        key = self.trace.numels[parameter], itemsizes[parameter]
+        key = self.trace.numels[parameter], itemsize
         self.secondary[key] = self.secondary.get(key, 0) + 1
-        return {self.form()}
+        return True
 
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1); padded they lie in what was gathered."""

@@ -16,7 +16,7 @@ from zero_sizer.models.spec import Tensor
 from zero_sizer.optimizers.table import StateType
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
-from zero_sizer.units import DType
+from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero.wrapper import Wrapper
 
 _STATES = {
@@ -112,6 +112,18 @@ def _states_live(plan: Plan) -> frozenset[Moment]:
     """
     at_once = plan.optimizer.states_at_init and plan.wrapper is not Wrapper.BF16
     return FROM_WRAPPING if at_once or plan.wrapper in STEPS_AT_INIT else AFTER_FIRST_STEP
+
+
+def states_from_first_step(plan: Plan) -> int:
+    """Bytes of states on the GPU that the first step of all makes."""
+    if _states_live(plan) != AFTER_FIRST_STEP:
+        return 0
+    return sum(
+        num_bytes(_state_numels(plan, state, kind, Device.GPU), dtype(plan))
+        for kind, dtype in _DTYPES.items()
+        for state in _STATES[kind]
+        if _has_state(plan, state, kind)
+    )
 
 
 def _master(device: Device) -> Entry:
