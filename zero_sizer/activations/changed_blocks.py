@@ -75,8 +75,12 @@ def _names(spec: Identity) -> _Names:
     return _Names(spec.of)
 
 
-def pieces(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
-    """The part, cut where other tensors are trained than in the block before."""
+def pieces(spec: ModelSpec, part: PartLevels, *, is_first_apart: bool) -> Iterator[PartLevels]:
+    """The part, cut where other tensors are trained than in the block before.
+
+    ``is_first_apart``: it is cut behind the first block that trains something, too, whose input
+    carries no gradient.
+    """
     if not part.blocks:
         yield part
         return
@@ -84,9 +88,11 @@ def pieces(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
     first = part.first
     for index in range(part.first, part.first + part.count):
         is_last = index + 1 == part.first + part.count
-        if is_last or trained.get(index + 1) != trained.get(index):
+        is_apart = is_first_apart and bool(trained.get(index))
+        if is_last or is_apart or trained.get(index + 1) != trained.get(index):
             yield Part(part.blocks, first, index + 1 - first, part.forward, part.backward)
             first = index + 1
+            is_first_apart = is_first_apart and not is_apart
 
 
 def rules_of(spec: ModelSpec, blocks: str, first: int) -> "Rules":

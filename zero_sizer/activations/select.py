@@ -144,12 +144,20 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
             recomputes=recomputes,
             saves_inputs=plan.saves_linear_inputs,
             keeps_outputs=plan.attention != "eager",
-            opens=plan.checkpointing and plan.model.adapter is not None,
+            opens=plan.checkpointing and _opens_inputs(plan.model),
         )
         step = _evaluated(plan, base, _base_variant(plan), recomputes)
         return changed_model.with_changes(step, plan.model, how)
 
     return _mixed(plan, adapt)
+
+
+def _opens_inputs(model: ModelSpec) -> bool:
+    """Whether checkpointing makes what comes out of the input embedding require a gradient.
+
+    transformers 5.23 modeling_utils.py:3181-3189, and peft.
+    """
+    return model.adapter is not None or bool(model.hf_config)
 
 
 def _mixed(plan: Plan, step_of: Callable[[bool], MicroStep]) -> MicroStep | None:
