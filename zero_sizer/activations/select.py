@@ -9,6 +9,7 @@ from zero_sizer import activations
 from zero_sizer.activations import (
     block_sizes,
     changed_model,
+    clamps,
     loss,
     masks,
     names,
@@ -42,11 +43,19 @@ def activations_of(plan: Plan) -> MicroStep:
     """One micro step's activations: from a profile, of the base if need be, or in closed form."""
     step = _with_usual_loss(plan)
     step = _with_loss(plan, step) or step
+    if _clamps(plan) and not is_closed_form(plan):
+        step = clamps.clamped(step, checkpointed_input(plan))
     mask = mask_of(plan)
     if mask is None or not mask.shared:
         return step
     how = plan.checkpointing_how
     return masks.masked(step, mask, how.recomputes if plan.checkpointing else None)
+
+
+def _clamps(plan: Plan) -> bool:
+    """Whether hidden states are clamped: under autocast they are in fp32."""
+    is_fp16 = plan.model_dtype is DType.FP16 and plan.autocast_dtype is None
+    return is_fp16 and plan.model.arch.family in clamps.FAMILIES
 
 
 def in_closed_form(plan: Plan, checkpointing: bool | None = None) -> MicroStep:
