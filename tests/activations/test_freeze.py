@@ -56,6 +56,19 @@ def test_blocks_before_the_first_trained_keep_nothing():
     assert frozen.saved < whole.saved
 
 
+def test_checkpointing_opens_frozen_embeddings():
+    """transformers' models make what comes out of them require a gradient then."""
+    spec = freeze.with_freeze(
+        models.load("mistral-7b"), records.Freeze(("*embed_tokens", "model.layers.0"), "--freeze")
+    )
+    for checkpointing in (False, True):
+        plan = make_plan(ZERO, spec, 2, seq_len=512, checkpointing=checkpointing)
+        first, block, *_ = select.activations_of(plan).parts
+        words = " ".join(level.runs for level in (*first.backward.steps, *block.backward.steps))
+        assert ("^model.embed_tokens" in words) is checkpointing
+        assert ("^self_attn.q_proj" in words) is checkpointing
+
+
 def test_a_pattern_that_names_nothing_says_what_is_near():
     found = _codes(_frozen("model.embed_token"))["freeze-matches-nothing"]
     assert found.severity is Severity.WARNING

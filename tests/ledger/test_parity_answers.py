@@ -56,6 +56,9 @@ JOBS = {  # what: ranks, fields of bf16, zero_optimization, adapter
 DRAWN = (
     "3/17/states",  # gradients in fp32 that are cast for the update
     "3/18/linear",  # the first step is higher: weights are gathered twice
+    "5/5/freeze",  # T5's embeddings are trained, its middle blocks are not
+    "201/1/freeze",  # the first block behind frozen embeddings keeps less than the second
+    "202/13/hpz",  # gradients of an input that two layers share, while one of them reduces
 )
 """Jobs of the benchmark, by name."""
 ONCE = ("3/18/linear", "second partitions since init, the optimizer on the host")

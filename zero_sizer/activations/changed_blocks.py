@@ -15,6 +15,8 @@ SAVED = "modules_to_save.default"
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
 # Layers that are handed the same input (transformers 5.23, the families' attention and MLP).
 _TOGETHER = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value")
+# T5's, by the module around: keys and values of cross attention are made of the encoder's output.
+_OF_T5 = {"SelfAttention": ("q", "k", "v"), "EncDecAttention": ("k", "v")}
 _PARALLEL = {
     "phi": (("q_proj", "k_proj", "v_proj", "fc1"),),
     "falcon": (("query_key_value", "dense_h_to_4h"),),
@@ -285,8 +287,9 @@ class Rules:
 
     def group(self, name: str) -> tuple[str, ...]:
         """Linear layers that are handed the same input, by name."""
-        end = name.rpartition(".")[2]
-        for ends in (*_PARALLEL.get(self._family, ()), *_TOGETHER):
+        around, _, end = name.rpartition(".")
+        of_t5 = _OF_T5.get(around.rpartition(".")[2], ()) if self._family == "t5" else ()
+        for ends in (*_PARALLEL.get(self._family, ()), *_TOGETHER, of_t5):
             if end in ends:
                 return tuple(self._named(ends, name))
         return (name,)

@@ -13,6 +13,7 @@ from zero_sizer.activations import (
     loss,
     masks,
     names,
+    shared_inputs,
 )
 from zero_sizer.activations import (
     checkpointing as checkpoints,
@@ -30,6 +31,7 @@ from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
 from zero_sizer.units import DType, num_bytes
+from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +47,9 @@ def activations_of(plan: Plan) -> MicroStep:
     step = _with_loss(plan, step) or step
     if _clamps(plan) and not is_closed_form(plan):
         step = clamps.clamped(step, checkpointed_input(plan))
+    if plan.wrapper is Wrapper.ZERO3 and plan.autocast_dtype is None and plan.model.adapter is None:
+        tokens = plan.micro_batch * plan.seq_len
+        step = shared_inputs.apart(step, plan.model, tokens, plan.model_dtype)
     mask = mask_of(plan)
     if mask is None or not mask.shared:
         return step

@@ -1,13 +1,12 @@
 """Which stage-3 parameters are gathered at which point of a step.
 
-DeepSpeed decides it deterministically from the order in which modules run; this follows
-deepspeed 0.19.8 runtime/zero/partitioned_param_coordinator.py: fetch (``_fetch_sub_module_impl``),
-prefetch, and release (``__params_to_release``), in the steady state (trace complete), and the
-buffers of runtime/zero/partition_parameters.py (``AllGatherCoalescedHandle``): several tensors
-gathered together share one flat buffer of each dtype, which lives until all of the call have been
-waited for, beside the tensors copied out of it. Under ``torch_autocast`` the weights of its list
-travel in 16 bits: partitions are cast before, tensors after, out of what was copied or, gathered
-alone, out of the buffer.
+DeepSpeed decides it from the order in which modules run; this follows deepspeed 0.19.8
+runtime/zero/partitioned_param_coordinator.py: fetch (``_fetch_sub_module_impl``), prefetch, and
+release (``__params_to_release``), once the trace is complete, and the buffers of
+runtime/zero/partition_parameters.py (``AllGatherCoalescedHandle``): several tensors gathered
+together share one flat buffer of each dtype, which lives until all of the call have been waited
+for, beside the tensors copied out of it. Under ``torch_autocast`` the weights of its list travel
+in 16 bits: partitions are cast before, tensors after, out of what was copied or the buffer.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from zero_sizer.zero.forms import Form, Forms
-from zero_sizer.zero.reuse import Reuses, Visit
+from zero_sizer.zero.reuse import Reuses, Visit, saving
 from zero_sizer.zero.secondary import NONE, Secondary
 
 
@@ -109,19 +108,8 @@ class Gathering(NamedTuple):
     def trace(self, visits: tuple[Visit, ...], forward: int) -> Trace:
         """The trace of these visits, of which the first ``forward`` are of forward."""
         if self.views:
-            visits = (*_saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
+            visits = (*saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
         return Trace(*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
-
-
-def _saving(
-    forward: Sequence[Visit], backward: Iterable[Visit], views: frozenset[int]
-) -> Iterator[Visit]:
-    """Forward visits with what they save; what runs again saves then."""
-    again = {i for visit in backward if visit.recomputes for i in visit.parameters}
-    last = {i: number for number, v in enumerate(forward) if v.ends for i in v.parameters}
-    for number, visit in enumerate(forward):
-        saves = [i for i in visit.parameters if i in views and last.get(i) == number]
-        yield visit._replace(saves=tuple([i for i in saves if i not in again]))
 
 
 def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
@@ -229,13 +217,11 @@ class _State:
 
     def hold_secondary(self, parameter: int) -> bool:
         """A secondary partition comes; whether it takes anything on the GPU."""
-        itemsize = self.trace.secondary.itemsizes[parameter]
-        if not itemsize:
-            return False
-        self._form = None
-        key = self.trace.numels[parameter], itemsize
-        self.secondary[key] = self.secondary.get(key, 0) + 1
-        return True
+        key = self.trace.numels[parameter], self.trace.secondary.itemsizes[parameter]
+        if key[1]:
+            self._form = None
+            self.secondary[key] = self.secondary.get(key, 0) + 1
+        return bool(key[1])
 
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1); padded they lie in what was gathered."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_zero3
-from zero_sizer.ledger.entries.optimizer import states_from_first_step
+from zero_sizer.ledger.entries.states import from_first_step
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, STEP, Moment, Phase
 from zero_sizer.plan import sizes
@@ -73,7 +73,7 @@ def _unpinned(plan: Plan, *, in_forward: bool) -> int:
 def _beyond_later(plan: Plan, *, in_forward: bool) -> int:
     """Bytes by which the first step of all is higher than later ones."""
     first, later = first_step_of(plan), timeline_of(plan)
-    missing = states_from_first_step(plan)
+    missing = from_first_step(plan)
     if in_forward:
         return max(first.forward.total - missing - later.forward.total, 0)
     return max(first.backward.total - missing - later.backward.total, 0)
