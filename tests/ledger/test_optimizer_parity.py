@@ -35,11 +35,6 @@ PRECISIONS = {
         },
     },
     "fp32": {},
-    "bf16 added up in fp32": {
-        "bf16": {"enabled": True},
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "gradient_accumulation_steps": 2,
-    },
 }
 # optimizer, its arguments, stage, precision, more of zero_optimization
 GRID = (
@@ -64,8 +59,6 @@ GRID = (
     (None, {}, 2, "bf16", {}),  # the Trainer's
     ("Muon", MOMENTUM, 1, "bf16", {}),
     ("Muon", MOMENTUM, 2, "bf16", {"offload_optimizer": HOST}),
-    # on the host only the matrices' gradients add up
-    ("Muon", MOMENTUM, 2, "bf16 added up in fp32", {"offload_optimizer": HOST}),
     ("Muon", MOMENTUM, 3, "bf16", {"reduce_scatter": False}),
     ("AdamW", {}, 1, "bf16 states", {}),
     ("AdamW", {**TORCHS, "foreach": False, "amsgrad": True}, 3, "bf16 states", {}),
