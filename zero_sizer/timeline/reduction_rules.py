@@ -181,7 +181,10 @@ def _kept(plan: Plan) -> int:
 
 
 def compact_partitions(plan: Plan, first: int = 0) -> tuple[int, ...]:
-    """Partitions whose gradients lie in a buffer of their own; ``first``: the group to begin at."""
+    """Partitions whose gradients lie in an fp32 buffer of their own.
+
+    ``first`` is the group to begin at.
+    """
     rows = zip(sizes.partitions(plan), sizes.is_compact_group(plan), strict=True)
     return tuple(numel for numel, is_compact in islice(rows, first, None) if is_compact)
 

@@ -67,7 +67,7 @@ def _factored_numel(plan: Plan, state: str) -> int:
 
 
 def states_live(plan: Plan) -> frozenset[Moment]:
-    """When states exist.
+    """From the first step on, or since init where the wrapper or the optimizer makes them then.
 
     The 16-bit wrappers run a step at once; Adagrad makes its states when it is made. ZeRO makes it
     anew for the master weights, BF16_Optimizer does not.
