@@ -212,7 +212,7 @@ def _release(state: _State, next_step: int, visit: Visit) -> int:
             continue
         held = state.resident.pop(i, None)
         if held is not None:
-            ranks, itemsizes, made = trace.secondary
+            ranks, itemsizes, made, _ = trace.secondary
             if ranks and i not in made and i not in state.made:
                 state.made.add(i)
                 padded = round_up(trace.numels[i], trace.ranks)

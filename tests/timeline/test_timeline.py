@@ -39,7 +39,7 @@ def _walked(plan, zero):
     layout = layout_of(plan.model, step, leaves_of(plan).modules)
     forward = list(_places(step.parts, layout.forward, is_backward=False))
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
-    visits = [v for _, place, _ in (*forward, *backward) for v in place.visits]
+    visits = [v for _, place, _ in (*forward, *backward) for v in place.all_visits]
     tensors = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes, zero.persistent)
     how = (zero.ranks, zero.is_parked, zero.kept, zero.recomputed, zero.secondary)
     trace = Trace(*tensors, tuple(visits), *how)
@@ -61,6 +61,8 @@ def _walked(plan, zero):
                 highest[-1] = max(highest[-1], meets + during)
             last = level + at + end + held.total  # the next fetch comes when the hook is over
             highest[-1] = max(highest[-1], level + at + peak + gathered + before.total)
+            for _, after in [next(series, (0, 0)) for _ in place.ends]:
+                gathered = after
             highest[-1] = max(highest[-1], level + at + end + hook.total + gathered)
         sections = [p.backward if places is backward else p.forward for p in step.parts]
         level += sum(p.count * s.end for p, s in zip(step.parts, sections, strict=True))

@@ -1,6 +1,6 @@
 """A block of which parts are frozen or adapted: names, and layers that belong together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from math import prod
 
@@ -15,6 +15,8 @@ SAVED = "modules_to_save.default"
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
 # Layers that are handed the same input (transformers 5.23, the families' attention and MLP).
 _TOGETHER = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value")
+# T5's, by the module around: keys and values of cross attention are made of the encoder's output.
+_OF_T5 = {"SelfAttention": ("q", "k", "v"), "EncDecAttention": ("k", "v")}
 _PARALLEL = {
     "phi": (("q_proj", "k_proj", "v_proj", "fc1"),),
     "falcon": (("query_key_value", "dense_h_to_4h"),),
@@ -75,8 +77,12 @@ def _names(spec: Identity) -> _Names:
     return _Names(spec.of)
 
 
-def pieces(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
-    """The part, cut where other tensors are trained than in the block before."""
+def pieces(spec: ModelSpec, part: PartLevels, *, is_first_apart: bool) -> Iterator[PartLevels]:
+    """The part, cut where other tensors are trained than in the block before.
+
+    ``is_first_apart``: it is cut behind the first block that trains something, too, whose input
+    carries no gradient.
+    """
     if not part.blocks:
         yield part
         return
@@ -84,9 +90,11 @@ def pieces(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
     first = part.first
     for index in range(part.first, part.first + part.count):
         is_last = index + 1 == part.first + part.count
-        if is_last or trained.get(index + 1) != trained.get(index):
+        is_apart = is_first_apart and bool(trained.get(index))
+        if is_last or is_apart or trained.get(index + 1) != trained.get(index):
             yield ComposedPart(part.blocks, first, index + 1 - first, part.forward, part.backward)
             first = index + 1
+            is_first_apart = is_first_apart and not is_apart
 
 
 def rules_of(spec: ModelSpec, blocks: str, first: int) -> "Rules":
@@ -146,12 +154,20 @@ class Rules:
         """Words of what is around the base."""
         return [f"~{self._blocks_start.removesuffix('.')}"] if self._blocks_start else []
 
-    def trains(self, run: list[str]) -> bool:
-        """True if anything is trained in the block, outside of blocks of the modules that run."""
+    def trains(self, run: list[str], gradients: Iterable[str]) -> bool:
+        """True if anything is trained in the block, or in a part outside of blocks.
+
+        Args:
+            run: modules of the part in the order in which they run forward.
+            gradients: of the base, that its backward completes; a tied tensor goes by another name
+                than the module that runs (T5's embeddings are ``shared``).
+        """
         trained = [name for name, tensor in self.rows.items() if tensor.trainable]
         if self._is_block:
             return bool(trained)
-        return any(name.startswith(f"{module}.") for name in trained for module in run)
+        if any(name.startswith(f"{module}.") for name in trained for module in run):
+            return True
+        return any(map(self.completed, gradients))
 
     def without_gradient(self, run: list[str]) -> frozenset[str]:
         """Modules whose input carries no gradient where nothing before the block is trained.
@@ -271,8 +287,9 @@ class Rules:
 
     def group(self, name: str) -> tuple[str, ...]:
         """Linear layers that are handed the same input, by name."""
-        end = name.rpartition(".")[2]
-        for ends in (*_PARALLEL.get(self._family, ()), *_TOGETHER):
+        around, _, end = name.rpartition(".")
+        of_t5 = _OF_T5.get(around.rpartition(".")[2], ()) if self._family == "t5" else ()
+        for ends in (*_PARALLEL.get(self._family, ()), *_TOGETHER, of_t5):
             if end in ends:
                 return tuple(self._named(ends, name))
         return (name,)

@@ -39,7 +39,7 @@ class How(NamedTuple):
             nobody compared.
         keeps_outputs: attention keeps its output, as flash attention does.
         opens: the embedding's output requires a gradient (``enable_input_require_grads``, which
-            training an adapter under checkpointing switches on).
+            checkpointing switches on).
     """
 
     sizes: Sizes
@@ -55,10 +55,10 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
     reached = False
     uncached = 0
     for part in step.parts:
-        for piece in pieces(spec, part):
+        for piece in pieces(spec, part, is_first_apart=not reached):
             rules = rules_of(spec, piece.blocks, piece.first)
             run = _run(piece.forward)
-            trains = rules.trains(run)
+            trains = rules.trains(run, (name for _, name in piece.backward.labels))
             closed = frozenset() if reached else rules.without_gradient(run)
             reached = reached or trains
             walk = _Walk(rules, how, run, closed)

@@ -85,7 +85,10 @@ def unsaved(
 def _of_closed(
     rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
 ) -> Iterator[Unsaved]:
-    """What norms keep for the gradient of their input: a copy in fp32, or the block's own input."""
+    """What norms keep for the gradient of their input: a copy in fp32, or the block's own input.
+
+    A LayerNorm keeps its input for its weight's gradient, too.
+    """
     norms = [name for name in run if name in closed and f"{name}.weight" in rules.own]
     is_input_met = False
     for name in norms:
@@ -93,7 +96,11 @@ def _of_closed(
         size = of.tokens * tensor.numel
         if "RMSNorm" in tensor.module_type and of.held is not DType.FP32:
             yield Unsaved(num_bytes(size, DType.FP32), name, True, name)
-        elif tensor.module_type.endswith("LayerNorm") and not is_input_met:
+        elif (
+            tensor.module_type.endswith("LayerNorm")
+            and not is_input_met
+            and not rules.is_trained(f"{name}.weight")
+        ):
             is_input_met = True
             yield Unsaved(num_bytes(size, of.held), f"/{run[-1]}", True, name)
 

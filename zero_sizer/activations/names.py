@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from zero_sizer.activations.levels import MicroStep
 from zero_sizer.errors import UnsupportedError
-from zero_sizer.models.changes.lora import tied_modules
+from zero_sizer.models.changes.lora import lookups, tied_modules
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.reuse import Visit
@@ -17,6 +17,7 @@ _ADAPTER = "default"  # what peft's lists of adapters call theirs
 _ASKED = {"DenseReluDense": "wo.weight"}
 
 
+_PRODUCTS = ("Linear", "Conv1D")  # ends of classes' names
 _Row = tuple[str, int, int, tuple[tuple[str, str], ...]]
 
 
@@ -56,6 +57,10 @@ class Names:
         self.trainable = {i for i, tensor in enumerate(spec.parameters) if tensor.trainable}
         self.stacked = {i for i, tensor in enumerate(spec.parameters) if tensor.is_stacked}
         self._tied = tied_modules(spec)
+        self._lookups = lookups(spec)
+        self._products = {
+            tensor.module for tensor in spec.parameters if tensor.module_type.endswith(_PRODUCTS)
+        }
         self._has_dropout = spec.arch.dropout > 0
         self._leaves = frozenset(leaves)
         self._asked = asked
@@ -81,6 +86,10 @@ class Names:
     def drops(self, module: str) -> bool:
         """True if ``module`` is a dropout that saves what it dropped."""
         return self._has_dropout and "drop" in module.rpartition(".")[2]
+
+    def is_lookup(self, module: str) -> bool:
+        """True if ``module`` is handed indices, which have no gradient."""
+        return module in self._lookups
 
     def owned(self, module: str) -> tuple[int, ...]:
         """Parameters a module uses; a tied one's stand under another name, the first.
@@ -152,6 +161,17 @@ class Names:
         """A module that is around others has run."""
         shared = self.shared(module) if module in self._around else ()
         return [Visit(shared, begins=False, ends=True)] if shared else []
+
+    def finish(self, module: str) -> list[Visit]:
+        """A layer has all its gradients: one product makes them and that of its input."""
+        if module not in self._products or self.is_leaf(module) or self.is_held(module):
+            return []
+        return [self.module(module, begins=False, ends=True)]
+
+    def is_held(self, module: str) -> bool:
+        """True if a module around ``module`` has asked for its parameters."""
+        held = {i for name in containers(module) for i in self.shared(name)}
+        return not held.isdisjoint(self.owned(module))
 
     def shared(self, module: str) -> tuple[int, ...]:
         """Parameters of a module around others: its own, and those of others that it asks for."""

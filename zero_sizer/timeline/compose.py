@@ -26,6 +26,7 @@ from zero_sizer.timeline.reduction_rules import owns_of
 from zero_sizer.timeline.zero_rules import (
     earlier_zero_of,
     first_zero_of,
+    initial_zero_of,
     leaves_of,
     unknown_zero_of,
 )
@@ -68,6 +69,11 @@ def left_by_backward(plan: Plan) -> tuple[int, ...]:
 def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     """Parameters whose secondary partitions (hpZ) a first micro step makes, in that order."""
     return overlay_of(_layout(plan), first_zero_of(plan)).secondaries_made(in_forward=in_forward)
+
+
+def first_step_of(plan: Plan) -> Timeline:
+    """The highest points of the first micro step of all, with hpZ."""
+    return timeline(select.activations_of(plan), _layout(plan), initial_zero_of(plan))
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:

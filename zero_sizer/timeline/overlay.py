@@ -235,6 +235,8 @@ class _Levels:
                 ends[-1] |= fetching
                 fetching = forms.NEVER
             levels.append(level | fetching)
+            for _ in place.ends:
+                level = next(series)[1]
             ends.append(level)
             own.append(level)
         rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]

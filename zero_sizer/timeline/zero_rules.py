@@ -88,8 +88,20 @@ def unknown_zero_of(plan: Plan) -> Zero | None:
         return None
     if not plan.offloads_optimizer or zero.secondary.ranks:
         return None
-    limits = replace(zero.limits, prefetch_bucket_size=0, max_reuse_distance=0)
-    return interned(replace(zero, limits=limits))
+    return interned(replace(zero, limits=_without_trace(zero.limits)))
+
+
+def initial_zero_of(plan: Plan) -> Zero:
+    """Zero of the first step with hpZ: init made every partition, and no step has dropped one."""
+    zero = zero_of(plan)
+    everything = frozenset(range(len(sizes.numels(plan))))
+    secondary = zero.secondary._replace(made=everything, counted=everything - zero.secondary.made)
+    limits = _without_trace(zero.limits)
+    return interned(replace(zero, limits=limits, secondary=secondary))
+
+
+def _without_trace(limits: Limits) -> Limits:
+    return replace(limits, prefetch_bucket_size=0, max_reuse_distance=0)
 
 
 @derived_of_rank

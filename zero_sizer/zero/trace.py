@@ -1,11 +1,11 @@
 """Order of modules and limits, which decide when stage-3 parameters are gathered."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
 from zero_sizer.util.records import dataclass
-from zero_sizer.zero.reuse import Visit
+from zero_sizer.zero.reuse import Visit, saving
 from zero_sizer.zero.secondary import NONE, Secondary
 
 
@@ -97,16 +97,5 @@ class Gathering(NamedTuple):
     def trace(self, visits: tuple[Visit, ...], forward: int) -> Trace:
         """The trace of these visits, of which the first ``forward`` are of forward."""
         if self.views:
-            visits = (*_saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
+            visits = (*saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
         return Trace(*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
-
-
-def _saving(
-    forward: Sequence[Visit], backward: Iterable[Visit], views: frozenset[int]
-) -> Iterator[Visit]:
-    """Forward visits with what they save; what runs again saves then."""
-    again = {i for visit in backward if visit.recomputes for i in visit.parameters}
-    last = {i: number for number, v in enumerate(forward) if v.ends for i in v.parameters}
-    for number, visit in enumerate(forward):
-        saves = [i for i in visit.parameters if i in views and last.get(i) == number]
-        yield visit._replace(saves=tuple([i for i in saves if i not in again]))
