@@ -6,7 +6,7 @@ size, made and let go of at known modules. So the base's steps are walked once, 
 shifted by what differs there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -55,21 +55,32 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
     reached = False
     uncached = 0
     for part in step.parts:
-        for piece in pieces(spec, part):
-            rules = rules_of(spec, piece.blocks, piece.first)
-            run = _run(piece.forward)
-            trains = rules.trains(run)
-            closed = frozenset() if reached else rules.without_gradient(run)
-            reached = reached or trains
-            walk = _Walk(rules, how, run, closed)
-            found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
-            uncached += piece.count * walk.uncached
-            if how.opens:
-                reached = True
+        for equal in pieces(spec, part):
+            for piece in [equal] if reached else _first_trained_apart(spec, equal):
+                rules = rules_of(spec, piece.blocks, piece.first)
+                run = _run(piece.forward)
+                trains = rules.trains(run)
+                closed = frozenset() if reached else rules.without_gradient(run)
+                reached = reached or trains
+                walk = _Walk(rules, how, run, closed)
+                found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
+                uncached += piece.count * walk.uncached
+                if how.opens:
+                    reached = True
     around = rules_of(spec, "", 0).opens()
     found[0] = _within(found[0], around)
     *others, last = found
     return Activations((*others, _ending(last, uncached)))
+
+
+def _first_trained_apart(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
+    """Equal blocks that are trained, the first apart: only its input carries no gradient."""
+    if part.count < 2 or not rules_of(spec, part.blocks, part.first).trains([]):
+        yield part
+        return
+    levels = (part.forward, part.backward)
+    yield Part(part.blocks, part.first, 1, *levels)
+    yield Part(part.blocks, part.first + 1, part.count - 1, *levels)
 
 
 def _within(part: Part, around: list[str]) -> Part:
