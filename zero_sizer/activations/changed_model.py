@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from zero_sizer.activations import frozen
+from zero_sizer.activations import autocast_products, frozen
 from zero_sizer.activations.changed_blocks import Rules, pieces, rules_of
 from zero_sizer.activations.levels import (
     Activations,
@@ -23,6 +23,7 @@ from zero_sizer.activations.levels import (
     StepLevels,
 )
 from zero_sizer.activations.lora import Adapted, Sizes
+from zero_sizer.activations.lora_autocast import AutocastAdapted
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import num_bytes
 
@@ -155,6 +156,9 @@ class _Walk:
             keeps_outputs=how.keeps_outputs,
             closed=closed,
         )
+        adapted = rules.adapted.items()
+        self._adapted = {n: AutocastAdapted(*a) if how.sizes.casts else a for n, a in adapted}
+        self._joins: list[str] = []  # their input's gradient is summed up in the next step
         self._shift = 0
         self._out: list[Level] = []
         self._next: list[str] = []  # words of the next step
@@ -165,7 +169,9 @@ class _Walk:
     def section(self, section: SectionLevels, *, keeps: bool) -> Section:
         """The section as it is here; ``keeps``: what backward needs stays."""
         self._shift, self._out, self._next = 0, [], []
-        steps = section.steps
+        steps: Sequence[StepLevels] = section.steps
+        if keeps and self.how.sizes.casts:
+            steps = autocast_products.without_weights(steps, self.rules, self.how.sizes)
         ends, stops = _ends(steps), _stops(steps)
         said = {token for step in steps for token in tokens_of(step)}
         before = 0
@@ -215,9 +221,11 @@ class _Walk:
             name = token.lstrip("~/^")
             if token.startswith("/") and not keeps:
                 self._uncache(name)
+            if token.startswith("/") and keeps:
+                self._uncast(token)
             level = before + self._shift
             self._shift -= self.rules.shared_gradient(token, sizes)
-            adapted = None if token.startswith("~") else self.rules.adapted.get(name)
+            adapted = None if token.startswith("~") else self._adapted.get(name)
             if adapted is None:
                 is_over = token.startswith("^") and name in self._closed
                 is_over = is_over and not self.rules.is_trained(f"{name}.weight")
@@ -239,7 +247,9 @@ class _Walk:
                     self._backward(adapted, name, before)
                     tokens += self._base_backward(adapted, name)
             elif name == self._again:
-                again = adapted.recomputed(sizes, level, before - step.end)
+                product = autocast_products.product_of(self.rules, name, sizes)
+                cast = product.weight if product and sizes.casts and not product.raw else 0
+                again = adapted.recomputed(sizes, level + cast, before - step.end + cast)
                 self._emit(again, tokens)
                 self._shift += again[-1].end - level - (step.end - before)
                 self._again = ""
@@ -264,6 +274,9 @@ class _Walk:
             for own in owned
             if own in self.rules.own and not self.rules.is_trained(own)
         )
+        adapted = self._adapted.get(name)
+        if isinstance(adapted, AutocastAdapted):
+            size -= adapted.cached(of)
         self._shift -= size
         self.uncached += size
 
@@ -292,21 +305,32 @@ class _Walk:
 
     def _join(self, peak: int, end: int, over: tuple[str, ...]) -> int:
         """The peak where base layers' backward is over and their gradients join the adapters'."""
+        due, self._joins = self._joins, []
         for name in over:
-            adapted = self.rules.adapted.get(name)
-            if adapted is not None:
-                is_first = self.rules.is_first(name, self._run)
-                waits = adapted.waits(self.how.sizes, is_first=is_first)
-                if is_first:
-                    summed = adapted.summed(self.how.sizes)
-                    peak = max(peak, end + self._shift + summed)
-                self._shift -= waits
+            adapted = self._adapted.get(name)
+            if isinstance(adapted, AutocastAdapted) and adapted.joins_late(self.how.sizes):
+                self._joins.append(name)
+            elif adapted is not None:
+                due.append(name)
+        for name in due:
+            is_first = self.rules.is_first(name, self._run)
+            adapted = self._adapted[name]
+            if is_first:
+                peak = max(peak, end + self._shift + adapted.summed(self.how.sizes))
+            self._shift -= adapted.waits(self.how.sizes, is_first=is_first)
         return peak
 
     def _free(self, tokens: list[str], *, keeps: bool, is_start: bool) -> None:
         """What is not kept goes where it was needed last."""
         for storage in self._unsaved if keeps else ():
-            if storage.is_held == (not is_start) and storage.made in tokens:
+            is_due = storage.is_held == (not is_start) and not storage.is_cast
+            if is_due and storage.made in tokens:
+                self._shift -= storage.num_bytes
+
+    def _uncast(self, token: str) -> None:
+        """Casts that nobody keeps go with the layer itself."""
+        for storage in self._unsaved:
+            if storage.is_cast and storage.made == token:
                 self._shift -= storage.num_bytes
 
     def _release(self, over: tuple[str, ...]) -> None:

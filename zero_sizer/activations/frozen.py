@@ -34,12 +34,14 @@ class Unsaved(NamedTuple):
         made: the word of ``runs`` after which it is not needed here.
         is_held: only where that step ends: the caller holds it until then.
         freed: the module with whose backward the base lets go of it.
+        is_cast: autocast's, which the layer itself lets go of, before an adapter runs.
     """
 
     num_bytes: int
     made: str
     is_held: bool
     freed: str
+    is_cast: bool = False
 
 
 def unsaved(
@@ -73,6 +75,9 @@ def unsaved(
             found.append(Unsaved(_normalized(rules, name, tensor, of), name, True, name))
         if not is_product(rules, name, tensor):
             continue
+        if of.casts and not (of.raw and rules.is_linear(name)):
+            found += _casts(rules, name, tensor, of, keeps_outputs, name in closed)
+            continue
         group = [other for other in run if other in rules.group(name)] or [name]
         met.update(group)
         is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
@@ -80,6 +85,21 @@ def unsaved(
         if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves):
             found.append(_input(tensor, group, run, of))
     return found
+
+
+def _casts(
+    rules: Rules, name: str, tensor: Tensor, of: Sizes, keeps_outputs: bool, is_closed: bool
+) -> Iterator[Unsaved]:
+    """What torch's products cast for themselves under autocast: each its input and its weight."""
+    if rules.is_trained(f"{name}.weight") or rules.is_trained(f"{name}.{SAVED}.weight"):
+        return
+    is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
+    if not is_kept:
+        into = tensor.shape[0 if tensor.module_type == "Conv1D" else -1]
+        size = num_bytes(of.tokens * into, of.dtype)
+        yield Unsaved(size, f"/{name}", False, name, is_cast=is_held(name))
+    if is_closed:  # its input needs no gradient, for which the weight is kept
+        yield Unsaved(num_bytes(tensor.numel, of.dtype), f"/{name}", False, name, is_cast=True)
 
 
 def _of_closed(
@@ -113,9 +133,10 @@ def _is_activation(rules: Rules, name: str) -> bool:
 
 def _input(tensor: Tensor, group: list[str], run: list[str], of: Sizes) -> Unsaved:
     into = tensor.shape[0 if tensor.module_type == "Conv1D" else -1]
-    size = num_bytes(of.tokens * into, of.dtype)
+    dtype = of.held if of.casts and is_held(group[0]) else of.dtype
+    size = num_bytes(of.tokens * into, dtype)
     end = _last_beside(group[-1], run)
-    return Unsaved(size, f"/{end}", _is_held(group[0]), group[0])
+    return Unsaved(size, f"/{end}", is_held(group[0]), group[0])
 
 
 def beside_autograd(rules: Rules, run: list[str], of: Sizes) -> int:
@@ -150,7 +171,7 @@ def _experts(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
         yield Unsaved(size, step, True, f"{name}.down_proj")
 
 
-def _is_held(name: str) -> bool:
+def is_held(name: str) -> bool:
     """Whether the input is an argument of the module around, which keeps it to its end."""
     end = name.rpartition(".")[2]
     return end not in ("down_proj", "fc2", "dense_4h_to_h", "c_proj") and not name.endswith(
@@ -160,7 +181,7 @@ def _is_held(name: str) -> bool:
 
 def _last_beside(name: str, run: list[str]) -> str:
     """The last layer to run in the module around."""
-    if not _is_held(name):
+    if not is_held(name):
         return name
     around = name.rpartition(".")[0]
     beside = [m for m in run if m.rpartition(".")[0] == around and around]
@@ -185,8 +206,10 @@ def _keeps_input(rules: Rules, group: list[str], of: Sizes, *, saves_inputs: boo
 
 
 def _normalized(rules: Rules, name: str, tensor: Tensor, of: Sizes) -> int:
-    arch, numel = rules.spec.arch, tensor.numel
+    """Bytes of what a norm multiplies by its weight: as wide as what it is handed."""
+    arch, numel, dtype = rules.spec.arch, tensor.numel, of.held
     end = name.rpartition(".")[2]
     if numel == arch.head_dim and end in ("q_norm", "k_norm"):
         numel *= (arch.heads if end == "q_norm" else arch.kv_heads) or 1
-    return num_bytes(of.tokens * numel, DType.FP32 if "Gemma" in tensor.module_type else of.dtype)
+        dtype = of.dtype
+    return num_bytes(of.tokens * numel, DType.FP32 if "Gemma" in tensor.module_type else dtype)
