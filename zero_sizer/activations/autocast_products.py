@@ -5,7 +5,7 @@ it for a while, beside the casts of both factors where ZeRO-3's linear layers ma
 (runtime/zero/linear.py). A frozen layer makes the gradient of its input alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from zero_sizer.activations.changed_blocks import Rules
@@ -25,6 +25,7 @@ class Product(NamedTuple):
         out: what it makes.
         wide: what it is handed, and the gradient of that.
         raw: it saves what it is handed, and casts both factors anew for backward.
+        lent: of ``out``'s gradient, what another layer is handed too.
     """
 
     weight: int
@@ -32,6 +33,7 @@ class Product(NamedTuple):
     out: int
     wide: int
     raw: bool
+    lent: int = 0
 
 
 def product_of(rules: Rules, name: str, of: Sizes) -> Product | None:
@@ -70,7 +72,8 @@ def without_weights(steps: Sequence[StepLevels], rules: Rules, of: Sizes) -> Seq
             continue
         product = product_of(rules, name, of)
         if product is not None:
-            _alone(found, number, name, product)
+            shares = rules.is_parallel and name.endswith(rules.beside)
+            _alone(found, number, name, product._replace(lent=product.out if shares else 0))
     return found
 
 
@@ -98,7 +101,7 @@ def _alone(steps: list[Level], number: int, name: str, product: Product) -> None
     while last + 1 < len(steps) and steps[last + 1].completes == f"{name}.bias":
         last += 1
     begins = number - 1
-    while begins >= 0 and steps[begins].completes == f"{name}.bias":
+    while begins > 0 and not steps[begins].runs:
         begins -= 1
     if begins < 0:
         return
@@ -106,19 +109,13 @@ def _alone(steps: list[Level], number: int, name: str, product: Product) -> None
     if f"^{name}" in words:
         steps[begins] = steps[begins]._replace(peak=before + _beside(product), end=before)
     elif name in words:  # the last to run again, of which backward follows at once
-        made = product.wide + product.weight - product.out - product.into
-        cast = 0 if product.raw else product.weight
-        left = steps[begins].end - made + cast
         again = before + product.weight + (product.out if product.raw else 0)
-        steps[begins] = steps[begins]._replace(peak=again, end=left)
-        before = left
+        before = end - product.wide + product.into + product.out - product.lent
+        before += 0 if product.raw else product.weight
+        steps[begins] = steps[begins]._replace(peak=again, end=before)
     else:
         return
-    for at in _between(begins, last):
+    for at in range(begins + 1, last + 1):
         peak = before + _beside(product) if at == begins + 1 else before
         steps[at] = steps[at]._replace(peak=peak, end=before)
     steps[last] = steps[last]._replace(end=end)
-
-
-def _between(begins: int, last: int) -> Iterator[int]:
-    yield from range(begins + 1, last + 1)

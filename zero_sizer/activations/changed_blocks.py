@@ -112,6 +112,7 @@ class Rules:
         rows: its tensors there, by name without the prefix.
         own: the base's.
         adapted: layers under an adapter, by the base's names.
+        beside: ends of names of layers that run beside attention, where it runs in parallel.
     """
 
     def __init__(self, spec: ModelSpec, prefix: str) -> None:
@@ -119,6 +120,7 @@ class Rules:
         self.spec = spec
         self._blocks_start = names.start
         self._family = spec.arch.family
+        self.beside = _BESIDE.get(self._family, ())
         self.rows, self.own = names.below(prefix)
         self.start = "" if prefix else names.start
         self._is_block = bool(prefix)
@@ -164,11 +166,16 @@ class Rules:
         found = set(self._until_trained(run))
         for name in tuple(found):
             found.update(self.group(name))
-        fields = self.spec.hf_config
-        if all(fields.get(key, True) for key in _PARALLEL_KEYS):
-            ends = _BESIDE.get(self._family, ())
-            found.update(self._until_trained([n for n in run if n.rpartition(".")[2] in ends]))
+        if self.is_parallel:
+            beside = [n for n in run if n.rpartition(".")[2] in self.beside]
+            found.update(self._until_trained(beside))
         return frozenset(found)
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether attention and what runs ``beside`` it are added up before the residual."""
+        fields = self.spec.hf_config
+        return bool(self.beside) and all(fields.get(key, True) for key in _PARALLEL_KEYS)
 
     def _until_trained(self, run: list[str]) -> Iterator[str]:
         """Modules in their order, to the first that is trained or adapted."""
