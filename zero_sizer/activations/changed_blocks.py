@@ -8,7 +8,7 @@ from zero_sizer.activations.levels import Part, PartLevels
 from zero_sizer.activations.lora import Adapted, Sizes
 from zero_sizer.models.changes.lora import PREFIX
 from zero_sizer.models.spec import ModelSpec, Tensor
-from zero_sizer.units import num_bytes, round_up
+from zero_sizer.units import DType, num_bytes, round_up
 from zero_sizer.util.identity import Identity
 
 SAVED = "modules_to_save.default"
@@ -250,16 +250,20 @@ class Rules:
         return round_up(num_bytes(tensor.numel, of.held), _BLOCK)
 
     def scratch(self, tokens: list[str], of: Sizes) -> int:
-        """Bytes of the largest weight that is unpacked where these modules run."""
+        """Bytes of what the largest packed product takes for a moment where these modules run."""
         if self.spec.quantization is None:
             return 0
+        in_8_bits = self.spec.quantization.bits == 8
         found = 0
         for token in tokens:
             if not token.startswith(("~", "/", "^~")):
                 name = token.lstrip("^").removeprefix(self.start)
                 tensor = self.rows.get(f"{name}.weight")
                 if tensor is not None and tensor.unpacked is not None:
-                    found = max(found, num_bytes(prod(tensor.unpacked), of.dtype))
+                    size = num_bytes(prod(tensor.unpacked), of.dtype)
+                    if in_8_bits and not token.startswith("^"):
+                        size = _in_8_bits(tensor, of)
+                    found = max(found, size)
         return found
 
     def shared_gradient(self, token: str, of: Sizes) -> int:
@@ -308,3 +312,17 @@ class Rules:
         """Whether the layer's weight is quantized."""
         rows = (self.rows.get(n) for n in self._candidates(f"{name}.weight"))
         return any(tensor is not None and tensor.unpacked is not None for tensor in rows)
+
+
+def _in_8_bits(tensor: Tensor, of: Sizes) -> int:
+    """Bytes of LLM.int8's forward product beyond its output: codes of the input, sums in int32.
+
+    bitsandbytes 0.50.2, autograd/_functions.py (MatMul8bitLt.forward): the input is cast to fp16
+    and looked through for outliers before its product, which is made in int32, then in fp16.
+    """
+    out, into = tensor.unpacked or tensor.shape
+    half = 0 if of.dtype is DType.FP16 else DType.FP16.itemsize
+    made = of.dtype.itemsize * out
+    looked_through = (half + DType.INT8.itemsize + DType.FP16.itemsize + 1) * into - made
+    multiplied = DType.INT8.itemsize * into + (DType.INT32.itemsize + DType.FP16.itemsize) * out
+    return of.tokens * max(looked_through, multiplied - made)
