@@ -64,6 +64,8 @@ def unsaved(
         closed: modules whose input carries no gradient.
     """
     found: list[Unsaved] = list(_of_closed(rules, run, of, closed))
+    if not keeps_outputs:
+        found += _of_scores(rules, run, of, closed)
     met: set[str] = set()
     for name in run:
         if f"{name}.gate_up_proj" in rules.own:
@@ -82,7 +84,8 @@ def unsaved(
         met.update(group)
         is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
         saves = saves_inputs and name not in closed
-        if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves):
+        of_8_bits = name not in closed and _keeps_8_bits(rules, group)
+        if not is_kept and not of_8_bits and not _keeps_input(rules, group, of, saves_inputs=saves):
             found.append(_input(tensor, group, run, of))
     return found
 
@@ -116,6 +119,23 @@ def _of_closed(
         elif tensor.module_type.endswith("LayerNorm") and not is_input_met:
             is_input_met = True
             yield Unsaved(num_bytes(size, of.held), f"/{run[-1]}", True, name)
+
+
+def _of_scores(
+    rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
+) -> Iterator[Unsaved]:
+    """Queries and keys as eager attention multiplies them: each is kept for the other's gradient.
+
+    In a first block one may have none; keys are repeated for every head.
+    """
+    arch = rules.spec.arch
+    names = [n for n in run if n.endswith(("q_proj", "k_proj", "v_proj"))]
+    after = next((n for n in run if n.endswith(_AFTER_ATTENTION)), "")
+    size = num_bytes(of.tokens * (arch.heads or 0) * (arch.head_dim or 0), of.dtype)
+    for name in names:
+        has_gradient = name not in closed or name in rules.adapted or rules.is_trained(f"{name}.weight")
+        if not has_gradient and not name.endswith("v_proj") and after:
+            yield Unsaved(size, f"/{names[-1]}", True, after)
 
 
 def is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
@@ -200,9 +220,13 @@ def _keeps_input(rules: Rules, group: list[str], of: Sizes, *, saves_inputs: boo
         if packed is None or not rules.is_packed(name):
             if saves_inputs and is_linear:
                 return True
-        elif packed.bits == 8:
-            return True
     return False
+
+
+def _keeps_8_bits(rules: Rules, group: list[str]) -> bool:
+    """Whether a product of LLM.int8 keeps the input, beside autograd."""
+    packed = rules.spec.quantization
+    return packed is not None and packed.bits == 8 and any(map(rules.is_packed, group))
 
 
 def _normalized(rules: Rules, name: str, tensor: Tensor, of: Sizes) -> int:
