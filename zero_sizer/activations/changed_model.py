@@ -54,7 +54,7 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
     """One micro step of ``spec``, whose base's is ``step``."""
     found: list[Part] = []
     reached = False
-    uncached = 0
+    uncached = held = 0
     for part in step.parts:
         for equal in pieces(spec, part):
             for piece in [equal] if reached else _first_trained_apart(spec, equal):
@@ -66,12 +66,13 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
                 walk = _Walk(rules, how, run, closed)
                 found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
                 uncached += piece.count * walk.uncached
+                held += 0 if how.recomputes else walk.held_by_model
                 if how.opens:
                     reached = True
     around = rules_of(spec, "", 0).opens()
     found[0] = _within(found[0], around)
     *others, last = found
-    return Activations((*others, _ending(last, uncached)))
+    return Activations((*others, _ending(last, uncached, held)))
 
 
 def _first_trained_apart(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
@@ -93,9 +94,15 @@ def _within(part: Part, around: list[str]) -> Part:
     return replace(part, forward=Section(steps))
 
 
-def _ending(part: Part, uncached: int) -> Part:
-    """The last part: where autocast ends the base lets go of casts that were not kept here."""
-    steps = [Level(s.runs, s.completes, s.peak, s.end) for s in part.forward.steps]
+def _ending(part: Part, uncached: int, held: int) -> Part:
+    """The last part.
+
+    The model's own forward is over with its first step, and lets go of what it ``held``. Where
+    autocast ends the base lets go of casts that were not kept here.
+    """
+    first, *others = part.forward.steps
+    steps = [Level(first.runs, first.completes, first.peak, first.end - held)]
+    steps += [Level(s.runs, s.completes, s.peak - held, s.end - held) for s in others]
     steps[-1] = steps[-1]._replace(end=steps[-1].end + uncached)
     return replace(part, forward=Section(tuple(steps)))
 
@@ -192,6 +199,11 @@ class _Walk:
                 self._out.append(Level(" ".join(tokens), completes, peak, step.end + self._shift))
             before = step.end
         return Section(tuple(self._out))
+
+    @property
+    def held_by_model(self) -> int:
+        """Bytes that nothing keeps for backward, and that go where the model's forward is over."""
+        return sum(s.num_bytes for s in self._unsaved if s.made == frozen.HELD_BY_MODEL)
 
     def beside_autograd(self) -> int:
         """Bytes that layers keep where checkpointing does not see it."""

@@ -5,6 +5,7 @@ other operators keep what they keep for the gradient of their input.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from zero_sizer.activations.changed_blocks import SAVED, Rules
@@ -23,6 +24,7 @@ _AFTER_ATTENTION = (
     "attn.c_proj",
 )
 _AFTER_ACTIVATION = ("fc2", "dense_4h_to_h", "mlp.c_proj")  # relu keeps what it made
+HELD_BY_MODEL = ""  # no module's word: the model's own forward holds it to its end
 _LINEAR = ("Linear", "Conv1D", "Embedding")  # ends of classes' names; a tied head is an Embedding
 
 
@@ -31,7 +33,7 @@ class Unsaved(NamedTuple):
 
     Attributes:
         num_bytes: its size.
-        made: the word of ``runs`` after which it is not needed here.
+        made: the word of ``runs`` after which it is not needed here, or ``HELD_BY_MODEL``.
         is_held: only where that step ends: the caller holds it until then.
         freed: the module with whose backward the base lets go of it.
         is_cast: autocast's, which the layer itself lets go of, before an adapter runs.
@@ -118,7 +120,21 @@ def _of_closed(
             yield Unsaved(num_bytes(size, DType.FP32), name, True, name)
         elif tensor.module_type.endswith("LayerNorm") and not is_input_met:
             is_input_met = True
-            yield Unsaved(num_bytes(size, of.held), f"/{run[-1]}", True, name)
+            yield Unsaved(num_bytes(size, of.held), HELD_BY_MODEL, True, name)
+    yield from _of_activation(rules, run, of, closed)
+
+
+def _of_activation(
+    rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
+) -> Iterator[Unsaved]:
+    """What a GELU keeps for the gradient of its input: that itself."""
+    fields = rules.spec.hf_config
+    if not any(fields.get(key) == "gelu" for key in ACTIVATION):
+        return
+    for before, name in pairwise(run):
+        if name in closed and name.endswith(_AFTER_ACTIVATION):
+            out = rules.own[f"{before}.weight"].shape[0]
+            yield Unsaved(num_bytes(of.tokens * out, of.dtype), f"/{before}", True, before)
 
 
 def _of_scores(
