@@ -6,9 +6,10 @@ from support.plain_gather import Trace as PlainTrace
 from support.plain_gather import gathered_bytes
 
 from zero_sizer.zero.forms import Padding, highest
-from zero_sizer.zero.gather import Gathering, Limits, Trace, cut, gathered
+from zero_sizer.zero.gather import cut, gathered
 from zero_sizer.zero.reuse import Visit
 from zero_sizer.zero.secondary import NONE, Secondary
+from zero_sizer.zero.trace import Gathering, Limits, Trace
 
 EVERYTHING = Limits(prefetch_bucket_size=0, max_live_parameters=10**9, max_reuse_distance=0)
 

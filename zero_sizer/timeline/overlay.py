@@ -14,11 +14,11 @@ from zero_sizer.timeline.program import Layout, Place, Program, getter, program_
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import forms, gather, gradient_flow
 from zero_sizer.zero.forms import Form, Forms
-from zero_sizer.zero.gather import Gathering, Limits
 from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
 from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held, Reduction, Share
 from zero_sizer.zero.secondary import Secondary
+from zero_sizer.zero.trace import Gathering, Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +28,19 @@ class Zero:
     Attributes:
         tensors: the trainable tensors by group.
         persistent: which parameters stay gathered.
-        kept: see ``gather.Trace``.
+        kept: see ``trace.Trace``.
         recomputed: the same.
         lent: the same.
-        views: see ``gather.Gathering``.
+        views: see ``trace.Gathering``.
         itemsizes: bytes per element of each parameter.
         sent: the same while it is gathered, where it is cast for that (torch_autocast).
         ranks: ranks that parameters are gathered from; 0 where none are.
         is_parked: partitions lie on the host or NVMe.
-        secondary: see ``gather.Trace``.
+        secondary: see ``trace.Trace``.
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.
+        is_first: see ``trace.Trace``.
         others: further ranks'; at every place the one that holds most is meant.
     """
 
@@ -57,6 +58,7 @@ class Zero:
     limits: Limits
     rules: Rules
     share: Share
+    is_first: bool = False
     others: tuple[Share, ...] = ()
 
 
@@ -265,7 +267,7 @@ def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
 def _gathering_of(zero: Zero) -> Gathering:
     parts = (zero.tensors.numels, zero.itemsizes, zero.sent)
     places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed, zero.lent)
-    more = (zero.secondary, zero.views)
+    more = (zero.secondary, zero.views, zero.is_first)
     return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
 
 

@@ -17,10 +17,10 @@ from zero_sizer.timeline.overlay import Zero, interned
 from zero_sizer.timeline.reduction_rules import rules_of, share_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import leaf_modules
-from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
 from zero_sizer.zero.secondary import NONE, Secondary, group_ranks
+from zero_sizer.zero.trace import Limits
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -89,6 +89,19 @@ def unknown_zero_of(plan: Plan) -> Zero | None:
         return None
     limits = replace(zero.limits, prefetch_bucket_size=0, max_reuse_distance=0)
     return interned(replace(zero, limits=limits))
+
+
+def unstepped_zero_of(plan: Plan) -> Zero | None:
+    """The same in micro steps before the first optimizer step that know the order of modules.
+
+    Tensors that stay gathered are not yet, so one that is fetched ahead together with a large one
+    makes that be copied out of the buffer which it lies in by itself later.
+    """
+    zero = zero_of(plan)
+    is_other = zero.ranks > 1 and any(zero.persistent) and zero.limits.prefetch_bucket_size > 0
+    if not (plan.accumulates and is_other):
+        return None
+    return interned(replace(zero, is_first=True))
 
 
 def first_zero_of(plan: Plan) -> Zero:

@@ -12,116 +12,11 @@ alone, out of the buffer.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import chain, islice
-from typing import NamedTuple
 
 from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.reuse import Reuses, Visit
-from zero_sizer.zero.secondary import NONE, Secondary
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """The ``zero_optimization.stage3_*`` keys that steer gathering, in elements."""
-
-    prefetch_bucket_size: int
-    max_live_parameters: int
-    max_reuse_distance: int
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Modules in the order they run.
-
-    Attributes:
-        numels: elements of each parameter.
-        itemsizes: bytes per element of each.
-        sent: the same while it is gathered; another where it is cast for that.
-        persistent: whether each stays gathered.
-        visits: of modules, forward pass then backward pass.
-        is_parked: partitions lie on the host or NVMe.
-        kept: what gathered them stays referred to until their last use, released or not.
-        recomputed: and where recomputation gathers them, until their module's backward is over.
-        lent: where recomputation gathers them they stay until the module whose backward asked for
-            it is over (``update_recompute_parameters``).
-        secondary: what hpZ keeps of released parameters.
-        one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
-    """
-
-    numels: tuple[int, ...]
-    itemsizes: tuple[int, ...]
-    sent: tuple[int, ...]
-    persistent: tuple[bool, ...]
-    visits: tuple[Visit, ...]
-    one_by_one: bool
-    is_parked: bool
-    kept: frozenset[int] = frozenset()
-    recomputed: frozenset[int] = frozenset()
-    lent: frozenset[int] = frozenset()
-    secondary: Secondary = NONE
-
-    @property
-    def modules(self) -> list[tuple[int, ...]]:
-        """Parameters of each module that begins to run: what DeepSpeed's own trace holds."""
-        return [visit.parameters for visit in self.visits if visit.begins]
-
-    @cached_property
-    def casts(self) -> bool:
-        """Whether any travels in another dtype than its own."""
-        return self.sent != self.itemsizes
-
-    def is_cast(self, i: int) -> bool:
-        """Whether a parameter does."""
-        return self.sent[i] != self.itemsizes[i]
-
-    def buffers(self, parameters: Iterable[int]) -> list[list[int]]:
-        """In the order they are filled: bfloat16, float16, float32, uint8 (sort_dtypes)."""
-        members, sent = sorted(parameters), self.sent
-        sizes = {sent[i] for i in members}
-        if len(sizes) == 1:
-            return [members]
-        by_name = sorted(sizes, key=lambda size: (size == 1, size))
-        return [[i for i in members if sent[i] == size] for size in by_name]
-
-
-class Gathering(NamedTuple):
-    """All of a ``Trace`` but its visits, and its limits.
-
-    Attributes:
-        limits: of gathering.
-        parts: elements of each parameter, bytes of one, bytes of one while it is gathered.
-        persistent: see ``Trace``.
-        places: whether each is brought by itself, and whether partitions are parked.
-        kept: see ``Trace``; ``recomputed`` and ``lent``.
-        secondary: see ``Trace``.
-        views: what backward refers to by another tensor from the last visit of forward on.
-    """
-
-    limits: Limits
-    parts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    persistent: tuple[bool, ...]
-    places: tuple[bool, bool]
-    kept: tuple[frozenset[int], frozenset[int], frozenset[int]]
-    secondary: Secondary
-    views: frozenset[int]
-
-    def trace(self, visits: tuple[Visit, ...], forward: int) -> Trace:
-        """The trace of these visits, of which the first ``forward`` are of forward."""
-        if self.views:
-            visits = (*_saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
-        return Trace(*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
-
-
-def _saving(
-    forward: Sequence[Visit], backward: Iterable[Visit], views: frozenset[int]
-) -> Iterator[Visit]:
-    """Forward visits with what they save; what runs again saves then."""
-    again = {i for visit in backward if visit.recomputes for i in visit.parameters}
-    last = {i: number for number, v in enumerate(forward) if v.ends for i in v.parameters}
-    for number, visit in enumerate(forward):
-        saves = [i for i in visit.parameters if i in views and last.get(i) == number]
-        yield visit._replace(saves=tuple([i for i in saves if i not in again]))
+from zero_sizer.zero.trace import Limits, Trace
 
 
 def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
@@ -148,7 +43,8 @@ def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State
     """What is held while each visit is made, and the state after it."""
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue, made=dict.fromkeys(trace.secondary.made))
-    state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
+    if not trace.is_first:
+        state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
     begun = [visit for visit in trace.visits if visit.begins]
     reuse = Reuses(begun, trace.numels, limits.max_reuse_distance)
     step = 0
@@ -339,9 +235,12 @@ def _wait(state: _State, i: int) -> set[Form]:
         batch.copied = True
         if batch.in_place:
             state.resident[i] = True
+            if state.trace.persistent[i]:  # counted elsewhere from now on
+                state.hold((i,), -1, is_padded=True)
             return set()
         state.resident.update(dict.fromkeys(batch.members, False))
-        state.hold(batch.members, 1, is_padded=False)
+        passing = [i for i in batch.members if not state.trace.persistent[i]]
+        state.hold(passing, 1, is_padded=False)
         beside = _copied_beside(state.trace, batch.members)
     peak = state.form()
     if not batch.waiting:  # the last one: nothing refers to the buffers any more
@@ -360,7 +259,7 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
     for i in reversed(members):
         if trace.is_cast(i):
             most = max(most, trace.numels[i] * trace.sent[i] - coming)
-        coming += trace.numels[i] * trace.itemsizes[i]
+        coming += 0 if trace.persistent[i] else trace.numels[i] * trace.itemsizes[i]
     return most
 
 
