@@ -278,8 +278,8 @@ class _Walk:
         weight = self.rules.own.get(f"{name}.weight")
         if self.how.saves_inputs or of.held is of.dtype or weight is None:
             return
-        if not frozen.is_product(self.rules, name, weight):
-            return
+        if not frozen.is_product(self.rules, name, weight) or frozen.transposes(weight):
+            return  # autocast keeps no cast of a view
         owned = (f"{name}.weight", f"{name}.bias")
         size = sum(
             num_bytes(self.rules.own[own].numel, of.dtype)

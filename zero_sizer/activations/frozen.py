@@ -81,6 +81,7 @@ def unsaved(
             continue
         if of.casts and not (of.raw and rules.is_linear(name)):
             found += _casts(rules, name, tensor, of, keeps_outputs, name in closed)
+            found += _handed_on(rules, name, run, of)
             continue
         group = [other for other in run if other in rules.group(name)] or [name]
         met.update(group)
@@ -105,6 +106,15 @@ def _casts(
         yield Unsaved(size, f"/{name}", False, name, is_cast=is_held(name))
     if is_closed:  # its input needs no gradient, for which the weight is kept
         yield Unsaved(num_bytes(tensor.numel, of.dtype), f"/{name}", False, name, is_cast=True)
+
+
+def _handed_on(rules: Rules, name: str, run: list[str], of: Sizes) -> Iterator[Unsaved]:
+    """What an adapter's ZeRO-3 layer keeps as it is, beside a base that keeps a cast (Falcon's)."""
+    group = [other for other in run if other in rules.group(name)]
+    adapted = rules.adapted.get(name)
+    if of.raw and adapted is not None and not adapted.drops and is_held(name) and name == group[-1]:
+        size = num_bytes(of.tokens * adapted.into, of.held)
+        yield Unsaved(-size, f"/{run[-1]}", True, group[0])
 
 
 def _of_closed(
@@ -158,6 +168,11 @@ def is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
     """Whether the module multiplies by the tensor: an embedding does as a tied head only."""
     is_table = tensor.module_type.endswith("Embedding") and tensor is not rules.tied(name)
     return tensor.module_type.endswith(_LINEAR) and not is_table
+
+
+def transposes(tensor: Tensor) -> bool:
+    """Whether its layer multiplies by a transposed view (transformers 5.23 modeling_falcon.py)."""
+    return tensor.module_type == "FalconLinear"
 
 
 def _is_activation(rules: Rules, name: str) -> bool:
