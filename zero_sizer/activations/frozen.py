@@ -128,7 +128,7 @@ def _of_closed(
         size = of.tokens * tensor.numel
         if "RMSNorm" in tensor.module_type and of.held is not DType.FP32:
             yield Unsaved(num_bytes(size, DType.FP32), name, True, name)
-        elif tensor.module_type.endswith("LayerNorm") and not is_input_met:
+        elif tensor.module_type.endswith(("LayerNorm", "RMSNorm")) and not is_input_met:
             is_input_met = True
             yield Unsaved(num_bytes(size, of.held), HELD_BY_MODEL, True, name)
     yield from _of_activation(rules, run, of, closed)
