@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ABOVE, BELOW = 0.01, -0.005
 _SIZES = {
     "hidden_size": 512,
-    "intermediate_size": 1360,
     "num_hidden_layers": 3,
     "num_attention_heads": 8,
     "num_key_value_heads": 8,
@@ -27,8 +26,16 @@ _SIZES = {
     "dtype": "bfloat16",
 }
 FAMILIES = {
-    "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
-    "gpt_neox": {"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"]},
+    "llama": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "intermediate_size": 1360,
+    },
+    "gpt_neox": {
+        "model_type": "gpt_neox",
+        "architectures": ["GPTNeoXForCausalLM"],
+        "intermediate_size": 2048,
+    },
     "opt": {
         "model_type": "opt",
         "architectures": ["OPTForCausalLM"],
@@ -47,6 +54,7 @@ FAMILIES = {
     "mixtral": {
         "model_type": "mixtral",
         "architectures": ["MixtralForCausalLM"],
+        "intermediate_size": 1360,
         "num_local_experts": 8,
         "num_experts_per_tok": 2,
     },
