@@ -1,4 +1,4 @@
-"""Adapters under autocast, on 8-bit bases and in first blocks: the ledger beside the real engine."""
+"""Adapters under autocast, in 8 bits and in first blocks: the ledger beside the real engine."""
 
 import json
 
@@ -54,7 +54,7 @@ FAMILIES = {
     "mixtral": {
         "model_type": "mixtral",
         "architectures": ["MixtralForCausalLM"],
-        "intermediate_size": 1360,
+        "intermediate_size": 4096,
         "num_local_experts": 8,
         "num_experts_per_tok": 2,
     },

@@ -231,10 +231,7 @@ class _Walk:
         sizes = self.how.sizes
         for token in tokens_of(step):
             name = token.lstrip("~/^")
-            if token.startswith("/") and not keeps:
-                self._uncache(name)
-            if token.startswith("/") and keeps:
-                self._uncast(token)
+            self._end_casts(token, keeps=keeps)
             level = before + self._shift
             self._shift -= self.rules.shared_gradient(token, sizes)
             adapted = None if token.startswith("~") else self._adapted.get(name)
@@ -271,6 +268,17 @@ class _Walk:
             else:
                 tokens += [f"~{adapted.name}", f"{adapted.name}.base_layer"]
         return tokens
+
+    def _end_casts(self, token: str, *, keeps: bool) -> None:
+        """A layer has run: autocast's casts go that nobody keeps."""
+        if not token.startswith("/"):
+            return
+        if not keeps:
+            self._uncache(token[1:])
+            return
+        for storage in self._unsaved:
+            if storage.is_cast and storage.made == token:
+                self._shift -= storage.num_bytes
 
     def _uncache(self, name: str) -> None:
         """autocast keeps casts of what is trained alone (ATen/autocast_mode.cpp, cached_cast)."""
@@ -337,12 +345,6 @@ class _Walk:
         for storage in self._unsaved if keeps else ():
             is_due = storage.is_held == (not is_start) and not storage.is_cast
             if is_due and storage.made in tokens:
-                self._shift -= storage.num_bytes
-
-    def _uncast(self, token: str) -> None:
-        """Casts that nobody keeps go with the layer itself."""
-        for storage in self._unsaved:
-            if storage.is_cast and storage.made == token:
                 self._shift -= storage.num_bytes
 
     def _release(self, over: tuple[str, ...]) -> None:

@@ -66,8 +66,7 @@ def unsaved(
         closed: modules whose input carries no gradient.
     """
     found: list[Unsaved] = list(_of_closed(rules, run, of, closed))
-    if not keeps_outputs:
-        found += _of_scores(rules, run, of, closed)
+    found += () if keeps_outputs else _of_scores(rules, run, of, closed)
     met: set[str] = set()
     for name in run:
         if f"{name}.gate_up_proj" in rules.own:
@@ -87,8 +86,8 @@ def unsaved(
         met.update(group)
         is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
         saves = saves_inputs and name not in closed
-        of_8_bits = name not in closed and _keeps_8_bits(rules, group)
-        if not is_kept and not of_8_bits and not _keeps_input(rules, group, of, saves_inputs=saves):
+        is_kept |= name not in closed and _keeps_8_bits(rules, group)
+        if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves):
             found.append(_input(tensor, group, run, of))
     return found
 
@@ -159,7 +158,9 @@ def _of_scores(
     after = next((n for n in run if n.endswith(_AFTER_ATTENTION)), "")
     size = num_bytes(of.tokens * (arch.heads or 0) * (arch.head_dim or 0), of.dtype)
     for name in names:
-        has_gradient = name not in closed or name in rules.adapted or rules.is_trained(f"{name}.weight")
+        has_gradient = (
+            name not in closed or name in rules.adapted or rules.is_trained(f"{name}.weight")
+        )
         if not has_gradient and not name.endswith("v_proj") and after:
             yield Unsaved(size, f"/{names[-1]}", True, after)
 
@@ -247,10 +248,8 @@ def _keeps_input(rules: Rules, group: list[str], of: Sizes, *, saves_inputs: boo
         if rules.is_trained(f"{name}.weight") or rules.is_trained(f"{name}.{SAVED}.weight"):
             return True
         is_linear = rules.is_linear(name)
-        packed = rules.spec.quantization
-        if packed is None or not rules.is_packed(name):
-            if saves_inputs and is_linear:
-                return True
+        if saves_inputs and is_linear and not rules.is_packed(name):
+            return True
     return False
 
 

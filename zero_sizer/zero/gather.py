@@ -10,7 +10,7 @@ travel in 16 bits: partitions are cast before, tensors after, out of what was co
 alone, out of the buffer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 

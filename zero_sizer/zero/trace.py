@@ -103,8 +103,8 @@ class Gathering(NamedTuple):
         """The trace of these visits, of which the first ``forward`` are of forward."""
         if self.views:
             visits = (*_saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
-        how = (*self.places, *self.kept, self.secondary, self.is_first)
-        return Trace(*self.parts, self.persistent, visits, *how)
+        how = (*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
+        return Trace(*how, self.is_first)
 
 
 def _saving(
