@@ -51,13 +51,6 @@ FAMILIES = {
         "bias": False,
         "tie_word_embeddings": True,
     },
-    "mixtral": {
-        "model_type": "mixtral",
-        "architectures": ["MixtralForCausalLM"],
-        "intermediate_size": 4096,
-        "num_local_experts": 8,
-        "num_experts_per_tok": 2,
-    },
 }
 AUTOCAST = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
 BF16 = {"bf16": {"enabled": True}}
@@ -86,7 +79,6 @@ JOBS = {
     "8 bits": ("llama", "int8", PAIR, BF16, PREFETCHED, 1, {"attention": "eager"}),
     "8 bits, parallel": ("gpt_neox", "int8", FUSED, BF16, {"stage": 2}, 1, {"attention": "eager"}),
     "8 bits, recomputed": ("llama", "int8", ALL, BF16, {"stage": 2}, 1, {"checkpointing": True}),
-    "experts of the first step": ("mixtral", "", PAIR, BF16, STAGE_3, 1, {}),
 }
 
 
