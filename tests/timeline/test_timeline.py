@@ -31,7 +31,8 @@ NUMBERS = "params=6.7e9,layers=32,hidden=4096,heads=32,ffn=11008,vocab=32000"
 
 def walked(plan):
     """Highest total of forward and backward, place by place, with nothing kept or left out."""
-    return max((_walked(plan, zero) for zero in zeros_of(plan)), key=lambda found: found[1])
+    found = [_walked(plan, zero) for zero in zeros_of(plan)]
+    return max(forward for forward, _ in found), max(backward for _, backward in found)
 
 
 def _walked(plan, zero):
@@ -42,7 +43,7 @@ def _walked(plan, zero):
     visits = [v for _, place, _ in (*forward, *backward) for v in place.all_visits]
     tensors = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes, zero.persistent)
     how = (zero.ranks, zero.is_parked, zero.kept, zero.recomputed, zero.secondary)
-    trace = Trace(*tensors, tuple(visits), *how)
+    trace = Trace(*tensors, tuple(visits), *how, zero.is_first)
     series = iter(gathered_bytes(trace, zero.limits) if zero.ranks else ())
     complete = [place for _, place, _ in backward if place.completes >= 0]
     order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)

@@ -8,7 +8,7 @@ from zero_sizer.activations.levels import ComposedPart, PartLevels
 from zero_sizer.activations.lora import Adapted, Sizes
 from zero_sizer.models.changes.lora import PREFIX
 from zero_sizer.models.spec import ModelSpec, Tensor
-from zero_sizer.units import num_bytes, round_up
+from zero_sizer.units import DType, num_bytes, round_up
 from zero_sizer.util.identity import Identity
 
 SAVED = "modules_to_save.default"
@@ -120,6 +120,7 @@ class Rules:
         rows: its tensors there, by name without the prefix.
         own: the base's.
         adapted: layers under an adapter, by the base's names.
+        beside: ends of names of layers that run beside attention, where it runs in parallel.
     """
 
     def __init__(self, spec: ModelSpec, prefix: str) -> None:
@@ -127,6 +128,7 @@ class Rules:
         self.spec = spec
         self._blocks_start = names.start
         self._family = spec.arch.family
+        self.beside = _BESIDE.get(self._family, ())
         self.rows, self.own = names.below(prefix)
         self.start = "" if prefix else names.start
         self._is_block = bool(prefix)
@@ -180,11 +182,16 @@ class Rules:
         found = set(self._until_trained(run))
         for name in tuple(found):
             found.update(self.group(name))
-        fields = self.spec.hf_config
-        if all(fields.get(key, True) for key in _PARALLEL_KEYS):
-            ends = _BESIDE.get(self._family, ())
-            found.update(self._until_trained([n for n in run if n.rpartition(".")[2] in ends]))
+        if self.is_parallel:
+            beside = [n for n in run if n.rpartition(".")[2] in self.beside]
+            found.update(self._until_trained(beside))
         return frozenset(found)
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether attention and what runs ``beside`` it are added up before the residual."""
+        fields = self.spec.hf_config
+        return bool(self.beside) and all(fields.get(key, True) for key in _PARALLEL_KEYS)
 
     def _until_trained(self, run: list[str]) -> Iterator[str]:
         """Modules in their order, to the first that is trained or adapted."""
@@ -259,16 +266,20 @@ class Rules:
         return round_up(num_bytes(tensor.numel, of.held), _BLOCK)
 
     def scratch(self, tokens: list[str], of: Sizes) -> int:
-        """Bytes of the largest weight that is unpacked where these modules run."""
+        """Bytes of what the largest packed product takes for a moment where these modules run."""
         if self.spec.quantization is None:
             return 0
+        in_8_bits = self.spec.quantization.bits == 8
         found = 0
         for token in tokens:
             if not token.startswith(("~", "/", "^~")):
                 name = token.lstrip("^").removeprefix(self.start)
                 tensor = self.rows.get(f"{name}.weight")
                 if tensor is not None and tensor.unpacked is not None:
-                    found = max(found, num_bytes(prod(tensor.unpacked), of.dtype))
+                    size = num_bytes(prod(tensor.unpacked), of.dtype)
+                    if in_8_bits and not token.startswith("^"):
+                        size = _in_8_bits(tensor, of)
+                    found = max(found, size)
         return found
 
     def shared_gradient(self, token: str, of: Sizes) -> int:
@@ -318,3 +329,17 @@ class Rules:
         """True if the layer's weight is quantized."""
         rows = (self.rows.get(n) for n in self._candidates(f"{name}.weight"))
         return any(tensor is not None and tensor.unpacked is not None for tensor in rows)
+
+
+def _in_8_bits(tensor: Tensor, of: Sizes) -> int:
+    """Bytes of LLM.int8's forward product beyond its output: codes of the input, sums in int32.
+
+    bitsandbytes 0.50.2, autograd/_functions.py (MatMul8bitLt.forward): the input is cast to fp16
+    and looked through for outliers before its product, which is made in int32, then in fp16.
+    """
+    out, into = tensor.unpacked or tensor.shape
+    half = 0 if of.dtype is DType.FP16 else DType.FP16.itemsize
+    made = of.dtype.itemsize * out
+    looked_through = (half + DType.INT8.itemsize + DType.FP16.itemsize + 1) * into - made
+    multiplied = DType.INT8.itemsize * into + (DType.INT32.itemsize + DType.FP16.itemsize) * out
+    return of.tokens * max(looked_through, multiplied - made)

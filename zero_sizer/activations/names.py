@@ -15,6 +15,8 @@ _ADAPTER = "default"  # what peft's lists of adapters call theirs
 # What a module asks a child for: DeepSpeed gathers it with the module from then on
 # (runtime/zero/parameter_offload.py, ZeROOrderedDict); transformers 5.23 T5DenseActDense.forward
 _ASKED = {"DenseReluDense": "wo.weight"}
+# peft 0.21.2 tuners/lora/layer.py, Linear.forward: it casts its input to the dtype of A's weight
+_ASKED_BY_ADAPTED = f".lora_A.{_ADAPTER}.weight"
 
 
 _PRODUCTS = ("Linear", "Conv1D")  # ends of classes' names
@@ -70,6 +72,11 @@ class Names:
         for i, tensor in enumerate(spec.parameters):
             module = self.unit(tensor.module)
             self._of_module[module] = (*self._of_module.get(module, ()), i)
+        self._adapters = {
+            name.removesuffix(_ASKED_BY_ADAPTED): i
+            for name, i in self.index.items()
+            if name.endswith(_ASKED_BY_ADAPTED)
+        }
         self._around = {name for module in self._of_module for name in containers(module)}
 
     def unit(self, module: str) -> str:
@@ -176,7 +183,7 @@ class Names:
     def shared(self, module: str) -> tuple[int, ...]:
         """Parameters of a module around others: its own, and those of others that it asks for."""
         asked = _ASKED.get(module.rpartition(".")[2], "")
-        index = self.index.get(f"{module}.{asked}")
+        index = self.index.get(f"{module}.{asked}") if asked else self._adapters.get(module)
         own = self._of_module.get(module, ())
         if not module:
             own = (*own, *self._asked)

@@ -29,6 +29,7 @@ from zero_sizer.timeline.zero_rules import (
     initial_zero_of,
     leaves_of,
     unknown_zero_of,
+    unstepped_zero_of,
 )
 
 if TYPE_CHECKING:
@@ -43,12 +44,16 @@ def timeline_of(plan: Plan) -> Timeline:
 
 def highest_timeline(plan: Plan, zeros: tuple[Zero, ...] | None) -> Timeline:
     """The highest points of forward and backward beside what ZeRO holds (None: on one rank)."""
-    return max(_timelines(plan, zeros), key=lambda found: found[1].backward.total)[1]
+    found = [one for _, one in _timelines(plan, zeros)]
+    return Timeline(
+        forward=max((one.forward for one in found), key=lambda at: at.total),
+        backward=max((one.backward for one in found), key=lambda at: at.total),
+    )
 
 
 def zeros_of(plan: Plan) -> tuple[Zero, ...]:
     """ZeRO's holdings in the last micro step, and in earlier ones that can hold more."""
-    earlier = (earlier_zero_of(plan), unknown_zero_of(plan))
+    earlier = (earlier_zero_of(plan), unknown_zero_of(plan), unstepped_zero_of(plan))
     return (zero_rules.zero_of(plan), *(zero for zero in earlier if zero is not None))
 
 

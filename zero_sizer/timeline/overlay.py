@@ -40,6 +40,7 @@ class Zero:
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.
+        is_first: see ``trace.Trace``.
         others: further ranks'; at every place the one that holds most is meant.
     """
 
@@ -57,6 +58,7 @@ class Zero:
     limits: Limits
     rules: Rules
     share: Share
+    is_first: bool = False
     others: tuple[Own, ...] = ()
 
 
@@ -265,7 +267,7 @@ def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
 def _gathering_of(zero: Zero) -> Gathering:
     parts = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes)
     places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed, zero.lent)
-    more = (zero.secondary, zero.views)
+    more = (zero.secondary, zero.views, zero.is_first)
     return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
 
 

@@ -53,7 +53,8 @@ def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State
     """What is held while each visit is made, and the state after it."""
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue, made=dict.fromkeys(trace.secondary.made))
-    state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
+    if not trace.is_first:
+        state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
     for i in trace.secondary.counted:
         state.hold_secondary(i)
     begun = [visit for visit in trace.visits if visit.begins]
@@ -248,9 +249,12 @@ def _wait(state: _State, i: int) -> set[Form]:
         batch.copied = True
         if batch.in_place:
             state.resident[i] = True
+            if state.trace.persistent[i]:  # counted elsewhere from now on
+                state.hold((i,), -1, is_padded=True)
             return set()
         state.resident.update(dict.fromkeys(batch.members, False))
-        state.hold(batch.members, 1, is_padded=False)
+        passing = [i for i in batch.members if not state.trace.persistent[i]]
+        state.hold(passing, 1, is_padded=False)
         beside = _copied_beside(state.trace, batch.members)
     peak = state.form()
     if not batch.waiting:  # the last one: nothing refers to the buffers any more
@@ -269,7 +273,7 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
     for i in reversed(members):
         if trace.is_cast(i):
             most = max(most, trace.numels[i] * trace.gather_itemsizes[i] - coming)
-        coming += trace.numels[i] * trace.itemsizes[i]
+        coming += 0 if trace.persistent[i] else trace.numels[i] * trace.itemsizes[i]
     return most
 
 

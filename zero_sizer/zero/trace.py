@@ -35,6 +35,8 @@ class Trace:
             it is over (``update_recompute_parameters``).
         secondary: what hpZ keeps of released parameters.
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
+        is_first: before the first optimizer step, which gathers those that stay gathered: until
+            then each comes with the first that is gathered with it.
     """
 
     numels: tuple[int, ...]
@@ -48,6 +50,7 @@ class Trace:
     recomputed: frozenset[int] = frozenset()
     lent: frozenset[int] = frozenset()
     secondary: Secondary = NONE
+    is_first: bool = False
 
     @property
     def modules(self) -> list[tuple[int, ...]]:
@@ -84,6 +87,7 @@ class Gathering(NamedTuple):
         kept: see ``Trace``; ``recomputed`` and ``lent``.
         secondary: see ``Trace``.
         views: what backward refers to by another tensor from the last visit of forward on.
+        is_first: see ``Trace``.
     """
 
     limits: Limits
@@ -93,9 +97,11 @@ class Gathering(NamedTuple):
     kept: tuple[frozenset[int], frozenset[int], frozenset[int]]
     secondary: Secondary
     views: frozenset[int]
+    is_first: bool = False
 
     def trace(self, visits: tuple[Visit, ...], forward: int) -> Trace:
         """The trace of these visits, of which the first ``forward`` are of forward."""
         if self.views:
             visits = (*saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
-        return Trace(*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
+        how = (*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
+        return Trace(*how, self.is_first)
