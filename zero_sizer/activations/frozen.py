@@ -179,12 +179,12 @@ def is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
 
 
 def transposes(tensor: Tensor) -> bool:
-    """Whether its layer multiplies by a transposed view (transformers 5.23 modeling_falcon.py)."""
+    """True if its layer multiplies by a transposed view (transformers 5.23 modeling_falcon.py)."""
     return tensor.module_type == "FalconLinear"
 
 
 def _is_activation(rules: Rules, name: str) -> bool:
-    """Whether the layer's input is a relu's output, which that keeps."""
+    """True if the layer's input is a relu's output, which that keeps."""
     fields = rules.spec.hf_config
     is_relu = any(fields.get(key) == "relu" for key in ACTIVATION)
     return is_relu and name.endswith(_AFTER_ACTIVATION)
@@ -231,7 +231,7 @@ def _experts(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
 
 
 def is_held(name: str) -> bool:
-    """Whether the input is an argument of the module around, which keeps it to its end."""
+    """True if the input is an argument of the module around, which keeps it to its end."""
     end = name.rpartition(".")[2]
     return end not in ("down_proj", "fc2", "dense_4h_to_h", "c_proj") and not name.endswith(
         _AFTER_ATTENTION
@@ -261,7 +261,7 @@ def _keeps_input(rules: Rules, group: list[str], of: Sizes, *, saves_inputs: boo
 
 
 def _keeps_8_bits(rules: Rules, group: list[str]) -> bool:
-    """Whether a product of LLM.int8 keeps the input, beside autograd."""
+    """True if a product of LLM.int8 keeps the input, beside autograd."""
     packed = rules.spec.quantization
     return packed is not None and packed.bits == 8 and any(map(rules.is_packed, group))
 
