@@ -3,10 +3,12 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from zero_sizer.advise.choose import Choice, Options, choose
 from zero_sizer.advise.config import default_config, usual_precision
+from zero_sizer.advise.fleet import fewest_in_time
 from zero_sizer.advise.largest import WHAT, largest_of
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
@@ -20,6 +22,8 @@ from zero_sizer.util.files import require_writable, write_text
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     options.add_job_options(parser, needs_config=False)
+    options.add_training_options(parser)
+    options.add_goal_options(parser)
     options.add_format_option(parser)
     add_choice_options(parser)
     parser.add_argument(
@@ -78,20 +82,20 @@ def run(arguments: argparse.Namespace) -> int:
     job = job_from(arguments)
     if arguments.largest is not None:
         return _largest(job, arguments)
+    goal = options.goal_from(arguments, job)
+    wanted = Options(margin=arguments.margin, train_batch=arguments.train_batch_size, goal=goal)
     with Progress("choosing", len(strategies(job))) as progress:
-        choice = choose(
-            job,
-            Options(
-                margin=arguments.margin,
-                train_batch=arguments.train_batch_size,
-                tick=progress.tick,
-            ),
-        )
+        choice = choose(job, replace(wanted, tick=progress.tick))
+        in_time = None
+        if goal is not None and goal.target_days is not None and choice.run is not None:
+            in_time = fewest_in_time(job, wanted)
     if arguments.format == "json":
-        print(json.dumps(advice.choice_mapping(choice), indent=1, default=str))
+        print(json.dumps(advice.choice_mapping(choice, in_time), indent=1, default=str))
     else:
-        advice.show_choice(choice)
+        advice.show_choice(choice, in_time)
     _emit(choice, arguments)
+    if choice.run is not None and choice.run.marks:
+        return DOES_NOT_FIT
     return of_verdict(choice.verdict)
 
 

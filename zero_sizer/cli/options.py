@@ -2,10 +2,13 @@
 
 import argparse
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.job.read import Flags, Job, read
+
+if TYPE_CHECKING:
+    from zero_sizer.job.goal import Goal
 
 
 def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = True) -> None:
@@ -80,6 +83,42 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
     workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)
 
 
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """How much is trained, from when and at which price."""
+    group = parser.add_argument_group("training run: time, energy and price")
+    group.add_argument("--tokens", metavar="N", help="of the data, e.g. 300B or 1.5T")
+    group.add_argument(
+        "--samples", metavar="N", help="of the data, each of --seq-len tokens, e.g. 2M"
+    )
+    group.add_argument("--epochs", metavar="N", help="times that the data is gone through (1)")
+    group.add_argument("--start", metavar="DAY", help="first day, as 2026-01-31 (today)")
+    group.add_argument(
+        "--rate", metavar="USD", help="price of a GPU-hour, instead of the published lists'"
+    )
+    group.add_argument(
+        "--rates", metavar="FILE", help="YAML of usd_per_gpu_hour by GPU, pue, node_watts_over_gpus"
+    )
+
+
+def add_goal_options(parser: argparse.ArgumentParser) -> None:
+    """What the training run may take."""
+    group = parser.add_argument_group("goal of the training run")
+    group.add_argument("--target-days", metavar="DAYS", help="the most days that it may take")
+    group.add_argument("--budget", metavar="USD", help="the most that it may cost")
+
+
+def goal_from(arguments: argparse.Namespace, job: Job) -> "Goal | None":
+    """The training run that job and options describe; None where nobody says how much."""
+    names = ("start", "rate", "rates", "target_days", "budget")
+    given = {name: getattr(arguments, name, None) for name in names}
+    workload = job.workload
+    if workload.tokens is None and workload.samples is None and not any(given.values()):
+        return None
+    from zero_sizer.job.goal import Wishes, goal_of
+
+    return goal_of(workload, job.cluster, Wishes(**given))
+
+
 def add_format_option(parser: argparse.ArgumentParser) -> None:
     """``--format text|json``."""
     parser.add_argument("--format", choices=("text", "json"), default="text")
@@ -92,7 +131,7 @@ def job_from(arguments: argparse.Namespace) -> Job:
 
 def flags_from(arguments: argparse.Namespace) -> Flags:
     """The shared options that were given."""
-    values: dict[str, Any] = {f.name: getattr(arguments, f.name) for f in fields(Flags)}
+    values: dict[str, Any] = {f.name: getattr(arguments, f.name, None) for f in fields(Flags)}
     how = arguments.checkpointing_how
     if how is not None and arguments.checkpointing is False:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What the files cannot say: batch, sequence, checkpointing, attention."""
+"""What the files cannot say: batch, sequence, checkpointing, attention, how much is trained."""
 
 from dataclasses import dataclass, field
 
@@ -69,6 +69,9 @@ class Workload:
             Trainer does, so exactly at stage 3).
         precision: ``bf16``, ``fp16`` or ``fp32`` as the Trainer's own flags say, for the config's
             "auto" (``--precision``).
+        tokens: of the data that is trained on (``--tokens``).
+        samples: of the data, each of ``seq_len`` tokens, where its tokens are not stated.
+        epochs: times that the data is gone through (None: once).
         origins: field name -> where its value comes from.
     """
 
@@ -85,6 +88,9 @@ class Workload:
     prefetch: int | None = None
     zero_init: bool | None = None
     precision: str | None = None
+    tokens: int | None = None
+    samples: int | None = None
+    epochs: float | None = None
     origins: dict[str, str] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.models.changes.freeze import patterns
-from zero_sizer.units import MIB, TIB, parse_size
+from zero_sizer.units import MIB, TIB, parse_count, parse_size
 from zero_sizer.util.spelling import shown
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
@@ -109,6 +109,34 @@ def rate(value: Any) -> float:
     return float(value)
 
 
+def amount(highest: int) -> Check:
+    """A number of things from 1 on, such as ``300B`` or ``1e12``."""
+
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(f"{shown(value)} is not a number; write for example 300B or 1.5T")
+        number = parse_count(value)
+        if not 1 <= number <= highest:
+            raise ValueError(f"{shown(value)} is not between 1 and {highest:.0e}")
+        return number
+
+    return check
+
+
+def times(value: Any) -> float:
+    """How often something is done, in parts too: from a thousandth to a million."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise ValueError(f"{shown(value)} is not a number") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{shown(value)} is not a number")
+    if not 1e-3 <= value <= 1e6:
+        raise ValueError(f"{shown(value)} is not between 0.001 and 1e6")
+    return float(value)
+
+
 def yes_or_no(value: Any) -> bool:
     """True or false, and no number that looks like it."""
     if not isinstance(value, bool):
@@ -190,6 +218,9 @@ WORKLOAD = (
     Field("prefetch", whole(1024)),
     Field("precision", one_of("bf16", "fp16", "fp32")),
     Field("zero_init", yes_or_no),
+    Field("tokens", amount(10**18)),
+    Field("samples", amount(10**15)),
+    Field("epochs", times),
 )
 FREEZE = Field("freeze", patterns)  # of the model, said with the workload
 
@@ -222,8 +253,10 @@ def from_file(file: Document, section: str, fields: tuple[Field, ...]) -> dict[s
     return found
 
 
-def refuse_unknown(file: Document, section: str, known: Iterable[str]) -> None:
-    """Stops at a key the job YAML does not have, with the nearest that it has.
+def refuse_unknown(
+    file: Document, section: str, known: Iterable[str], kind: str = "in a job file"
+) -> None:
+    """Stops at a key the YAML does not have, with the nearest that it has.
 
     Raises:
         InputError: there is one.
@@ -238,5 +271,5 @@ def refuse_unknown(file: Document, section: str, known: Iterable[str]) -> None:
         near = get_close_matches(str(key), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         path = f"{section}.{key}" if section else str(key)
-        place = f"under {section}:" if section else "in a job file"
+        place = f"under {section}:" if section else kind
         raise InputError(f"unknown key {shown(key)} {place}", remedy=hint, where=file.where(path))

@@ -6,7 +6,7 @@ from zero_sizer.models.spec import ModelSpec
 
 _WORKLOAD = (
     *("seq_len", "checkpointing", "attention", "sequences", "loss", "kernels"),
-    *("num_workers", "prefetch", "zero_init"),
+    *("num_workers", "prefetch", "zero_init", "tokens", "samples", "epochs"),
 )
 _USUAL = {
     "loss": Setting("transformers", "the model's own", is_default=True),

@@ -2,7 +2,7 @@
 
 import json
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer import __version__, speed
 from zero_sizer.config.settings import Setting
@@ -15,18 +15,25 @@ from zero_sizer.ledger.peak import phase_peaks
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.sizing import Sizing
 
+if TYPE_CHECKING:
+    from zero_sizer.speed.training import Training
+
 SCHEMA_VERSION = 1
 MODELS_DEEPSPEED = "0.19.8"
 _PER = {Device.GPU: "rank", Device.HOST: "node", Device.NVME: "node"}
 
 
-def render(sizing: Sizing, *, timeline: bool = False) -> str:
+def render(sizing: Sizing, *, timeline: bool = False, training: "Training | None" = None) -> str:
     """One JSON document; every byte count is an integer."""
     mapping = as_mapping(sizing)
     if timeline:
         from zero_sizer.report.timeline import as_mapping as timeline_mapping
 
         mapping["timeline"] = timeline_mapping(sizing)
+    if training is not None:
+        from zero_sizer.speed.training import as_mapping as training_mapping
+
+        mapping["training"] = training_mapping(training)
     finite = _finite(mapping)
     return json.dumps(finite, indent=1, ensure_ascii=False, default=str, allow_nan=False)
 

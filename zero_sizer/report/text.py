@@ -1,5 +1,7 @@
 """The answer for a reader at a terminal."""
 
+from typing import TYPE_CHECKING
+
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.capacity import reserved
@@ -15,6 +17,9 @@ from zero_sizer.timeline import compose
 from zero_sizer.units import format_gib
 from zero_sizer.util.terminal import one_line, output_columns
 
+if TYPE_CHECKING:
+    from zero_sizer.speed.training import Training
+
 _SHORT = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
 _WIDE = 90  # columns from which each allocation is explained
 _SHOWN = 10  # allocations listed per device; the rest is one line
@@ -24,7 +29,7 @@ _NOTES = 6  # notes listed; the JSON has them all
 _WORTH_A_TABLE = 2**20  # bytes: below, a device's composition is not listed
 
 
-def show(sizing: Sizing, *, timeline: bool = False) -> None:
+def show(sizing: Sizing, *, timeline: bool = False, training: "Training | None" = None) -> None:
     """Print the report, with the plot where it is asked for."""
     show_verdict(sizing)
     show_job(sizing)
@@ -40,6 +45,10 @@ def show(sizing: Sizing, *, timeline: bool = False) -> None:
 
             show_timeline(sizing)
         _speed(sizing)
+        if training is not None:
+            from zero_sizer.report.training import show_training
+
+            show_training(training)
         if sizing.verdict is not Verdict.FITS:
             _fixes(sizing)
     if sizing.findings:
