@@ -2,13 +2,17 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.emit import Edit, chosen_values, edits, job_values
+from zero_sizer.advise.start import Start
 from zero_sizer.report.table import show_line, show_table
+from zero_sizer.util.files import write_text
 
 
 def config_text(choice: Choice, winner: Candidate) -> str:
@@ -45,6 +49,35 @@ def show_emitted(choice: Choice, winner: Candidate, path: str) -> None:
     show_line(f"{path} written" + ("; changed in it:" if found else "; nothing had to change"))
     if found:
         show_table(("key", "was", "is", "why"), list(map(_row, found)))
+
+
+def start_mapping(start: Start) -> dict[str, Any]:
+    """Launcher lines and arguments as JSON."""
+    return {
+        "launch": [vars(launch) for launch in start.launches],
+        "training_arguments": start.arguments,
+        "training_code": list(start.unsaid),
+    }
+
+
+def write_start(start: Start, *, quiet: bool) -> None:
+    """Write what has a file, print the rest."""
+    for path in start.missing:
+        print(f"{path} not written: nothing fits", file=sys.stderr)
+    for launch in start.launches:
+        if launch.file is not None:
+            write_text(Path(launch.file), launch.text)
+        if not quiet:
+            print()
+            print(f"{launch.file} written" if launch.file else launch.text.rstrip())
+    if start.arguments_file is not None:
+        text = json.dumps(start.arguments, indent=2) + "\n"
+        write_text(Path(start.arguments_file), text)
+        if not quiet:
+            print()
+            show_line(f"{start.arguments_file} written")
+            if start.unsaid:
+                show_line(f"no argument says, the training code does: {', '.join(start.unsaid)}")
 
 
 def _row(edit: Edit) -> tuple[str, str, str, str]:
