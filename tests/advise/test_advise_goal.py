@@ -63,6 +63,7 @@ def test_doublings_and_bisection_find_the_same(job, runs):
     assert fewest_in_time(job, options(job, target_days=1e-3), max_nodes=SIZES) is None
 
 
+@pytest.mark.slow
 def test_a_goal_that_nothing_meets_is_missed_by_the_nearest(job, runs):
     fastest = min(run.days.expected for run in runs.values())
     missed = fleet(job, options(job, target_days=fastest / 2), max_nodes=SIZES)
@@ -75,6 +76,7 @@ def test_a_goal_that_nothing_meets_is_missed_by_the_nearest(job, runs):
     assert poor.miss.training.days_over is None
 
 
+@pytest.mark.slow
 def test_time_and_budget_together(job, runs):
     """A budget that only small clusters keep, a time that only large ones do, and both."""
     usd = {nodes: run.usd.expected for nodes, run in runs.items()}
@@ -108,6 +110,7 @@ def test_the_curve_is_efficiency_and_what_the_added_bring(job):
         assert answer.stops_helping < min(poor)
 
 
+@pytest.mark.slow
 def test_a_batch_that_runs_out_is_said():
     job = job_on("gpt2", "t4", gpus=8, tokens="1B", checkpointing=False)
     few = fleet(job, Options(train_batch=16), max_nodes=4)
@@ -120,7 +123,15 @@ def run(capsys, *arguments):
 
 
 SHARED = ["--model", "gpt2", "--gpu", "t4", "--gpus-per-node", "4", "--seq-len", "1024"]
-SHARED += ["--no-checkpointing", "--host-memory", "64GiB", "--train-batch-size", "32", "--tokens", "10B"]
+SHARED += [
+    "--no-checkpointing",
+    "--host-memory",
+    "64GiB",
+    "--train-batch-size",
+    "32",
+    "--tokens",
+    "10B",
+]
 SIZE = ["size", *SHARED, "--max-nodes", "4"]
 
 
