@@ -200,6 +200,12 @@ def test_a_launcher_that_is_none_is_one_line(capsys, word):
     assert "--emit-launch" in printed.err
 
 
+@pytest.mark.parametrize("flag", ["--tokens", "--budget", "--emit-launch", "--emit-args"])
+def test_nothing_of_a_plan_goes_with_the_largest(capsys, flag):
+    assert cli.main([*ASKED, "--largest", "micro-batch", flag, "slurm"]) == 2
+    assert flag in capsys.readouterr().err
+
+
 def test_nothing_fits_starts_nothing(tmp_path, capsys):
     none = ["choose", "--model", "llama-3-8b", "--gpu", "t4", "--host-memory", "8GiB"]
     none += ["--seq-len", "512", "--emit-launch", "torchrun", "--tokens", "1B"]

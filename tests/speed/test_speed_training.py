@@ -11,6 +11,7 @@ from support.advise_jobs import job_on
 
 from zero_sizer import cli, sizing
 from zero_sizer.config.workload import Workload
+from zero_sizer.errors import InputError
 from zero_sizer.hardware import costs
 from zero_sizer.job.goal import Wishes, goal_of
 from zero_sizer.speed import estimate
@@ -110,11 +111,12 @@ def test_a_goal_that_is_missed_says_by_how_much(sized):
     assert (met.marks, met.days_over, met.usd_over) == ((), None, None)
 
 
-def test_a_budget_without_a_price_is_not_kept():
-    job = job_on("gpt2", "rtx-4090", gpus=1, micro_batch=1)
-    run = run_on(sizing.size(job), Wishes(budget=1e9))
+def test_without_a_price_there_is_none_and_no_budget():
+    sized = sizing.size(job_on("gpt2", "rtx-4090", gpus=1, micro_batch=1))
+    with pytest.raises(InputError, match="no rate known for rtx-4090: give --rate"):
+        run_on(sized, Wishes(budget=1e9))
+    run = run_on(sized, Wishes())
     assert run.usd is None
-    assert run.marks == ("no price",)
     assert any("no rate known for rtx-4090: give --rate" in line for line in run.assumptions)
 
 

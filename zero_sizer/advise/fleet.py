@@ -95,7 +95,7 @@ class Fleet:
 
     @property
     def is_reached(self) -> bool:
-        """Whether nothing was wanted that no size reaches."""
+        """Whether a size reaches what was wanted; true where nothing was."""
         return self.target is not None or not (self.wanted or _wants(self.goal))
 
     def days_of(self, size: Size) -> float | None:

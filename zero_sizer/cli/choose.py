@@ -127,7 +127,8 @@ def _largest(job: Job, arguments: argparse.Namespace) -> int:
     """Print the largest; 1 where not even the smallest fits."""
     from zero_sizer.report import largest as report
 
-    for flag in ("--emit", "--emit-job", "--emit-launch", "--emit-args"):
+    emits = ("--emit", "--emit-job", "--emit-launch", "--emit-args")
+    for flag in (*emits, *options.TRAINING, *options.GOAL):
         if getattr(arguments, flag[2:].replace("-", "_")) is not None:
             raise InputError("not with --largest", remedy="leave one of the two out", where=flag)
     found = largest_of(job, arguments.largest)

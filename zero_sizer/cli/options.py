@@ -83,6 +83,10 @@ def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = Tru
     workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)
 
 
+TRAINING = ("--tokens", "--samples", "--epochs", "--start", "--rate", "--rates")
+GOAL = ("--target-days", "--budget")
+
+
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """How much is trained, from when and at which price."""
     group = parser.add_argument_group("training run: time, energy and price")

@@ -59,7 +59,7 @@ class Goal:
         start_origin: who says so.
         costs: price and energy.
         target_days: the most days that it may take, or None.
-        budget: the most USD that it may cost, or None.
+        budget: the most USD that it may cost, or None; a price is known where there is one.
     """
 
     tokens: int | None
@@ -129,6 +129,10 @@ def goal_of(workload: Workload, cluster: Cluster, wishes: Wishes | None = None) 
             )
         return None
     start, origin = _start(wishes.start)
+    found = _costs(cluster, wishes)
+    budget = _number(wishes.budget, "--budget", 1e15)
+    if budget is not None and found.usd_per_gpu_hour is None:
+        raise InputError(found.price_origin, where="--budget")
     name = "tokens" if workload.tokens is not None else "samples"
     return Goal(
         tokens=workload.tokens,
@@ -137,9 +141,9 @@ def goal_of(workload: Workload, cluster: Cluster, wishes: Wishes | None = None) 
         origin=workload.origins.get(name, f"--{name}"),
         start=start,
         start_origin=origin,
-        costs=_costs(cluster, wishes),
+        costs=found,
         target_days=_number(wishes.target_days, "--target-days", 1e6),
-        budget=_number(wishes.budget, "--budget", 1e15),
+        budget=budget,
     )
 
 

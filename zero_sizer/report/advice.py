@@ -23,9 +23,11 @@ from zero_sizer.speed import as_mapping
 from zero_sizer.speed.rates import explain
 from zero_sizer.speed.training import as_mapping as training_mapping
 from zero_sizer.units import format_gib
+from zero_sizer.util.terminal import output_columns
 
 _HEAD = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
 _REASONS = 3  # printed where nothing fits
+_WIDE = 110  # columns for the plans and their runs in one table
 _WORTH_SHOWING = 0.005  # share of the step below which a term is left out
 
 
@@ -40,7 +42,7 @@ def show_choice(choice: Choice, in_time: Point | None = None) -> None:
         for line in assumptions(choice.search, winner, is_free=choice.is_free):
             show_line(line, indent="  ")
         show_doubt(choice.verdict, choice.reasons)
-        show_run(choice.run, in_time)
+        show_run(choice.run, in_time, is_alike=choice.search.job.cluster.has_equal_nodes)
         print()
         _show_ranked(choice)
         print()
@@ -151,6 +153,7 @@ def _show_ranked(choice: Choice) -> None:
     best = choice.ranked[0].seconds_per_token
     devices = [d for d in Device if any(c.uses[d].num_bytes for c in choice.ranked)]
     runs = run_columns(choice.runs)
+    beside = runs if output_columns() >= _WIDE else []
     rows = [
         (
             candidate.strategy.name,
@@ -159,15 +162,20 @@ def _show_ranked(choice: Choice) -> None:
             f"{candidate.tokens_per_second:,.0f}",
             f"{candidate.seconds_per_token / best:.2f}x" if best else "",
             *(gib(candidate.uses[device].num_bytes) for device in devices),
-            *(column[index + 1] for column in runs),
+            *(column[index + 1] for column in beside),
         )
         for index, candidate in enumerate(choice.ranked)
     ]
     used = (f"{_HEAD[device]} GiB" for device in devices)
     heads = ("fits", "batch x steps", "ckpt", "tokens/s", "time", *used)
-    heads = (*heads, *(column[0] for column in runs))
-    right = range(3, len(heads) - (1 if runs and runs[-1][0] == MARKS else 0))
-    show_table(heads, rows, right=right)
+    heads = (*heads, *(column[0] for column in beside))
+    words = 1 if runs and runs[-1][0] == MARKS else 0
+    show_table(heads, rows, right=range(3, len(heads) - (words if beside else 0)))
+    if runs and not beside:
+        names = ["the run on", *(candidate.strategy.name for candidate in choice.ranked)]
+        table = list(zip(names, *runs, strict=True))
+        print()
+        show_table(table[0], table[1:], right=range(1, 1 + len(runs) - words))
 
 
 def _show_time(choice: Choice, winner: Candidate) -> None:

@@ -17,8 +17,14 @@ def show_training(training: Training) -> None:
         show_line(line)
 
 
-def show_run(training: Training | None, in_time: Point | None = None) -> None:
-    """Print the run of a chosen plan, and the fewest nodes that would meet its goal."""
+def show_run(training: Training | None, in_time: Point | None, *, is_alike: bool) -> None:
+    """Print the run of a chosen plan, and the fewest nodes that would meet its goal.
+
+    Args:
+        training: the run.
+        in_time: the fewest nodes.
+        is_alike: the nodes are alike, so that other numbers of them were tried.
+    """
     if training is None:
         return
     print()
@@ -31,7 +37,7 @@ def show_run(training: Training | None, in_time: Point | None = None) -> None:
             f"the fewest nodes that meet the goal: {nodes} ({_gpus(run)}), {plan.strategy.name}, "
             f"{days(run.days.expected)} days{price}"
         )
-    elif training.goal.target_days is not None:
+    elif is_alike and training.goal.target_days is not None:
         show_line("no number of such nodes up to 64 meets the goal")
 
 
@@ -68,8 +74,6 @@ def lines(training: Training) -> Iterator[str]:
         yield f"{days(training.days_over)} days more than --target-days {_wanted(training)}"
     if training.usd_over is not None:
         yield f"${number(training.usd_over)} more than --budget {_budget(training)}"
-    elif "no price" in training.marks:
-        yield f"--budget cannot be kept or broken: {training.goal.costs.price_origin}"
     yield "assumed: " + "; ".join(training.assumptions)
 
 

@@ -77,17 +77,15 @@ class Training:
 
     @property
     def is_in_budget(self) -> bool:
-        """Whether it is expected to cost no more than it may; an unknown price may not."""
+        """Whether it is expected to cost no more than it may."""
         wanted = self.goal.budget
-        return wanted is None or (self.usd is not None and self.usd.expected <= wanted)
+        return wanted is None or self.usd is None or self.usd.expected <= wanted
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What it misses: ``late``, ``over budget`` or ``no price``."""
-        found = () if self.is_in_time else ("late",)
-        if self.is_in_budget:
-            return found
-        return (*found, "over budget" if self.usd else "no price")
+        """What it misses: ``late``, ``over budget``."""
+        late, dear = not self.is_in_time, not self.is_in_budget
+        return (*(("late",) if late else ()), *(("over budget",) if dear else ()))
 
     @property
     def days_over(self) -> float | None:
@@ -98,7 +96,7 @@ class Training:
 
     @property
     def usd_over(self) -> float | None:
-        """USD beyond the budget; None where it is met or no price is known."""
+        """USD beyond the budget; None where it is met."""
         if self.is_in_budget or self.usd is None or self.goal.budget is None:
             return None
         return self.usd.expected - self.goal.budget
