@@ -15,7 +15,8 @@ from zero_sizer.advise.choose import Options, choose, search_of
 from zero_sizer.advise.config import default_config
 from zero_sizer.advise.fleet import node_counts
 from zero_sizer.job import read
-from zero_sizer.job.read import Flags, Job
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import Job
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,10 +20,11 @@ from cold_start import machine, replace_section
 
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.config import default_config
-from zero_sizer.advise.ladder import settings_of
+from zero_sizer.advise.ladder import Setting, ladder_of
 from zero_sizer.advise.search import Search
+from zero_sizer.advise.strategy import Strategy
 from zero_sizer.job import read
-from zero_sizer.job.read import Flags
+from zero_sizer.job.fields import Flags
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.ledger.peak import peak_of, totals
@@ -60,6 +61,12 @@ def search(model: str) -> Search:
     return search_of(read.without_config(default_config(), flags), Options())
 
 
+def rungs(strategy: Strategy) -> list[Setting]:
+    """Buckets and windows; pinning and sub-groups change no more than an entry or two."""
+    ladder = ladder_of(strategy)
+    return [ladder.both(ladder.host[0], rung) for group in ladder.gpu for rung in group]
+
+
 def candidates(found: Search, seed: int) -> Iterator[tuple[str, dict[str, int]]]:
     """Distinct candidates, ``BATCHES`` micro batches at a time of strategies drawn at random."""
     draw, met = random.Random(seed), set()
@@ -68,7 +75,7 @@ def candidates(found: Search, seed: int) -> Iterator[tuple[str, dict[str, int]]]
         numbers = {
             "dp_world_size": 8 * draw.choice(_NODES),
             "checkpointing": draw.random() < 0.5,
-            **draw.choice(settings_of(strategy)).values,
+            **draw.choice(rungs(strategy)).values,
         }
         for batch in draw.sample(range(1, 129), BATCHES):
             candidate = {**numbers, "micro_batch": batch, "grad_accum": draw.randint(1, 16)}

@@ -26,12 +26,13 @@ from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice, Options, choose, search_of
 from zero_sizer.advise.config import default_config, usual_precision
 from zero_sizer.advise.fleet import fleet
-from zero_sizer.advise.ladder import Setting, setting
+from zero_sizer.advise.ladder import Tuning, setting
 from zero_sizer.advise.largest import largest_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.job import read
-from zero_sizer.job.read import Flags, Job
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.attention import FLASH, LACKS, SDPA
 
@@ -146,7 +147,7 @@ class Grid:
     count: int
     tried: int = 0
 
-    def settings(self, strategy: Strategy) -> Iterator[Setting]:
+    def settings(self, strategy: Strategy) -> Iterator[Tuning]:
         """The frugal end, DeepSpeed's defaults, and ``count`` drawn ones."""
         known = [key for key in (*GRID, *OFFLOADED) if _applies(key, strategy)]
         fixed = ONE_AT_A_TIME if strategy.weights_on == "nvme" else {}
@@ -171,7 +172,7 @@ class Grid:
     def _largest(
         self,
         strategy: Strategy,
-        found: Setting,
+        found: Tuning,
         checkpointing: bool,
         sizes: Sequence[tuple[int, int]],
     ) -> Candidate | None:

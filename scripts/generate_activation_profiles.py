@@ -11,15 +11,15 @@ from pathlib import Path
 
 from zero_sizer.activations.store import key_of, write
 from zero_sizer.activations.structure import structure_of
-from zero_sizer.models.sources.bundled import bundled_names, load_profile, read_profile
+from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
 from zero_sizer.tracing.profile import trace_profile
 
-DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
+DATA = Path(__file__).parent.parent / "zero_sizer" / "activations" / "data"
 
 
 def keys() -> dict[str, str]:
     """Content key -> the bundled model that has it and no family."""
-    specs = {name: load_profile(name) for name in bundled_names()}
+    specs = {name: load_bundled(name) for name in bundled_names()}
     return {key_of(spec): name for name, spec in specs.items() if structure_of(spec) is None}
 
 
@@ -38,7 +38,7 @@ def main() -> int:
         path = DATA / f"activations.{name}.json"
         if options.missing and path.exists():
             continue
-        made = trace_profile(read_profile(name)["hf_config"], name=name, key=key)
+        made = trace_profile(read_bundled(name)["hf_config"], name=name, key=key)
         current = json.loads(json.dumps(made))  # tuples become lists in a file
         if not path.exists() or json.loads(path.read_text(encoding="utf-8")) != current:
             stale.append(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from profile_sources import CONFIG_FIELDS
+from model_sources import CONFIG_FIELDS
 from transformers.activations import ACT2FN
 
 from zero_sizer.models.layouts.families import FAMILIES

@@ -16,12 +16,12 @@ from typing import Any
 from zero_sizer import models
 from zero_sizer.activations import structure as family
 from zero_sizer.activations.store import write
-from zero_sizer.models.sources.bundled import bundled_names, load_profile, read_profile
+from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.tracing.family import trace_family
 from zero_sizer.tracing.profile import has_biases
 
-DATA = Path(__file__).parent.parent / "zero_sizer" / "profiles" / "data"
+DATA = Path(__file__).parent.parent / "zero_sizer" / "activations" / "data"
 LAYERS = 8  # enough for every pattern of layers
 _KEYS = {
     "hidden": ("hidden_size", "n_embd", "word_embed_proj_dim"),
@@ -63,11 +63,11 @@ def structures() -> dict[str, tuple[str, Mapping[str, Any]]]:
     """Structure -> what to call it, and fields of a config that has it."""
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for name in bundled_names():
-        structure = family.structure_of(load_profile(name))
+        structure = family.structure_of(load_bundled(name))
         if structure is not None:
-            found.setdefault(structure, (name, read_profile(name)["hf_config"]))
+            found.setdefault(structure, (name, read_bundled(name)["hf_config"]))
     for name, (base, changes) in _FURTHER.items():
-        fields = {**read_profile(base)["hf_config"], **changes}
+        fields = {**read_bundled(base)["hf_config"], **changes}
         structure = family.structure_of(spec_of(fields))
         if structure is None:
             raise SystemExit(f"{name} has no structure")
@@ -113,7 +113,7 @@ def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, 
         members.append((member, family.widths_of(spec)))
     realistic = [
         family.widths_of(spec)
-        for spec in map(load_profile, bundled_names())
+        for spec in map(load_bundled, bundled_names())
         if spec.arch.head_dim and bool(spec.arch.num_experts) == said["experts"]
     ]
     found = trace_family(

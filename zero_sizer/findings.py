@@ -1,7 +1,8 @@
 """Findings: what is wrong or worth knowing about a job, collected rather than thrown."""
 
-from dataclasses import dataclass
 from enum import Enum
+
+from zero_sizer.util.records import dataclass
 
 
 class Severity(Enum):

@@ -1,11 +1,10 @@
 """The pipeline in one function: a job in, the whole answer out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer import checks
-from zero_sizer.config import resolve
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Direction, Finding, Reason, Severity
 from zero_sizer.hardware.device import Device
@@ -30,6 +29,7 @@ from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Sizing:
 
     @property
     def is_valid(self) -> bool:
-        """Whether DeepSpeed would run the job at all."""
+        """True if DeepSpeed would run the job at all."""
         return all(finding.severity is not Severity.ERROR for finding in self.findings)
 
     def shortfall(self, device: Device) -> int:
@@ -75,17 +75,8 @@ class Sizing:
 
 def size(job: Job) -> Sizing:
     """Predict what a job needs and whether it fits."""
-    settings, findings = resolve.resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
-    context = checks.Context(
-        document=job.document,
-        settings=settings,
-        cluster=job.cluster,
-        workload=job.workload,
-        model=job.model,
-    )
-    planned = plan_job(job, settings)
+    context, findings = checks.resolved(job)
+    planned = plan_job(job, context.settings)
     plan = at_highest_rank(planned.plan) if planned.plan else None
     collected = [*findings, *checks.run(context), *planned.findings]
     allocations = tuple(evaluate(entries.ENTRIES, plan)) if plan else ()

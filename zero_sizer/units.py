@@ -42,7 +42,7 @@ class DType(Enum):
 
     @property
     def is_floating(self) -> bool:
-        """Whether it holds floating-point numbers, so that a cast of the model reaches it."""
+        """True if the dtype holds floating-point numbers, which a cast of the model reaches."""
         return "float" in self.value
 
     @property

@@ -12,7 +12,7 @@ from zero_sizer.advise.choose import choose
 from zero_sizer.cli import main
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Severity
 from zero_sizer.job import read
-from zero_sizer.job.read import Flags
+from zero_sizer.job.fields import Flags
 from zero_sizer.models.spec import Architecture
 from zero_sizer.sizing import Verdict, size
 from zero_sizer.speed.work import work_of

@@ -12,7 +12,7 @@ from zero_sizer.activations import checkpointing as checkpoints
 from zero_sizer.activations.levels import remaining
 from zero_sizer.cli import main
 from zero_sizer.config.workload import Checkpointing
-from zero_sizer.job import fields
+from zero_sizer.job import values
 
 CONFIG = {
     "train_micro_batch_size_per_gpu": 2,
@@ -35,9 +35,9 @@ CONFIG = {
     ],
 )
 def test_words_say_what_is_meant(said, meant):
-    assert fields.checkpointing(said) == meant
+    assert values.checkpointing(said) == meant
     if isinstance(meant, Checkpointing):
-        assert fields.checkpointing(meant.about) == meant
+        assert values.checkpointing(meant.about) == meant
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_words_say_what_is_meant(said, meant):
 )
 def test_anything_else_is_refused(said):
     with pytest.raises(ValueError, match=r"\S"):
-        fields.checkpointing(said)
+        values.checkpointing(said)
 
 
 def _peaks(capsys, tmp_path, said, *flags):

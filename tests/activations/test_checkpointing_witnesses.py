@@ -19,7 +19,7 @@ from zero_sizer.config.workload import Checkpointing, Workload
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
-from zero_sizer.job import fields
+from zero_sizer.job import values
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.entries import ENTRIES
 from zero_sizer.ledger.entry import evaluate
@@ -105,7 +105,7 @@ def test_padding_adds_to_every_block_what_is_traced(traced, attention, checkpoin
 
 
 def _variant(model, said):
-    profile, how = activations.load(models.load(model)), fields.checkpointing(said)
+    profile, how = activations.load(models.load(model)), values.checkpointing(said)
     size, kept = MODELS[model]
     depths = dict.fromkeys(profile.depths, DEPTH)
     plain, every = (
@@ -153,7 +153,7 @@ def _job(name, model="qwen3-0.6b"):
         "zero_optimization": {"stage": stage, "reduce_bucket_size": 10**7},
         "activation_checkpointing": section,
     }
-    how = fields.checkpointing(said)
+    how = values.checkpointing(said)
     job = Job(
         document=document.from_mapping(config),
         model=models.load(model),

@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from zero_sizer.activations import select
-from zero_sizer.job.read import Flags, read
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import read
 from zero_sizer.sizing import size
 from zero_sizer.timeline import zero_rules
 from zero_sizer.timeline.peaks import timeline

@@ -7,12 +7,13 @@ from support.plans import make_job, make_plan
 
 from zero_sizer import activations, models
 from zero_sizer.activations import names, select
-from zero_sizer.activations.levels import Activations, Level, Part, Section
+from zero_sizer.activations.levels import Activations, ComposedPart, ComposedSection, Level
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Direction, Severity
-from zero_sizer.job.read import Flags, read
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import read
 from zero_sizer.models.changes import freeze, lora, lora_config, records
-from zero_sizer.models.sources.bundled import bundled_names, load_profile
+from zero_sizer.models.sources.bundled import bundled_names, load_bundled
 from zero_sizer.plan import sizes
 from zero_sizer.sizing import size
 
@@ -22,7 +23,7 @@ MODEL = "llama-3.2-1b"
 
 
 def _frozen(*patterns):
-    return freeze.with_freeze(load_profile(MODEL), records.Freeze(patterns, "--freeze"))
+    return freeze.with_freeze(load_bundled(MODEL), records.Freeze(patterns, "--freeze"))
 
 
 def _codes(spec):
@@ -30,7 +31,7 @@ def _codes(spec):
 
 
 def test_a_pattern_names_parameters_or_the_modules_around_them():
-    base = load_profile(MODEL)
+    base = load_bundled(MODEL)
     layer = sum(t.numel for t in base.parameters if t.name.startswith("model.layers.0."))
     for pattern in ("model.layers.0", "model.layers.0.*", "*.layers.0.*"):
         assert base.num_trainable - _frozen(pattern).num_trainable == layer, pattern
@@ -39,7 +40,7 @@ def test_a_pattern_names_parameters_or_the_modules_around_them():
 
 
 def test_what_is_frozen_has_no_optimizer_state_and_no_gradient():
-    whole, half = (make_plan(ZERO, spec, 2) for spec in (load_profile(MODEL), _frozen("*.mlp")))
+    whole, half = (make_plan(ZERO, spec, 2) for spec in (load_bundled(MODEL), _frozen("*.mlp")))
     mlp = 3 * 2048 * 8192 * 16
     assert sizes.num_trainable(whole) - sizes.num_trainable(half) == mlp
     assert sum(sizes.frozen(half)) == mlp
@@ -49,7 +50,7 @@ def test_blocks_before_the_first_trained_keep_nothing():
     shallow = _frozen("model.embed_tokens", "model.layers.?")
     plans = [
         make_plan(ZERO, spec, 2, seq_len=512, checkpointing=False)
-        for spec in (load_profile(MODEL), shallow)
+        for spec in (load_bundled(MODEL), shallow)
     ]
     whole, frozen = (select.activations_of(plan) for plan in plans)
     assert sum(p.count for p in frozen.parts if p.blocks and p.forward.end == 0) == 10
@@ -83,15 +84,15 @@ def test_a_job_file_and_flags_say_it(tmp_path):
 
 
 def _step(runs="", completes=""):
-    section = Section((Level(runs, completes, 0, 0),))
-    return Activations((Part("", 0, 1, section, Section((Level("", "", 0, 0),))),))
+    section = ComposedSection((Level(runs, completes, 0, 0),))
+    return Activations((ComposedPart("", 0, 1, section, ComposedSection((Level("", "", 0, 0),))),))
 
 
 @pytest.mark.parametrize(
     "step", [_step("model.no_such"), _step(completes="no.such.weight"), _step("^nobody.q_proj")]
 )
 def test_a_name_that_the_model_has_not_is_an_error(step):
-    spec = load_profile(MODEL)
+    spec = load_bundled(MODEL)
     with pytest.raises(names.UnknownNameError):
         names.check(spec, step)
     known = names.Names(spec, ())
@@ -111,7 +112,7 @@ def _steps(spec):
 
 @pytest.mark.parametrize("name", bundled_names())
 def test_every_profile_speaks_of_its_own_model(name):
-    spec = load_profile(name)
+    spec = load_bundled(name)
     for step in _steps(spec):
         names.check(spec, step)
 

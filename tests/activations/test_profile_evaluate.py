@@ -13,7 +13,7 @@ from zero_sizer import activations, models
 from zero_sizer.activations import store, structure
 from zero_sizer.cli import main
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.models.sources.bundled import bundled_names, read_profile
+from zero_sizer.models.sources.bundled import bundled_names, read_bundled
 
 LLAMA_LIKE = ("llama-2-7b", "llama-3-8b", "llama-3-70b", "qwen2.5-7b", "smollm2-360m")
 # Measured on a GPU, copies of the hidden states that one layer's forward leaves behind:
@@ -233,7 +233,7 @@ def test_what_was_not_traced_is_refused():
 
 
 def config_file(folder: Path, name: str, **changes: object) -> Path:
-    fields = {**read_profile(name)["hf_config"], **changes}
+    fields = {**read_bundled(name)["hf_config"], **changes}
     path = folder / "config.json"
     path.write_text(json.dumps(fields), encoding="utf-8")
     return path

@@ -17,7 +17,7 @@ from zero_sizer.errors import InputError
 from zero_sizer.findings import Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job import read
-from zero_sizer.job.read import Flags
+from zero_sizer.job.fields import Flags
 from zero_sizer.ledger.capacity import Fit, capacities, fit
 from zero_sizer.ledger.entry import Category
 from zero_sizer.plan import sizes

@@ -11,7 +11,8 @@ from zero_sizer import cli
 from zero_sizer.advise.choose import Options, choose
 from zero_sizer.advise.curve import run_of
 from zero_sizer.advise.fleet import WORTH_IT, fewest_in_time, fleet
-from zero_sizer.job.goal import Wishes, goal_of
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.goal import goal_of
 
 SIZES = 4
 
@@ -22,7 +23,7 @@ def job():
 
 
 def options(job, **wishes):
-    goal = goal_of(job.workload, job.cluster, Wishes(start=date(2026, 1, 31), rate=0.5, **wishes))
+    goal = goal_of(job.workload, job.cluster, Flags(start=date(2026, 1, 31), rate=0.5, **wishes))
     return Options(train_batch=48, goal=goal)
 
 

@@ -15,7 +15,7 @@ from zero_sizer.config.resolve import resolve
 from zero_sizer.config.settings import Settings
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding
-from zero_sizer.models.sources.bundled import bundled_names, load_profile
+from zero_sizer.models.sources.bundled import bundled_names, load_bundled
 from zero_sizer.models.spec import Architecture, ModelSpec
 
 HIDDEN = {"hidden_size": 4096}
@@ -190,7 +190,7 @@ def test_other_names_of_the_hidden_size_count() -> None:
 def test_the_hidden_size_is_the_one_transformers_reads(name: str) -> None:
     from transformers import CONFIG_MAPPING
 
-    spec = load_profile(name)
+    spec = load_bundled(name)
     config = CONFIG_MAPPING[spec.hf_config["model_type"]].from_dict(dict(spec.hf_config))
     owner = config if hasattr(config, "hidden_size") else config.text_config
     assert hidden_size(spec) == owner.hidden_size

@@ -265,7 +265,7 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize("name", FINE)
 def test_a_script_goes_on_as_on_a_gpu(found, name):
     recording = found[name]
-    assert not isinstance(recording, dict), (recording["error"], recording["trace"][-2500:])
+    assert not isinstance(recording, dict), (recording["message"], recording["trace"][-2500:])
     steps = [phase.step for phase in recording.first.phases if phase.name == "step"]
     assert steps == ([0] if name == "a short run says so" else [0, 1])
 
@@ -274,10 +274,10 @@ def test_a_script_goes_on_as_on_a_gpu(found, name):
 def test_what_stops_a_script_is_one_line_with_its_place(found, name):
     reply = found[name]
     text, place = SAYS[name]
-    assert text in reply["error"]
+    assert text in reply["message"]
     assert reply["where"].endswith(place)
     assert REMEDIES.get(name, "") in reply["remedy"]
-    assert "\n" not in reply["error"]
+    assert "\n" not in reply["message"]
     assert "Traceback" in reply["trace"]
 
 

@@ -226,7 +226,7 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize("name", [*LINES, *PIPELINE])
 def test_a_script_trains_two_steps_as_one_of_its_ranks(found, name):
     recording = found[name]
-    assert not isinstance(recording, dict), (recording["error"], recording["trace"][-3000:])
+    assert not isinstance(recording, dict), (recording["message"], recording["trace"][-3000:])
     phases = recording.first.phases
     steps = [phase for phase in phases if phase.name == "step"]
     assert {phase.step for phase in steps} == {0, 1}

@@ -18,9 +18,9 @@ import pytest
 from support.simulated_jobs import HOST, config_of, job_for, tiny_llama
 
 from zero_sizer.dryrun import launched, simulated, solo
+from zero_sizer.dryrun.from_job import rank_task
 from zero_sizer.dryrun.recording import rank_from_json
 from zero_sizer.dryrun.simulated.parent import request_of
-from zero_sizer.dryrun.task import rank_task
 from zero_sizer.errors import InputError
 
 pytestmark = pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from support import published
 
 from zero_sizer.allocator.room import Room
+from zero_sizer.dryrun.answer import answer_of
 from zero_sizer.dryrun.recording import from_json
 from zero_sizer.dryrun.simulated import run_requests
 from zero_sizer.dryrun.simulated.parent import request_of
@@ -66,7 +67,7 @@ def recording_with(fits, job=None):
 def test_the_reader_is_told_first(capsys, fits, verdict, said):
     recording = recording_with(fits)
     assert verdict_of(recording)[0] is verdict
-    report.show(recording)
+    report.show(answer_of(recording))
     out = " ".join(capsys.readouterr().out.split())
     assert out.startswith(WORDS[verdict])
     assert said in out
@@ -97,7 +98,7 @@ def test_that_some_layers_fit_says_nothing_of_the_whole_model():
 def test_a_run_without_a_device_of_known_size_has_no_verdict(capsys):
     recording = recording_with(())
     assert verdict_of(recording) == (None, ())
-    report.show(recording)
+    report.show(answer_of(recording))
     assert capsys.readouterr().out.startswith("simulated run")
 
 

@@ -6,7 +6,7 @@ import pytest
 from support.plans import make_job
 from support.simulated_jobs import TINY_LLAMA, config_of, request_for, tiny_llama
 
-from zero_sizer.dryrun.task import rank_task
+from zero_sizer.dryrun.from_job import rank_task
 from zero_sizer.errors import UnsupportedError
 
 HIDDEN, FFN, LAYERS, VOCAB, KEYS = 64, 160, 3, 512, 32

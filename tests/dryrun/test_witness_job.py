@@ -11,11 +11,12 @@ from zero_sizer import models
 from zero_sizer.config import document, resolve
 from zero_sizer.crosscheck import compare
 from zero_sizer.dryrun.engine_config import engine_config
+from zero_sizer.dryrun.from_job import rank_task, refuse_packed
 from zero_sizer.dryrun.recording import LiveBuffer, PhaseRecord, RankRecord
-from zero_sizer.dryrun.task import rank_task, refuse_packed
 from zero_sizer.dryrun.truncate import cut_job, cut_model
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.job.read import Flags, without_config
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import without_config
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.sizing import size
 
@@ -135,7 +136,7 @@ def test_runs_with_values_have_no_packed_weights():
     with pytest.raises(UnsupportedError, match="simulated"):
         refuse_packed(job)
     refuse_packed(without_config({}, Flags(model="gpt2")))
-    assert rank_task(job).model["quantization"]["bits"] == 4
+    assert rank_task(job).quantization["bits"] == 4
 
 
 def test_positions_that_a_table_lacks_are_noted_on_a_run():

@@ -75,7 +75,7 @@ def test_the_cut_is_said_and_made(recorded):
     found = recording.read(recorded / "r.json")
     assert found.job["layers"] == 2
     assert "cut to 2 layers" in found.job["name"]
-    assert found.job["model"]["config"]["num_hidden_layers"] == 2
+    assert found.job["hf_config"]["num_hidden_layers"] == 2
 
 
 def test_ranks_agree_where_zero_partitions_evenly_and_hold_their_share(recorded):

@@ -16,7 +16,7 @@ pytest.importorskip("deepspeed")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 from zero_sizer.dryrun import launched  # noqa: E402
-from zero_sizer.dryrun.task import rank_task  # noqa: E402
+from zero_sizer.dryrun.from_job import rank_task  # noqa: E402
 
 # No size divides by 2, 3 or 4, so that every kind of padding is needed; frozen tensors too.
 ODD = spec_of(

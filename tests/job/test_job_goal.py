@@ -12,7 +12,7 @@ from zero_sizer import cli
 from zero_sizer.config.workload import Workload
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import Stated, assemble
-from zero_sizer.job.goal import Wishes, goal_of, short
+from zero_sizer.job.goal import goal_of, short
 from zero_sizer.job.read import Flags, read
 from zero_sizer.units import parse_count
 
@@ -28,7 +28,7 @@ def cluster(gpu="a100-80gb", gpus=8):
 
 
 def goal(gpu="a100-80gb", gpus=8, **wishes):
-    return goal_of(Workload(tokens=10**9), cluster(gpu, gpus), Wishes(**wishes))
+    return goal_of(Workload(tokens=10**9), cluster(gpu, gpus), Flags(**wishes))
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def _by_category(sums):
 
 def _differences(grid, spec, ranks):
     from zero_sizer.dryrun import launched
-    from zero_sizer.dryrun.task import rank_task
+    from zero_sizer.dryrun.from_job import rank_task
 
     tasks = [rank_task(make_job(config, spec, ranks, seq_len=4), steps=2) for _, config in grid]
     tasks = [replace(task, peak=False) for task in tasks]

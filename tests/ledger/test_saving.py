@@ -9,6 +9,7 @@ import pytest
 from support.plans import make_job
 from support.simulated_jobs import ADAMW, TINY_LLAMA, config_of, tiny_llama
 
+from zero_sizer.answer import answer_of
 from zero_sizer.findings import Direction
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Moment, Phase
@@ -120,7 +121,7 @@ def test_loading_takes_the_whole_model_in_each_process_unless_under_zero_init(
 
 
 def test_the_json_has_every_phase(tmp_path):
-    found = as_mapping(sized(tiny_llama(tmp_path), {"stage": 2}))
+    found = as_mapping(answer_of(sized(tiny_llama(tmp_path), {"stage": 2})))
     phases = ["init", "forward", "backward", "step", "save", "load"]
     assert list(found["phases"]["host"]) == phases
     assert found["phases"]["host"]["save"] >= found["phases"]["host"]["load"] > 0

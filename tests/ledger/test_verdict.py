@@ -12,7 +12,8 @@ from zero_sizer.dryrun.simulated.parent import request_of
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.hardware import catalog, outside
 from zero_sizer.hardware.workspaces import blas_bytes
-from zero_sizer.job.read import Flags, without_config
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import without_config
 from zero_sizer.ledger import capacity
 from zero_sizer.ledger.capacity import Capacity, Fit
 from zero_sizer.ledger.moments import Moment

@@ -143,7 +143,8 @@ def test_what_is_not_modelled_is_refused(tmp_path):
 
 
 def test_a_job_file_names_an_adapter(tmp_path):
-    from zero_sizer.job.read import Flags, read
+    from zero_sizer.job.fields import Flags
+    from zero_sizer.job.read import read
 
     (tmp_path / "lora").mkdir()
     saved = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj", "v_proj"]}

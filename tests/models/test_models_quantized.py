@@ -9,7 +9,8 @@ from support.plans import make_job
 from zero_sizer import models
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.findings import Severity
-from zero_sizer.job.read import Flags, model_of, read
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import model_of, read
 from zero_sizer.models.changes import lora_config
 from zero_sizer.models.changes import quantization as quantized
 from zero_sizer.models.changes.lora import with_adapter

@@ -5,15 +5,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.plans import make_job
 
+from zero_sizer import models
+from zero_sizer.advise.search import plan_of
 from zero_sizer.ledger import entries
+from zero_sizer.ledger.entry import Category, Entry, evaluate
+from zero_sizer.ledger.moments import FROM_WRAPPING
+from zero_sizer.plan import sizes
+from zero_sizer.zero.partition import tensor_partition
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT / "scripts"))
 import generate_docs  # noqa: E402
 
-PAGES = ("model.md", "ledger.md", "limits.md", "security.md")
+PAGES = tuple(sorted(path.name for path in DOCS.glob("*.md")))
 
 
 def anchors(text: str) -> set[str]:
@@ -49,3 +56,21 @@ def test_what_check_calls_not_modelled_is_in_the_limits():
     keys = [*parallel._SECTIONS, *parallel._STAGE_3]
     names = [key.removesuffix(".enabled").rpartition(".")[2] for key in keys]
     assert not [name for name in names if f"{name}`" not in text]
+
+
+def test_the_example_of_the_architecture_page_is_an_entry():
+    """Its key is made up: a field of the plan that exists stands in for it."""
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "architecture.md").read_text(), re.S)
+    names = {
+        "Category": Category,
+        "Entry": Entry,
+        "FROM_WRAPPING": FROM_WRAPPING,
+        "sizes": sizes,
+        "tensor_partition": tensor_partition,
+    }
+    entry = eval(code.replace("p.some_key", "p.contiguous_gradients"), names)  # noqa: S307
+    job = make_job({"zero_optimization": {"stage": 1}}, models.load("gpt2"), 8, seq_len=64)
+    plan = plan_of(job)[0]
+    (found,) = evaluate((entry,), plan)
+    assert found.num_bytes == -(-sizes.num_trainable(plan) // 8) * plan.itemsize
+    assert "zero_optimization.contiguous_gradients" in found.keys

@@ -19,6 +19,8 @@ FOUND = [
     ("check", 10105),  # a count of 400 digits
     ("readers", 88448),  # a field of another family that is read all the same
     ("check", 1031),  # stacked matrices without an element
+    ("check", 500848),  # a batch of 99 bits, which a fix would double
+    ("check", 503732),  # a width of experts that is a mapping
 ]
 
 

@@ -15,7 +15,7 @@ from zero_sizer.hardware import catalog
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.job import read
-from zero_sizer.job.read import Flags
+from zero_sizer.job.fields import Flags
 from zero_sizer.plan import sizes
 from zero_sizer.speed import Case, step_time
 from zero_sizer.speed.model import step_of

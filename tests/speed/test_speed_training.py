@@ -13,7 +13,8 @@ from zero_sizer import cli, sizing
 from zero_sizer.config.workload import Workload
 from zero_sizer.errors import InputError
 from zero_sizer.hardware import costs
-from zero_sizer.job.goal import Wishes, goal_of
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.goal import goal_of
 from zero_sizer.speed import estimate
 from zero_sizer.speed.training import Training, model_flops, of_sizing
 
@@ -29,7 +30,7 @@ def sized():
 
 def run_on(sized, wishes=None, **amount) -> Training:
     workload = Workload(**{"tokens": 10**11, **amount})
-    goal = goal_of(workload, sized.job.cluster, wishes or Wishes(start=DAY, rate=2.5))
+    goal = goal_of(workload, sized.job.cluster, wishes or Flags(start=DAY, rate=2.5))
     return of_sizing(sized, goal)
 
 
@@ -91,7 +92,7 @@ def test_samples_and_epochs_are_tokens(sized):
 )
 @settings(max_examples=60, deadline=None)
 def test_any_run_has_finite_figures_in_order(sized, tokens, epochs, rate, day):
-    run = run_on(sized, Wishes(start=day, rate=rate), tokens=tokens, epochs=epochs)
+    run = run_on(sized, Flags(start=day, rate=rate), tokens=tokens, epochs=epochs)
     for found in (run.days, run.usd, run.kwh, run.gpu_hours, run.tokens_per_second, run.mfu):
         assert 0 < found.low <= found.expected <= found.high < 1e40
     ends = [end for end in run.finish if end is not None]
@@ -102,7 +103,7 @@ def test_any_run_has_finite_figures_in_order(sized, tokens, epochs, rate, day):
 def test_a_goal_that_is_missed_says_by_how_much(sized):
     run = run_on(sized)
     days, usd = run.days.expected, run.usd.expected
-    wishes = Wishes(start=DAY, rate=2.5, target_days=days / 2, budget=usd - 10)
+    wishes = Flags(start=DAY, rate=2.5, target_days=days / 2, budget=usd - 10)
     late = run_on(sized, wishes)
     assert late.marks == ("late", "over budget")
     assert late.days_over == pytest.approx(days / 2)
@@ -114,8 +115,8 @@ def test_a_goal_that_is_missed_says_by_how_much(sized):
 def test_without_a_price_there_is_none_and_no_budget():
     sized = sizing.size(job_on("gpt2", "rtx-4090", gpus=1, micro_batch=1))
     with pytest.raises(InputError, match="no rate known for rtx-4090: give --rate"):
-        run_on(sized, Wishes(budget=1e9))
-    run = run_on(sized, Wishes())
+        run_on(sized, Flags(budget=1e9))
+    run = run_on(sized, Flags())
     assert run.usd is None
     assert any("no rate known for rtx-4090: give --rate" in line for line in run.assumptions)
 

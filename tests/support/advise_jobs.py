@@ -6,7 +6,8 @@ from zero_sizer import models
 from zero_sizer.advise.config import default_config
 from zero_sizer.hardware import catalog
 from zero_sizer.job import read
-from zero_sizer.job.read import Flags, Job
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import Job
 from zero_sizer.models.attention import FLASH, LACKS, SDPA
 from zero_sizer.models.positions import longest_sequence
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 
 def case(model, depth, at, variants=None, padded=()):
-    from zero_sizer.models.sources.bundled import read_profile
+    from zero_sizer.models.sources.bundled import read_bundled
     from zero_sizer.tracing import build
     from zero_sizer.tracing.setups import Setup, Tracer
 
-    fields = {**read_profile(model)["hf_config"], "num_hidden_layers": depth}
+    fields = {**read_bundled(model)["hf_config"], "num_hidden_layers": depth}
     config = Tracer(fields, whole=True).config
     setup, seen = Setup(variant="bf16", attention="flash", checkpointing=True), {}
     usual = build.checkpoint

@@ -85,7 +85,7 @@ def read_pattern(random: Random) -> Case:
     return Case("reader: pattern", (), {}, match)
 
 
-def read_profile(random: Random) -> Case:
+def read_bundled(random: Random) -> Case:
     from zero_sizer.activations import store
 
     document = mutated(random, PROFILE)

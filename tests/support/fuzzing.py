@@ -55,7 +55,7 @@ READERS = {
     readers.read_adapter: 4,
     readers.read_safetensors: 3,
     readers.read_pattern: 3,
-    readers.read_profile: 1,
+    readers.read_bundled: 1,
 }
 GROUPS = {
     "check": WHOLE,

@@ -6,21 +6,21 @@ The same rules written down a second time: levels are numbers, and nothing is ke
 from dataclasses import dataclass, field
 
 from zero_sizer.units import ceil_div, round_up
-from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.reuse import Visit
 from zero_sizer.zero.secondary import NONE, Secondary
+from zero_sizer.zero.trace import Limits
 
 
 @dataclass(frozen=True)
 class Trace:
     """Visits of modules in the order they run, parameters' elements and bytes of one, ranks.
 
-    ``sent``: bytes of an element while parameters are gathered.
+    ``gather_itemsizes``: bytes of an element while parameters are gathered.
     """
 
     numels: tuple[int, ...]
     itemsizes: tuple[int, ...]
-    sent: tuple[int, ...]
+    gather_itemsizes: tuple[int, ...]
     persistent: tuple[bool, ...]
     visits: tuple[Visit, ...]
     ranks: int
@@ -33,13 +33,13 @@ class Trace:
         return self.numels[i] * self.itemsizes[i]
 
     def buffered(self, i: int) -> int:
-        return round_up(self.numels[i], self.ranks) * self.sent[i]
+        return round_up(self.numels[i], self.ranks) * self.gather_itemsizes[i]
 
     def partition(self, i: int, itemsizes: tuple[int, ...]) -> int:
         return ceil_div(self.numels[i], self.ranks) * itemsizes[i]
 
     def casts(self, i: int) -> bool:
-        return self.itemsizes[i] != self.sent[i]
+        return self.itemsizes[i] != self.gather_itemsizes[i]
 
     @property
     def modules(self) -> list[tuple[int, ...]]:
@@ -136,7 +136,7 @@ def _absent(state: _State, i: int) -> bool:
 def _gather(state: _State, parameters: list[int]) -> int:
     """Start a gather; the highest level while it is made, partitions on their way included."""
     trace = state.trace
-    members = tuple(sorted(parameters, key=lambda i: (trace.sent[i], i)))
+    members = tuple(sorted(parameters, key=lambda i: (trace.gather_itemsizes[i], i)))
     state.available += sum(trace.numels[i] for i in parameters)
     if trace.ranks == 1:
         state.held += sum(trace.buffered(i) for i in members)
@@ -145,12 +145,15 @@ def _gather(state: _State, parameters: list[int]) -> int:
     batch = _Batch(members, set(members))
     state.inflight.update(dict.fromkeys(members, batch))
     peak = state.held
-    for size in sorted({trace.sent[i] for i in members}):
-        buffer = [i for i in members if trace.sent[i] == size]
+    for size in sorted({trace.gather_itemsizes[i] for i in members}):
+        buffer = [i for i in members if trace.gather_itemsizes[i] == size]
         state.held += sum(trace.buffered(i) for i in buffer)
         level = state.held
         for i in buffer:
-            own, cast = trace.partition(i, trace.itemsizes), trace.partition(i, trace.sent)
+            own, cast = (
+                trace.partition(i, trace.itemsizes),
+                trace.partition(i, trace.gather_itemsizes),
+            )
             if trace.is_parked:
                 level += own
                 peak = max(peak, level)
@@ -179,7 +182,11 @@ def _wait(state: _State, i: int) -> int:
         for j in batch.members:
             state.resident[j] = trace.num_bytes(j)
             state.held += trace.num_bytes(j)
-            between = trace.numels[j] * trace.sent[j] if trace.casts(j) and not is_alone else 0
+            between = (
+                trace.numels[j] * trace.gather_itemsizes[j]
+                if trace.casts(j) and not is_alone
+                else 0
+            )
             peak = max(peak, state.held + between)
     peak = max(peak, state.held)
     if not batch.waiting:  # the last one: nothing refers to the buffers any more

@@ -45,7 +45,7 @@ for question, environment in jobs["questions"]:
 def run_scripts(
     folder: Path, lines: dict[str, Any], *, imports: tuple[str, ...] = ()
 ) -> dict[str, Recording | dict[str, Any]]:
-    """Name -> recording, or the reply with its ``error``.
+    """Name -> recording, or the error in its reply.
 
     Args:
         folder: where the scripts run.
@@ -79,7 +79,7 @@ def run_scripts(
         reply = Path(path + ".reply")
         assert reply.exists(), f"{name} died: {done.stderr[-3000:]}"
         values = json.loads(reply.read_text())
-        found[name] = values if "error" in values else from_json(values)
+        found[name] = values["error"] if "error" in values else from_json(values)
     return found
 
 

@@ -40,13 +40,15 @@ def _walked(plan, zero):
     forward = list(_places(step.parts, layout.forward, is_backward=False))
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
     visits = [v for _, place, _ in (*forward, *backward) for v in place.visits]
-    tensors = (zero.tensors.numels, zero.itemsizes, zero.sent, zero.persistent)
+    tensors = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes, zero.persistent)
     how = (zero.ranks, zero.is_parked, zero.kept, zero.recomputed, zero.secondary)
     trace = Trace(*tensors, tuple(visits), *how)
     series = iter(gathered_bytes(trace, zero.limits) if zero.ranks else ())
     complete = [place for _, place, _ in backward if place.completes >= 0]
     order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
-    reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **asdict(zero.share)))
+    share = {**asdict(zero.share), **zero.share.own._asdict()}
+    share.pop("own")
+    reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **share))
     level, gathered, held, highest = 0, 0, reduction.start, []
     for places in (forward, backward):
         highest.append(0)

@@ -10,7 +10,7 @@ import pytest
 
 from zero_sizer import models
 from zero_sizer.activations import Profile, structure
-from zero_sizer.models.sources.bundled import read_profile
+from zero_sizer.models.sources.bundled import read_bundled
 
 ROOT = Path(__file__).parents[2]
 BF16 = [["bf16", attention, ckpt] for attention in ("sdpa", "eager") for ckpt in (False, True)]
@@ -56,7 +56,7 @@ T5 = {
 
 
 def short(name, **changes):
-    return {**read_profile(name)["hf_config"], **changes}
+    return {**read_bundled(name)["hf_config"], **changes}
 
 
 CASES = {

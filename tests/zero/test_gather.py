@@ -6,9 +6,10 @@ from support.plain_gather import Trace as PlainTrace
 from support.plain_gather import gathered_bytes
 
 from zero_sizer.zero.forms import Padding, highest
-from zero_sizer.zero.gather import Gathering, Limits, Trace, cut, gathered
+from zero_sizer.zero.gather import gathered, secondaries_made
 from zero_sizer.zero.reuse import Visit
 from zero_sizer.zero.secondary import NONE, Secondary
+from zero_sizer.zero.trace import Gathering, Limits, Trace
 
 EVERYTHING = Limits(prefetch_bucket_size=0, max_live_parameters=10**9, max_reuse_distance=0)
 
@@ -27,7 +28,7 @@ def traces(draw):
     """A few modules, run forward and backward, with weights that travel in 16 bits."""
     numels = tuple(draw(st.lists(st.integers(1, 40), min_size=2, max_size=8)))
     itemsizes = tuple(draw(st.sampled_from((2, 4, 4))) for _ in numels)
-    sent = tuple(draw(st.sampled_from((2, size))) for size in itemsizes)
+    gather_itemsizes = tuple(draw(st.sampled_from((2, size))) for size in itemsizes)
     persistent = tuple(draw(st.sampled_from((False, False, False, True))) for _ in numels)
     modules, first = [], 0
     while first < len(numels):
@@ -43,8 +44,8 @@ def traces(draw):
         for number, (module, runs) in enumerate(order)
     )
     ranks = draw(st.sampled_from((1, 2, 3, 8)))
-    sent = sent if ranks > 1 else itemsizes
-    return (numels, itemsizes, sent, persistent, visits), ranks, draw(st.booleans())
+    gather_itemsizes = gather_itemsizes if ranks > 1 else itemsizes
+    return (numels, itemsizes, gather_itemsizes, persistent, visits), ranks, draw(st.booleans())
 
 
 @given(
@@ -65,12 +66,14 @@ def test_gathers_equal_the_plain_replay(drawn, prefetched, distance, step):
     assert levels(trace, limits, ranks) == gathered_bytes(plain, limits)
 
 
-def by_hand(numels, sent, *, is_parked=False):
+def by_hand(numels, gather_itemsizes, *, is_parked=False):
     """The level while one module's fp32 weights are gathered by two ranks, and after it."""
     visit = Visit(tuple(range(len(numels))), ends=True)
     persistent = (False,) * len(numels)
     fp32 = (4,) * len(numels)
-    trace = Trace(numels, fp32, sent, persistent, (visit,), one_by_one=False, is_parked=is_parked)
+    trace = Trace(
+        numels, fp32, gather_itemsizes, persistent, (visit,), one_by_one=False, is_parked=is_parked
+    )
     return levels(trace, EVERYTHING, 2)[0]
 
 
@@ -169,5 +172,5 @@ def test_a_release_leaves_a_secondary_partition():
         (small + 2000, small + 2000),
         (small + 2000 + large, small + large + 24),
     ]
-    assert cut(trace, EVERYTHING, 2) == (0,)
-    assert cut(trace, EVERYTHING, 3) == (0, 1)
+    assert secondaries_made(trace, EVERYTHING, 2) == ((0,), (0, 1))
+    assert secondaries_made(trace, EVERYTHING, 3) == ((0, 1), (0, 1))

@@ -34,13 +34,19 @@ autocast the 16-bit copies of weights count: they are the constant terms. Peaks 
 of batches and sequences from 64 on, and never above the truth.
 """
 
-from zero_sizer.activations.profile import Part, Profile, Section, StepActivations, StepLevel
+from zero_sizer.activations.profile import (
+    Profile,
+    ProfilePart,
+    ProfileSection,
+    StepActivations,
+    StepLevel,
+)
 from zero_sizer.activations.store import cache_file, load
 
 __all__ = [
-    "Part",
     "Profile",
-    "Section",
+    "ProfilePart",
+    "ProfileSection",
     "StepActivations",
     "StepLevel",
     "cache_file",

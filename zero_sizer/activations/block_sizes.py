@@ -7,16 +7,16 @@ gated MLPs. What an implementation keeps beyond the paper (fp32 copies in RMSNor
 in it: ``error`` has measured bounds.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from zero_sizer.models.spec import Architecture
 from zero_sizer.units import DType, num_bytes
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerElements:
-    """What one layer saves for backward, in elements per token.
+    """Elements that one layer saves for backward, per token.
 
     Attributes:
         linear: tensors as long as the sequence.

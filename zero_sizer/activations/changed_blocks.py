@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
 
-from zero_sizer.activations.levels import Part, PartLevels
+from zero_sizer.activations.levels import ComposedPart, PartLevels
 from zero_sizer.activations.lora import Adapted, Sizes
 from zero_sizer.models.changes.lora import PREFIX
 from zero_sizer.models.spec import ModelSpec, Tensor
@@ -85,12 +85,12 @@ def pieces(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
     for index in range(part.first, part.first + part.count):
         is_last = index + 1 == part.first + part.count
         if is_last or trained.get(index + 1) != trained.get(index):
-            yield Part(part.blocks, first, index + 1 - first, part.forward, part.backward)
+            yield ComposedPart(part.blocks, first, index + 1 - first, part.forward, part.backward)
             first = index + 1
 
 
 def rules_of(spec: ModelSpec, blocks: str, first: int) -> "Rules":
-    """What holds in a block, or outside of them."""
+    """Rules of one block, or of what lies outside of them."""
     return _rules(Identity(spec), f"{blocks}.{first}." if blocks else "")
 
 
@@ -100,7 +100,7 @@ def _rules(spec: Identity, prefix: str) -> "Rules":
 
 
 class Rules:
-    """What holds in one block, or outside of blocks.
+    """Names, tensors and training of one block, or of what lies outside of blocks.
 
     Args:
         spec: the model.
@@ -139,7 +139,7 @@ class Rules:
                 yield module, Adapted(self.start + module, into, out, *how)
 
     def blocks_of(self, blocks: str) -> str:
-        """What a list of blocks is called here."""
+        """Name of a list of blocks in the changed model."""
         return self._blocks_start + blocks if blocks else ""
 
     def opens(self) -> list[str]:
@@ -147,7 +147,7 @@ class Rules:
         return [f"~{self._blocks_start.removesuffix('.')}"] if self._blocks_start else []
 
     def trains(self, run: list[str]) -> bool:
-        """Whether anything is trained in the block, outside of blocks of the modules that run."""
+        """True if anything is trained in the block, outside of blocks of the modules that run."""
         trained = [name for name, tensor in self.rows.items() if tensor.trainable]
         if self._is_block:
             return bool(trained)
@@ -178,7 +178,7 @@ class Rules:
                 return
 
     def is_trained(self, name: str) -> bool:
-        """Whether the base's tensor ``name`` is trained, itself or as a copy."""
+        """True if the base's tensor ``name`` is trained, itself or as a copy."""
         return any(
             tensor is not None and tensor.trainable
             for tensor in map(self.rows.get, self._candidates(name))
@@ -196,7 +196,7 @@ class Rules:
             yield ".".join((*parts[:depth], SAVED, *parts[depth:]))
 
     def completed(self, name: str) -> str:
-        """What the gradient of the base's tensor ``name`` is called here; empty: there is none."""
+        """Name of the gradient of the base's tensor ``name``; empty: there is none."""
         for candidate in self._candidates(name) if name else ():
             tensor = self.rows.get(candidate)
             if tensor is not None and tensor.trainable:
@@ -260,7 +260,7 @@ class Rules:
         return self.tied_bytes(of) if token.startswith("^") and self.tied(token[1:]) else 0
 
     def is_first(self, name: str, run: list[str]) -> bool:
-        """Whether the layer's backward is the first of those with its input.
+        """True if the layer's backward is the first of those with its input.
 
         Args:
             name: of the layer.
@@ -293,11 +293,11 @@ class Rules:
         return next(iter(self.own.values())) if is_head else None
 
     def is_linear(self, name: str) -> bool:
-        """Whether it calls torch's linear, which ZeRO-3 replaces; Falcon's own class does not."""
+        """True if the layer calls torch's linear, which ZeRO-3 replaces; Falcon's does not."""
         tensor = self.own.get(f"{name}.weight") or self.tied(name)
         return tensor is not None and tensor.module_type in ("Linear", "Embedding")
 
     def is_packed(self, name: str) -> bool:
-        """Whether the layer's weight is quantized."""
+        """True if the layer's weight is quantized."""
         rows = (self.rows.get(n) for n in self._candidates(f"{name}.weight"))
         return any(tensor is not None and tensor.unpacked is not None for tensor in rows)

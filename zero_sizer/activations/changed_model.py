@@ -14,11 +14,11 @@ from zero_sizer.activations import frozen
 from zero_sizer.activations.changed_blocks import Rules, pieces, rules_of
 from zero_sizer.activations.levels import (
     Activations,
+    ComposedPart,
+    ComposedSection,
     Level,
     MicroStep,
-    Part,
     PartLevels,
-    Section,
     SectionLevels,
     StepLevels,
 )
@@ -26,11 +26,11 @@ from zero_sizer.activations.lora import Adapted, Sizes
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import num_bytes
 
-_NOTHING = Section((Level("", "", 0, 0),))
+_NOTHING = ComposedSection((Level("", "", 0, 0),))
 
 
 class How(NamedTuple):
-    """What of a job decides what layers keep.
+    """Properties of a job that decide what layers keep.
 
     Attributes:
         sizes: of one micro step.
@@ -51,7 +51,7 @@ class How(NamedTuple):
 
 def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
     """One micro step of ``spec``, whose base's is ``step``."""
-    found: list[Part] = []
+    found: list[ComposedPart] = []
     reached = False
     uncached = 0
     for part in step.parts:
@@ -72,20 +72,20 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
     return Activations((*others, _ending(last, uncached)))
 
 
-def _within(part: Part, around: list[str]) -> Part:
+def _within(part: ComposedPart, around: list[str]) -> ComposedPart:
     """The first part, begun by what is around the base."""
     first, *others = part.forward.steps
     runs = " ".join((*around, *tokens_of(first)))
     opened = Level(runs, first.completes, first.peak, first.end)
     steps = (opened, *(Level(s.runs, s.completes, s.peak, s.end) for s in others))
-    return replace(part, forward=Section(steps))
+    return replace(part, forward=ComposedSection(steps))
 
 
-def _ending(part: Part, uncached: int) -> Part:
+def _ending(part: ComposedPart, uncached: int) -> ComposedPart:
     """The last part: where autocast ends the base lets go of casts that were not kept here."""
     steps = [Level(s.runs, s.completes, s.peak, s.end) for s in part.forward.steps]
     steps[-1] = steps[-1]._replace(end=steps[-1].end + uncached)
-    return replace(part, forward=Section(tuple(steps)))
+    return replace(part, forward=ComposedSection(tuple(steps)))
 
 
 def _run(forward: SectionLevels) -> list[str]:
@@ -94,13 +94,15 @@ def _run(forward: SectionLevels) -> list[str]:
     return [token for token in tokens if token[0] not in "~/^"]
 
 
-def _part(piece: PartLevels, walk: "_Walk", trains: bool, *, reached: bool, is_first: bool) -> Part:
+def _part(
+    piece: PartLevels, walk: "_Walk", trains: bool, *, reached: bool, is_first: bool
+) -> ComposedPart:
     blocks = walk.rules.blocks_of(piece.blocks)
     keeps = reached and not (walk.how.recomputes and piece.blocks)
     forward = walk.section(piece.forward, keeps=keeps)
     if not reached and piece.blocks:  # its output takes the place of its input
         *others, last = forward.steps
-        forward = Section((*others, last._replace(end=0)))
+        forward = ComposedSection((*others, last._replace(end=0)))
     backward = _NOTHING
     if is_first and not trains and not piece.blocks:
         backward = walk.opened(piece.backward)
@@ -108,17 +110,21 @@ def _part(piece: PartLevels, walk: "_Walk", trains: bool, *, reached: bool, is_f
         backward = walk.section(piece.backward, keeps=True)
     if reached and piece.blocks and walk.how.recomputes:
         forward, backward = _holding(forward, backward, walk.beside_autograd())
-    return Part(blocks, piece.first, piece.count, forward, backward)
+    return ComposedPart(blocks, piece.first, piece.count, forward, backward)
 
 
-def _holding(forward: Section, backward: Section, size: int) -> tuple[Section, Section]:
+def _holding(
+    forward: ComposedSection, backward: ComposedSection, size: int
+) -> tuple[ComposedSection, ComposedSection]:
     """The block with bytes that its forward leaves and its backward's end lets go of."""
     if not size:
         return forward, backward
     *others, last = forward.steps
     left = last._replace(peak=max(last.peak, last.end + size), end=last.end + size)
     *before, end = backward.steps
-    return Section((*others, left)), Section((*before, end._replace(end=end.end - size)))
+    return ComposedSection((*others, left)), ComposedSection(
+        (*before, end._replace(end=end.end - size))
+    )
 
 
 class _Walk:
@@ -151,7 +157,7 @@ class _Walk:
         self._again = ""  # the adapted layer with which it ends
         self.uncached = 0  # bytes of weights' casts that the base keeps until forward is over
 
-    def section(self, section: SectionLevels, *, keeps: bool) -> Section:
+    def section(self, section: SectionLevels, *, keeps: bool) -> ComposedSection:
         """The section as it is here; ``keeps``: what backward needs stays."""
         self._shift, self._out, self._next = 0, [], []
         steps = section.steps
@@ -174,13 +180,13 @@ class _Walk:
             if tokens is not None:
                 self._out.append(Level(" ".join(tokens), completes, peak, step.end + self._shift))
             before = step.end
-        return Section(tuple(self._out))
+        return ComposedSection(tuple(self._out))
 
     def beside_autograd(self) -> int:
         """Bytes that layers keep where checkpointing does not see it."""
         return frozen.beside_autograd(self.rules, self._run, self.how.sizes)
 
-    def opened(self, backward: SectionLevels) -> Section:
+    def opened(self, backward: SectionLevels) -> ComposedSection:
         """The backward of embeddings that are frozen.
 
         ZeRO-3 fetches the one whose output requires a gradient all the same.
@@ -191,7 +197,7 @@ class _Walk:
         tokens = (token for runs, _ in backward.labels for token in runs.split())
         words = [t for t in tokens if t.startswith("^~") or t == f"^{own}"]
         runs = " ".join(word for token in words for word in self.rules.renamed(token))
-        return Section((Level(runs, "", 0, 0),))
+        return ComposedSection((Level(runs, "", 0, 0),))
 
     def _enter(self, step: StepLevels, before: int, *, keeps: bool) -> list[str] | None:
         """The step's words here, after the adapters' steps that come before them.

@@ -6,21 +6,21 @@ variant keeps elsewhere than on the GPU moves the levels of the sections it conc
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from zero_sizer.activations.levels import (
     Activations,
+    ComposedPart,
+    ComposedSection,
     Level,
     MicroStep,
-    Part,
     PartLevels,
-    Section,
     SectionLevels,
     StepLevels,
     remaining,
 )
+from zero_sizer.util.records import dataclass
 
 _ROUNDING = 4096  # bytes: what else a first block may differ by
 
@@ -49,7 +49,7 @@ def mixed(checkpointed: MicroStep, plain: MicroStep, recomputes: Chooses) -> Act
     if late:
         last = parts[-1]
         forward = moved(last.forward, end=-late)
-        parts[-1] = Part(last.blocks, last.first, last.count, forward, last.backward)
+        parts[-1] = ComposedPart(last.blocks, last.first, last.count, forward, last.backward)
     return Activations(tuple(parts))
 
 
@@ -58,7 +58,7 @@ def _blocks(part: PartLevels) -> Iterator[tuple[str, int]]:
         yield from ((part.blocks, part.first + number) for number in range(part.count))
 
 
-def _append(parts: list[PartLevels], part: Part) -> None:
+def _append(parts: list[PartLevels], part: ComposedPart) -> None:
     """Adds a block; one that is like its neighbour joins it."""
     last = parts[-1] if parts else None
     if (
@@ -68,16 +68,16 @@ def _append(parts: list[PartLevels], part: Part) -> None:
         and last.backward is part.backward
     ):
         count = last.count + part.count
-        parts[-1] = Part(part.blocks, last.first, count, part.forward, part.backward)
+        parts[-1] = ComposedPart(part.blocks, last.first, count, part.forward, part.backward)
     else:
         parts.append(part)
 
 
-def moved(section: SectionLevels, *, within: int = 0, end: int = 0) -> Section:
+def moved(section: SectionLevels, *, within: int = 0, end: int = 0) -> ComposedSection:
     """The section with ``within`` more bytes in it, and ``end`` more when it is over."""
     steps = [Level(s.runs, s.completes, s.peak + within, s.end + within) for s in section.steps]
     steps[-1] = steps[-1]._replace(end=section.end + end)
-    return Section(tuple(steps))
+    return ComposedSection(tuple(steps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +124,12 @@ class Inputs:
         return _recomputed(section, comes_back - unused, after - unused, comes_back - unused)
 
     def kind(self, number: int, total: int) -> tuple[bool, ...]:
-        """What tells two blocks of the same sections apart."""
+        """Key that tells two blocks of the same sections apart."""
         first, last = self.newest, total - self.newest
         return (number < first, number < last, not number, number == total - 1)
 
 
-def _recomputed(section: SectionLevels, before: int, after: int, end: int) -> Section:
+def _recomputed(section: SectionLevels, before: int, after: int, end: int) -> ComposedSection:
     """The backward with ``before`` more bytes until all is recomputed, then ``after``."""
     running = [index for index, step in enumerate(section.steps) if _runs_again(step)]
     last = running[-1] if running else -1
@@ -139,7 +139,7 @@ def _recomputed(section: SectionLevels, before: int, after: int, end: int) -> Se
         more = before if index < last else after
         steps.append(Level(step.runs, step.completes, step.peak + peak, step.end + more))
     steps[-1] = steps[-1]._replace(end=section.end + end)
-    return Section(tuple(steps))
+    return ComposedSection(tuple(steps))
 
 
 def _runs_again(step: StepLevels) -> bool:
@@ -207,7 +207,7 @@ def by_block(
             key = (place, kind(number))
             if key not in made:
                 made[key] = make(number, part)
-            _append(parts, Part(blocks, index, 1, *made[key]))
+            _append(parts, ComposedPart(blocks, index, 1, *made[key]))
             number += 1
     return parts
 
@@ -216,11 +216,15 @@ def _hold_first(parts: list[PartLevels], size: int) -> None:
     """The first input stays until the model's forward is over, which the last part begins with."""
     where = next(index for index, part in enumerate(parts) if part.blocks)
     first, last = parts[where], parts[-1]
-    held = Part(first.blocks, first.first, 1, moved(first.forward, end=size), first.backward)
-    rest = Part(first.blocks, first.first + 1, first.count - 1, first.forward, first.backward)
+    held = ComposedPart(
+        first.blocks, first.first, 1, moved(first.forward, end=size), first.backward
+    )
+    rest = ComposedPart(
+        first.blocks, first.first + 1, first.count - 1, first.forward, first.backward
+    )
     parts[where : where + 1] = [held, rest] if rest.count else [held]
     forward = moved(last.forward, within=-size, end=-size)
-    parts[-1] = Part(last.blocks, last.first, last.count, forward, last.backward)
+    parts[-1] = ComposedPart(last.blocks, last.first, last.count, forward, last.backward)
 
 
 def _is_held(plain: MicroStep, size: int) -> bool:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from zero_sizer.activations import loss
 from zero_sizer.activations.block_sizes import block_bytes, num_layers
 from zero_sizer.activations.execution import block_of, forward_modules
-from zero_sizer.activations.levels import Activations, Level, Part, Section
+from zero_sizer.activations.levels import Activations, ComposedPart, ComposedSection, Level
 from zero_sizer.activations.loss import Sizes
 from zero_sizer.models.spec import ModelSpec
 
@@ -62,7 +62,9 @@ def _groups(spec: ModelSpec) -> list[list[tuple[str, ...]]]:
     return groups
 
 
-def _part(names: Sequence[tuple[str, ...]], highest: int, saved: int, transient: int) -> Part:
+def _part(
+    names: Sequence[tuple[str, ...]], highest: int, saved: int, transient: int
+) -> ComposedPart:
     block = block_of(names[0][0]) if names else ""
     blocks, _, number = block.rpartition(".")
     numbered = number.isdecimal()
@@ -72,7 +74,7 @@ def _part(names: Sequence[tuple[str, ...]], highest: int, saved: int, transient:
     runs = [(f"/{before} {name}", "") for before, name in pairwise(modules)]
     runs = [(modules[0], ""), *runs, (f"/{modules[-1]}", "")] if modules else []
     done = [("", name.removeprefix(prefix)) for m in reversed(names) for name in reversed(m)]
-    return Part(
+    return ComposedPart(
         blocks if numbered else "",
         int(number) if numbered else 0,
         1,
@@ -81,7 +83,7 @@ def _part(names: Sequence[tuple[str, ...]], highest: int, saved: int, transient:
     )
 
 
-def _section(labels: Sequence[tuple[str, str]], peak: int, end: int) -> Section:
+def _section(labels: Sequence[tuple[str, str]], peak: int, end: int) -> ComposedSection:
     rows = labels or [("", "")]
     steps = [Level(runs, completes, peak, max(end, 0)) for runs, completes in rows]
-    return Section((*steps[:-1], steps[-1]._replace(end=end)))
+    return ComposedSection((*steps[:-1], steps[-1]._replace(end=end)))

@@ -1,4 +1,4 @@
-"""What frozen layers do not keep.
+"""Savings of frozen layers: activations that are not kept.
 
 A linear layer needs its input for its weight's gradient alone, an RMSNorm the normalized one;
 other operators keep what they keep for the gradient of their input.
@@ -99,7 +99,7 @@ def _of_closed(
 
 
 def is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
-    """Whether the module multiplies by the tensor: an embedding does as a tied head only."""
+    """True if the module multiplies by the tensor: an embedding does as a tied head only."""
     is_table = tensor.module_type.endswith("Embedding") and tensor is not rules.tied(name)
     return tensor.module_type.endswith(_LINEAR) and not is_table
 

@@ -4,12 +4,12 @@ What the numbers mean: ``zero_sizer.activations``.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 
 
 class StepLevels(Protocol):
@@ -41,7 +41,7 @@ class SectionLevels(Protocol):
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """What each of its pieces runs and completes."""
+        """Modules that each piece runs, and parameters that it completes."""
 
     @property
     def steps(self) -> Sequence[StepLevels]:
@@ -93,7 +93,7 @@ class Level(NamedTuple):
     end: int
 
 
-class Section(NamedTuple):
+class ComposedSection(NamedTuple):
     """A forward or backward that was put together here."""
 
     steps: tuple[Level, ...]
@@ -105,12 +105,12 @@ class Section(NamedTuple):
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """What each of its pieces runs and completes."""
+        """Modules that each piece runs, and parameters that it completes."""
         return tuple([(step.runs, step.completes) for step in self.steps])
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ComposedPart:
     """Equal blocks in a row, or what lies outside of blocks."""
 
     blocks: str

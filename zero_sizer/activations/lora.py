@@ -1,4 +1,4 @@
-"""What a linear layer under a LoRA adapter makes and keeps beside the layer itself.
+"""Activations that a LoRA adapter makes and keeps beside its linear layer.
 
 Follows peft 0.21.2, tuners/lora/layer.py (``Linear.forward``): the input is cast to the adapter's
 dtype, dropped out, multiplied by A and by B, scaled, and added to what the base layer made. Every
@@ -52,7 +52,7 @@ class Adapted(NamedTuple):
     is_late: bool = False
 
     def casts(self, of: Sizes) -> bool:
-        """Whether peft casts its input."""
+        """True if peft casts its input."""
         return of.trained is not of.dtype or (of.raw and self.is_late)
 
     def _input(self, of: Sizes) -> int:

@@ -27,21 +27,21 @@ module.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from zero_sizer.activations.levels import (
     Activations,
+    ComposedPart,
+    ComposedSection,
     Level,
     MicroStep,
-    Part,
     PartLevels,
-    Section,
     StepLevels,
 )
 from zero_sizer.config.workload import FUSED, FUSED_LINEAR, MEGATRON, SIXTEEN_BITS, TRANSFORMERS
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import DType, ceil_div, num_bytes
+from zero_sizer.util.records import dataclass
 
 _FP32 = 4  # bytes
 _PER_TOKEN = 64  # bytes: shifted labels and losses, beside logits
@@ -49,7 +49,7 @@ _PER_TOKEN = 64  # bytes: shifted labels and losses, beside logits
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a loss is computed of.
+    """Sizes that a loss is computed of.
 
     Attributes:
         tokens: samples times their length.
@@ -82,7 +82,7 @@ class Sizes:
 
 
 class Bytes(NamedTuple):
-    """What a loss holds, logits included.
+    """Bytes that a loss holds, logits included.
 
     Attributes:
         forward: the most while it is computed.
@@ -102,7 +102,7 @@ def head_of(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def trains_head(spec: ModelSpec) -> bool:
-    """Whether the head's weight needs a gradient."""
+    """True if the head's weight needs a gradient."""
     return any(spec.parameters[i].trainable for i in head_of(spec))
 
 
@@ -161,7 +161,7 @@ def _chunk_rows(sizes: Sizes) -> int:
     return min(1 << (share - 1).bit_length(), sizes.tokens)
 
 
-def closed_form(sizes: Sizes, head: Sequence[str]) -> Part:
+def closed_form(sizes: Sizes, head: Sequence[str]) -> ComposedPart:
     """Head and loss as transformers computes them, in a profile's shape.
 
     Args:
@@ -177,7 +177,7 @@ def closed_form(sizes: Sizes, head: Sequence[str]) -> Part:
     )
     own = [Level("", name, gradient + inputs, gradient) for name in reversed(head or ("",))]
     backward = (Level("", "", loss.backward, gradient), *own[:-1], own[-1]._replace(end=-saved))
-    return Part("", 0, 1, Section(forward), Section(backward))
+    return ComposedPart("", 0, 1, ComposedSection(forward), ComposedSection(backward))
 
 
 def computed_by(kind: str, step: MicroStep, sizes: Sizes) -> Activations | None:
@@ -206,7 +206,7 @@ def _is_causal(last: PartLevels, sizes: Sizes, usual: Bytes) -> bool:
     return follows and added > -room and abs(backward[0].peak - usual.backward) < room
 
 
-def _whole(last: PartLevels, kind: str, sizes: Sizes, usual: Bytes) -> Part:
+def _whole(last: PartLevels, kind: str, sizes: Sizes, usual: Bytes) -> ComposedPart:
     """Another loss of whole logits: what follows its backward is the same."""
     other = of_logits(kind, sizes)
     *before, loss = last.forward.steps
@@ -220,10 +220,16 @@ def _whole(last: PartLevels, kind: str, sizes: Sizes, usual: Bytes) -> Part:
         _level(first, other.backward - usual.backward)._replace(end=first.end + less),
         *(_level(step, less) for step in after),
     ]
-    return Part(last.blocks, last.first, last.count, Section((*forward,)), Section((*backward,)))
+    return ComposedPart(
+        last.blocks,
+        last.first,
+        last.count,
+        ComposedSection((*forward,)),
+        ComposedSection((*backward,)),
+    )
 
 
-def _linear(last: PartLevels, sizes: Sizes, usual: Bytes) -> Part:
+def _linear(last: PartLevels, sizes: Sizes, usual: Bytes) -> ComposedPart:
     """Liger's: the head's gradients from the forward on, in place of logits and of its input."""
     *before, head, loss = last.forward.steps
     first, *after = last.backward.steps
@@ -242,7 +248,13 @@ def _linear(last: PartLevels, sizes: Sizes, usual: Bytes) -> Part:
         *(Level("", step.completes, at, at) for step, at in zip(own, levels, strict=True)),
         *(_level(step, less) for step in rest),
     ]
-    return Part(last.blocks, last.first, last.count, Section((*forward,)), Section((*backward,)))
+    return ComposedPart(
+        last.blocks,
+        last.first,
+        last.count,
+        ComposedSection((*forward,)),
+        ComposedSection((*backward,)),
+    )
 
 
 def _module(head: StepLevels) -> str:

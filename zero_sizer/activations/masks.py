@@ -8,12 +8,12 @@ heads (integrations/sdpa_attention.py, use_gqa_in_sdpa); both are saved for back
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from zero_sizer.activations.checkpointing import Sections, by_block, moved
-from zero_sizer.activations.levels import Activations, MicroStep, Part, PartLevels
+from zero_sizer.activations.levels import Activations, ComposedPart, MicroStep, PartLevels
 from zero_sizer.models.spec import Architecture
 from zero_sizer.units import DType, num_bytes
+from zero_sizer.util.records import dataclass
 
 EQUAL, PADDED, PACKED = "equal", "padded", "packed"
 
@@ -25,7 +25,7 @@ _INDEX = 8  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """What masks add, in bytes.
+    """Bytes that masks add.
 
     Attributes:
         shared: the boolean mask.
@@ -80,9 +80,9 @@ def masked(step: MicroStep, mask: Mask, recomputes: Callable[[int], bool] | None
 
     first, *parts = by_block(step, kind, make)
     begun = moved(first.forward, within=mask.shared, end=mask.shared)
-    parts = [Part(first.blocks, first.first, first.count, begun, first.backward), *parts]
+    parts = [ComposedPart(first.blocks, first.first, first.count, begun, first.backward), *parts]
     if recomputes is None:
         last = parts[-1]
         over = moved(last.forward, within=-mask.shared, end=-mask.shared)
-        parts[-1] = Part(last.blocks, last.first, last.count, over, last.backward)
+        parts[-1] = ComposedPart(last.blocks, last.first, last.count, over, last.backward)
     return Activations(tuple(parts))

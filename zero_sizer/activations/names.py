@@ -75,11 +75,11 @@ class Names:
         return next((name for name in around if name in self._leaves), module)
 
     def is_leaf(self, module: str) -> bool:
-        """Whether ``module`` is taken as a whole."""
+        """True if ``module`` is taken as a whole."""
         return module in self._leaves
 
     def drops(self, module: str) -> bool:
-        """Whether ``module`` is a dropout that saves what it dropped."""
+        """True if ``module`` is a dropout that saves what it dropped."""
         return self._has_dropout and "drop" in module.rpartition(".")[2]
 
     def owned(self, module: str) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ class Names:
         return found
 
     def words(self, prefix: str, steps: Iterable[str]) -> list[list[Word]]:
-        """What the ``runs`` of a block's steps say; a leaf begins and ends once."""
+        """Words in the ``runs`` of a block's steps; a leaf begins and ends once."""
         found = [[self._word(prefix, token) for token in runs.split()] for runs in steps]
         if not self._leaves:
             return found
@@ -185,7 +185,7 @@ class Names:
         return self._subtrees[module]
 
     def visits(self, words: Iterable[Word]) -> Iterator[Visit]:
-        """What the words say."""
+        """Visits that the words name."""
         for word in words:
             if word.owns:
                 if word.begins or not self._is_asked(word.module):

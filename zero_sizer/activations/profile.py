@@ -1,12 +1,13 @@
 """Evaluates a profile (the numbers' meaning: ``zero_sizer.activations``)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 
 _FALLBACK = ("flash", "sdpa", "eager")  # transformers' own order where a model lacks one
 _Poly = tuple[tuple[int, int], ...]  # (which monomial, coefficient), zeros left out
@@ -40,7 +41,7 @@ class _Stored:
     highest: tuple[_Poly, ...]
 
 
-class Section:
+class ProfileSection:
     """One part's forward or backward at one batch and sequence."""
 
     __slots__ = ("_at", "_late", "_stored", "end", "peak")
@@ -68,7 +69,7 @@ class Section:
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
-        """What each piece runs and completes."""
+        """Modules that each piece runs, and parameters that it completes."""
         return self._stored.labels
 
     @property
@@ -85,7 +86,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ProfilePart:
     """Equal blocks in a row, or what lies outside of blocks.
 
     Attributes:
@@ -99,19 +100,19 @@ class Part:
     blocks: str
     first: int
     count: int
-    forward: Section
-    backward: Section
+    forward: ProfileSection
+    backward: ProfileSection
 
 
 @dataclass(frozen=True, slots=True)
 class StepActivations:
-    """What one micro step holds.
+    """Activations of one micro step.
 
     Attributes:
         parts: in forward order.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[ProfilePart, ...]
 
     @property
     def saved(self) -> int:
@@ -144,7 +145,7 @@ class StepActivations:
         return sum(part.count * part.backward.flops for part in self.parts)
 
 
-def _peak(sections: Sequence[tuple[int, Section]], level: int) -> int:
+def _peak(sections: Sequence[tuple[int, ProfileSection]], level: int) -> int:
     highest = level
     for count, section in sections:
         last = level + max((count - 1) * section.end, 0)
@@ -165,7 +166,7 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class _FittedRange:
     """The parts of a setup where batch and sequence lie in given ranges."""
 
     batch: tuple[int, int]
@@ -192,7 +193,7 @@ class Profile:
         self._document = document
         self.name = str(document["name"])
         self.notes: tuple[str, ...] = tuple(document["notes"])
-        self._fits: dict[tuple[Any, ...], tuple[_Fit, ...]] = {}
+        self._fits: dict[tuple[Any, ...], tuple[_FittedRange, ...]] = {}
         self._sections: dict[int, _Stored] = {}
         self._parts_at = lru_cache(maxsize=1024)(self._parts)
 
@@ -232,7 +233,7 @@ class Profile:
         checkpointing: bool = False,
         depths: Mapping[str, int] | None = None,
     ) -> StepActivations:
-        """What one micro step holds.
+        """Activations of one micro step.
 
         Args:
             variant: ``bf16`` (any 16-bit model), ``fp32``, or ``autocast`` (16-bit over fp32); with
@@ -254,18 +255,18 @@ class Profile:
         raise InputError(f"{self.name}: no profile for {b} samples of {s} tokens")
 
     def _parts(self, identity: Identity, b: int, s: int) -> StepActivations:
-        fit: _Fit = identity.of
+        fit: _FittedRange = identity.of
         at = (b * s, 1, s, b, s * s, b * s * s)
-        sections: dict[int, Section] = {}
+        sections: dict[int, ProfileSection] = {}
         parts = []
         for place in fit.places:
             for number in (place.forward, place.backward):
                 if number not in sections:
-                    sections[number] = Section(self._stored(number), at)
+                    sections[number] = ProfileSection(self._stored(number), at)
             forward, backward = sections[place.forward], sections[place.backward]
-            parts.append(Part(place.blocks, place.first, place.count, forward, backward))
+            parts.append(ProfilePart(place.blocks, place.first, place.count, forward, backward))
         if fit.late:
-            last = Section(self._stored(fit.places[-1].forward), at, _value(fit.late, at))
+            last = ProfileSection(self._stored(fit.places[-1].forward), at, _value(fit.late, at))
             parts[-1] = replace(parts[-1], forward=last)
         return StepActivations(tuple(parts))
 
@@ -281,7 +282,7 @@ class Profile:
         attention: str,
         checkpointing: bool,
         depths: Mapping[str, int] | None,
-    ) -> tuple[_Fit, ...]:
+    ) -> tuple[_FittedRange, ...]:
         key = (variant, attention, checkpointing, tuple(depths.items()) if depths else ())
         fits = self._fits.get(key)
         if fits is None:
@@ -346,7 +347,7 @@ def _fit(
     fit: Mapping[str, Any],
     stacks: Sequence[Mapping[str, Any]],
     polys: Sequence[Sequence[int] | int],
-) -> _Fit:
+) -> _FittedRange:
     outside = [_Place("", 0, 1, *pair) for pair in fit["outside"]]
     places = [outside[0]]
     late = [0] * 6
@@ -357,7 +358,7 @@ def _fit(
         places.append(after)
         for index, coefficient in _sparse(polys[fit["late"][i]]):
             late[index] += missing * coefficient
-    return _Fit(
+    return _FittedRange(
         batch=(fit["batch"][0], fit["batch"][1] or 2**62),
         sequence=(fit["sequence"][0], fit["sequence"][1]),
         places=tuple(places),

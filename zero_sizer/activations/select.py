@@ -61,7 +61,7 @@ def in_closed_form(plan: Plan, checkpointing: bool | None = None) -> MicroStep:
 
 
 def is_closed_form(plan: Plan) -> bool:
-    """Whether no profile of the model or of its base says what the blocks keep."""
+    """True if no profile of the model or of its base says what the blocks keep."""
     return traced_activations(plan) is None and adapted_activations(plan) is None
 
 
@@ -82,7 +82,7 @@ def closed_form_error(plan: Plan) -> block_sizes.Error:
 
 
 def knows_loss(plan: Plan) -> bool:
-    """Whether the loss that the plan names is known of its model."""
+    """True if the loss that the plan names is known of its model."""
     if plan.loss == workload.TRANSFORMERS:
         return True
     return _with_loss(plan, _with_usual_loss(plan)) is not None
@@ -107,7 +107,7 @@ def _with_loss(plan: Plan, step: MicroStep) -> MicroStep | None:
 
 
 def loss_sizes(plan: Plan) -> loss.Sizes:
-    """What the loss of one micro step is computed of."""
+    """Sizes that the loss of one micro step is computed of."""
     arch = plan.model.arch
     return loss.Sizes(
         tokens=plan.micro_batch * plan.seq_len,
@@ -119,7 +119,7 @@ def loss_sizes(plan: Plan) -> loss.Sizes:
 
 
 def traced_activations(plan: Plan) -> MicroStep | None:
-    """The same from the profile alone; None where there is none for this job."""
+    """Activations from the profile alone; None where there is none for this job."""
     variant = _variant(plan)
     return _mixed(plan, lambda recomputes: _evaluated(plan, plan.model, variant, recomputes))
 
@@ -225,7 +225,7 @@ def _normalizes_a_copy(plan: Plan) -> bool:
 
 @derived
 def mask_of(plan: Plan) -> Mask | None:
-    """What padded or packed sequences add; None where nobody measured it.
+    """Bytes that padded or packed sequences add; None where nobody measured it.
 
     Packed ones reach flash attention as one row with the places where sequences begin: nothing is
     added. eager attention of a decoder makes its mask whatever the sequences are.

@@ -18,7 +18,7 @@ _PREFIX, _INDEX = "activations.", "index.json"
 SCHEMA_VERSION = 3
 _SEAL = "sha256"
 _MAX_BYTES = 64 * 2**20
-_BUNDLED = "bundled profile "
+_BUNDLED = "bundled model "
 
 # Beside the tensors' shapes, what decides which operators run.
 _FIELDS = [
@@ -58,7 +58,7 @@ _FIELDS = [
 
 
 def key_of(spec: ModelSpec) -> str:
-    """What tells models apart whose profiles differ: tensors, and the fields above."""
+    """Key that tells models apart whose profiles differ: tensors, and the fields above."""
     import hashlib  # only for models that are not bundled
 
     fields = {name: spec.hf_config[name] for name in _FIELDS if name in spec.hf_config}

@@ -86,7 +86,7 @@ _NUMBERED = re.compile(r"\.(\d+)\.")
 
 
 def structure_of(spec: ModelSpec) -> str | None:
-    """What models of one structure share; None where widths are not all that may differ.
+    """Structure that models share; None where widths are not all that may differ.
 
     Blocks that differ among each other, adapters, packed weights and frozen tensors are left out.
     """

@@ -1,13 +1,14 @@
 """Other jobs for where nothing fits: what the training code can change, then adapters."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from zero_sizer.config import workload
 from zero_sizer.config.workload import Checkpointing
 from zero_sizer.errors import InputError
 from zero_sizer.job.read import Job
 from zero_sizer.models.changes import lora, lora_config, quantization
+from zero_sizer.util.records import dataclass
 
 _LORA, _NF4 = "r=16,targets=all-linear", "nf4,double"
 

@@ -57,7 +57,7 @@ def training_arguments(job: Job, config: str) -> dict[str, Any]:
 
 
 def unsaid(workload: Workload) -> tuple[str, ...]:
-    """What the plan requires of the training code, and no argument says."""
+    """Requirements of a plan on the training code that no argument states."""
     how, found = workload.checkpointing_how, []
     if workload.checkpointing and _is_special(how):
         found.append(f"activation checkpointing {how.about}")

@@ -1,17 +1,17 @@
 """Which micro batches are worth trying, and the micro steps that go with each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.workload import Workload
+from zero_sizer.util.records import dataclass
 
 _LARGEST = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What is fixed about the batch.
+    """Limits that flags and config set to the batch.
 
     Attributes:
         train_batch: samples of one optimizer step over all ranks, or None when free.
@@ -27,12 +27,12 @@ class Batch:
 
     @property
     def is_free(self) -> bool:
-        """Whether nothing says how many samples a step has."""
+        """True if nothing says how many samples a step has."""
         return self.train_batch is None and self.micro_batch is None and not self.keeps_accum
 
     @property
     def about(self) -> str:
-        """What is fixed, for a reader."""
+        """Describes the limits for a reader."""
         words = [f"a train batch of {self.train_batch}"]
         if self.micro_batch is not None:
             words.append(f"micro batch {self.micro_batch}")
@@ -66,7 +66,7 @@ class Batch:
 def batch_of(
     document: Document, workload: Workload, ranks: int, train_batch: int | None = None
 ) -> Batch:
-    """What the flags and the config fix.
+    """Reads the limits of the batch from the flags and the config.
 
     Flags fix the micro batch and the micro steps. The train batch is fixed by ``train_batch``, by
     the config, or by the config's micro batch and micro steps together with the cluster they were

@@ -1,15 +1,16 @@
 """One plan that was considered, and what is said of a strategy without any."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from zero_sizer.advise.ladder import Setting
+from zero_sizer.advise.ladder import Tuning
 from zero_sizer.advise.limits import Shortfall
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.advise.sweep import Use
 from zero_sizer.findings import Finding
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Candidate:
     """
 
     strategy: Strategy
-    setting: Setting
+    setting: Tuning
     checkpointing: bool
     micro_batch: int
     grad_accum: int
@@ -36,7 +37,7 @@ class Candidate:
 
     @property
     def seconds_per_token(self) -> float:
-        """What plans are ranked by."""
+        """Seconds of a token over all GPUs, by which plans are ranked."""
         return self.seconds / self.tokens
 
     @property
@@ -57,7 +58,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loss:
+class RejectedStrategy:
     """A strategy of which no plan fits, or that DeepSpeed would refuse.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Which GPUs carry a model, and how many of them it takes, by what is trained and where it lies."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.config import chosen_config, default_config, usual_precision
@@ -11,10 +11,13 @@ from zero_sizer.config import document
 from zero_sizer.hardware.cluster import Gpu
 from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import blas_bytes
-from zero_sizer.job.read import Flags, Job, without_config
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import Job, without_config
 from zero_sizer.ledger.capacity import Fit
 from zero_sizer.models.attention import FLASH, LACKS, SDPA
+from zero_sizer.parallel import ParallelDims, laid_out
 from zero_sizer.sizing import size
+from zero_sizer.util.records import dataclass
 
 GPUS_A_NODE = 8
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -73,16 +76,15 @@ def _on(gpu: Gpu, model: str, seq_len: int | None) -> dict[str, Enough | None]:
 
 def _fewest(job: Job, strategy: str) -> Enough | None:
     for count in COUNTS:
-        nodes, each = max(count // GPUS_A_NODE, 1), min(count, GPUS_A_NODE)
-        found = _sized(job, strategy, nodes, each)
+        found = _sized(job, strategy, laid_out(count, GPUS_A_NODE))
         if found is not None:
             return replace(found, gpus=count)
     return None
 
 
-def _sized(job: Job, name: str, nodes: int, gpus: int) -> Enough | None:
+def _sized(job: Job, name: str, ranks: ParallelDims) -> Enough | None:
     """The job there; None where its GPUs may be too small, or DeepSpeed refuses it."""
-    job = replace(job, cluster=replace(job.cluster, nodes=nodes, gpus_per_node=gpus))
+    job = replace(job, cluster=job.cluster.of(ranks))
     strategy = next(s for s in strategies(job) if s.name == name)
     largest = max((tensor.numel for tensor in job.model.parameters), default=0)
     ladder = ladder_of(strategy, largest)
@@ -94,7 +96,7 @@ def _sized(job: Job, name: str, nodes: int, gpus: int) -> Enough | None:
         return None
     peaks = sizing.peaks
     return Enough(
-        gpus=nodes * gpus,
+        gpus=ranks.world_size,
         gpu_bytes=peaks[Device.GPU].num_bytes,
         host_bytes=peaks[Device.HOST].num_bytes,
     )

@@ -1,12 +1,12 @@
 """The best plan on a given cluster, and why the others are not."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from zero_sizer.advise.alternatives import Alternative, alternatives
 from zero_sizer.advise.batch import batch_of
-from zero_sizer.advise.candidate import Candidate, Loss
-from zero_sizer.advise.curve import run_of
+from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.curve import Point, run_of
 from zero_sizer.advise.limits import Limits, limits_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.verdict import verdict_of
@@ -16,6 +16,7 @@ from zero_sizer.job.goal import Goal
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.speed.training import Training
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,12 @@ class Choice:
         others: where nothing fits, other jobs that do, with the best plan of each.
         runs: the training run on each of ``ranked``; empty where nobody says how much is trained,
             or where the plan to run does not fit after all.
+        in_time: the fewest nodes that meet a goal of days; None where none was asked for, or met.
     """
 
     search: Search
     ranked: tuple[Candidate, ...]
-    losses: tuple[Loss, ...]
+    losses: tuple[RejectedStrategy, ...]
     considered: int
     verdict: Verdict
     reasons: tuple[Reason, ...]
@@ -48,6 +50,7 @@ class Choice:
     flags: tuple[str, ...] = ()
     others: tuple[tuple[Alternative, Candidate], ...] = ()
     runs: tuple[Training, ...] = ()
+    in_time: Point | None = None
 
     @property
     def winner(self) -> Candidate | None:
@@ -62,7 +65,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line adds to the job.
+    """Options that the command line adds to the job.
 
     Attributes:
         margin: share of every device to leave free, instead of ``limits.MARGINS``.
@@ -159,6 +162,6 @@ def _choice(search: Search) -> Choice:
     )
 
 
-def _closeness(loss: Loss) -> tuple[bool, int]:
+def _closeness(loss: RejectedStrategy) -> tuple[bool, int]:
     missing = sum(s.over_bytes or s.need_bytes for s in loss.shortfalls)
     return (not loss.shortfalls, missing)

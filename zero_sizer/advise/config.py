@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from zero_sizer.advise.ladder import Setting, with_keys
+from zero_sizer.advise.ladder import Tuning, with_keys
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.hardware import catalog
 
@@ -33,7 +33,7 @@ def usual_precision(gpu: str | None) -> str:
 
 
 def default_config(precision: str | None = None) -> dict[str, Any]:
-    """What stands in for a config that was not given: AdamW, bf16 unless told otherwise."""
+    """Config that stands in for one that was not given: AdamW, bf16 unless told otherwise."""
     sections = {"fp16": {"fp16": {"enabled": True}}, "fp32": {}}
     return {
         **deepcopy(sections.get(precision or "", {"bf16": {"enabled": True}})),
@@ -67,7 +67,7 @@ def strategy_config(values: Mapping[str, Any], strategy: Strategy) -> dict[str, 
 def chosen_config(
     values: Mapping[str, Any],
     strategy: Strategy,
-    setting: Setting,
+    setting: Tuning,
     *,
     micro_batch: int,
     grad_accum: int,

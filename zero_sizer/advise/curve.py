@@ -1,13 +1,13 @@
 """Time and money over numbers of nodes: a curve, and the fewest nodes that meet a goal."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.search import Search
 from zero_sizer.job.goal import Goal
 from zero_sizer.speed.training import Training, training_of
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Point:
 
     @property
     def meets_goal(self) -> bool:
-        """Whether it is in time and within the budget."""
+        """True if the run is in time and within the budget."""
         return self.training is not None and not self.training.marks
 
 
@@ -69,7 +69,7 @@ def run_of(search: Search, plan: Candidate, goal: Goal | None) -> Training | Non
 
 
 def miss_of(search: Search, plans: Iterable[Candidate], goal: Goal) -> Miss | None:
-    """What comes nearest to a goal that nothing meets."""
+    """The plan that comes nearest to a goal that nothing meets."""
     runs = [(plan, run_of(search, plan, goal)) for plan in plans]
     known = [Miss(plan=plan, training=run) for plan, run in runs if run is not None]
     in_time = [miss for miss in known if miss.training.is_in_time]

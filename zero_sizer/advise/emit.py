@@ -1,8 +1,8 @@
-"""What a chosen plan changes in the user's config, and the job YAML that ``check`` reads."""
+"""Changes that a chosen plan makes in the user's config, and the job YAML that ``check`` reads."""
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from zero_sizer.advise.config import BATCH, ZERO
 from zero_sizer.config.document import from_mapping
 from zero_sizer.job import yaml_lines
 from zero_sizer.job.read import NONE_GIVEN, Job
+from zero_sizer.util.records import dataclass
 
 _MADE_UP = ("optimizer.params.lr", "optimizer.params.weight_decay", "gradient_clipping")
 _MISSING = object()

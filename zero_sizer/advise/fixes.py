@@ -6,7 +6,7 @@ as it needs. Many more nodes only after an adapter, which is another job.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations, islice
 
 from zero_sizer.activations.select import closed_form_error, is_closed_form
@@ -26,6 +26,7 @@ from zero_sizer.ledger.verdict import is_doubt, is_open
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing
 from zero_sizer.speed import step_time
+from zero_sizer.util.records import dataclass
 
 _MOST_NODES = 1024
 _FEW_TIMES = 8  # the nodes there are: more than that is not a change of this job

@@ -1,10 +1,10 @@
 """How many nodes to ask for: the best plan of every size, the fewest that fit, the most of use."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
-from zero_sizer.advise.candidate import Candidate, Loss
+from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.curve import Miss, Point, meets, miss_of, points, run_of
 from zero_sizer.advise.search import Search
@@ -15,7 +15,9 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.goal import Goal
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.parallel import laid_out, ranks_of_each
 from zero_sizer.speed.training import Training
+from zero_sizer.util.records import dataclass
 
 _DAY = 86_400
 EVERY = 64
@@ -50,7 +52,7 @@ class Fewest:
 
     strategy: Strategy
     plan: Candidate | None
-    loss: Loss | None = None
+    loss: RejectedStrategy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,7 @@ class Fleet:
 
     @property
     def is_reached(self) -> bool:
-        """Whether a size reaches what was wanted; true where nothing was."""
+        """True if a size reaches the wanted speed or goal, or none was wanted."""
         return self.target is not None or not (self.wanted or _wants(self.goal))
 
     def days_of(self, size: Size) -> float | None:
@@ -272,8 +274,8 @@ def _inside_node(
 ) -> Candidate:
     """Half the GPUs of a node, and half again, as long as the strategy fits."""
     best, gpus = plan, search.job.cluster.gpus_per_node
-    while gpus % 2 == 0 and strategy.needs_nodes == 1:
-        gpus //= 2
+    while (half := ranks_of_each(gpus, 2)) and strategy.needs_nodes == 1:
+        gpus = half
         part = search_of(replace(search.job, cluster=_part(search.job.cluster, gpus)), options)
         same = [s for s in part.strategies if s.name == strategy.name]
         found = part.best(same[0], 1) if same else None
@@ -285,7 +287,7 @@ def _inside_node(
 
 def _part(cluster: Cluster, gpus: int) -> Cluster:
     """One node of which a job uses ``gpus`` GPUs."""
-    return replace(cluster, nodes=1, gpus_per_node=gpus, slots=())
+    return cluster.of(laid_out(gpus, gpus))
 
 
 def _wants(goal: Goal | None) -> bool:

@@ -6,13 +6,13 @@ further one needs less memory and costs time, or costs nothing that the step-tim
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 
 _FIELDS = {
     "reduce_bucket_size": "reduce_bucket_size",
@@ -30,7 +30,7 @@ _FIELDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Tuning:
     """Config keys under ``zero_optimization``, dotted below a section.
 
     Attributes:
@@ -46,17 +46,17 @@ class Setting:
         """All keys in a line; equal settings are called the same."""
         return ", ".join(f"{key}: {self.keys[key]}" for key in sorted(self.keys))
 
-    def without(self, key: str) -> "Setting":
+    def without(self, key: str) -> "Tuning":
         """All but one key."""
         return setting({name: value for name, value in self.keys.items() if name != key})
 
-    def __add__(self, other: "Setting") -> "Setting":
-        return Setting(keys={**self.keys, **other.keys}, values={**self.values, **other.values})
+    def __add__(self, other: "Tuning") -> "Tuning":
+        return Tuning(keys={**self.keys, **other.keys}, values={**self.values, **other.values})
 
 
-def setting(keys: Mapping[str, Any]) -> Setting:
+def setting(keys: Mapping[str, Any]) -> Tuning:
     """A setting from its config keys."""
-    return Setting(keys=keys, values={_FIELDS[name]: value for name, value in keys.items()})
+    return Tuning(keys=keys, values={_FIELDS[name]: value for name, value in keys.items()})
 
 
 _PREFETCH, _LIVE = "stage3_prefetch_bucket_size", "stage3_max_live_parameters"
@@ -83,7 +83,7 @@ _RATIOS = (0.1, 0.25, 0.5, 0.75)  # share of the optimizer's states that leaves 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """What can be set of a strategy.
+    """Settings worth trying for one strategy.
 
     Attributes:
         host: pinning, sub-groups and swap buffers, the one to prefer first.
@@ -95,47 +95,47 @@ class Ladder:
             larger than the bucket stays.
     """
 
-    host: tuple[Setting, ...]
-    gpu: tuple[tuple[Setting, ...], ...]
-    partial: tuple[tuple[Setting, ...], ...] = ()
-    last: tuple[Setting, ...] = ()
+    host: tuple[Tuning, ...]
+    gpu: tuple[tuple[Tuning, ...], ...]
+    partial: tuple[tuple[Tuning, ...], ...] = ()
+    last: tuple[Tuning, ...] = ()
     is_ordered: bool = True
 
     @property
-    def fastest(self) -> Setting:
+    def fastest(self) -> Tuning:
         """The first rung for the GPU."""
         return self.gpu[0][0]
 
-    def frugal_of(self, group: tuple[Setting, ...]) -> tuple[Setting, ...]:
-        """Those of a group among which is the one that needs least of a GPU."""
+    def frugal_of(self, group: tuple[Tuning, ...]) -> tuple[Tuning, ...]:
+        """Tunings of a group among which is the one that needs least of a GPU."""
         return group[-1:] if self.is_ordered else group
 
     @property
-    def corners(self) -> tuple[Setting, ...]:
-        """Those of all but the last."""
+    def corners(self) -> tuple[Tuning, ...]:
+        """Frugal tunings of all groups but the last."""
         return self.frugal_of(self.gpu[-1])
 
-    def both(self, host: Setting, gpu: Setting) -> Setting:
+    def both(self, host: Tuning, gpu: Tuning) -> Tuning:
         """A rung of each, the same object every time."""
         return self._both[id(host), id(gpu)]
 
     @cached_property
-    def _both(self) -> dict[tuple[int, int], Setting]:
+    def _both(self) -> dict[tuple[int, int], Tuning]:
         rungs = [*chain.from_iterable(self.gpu), *self.last]
         return {(id(h), id(g)): h + g for h in self.hosts for g in rungs}
 
     @cached_property
-    def hosts(self) -> tuple[Setting, ...]:
+    def hosts(self) -> tuple[Tuning, ...]:
         """All rungs for the host, partial ones last."""
         return (*self.host, *chain.from_iterable(self.partial))
 
     @cached_property
-    def every(self) -> tuple[Setting, ...]:
+    def every(self) -> tuple[Tuning, ...]:
         """Every rung of one with every rung of the other."""
         return tuple(self._both.values())
 
     @cached_property
-    def frugal(self) -> tuple[Setting, ...]:
+    def frugal(self) -> tuple[Tuning, ...]:
         """Settings among which are those that need least of each device."""
         least = (*self.corners, *self.last)
         return tuple(self.both(host, gpu) for host in self.hosts for gpu in least)
@@ -165,7 +165,7 @@ def ladder_of(
     return Ladder(host=host, gpu=gpu, partial=partial, last=last)
 
 
-def settings_of(strategy: Strategy) -> tuple[Setting, ...]:
+def settings_of(strategy: Strategy) -> tuple[Tuning, ...]:
     """Every setting of a strategy, what the user wrote first."""
     return ladder_of(strategy).every
 
@@ -205,7 +205,7 @@ def _partial(strategy: Strategy, share: int) -> list[list[dict[str, Any]]]:
 _FINE = 0.05
 
 
-def finer_shares(found: Setting) -> list[Setting]:
+def finer_shares(found: Tuning) -> list[Tuning]:
     """Shares below that of a setting, down to the next rung."""
     share = found.values.get("optimizer_ratio", 1.0)
     size = {"sub_group_size": found.values.get("sub_group_size", _SUB_GROUPS[0])}
@@ -226,7 +226,7 @@ def _pins(strategy: Strategy) -> list[dict[str, Any]]:
     return rows
 
 
-def with_keys(zero: Mapping[str, Any], found: Setting) -> dict[str, Any]:
+def with_keys(zero: Mapping[str, Any], found: Tuning) -> dict[str, Any]:
     """``zero_optimization`` with a setting written into it."""
     values = dict(zero)
     for key, value in found.keys.items():

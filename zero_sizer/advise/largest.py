@@ -6,7 +6,7 @@ of every strategy are tried.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.changes import lora, lora_config
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.sizing import Sizing, size
+from zero_sizer.util.records import dataclass
 
 WHAT = ("micro-batch", "seq-len", "model", "lora-rank")
 _MOST = {"micro-batch": 2**16, "seq-len": 2**22, "lora-rank": 2**14}
@@ -50,7 +51,7 @@ class Largest:
 
 
 def fits(job: Job) -> bool:
-    """What ``check`` says."""
+    """Verdict of ``check`` on a value."""
     found = size(job)
     return found.verdict is Verdict.FITS and found.is_valid
 

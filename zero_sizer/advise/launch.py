@@ -6,7 +6,6 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -14,6 +13,7 @@ from zero_sizer.errors import InputError
 from zero_sizer.hardware import hostfile
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.speed.training import Training
+from zero_sizer.util.records import dataclass
 
 _PORT = 29500  # torch's and accelerate's default
 _EXAMPLE = 2  # hosts shown where there is no hostfile
@@ -49,7 +49,7 @@ class Files:
 def launch_text(
     kind: str, cluster: Cluster, files: Files, *, stage: int, run: Training | None = None
 ) -> str:
-    """What starts the plan on its cluster, with the launcher ``kind``, one of ``KINDS``.
+    """Text that starts a plan on its cluster, with the launcher ``kind``, one of ``KINDS``.
 
     Args:
         kind: the launcher.

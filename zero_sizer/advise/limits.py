@@ -1,7 +1,7 @@
-"""What a plan may use of each device, and what it is short of: ``capacity.need`` for sweeps."""
+"""Limits of each device, and what a plan is short of: ``capacity.need`` for sweeps."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from zero_sizer.advise.sweep import Use
 from zero_sizer.config.workload import Workload
@@ -10,6 +10,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import capacity
 from zero_sizer.ledger.capacity import Capacity
 from zero_sizer.ledger.moments import Moment
+from zero_sizer.util.records import dataclass
 
 MARGINS: Mapping[Device, float] = {Device.GPU: 0.09, Device.HOST: 0.05, Device.NVME: 0.05}
 """Share of each device left free: what PyTorch's allocator wastes of a GPU, in the median of what
@@ -36,7 +37,7 @@ class Shortfall:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the plan does not fit, rather than perhaps not."""
+        """True if the plan does not fit, rather than perhaps not."""
         return bool(self.missing_bytes)
 
 
@@ -53,7 +54,7 @@ class Limits:
     margins: Mapping[Device, float] = field(default_factory=lambda: MARGINS)
 
     def shortfalls(self, uses: Mapping[Device, Use], needed: tuple[str, ...]) -> list[Shortfall]:
-        """What ``uses`` is short of; ``needed`` names the devices that must be known."""
+        """Shortfalls of ``uses``; ``needed`` names the devices that must be known."""
         short = []
         for device, use in uses.items():
             there = self.found[device]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.activations import select
@@ -13,6 +13,7 @@ from zero_sizer.job.read import Job
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 
 _ZERO = "zero_optimization"
 _SMALL_BUCKET = 50_000_000  # elements

@@ -8,15 +8,15 @@ from functools import partial
 
 from zero_sizer import checks
 from zero_sizer.advise.batch import Batch
-from zero_sizer.advise.candidate import Candidate, Loss
+from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
-from zero_sizer.advise.ladder import Ladder, Setting, ladder_of, with_keys
+from zero_sizer.advise.ladder import Ladder, Tuning, ladder_of, with_keys
 from zero_sizer.advise.limits import Limits, Shortfall
 from zero_sizer.advise.strategy import Strategy, smallest_swap_buffer, strategies
 from zero_sizer.advise.sweep import Sweep, Use
 from zero_sizer.advise.view import Values
 from zero_sizer.advise.walk import WORTH_IT, Probe, Walk
-from zero_sizer.config import document, resolve
+from zero_sizer.config import document
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Finding, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
@@ -24,9 +24,11 @@ from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.ledger.verdict import is_doubt
+from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
+from zero_sizer.zero.partition import flat_partition
 
 _ROUND = 0.98  # share of its speed that a plan keeps with a rounder micro batch
 
@@ -75,7 +77,7 @@ class Search:
 
     @property
     def knows_activations(self) -> bool:
-        """Whether memory is known to grow with the micro batch; only the smallest is tried else."""
+        """True if memory is known to grow with the micro batch; only the smallest is tried else."""
         return all(finding.code != ACTIVATIONS_UNKNOWN for finding in self.warnings)
 
     def best(self, strategy: Strategy, nodes: int) -> Candidate | None:
@@ -87,7 +89,7 @@ class Search:
         return found
 
     def simplest(self, candidate: Candidate) -> Candidate:
-        """The same with as few keys changed as it takes to fit, as fast."""
+        """Changes as few keys of a plan as it takes to fit, as fast."""
         most = candidate.seconds / WORTH_IT
         for key in reversed(list(candidate.setting.keys)):
             found = self.timed(replace(candidate, setting=candidate.setting.without(key)))
@@ -97,7 +99,7 @@ class Search:
         return candidate
 
     def at_batch_of(self, fastest: Candidate) -> "Search":
-        """The same search at the batch of a plan without accumulation, so that others can split it.
+        """Search at the batch of a plan without accumulation, so that others can split it.
 
         A micro batch of 37 would leave them 37 and 1: a rounder one below it is taken where that
         costs little.
@@ -110,29 +112,29 @@ class Search:
         return self.at_batch(replace(self.batch, train_batch=fastest.train_batch))
 
     def at_batch(self, batch: Batch) -> "Search":
-        """The same search with another batch; what was evaluated is kept."""
+        """Search with another batch; evaluations are kept."""
         other = copy(self)
         other.batch = batch
         other._hints = defaultdict(dict)
         other._probe = other._probes()
         return other
 
-    def loss(self, strategy: Strategy, nodes: int) -> Loss:
+    def loss(self, strategy: Strategy, nodes: int) -> RejectedStrategy:
         """Why no plan of a strategy fits."""
         if strategy.name in self._refusals:
-            return Loss(strategy=strategy, refusals=self._refusals[strategy.name])
+            return RejectedStrategy(strategy=strategy, refusals=self._refusals[strategy.name])
         if nodes < strategy.needs_nodes:
-            return Loss(strategy=strategy, reason="same as ZeRO-3 on one node")
+            return RejectedStrategy(strategy=strategy, reason="same as ZeRO-3 on one node")
         smallest = list(self.smallest(strategy, nodes))
         if not smallest:
-            return Loss(
+            return RejectedStrategy(
                 strategy=strategy,
                 reason=f"{self.batch.about} cannot be split over {self._world_size(nodes)} GPUs",
             )
         closest = min(smallest, key=lambda c: _missing(self._shortfalls(c)))
         shortfalls = tuple(self._shortfalls(closest))
         uses = [self._uses(candidate) for candidate in smallest]
-        return Loss(
+        return RejectedStrategy(
             strategy=strategy,
             closest=self.timed(closest),
             shortfalls=shortfalls,
@@ -148,7 +150,7 @@ class Search:
             yield self._candidate(strategy, nodes, stated is not False, rung, sizes[0])
 
     def can_split(self, nodes: int) -> bool:
-        """Whether the train batch can be split over the ranks of so many nodes."""
+        """True if the train batch can be split over the ranks of so many nodes."""
         return bool(self.batch.choices(self._world_size(nodes)))
 
     def all_fitting(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
@@ -164,7 +166,7 @@ class Search:
 
     def _ladder(self, strategy: Strategy) -> Ladder:
         largest = max((tensor.numel for tensor in self.job.model.parameters), default=0)
-        share = self.job.model.num_trainable // self.job.cluster.world_size
+        share = flat_partition(self.job.model.num_trainable, self.job.cluster.world_size)
         found = ladder_of(strategy, largest, smallest_swap_buffer(self.job), share)
         partial = found.partial if self._takes_ratio(strategy, found) else ()
         return replace(found, partial=partial)
@@ -234,7 +236,7 @@ class Search:
         strategy: Strategy,
         nodes: int,
         checkpointing: bool,
-        rung: Setting,
+        rung: Tuning,
         size: tuple[int, int],
     ) -> Candidate:
         return Candidate(
@@ -265,7 +267,7 @@ class Search:
         return {}
 
     def fits(self, candidate: Candidate) -> bool:
-        """Whether a candidate fits, margin and all."""
+        """True if a candidate fits, margin and all."""
         values, offloads = self._values(candidate), candidate.strategy.offloads
         return not any(
             self.limits.shortfalls(uses(values), offloads)
@@ -333,8 +335,7 @@ class Search:
         )
         cluster = self.job.cluster
         if candidate.nodes != cluster.nodes or candidate.world_size != cluster.world_size:
-            gpus = candidate.world_size // candidate.nodes  # a part of a node, or all of each
-            cluster = replace(cluster, nodes=candidate.nodes, gpus_per_node=gpus, slots=())
+            cluster = cluster.of(laid_out(candidate.world_size, cluster.gpus_per_node))
         return replace(
             self.job,
             document=document.from_mapping(values, source="(chosen)"),
@@ -350,7 +351,7 @@ class Search:
 
 def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
     """The plan of a job, and the findings that stop it."""
-    context, found = _resolved(job)
+    context, found = checks.resolved(job)
     planned = plan_job(job, context.settings)
     everything = (*found, *checks.run(context), *planned.findings)
     errors = tuple(f for f in everything if f.severity is Severity.ERROR)
@@ -359,23 +360,9 @@ def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
 
 
 def doubts_of(job: Job) -> tuple[Finding, ...]:
-    """What the rules say is not counted of a job."""
-    context, _ = _resolved(job)
+    """Findings that name something of a job which is not counted."""
+    context, _ = checks.resolved(job)
     return tuple(finding for finding in checks.run(context) if is_doubt(finding))
-
-
-def _resolved(job: Job) -> tuple[checks.Context, list[Finding]]:
-    settings, found = resolve.resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
-    context = checks.Context(
-        document=job.document,
-        settings=settings,
-        cluster=job.cluster,
-        workload=job.workload,
-        model=job.model,
-    )
-    return context, list(found)
 
 
 def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocation, ...]:

@@ -1,7 +1,7 @@
 """All that starts a chosen plan: launcher lines, files, TrainingArguments."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.emit import sections
 from zero_sizer.advise.launch import Files, launch_text
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Launch:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What was asked for beside the config.
+    """Launchers and arguments that were asked for beside the config.
 
     Attributes:
         launches: in the order in which they were asked for.
@@ -44,6 +45,11 @@ class Start:
     arguments_file: str | None = None
     unsaid: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+
+    @property
+    def is_asked(self) -> bool:
+        """True if anything was asked for and can be started."""
+        return bool(self.launches) or self.arguments_file is not None
 
 
 def start_of(

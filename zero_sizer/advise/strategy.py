@@ -1,11 +1,13 @@
 """The strategies: ZeRO stage and offload, each as the config keys that ask for it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from zero_sizer.job.read import Job
-from zero_sizer.units import ceil_div, round_up
+from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
+from zero_sizer.zero.partition import tensor_partition
 
 _CPU = {"device": "cpu", "pin_memory": True}
 _SWAP_BUFFER = 100_000_000  # elements, DeepSpeed's default buffer_size
@@ -63,7 +65,7 @@ def _swapped_weights(job: Job) -> dict[str, Any]:
 def smallest_swap_buffer(job: Job) -> int:
     """Elements of a rank's part of the largest tensor, on one node."""
     largest = max((tensor.numel for tensor in job.model.parameters), default=0)
-    return round_up(ceil_div(largest, job.cluster.gpus_per_node), 2**20)
+    return round_up(tensor_partition(largest, job.cluster.gpus_per_node), 2**20)
 
 
 def strategies(job: Job) -> tuple[Strategy, ...]:

@@ -1,22 +1,23 @@
 """Peaks and step times of many candidates of one strategy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from zero_sizer.activations.select import closed_form_error, is_closed_form
-from zero_sizer.advise.view import ACCUMULATES, NUMBERS, Family, Values, View
+from zero_sizer.advise.view import ACCUMULATES, NUMBERS, PlanFamily, Values, View
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entries import forward_backward as passes
 from zero_sizer.ledger.entry import Entry, evaluate
 from zero_sizer.ledger.moments import PASSES, STEP, Moment
-from zero_sizer.ledger.ranks import at_highest_rank, candidates
+from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
 from zero_sizer.ledger.requests import Rooms, rooms_of
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
 from zero_sizer.speed.model import time_of
@@ -25,7 +26,7 @@ from zero_sizer.speed.step import Step
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
 from zero_sizer.timeline.overlay import Zero
-from zero_sizer.units import ceil_div
+from zero_sizer.util.records import dataclass
 
 _MOMENTS = tuple(Moment)
 _PLACE = {moment: index for index, moment in enumerate(_MOMENTS)}
@@ -51,7 +52,7 @@ _PASSING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one candidate needs of a device at its highest instant; per rank, or per node.
+    """Bytes that one candidate needs of a device at its highest instant; per rank, or per node.
 
     Attributes:
         num_bytes: live then.
@@ -82,6 +83,21 @@ class _Sums(NamedTuple):
     by_rank: list[int]
 
 
+class _Ranks(NamedTuple):
+    """Ranks that may need most.
+
+    Attributes:
+        all: of the whole run.
+        at_step: outside forward and backward.
+        apart: each must be added up apart, because ranks differ both in what forward or backward
+            hold and in what lasts.
+    """
+
+    all: tuple[int, ...]
+    at_step: tuple[int, ...]
+    apart: bool
+
+
 class Sweep:
     """Every candidate plan of a job on one kind of node.
 
@@ -91,7 +107,7 @@ class Sweep:
     """
 
     def __init__(self, plans: Mapping[str, Plan], cluster: Cluster) -> None:
-        self._family = Family(plans)
+        self._family = PlanFamily(plans)
         base = self._family.base
         self.seq_len = base.seq_len
         self._ranks = base.ranks_per_node
@@ -110,15 +126,17 @@ class Sweep:
 
     def uses(self, values: Values) -> Mapping[Device, Use]:
         """The peak of every device, as ``sizing.size`` would give it."""
-        ranks, apart = self._ranks_of(values, {})
+        ranks, at_step, apart = self._ranks_of(values, {})
         if not apart:
-            return self._uses(values, ranks)
-        each = [self._uses(values.with_numbers(rank=rank), (rank,)) for rank in ranks]
+            return self._uses(values, ranks, at_step)
+        each = [self._uses(values.with_numbers(rank=rank), (rank,), (rank,)) for rank in ranks]
         return max(each, key=lambda found: found[Device.GPU].num_bytes)
 
-    def _uses(self, values: Values, ranks: tuple[int, ...]) -> Mapping[Device, Use]:
+    def _uses(
+        self, values: Values, ranks: tuple[int, ...], at_step: tuple[int, ...]
+    ) -> Mapping[Device, Use]:
         """The peak of every device, at every moment of the rank that holds most then."""
-        family, lasting = self._family, self._lasting_of(values, ranks)
+        family, lasting = self._family, self._lasting_of(values, at_step)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
         for index in lasting.others:
             found = family.formula(index, values, self._allocate[index])
@@ -140,12 +158,11 @@ class Sweep:
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
-        ranks, _ = self._ranks_of(values, {})
-        return self._lasting_of(values, ranks).uses
+        _, at_step, _ = self._ranks_of(values, {})
+        return self._lasting_of(values, at_step).uses
 
-    def _ranks_of(self, values: Values, reads: dict[str, None]) -> tuple[tuple[int, ...], bool]:
-        found = self._family.formula("ranks", values, _ranks, reads)
-        return cast(tuple[tuple[int, ...], bool], found)
+    def _ranks_of(self, values: Values, reads: dict[str, None]) -> _Ranks:
+        return cast(_Ranks, self._family.formula("ranks", values, _ranks, reads))
 
     def _lasting_of(self, values: Values, ranks: tuple[int, ...]) -> _Sums:
         """Everything but forward and backward that the micro batch does not change."""
@@ -189,10 +206,9 @@ class Sweep:
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
         self._ranks_of(values, view.reads)
-        views = [self._family.view(self._on(values, rank)) for rank in ranks]
-        found = compose.zeros_of_all(cast(list[Plan], views))
-        for of_rank in views:
-            view.reads.update(of_rank.reads)
+        of_first = self._family.view(self._on(values, ranks[0]))
+        found = compose.zeros_of_all(cast(Plan, of_first), ranks)
+        view.reads.update(of_first.reads)
         return found
 
     def _lasting(self, values: Values, view: View) -> _Sums:
@@ -235,19 +251,16 @@ class Sweep:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""
         if self._rates is None:
             return 0.0
-        nodes = ceil_div(values.of["dp_world_size"], self._ranks)
         view = cast(Plan, self._family.view(values))
+        nodes = ranks_of(view).nodes
         return time_of(Step(plan=view, rates=self._rates, work=self._work, nodes=nodes)).seconds
 
 
-def _ranks(view: Any) -> tuple[tuple[int, ...], bool]:
-    """Ranks that may need most, and whether each must be added up apart.
-
-    They must where ranks differ both in what forward or backward hold and in what lasts.
-    """
+def _ranks(view: Any) -> _Ranks:
     ranks = candidates(view)
     is_muon = any(row.newton_schulz for row in view.group_optimizers)
-    return ranks, len(ranks) > 1 and (is_muon or sizes.has_grad_accum_attribute(view))
+    apart = len(ranks) > 1 and (is_muon or sizes.has_grad_accum_attribute(view))
+    return _Ranks(ranks, ranks if apart else step_candidates(view), apart)
 
 
 def _rooms(view: Any) -> Rooms:

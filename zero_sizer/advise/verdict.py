@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from zero_sizer.advise.candidate import Candidate, Loss
+from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.limits import Shortfall
 from zero_sizer.advise.search import Search
 from zero_sizer.findings import Direction, Reason
@@ -13,9 +13,9 @@ from zero_sizer.units import format_gib
 
 
 def verdict_of(
-    search: Search, chosen: Candidate | None, losses: Iterable[Loss]
+    search: Search, chosen: Candidate | None, losses: Iterable[RejectedStrategy]
 ) -> tuple[Verdict, tuple[Reason, ...]]:
-    """What ``check`` says of the chosen plan; without one, whether that is for certain.
+    """Verdict of ``check`` on the chosen plan; without one, whether that is for certain.
 
     Args:
         search: what was searched.
@@ -47,12 +47,12 @@ def verdict_of(
     return Verdict.DOES_NOT_FIT, tuple(_of_shortfall(s, closest) for s in found)
 
 
-def is_tight(loss: Loss) -> bool:
-    """Whether the closest plan of a strategy may fit after all."""
+def is_tight(loss: RejectedStrategy) -> bool:
+    """True if the closest plan of a strategy may fit after all."""
     return bool(loss.shortfalls) and not any(s.is_certain for s in loss.shortfalls)
 
 
-def _of_shortfall(shortfall: Shortfall, loss: Loss | None) -> Reason:
+def _of_shortfall(shortfall: Shortfall, loss: RejectedStrategy | None) -> Reason:
     name = "" if loss is None else f"{loss.strategy.name}: "
     suffix = "too-small" if shortfall.is_certain else "tight"
     if shortfall.missing_bytes is None:

@@ -6,11 +6,12 @@ under the values read: thousands of candidates cost little more than the distinc
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
 from zero_sizer.plan.plan import Plan
+from zero_sizer.util.records import dataclass
 
 NUMBERS = (
     "rank",
@@ -47,7 +48,7 @@ class Values:
     tokens: Mapping[str, Any]
 
     def with_numbers(self, **numbers: float) -> "Values":
-        """The same with other numbers (of ``NUMBERS``)."""
+        """Copies the values with other numbers (of ``NUMBERS``)."""
         if "grad_accum" in numbers:
             stated = SimpleNamespace(grad_accum=numbers["grad_accum"])
             numbers[ACCUMULATES] = getattr(Plan, ACCUMULATES).fget(stated)
@@ -80,7 +81,7 @@ class _Results:
         node[:] = [None, result]
 
 
-class Family:
+class PlanFamily:
     """Plans of one job; whatever field differs between any two of them is varied.
 
     Args:
@@ -166,7 +167,7 @@ class View:
 
     __slots__ = ("_family", "_values", "reads")
 
-    def __init__(self, family: Family, values: Values) -> None:
+    def __init__(self, family: PlanFamily, values: Values) -> None:
         self._family = family
         self._values = values
         self.reads: dict[str, None] = {}

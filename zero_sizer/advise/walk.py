@@ -9,13 +9,14 @@ this against trying everything.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import itemgetter
 
 from zero_sizer.advise.candidate import Candidate
-from zero_sizer.advise.ladder import Ladder, Setting, finer_shares
+from zero_sizer.advise.ladder import Ladder, Tuning, finer_shares
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import PASSES, Moment
+from zero_sizer.util.records import dataclass
 
 WORTH_IT = 0.997
 """Share of the time per token below which another setting is worth writing down."""
@@ -23,7 +24,7 @@ WORTH_IT = 0.997
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What can be asked about a candidate.
+    """Questions that can be asked about a candidate.
 
     Attributes:
         fits: whether it fits.
@@ -56,7 +57,7 @@ class Walk:
         self,
         ladder: Ladder,
         sizes: Sequence[tuple[int, int]],
-        make: Callable[[Setting, tuple[int, int]], Candidate],
+        make: Callable[[Tuning, tuple[int, int]], Candidate],
         probe: Probe,
         hints: dict[str, int],
         *,
@@ -99,7 +100,7 @@ class Walk:
                 best = self._probe.timed(found)
         return best
 
-    def _first(self, rungs: tuple[Setting, ...], limit: int) -> tuple[int, bool]:
+    def _first(self, rungs: tuple[Tuning, ...], limit: int) -> tuple[int, bool]:
         """Climb from the first host rung that fits; how far, or whether the GPU is too small.
 
         Pinning and swap buffers decide whether any micro batch fits, not which; so do sub-groups,
@@ -122,17 +123,17 @@ class Walk:
                 too_large.add(kind)
         return -1, bool(too_large)
 
-    def _host_may_fit(self, host: Setting) -> bool:
+    def _host_may_fit(self, host: Tuning) -> bool:
         return self._probe.host_may_fit(self._at(self._ladder.both(host, self._ladder.fastest), 0))
 
-    def _is_slow(self, host: Setting, index: int) -> bool:
+    def _is_slow(self, host: Tuning, index: int) -> bool:
         """Whether no setting with this host rung is worth it up to this micro batch."""
         if self._best is None:
             return False
         fastest = self._probe.pace(self._at(self._ladder.both(host, self._ladder.fastest), index))
         return fastest > self._best.seconds_per_token * WORTH_IT
 
-    def _climb(self, host: Setting, limit: int) -> int:
+    def _climb(self, host: Tuning, limit: int) -> int:
         """Try the GPU's rungs; the place of the largest micro batch that may be worth it."""
         ladder = self._ladder
         fastest = ladder.both(host, ladder.fastest)
@@ -149,12 +150,12 @@ class Walk:
             self._between(host, corner, floor, most)
         return most
 
-    def _try_last(self, host: Setting, limit: int) -> int:
+    def _try_last(self, host: Tuning, limit: int) -> int:
         """What is for jobs that nothing else makes fit."""
         rungs = self._ladder.last if self._is_thorough else ()
         return max((self._try(self._ladder.both(host, c), -1, limit) for c in rungs), default=-1)
 
-    def _between(self, host: Setting, corner: Setting, floor: int, most: int) -> None:
+    def _between(self, host: Tuning, corner: Tuning, floor: int, most: int) -> None:
         """Try what needs more of the GPU than the corner, where its time is worth saving."""
         ladder = self._ladder
         fastest = self._probe.pace(self._at(ladder.both(host, ladder.fastest), most))
@@ -170,7 +171,7 @@ class Walk:
             if floor >= most:
                 break
 
-    def _try(self, setting: Setting, floor: int, limit: int) -> int:
+    def _try(self, setting: Tuning, floor: int, limit: int) -> int:
         """Time the largest micro batch above ``floor`` that fits with a setting."""
         index = self._most(setting, floor, limit)
         if index > floor:
@@ -183,7 +184,7 @@ class Walk:
         if best is None or found.seconds_per_token <= best.seconds_per_token * WORTH_IT:
             self._best = found
 
-    def _most(self, setting: Setting, floor: int, limit: int) -> int:
+    def _most(self, setting: Tuning, floor: int, limit: int) -> int:
         """The place of the largest micro batch that fits, or ``floor`` where none above it does.
 
         From where it was for the last number of nodes: most move little.
@@ -204,8 +205,8 @@ class Walk:
         self._hints[setting.name] = low
         return low
 
-    def _fits_at(self, setting: Setting, index: int) -> bool:
+    def _fits_at(self, setting: Tuning, index: int) -> bool:
         return self._probe.fits(self._at(setting, index))
 
-    def _at(self, setting: Setting, index: int) -> Candidate:
+    def _at(self, setting: Tuning, index: int) -> Candidate:
         return self._make(setting, self._sizes[index])

@@ -6,9 +6,9 @@ allocator.py for what was read.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from zero_sizer.units import MIB, round_up
+from zero_sizer.util.records import dataclass
 
 _ADDRESS_ALIGN = 2 * MIB
 _SEGMENTS_BASE = 0x7000_0000_0000
@@ -40,7 +40,7 @@ class Device:
         return address
 
     def take(self, num_bytes: int) -> bool:
-        """Whether ``num_bytes`` of physical memory could be had; they are then taken."""
+        """Takes ``num_bytes`` of physical memory; false where there are not as many."""
         if self.used + num_bytes > self.capacity:
             return False
         self.used += num_bytes
@@ -122,7 +122,7 @@ class Block:
 
     @property
     def is_split(self) -> bool:
-        """Whether the segment holds other blocks too."""
+        """True if the segment holds other blocks too."""
         return self.prev is not None or self.next is not None
 
     def part(self, address: int, size: int) -> "Block":

@@ -17,12 +17,12 @@ the private pools of CUDA graphs, user memory pools, IPC, ``PYTORCH_NO_CUDA_MEMO
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from zero_sizer.allocator.blocks import Block, Device, Pool, Segment, segments_of
 from zero_sizer.allocator.segments import SegmentStore, TraceEntry, merge
 from zero_sizer.allocator.settings import MIN_BLOCK_SIZE, SMALL_SIZE, AllocatorSettings
+from zero_sizer.util.records import dataclass
 
 
 class DeviceOutOfMemoryError(Exception):
@@ -65,7 +65,7 @@ class MemoryPoint(NamedTuple):
 
 
 class MemoryEvent(Protocol):
-    """What a trace has to hold; ``kind`` is ``alloc``, ``free`` or ``empty_cache``."""
+    """One event of a trace; ``kind`` is ``alloc``, ``free`` or ``empty_cache``."""
 
     @property
     def kind(self) -> str: ...  # noqa: D102

@@ -20,11 +20,11 @@ The recording that would show how much that is: ``torch.cuda.host_memory_stats()
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from zero_sizer.allocator.caching import MemoryEvent
 from zero_sizer.allocator.settings import AllocatorSettings
 from zero_sizer.units import next_power_of_two, round_up
+from zero_sizer.util.records import dataclass
 
 _PAGE = 4096
 

@@ -1,13 +1,12 @@
-"""Whether a run's requests fit a device of a given size, PyTorch's caching allocator included.
+"""Replays a run's requests in a device of a given size, PyTorch's caching allocator included.
 
 A sum of live bytes cannot tell: what lies free between other blocks is no use to a request that is
 larger. A device that is full makes the allocator give back what it has cached whole, and try again.
 """
 
-from dataclasses import dataclass
-
 from zero_sizer.allocator.caching import CachingAllocator, DeviceOutOfMemoryError
 from zero_sizer.allocator.settings import AllocatorSettings
+from zero_sizer.util.records import dataclass
 
 
 class LimitedDevice:
@@ -50,7 +49,7 @@ class LimitedDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """Whether a run fits so much memory of a GPU, fragmentation included.
+    """Memory of a GPU that a run gets along with, fragmentation included.
 
     Attributes:
         num_bytes: what PyTorch's allocator may take of the GPU.

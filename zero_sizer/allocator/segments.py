@@ -71,7 +71,7 @@ class SegmentStore:
 
     @property
     def collects(self) -> bool:
-        """Whether cached blocks age: a threshold does nothing before a memory fraction is set."""
+        """True if cached blocks age: a threshold does nothing before a memory fraction is set."""
         return self.limit is not None and self.settings.garbage_collection_threshold > 0.0
 
     def take(self, pool: Pool, size: int, stream: int) -> Block | None:
@@ -88,12 +88,12 @@ class SegmentStore:
         return Block(stream=stream, size=wanted, pool=pool, address=address, segment=None)
 
     def over_limit(self, size: int) -> bool:
-        """Whether a new segment for ``size`` bytes would pass the process' limit."""
+        """True if a new segment for ``size`` bytes would pass the process' limit."""
         wanted = self.settings.segment_size(size)
         return self.limit is not None and self.reserved + wanted > self.limit
 
     def refuses(self, size: int) -> bool:
-        """Whether ``throw_on_cudamalloc_oom`` refuses before cached memory is freed.
+        """True if ``throw_on_cudamalloc_oom`` refuses before cached memory is freed.
 
         The 2.13.0 library does so only where no memory fraction is set.
         """

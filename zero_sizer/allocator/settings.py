@@ -8,11 +8,11 @@ on the 2.13.0 libraries; tests/allocator/test_allocator_settings.py asks the ins
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.units import MIB
+from zero_sizer.util.records import dataclass
 
 UNLIMITED = 2**64 - 1
 MIN_BLOCK_SIZE = 512

@@ -25,7 +25,9 @@ from zero_sizer.checks import (
     zenflow,
 )
 from zero_sizer.config.context import Context, Rule
+from zero_sizer.config.resolve import resolve
 from zero_sizer.findings import Finding, Severity
+from zero_sizer.job.read import Job
 
 RULES: tuple[Rule, ...] = (
     *precision.RULES,
@@ -45,6 +47,21 @@ RULES: tuple[Rule, ...] = (
     *numbers.RULES,
     *saving.RULES,
 )
+
+
+def resolved(job: Job) -> tuple[Context, list[Finding]]:
+    """Resolves a job's config: the context of every rule, and what was found wrong on the way."""
+    settings, findings = resolve(
+        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
+    )
+    context = Context(
+        document=job.document,
+        settings=settings,
+        cluster=job.cluster,
+        workload=job.workload,
+        model=job.model,
+    )
+    return context, findings
 
 
 def run(context: Context) -> list[Finding]:

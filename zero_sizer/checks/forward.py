@@ -1,4 +1,4 @@
-"""What the model's forward refuses: sequences beyond its positions, attention it cannot run."""
+"""Refusals of the model's forward: sequences beyond its positions, attention it cannot run."""
 
 from collections.abc import Iterator
 

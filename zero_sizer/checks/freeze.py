@@ -1,4 +1,4 @@
-"""What is stated as frozen: patterns that name nothing, and a model with nothing to train."""
+"""Rules about frozen parameters: patterns that name nothing, a model with nothing to train."""
 
 from collections.abc import Iterator
 from dataclasses import replace

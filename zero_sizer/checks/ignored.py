@@ -76,7 +76,7 @@ def _stages(stages: tuple[int, ...]) -> str:
 
 
 def differs_from_default(context: Context, key: str) -> bool:
-    """Whether the user wrote something else than what holds without it."""
+    """True if the user wrote something else than what holds without it."""
     from zero_sizer.config.keys import table
 
     return context.is_written(key) and context.value(key) != table().keys[key].default

@@ -6,6 +6,7 @@ from zero_sizer.config import engine
 from zero_sizer.config.context import OFFLOAD_OPTIMIZER, OFFLOAD_PARAM, ZERO, Context, Rule
 from zero_sizer.findings import Finding
 from zero_sizer.units import ceil_div
+from zero_sizer.zero.partition import tensor_partition
 
 _SWAP_BUFFERS_PIPELINED = 12  # Adam: master, 2 states, gradient; 3 sub-groups in flight
 _ADAMS_TENSORS = 4  # master, 2 states, gradient
@@ -69,7 +70,7 @@ def _sub_groups(context: Context) -> int | None:
         return None
     if size == 0:
         return sum(tensor.trainable for tensor in context.model.parameters)
-    per_rank = ceil_div(context.model.num_trainable, context.cluster.world_size)
+    per_rank = tensor_partition(context.model.num_trainable, context.cluster.world_size)
     return ceil_div(per_rank, int(size))
 
 
@@ -194,7 +195,7 @@ def nvme_small_buffers(context: Context) -> Iterator[Finding]:
     if context.stage != 3 or context.param_device != "nvme" or model is None or size is None:
         return
     largest = max(model.parameters, key=lambda tensor: tensor.numel, default=None)
-    numel = ceil_div(largest.numel, ranks) if largest is not None else 0
+    numel = tensor_partition(largest.numel, ranks) if largest is not None else 0
     if largest is None or numel <= max(size, kept or 0, _ALWAYS_IN_CPU) or not model.exact_tensors:
         return
     yield context.error(
@@ -211,7 +212,7 @@ def nvme_stays_in_ram(context: Context) -> Iterator[Finding]:
     limit = context.number(OFFLOAD_PARAM + "max_in_cpu")
     if context.stage != 3 or context.param_device != "nvme" or context.model is None:
         return
-    per_rank = ceil_div(context.model.num_trainable, context.cluster.world_size)
+    per_rank = tensor_partition(context.model.num_trainable, context.cluster.world_size)
     if limit is not None and per_rank <= limit:
         yield context.warning(
             "nvme-unused",

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from zero_sizer.config.context import OFFLOAD_OPTIMIZER, ZERO, Context, Rule, left_out
 from zero_sizer.findings import Direction, Finding
+from zero_sizer.parallel import SEQUENCE, TENSOR
 
 NOT_MODELLED = "not-modelled"
 _GRANULARITY = ZERO + "stage3_module_granularity_threshold"
-_TENSOR = "tensor_parallel.autotp_size"
-_SEQUENCE = "sequence_parallel_size"
+
+
 _COST, _SAVE, _EITHER = Direction.COST, Direction.SAVE, Direction.EITHER
 _ALL = ""  # devices
 
@@ -39,13 +40,13 @@ _STAGE_3 = {
 # repeated for Ulysses (runtime/sequence_parallel/ulysses_sp.py:186), a pipeline keeps the inputs of
 # several micro batches (runtime/pipe/schedule.py: num_pipe_buffers).
 _ABOVE_ONE = {
-    _TENSOR: ("tensor parallelism (AutoTP)", _EITHER, _ALL),
-    _SEQUENCE: ("sequence parallelism (Ulysses)", _EITHER, "gpu"),
+    TENSOR: ("tensor parallelism (AutoTP)", _EITHER, _ALL),
+    SEQUENCE: ("sequence parallelism (Ulysses)", _EITHER, "gpu"),
     "pipeline.stages": ("pipeline parallelism", _EITHER, _ALL),
 }
 _LEAVES = ("making leaf modules of small ones", _COST, "gpu")
 # A config alone does not start these: the training script does.
-_BY_SCRIPT = (_SEQUENCE, "pipeline.stages")
+_BY_SCRIPT = (SEQUENCE, "pipeline.stages")
 
 
 def not_modelled(context: Context) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What a model's shapes refuse: heads, experts and partitions that do not divide."""
+"""Rules about a model's shapes: heads, experts and partitions that do not divide."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from zero_sizer.config.context import ZERO, Context, Rule
 from zero_sizer.findings import Finding
 from zero_sizer.models import attention
-from zero_sizer.units import ceil_div
+from zero_sizer.parallel import SEQUENCE, TENSOR
+from zero_sizer.zero.partition import tensor_partition
 
 if TYPE_CHECKING:
     from zero_sizer.models.spec import Tensor
 
-_TENSOR = "tensor_parallel.autotp_size"
-_SEQUENCE = "sequence_parallel_size"
+
 _GROUP = 8  # elements that the kernel quantizes at once
 # Presets whose router logits are recorded through transformers' hooks.
 _RECORDED = ("mixtral", "qwen2_moe", "qwen3_moe")
@@ -20,7 +20,7 @@ _RECORDED = ("mixtral", "qwen2_moe", "qwen3_moe")
 
 def sequence_parallel_heads(context: Context) -> Iterator[Finding]:
     """runtime/sequence_parallel/ulysses_sp.py:147-152."""
-    size = context.number(_SEQUENCE)
+    size = context.number(SEQUENCE)
     arch = None if context.model is None else context.model.arch
     if size is None or size <= 1 or arch is None or not arch.heads:
         return
@@ -35,7 +35,7 @@ def sequence_parallel_heads(context: Context) -> Iterator[Finding]:
         return
     yield context.error(
         "sequence-parallel-heads",
-        _SEQUENCE,
+        SEQUENCE,
         f"ValueError as soon as Ulysses attention is set up: {reason}",
         f"take a size that divides {arch.heads}{goes_with}",
     )
@@ -46,7 +46,7 @@ def tensor_parallel_heads(context: Context) -> Iterator[Finding]:
 
     transformers 5.23 integrations/flash_attention.py:52 refuses a rank without any.
     """
-    size = context.number(_TENSOR)
+    size = context.number(TENSOR)
     arch = None if context.model is None else context.model.arch
     heads = (arch.kv_heads or arch.heads) if arch is not None else None
     if size is None or size <= 1 or not heads or not heads % size:
@@ -57,13 +57,13 @@ def tensor_parallel_heads(context: Context) -> Iterator[Finding]:
         if context.workload.attention == attention.FLASH:
             message = f"ValueError: flash attention takes no empty tensors, and {message}"
             remedy = f"take a size that divides {heads}, or sdpa"
-            yield context.error("tensor-parallel-heads", _TENSOR, message, remedy)
+            yield context.error("tensor-parallel-heads", TENSOR, message, remedy)
             return
     else:
         message = f"{heads} key-value heads do not divide among {size:g} ranks: the first ranks "
         message += "hold more than the others"
     yield context.warning(
-        "tensor-parallel-heads", _TENSOR, message, f"take a size that divides {heads}"
+        "tensor-parallel-heads", TENSOR, message, f"take a size that divides {heads}"
     )
 
 
@@ -93,7 +93,7 @@ def quantized_partitions(context: Context) -> Iterator[Finding]:
     for tensor in model.parameters:
         gathered.setdefault(tensor.module, []).append(tensor)
     numels = {
-        module: sum(ceil_div(tensor.numel, ranks) for tensor in tensors)
+        module: sum(tensor_partition(tensor.numel, ranks) for tensor in tensors)
         for module, tensors in gathered.items()
         if "expert" not in module  # experts may be gathered all at once, with their block
     }
@@ -109,7 +109,7 @@ def quantized_frozen_partitions(context: Context) -> Iterator[Finding]:
     model, ranks = context.model, context.cluster.world_size
     if context.stage != 3 or not context.flag(key) or model is None:
         return
-    numels = {t.name: ceil_div(t.numel, ranks) for t in model.parameters if not t.trainable}
+    numels = {t.name: tensor_partition(t.numel, ranks) for t in model.parameters if not t.trainable}
     odd = [name for name, numel in numels.items() if numel % _GROUP]
     if odd and model.exact_tensors:
         yield _not_in_groups(context, key, odd[0], numels[odd[0]], len(odd))

@@ -2,17 +2,19 @@
 
 import argparse
 
+from zero_sizer.answer import answer_of
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import exit_code
+from zero_sizer.job.fields import GOAL
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.formats import reporter
 from zero_sizer.sizing import size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    options.add_job_options(parser)
-    options.add_training_options(parser)
-    options.add_format_option(parser)
+    options.add_job_options(parser, leave_out=(GOAL,))
+    options.add_format_option(parser, "check")
     parser.add_argument(
         "--timeline", action="store_true", help="plot what lives on each device over a step"
     )
@@ -28,17 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
         from zero_sizer.cli.tracing import with_profile
 
         sizing = with_profile(sizing)
-    training = None
-    if goal is not None:
-        from zero_sizer.speed.training import of_sizing
-
-        training = of_sizing(sizing, goal)
-    if arguments.format == "json":
-        from zero_sizer.report import json
-
-        print(json.render(sizing, timeline=arguments.timeline, training=training))
-    else:
-        from zero_sizer.report import text
-
-        text.show(sizing, timeline=arguments.timeline, training=training)
+    answer = answer_of(sizing, points=arguments.timeline, goal=goal)
+    reporter("check", arguments.format)(answer, timeline=arguments.timeline)
     return exit_code(sizing)

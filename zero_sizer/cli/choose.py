@@ -1,7 +1,6 @@
 """``zero-sizer choose``: the best stage, offload, batch and buffers on a given cluster."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +17,9 @@ from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
+from zero_sizer.job.fields import RUN
 from zero_sizer.job.read import Job, without_config
+from zero_sizer.report.formats import reporter
 from zero_sizer.util.files import require_writable, write_text
 from zero_sizer.util.spelling import did_you_mean, shown
 
@@ -26,9 +27,7 @@ from zero_sizer.util.spelling import did_you_mean, shown
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     options.add_job_options(parser, needs_config=False)
-    options.add_training_options(parser)
-    options.add_goal_options(parser)
-    options.add_format_option(parser)
+    options.add_format_option(parser, "choose")
     add_choice_options(parser)
     parser.add_argument(
         "--largest",
@@ -56,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_choice_options(parser: argparse.ArgumentParser) -> None:
-    """What `choose` and `size` can be told."""
+    """Declares the options that `choose` and `size` share."""
     group = parser.add_argument_group("choice")
     group.add_argument(
         "--train-batch-size",
@@ -87,8 +86,6 @@ def _precision(gpu: str | None) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the choice, write its config; the exit code is that of ``check`` on it."""
-    from zero_sizer.report import advice, emitted
-
     launches = list(_launches(arguments))
     for path, flag in (
         (arguments.emit, "--emit"),
@@ -105,19 +102,12 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = Options(margin=arguments.margin, train_batch=arguments.train_batch_size, goal=goal)
     with Progress("choosing", len(strategies(job))) as progress:
         choice = choose(job, replace(wanted, tick=progress.tick))
-        in_time = None
         if goal is not None and goal.target_days is not None and choice.run is not None:
-            in_time = fewest_in_time(job, wanted)
-    started = _started(choice, launches, arguments)
-    if arguments.format == "json":
-        mapping = advice.choice_mapping(choice, in_time)
-        if choice.winner is not None and (launches or arguments.emit_args):
-            mapping |= emitted.start_mapping(started)
-        print(json.dumps(mapping, indent=1, default=str))
-    else:
-        advice.show_choice(choice, in_time)
+            choice = replace(choice, in_time=fewest_in_time(job, wanted))
+    start = _start(choice, launches, arguments)
+    reporter("choose", arguments.format)(choice, start)
     _emit(choice, arguments)
-    emitted.write_start(started, quiet=arguments.format == "json")
+    _write_start(start, arguments)
     if choice.run is not None and choice.run.marks:
         return DOES_NOT_FIT
     return of_verdict(choice.verdict)
@@ -125,17 +115,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _largest(job: Job, arguments: argparse.Namespace) -> int:
     """Print the largest; 1 where not even the smallest fits."""
-    from zero_sizer.report import largest as report
-
     emits = ("--emit", "--emit-job", "--emit-launch", "--emit-args")
-    for flag in (*emits, *options.TRAINING, *options.GOAL):
+    for flag in (*emits, *(option.flag for option in RUN)):
         if getattr(arguments, flag[2:].replace("-", "_")) is not None:
             raise InputError("not with --largest", remedy="leave one of the two out", where=flag)
     found = largest_of(job, arguments.largest)
-    if arguments.format == "json":
-        print(json.dumps(report.largest_mapping(found, job), indent=1, default=str))
-    else:
-        report.show_largest(found, job)
+    reporter("largest", arguments.format)(found, job)
     return OK if found.value is not None else DOES_NOT_FIT
 
 
@@ -194,7 +179,7 @@ def _launches(arguments: argparse.Namespace) -> Iterator[tuple[str, str | None]]
         yield kind, path or None
 
 
-def _started(
+def _start(
     choice: Choice, launches: Sequence[tuple[str, str | None]], arguments: argparse.Namespace
 ) -> Start:
     """The launcher lines and arguments of the plan to run; none where there is none."""
@@ -209,6 +194,18 @@ def _started(
         hostfile=hostfile_of(arguments.config, arguments.hostfile),
     )
     return start_of(choice, winner, launches, files)
+
+
+def _write_start(start: Start, arguments: argparse.Namespace) -> None:
+    """Writes what has a file."""
+    from zero_sizer.report import emitted
+
+    for path in start.missing:
+        print(f"{path} not written: nothing fits", file=sys.stderr)
+    for path, text in emitted.start_files(start):
+        write_text(Path(path), text)
+    if arguments.format != "json":
+        emitted.show_start_files(start)
 
 
 def _share(text: str) -> float:

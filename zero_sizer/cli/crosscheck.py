@@ -11,8 +11,10 @@ from zero_sizer.crosscheck.causes import explained
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.dryrun.verdict import verdict_of
+from zero_sizer.job.fields import GOAL, TRAINING
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.formats import reporter
 from zero_sizer.sizing import Sizing, size
 
 WITNESSES = ("helpers", "rules", *dryrun.HOWS)
@@ -20,8 +22,8 @@ WITNESSES = ("helpers", "rules", *dryrun.HOWS)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    options.add_job_options(parser)
-    options.add_format_option(parser)
+    options.add_job_options(parser, leave_out=(TRAINING, GOAL))
+    options.add_format_option(parser, "crosscheck")
     parser.add_argument(
         "--with",
         "--witness",
@@ -46,25 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     recordings: list[Recording] = []
     checks = list(_checks(arguments, job, wanted, recordings))
     sizing = size(job)
-    if arguments.format == "json":
-        import json
-
-        from zero_sizer.report.json import reason_mapping
-
-        verdict = {
-            "verdict": sizing.verdict.value,
-            "reasons": [reason_mapping(reason) for reason in sizing.reasons],
-        }
-        print(json.dumps({**verdict, **_joined(checks).to_json()}, indent=1))
-    else:
-        from zero_sizer.report import crosscheck as report
-        from zero_sizer.report.verdict import show_job, show_verdict
-
-        if job.cluster.gpu_memory is not None:
-            show_verdict(sizing)
-            show_job(sizing)
-            print()
-        report.show_all(checks)
+    reporter("crosscheck", arguments.format)(sizing, checks)
     return _exit_code(sizing, recordings)
 
 
@@ -111,12 +95,3 @@ def _on_ranks(job: Job, ranks: int | None) -> Job:
     origins = {"nodes": "--ranks", "gpus_per_node": "--ranks"}
     cluster = replace(job.cluster, nodes=1, gpus_per_node=ranks, slots=(), origins=origins)
     return replace(job, cluster=cluster)
-
-
-def _joined(checks: list[compare.Crosscheck]) -> compare.Crosscheck:
-    return compare.Crosscheck(
-        rows=tuple(row for check in checks for row in check.rows),
-        differences=tuple(item for check in checks for item in check.differences),
-        causes=tuple(cause for check in checks for cause in check.causes),
-        notes=tuple(note for check in checks for note in check.notes),
-    )

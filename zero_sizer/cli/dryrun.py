@@ -11,12 +11,13 @@ from typing import Any
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
+from zero_sizer.dryrun.answer import answer_of
 from zero_sizer.dryrun.recording import Recording, merged
 from zero_sizer.dryrun.simulated.outputs import Outputs
-from zero_sizer.dryrun.verdict import verdict_of
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.job import fields
 from zero_sizer.job.read import Job
+from zero_sizer.report.formats import reporter
 from zero_sizer.util.files import require_writable
 
 HOWS = ("simulated", "solo", "launched")
@@ -25,35 +26,11 @@ _RUN_OPTIONS = ("rank", "ranks", "layers", "steps", "timeout", *_FILES)
 _OF_SCRIPTS = ("generate_tokens", "debug")
 _WORST = "worst"
 _DEFAULTS = {"ranks": 2, "steps": 2}
+_FOR_SCRIPTS = ("nodes", "gpus_per_node", "gpu", "host_memory", "allow_code")
 # A script decides these itself; what stays is the cluster, --rank, --steps and the files.
 _NOT_FOR_SCRIPTS = (
-    *(
-        "model",
-        "adapter",
-        "quantization",
-        "freeze",
-        "gpu_memory",
-        "nvme",
-        "hostfile",
-        "seq_len",
-        "micro_batch",
-        "grad_accum",
-    ),
-    *(
-        "checkpointing",
-        "checkpointing_how",
-        "attention",
-        "sequences",
-        "loss",
-        "kernels",
-        "num_workers",
-        "prefetch",
-        "precision",
-        "zero_init",
-        "ranks",
-        "layers",
-        "timeout",
-    ),
+    *(option.name for option in fields.OPTIONS if option.name not in _FOR_SCRIPTS),
+    *("checkpointing_how", "ranks", "layers", "timeout"),
 )
 
 
@@ -64,8 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "After --: a training script and its own arguments, run unchanged (simulated); a launcher "
         "in front (deepspeed, torchrun, accelerate launch, srun) is read and never started."
     )
-    options.add_job_options(parser, needs_config=False)
-    options.add_format_option(parser)
+    options.add_job_options(parser, needs_config=False, leave_out=(fields.TRAINING, fields.GOAL))
+    options.add_format_option(parser, "dryrun")
     parser.add_argument("--how", choices=HOWS, required=True)
     group = add_run_options(parser)
     group.add_argument(
@@ -92,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_run_options(
     parser: argparse.ArgumentParser, *, ranks_help: str = "launched: processes (2)"
 ) -> Any:
-    """What every dry run can be told; returns the group of options."""
+    """Declares the options of every dry run; returns their group."""
     group = parser.add_argument_group("dry run")
     group.add_argument("--ranks", type=count, help=ranks_help)
     group.add_argument("--layers", type=count, help="keep only this many layers of the model")
@@ -149,25 +126,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.output:
         recording.write(arguments.output)
-    if arguments.format == "json":
-        import json
-
-        print(json.dumps(_mapping(recording), indent=1))
-    else:
-        _show(arguments, recording)
-    return of_verdict(verdict_of(recording)[0])
-
-
-def _mapping(recording: Recording) -> dict[str, Any]:
-    """The recording, headed by its verdict where it has one."""
-    from zero_sizer.report.json import reason_mapping
-
-    verdict, reasons = verdict_of(recording)
-    return {
-        "verdict": verdict.value if verdict else None,
-        "reasons": [reason_mapping(reason) for reason in reasons],
-        **recording.to_json(),
-    }
+    answer = answer_of(recording)
+    written = {"recording": arguments.output, **{n: getattr(arguments, n) for n in _FILES}}
+    files = {what: path for what, path in written.items() if path}
+    reporter("dryrun", arguments.format)(answer, files=files)
+    return of_verdict(answer.verdict)
 
 
 def _of_ranks(
@@ -183,16 +146,6 @@ def _of_ranks(
         arguments.rank = number
         found.append(run_one())
     return merged(found)
-
-
-def _show(arguments: argparse.Namespace, recording: Recording) -> None:
-    from zero_sizer.report import recording as report
-
-    report.show(recording)
-    for what in ("recording", "trace", "snapshot"):
-        path = arguments.output if what == "recording" else getattr(arguments, what)
-        if path:
-            print(f"{what} written to {path}")
 
 
 def record(arguments: argparse.Namespace, how: str, job: Job) -> Recording:
@@ -244,7 +197,7 @@ def refuse_unused(
 def _refuse_cluster(arguments: argparse.Namespace) -> None:
     """A launched run is of this machine, on so many ranks as ``--ranks`` says."""
     for name in ("nodes", "gpus_per_node", "hostfile") if arguments.how == "launched" else ():
-        if getattr(arguments, name) is not None:
+        if getattr(arguments, name, None) is not None:
             raise InputError(
                 "does not apply to --how launched, which runs on this machine",
                 remedy="--ranks says how many processes",
@@ -271,7 +224,7 @@ def _of_script(arguments: argparse.Namespace) -> Recording:
     if not arguments.script:
         raise InputError("no script after --", remedy="write -- train.py ARGS")
     for name in _NOT_FOR_SCRIPTS:
-        if getattr(arguments, name) is not None:
+        if getattr(arguments, name, None) is not None:
             flag = "--" + name.replace("_", "-")
             raise InputError("does not apply to a script, which decides it itself", where=flag)
     from zero_sizer import launchers

@@ -1,17 +1,16 @@
 """``zero-sizer models``: what is bundled, and a profile of what is not."""
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 
 from zero_sizer.cli.options import add_format_option
 from zero_sizer.errors import InputError
+from zero_sizer.report.formats import reporter
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    add_format_option(parser)
+    add_format_option(parser, "models")
     parser.add_argument(
         "--profile",
         metavar="SOURCE",
@@ -33,16 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError("needs a model", remedy="add --profile MODEL", where=f"--{flag}")
     from zero_sizer.models import describe_all
 
-    if arguments.format == "json":
-        listed = {"schema_version": 1, "models": [asdict(row) for row in describe_all()]}
-        print(json.dumps(listed, indent=1))
-        return 0
-    from zero_sizer.report.table import show_table
-
-    rows = [
-        (r.name, f"{r.params:,}", str(r.layers), str(r.hidden), r.source) for r in describe_all()
-    ]
-    show_table(("model", "parameters", "layers", "hidden", "source"), rows, right=(1, 2, 3))
+    reporter("models", arguments.format)(list(describe_all()))
     return 0
 
 
@@ -50,7 +40,8 @@ def _profile(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         raise InputError("does not apply to --profile", where="--format")
     from zero_sizer import activations
-    from zero_sizer.job.read import Flags, model_of
+    from zero_sizer.job.fields import Flags
+    from zero_sizer.job.read import model_of
 
     spec = model_of(
         Flags(

@@ -1,131 +1,84 @@
 """The options every command about a job shares."""
 
 import argparse
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.errors import InputError
-from zero_sizer.job.read import Flags, Job, read
+from zero_sizer.job.fields import GOAL, OPTIONS, RUN, TRAINING, Field, Flags
+from zero_sizer.job.read import Job, read
+from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
+from zero_sizer.models.changes.freeze import patterns
+from zero_sizer.report.formats import FORMATS
 
 if TYPE_CHECKING:
     from zero_sizer.job.goal import Goal
 
+_TITLES = {
+    "cluster": "cluster",
+    "workload": "workload: what the files cannot say",
+    TRAINING: "training run: time, energy and price",
+    GOAL: "goal of the training run",
+}
 
-def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = True) -> None:
-    """CONFIG and the shared options of the contract."""
+
+def add_job_options(
+    parser: argparse.ArgumentParser, *, needs_config: bool = True, leave_out: tuple[str, ...] = ()
+) -> None:
+    """CONFIG and the shared options of the contract.
+
+    Args:
+        parser: of the command.
+        needs_config: CONFIG must be given.
+        leave_out: groups of options that the command has no use for.
+    """
     parser.add_argument(
         "config",
         metavar="CONFIG",
         nargs=None if needs_config else "?",
         help="a DeepSpeed JSON, or a job YAML",
     )
-    parser.add_argument("--model", help="bundled name, path, module:factory, or params=7e9,...")
-    parser.add_argument(
-        "--adapter", metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
-    )
-    parser.add_argument(
-        "--quantization", metavar="HOW", help="of the frozen base: nf4,double or int8"
-    )
-    parser.add_argument(
-        "--freeze",
-        action="append",
-        metavar="PATTERN",
-        help="parameters that are not trained, e.g. '*.embed_tokens.*'; may be repeated",
-    )
-    parser.add_argument(
-        "--allow-code",
-        action="store_const",
-        const=True,
-        help="let a job YAML name a module:factory, which is imported and called",
-    )
-    cluster = parser.add_argument_group("cluster")
-    cluster.add_argument("--nodes", type=count)
-    cluster.add_argument("--gpus-per-node", type=count)
-    cluster.add_argument("--gpu", metavar="NAME", help="see `zero-sizer gpus`")
-    cluster.add_argument("--gpu-memory", metavar="SIZE", help="instead of what the GPU shows")
-    cluster.add_argument("--host-memory", metavar="SIZE", help="RAM of a node, e.g. 2TiB")
-    cluster.add_argument("--nvme", metavar="SIZE", help="NVMe of a node")
-    cluster.add_argument("--hostfile", metavar="FILE", help="a DeepSpeed hostfile")
-    workload = parser.add_argument_group("workload: what the files cannot say")
-    workload.add_argument("--seq-len", type=count, metavar="TOKENS")
-    workload.add_argument("--micro-batch", type=count, metavar="SAMPLES")
-    workload.add_argument("--grad-accum", type=count, metavar="STEPS")
-    workload.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=None)
-    workload.add_argument(
-        "--checkpointing-how",
-        metavar="WORDS",
-        help="on, and: every-K or first-K blocks; offload; reentrant or deepspeed (comma between)",
-    )
-    workload.add_argument("--attention", choices=("flash", "sdpa", "eager"))
-    workload.add_argument(
-        "--sequences",
-        choices=("equal", "padded", "packed"),
-        help="all of --seq-len, padded to it with a mask, or packed into it",
-    )
-    workload.add_argument(
-        "--loss",
-        choices=("transformers", "transformers-16bit", "megatron", "fused", "fused-linear"),
-        help="what computes it: transformers (default), or before 4.46 with logits left in 16 bits "
-        "(GPT-2, OPT, ...), Megatron, flash-attn (fused), or Liger (fused-linear)",
-    )
-    workload.add_argument(
-        "--kernels",
-        choices=("transformers", "liger"),
-        help="liger: the Trainer's use_liger_kernel, its loss and its other kernels",
-    )
-    workload.add_argument(
-        "--num-workers", type=whole, metavar="N", help="of each rank's data loader (0)"
-    )
-    workload.add_argument(
-        "--prefetch", type=count, metavar="BATCHES", help="that each worker has ready (2)"
-    )
-    workload.add_argument("--precision", choices=("bf16", "fp16", "fp32"), help='for "auto"')
-    workload.add_argument("--zero-init", action=argparse.BooleanOptionalAction, default=None)
+    groups: dict[str, Any] = {
+        name: parser.add_argument_group(title)
+        for name, title in _TITLES.items()
+        if name not in leave_out
+    }
+    for option in OPTIONS:
+        if option.group in leave_out:
+            continue
+        group = groups.get(option.group, parser)
+        group.add_argument(option.flag, **_settings(option))
+        if option.check is checkpointing:
+            group.add_argument("--checkpointing-how", **_HOW)
 
 
-TRAINING = ("--tokens", "--samples", "--epochs", "--start", "--rate", "--rates")
-GOAL = ("--target-days", "--budget")
+_HOW: dict[str, Any] = {
+    "metavar": "WORDS",
+    "help": "on, and: every-K or first-K blocks; offload; reentrant or deepspeed (comma between)",
+}
 
 
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """How much is trained, from when and at which price."""
-    group = parser.add_argument_group("training run: time, energy and price")
-    group.add_argument("--tokens", metavar="N", help="of the data, e.g. 300B or 1.5T")
-    group.add_argument(
-        "--samples", metavar="N", help="of the data, each of --seq-len tokens, e.g. 2M"
-    )
-    group.add_argument("--epochs", metavar="N", help="times that the data is gone through (1)")
-    group.add_argument("--start", metavar="DAY", help="first day, as 2026-01-31 (today)")
-    group.add_argument(
-        "--rate", metavar="USD", help="price of a GPU-hour, instead of the published lists'"
-    )
-    group.add_argument(
-        "--rates", metavar="FILE", help="YAML of usd_per_gpu_hour by GPU, pue, node_watts_over_gpus"
-    )
+def _settings(option: Field) -> dict[str, Any]:
+    """What argparse makes of a row of the table."""
+    found: dict[str, Any] = {"help": option.help or None}
+    if option.metavar:
+        found["metavar"] = option.metavar
+    check = option.check
+    if isinstance(check, OneOf):
+        found["choices"] = check.choices
+    elif isinstance(check, Whole):
+        found["type"] = count if check.lowest else whole
+    elif check in (yes_or_no, checkpointing):
+        found |= {"action": argparse.BooleanOptionalAction, "default": None}
+    elif check is patterns:
+        found["action"] = "append"
+    elif check is bool:
+        found |= {"action": "store_const", "const": True}
+    return found
 
 
-def add_goal_options(parser: argparse.ArgumentParser) -> None:
-    """What the training run may take."""
-    group = parser.add_argument_group("goal of the training run")
-    group.add_argument("--target-days", metavar="DAYS", help="the most days that it may take")
-    group.add_argument("--budget", metavar="USD", help="the most that it may cost")
-
-
-def goal_from(arguments: argparse.Namespace, job: Job) -> "Goal | None":
-    """The training run that job and options describe; None where nobody says how much."""
-    names = ("start", "rate", "rates", "target_days", "budget")
-    given = {name: getattr(arguments, name, None) for name in names}
-    workload = job.workload
-    if workload.tokens is None and workload.samples is None and not any(given.values()):
-        return None
-    from zero_sizer.job.goal import Wishes, goal_of
-
-    return goal_of(workload, job.cluster, Wishes(**given))
-
-
-def add_format_option(parser: argparse.ArgumentParser) -> None:
-    """``--format text|json``."""
-    parser.add_argument("--format", choices=("text", "json"), default="text")
+def add_format_option(parser: argparse.ArgumentParser, command: str) -> None:
+    """``--format``, of the formats that a command's answer has."""
+    parser.add_argument("--format", choices=tuple(FORMATS[command]), default="text")
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
@@ -133,9 +86,20 @@ def job_from(arguments: argparse.Namespace) -> Job:
     return read(arguments.config, flags_from(arguments))
 
 
+def goal_from(arguments: argparse.Namespace, job: Job) -> "Goal | None":
+    """The training run that job and options describe; None where nobody says how much."""
+    flags, workload = flags_from(arguments), job.workload
+    is_asked = any(getattr(flags, option.name) is not None for option in RUN)
+    if workload.tokens is None and workload.samples is None and not is_asked:
+        return None  # without importing what it takes
+    from zero_sizer.job.goal import goal_of
+
+    return goal_of(workload, job.cluster, flags)
+
+
 def flags_from(arguments: argparse.Namespace) -> Flags:
     """The shared options that were given."""
-    values: dict[str, Any] = {f.name: getattr(arguments, f.name, None) for f in fields(Flags)}
+    values: dict[str, Any] = {o.name: getattr(arguments, o.name, None) for o in OPTIONS}
     how = arguments.checkpointing_how
     if how is not None and arguments.checkpointing is False:
         raise InputError(

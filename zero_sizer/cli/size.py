@@ -1,7 +1,6 @@
 """``zero-sizer size``: the fewest nodes that fit, per strategy, and what more of them bring."""
 
 import argparse
-import json
 
 from zero_sizer.advise.choose import Options
 from zero_sizer.advise.fleet import fleet, node_counts
@@ -11,14 +10,13 @@ from zero_sizer.cli.choose import add_choice_options, job_from
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
+from zero_sizer.report.formats import reporter
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     options.add_job_options(parser, needs_config=False)
-    options.add_training_options(parser)
-    options.add_goal_options(parser)
-    options.add_format_option(parser)
+    options.add_format_option(parser, "size")
     add_choice_options(parser)
     target = parser.add_argument_group("target")
     target.add_argument("--max-nodes", type=options.count, default=64, help="largest size (64)")
@@ -36,8 +34,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; 1 where nothing reaches the target, else as ``check``."""
-    from zero_sizer.report import fleet as report
-
     if arguments.nodes is not None:
         raise InputError(
             "does not apply: how many are needed is the answer",
@@ -65,10 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             tokens_per_second=wanted,
             fewest_of=arguments.fewest,
         )
-    if arguments.format == "json":
-        print(json.dumps(report.fleet_mapping(found), indent=1, default=str))
-    else:
-        report.show_fleet(found)
+    reporter("size", arguments.format)(found)
     return of_verdict(found.verdict) if found.is_reached else DOES_NOT_FIT
 
 

@@ -55,7 +55,7 @@ class Outlet:
 
     @property
     def raw(self) -> Any:
-        """What is behind, for a progress bar."""
+        """Stream behind this one, for a progress bar."""
         return self._stream
 
     def write(self, text: str) -> int:
@@ -84,7 +84,7 @@ class Outlet:
         self._try("flush")
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """True if the stream is a terminal."""
         return not self._is_gone and bool(self._stream.isatty())
 
     def _try(self, method: str, *arguments: str) -> None:

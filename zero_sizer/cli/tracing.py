@@ -14,7 +14,7 @@ _NEEDED = ("torch", "transformers")
 
 
 def with_profile(sizing: Sizing) -> Sizing:
-    """The same job with a profile of its model, traced and kept for later; as it was without.
+    """Sizes the job again with a profile of its model, traced and kept for later, if that may help.
 
     Only where nothing else keeps the verdict open, and torch and transformers are installed.
     """

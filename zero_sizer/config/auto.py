@@ -7,12 +7,13 @@ are in ``batch.py``.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
+from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:  # importing the models package costs a third of a cold start
     from zero_sizer.models.spec import ModelSpec
@@ -50,7 +51,7 @@ PRECISIONS = {"bf16.enabled": "bf16", "fp16.enabled": "fp16"}
 
 @dataclass(frozen=True)
 class Fill:
-    """What "auto" becomes at one path; value None when nothing stated decides it."""
+    """Value that "auto" becomes at one path; None when nothing stated decides it."""
 
     value: Any
     origin: str

@@ -6,8 +6,8 @@ Follows deepspeed/runtime/config.py ``_set_batch_related_parameters`` and ``_bat
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from math import ceil, isfinite
+from dataclasses import replace
+from math import ceil, inf, isfinite
 from typing import Any
 
 from zero_sizer.config.document import Document
@@ -15,11 +15,14 @@ from zero_sizer.config.settings import Setting
 from zero_sizer.config.values import shown
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
+from zero_sizer.parallel import DATA, SEQUENCE, ParallelDims
+from zero_sizer.util.records import dataclass
 
 TRAIN = "train_batch_size"
 MICRO = "train_micro_batch_size_per_gpu"
 ACCUM = "gradient_accumulation_steps"
 KEYS = (TRAIN, MICRO, ACCUM)
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,11 @@ def resolve_batch(
     if MICRO in (finding.key for finding in findings) and micro.unknown:
         micro = _implied(document, train, accum, world, findings)
     triangle = Triangle(train=train, micro=micro, accum=accum)
-    if not (micro.unknown or train.unknown or accum.unknown):
+    huge = _beyond_use(triangle)
+    if huge[0]:
+        nothing = Corner(unknown=True)
+        triangle = Triangle(train=nothing, micro=nothing, accum=nothing, error=huge[1], key=huge[0])
+    elif not (micro.unknown or train.unknown or accum.unknown):
         triangle = solve(triangle, world)
     if triangle.error:
         findings.append(_refused(document, triangle, world))
@@ -72,16 +79,24 @@ def resolve_batch(
     return {key: _setting(document, key, corner) for key, corner in corners.items()}, findings
 
 
+def _beyond_use(triangle: Triangle) -> tuple[str, str]:
+    """The first corner that is larger than any batch, and what to say of it; nothing if none is."""
+    values = (triangle.train.value, triangle.micro.value, triangle.accum.value)
+    for key, value in zip(KEYS, values, strict=True):
+        if isinstance(value, int | float) and _LARGEST < value < inf:
+            return key, f"{key} is {value:g}, above {_LARGEST:,}: more than any batch"
+    return "", ""
+
+
 def data_parallel(document: Document, world_size: int) -> float:
     """Ranks that the batch is divided over (config.py:470-480): sequence parallel ranks share."""
-    sequence = document.get("sequence_parallel_size")
+    sequence, data = document.get(SEQUENCE), document.get(DATA)
     if not _is_count(sequence):
         return world_size
-    data = document.get("data_parallel_size")
-    if _is_count(data):
-        return int(data)
-    whole, rest = divmod(world_size, int(sequence))
-    return world_size / int(sequence) if rest else whole
+    ranks = ParallelDims(
+        world_size=world_size, sp=int(sequence), dp=int(data) if _is_count(data) else None
+    )
+    return ranks.batch_ranks
 
 
 def solve(triangle: Triangle, world: float) -> Triangle:
@@ -270,8 +285,8 @@ def _refused(document: Document, triangle: Triangle, world: float) -> Finding:
         remedy = f"set train_batch_size to {micro * accum * world:g}"
         if train % (micro * accum) == 0:
             remedy += f", or run on {train // (micro * accum)} data-parallel ranks"
-    elif train is not None:
-        remedy = "give whole numbers greater than 0"
+    elif train is not None or triangle.train.unknown:
+        remedy = f"give whole numbers from 1 to {_LARGEST:,}"
     return Finding(
         code="batch-triangle",
         severity=Severity.ERROR,

@@ -1,7 +1,7 @@
-"""What a rule may look at, and how it says what it found."""
+"""Context of a rule: what it may look at, and how it says what it found."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
@@ -10,6 +10,7 @@ from zero_sizer.config.settings import Settings
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.util import spelling
+from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:  # importing these packages costs a part of a cold start
     from zero_sizer.hardware.cluster import Cluster
@@ -44,7 +45,7 @@ class Context:
         return None if setting is None else setting.value
 
     def flag(self, key: str) -> bool:
-        """Whether ``key`` counts as true for DeepSpeed."""
+        """True if ``key`` counts as true for DeepSpeed."""
         return bool(self.value(key))
 
     def text(self, key: str) -> str:
@@ -65,7 +66,7 @@ class Context:
         return value if isinstance(value, Mapping) else {}
 
     def is_written(self, key: str) -> bool:
-        """Whether the user wrote ``key``, under any of its names, with more than "auto"."""
+        """True if the user wrote ``key``, under any of its names, with more than "auto"."""
         return bool(self.document.get(self.spelling(key), "auto") != "auto")
 
     def spelling(self, key: str) -> str:
@@ -103,6 +104,11 @@ class Context:
     def note(self, code: str, key: str, message: str, remedy: str = "") -> Finding:
         """Worth knowing."""
         return self._finding(code, Severity.NOTE, key, message, remedy)
+
+    def placed(self, finding: Finding) -> Finding:
+        """``finding`` with its key as the user spelt it, and the line of that."""
+        path = self.spelling(finding.key)
+        return replace(finding, key=path, line=self._line(path))
 
     def _finding(
         self, code: str, severity: Severity, key: str, message: str, remedy: str

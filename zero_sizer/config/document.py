@@ -1,11 +1,12 @@
 """A DeepSpeed config as the user wrote it, with line numbers."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.util.files import read_bytes
+from zero_sizer.util.records import dataclass
 
 _MISSING = object()
 MAX_BYTES = 1 << 18  # real configs have a few KiB; the largest known has 9 KiB
@@ -39,7 +40,7 @@ class Document:
         return node
 
     def has(self, path: str) -> bool:
-        """Whether the user wrote this key."""
+        """True if the user wrote this key."""
         return self.get(path, _MISSING) is not _MISSING
 
     def line(self, path: str) -> int:

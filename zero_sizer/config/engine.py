@@ -1,4 +1,4 @@
-"""What DeepSpeed's engine will build from a config: dtypes, optimizer class, wrapper.
+"""Classes that DeepSpeed's engine builds from a config: dtypes, optimizer class, wrapper.
 
 Source: deepspeed 0.19.8 runtime/engine.py:2294-2369 (wrapper) and 2476-2550 (optimizer class).
 """
@@ -96,17 +96,17 @@ def uses_bf16_optimizer(context: Context) -> bool:
 
 
 def uses_zero12(context: Context) -> bool:
-    """Whether DeepSpeedZeroOptimizer (stages 1 and 2) is what gets built."""
+    """True if DeepSpeedZeroOptimizer (stages 1 and 2) is what gets built."""
     return context.stage in (1, 2) and not uses_bf16_optimizer(context)
 
 
 def uses_zero(context: Context) -> bool:
-    """Whether one of the ZeRO optimizers is what gets built."""
+    """True if one of the ZeRO optimizers is what gets built."""
     return uses_zero12(context) or context.stage == 3
 
 
 def offloads_optimizer(context: Context) -> bool:
-    """Whether the config asks for optimizer offload, whatever comes of it."""
+    """True if the config asks for optimizer offload, whatever comes of it."""
     return context.optimizer_device != "none"
 
 

@@ -7,10 +7,11 @@ own classes; nothing in it is typed by hand.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from typing import Any
 
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import nearest
 
 TABLE = os.path.join(os.path.dirname(__file__), "data", "deepspeed_keys.json")
@@ -50,7 +51,7 @@ class Key:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class ConfigSection:
     """One object of keys.
 
     Attributes:
@@ -88,7 +89,7 @@ class Table:
 
     version: str
     keys: Mapping[str, Key]
-    sections: Mapping[str, Section]
+    sections: Mapping[str, ConfigSection]
     aliases: Mapping[str, str]
     removed: Mapping[str, str]
     optimizers: tuple[str, ...]
@@ -107,7 +108,7 @@ def table() -> Table:
         raw = json.load(file)
     keys = {path: _key(path, row) for path, row in raw["keys"].items()}
     sections = {path: _section(path, row) for path, row in raw["sections"].items()}
-    named: list[Key | Section] = [*keys.values(), *sections.values()]
+    named: list[Key | ConfigSection] = [*keys.values(), *sections.values()]
     return Table(
         version=raw["deepspeed"],
         keys=keys,
@@ -136,9 +137,9 @@ def _key(path: str, row: Mapping[str, Any]) -> Key:
     )
 
 
-def _section(path: str, row: Mapping[str, Any]) -> Section:
+def _section(path: str, row: Mapping[str, Any]) -> ConfigSection:
     names = ("parser", "unknown", "refuses", "alias_of", "field")
-    return Section(path=path, **{name: row[name] for name in names if name in row})
+    return ConfigSection(path=path, **{name: row[name] for name in names if name in row})
 
 
 def join(section: str, name: str) -> str:
@@ -147,7 +148,7 @@ def join(section: str, name: str) -> str:
 
 
 def parent(path: str) -> str:
-    """Section that a path stands in; "" is the top level."""
+    """ConfigSection that a path stands in; "" is the top level."""
     return path.rpartition(".")[0]
 
 

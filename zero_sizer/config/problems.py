@@ -33,7 +33,7 @@ def removed(document: Document, path: str, message: str) -> Finding:
     )
 
 
-def unknown(document: Document, section: keys.Section, path: str, written: str) -> Finding:
+def unknown(document: Document, section: keys.ConfigSection, path: str, written: str) -> Finding:
     """A key that DeepSpeed does not know."""
     guess = keys.did_you_mean(path)
     remedy = f"did you mean {guess}?" if guess else "delete it"

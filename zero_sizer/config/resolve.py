@@ -177,7 +177,9 @@ class _Resolver:
         self.findings += problems.about_value(self.document, written, key, value, result)
         return Setting(result, origin)
 
-    def _read_unknown(self, section: keys.Section, path: str, written: str, value: Any) -> None:
+    def _read_unknown(
+        self, section: keys.ConfigSection, path: str, written: str, value: Any
+    ) -> None:
         if section.unknown == "kept":
             self._keep(path, written, value)
         else:

@@ -6,8 +6,9 @@ None under an "auto" origin means that nothing the user stated decides it; a fin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Settings:
         return self.by_key[key].origin
 
     def is_default(self, key: str) -> bool:
-        """Whether the user left ``key`` out."""
+        """True if the user left ``key`` out."""
         return self.by_key[key].is_default
 
     def under(self, section: str) -> dict[str, Any]:

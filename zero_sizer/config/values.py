@@ -1,4 +1,4 @@
-"""What DeepSpeed makes of one value: pydantic's lenient conversions and the hand-written parsers.
+"""Conversions that DeepSpeed makes of one value: pydantic's lenient ones, hand-written parsers.
 
 Witness: tests/config/test_config_against_deepspeed.py feeds DeepSpeed's own parser the same values.
 """

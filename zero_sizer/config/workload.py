@@ -1,6 +1,8 @@
-"""What the files cannot say: batch, sequence, checkpointing, attention, how much is trained."""
+"""Workload: batch, sequence, checkpointing, attention, amount: what the config cannot say."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from zero_sizer.util.records import dataclass
 
 LIGER_KERNELS, OWN_KERNELS = "liger", "transformers"
 NON_REENTRANT, REENTRANT, DEEPSPEED = "non-reentrant", "reentrant", "deepspeed"
@@ -24,12 +26,12 @@ class Checkpointing:
     by: str = NON_REENTRANT
 
     def recomputes(self, block: int) -> bool:
-        """Whether block number ``block`` is checkpointed; all stacks are counted through."""
+        """True if block number ``block`` is checkpointed; all stacks are counted through."""
         return block % self.every == 0 and (self.first is None or block < self.first)
 
     @property
     def takes_all(self) -> bool:
-        """Whether every block is checkpointed."""
+        """True if every block is checkpointed."""
         return self.every == 1 and self.first is None
 
     @property

@@ -1,7 +1,7 @@
 """The prediction beside independent witnesses, row by row, with the relative error of each."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.config.document import from_mapping
@@ -13,8 +13,10 @@ from zero_sizer.job.read import Job
 from zero_sizer.ledger import entries as features
 from zero_sizer.ledger.entry import Allocation, Category, evaluate
 from zero_sizer.ledger.moments import Moment
+from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
+from zero_sizer.util.records import dataclass
 
 # The ledger's moment that each boundary of a recording is. When backward has returned the buckets
 # are gone and the norm is next; the norm's own temporaries are not there yet.
@@ -77,7 +79,7 @@ class Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class Crosscheck:
-    """What the witnesses say.
+    """Rows of prediction and witnesses, with what explains their differences.
 
     Attributes:
         rows: in reading order.
@@ -181,9 +183,10 @@ def _rule_rows(answer: rules.Answer) -> Iterator[Row]:
 def recorded_job(job: Job, recording: Recording) -> Job:
     """The job that a recording ran: its ranks (on one node where it does not say), its config."""
     per_node = recording.job.get("local_world_size", recording.world_size)
+    ranks = laid_out(recording.world_size, per_node)
     cluster = Cluster(
-        nodes=max(1, recording.world_size // per_node),
-        gpus_per_node=per_node,
+        nodes=ranks.nodes,
+        gpus_per_node=ranks.ranks_per_node,
         gpu=job.cluster.gpu,
         gpu_memory=job.cluster.gpu_memory,
         origins={"nodes": "the recording", "gpus_per_node": "the recording"},
@@ -227,7 +230,7 @@ def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
 
 
 def is_live(allocation: Allocation, phase: str) -> bool:
-    """Whether an allocation is there when a phase has ended.
+    """True if an allocation is there when a phase has ended.
 
     After backward that is what the step finds, or lets go and brings back as stage 3 does with
     persistent parameters.

@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.config.document import from_mapping
@@ -23,6 +23,7 @@ from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 _ZERO2 = "deepspeed.runtime.zero.stage_1_and_2"
 _ZERO3 = "deepspeed.runtime.zero.stage3"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from zero_sizer.dryrun.simulated import checkpointing
-from zero_sizer.dryrun.simulated.request import Request
+from zero_sizer.dryrun.task import Task
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.changes.records import Freeze
 from zero_sizer.models.sources.untrusted import harmless, offline
@@ -17,52 +17,52 @@ from zero_sizer.simulator.undo import Patches
 _16_BIT = ("bf16", "fp16", "torch_autocast")  # sections whose forward hands kernels 16 bits
 
 
-def build(request: Request, *, with_values: bool = False) -> Any:
+def build(task: Task, *, with_values: bool = False) -> Any:
     """The model, on the host or partitioned by ``zero.Init``, in training mode.
 
     Args:
-        request: what to build.
+        task: what to build.
         with_values: whether the weights will be computed with; fake ones never are.
 
     Raises:
         InputError: the factory fails, or transformers has no such model.
         UnsupportedError: the model has no causal or other head with a loss.
     """
-    if request.hf_config:
+    if task.hf_config:
         with offline():
-            model = _from_config(request, with_values)
-    elif request.parameters:
-        model = _from_shapes(request)
+            model = _from_config(task, with_values)
+    elif task.parameters:
+        model = _from_shapes(task)
     else:
-        with _zero_init(request):
-            model = _from_factory(request.factory)
-    if request.quantization is not None:
-        model = _quantized(model, request.quantization)
-    if request.lora is not None:
-        model = _with_lora(model, request.lora)
-    for name, parameter in model.named_parameters() if request.freeze else ():
-        if Freeze(request.freeze).takes(name):
+        with _zero_init(task):
+            model = _from_factory(task.factory)
+    if task.quantization is not None:
+        model = _quantized(model, task.quantization)
+    if task.lora is not None:
+        model = _with_lora(model, task.lora)
+    for name, parameter in model.named_parameters() if task.freeze else ():
+        if Freeze(task.freeze).takes(name):
             parameter.requires_grad_(False)
-    if request.checkpointing:
-        checkpointing.enable(model, request)
+    if task.checkpointing:
+        checkpointing.enable(model, task)
     return model.train()
 
 
 @contextmanager
-def _zero_init(request: Request) -> Iterator[None]:
-    if not request.zero_init:
+def _zero_init(task: Task) -> Iterator[None]:
+    if not task.zero_init:
         yield
         return
     import deepspeed
 
-    with deepspeed.zero.Init(config_dict_or_path=dict(request.config)):
+    with deepspeed.zero.Init(config_dict_or_path=dict(task.config)):
         yield
 
 
-def _from_config(request: Request, with_values: bool) -> Any:
+def _from_config(task: Task, with_values: bool) -> Any:
     from transformers import CONFIG_MAPPING
 
-    fields = harmless(request.hf_config, "the model's config")
+    fields = harmless(task.hf_config, "the model's config")
     fields.pop("quantization_config", None)  # else transformers asks for bitsandbytes
     model_type = str(fields.pop("model_type", ""))
     if model_type not in CONFIG_MAPPING:
@@ -72,16 +72,16 @@ def _from_config(request: Request, with_values: bool) -> Any:
     config.use_cache = False
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = 0  # a checkpoint's generation config would say which
-    dtype = request.built_dtype or fields.get("dtype") or "float32"
+    dtype = task.built_dtype or fields.get("dtype") or "float32"
     kwargs = {"dtype": getattr(torch, str(dtype).removeprefix("torch."))}
     model_class = _model_class(config)
-    attention = _attention(request, model_class, fake=not with_values)
-    with _transformers_zero_init(request), _without_values():
-        if request.zero_init or with_values:
+    attention = _attention(task, model_class, fake=not with_values)
+    with _transformers_zero_init(task), _without_values():
+        if task.zero_init or with_values:
             return model_class._from_config(config, attn_implementation=attention, **kwargs)
         with torch.device("meta"):  # as from_pretrained does: what is tied is never made twice
             model = model_class._from_config(config, attn_implementation=attention, **kwargs)
-    if request.quantization is not None:
+    if task.quantization is not None:
         return model
     return _with_storage(model, "cpu")
 
@@ -99,21 +99,19 @@ def _with_storage(model: Any, where: Any) -> Any:
     return model
 
 
-def attention_packages(request: Request) -> AbstractContextManager[None]:
+def attention_packages(task: Task) -> AbstractContextManager[None]:
     """While entered, transformers finds the package that the job's attention needs."""
-    return (
-        flash.installed() if request.hf_config and request.attention == "flash" else nullcontext()
-    )
+    return flash.installed() if task.hf_config and task.attention == "flash" else nullcontext()
 
 
-def _attention(request: Request, model_class: Any, *, fake: bool) -> str:
+def _attention(task: Task, model_class: Any, *, fake: bool) -> str:
     """What transformers calls the implementation, or the next that the model has."""
-    is_16bit = any((request.config.get(key) or {}).get("enabled") for key in _16_BIT)
+    is_16bit = any((task.config.get(key) or {}).get("enabled") for key in _16_BIT)
     has_flash = fake and is_16bit and getattr(model_class, "_supports_flash_attn", False)
-    if request.attention == "flash" and has_flash:
+    if task.attention == "flash" and has_flash:
         return "flash_attention_2"
     has_sdpa = getattr(model_class, "_supports_sdpa", False)
-    return "sdpa" if request.attention != "eager" and has_sdpa else "eager"
+    return "sdpa" if task.attention != "eager" and has_sdpa else "eager"
 
 
 def _like(tensor: Any, where: Any) -> Any:
@@ -136,15 +134,15 @@ def _model_class(config: Any) -> Any:
 
 
 @contextmanager
-def _transformers_zero_init(request: Request) -> Iterator[None]:
+def _transformers_zero_init(task: Task) -> Iterator[None]:
     """What the Trainer sets up first: transformers then builds under ``zero.Init`` on its own."""
-    if not request.zero_init:
+    if not task.zero_init:
         yield
         return
     from transformers.integrations import deepspeed as integration
 
     # transformers keeps a weak reference only: the object must live while the model is built.
-    config = integration.HfDeepSpeedConfig(dict(request.config))
+    config = integration.HfDeepSpeedConfig(dict(task.config))
     try:
         yield
     finally:
@@ -173,11 +171,11 @@ def _from_factory(reference: str) -> Any:
     return build_from_factory(reference, device=None)
 
 
-def _from_shapes(request: Request) -> Any:
+def _from_shapes(task: Task) -> Any:
     from zero_sizer.dryrun.shapes_model import ShapesModel
 
-    with _zero_init(request):
-        return ShapesModel(request.parameters)
+    with _zero_init(task):
+        return ShapesModel(task.parameters)
 
 
 def _quantized(model: Any, how: Mapping[str, Any]) -> Any:
@@ -199,31 +197,31 @@ def _with_lora(model: Any, settings: Mapping[str, Any]) -> Any:
     return peft.get_peft_model(model, peft.LoraConfig(**settings))
 
 
-def batch(request: Request, where: torch.device) -> dict[str, Any]:
+def batch(task: Task, where: torch.device) -> dict[str, Any]:
     """Token ids and labels of one micro step, on the GPU."""
-    shape = (request.micro_batch, request.seq_len)
+    shape = (task.micro_batch, task.seq_len)
     ids = torch.zeros(shape, dtype=torch.long, device=where)
     found = {"input_ids": ids, "labels": torch.zeros_like(ids)}
-    if request.sequences != "equal" and request.attention != "flash" and request.hf_config:
+    if task.sequences != "equal" and task.attention != "flash" and task.hf_config:
         found["attention_mask"] = torch.ones_like(ids)
     return found
 
 
-def client_optimizer(request: Request, model: Any) -> Any:
+def client_optimizer(task: Task, model: Any) -> Any:
     """The optimizer a user's script hands to DeepSpeed, or None when the config names one."""
-    if "optimizer" in request.config:
+    if "optimizer" in task.config:
         return None
-    offload = request.config.get("zero_optimization", {}).get("offload_optimizer") or {}
-    if offload.get("device", "none") != "none" and request.config.get(
+    offload = task.config.get("zero_optimization", {}).get("offload_optimizer") or {}
+    if offload.get("device", "none") != "none" and task.config.get(
         "zero_force_ds_cpu_optimizer", True
     ):
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         return DeepSpeedCPUAdam(_weight_decay_groups(model))  # as accelerate swaps it
     options = {"adamw_torch": {}, "adamw_torch_fused": {"fused": True}}
-    if request.optimizer not in options:
-        raise UnsupportedError(f"client optimizer {request.optimizer!r} is not simulated")
-    return torch.optim.AdamW(_weight_decay_groups(model), **options[request.optimizer])
+    if task.optimizer not in options:
+        raise UnsupportedError(f"client optimizer {task.optimizer!r} is not simulated")
+    return torch.optim.AdamW(_weight_decay_groups(model), **options[task.optimizer])
 
 
 def _weight_decay_groups(model: Any) -> list[dict[str, Any]]:

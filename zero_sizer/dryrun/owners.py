@@ -1,4 +1,4 @@
-"""What a DeepSpeed engine owns, attribute by attribute, under DeepSpeed's own names.
+"""Tensors that a DeepSpeed engine owns, attribute by attribute, under DeepSpeed's own names.
 
 The tables name attributes of DeepSpeed 0.19.8's optimizer wrappers (``runtime/zero/stage_1_and_2``,
 ``runtime/zero/stage3``, ``runtime/bf16_optimizer``, ``runtime/fp16/{fused,unfused}_optimizer``). A
@@ -7,8 +7,9 @@ order of ``owned`` matters: flat buffers before the parameters that are views of
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from zero_sizer.util.records import dataclass
 
 # Where a storage lies on a machine with GPUs, when the run itself has none.
 GPU = "gpu"

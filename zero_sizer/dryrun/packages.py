@@ -8,7 +8,12 @@ import re
 
 from zero_sizer.errors import WitnessError
 
-_PACKAGES = ("torch", "deepspeed", "transformers")
+PACKAGES = ("torch", "deepspeed", "transformers")
+
+
+def versions() -> dict[str, str]:
+    """Package -> its version, as recordings say it."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def require_packages(*, recent: bool = False) -> None:
@@ -20,7 +25,7 @@ def require_packages(*, recent: bool = False) -> None:
     Raises:
         WitnessError: torch or deepspeed is missing, or too old.
     """
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise WitnessError(
             f"a dry run needs {' and '.join(missing)}, which is not installed",

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.allocator.room import Room
 from zero_sizer.dryrun import checked
 from zero_sizer.errors import InputError
+from zero_sizer.parallel import ParallelDims
 from zero_sizer.units import format_gib
 from zero_sizer.util.files import read_json, write_text
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 SCHEMA_VERSION = 1
@@ -221,7 +223,7 @@ def _job(job: Mapping[str, Any], world_size: int) -> Mapping[str, Any]:
         checked.whole(job["layers"], "job.layers", least=1)
     if "local_world_size" in job:
         local = checked.whole(job["local_world_size"], "job.local_world_size", least=1)
-        if world_size % local:
+        if not ParallelDims(world_size=world_size, ranks_per_node=local).fills_nodes:
             raise ValueError(f"job.local_world_size {local} does not divide {world_size} ranks")
     if job.get("config") is not None:
         checked.mapping(job["config"], "job.config")

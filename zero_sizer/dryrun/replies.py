@@ -1,15 +1,66 @@
-"""What a child tells its parent: a JSON file, whole or not there, and checked all the same."""
+"""Replies of a child to its parent: a JSON file, whole or not there, and checked all the same."""
 
 import json
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.dryrun.engine_errors import engine_error
 from zero_sizer.dryrun.recording import RankRecord, Recording, from_json, rank_from_json
-from zero_sizer.errors import InputError, WitnessError
+from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.util.files import read_json, write_text
 
 _MAX_BYTES = 2**31  # a trace of every allocation is in it
+_KINDS: dict[str, type[ZeroSizerError]] = {
+    "InputError": InputError,
+    "UnsupportedError": UnsupportedError,
+}
+_PROGRESS = "@progress "
+
+
+def failure(error: BaseException, *, message: str = "", **more: str) -> dict[str, Any]:
+    """The reply of a run that ended with an error.
+
+    Args:
+        error: whatever the engine, torch or the user's model raised.
+        message: one line instead of the error's own.
+        more: ``where`` and ``remedy``, where the child knows more than the error.
+    """
+    own = isinstance(error, ZeroSizerError)
+    text = " ".join(str(error).split()) or "no message"
+    kind = next((name for name, known in _KINDS.items() if isinstance(error, known)), "")
+    found = {
+        "kind": kind or "WitnessError",
+        "message": message or (text if own else f"{type(error).__name__}: {text}"),
+        "trace": "".join(traceback.format_exception(error)),
+    }
+    return {"error": {**found, **more}}
+
+
+def error_in(reply: Mapping[str, Any], config: Mapping[str, Any]) -> ZeroSizerError | None:
+    """The error that a reply tells of; the engine's with the keys of ``config`` that it names."""
+    if "error" not in reply:
+        return None
+    error = reply["error"]
+    kind = _KINDS.get(error["kind"])
+    if kind is not None or "remedy" in error:
+        named = {name: error[name] for name in ("remedy", "where") if name in error}
+        return (kind or WitnessError)(error["message"], **named)
+    return engine_error(error["message"], config)
+
+
+def progress_line(done: int, phase: str) -> str:
+    """One line of a child's standard error: so many phases are done, this one last."""
+    return _PROGRESS + json.dumps({"done": done, "phase": phase}) + "\n"
+
+
+def progress_in(line: str) -> tuple[int, str] | None:
+    """(Phases done, the last one) where a line says so."""
+    if not line.startswith(_PROGRESS):
+        return None
+    event = json.loads(line.removeprefix(_PROGRESS))
+    return event["done"], event["phase"]
 
 
 def write(path: Path, reply: Mapping[str, Any]) -> None:

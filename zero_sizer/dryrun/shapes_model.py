@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import deepspeed
 import torch
 
 _SMALL = 1e-3  # keeps fp16 gradients finite under the initial loss scale
@@ -52,11 +51,3 @@ def _parameter(tensor: Mapping[str, Any]) -> torch.nn.Parameter:
     dtype = getattr(torch, tensor.get("dtype") or "float32")
     value = torch.full(tuple(tensor["shape"]), _SMALL, dtype=dtype)
     return torch.nn.Parameter(value, requires_grad=tensor.get("trainable", True))
-
-
-def _shapes_model(task: Mapping[str, Any]) -> ShapesModel:
-    parameters = task["model"]["parameters"]
-    if not task["workload"].get("zero_init"):
-        return ShapesModel(parameters)
-    with deepspeed.zero.Init(config_dict_or_path=dict(task["config"])):
-        return ShapesModel(parameters)

@@ -1,179 +1,85 @@
-"""What a rank is asked to do, as plain values: from a job to the worker's JSON."""
+"""Tasks of the engine as plain values, JSON in and out."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field
+from typing import Any, Self
 
-from zero_sizer.config.resolve import resolve
-from zero_sizer.config.settings import Setting, Settings
-from zero_sizer.dryrun.engine_config import engine_config
-from zero_sizer.errors import UnsupportedError
-from zero_sizer.job.read import Job
-from zero_sizer.models.changes.quantization import converted
-from zero_sizer.models.positions import longest_sequence
-from zero_sizer.models.spec import ModelSpec
-from zero_sizer.plan.plan import Plan
-from zero_sizer.plan.resolve import plan_job
+from zero_sizer.errors import InputError
+from zero_sizer.util.records import dataclass
+
+DEFAULT_OPTIMIZER = "adamw_torch_fused"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankTask:
-    """One run of the engine.
+class Task:
+    """One run of the engine, simulated or real.
+
+    The model is one of three: ``hf_config``, ``factory`` or ``parameters``.
 
     Attributes:
-        config: for ``deepspeed.initialize``, every "auto" filled.
-        model: ``kind`` is ``huggingface`` (with ``config``: the fields), ``factory`` (with
-            ``target``) or ``shapes`` (with ``parameters``); ``vocab`` bounds the tokens.
-        workload: micro_batch, seq_len, checkpointing (and how), attention, zero_init,
-            built_dtype.
-        steps: optimizer steps.
-        peak: follow every storage, for peaks and activations.
-        walk: list live tensors that no part of the engine owns.
+        config: the DeepSpeed config, every "auto" filled.
+        hf_config: a Hugging Face config's fields; the model is built from transformers' class.
+        factory: ``module:function`` returning the model.
+        parameters: tensors of a stand-in model, where only shapes are known.
+        vocab: tokens are below it; 0 where nothing says so.
+        lora: ``peft.LoraConfig`` arguments; the base model is then frozen.
+        freeze: patterns of parameters that are not trained.
+        quantization: ``Quantization.to_json`` and ``modules``, the names of the layers.
+        micro_batch: samples of a micro step.
+        grad_accum: micro steps of an optimizer step.
+        seq_len: tokens of a sample.
+        checkpointing: activation checkpointing.
+        checkpointing_how: fields of ``config.workload.Checkpointing`` that are not default.
+        attention: ``flash``, ``sdpa`` or ``eager``.
+        sequences: ``equal``, ``padded`` or ``packed``; the latter two bring a mask, but for flash.
+        zero_init: the model is built under ``deepspeed.zero.Init``.
+        built_dtype: dtype of a model built on the host; its config's own where empty.
+        optimizer: the client's optimizer where the config has none: a name of transformers'
+            ``OptimizerNames``.
+        steps: optimizer steps; the first allocates the states, so at least two show the peak.
+        peak: real ranks on a CPU follow every storage, for peaks and activations.
+        walk: real ranks list live tensors that no part of the engine owns.
         notes: every way in which the run differs from the job.
     """
 
     config: Mapping[str, Any]
-    model: Mapping[str, Any]
-    workload: Mapping[str, Any]
+    hf_config: Mapping[str, Any] = field(default_factory=dict)
+    factory: str = ""
+    parameters: Sequence[Mapping[str, Any]] = ()
+    vocab: int = 0
+    lora: Mapping[str, Any] | None = None
+    freeze: tuple[str, ...] = ()
+    quantization: Mapping[str, Any] | None = None
+    micro_batch: int = 1
+    grad_accum: int = 1
+    seq_len: int = 1
+    checkpointing: bool = False
+    checkpointing_how: Mapping[str, Any] = field(default_factory=dict)
+    attention: str = "flash"
+    sequences: str = "equal"
+    zero_init: bool = False
+    built_dtype: str = ""
+    optimizer: str = DEFAULT_OPTIMIZER
     steps: int = 2
     peak: bool = True
     walk: bool = True
-    notes: tuple[str, ...] = field(default=())
+    notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The worker's JSON."""
+        """The task as JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The task of its JSON values."""
+        return cls(**values)
 
-def refuse_packed(job: Job) -> None:
-    """Stops a run that computes with values, of weights that stand in for packed ones.
+
+def require_rank(rank: int, world_size: int) -> None:
+    """Refuses a rank that the job does not have.
 
     Raises:
-        UnsupportedError: the model is quantized.
+        InputError: there is no such rank.
     """
-    if job.model.quantization is not None:
-        raise UnsupportedError(
-            "packed weights are run by the simulated dry run only", remedy="take --how simulated"
-        )
-
-
-def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> RankTask:
-    """The task every rank runs for a job.
-
-    Args:
-        job: as read, its model cut where that is wanted.
-        steps: optimizer steps.
-        nvme_path: where swap files go.
-    """
-    settings, _ = resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
-    _refuse_sequence_parallel(settings)
-    plan = _plan(job, settings)
-    config, notes = engine_config(
-        job.document,
-        settings,
-        job.workload,
-        job.model,
-        micro_batch=plan.micro_batch,
-        nvme_path=nvme_path,
-    )
-    source, model_notes = model_source(job.model)
-    _refuse_loss(plan, source)
-    longest = longest_sequence(job.model)
-    if longest is not None and plan.seq_len > longest:
-        model_notes.append(
-            f"{plan.seq_len:,} tokens are more than the {longest:,} positions of the model's "
-            "table: an embedding with values refuses them, a simulated one may not"
-        )
-    return RankTask(
-        config=config,
-        model=source,
-        workload={
-            "micro_batch": plan.micro_batch,
-            "seq_len": plan.seq_len,
-            "checkpointing": plan.checkpointing,
-            "checkpointing_how": asdict(plan.checkpointing_how),
-            "attention": plan.attention,
-            "sequences": plan.sequences,
-            "zero_init": plan.zero_init,
-            "built_dtype": plan.built_dtype.value,
-        },
-        steps=steps,
-        notes=(*model_notes, *notes),
-    )
-
-
-def _refuse_sequence_parallel(settings: Settings) -> None:
-    """Stops where sequences would be split, which the training script does and no config.
-
-    Alone the key splits nothing, in a dry run as in a real one.
-    """
-    size, data = settings["sequence_parallel_size"], settings["data_parallel_size"]
-    if isinstance(size, int | float) and size > 1 and data is not None:
-        raise UnsupportedError(
-            f"sequence parallelism (Ulysses, sequence_parallel_size {size:g}) is set up by the "
-            "training script, so a dry run of the config alone cannot show it",
-            remedy="run the script: zero-sizer dryrun --how simulated -- train.py ..., or take "
-            "sequence_parallel_size out to see the job without it",
-        )
-
-
-def _refuse_loss(plan: Plan, source: Mapping[str, Any]) -> None:
-    """Stops where transformers' class would compute another loss than the job's."""
-    if source["kind"] == "huggingface" and plan.loss != "transformers":
-        raise UnsupportedError(
-            f"transformers' {plan.model.name} computes transformers' loss, not the {plan.loss} one",
-            remedy="leave --loss out, name a module:factory, or dryrun the training script",
-        )
-
-
-def _plan(job: Job, settings: Settings) -> Plan:
-    """The job's workload, resolved; an optimizer the ledger does not know can still be run."""
-    plan = plan_job(job, settings).plan
-    if plan is None:
-        known = Setting("AdamW", "stands in: only the workload is read")
-        settings = Settings(by_key={**settings.by_key, "optimizer.type": known})
-        plan = plan_job(job, settings).plan
-    if plan is None:
-        raise UnsupportedError("the job cannot be planned, so it cannot be run")
-    return plan
-
-
-def model_source(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
-    """How the worker builds a model, and what the reader must know about it."""
-    about: dict[str, Any] = {"vocab": model.arch.vocab}
-    if model.adapter is not None:
-        about["lora"] = model.adapter.to_peft()
-    if model.freeze is not None:
-        about["freeze"] = model.freeze.patterns
-    if model.quantization is not None:
-        names = converted(model)
-        about["quantization"] = {**model.quantization.to_json(), "modules": names}
-    if model.origin.startswith("factory "):
-        target = model.origin.removeprefix("factory ")
-        return {"kind": "factory", "target": target, **about}, []
-    if model.hf_config.get("model_type"):
-        return {"kind": "huggingface", "config": dict(model.hf_config), **about}, []
-    if model.quantization is not None:
-        raise UnsupportedError(
-            "packed weights of a model of which only shapes are known cannot be run",
-            remedy="name a bundled model, its config.json or module:factory, or leave out "
-            "--quantization",
-        )
-    note = "a stand-in with the model's tensors and no activations: only shapes are known"
-    return shapes_source(model), [note]
-
-
-def shapes_source(model: ModelSpec) -> dict[str, Any]:
-    """A model source of the kind ``shapes``."""
-    parameters = [
-        {
-            "name": tensor.name,
-            "shape": list(tensor.shape),
-            "dtype": tensor.dtype.value if tensor.dtype is not None else None,
-            "trainable": tensor.trainable,
-        }
-        for tensor in model.parameters
-    ]
-    return {"kind": "shapes", "parameters": parameters, "vocab": model.arch.vocab}
+    if not 0 <= rank < world_size:
+        raise InputError(f"there is no rank {rank} among {world_size}")

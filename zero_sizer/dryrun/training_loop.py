@@ -1,6 +1,6 @@
-"""The training loop around a DeepSpeed engine, shared by the simulated and the solo dry run."""
+"""The training loop around a DeepSpeed engine, of every dry run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 
@@ -11,19 +11,21 @@ class Observer(Protocol):
         """A phase begins."""
 
     def end(self, engine: Any) -> None:
-        """It is over."""
+        """A phase is over."""
 
 
-def initialize(config: dict[str, Any], model: Any, optimizer: Any) -> Any:
+def initialize(config: Mapping[str, Any], model: Any, optimizer: Any) -> Any:
     """``deepspeed.initialize`` as a user's script calls it."""
     import deepspeed
 
+    if optimizer is not None:
+        config = {**config, "zero_allow_untested_optimizer": True}  # as the Trainer sets it
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=optimizer,
         model_parameters=None if optimizer is not None else trainable,
-        config=config,
+        config=dict(config),
     )
     return engine
 

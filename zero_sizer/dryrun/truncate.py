@@ -23,7 +23,7 @@ _LAYER_INDEX = re.compile(r"(?:^|\.)(\d+)\.")
 
 
 def cut_job(job: Job, layers: int | None) -> Job:
-    """The same job on the first ``layers`` layers of its model (all of it for None)."""
+    """Cuts the job's model to its first ``layers`` layers (all of it for None)."""
     return job if layers is None else replace(job, model=cut_model(job.model, layers))
 
 

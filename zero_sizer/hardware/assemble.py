@@ -1,12 +1,12 @@
 """From what the user stated about the machines to a ``Cluster``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.hardware import catalog, hostfile
 from zero_sizer.hardware.cluster import Cluster, Gpu
+from zero_sizer.util.records import dataclass
 
 DEFAULT = "default: nothing stated"
 _MOST_RANKS = 2**20

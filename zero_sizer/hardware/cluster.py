@@ -1,7 +1,11 @@
 """The machines a job runs on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field, replace
+from typing import Self
+
+from zero_sizer.parallel import ParallelDims
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,10 @@ class Cluster:
     rates: Mapping[str, float] = field(default_factory=dict)
     origins: dict[str, str]
 
+    def of(self, ranks: ParallelDims) -> Self:
+        """Nodes of the same kind that hold these ranks."""
+        return replace(self, nodes=ranks.nodes, gpus_per_node=ranks.ranks_per_node, slots=())
+
     @property
     def world_size(self) -> int:
         """Ranks in the job: one per GPU."""
@@ -88,7 +96,7 @@ class Cluster:
 
     @property
     def has_equal_nodes(self) -> bool:
-        """Whether every node holds the same number of ranks."""
+        """True if every node holds the same number of ranks."""
         return not self.slots
 
     @property

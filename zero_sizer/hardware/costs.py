@@ -1,10 +1,11 @@
-"""What a GPU-hour costs by published lists, and the watts around a GPU: ``data/costs.json``."""
+"""Published prices of a GPU-hour, and the watts around a GPU: ``data/costs.json``."""
 
 import json
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from zero_sizer.util.records import dataclass
 
 _TABLE = Path(__file__).parent / "data" / "costs.json"
 

@@ -1,15 +1,14 @@
-"""What others take of a device beside the job's tensors: measured ranges, each in one place.
+"""Memory that others take of a device beside the job's tensors: measured ranges, each in one place.
 
 No formula gives them, so they are the ends of what was published or measured, with sources. On a
 GPU only the driver (``nvidia-smi``, ``mem_get_info``) sees them; on a host they are the processes
 themselves and the kernel's own table of pages.
 """
 
-from dataclasses import dataclass
-
 from zero_sizer.hardware.cluster import Gpu
 from zero_sizer.units import GIB, MIB, ceil_div
 from zero_sizer.util.interval import NOTHING, Interval, between
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,7 @@ def context(gpu: Gpu | None) -> Interval:
 
 
 def of_gpu(gpu: Gpu | None, world_size: int) -> Interval:
-    """What PyTorch does not count on a GPU: the context, and NCCL where there are peers."""
+    """Memory of a GPU that PyTorch does not count: the context, and NCCL where there are peers."""
     own = context(gpu)
     nccl = NCCL.interval if world_size > 1 else NOTHING
     low, high = own.low + nccl.low, own.high + nccl.high
@@ -118,7 +117,7 @@ def least_and_most(gpu: Gpu | None, world_size: int) -> tuple[int, int]:
 def of_host(
     host_memory: int, ranks: int, *, workers: int = 0, batches: int = 0, batch_bytes: int = 0
 ) -> Interval:
-    """What a node needs beside the tensors of its ranks.
+    """Memory that a node needs beside the tensors of its ranks.
 
     Args:
         host_memory: of the node; part of it describes the rest.

@@ -1,32 +1,62 @@
-"""The fields a job YAML and the flags share: their names, types and bounds."""
+"""Every value that users state, in one table: ``Flags``.
+
+A row makes the option of the command line with its help, the key of a job YAML, the keyword of
+``Flags``, the check of the value and what stands in the answer where nobody stated it.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import field, fields
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.config.document import Document
-from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
+from zero_sizer.config.settings import Setting
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
+from zero_sizer.job.values import (
+    Amount,
+    Number,
+    OneOf,
+    Size,
+    Whole,
+    checkpointing,
+    day,
+    rate,
+    text,
+    yes_or_no,
+)
 from zero_sizer.models.changes.freeze import patterns
-from zero_sizer.units import MIB, TIB, parse_count, parse_size
-from zero_sizer.util.spelling import shown
+from zero_sizer.units import TIB
+from zero_sizer.util.records import dataclass
+from zero_sizer.util.spelling import did_you_mean, shown
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One value the user may state.
+    """One value that users may state.
 
     Attributes:
         name: key in the YAML section, and of ``Flags``.
         check: gives the typed value or raises ValueError.
+        section: of a job YAML: ``cluster``, ``workload``, or empty.
+        group: of the help: the section, or ``training`` and ``goal``, which some commands take.
+        metavar: what the help calls the value; empty: the option's own name.
+        help: one clause.
+        usual: what is shown where nobody states it.
+        in_config: the DeepSpeed config says it too, so the answer shows it there.
     """
 
     name: str
     check: Check
+    section: str = ""
+    group: str = ""
+    metavar: str = ""
+    help: str = ""
+    usual: Setting | None = None
+    in_config: bool = False
 
     @property
     def flag(self) -> str:
@@ -46,187 +76,155 @@ class Field:
             raise InputError(f"{named}{error}", where=where) from None
 
 
-def whole(highest: int, *, lowest: int = 1) -> Check:
-    """A whole number from ``lowest`` to ``highest``."""
-
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{shown(value)} is not a whole number")
-        if not lowest <= value <= highest:
-            raise ValueError(f"{shown(value)} is not between {lowest} and {highest:,}")
-        return value
-
-    return check
+def _row(check: Check, section: str = "", **more: Any) -> Any:
+    about = {"check": check, "section": section, "group": section, **more}
+    return field(default=None, metadata=about)
 
 
-def size(highest: int) -> Check:
-    """A size above 0: bytes, or text with a unit."""
-
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError(f"{shown(value)} is not a size; write for example 512GiB or 80GB")
-        num_bytes = parse_size(value)
-        if not _SMALLEST <= num_bytes <= highest:
-            raise ValueError(
-                f"{shown(value)} is {_in_bytes(num_bytes)}, not a size between 1 MiB and "
-                f"{highest // TIB} TiB{_with_unit(value, num_bytes)}"
-            )
-        return num_bytes
-
-    return check
+_ANY = 2**31
+_HOSTS = Size(2**20 * TIB)
+_CLUSTER, _WORKLOAD = "cluster", "workload"
+TRAINING, GOAL = "training", "goal"
 
 
-_SMALLEST = MIB  # nobody's memory; a number without a unit is meant to have one
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """Statements outside the files; None is "not given". Sizes as typed, e.g. ``2TiB``."""
 
+    model: str | None = _row(text, help="bundled name, path, module:factory, or params=7e9,...")
+    adapter: str | None = _row(
+        text, metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
+    )
+    quantization: str | None = _row(
+        text, metavar="HOW", help="of the frozen base: nf4,double or int8"
+    )
+    freeze: tuple[str, ...] | None = _row(
+        patterns,
+        metavar="PATTERN",
+        help="parameters that are not trained, e.g. '*.embed_tokens.*'; may be repeated",
+    )
+    allow_code: bool | None = _row(
+        bool, help="let a job YAML name a module:factory, which is imported and called"
+    )
 
-def _in_bytes(num_bytes: int) -> str:
-    return f"{num_bytes:,} byte{'' if num_bytes == 1 else 's'}"
+    nodes: int | None = _row(Whole(1_000_000), _CLUSTER)
+    gpus_per_node: int | None = _row(Whole(1024), _CLUSTER)
+    gpu: str | None = _row(text, _CLUSTER, metavar="NAME", help="see `zero-sizer gpus`")
+    gpu_memory: str | None = _row(
+        Size(64 * TIB), _CLUSTER, metavar="SIZE", help="instead of what the GPU shows"
+    )
+    host_memory: str | None = _row(
+        _HOSTS, _CLUSTER, metavar="SIZE", help="RAM of a node, e.g. 2TiB"
+    )
+    nvme: str | None = _row(_HOSTS, _CLUSTER, metavar="SIZE", help="NVMe of a node")
+    hostfile: str | None = _row(text, _CLUSTER, metavar="FILE", help="a DeepSpeed hostfile")
 
+    seq_len: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="TOKENS")
+    micro_batch: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="SAMPLES", in_config=True)
+    grad_accum: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="STEPS", in_config=True)
+    checkpointing: bool | str | None = _row(checkpointing, _WORKLOAD)
+    attention: str | None = _row(OneOf(("flash", "sdpa", "eager")), _WORKLOAD)
+    sequences: str | None = _row(
+        OneOf(("equal", "padded", "packed")),
+        _WORKLOAD,
+        help="all of --seq-len, padded to it with a mask, or packed into it",
+    )
+    loss: str | None = _row(
+        OneOf(("transformers", "transformers-16bit", "megatron", "fused", "fused-linear")),
+        _WORKLOAD,
+        help="what computes it: transformers (default), or before 4.46 with logits left in 16 bits "
+        "(GPT-2, OPT, ...), Megatron, flash-attn (fused), or Liger (fused-linear)",
+        usual=Setting("transformers", "the model's own", is_default=True),
+    )
+    kernels: str | None = _row(
+        OneOf(("transformers", "liger")),
+        _WORKLOAD,
+        help="liger: the Trainer's use_liger_kernel, its loss and its other kernels",
+    )
+    num_workers: int | None = _row(
+        Whole(1024, lowest=0),
+        _WORKLOAD,
+        metavar="N",
+        help="of each rank's data loader (0)",
+        usual=Setting(0, "torch's and the Trainer's default", is_default=True),
+    )
+    prefetch: int | None = _row(
+        Whole(1024),
+        _WORKLOAD,
+        metavar="BATCHES",
+        help="that each worker has ready (2)",
+        usual=Setting(2, "torch's default", is_default=True),
+    )
+    precision: str | None = _row(
+        OneOf(("bf16", "fp16", "fp32")), _WORKLOAD, help='for "auto"', in_config=True
+    )
+    zero_init: bool | None = _row(
+        yes_or_no,
+        _WORKLOAD,
+        usual=Setting("at stage 3", "as the Hugging Face Trainer does", is_default=True),
+    )
 
-def _with_unit(value: Any, num_bytes: int) -> str:
-    bare = str(value).strip()
-    likely = 1 <= num_bytes < _SMALLEST and bare.replace(".", "", 1).isdecimal()
-    return f"; write {bare}GiB" if likely else ""
-
-
-def one_of(*choices: str) -> Check:
-    """One of these words."""
-
-    def check(value: Any) -> str:
-        if value not in choices:
-            raise ValueError(f"{shown(value)} is not one of {', '.join(choices)}")
-        return str(value)
-
-    return check
-
-
-def rate(value: Any) -> float:
-    """A number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{shown(value)} is not a number")
-    if not 0 < value <= 1e9:
-        raise ValueError(f"{shown(value)} is not a rate between 0 and 1e9")
-    return float(value)
-
-
-def amount(highest: int) -> Check:
-    """A number of things from 1 on, such as ``300B`` or ``1e12``."""
-
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError(f"{shown(value)} is not a number; write for example 300B or 1.5T")
-        number = parse_count(value)
-        if not 1 <= number <= highest:
-            raise ValueError(f"{shown(value)} is not between 1 and {highest:.0e}")
-        return number
-
-    return check
-
-
-def times(value: Any) -> float:
-    """How often something is done, in parts too: from a thousandth to a million."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise ValueError(f"{shown(value)} is not a number") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{shown(value)} is not a number")
-    if not 1e-3 <= value <= 1e6:
-        raise ValueError(f"{shown(value)} is not between 0.001 and 1e6")
-    return float(value)
-
-
-def yes_or_no(value: Any) -> bool:
-    """True or false, and no number that looks like it."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{shown(value)} is not true or false")
-    return value
-
-
-def checkpointing(value: Any) -> bool | Checkpointing:
-    """True, false, or words such as ``every-2,offload``."""
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"{shown(value)} is not true or false, nor words: {_CHECKPOINTING_WORDS}")
-    fields: dict[str, Any] = {}
-    for word in value.split(","):
-        name, field_value = _checkpointing_word(word.strip())
-        if name in fields:
-            raise ValueError(f"{shown(value)} says two things at once")
-        fields[name] = field_value
-    if {"every", "first"} <= fields.keys():
-        raise ValueError("every-K and first-K exclude each other")
-    if fields.get("offload") and fields.get("by") == DEEPSPEED:
-        raise ValueError(
-            "offload is transformers'; DeepSpeed's is activation_checkpointing.cpu_checkpointing"
-        )
-    return Checkpointing(**fields)
-
-
-_CHECKPOINTING_WORDS = "every-K, first-K, offload, reentrant, deepspeed"
-
-
-def _checkpointing_word(word: str) -> tuple[str, Any]:
-    name, _, number = word.partition("-")
-    if name in ("every", "first") and number.isdecimal():
-        return name, whole(100_000)(int(number[:9]))
-    match word:
-        case "offload":
-            return "offload", True
-        case "reentrant":
-            return "by", REENTRANT
-        case "deepspeed":
-            return "by", DEEPSPEED
-    raise ValueError(
-        f"{shown(word)} is none of {_CHECKPOINTING_WORDS}; --checkpointing and --no-checkpointing "
-        "(checkpointing: true or false in a job file) switch it"
+    tokens: int | float | str | None = _row(
+        Amount(10**18),
+        _WORKLOAD,
+        group=TRAINING,
+        metavar="N",
+        help="of the data, e.g. 300B or 1.5T",
+    )
+    samples: int | float | str | None = _row(
+        Amount(10**15),
+        _WORKLOAD,
+        group=TRAINING,
+        metavar="N",
+        help="of the data, each of --seq-len tokens, e.g. 2M",
+    )
+    epochs: float | str | None = _row(
+        Number(1e6, lowest=1e-3),
+        _WORKLOAD,
+        group=TRAINING,
+        metavar="N",
+        help="times that the data is gone through (1)",
+    )
+    start: str | date | None = _row(
+        day, group=TRAINING, metavar="DAY", help="first day, as 2026-01-31 (today)"
+    )
+    rate: float | str | None = _row(
+        Number(1e4),
+        group=TRAINING,
+        metavar="USD",
+        help="price of a GPU-hour, instead of the published lists'",
+    )
+    rates: str | None = _row(
+        text,
+        group=TRAINING,
+        metavar="FILE",
+        help="YAML of usd_per_gpu_hour by GPU, pue, node_watts_over_gpus",
+    )
+    target_days: float | str | None = _row(
+        Number(1e6), group=GOAL, metavar="DAYS", help="the most days that it may take"
+    )
+    budget: float | str | None = _row(
+        Number(1e15), group=GOAL, metavar="USD", help="the most that it may cost"
     )
 
 
-def text(value: Any) -> str:
-    """A word or a path."""
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ValueError(f"{shown(value)} is not a name")
-    return value
-
-
-HOST_MEMORY = Field("host_memory", size(2**20 * TIB))
+OPTIONS = tuple(Field(name=f.name, **f.metadata) for f in fields(Flags))
+_BY_NAME = {option.name: option for option in OPTIONS}
+FREEZE = _BY_NAME["freeze"]  # of the model; a job YAML says it with the workload
+HOST_MEMORY = _BY_NAME["host_memory"]
+START, RATE, TARGET_DAYS, BUDGET = (
+    _BY_NAME[name] for name in ("start", "rate", "target_days", "budget")
+)
+RUN = tuple(option for option in OPTIONS if option.group in (TRAINING, GOAL))
+WORKLOAD = tuple(option for option in OPTIONS if option.section == _WORKLOAD)
 CLUSTER = (
-    Field("nodes", whole(1_000_000)),
-    Field("gpus_per_node", whole(1024)),
-    Field("gpu", text),
-    Field("gpu_memory", size(64 * TIB)),
-    HOST_MEMORY,
-    Field("nvme", size(2**20 * TIB)),
-    Field("hostfile", text),
-    *(Field(name, rate) for name in RATES),
+    *(option for option in OPTIONS if option.section == _CLUSTER),
+    *(Field(name=name, check=rate, section=_CLUSTER) for name in RATES),  # in a job YAML only
 )
-WORKLOAD = (
-    Field("seq_len", whole(2**31)),
-    Field("micro_batch", whole(2**31)),
-    Field("grad_accum", whole(2**31)),
-    Field("checkpointing", checkpointing),
-    Field("attention", one_of("flash", "sdpa", "eager")),
-    Field("sequences", one_of("equal", "padded", "packed")),
-    Field(
-        "loss", one_of("transformers", "transformers-16bit", "megatron", "fused", "fused-linear")
-    ),
-    Field("kernels", one_of("transformers", "liger")),
-    Field("num_workers", whole(1024, lowest=0)),
-    Field("prefetch", whole(1024)),
-    Field("precision", one_of("bf16", "fp16", "fp32")),
-    Field("zero_init", yes_or_no),
-    Field("tokens", amount(10**18)),
-    Field("samples", amount(10**15)),
-    Field("epochs", times),
-)
-FREEZE = Field("freeze", patterns)  # of the model, said with the workload
 
 
-def from_file(file: Document, section: str, fields: tuple[Field, ...]) -> dict[str, Stated]:
-    """What one section of a job YAML states; a key with no value states nothing.
+def from_file(file: Document, section: str, options: tuple[Field, ...]) -> dict[str, Stated]:
+    """Statements of one section of a job YAML; a key with no value states nothing.
 
     Raises:
         InputError: not a mapping, an unknown key, or a value of the wrong type.
@@ -237,16 +235,16 @@ def from_file(file: Document, section: str, fields: tuple[Field, ...]) -> dict[s
     if not isinstance(values, Mapping):
         raise InputError(
             f"{section}: {shown(values)} is not a mapping",
-            remedy=f"write {section}: {{{fields[0].name}: ...}}",
+            remedy=f"write {section}: {{{options[0].name}: ...}}",
             where=file.where(section),
         )
-    refuse_unknown(file, section, [field.name for field in fields])
+    refuse_unknown(file, section, [option.name for option in options])
     found = {}
-    for field in fields:
-        key = f"{section}.{field.name}"
-        value = values.get(field.name)
+    for option in options:
+        key = f"{section}.{option.name}"
+        value = values.get(option.name)
         if value is not None:
-            found[field.name] = Stated(field.parse(value, file.where(key)), file.where(key))
+            found[option.name] = Stated(option.parse(value, file.where(key)), file.where(key))
     if "hostfile" in found:
         beside = Path(file.source).parent / found["hostfile"].value
         found["hostfile"] = Stated(str(beside), found["hostfile"].origin)
@@ -266,10 +264,7 @@ def refuse_unknown(
     for key in values:
         if key in known:
             continue
-        from difflib import get_close_matches
-
-        near = get_close_matches(str(key), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        hint = did_you_mean(str(key), known) or f"known: {', '.join(known)}"
         path = f"{section}.{key}" if section else str(key)
         place = f"under {section}:" if section else kind
         raise InputError(f"unknown key {shown(key)} {place}", remedy=hint, where=file.where(path))

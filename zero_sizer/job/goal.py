@@ -1,4 +1,4 @@
-"""What a training run is to be: how much, from when, at which price, and what it may take.
+"""A training run as wanted: how much, from when, at which price, and what it may take.
 
 A rates file (``--rates``) is a YAML::
 
@@ -8,9 +8,7 @@ A rates file (``--rates``) is a YAML::
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
-from math import isfinite
 from typing import Any
 
 from zero_sizer.config.document import Document
@@ -19,15 +17,19 @@ from zero_sizer.errors import InputError
 from zero_sizer.hardware import catalog, costs
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import fields as stated
-from zero_sizer.util.spelling import shown
+from zero_sizer.job.fields import Field, Flags
+from zero_sizer.job.values import Number
+from zero_sizer.util.records import dataclass
 
-_MOST_USD = 1e4  # a GPU-hour
-_PRICE, _PUE, _NODE = "usd_per_gpu_hour", "pue", "node_watts_over_gpus"
+_PRICE = "usd_per_gpu_hour"
+_PUE, _NODE = (
+    Field(name=n, check=Number(100.0, lowest=1.0)) for n in ("pue", "node_watts_over_gpus")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a run is charged with.
+    """Price and energy that a run is charged with.
 
     Attributes:
         usd_per_gpu_hour: None where no price is known.
@@ -86,65 +88,54 @@ class Goal:
         return f"{short(number)} {what}{times}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What the command line or a caller adds to the job; None is "not given".
-
-    Attributes:
-        start: ``2026-11-30`` or a date.
-        rate: USD a GPU-hour.
-        rates: path of a rates file.
-        target_days: the most days.
-        budget: the most USD.
-    """
-
-    start: str | date | None = None
-    rate: float | str | None = None
-    rates: str | None = None
-    target_days: float | str | None = None
-    budget: float | str | None = None
-
-    @property
-    def given(self) -> str:
-        """The option that was given first, or ""."""
-        for name in ("target_days", "budget", "rate", "rates", "start"):
-            if getattr(self, name) is not None:
-                return "--" + name.replace("_", "-")
-        return ""
-
-
-def goal_of(workload: Workload, cluster: Cluster, wishes: Wishes | None = None) -> Goal | None:
+def goal_of(workload: Workload, cluster: Cluster, flags: Flags | None = None) -> Goal | None:
     """The run that a job and its asker describe; None where nobody says how much is trained.
 
     Raises:
         InputError: a wish without an amount, or a value that makes no sense.
     """
-    wishes = wishes or Wishes()
+    flags = flags or Flags()
     if workload.tokens is None and workload.samples is None:
-        if wishes.given:
-            raise InputError(
-                "says nothing without how much is trained",
-                remedy="add --tokens 300B, or tokens: 300B under workload:",
-                where=wishes.given,
-            )
+        _refuse_wishes(flags)
         return None
-    start, origin = _start(wishes.start)
-    found = _costs(cluster, wishes)
-    budget = _number(wishes.budget, "--budget", 1e15)
+    start = _stated(stated.START, flags)
+    found = _costs(cluster, flags)
+    budget = _stated(stated.BUDGET, flags)
     if budget is not None and found.usd_per_gpu_hour is None:
-        raise InputError(found.price_origin, where="--budget")
+        raise InputError(found.price_origin, where=stated.BUDGET.flag)
     name = "tokens" if workload.tokens is not None else "samples"
     return Goal(
         tokens=workload.tokens,
         samples=workload.samples,
         epochs=workload.epochs or 1.0,
         origin=workload.origins.get(name, f"--{name}"),
-        start=start,
-        start_origin=origin,
+        start=start or date.today(),
+        start_origin=stated.START.flag if start else "today",
         costs=found,
-        target_days=_number(wishes.target_days, "--target-days", 1e6),
+        target_days=_stated(stated.TARGET_DAYS, flags),
         budget=budget,
     )
+
+
+def _refuse_wishes(flags: Flags) -> None:
+    """Stops at what says nothing without an amount.
+
+    Raises:
+        InputError: there is such.
+    """
+    for option in stated.RUN:
+        if not option.section and getattr(flags, option.name) is not None:
+            raise InputError(
+                "says nothing without how much is trained",
+                remedy="add --tokens 300B, or tokens: 300B under workload:",
+                where=option.flag,
+            )
+
+
+def _stated(option: Field, flags: Flags) -> Any:
+    """The typed value of an option; None where it was not given."""
+    value = getattr(flags, option.name)
+    return None if value is None else option.parse(value, option.flag)
 
 
 def short(number: int) -> str:
@@ -155,67 +146,31 @@ def short(number: int) -> str:
     return f"{number:,}"
 
 
-def _start(value: str | date | None) -> tuple[date, str]:
-    if value is None:
-        return date.today(), "today"
-    if isinstance(value, date):
-        return value, "stated"
-    try:
-        found = date.fromisoformat(value.strip())
-        if len(value.strip()) != len("2026-01-31") or not 1970 <= found.year <= 2999:
-            raise ValueError
-    except ValueError:
-        raise InputError(
-            f"{shown(value)} is not a day", remedy="write it as 2026-01-31", where="--start"
-        ) from None
-    return found, "--start"
-
-
-def _number(value: Any, where: str, most: float, least: float = 0.0) -> float | None:
-    """A number above ``least``."""
-    if value is None:
-        return None
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{shown(value)} is not a number", where=where) from None
-    if not isfinite(number) or not (least < number or number == least > 0) or number > most:
-        bounds = f"from {least:g}" if least else "above 0 and"
-        raise InputError(f"{shown(value)} is not a number {bounds} up to {most:g}", where=where)
-    return number
-
-
-def _costs(cluster: Cluster, wishes: Wishes) -> Costs:
-    if wishes.rate is not None and wishes.rates is not None:
+def _costs(cluster: Cluster, flags: Flags) -> Costs:
+    if flags.rate is not None and flags.rates is not None:
         raise InputError("two prices", remedy="give this or --rates", where="--rate")
-    file = _read(wishes.rates)
-    price, price_origin = _price(cluster, wishes, file)
+    file = _read(flags.rates)
+    price, price_origin = _price(cluster, flags, file)
     node, pue = costs.node_share(), costs.pue()
-    values: dict[str, tuple[float, str]] = {
-        _NODE: (node.value, node.source),
-        _PUE: (pue.value, pue.source),
-    }
-    for name in (_NODE, _PUE):
-        if file is not None and file.values.get(name) is not None:
-            where = file.where(name)
-            found = _number(file.values[name], f"{where}: {name}", 100.0, least=1.0)
-            values[name] = (found or 1.0, where)
+    values = {_NODE.name: (node.value, node.source), _PUE.name: (pue.value, pue.source)}
+    for option in (_NODE, _PUE):
+        if file is not None and file.values.get(option.name) is not None:
+            where = file.where(option.name)
+            values[option.name] = (option.parse(file.values[option.name], where), where)
     return Costs(
         usd_per_gpu_hour=price,
         price_origin=price_origin,
-        node_share=values[_NODE][0],
-        node_origin=values[_NODE][1],
-        pue=values[_PUE][0],
-        pue_origin=values[_PUE][1],
+        node_share=values[_NODE.name][0],
+        node_origin=values[_NODE.name][1],
+        pue=values[_PUE.name][0],
+        pue_origin=values[_PUE.name][1],
     )
 
 
-def _price(cluster: Cluster, wishes: Wishes, file: Document | None) -> tuple[float | None, str]:
+def _price(cluster: Cluster, flags: Flags, file: Document | None) -> tuple[float | None, str]:
     """The price of a GPU-hour: as stated, else by the published lists."""
-    if wishes.rate is not None:
-        return _number(wishes.rate, "--rate", _MOST_USD), "--rate"
+    if flags.rate is not None:
+        return _stated(stated.RATE, flags), stated.RATE.flag
     name = cluster.gpu.name if cluster.gpu else ""
     if file is not None:
         found = _in_file(file, name)
@@ -233,18 +188,22 @@ def _in_file(file: Document, gpu: str) -> tuple[float, str] | None:
         prices = {}
         for key, item in value.items():
             where = file.where(f"{_PRICE}.{key}")
-            price = _number(item, f"{where}: {key}", _MOST_USD)
+            price = _usd(str(key), item, where)
             try:
                 prices[catalog.find(str(key)).name] = (price, where)
             except InputError as error:
                 raise InputError(error.message, remedy=error.remedy, where=where) from None
-        found = prices.get(gpu)
-        return (found[0], found[1]) if found and found[0] else None
+        return prices.get(gpu)
     if value is None:
         return None
     where = file.where(_PRICE)
-    number = _number(value, f"{where}: {_PRICE}", _MOST_USD)
-    return (number, where) if number else None
+    return _usd(_PRICE, value, where), where
+
+
+def _usd(key: str, value: Any, where: str) -> float:
+    """The price of a GPU-hour that a rates file states under a key."""
+    price: float = Field(name=key, check=stated.RATE.check).parse(value, where)
+    return price
 
 
 def _read(path: str | None) -> Document | None:
@@ -253,5 +212,5 @@ def _read(path: str | None) -> Document | None:
     from zero_sizer.job import yaml_lines
 
     file = yaml_lines.load(path)
-    stated.refuse_unknown(file, "", (_PRICE, _PUE, _NODE), kind="in a rates file")
+    stated.refuse_unknown(file, "", (_PRICE, _PUE.name, _NODE.name), kind="in a rates file")
     return file

@@ -15,7 +15,6 @@ of patterns of parameters that are not trained.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,9 @@ from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import fields as stated
+from zero_sizer.job.fields import Flags
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 NONE_GIVEN = "none given"
@@ -33,39 +34,6 @@ NONE_GIVEN = "none given"
 
 _SECTIONS = ("model", "adapter", "quantization", "deepspeed", "cluster", "workload")
 _ACCELERATE = ("distributed_type", "deepspeed_config", "compute_environment")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flags:
-    """The shared command line options; None is "not given". Sizes as typed, e.g. ``2TiB``."""
-
-    model: str | None = None
-    adapter: str | None = None
-    quantization: str | None = None
-    freeze: tuple[str, ...] | None = None
-    nodes: int | None = None
-    gpus_per_node: int | None = None
-    gpu: str | None = None
-    gpu_memory: str | None = None
-    host_memory: str | None = None
-    nvme: str | None = None
-    hostfile: str | None = None
-    seq_len: int | None = None
-    micro_batch: int | None = None
-    grad_accum: int | None = None
-    checkpointing: bool | str | None = None
-    attention: str | None = None
-    sequences: str | None = None
-    loss: str | None = None
-    kernels: str | None = None
-    num_workers: int | None = None
-    prefetch: int | None = None
-    precision: str | None = None
-    zero_init: bool | None = None
-    tokens: int | str | None = None
-    samples: int | str | None = None
-    epochs: float | str | None = None
-    allow_code: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

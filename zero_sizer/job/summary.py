@@ -1,19 +1,12 @@
-"""What a job says besides its DeepSpeed config, as settings with origins."""
+"""Statements of a job besides its DeepSpeed config, as settings with origins."""
 
 from zero_sizer.config.settings import Setting
+from zero_sizer.job.fields import WORKLOAD
 from zero_sizer.job.read import Job
 from zero_sizer.models.spec import ModelSpec
 
-_WORKLOAD = (
-    *("seq_len", "checkpointing", "attention", "sequences", "loss", "kernels"),
-    *("num_workers", "prefetch", "zero_init", "tokens", "samples", "epochs"),
-)
-_USUAL = {
-    "loss": Setting("transformers", "the model's own", is_default=True),
-    "num_workers": Setting(0, "torch's and the Trainer's default", is_default=True),
-    "prefetch": Setting(2, "torch's default", is_default=True),
-    "zero_init": Setting("at stage 3", "as the Hugging Face Trainer does", is_default=True),
-}
+_WORKLOAD = tuple(option.name for option in WORKLOAD if not option.in_config)
+_USUAL = {option.name: option.usual for option in WORKLOAD if option.usual is not None}
 
 
 def of(job: Job) -> dict[str, Setting]:

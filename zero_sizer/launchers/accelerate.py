@@ -8,6 +8,7 @@ from typing import Any
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.launchers.words import number, take
+from zero_sizer.parallel import ranks_of_each
 
 NAME = "accelerate launch"
 _VALUES = (
@@ -45,7 +46,7 @@ _AS_WRITTEN = {
 
 
 def read(words: Sequence[str]) -> Launch:
-    """What follows ``accelerate launch``.
+    """Reads what follows ``accelerate launch``.
 
     Raises:
         InputError: an option that it does not have, or a YAML that cannot be read.
@@ -63,7 +64,7 @@ def read(words: Sequence[str]) -> Launch:
 
 
 def launch(options: Mapping[str, str], rest: Sequence[str]) -> Launch:
-    """As ``read``, with the options already taken apart."""
+    """Reads options of ``accelerate launch`` that are already taken apart."""
     path = options.get("config_file") or _default_file()
     given = _yaml(path) if path is not None else {}
     nested = given.get("deepspeed_config") or {}
@@ -74,7 +75,8 @@ def launch(options: Mapping[str, str], rest: Sequence[str]) -> Launch:
     }
     machines = number(counts, "num_machines", NAME)
     processes = number(counts, "num_processes", NAME)
-    if processes is not None and processes % (machines or 1):
+    each = None if processes is None else ranks_of_each(processes, machines or 1)
+    if processes is not None and each is None:
         raise InputError(
             f"num_processes {processes} is no multiple of num_machines {machines}",
             where=path or "after --",
@@ -95,7 +97,7 @@ def launch(options: Mapping[str, str], rest: Sequence[str]) -> Launch:
         module="module" in options,
         launcher=NAME,
         nodes=machines,
-        gpus_per_node=None if processes is None else processes // (machines or 1),
+        gpus_per_node=each,
         environment=environment,
     )
 

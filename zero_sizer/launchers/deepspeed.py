@@ -21,7 +21,7 @@ _SHORT = {"H": "hostfile", "i": "include", "e": "exclude", "q": "quiet", "m": "m
 
 
 def read(words: Sequence[str]) -> Launch:
-    """What follows the word ``deepspeed``.
+    """Reads what follows the word ``deepspeed``.
 
     Raises:
         InputError: an option that it does not have, or hosts with different numbers of GPUs.

@@ -1,7 +1,10 @@
-"""What a launcher line says."""
+"""Launcher lines, as far as they say how a script would run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+
+from zero_sizer.parallel import ParallelDims
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +33,12 @@ class Launch:
         """The environment of one rank, as far as the line decides it."""
         found = dict(self.environment)
         if self.slurm:
+            ranks = ParallelDims(world_size=nodes * gpus_per_node, ranks_per_node=gpus_per_node)
             found.update(
                 SLURM_PROCID=str(rank),
-                SLURM_LOCALID=str(rank % gpus_per_node),
-                SLURM_NODEID=str(rank // gpus_per_node),
-                SLURM_NTASKS=str(nodes * gpus_per_node),
+                SLURM_LOCALID=str(ranks.local_rank(rank)),
+                SLURM_NODEID=str(ranks.node_of(rank)),
+                SLURM_NTASKS=str(ranks.world_size),
                 SLURM_NNODES=str(nodes),
                 SLURM_JOB_NUM_NODES=str(nodes),
                 SLURM_NTASKS_PER_NODE=str(gpus_per_node),
@@ -42,7 +46,7 @@ class Launch:
         return found
 
     def within(self, outer: "Launch") -> "Launch":
-        """This line with what stands in front of it: the inner launcher counts the ranks."""
+        """Joins this line with what stands in front of it: the inner launcher counts the ranks."""
         return replace(
             self,
             nodes=self.nodes if self.nodes is not None else outer.nodes,

@@ -15,7 +15,7 @@ _OF_ACCELERATE = ("num_processes", "num_machines", "mixed_precision", "config_fi
 
 
 def read(name: str, words: Sequence[str]) -> Launch:
-    """What follows ``trl`` or ``llamafactory-cli``.
+    """Reads what follows ``trl`` or ``llamafactory-cli``.
 
     Raises:
         InputError: no subcommand.

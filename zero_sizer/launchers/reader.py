@@ -26,7 +26,7 @@ _MODULES = {
 
 
 def read(words: Sequence[str]) -> Launch:
-    """What a line would start; nothing is.
+    """Reads what a line would start; nothing is started.
 
     Args:
         words: the line, word by word, as the shell would hand it on.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.launchers.words import number
+from zero_sizer.parallel import ranks_of_each
 
 NAME = "srun"
 _SHORT = {"-N": "nodes", "-n": "ntasks", "-G": "gpus", "-c": "cpus_per_task"}
@@ -47,8 +48,8 @@ def read(words: Sequence[str]) -> tuple[Launch, list[str]]:
     nodes = number(options, "nodes", NAME)
     per_node = number(options, "ntasks_per_node", NAME)
     tasks = number(options, "ntasks", NAME)
-    if per_node is None and tasks is not None and tasks % (nodes or 1) == 0:
-        per_node = tasks // (nodes or 1)
+    if per_node is None and tasks is not None:
+        per_node = ranks_of_each(tasks, nodes or 1)
     if per_node is None:
         found = _GPUS.search(options.get("gres", ""))
         text = found.group(1) if found else options.get("gpus_per_node", "").rpartition(":")[2]

@@ -20,7 +20,7 @@ _ALL = ("gpu", "auto")  # every GPU of the node, however many
 
 
 def read(words: Sequence[str], *, legacy: bool = False) -> Launch:
-    """What follows the word ``torchrun``; ``legacy``: after ``-m torch.distributed.launch``.
+    """Reads what follows the word ``torchrun``; ``legacy``: after ``-m torch.distributed.launch``.
 
     Raises:
         InputError: an option that it does not have, or no number of nodes.

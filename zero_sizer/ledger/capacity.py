@@ -1,11 +1,10 @@
-"""What the cluster has of each device, what else is taken of it, and whether a peak fits into it.
+"""Capacity of each device, what else is taken of it, and whether a peak fits into it.
 
 One rule, for every command: a job fits where the most that it may need is there, and does not fit
 where not even the least is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 
 from zero_sizer.config.workload import Workload
@@ -15,6 +14,7 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.units import format_gib
 from zero_sizer.util.interval import NOTHING, Interval
+from zero_sizer.util.records import dataclass
 
 FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"}
 """Option that states how much there is of a device."""
@@ -25,7 +25,7 @@ median and at most, in fourteen replayed jobs of whole models (docs/limits.md)."
 
 
 class Fit(Enum):
-    """Whether a peak fits."""
+    """Result of comparing a need with a capacity."""
 
     YES = "yes"
     NO = "no"
@@ -88,7 +88,7 @@ def _batch_bytes(workload: Workload | None) -> int:
 
 
 def need(num_bytes: int, found: Capacity, room: int = 0, error: int = 0) -> Interval:
-    """What a peak of ``num_bytes`` takes of a device together with everything outside of it.
+    """Bytes that a peak of ``num_bytes`` takes of a device together with everything outside of it.
 
     At most, others take the most that they took elsewhere, or what is usual of them and the
     allocator wants room for one more of the largest tensor: it serves that from one piece of free
@@ -109,7 +109,7 @@ def need(num_bytes: int, found: Capacity, room: int = 0, error: int = 0) -> Inte
 
 
 def reserved(num_bytes: int, found: Capacity, room: int = 0) -> Interval:
-    """What PyTorch may reserve for a peak of a GPU: less than this where the GPU is full.
+    """Bytes that PyTorch may reserve for a peak of a GPU: less than this where the GPU is full.
 
     A full device makes the allocator give back whatever it caches whole, so that a reserve above
     the capacity is no reason to fail.
@@ -123,7 +123,7 @@ def reserved(num_bytes: int, found: Capacity, room: int = 0) -> Interval:
 
 
 def fit(num_bytes: int, found: Capacity, room: int = 0, error: int = 0) -> Fit:
-    """Whether a peak fits; see ``need``."""
+    """Compares a peak with a capacity; see ``need``."""
     if num_bytes == 0:
         return Fit.YES
     if found.num_bytes is None:
@@ -137,7 +137,7 @@ def fit(num_bytes: int, found: Capacity, room: int = 0, error: int = 0) -> Fit:
 def fits(
     peaks: Mapping[Device, int], found: Mapping[Device, Capacity], room: int, error: int = 0
 ) -> dict[Device, Fit]:
-    """Whether each device's peak fits; ``room`` and ``error`` are the GPU's."""
+    """Compares each device's peak with its capacity; ``room`` and ``error`` are the GPU's."""
     return {
         device: fit(peaks[device], found[device], room, error)
         if device is Device.GPU

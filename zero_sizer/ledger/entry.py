@@ -4,7 +4,7 @@ One ``Entry`` is one thing that allocates memory. Elements become bytes here and
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any, cast
 
@@ -13,13 +13,14 @@ from zero_sizer.ledger.moments import Moment, Phase
 from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.reads import Reads
 from zero_sizer.units import DType, next_power_of_two, num_bytes
+from zero_sizer.util.records import dataclass
 
 Numel = int | tuple[int, ...]
 """Elements of one buffer, or of several buffers that are requested one by one."""
 
 
 class Category(Enum):
-    """What kind of thing an allocation is."""
+    """Kind of an allocation."""
 
     PARAMETERS = "parameters"
     MASTER_WEIGHTS = "master_weights"

@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """What the user calls the part of the run."""
+    """Part of the run, in the user's words."""
 
     INIT = "init"
     FORWARD = "forward"

@@ -1,11 +1,11 @@
 """Adding up: allocations over moments, per device; the highest instant is the peak."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.moments import Moment, Phase
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

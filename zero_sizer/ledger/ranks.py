@@ -1,5 +1,6 @@
 """The rank that needs most: the whole ledger of every rank that can be it, the highest taken."""
 
+from dataclasses import replace
 from itertools import chain
 
 from zero_sizer.hardware.device import Device
@@ -7,6 +8,7 @@ from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.ledger.peak import peak_of, totals
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.reduction_rules import buffers_gradients
 from zero_sizer.zero import owners
@@ -44,6 +46,16 @@ def candidates(plan: Plan) -> tuple[int, ...]:
     if muon and plan.wrapper is Wrapper.ZERO3:
         return _orthogonalizing(plan, muon)
     return (0,)  # every rank's partition is of one size, and none holds more
+
+
+def step_candidates(plan: Plan) -> tuple[int, ...]:
+    """Ranks among which is one that needs most in the step, if all else of a rank's is equal.
+
+    Gradients that are too large for the bucket make ranks differ in backward alone.
+    """
+    if plan.wrapper is Wrapper.ZERO12 and plan.dp_world_size > 1:
+        return owners.candidates(_layout(plan), replace(_keeping(plan), large=0))
+    return candidates(plan)
 
 
 def _layout(plan: Plan) -> owners.Layout:
@@ -85,5 +97,5 @@ def _orthogonalizing(plan: Plan, groups: list[int]) -> tuple[int, ...]:
     )
     found: dict[tuple[int, ...], int] = {}
     for number, shape in shapes:
-        found.setdefault(shape, number % plan.dp_world_size)
+        found.setdefault(shape, ranks_of(plan).dealt_to(number))
     return tuple(sorted({0, *found.values()}))

@@ -6,7 +6,7 @@ fit", and what can only cost never one for "fits".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from zero_sizer.activations import select
@@ -17,6 +17,7 @@ from zero_sizer.ledger.capacity import Capacity
 from zero_sizer.ledger.moments import PASSES, Moment
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import format_gib
+from zero_sizer.util.records import dataclass
 
 WHOSE = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "the NVMe of each node"}
 _CHEAPEST = {
@@ -30,7 +31,7 @@ _MEMORY = {Device.GPU: "memory of a GPU", Device.HOST: "host memory", Device.NVM
 
 
 class Verdict(Enum):
-    """Whether the job fits."""
+    """Verdict on a job."""
 
     FITS = "fits"
     DOES_NOT_FIT = "does_not_fit"
@@ -39,7 +40,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """What a job takes of one device, everything outside of PyTorch included.
+    """Bytes that a job takes of one device, everything outside of PyTorch included.
 
     Attributes:
         low: bytes that must be there.
@@ -77,26 +78,26 @@ def doubts(findings: Sequence[Finding], device: Device) -> list[Finding]:
 
 
 def is_doubt(finding: Finding) -> bool:
-    """Whether it says that something is not counted, or counted that may not be there."""
+    """True if a finding says that something is not counted, or counted that may not be there."""
     is_said = finding.direction is not None and not is_assumption(finding)
     return is_said or finding.code.endswith("not-modelled")
 
 
 def is_assumption(finding: Finding) -> bool:
-    """Whether another value than the assumed one takes less: the cheapest is asked for too."""
+    """True if another value than the assumed one takes less: the cheapest is asked for too."""
     can_save = finding.direction in (Direction.SAVE, Direction.EITHER)
     return can_save and finding.code.startswith("assumed-")
 
 
 def is_open(finding: Finding) -> bool:
-    """Whether a doubt stays however much room is left: nobody knows how much it costs."""
+    """True if a doubt stays however much room is left: nobody knows how much it costs."""
     return _direction(finding) is not Direction.SAVE and finding.num_bytes is None
 
 
 def need_of(
     moments: Mapping[Moment, int], found: Capacity, room: int, about: Sequence[Finding]
 ) -> Need:
-    """What one device needs.
+    """Need of one device.
 
     Args:
         moments: live bytes of the device at each moment.
@@ -134,7 +135,7 @@ def _total(about: Sequence[Finding], direction: Direction) -> int | None:
 
 
 def on_purpose(plan: Plan, device: Device) -> bool:
-    """Whether the config itself loads a device, so that it must be stated before anything fits."""
+    """True if the config itself loads a device, so that it must be stated before anything fits."""
     if device is not Device.HOST:
         return True
     inputs = select.inputs_of(plan)

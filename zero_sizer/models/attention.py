@@ -16,10 +16,10 @@ LACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def default(model_type: str) -> str:
-    """What transformers takes where nothing is asked for: sdpa, else eager."""
+    """Attention that transformers takes where nothing is asked for: sdpa, else eager."""
     return EAGER if SDPA in LACKS.get(model_type, ()) else SDPA
 
 
 def supports(model_type: str, attention: str) -> bool:
-    """Whether transformers' class has it."""
+    """True if transformers' class has this kind of attention."""
     return attention not in LACKS.get(model_type, ())

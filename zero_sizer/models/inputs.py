@@ -1,4 +1,4 @@
-"""What a model is fed besides tokens, as its config.json tells."""
+"""Inputs of a model besides tokens, as its config.json tells."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,12 +1,13 @@
-"""What zero_sizer knows of a model: its tensors by shape, and its widths. No DeepSpeed words."""
+"""Model specifications: tensors by shape, and widths. No DeepSpeed words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:
     from zero_sizer.models.changes.records import Adapter, Freeze, Quantization
@@ -44,7 +45,7 @@ class Tensor:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it has two dimensions or more."""
+        """True if the tensor has two dimensions or more."""
         return len(self.shape) > 1
 
     @property
@@ -54,7 +55,7 @@ class Tensor:
 
     @property
     def is_stacked(self) -> bool:
-        """Whether it holds all experts of a block: (experts, rows, columns)."""
+        """True if the tensor holds all experts of a block: (experts, rows, columns)."""
         return "expert" in self.module and len(self.shape) == 3
 
     @property
@@ -91,7 +92,7 @@ class ModelSpec:
 
     Attributes:
         name: what to call it in reports.
-        origin: where the numbers come from, e.g. ``bundled profile llama-3-8b`` or a path.
+        origin: where the numbers come from, e.g. ``bundled model llama-3-8b`` or a path.
         parameters: in ``named_parameters()`` order, tied tensors once.
         buffers: in ``named_buffers()`` order, non-persistent ones included.
         arch: widths.

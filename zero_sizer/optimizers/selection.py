@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.optimizers import table
 from zero_sizer.optimizers import torch as torch_optimizers
 from zero_sizer.optimizers.table import Optimizer
+from zero_sizer.util.records import dataclass
 
 # Name -> DeepSpeed's own class, or the name of torch's.
 _BUILT: Mapping[str, Optimizer | str] = {
@@ -43,8 +44,8 @@ class Group:
     indices: tuple[int, ...]
 
 
-def trainers(*, offloads: bool) -> Optimizer | None:
-    """What the Hugging Face Trainer brings where the config has no optimizer section.
+def trainer_optimizer(*, offloads: bool) -> Optimizer | None:
+    """Optimizer that the Hugging Face Trainer brings where the config has no optimizer section.
 
     torch's fused AdamW (transformers 5.23 training_args.py:806), or DeepSpeedCPUAdam under
     optimizer offload, unless ``zero_force_ds_cpu_optimizer`` is off (accelerate 1.15
@@ -99,7 +100,7 @@ def groups(
     return tuple(group for group in found if group.indices)
 
 
-def trainers_groups(row: Optimizer, spec: ModelSpec) -> tuple[Group, ...]:
+def trainer_groups(row: Optimizer, spec: ModelSpec) -> tuple[Group, ...]:
     """The Trainer's: biases and norms are not decayed (transformers 5.23 trainer.py:1408)."""
     decayed, others = _split(_trainable(spec), lambda i: _is_decayed(spec.parameters[i]))
     found = (

@@ -1,11 +1,13 @@
-"""What an optimizer keeps per element and materialises in a step; DeepSpeed's own classes.
+"""Table of optimizers: what each keeps per element and makes in a step; DeepSpeed's own classes.
 
 Sources: deepspeed 0.19.8 runtime/engine.py:2476-2570 (which class a config builds), and the class
 named in each row. torch's optimizers are in ``torch_optimizers``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
+
+from zero_sizer.util.records import dataclass
 
 
 class StateType(Enum):

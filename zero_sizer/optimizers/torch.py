@@ -5,10 +5,11 @@ Source: torch 2.13 torch/optim; the temporaries are those of ``_multi_tensor_*``
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from zero_sizer.optimizers.table import NOTHING, Optimizer, StateType, Temporaries
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

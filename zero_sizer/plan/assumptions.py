@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Direction, Finding, Severity
+from zero_sizer.util.records import dataclass
 
 
 @dataclass
 class Assumptions:
-    """What nobody stated: the value taken is a finding, never silent."""
+    """Assumptions in place of what nobody stated: each is a finding, never silent."""
 
     findings: list[Finding] = field(default_factory=list)
     settings: dict[str, Setting] = field(default_factory=dict)

@@ -7,7 +7,7 @@ kept by hand.
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import wraps
 from typing import Any, Self, TypeVar
 
@@ -16,6 +16,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero.leaf_modules import LeafModules
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -115,7 +116,7 @@ class Plan:
     group_optimizers: tuple[Optimizer, ...] = _read("optimizer.type")
 
     def at_rank(self, rank: int) -> Self:
-        """The same plan on another rank; what all ranks share is not worked out again."""
+        """Copies the plan to another rank; what all ranks share is not worked out again."""
         other = copy(self)
         shared = {f: v for f, v in vars(self).get("_derived", {}).items() if f not in _OF_ONE_RANK}
         vars(other).update(rank=rank, _derived=shared)
@@ -128,21 +129,21 @@ class Plan:
 
     @property
     def is_16bit(self) -> bool:
-        """Whether the engine casts the model to fp16 or bf16."""
+        """True if the engine casts the model to fp16 or bf16."""
         return self.model_dtype is not DType.FP32
 
     @property
     def accumulates(self) -> bool:
-        """Whether gradients outlive a micro step."""
+        """True if gradients outlive a micro step."""
         return self.grad_accum > 1
 
     @property
     def offloads_optimizer(self) -> bool:
-        """Whether the optimizer works in host memory."""
+        """True if the optimizer works in host memory."""
         return self.optimizer_device is not Device.GPU
 
     def derive(self, function: "Callable[[Plan], T]") -> "T":
-        """What ``function`` makes of this plan, computed once (see ``derived``)."""
+        """Computes ``function`` of this plan, once (see ``derived``)."""
         known = self.__dict__.setdefault("_derived", {})
         if function not in known:
             known[function] = function(self)

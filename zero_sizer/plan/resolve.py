@@ -1,7 +1,6 @@
 """From settings and job to the Plan; what had to be assumed comes back as findings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -23,6 +22,7 @@ from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.plan.assumptions import Assumptions
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero.leaf_modules import LeafModules
 from zero_sizer.zero.wrapper import Wrapper, wrapper_of
 
@@ -63,7 +63,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
     offloads = settings[_ZERO + "offload_optimizer.device"] != "none"
     if name is None:
         swaps = offloads and settings["zero_force_ds_cpu_optimizer"] is not False
-        row = selection.trainers(offloads=swaps)
+        row = selection.trainer_optimizer(offloads=swaps)
     else:
         row = selection.choose(name, params, offloads=offloads)
     if row is None:
@@ -76,7 +76,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
         **_zero(settings),
         **_activation_checkpointing(settings),
         **_groups(
-            selection.trainers_groups(row, job.model)
+            selection.trainer_groups(row, job.model)
             if name is None
             else selection.groups(
                 row, params, job.model, offloads=offloads, partitioned=workload["zero_init"]

@@ -76,7 +76,7 @@ def partitions(plan: Plan) -> tuple[int, ...]:
         case Wrapper.ZERO3:
             return tuple(sum(g) for groups in sub_groups(plan) for g in groups)
         case Wrapper.ZERO12 | Wrapper.BF16:
-            return tuple(f // plan.dp_world_size for f in flat_groups(plan))
+            return tuple(partition.flat_partition(f, plan.dp_world_size) for f in flat_groups(plan))
         case _:
             return tuple(sum(g) for g in groups(plan))
 
@@ -109,14 +109,24 @@ def partition_numel(plan: Plan) -> int:
 @derived_of_rank
 def gradient_numel(plan: Plan) -> int:
     """Elements of all gradients a ZeRO-1/2 rank keeps whole (Q), padding excluded."""
-    return touched_numel(plan, groups(plan))
+    return gradient_numels(plan)[plan.rank]
+
+
+@derived
+def gradient_numels(plan: Plan) -> tuple[int, ...]:
+    """Elements of gradients on every rank."""
+    return _touched(plan, groups(plan))
 
 
 def touched_numel(plan: Plan, groups: tuple[tuple[int, ...], ...]) -> int:
     """Elements of all tensors of ``groups`` that this rank's ZeRO-1/2 partitions touch."""
+    return _touched(plan, groups)[plan.rank]
+
+
+def _touched(plan: Plan, groups: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
     where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
-    touched = (partition.touched(ordered(plan, group), *where) for group in groups)
-    return sum(per_rank[plan.rank] for per_rank in touched)
+    per_group = [partition.touched(ordered(plan, group), *where) for group in groups]
+    return tuple(map(sum, zip(*per_group, strict=True))) or (0,) * plan.dp_world_size
 
 
 def ordered(plan: Plan, group: tuple[_Of, ...]) -> tuple[_Of, ...]:
@@ -132,7 +142,7 @@ def flat_order(plan: Plan) -> tuple[tuple[int, ...], ...]:
 
 @derived
 def deals_tensors(plan: Plan) -> bool:
-    """Whether tensors are dealt out to the ranks one by one; BF16_Optimizer does not."""
+    """True if tensors are dealt out to the ranks one by one; BF16_Optimizer does not."""
     return plan.round_robin and plan.wrapper is Wrapper.ZERO12
 
 
@@ -190,7 +200,7 @@ def persistent_bytes(plan: Plan) -> int:
 
 @derived
 def gathers_copies(plan: Plan) -> bool:
-    """Whether a gathered stage-3 parameter is more than this rank's partition itself."""
+    """True if a gathered stage-3 parameter is more than this rank's partition itself."""
     return plan.dp_world_size > 1 or plan.param_device is not Device.GPU
 
 
@@ -210,7 +220,7 @@ def has_compact_gradients(plan: Plan) -> bool:
 
 @derived
 def flattens_on_gpu(plan: Plan) -> bool:
-    """Whether the GPU has room for model and flat copy (stage_1_and_2.py:451-453)."""
+    """True if the GPU has room for model and flat copy (stage_1_and_2.py:451-453)."""
     weights = num_bytes(num_trainable(plan) + sum(frozen(plan)), plan.model_dtype)
     weights += sum(frozen_codes(plan))
     flat = num_bytes(sum(flat_groups(plan)), plan.model_dtype)

@@ -1,27 +1,29 @@
 """Choices and cluster sizes for a reader at a terminal, and as JSON."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from zero_sizer.advise.candidate import Candidate, Loss
+from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.curve import Point
 from zero_sizer.advise.emit import edits
 from zero_sizer.advise.limits import Limits
 from zero_sizer.advise.search import Search
+from zero_sizer.advise.start import Start
 from zero_sizer.advise.verdict import words_of
 from zero_sizer.findings import Reason
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import NONE_GIVEN
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.report.emitted import edit_mapping
+from zero_sizer.report.emitted import edit_mapping, show_lines, start_mapping
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.training import MARKS, run_columns, show_run
+from zero_sizer.report.training import as_mapping as training_mapping
 from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.speed import as_mapping
 from zero_sizer.speed.rates import explain
-from zero_sizer.speed.training import as_mapping as training_mapping
 from zero_sizer.units import format_gib
 from zero_sizer.util.terminal import output_columns
 
@@ -31,7 +33,7 @@ _WIDE = 110  # columns for the plans and their runs in one table
 _WORTH_SHOWING = 0.005  # share of the step below which a term is left out
 
 
-def show_choice(choice: Choice, in_time: Point | None = None) -> None:
+def show_choice(choice: Choice, start: Start | None = None) -> None:
     """Print the winner, the runners-up, why the others lost, and where the winner's time goes."""
     winner = choice.winner
     if winner is None:
@@ -42,7 +44,7 @@ def show_choice(choice: Choice, in_time: Point | None = None) -> None:
         for line in assumptions(choice.search, winner, is_free=choice.is_free):
             show_line(line, indent="  ")
         show_doubt(choice.verdict, choice.reasons)
-        show_run(choice.run, in_time, is_alike=choice.search.job.cluster.has_equal_nodes)
+        show_run(choice.run, choice.in_time, is_alike=choice.search.job.cluster.has_equal_nodes)
         print()
         _show_ranked(choice)
         print()
@@ -53,6 +55,8 @@ def show_choice(choice: Choice, in_time: Point | None = None) -> None:
     print()
     for line in _notes(choice):
         show_line(line)
+    if start is not None:
+        show_lines(start)
 
 
 def _show_nothing(choice: Choice) -> None:
@@ -77,7 +81,7 @@ def _with(choice: Choice) -> str:
 
 
 def assumptions(search: Search, plan: Candidate | None, *, is_free: bool) -> Iterator[str]:
-    """What the figures rest on: the batch, the tokens, the precision and the links."""
+    """Assumptions behind the figures: the batch, the tokens, the precision and the links."""
     job, batch = search.job, search.batch
     if is_free and plan is not None:
         yield (
@@ -196,14 +200,14 @@ def _show_time(choice: Choice, winner: Candidate) -> None:
     show_table(("", "", "where the step's time goes", ""), rows, right=(0, 1))
 
 
-def _show_losses(losses: Iterable[Loss]) -> None:
+def _show_losses(losses: Iterable[RejectedStrategy]) -> None:
     rows = [(loss.strategy.name, why(loss), _least(loss), _entries(loss)) for loss in losses]
     heads = ("strategy", "why not", "least it needs", "the largest there")
     show_table(heads, rows)
 
 
-def why(loss: Loss) -> str:
-    """What a strategy is short of, in a line."""
+def why(loss: RejectedStrategy) -> str:
+    """Shortfalls of a strategy in a line."""
     if loss.refusals:
         return loss.refusals[0].message
     if loss.closest is None:
@@ -215,12 +219,12 @@ def why(loss: Loss) -> str:
     return f"{missing} (micro batch {loss.closest.micro_batch}{checkpointing})"
 
 
-def _least(loss: Loss) -> str:
+def _least(loss: RejectedStrategy) -> str:
     """Per device, with the most frugal setting for it."""
     return ", ".join(f"{d.value} {format_gib(size)}" for d, size in loss.least.items() if size)
 
 
-def _entries(loss: Loss) -> str:
+def _entries(loss: RejectedStrategy) -> str:
     return ", ".join(f"{entry.name} {format_gib(entry.num_bytes)}" for entry in loss.entries[:2])
 
 
@@ -241,7 +245,7 @@ def _notes(choice: Choice) -> Iterable[str]:
 
 
 def warnings(search: Search) -> Iterable[str]:
-    """What the plans leave out, a line each."""
+    """Warnings about what the plans leave out, a line each."""
     for finding in search.warnings:
         yield (
             f"{finding.severity.value}: {finding.key}: {finding.message}; {finding.remedy} "
@@ -252,7 +256,7 @@ def warnings(search: Search) -> Iterable[str]:
 
 
 def warnings_mapping(search: Search) -> list[dict[str, str]]:
-    """The same as JSON."""
+    """Warnings about what the plans leave out, as JSON."""
     return [
         {"code": f.code, "key": f.key, "message": f.message, "remedy": f.remedy}
         for f in search.warnings
@@ -264,7 +268,13 @@ def _margins(limits: Limits) -> str:
     return f"{shares}, and on a GPU the most that context and communication took elsewhere"
 
 
-def choice_mapping(choice: Choice, in_time: Point | None = None) -> dict[str, Any]:
+def print_choice(choice: Choice, start: Start | None = None) -> None:
+    """Print the choice as JSON, with what starts it where that was asked for."""
+    started = start_mapping(start) if start and choice.winner and start.is_asked else {}
+    print(json.dumps({**choice_mapping(choice), **started}, indent=1, default=str))
+
+
+def choice_mapping(choice: Choice) -> dict[str, Any]:
     """The choice as JSON."""
     winner = choice.winner
     return {
@@ -277,7 +287,7 @@ def choice_mapping(choice: Choice, in_time: Point | None = None) -> dict[str, An
             _candidate(choice, candidate, index)
             for index, candidate in enumerate(choice.ranked[1:], start=1)
         ],
-        "fewest_in_time": None if in_time is None else point_mapping(in_time),
+        "fewest_in_time": None if choice.in_time is None else point_mapping(choice.in_time),
         "do_not_fit": [_loss(loss) for loss in choice.losses],
         "changes": [] if winner is None else list(map(edit_mapping, edits(choice, winner))),
         "flags": list(choice.flags),
@@ -332,7 +342,7 @@ def plan_mapping(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _loss(loss: Loss) -> dict[str, Any]:
+def _loss(loss: RejectedStrategy) -> dict[str, Any]:
     return {
         "strategy": loss.strategy.name,
         "reason": why(loss),

@@ -1,5 +1,6 @@
 """Which GPUs carry a model, for a reader at a terminal and as JSON."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -36,8 +37,12 @@ def _cell(found: Enough | None) -> str:
     return f"{found.gpus} (host {format_gib(found.host_bytes)})"
 
 
-def cards_mapping(model: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """The same as JSON."""
+def print_cards(model: str, seq_len: int | None, rows: Sequence[Row]) -> None:
+    """Print the counts as JSON."""
+    print(json.dumps(_mapping(model, rows), indent=1))
+
+
+def _mapping(model: str, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "schema_version": 1,
         "model": model,

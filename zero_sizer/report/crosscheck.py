@@ -1,14 +1,42 @@
 """A crosscheck for a reader at a terminal."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from zero_sizer.crosscheck.compare import BOUNDARIES, Cause, Crosscheck, Row, worst_ranks
 from zero_sizer.crosscheck.helpers import Difference
+from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import show_line, show_table
+from zero_sizer.report.verdict import show_job, show_verdict
+from zero_sizer.sizing import Sizing
 from zero_sizer.units import format_gib
 
 _WORTH_COMPARING = 2**20  # bytes of a peak: a counter or two are no memory
 _ALWAYS = ("live", "model states", "peak")
+
+
+def show_answer(sizing: Sizing, checks: Sequence[Crosscheck]) -> None:
+    """Print the verdict, where a GPU was stated, and every check."""
+    if sizing.job.cluster.gpu_memory is not None:
+        show_verdict(sizing)
+        show_job(sizing)
+        print()
+    show_all(checks)
+
+
+def print_answer(sizing: Sizing, checks: Sequence[Crosscheck]) -> None:
+    """Print the verdict and all checks, as one, as JSON."""
+    joined = Crosscheck(
+        rows=tuple(row for check in checks for row in check.rows),
+        differences=tuple(item for check in checks for item in check.differences),
+        causes=tuple(cause for check in checks for cause in check.causes),
+        notes=tuple(note for check in checks for note in check.notes),
+    )
+    verdict = {
+        "verdict": sizing.verdict.value,
+        "reasons": [reason_mapping(reason) for reason in sizing.reasons],
+    }
+    print(json.dumps({**verdict, **joined.to_json()}, indent=1))
 
 
 def show_all(checks: Sequence[Crosscheck]) -> None:

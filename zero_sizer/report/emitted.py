@@ -2,9 +2,7 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from zero_sizer.advise.candidate import Candidate
@@ -12,7 +10,6 @@ from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.emit import Edit, chosen_values, edits, job_values
 from zero_sizer.advise.start import Start
 from zero_sizer.report.table import show_line, show_table
-from zero_sizer.util.files import write_text
 
 
 def config_text(choice: Choice, winner: Candidate) -> str:
@@ -60,24 +57,30 @@ def start_mapping(start: Start) -> dict[str, Any]:
     }
 
 
-def write_start(start: Start, *, quiet: bool) -> None:
-    """Write what has a file, print the rest."""
-    for path in start.missing:
-        print(f"{path} not written: nothing fits", file=sys.stderr)
+def show_lines(start: Start) -> None:
+    """Print the launchers for which no file was named."""
+    for launch in start.launches:
+        if launch.file is None:
+            print()
+            print(launch.text.rstrip())
+
+
+def start_files(start: Start) -> Iterator[tuple[str, str]]:
+    """Path and text of each file that starts a plan."""
     for launch in start.launches:
         if launch.file is not None:
-            write_text(Path(launch.file), launch.text)
-        if not quiet:
-            print()
-            print(f"{launch.file} written" if launch.file else launch.text.rstrip())
+            yield launch.file, launch.text
     if start.arguments_file is not None:
-        text = json.dumps(start.arguments, indent=2) + "\n"
-        write_text(Path(start.arguments_file), text)
-        if not quiet:
-            print()
-            show_line(f"{start.arguments_file} written")
-            if start.unsaid:
-                show_line(f"no argument says, the training code does: {', '.join(start.unsaid)}")
+        yield start.arguments_file, json.dumps(start.arguments, indent=2) + "\n"
+
+
+def show_start_files(start: Start) -> None:
+    """Say which files start the plan, and what none of them says."""
+    for path, _ in start_files(start):
+        print()
+        show_line(f"{path} written")
+    if start.arguments_file is not None and start.unsaid:
+        show_line(f"no argument says, the training code does: {', '.join(start.unsaid)}")
 
 
 def _row(edit: Edit) -> tuple[str, str, str, str]:

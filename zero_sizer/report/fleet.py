@@ -1,5 +1,6 @@
 """Cluster sizes for a reader at a terminal, and as JSON."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +20,8 @@ from zero_sizer.report.advice import (
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.training import MARKS, lines, run_columns
+from zero_sizer.report.training import as_mapping as training_mapping
 from zero_sizer.report.verdict import reason_line
-from zero_sizer.speed.training import as_mapping as training_mapping
 from zero_sizer.util.terminal import output_columns
 
 _COUNTED = {"gpus": "GPUs", "nodes": "nodes"}
@@ -179,6 +180,11 @@ def _detail(row: Fewest) -> str:
         "checkpointing, "
         f"{row.plan.tokens_per_second:,.0f} tokens/s"
     )
+
+
+def print_fleet(fleet: Fleet) -> None:
+    """Print the sizes as JSON."""
+    print(json.dumps(fleet_mapping(fleet), indent=1, default=str))
 
 
 def fleet_mapping(fleet: Fleet) -> dict[str, Any]:

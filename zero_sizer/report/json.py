@@ -2,40 +2,36 @@
 
 import json
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zero_sizer import __version__, speed
+from zero_sizer import __version__
+from zero_sizer.answer import Answer, DeviceAnswer
 from zero_sizer.config.settings import Setting
 from zero_sizer.findings import Finding, Reason
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.capacity import reserved
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.moments import Moment
-from zero_sizer.ledger.peak import phase_peaks
-from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.fixes import fix_mapping
 from zero_sizer.sizing import Sizing
-
-if TYPE_CHECKING:
-    from zero_sizer.speed.training import Training
 
 SCHEMA_VERSION = 1
 MODELS_DEEPSPEED = "0.19.8"
 _PER = {Device.GPU: "rank", Device.HOST: "node", Device.NVME: "node"}
 
 
-def render(sizing: Sizing, *, timeline: bool = False, training: "Training | None" = None) -> str:
-    """One JSON document; every byte count is an integer."""
-    mapping = as_mapping(sizing)
+def show(answer: Answer, *, timeline: bool = False) -> None:
+    """Print one JSON document; every byte count is an integer."""
+    mapping = as_mapping(answer)
     if timeline:
         from zero_sizer.report.timeline import as_mapping as timeline_mapping
 
-        mapping["timeline"] = timeline_mapping(sizing)
-    if training is not None:
-        from zero_sizer.speed.training import as_mapping as training_mapping
+        mapping["timeline"] = timeline_mapping(answer)
+    if answer.training is not None:
+        from zero_sizer.report.training import as_mapping as training_mapping
 
-        mapping["training"] = training_mapping(training)
+        mapping["training"] = training_mapping(answer.training)
     finite = _finite(mapping)
-    return json.dumps(finite, indent=1, ensure_ascii=False, default=str, allow_nan=False)
+    print(json.dumps(finite, indent=1, ensure_ascii=False, default=str, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
@@ -47,8 +43,9 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
-def as_mapping(sizing: Sizing) -> dict[str, Any]:
+def as_mapping(answer: Answer) -> dict[str, Any]:
     """The contract's mapping."""
+    sizing = answer.sizing
     return {
         "schema_version": SCHEMA_VERSION,
         "zero_sizer": __version__,
@@ -56,17 +53,17 @@ def as_mapping(sizing: Sizing) -> dict[str, Any]:
         "verdict": sizing.verdict.value,
         "valid": sizing.is_valid,
         "reasons": [reason_mapping(reason) for reason in sizing.reasons],
-        "devices": {device.value: _device(sizing, device) for device in Device},
+        "devices": {
+            device.value: _device(sizing, device, found) for device, found in answer.devices.items()
+        },
         "phases": {
-            device.value: {
-                phase.value: peak for phase, peak in phase_peaks(sizing.moments[device]).items()
-            }
-            for device in Device
+            device.value: {phase.value: peak for phase, peak in found.phases.items()}
+            for device, found in answer.devices.items()
         },
         "allocations": [_allocation(sizing, a) for a in sizing.allocations],
         "findings": [_finding(f) for f in sizing.findings],
-        "fixes": _fixes(sizing),
-        "speed": _speed(sizing),
+        "fixes": list(map(fix_mapping, answer.fixes)),
+        "speed": dict(answer.speed or {}),
         "job": {key: _setting(s) for key, s in sorted(sizing.settings.items())},
     }
 
@@ -76,27 +73,9 @@ def reason_mapping(reason: Reason) -> dict[str, str]:
     return {**vars(reason), "direction": reason.direction.value}
 
 
-def _speed(sizing: Sizing) -> dict[str, Any]:
-    """Nothing for what cannot run."""
-    if sizing.verdict is Verdict.DOES_NOT_FIT or not sizing.is_valid:
-        return {}
-    return dict(speed.estimate(sizing) or {})
-
-
-def _fixes(sizing: Sizing) -> list[Any]:
-    """Changes that would make it fit; looked for only where it does not, or may not."""
-    if sizing.verdict is Verdict.FITS:
-        return []
-    from zero_sizer.advise.fixes import fixes
-    from zero_sizer.report.fixes import fix_mapping
-
-    return [fix_mapping(fix) for fix in fixes(sizing)]
-
-
-def _device(sizing: Sizing, device: Device) -> dict[str, Any]:
-    peak, found, need = sizing.peaks[device], sizing.capacities[device], sizing.needs[device]
-    there, is_used = found.num_bytes, bool(peak.num_bytes)
-    low, high = (need.low, need.high) if is_used else (0, 0)
+def _device(sizing: Sizing, device: Device, found: DeviceAnswer) -> dict[str, Any]:
+    peak, need, there = found.peak, found.need, found.capacity.num_bytes
+    low, high = (need.low, need.high) if found.is_used else (0, 0)
     rank = {"rank": sizing.plan.rank} if sizing.plan and device is Device.GPU else {}
     mapping: dict[str, Any] = {
         "per": _PER[device],
@@ -108,11 +87,11 @@ def _device(sizing: Sizing, device: Device) -> dict[str, Any]:
         "high_bytes": high,
         "capacity_bytes": there,
         "headroom_bytes": None if there is None or high is None else there - high,
-        "shortfall_bytes": sizing.shortfall(device) if is_used else 0,
-        "outside_bytes": dict(found.outside._asdict()),
+        "shortfall_bytes": found.shortfall,
+        "outside_bytes": dict(found.capacity.outside._asdict()),
     }
     if device is Device.GPU:
-        mapping["reserved_bytes"] = dict(reserved(peak.num_bytes, found, need.room)._asdict())
+        mapping["reserved_bytes"] = dict(found.reserved._asdict())
     return mapping
 
 

@@ -48,8 +48,12 @@ def _zero(found: Largest) -> dict[str, Any]:
     return {"zero_optimization": values.get("zero_optimization", {})}
 
 
-def largest_mapping(found: Largest, job: Job) -> dict[str, Any]:
-    """The answer as JSON."""
+def print_largest(found: Largest, job: Job) -> None:
+    """Print the answer as JSON."""
+    print(json.dumps(_mapping(found, job), indent=1, default=str))
+
+
+def _mapping(found: Largest, job: Job) -> dict[str, Any]:
     sizing = found.sizing
     return {
         "schema_version": 1,

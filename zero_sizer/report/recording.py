@@ -1,10 +1,13 @@
 """A recording for a reader at a terminal."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+from zero_sizer.dryrun.answer import RunAnswer
 from zero_sizer.dryrun.recording import PhaseRecord, RankRecord, Recording
-from zero_sizer.dryrun.verdict import verdict_of
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.units import format_gib
@@ -12,6 +15,7 @@ from zero_sizer.units import format_gib
 _SHOWN = 12  # buffers listed at the last boundary
 _LOG_BLOCKS = 30  # of init; ZeRO-3 writes two for each sub group
 _MICRO_STEP = "Engine before forward"
+NO_FILES: Mapping[str, str] = MappingProxyType({})
 _FIGURES = {
     "GPU end": ("gpu", "allocated"),
     "GPU peak": ("gpu", "max_allocated"),
@@ -23,10 +27,11 @@ _FIGURES = {
 }
 
 
-def show(recording: Recording) -> None:
+def show(answer: RunAnswer, *, files: Mapping[str, str] = NO_FILES) -> None:
     """Print the verdict, the phases of the rank that holds most, and what it held at the end."""
+    recording = answer.recording
     rank = max(recording.ranks, key=lambda item: item.peak().get("gpu", 0))
-    _verdict(recording)
+    _verdict(answer)
     show_line(
         f"{recording.how} run of {recording.job.get('name', 'the model')}: rank {rank.rank} of "
         f"{recording.world_size}, DeepSpeed {recording.versions.get('deepspeed', '?')}"
@@ -38,22 +43,34 @@ def show(recording: Recording) -> None:
         _log(recording.log)
     _live(rank.phases[-1])
     print()
-    _workspaces(recording)
-    for note in (*recording.notes, *_outside(recording)):
+    _workspaces(answer)
+    for note in (*recording.notes, *_outside(answer)):
         show_line(f"note: {note}")
     if rank.skipped_steps:
         print(f"note: fp16 loss scaling skipped {rank.skipped_steps} optimizer steps")
+    for what, path in files.items():
+        print(f"{what} written to {path}")
 
 
-def _verdict(recording: Recording) -> None:
+def print_recording(answer: RunAnswer, *, files: Mapping[str, str] = NO_FILES) -> None:
+    """Print the recording as JSON, headed by its verdict; of ``files`` it says nothing."""
+    found = {
+        "verdict": answer.verdict.value if answer.verdict else None,
+        "reasons": [reason_mapping(reason) for reason in answer.reasons],
+        **answer.recording.to_json(),
+    }
+    print(json.dumps(found, indent=1))
+
+
+def _verdict(answer: RunAnswer) -> None:
     """Whether the run fits, where it had a device of a known size."""
-    verdict, reasons = verdict_of(recording)
+    verdict = answer.verdict
     if verdict is None:
         return
     if verdict is Verdict.FITS:
-        show_words(WORDS[verdict], [_fits(recording)])
+        show_words(WORDS[verdict], [_fits(answer.recording)])
     else:
-        show_words(WORDS[verdict], [reason_line(reason) for reason in reasons])
+        show_words(WORDS[verdict], [reason_line(reason) for reason in answer.reasons])
 
 
 def _fits(recording: Recording) -> str:
@@ -125,34 +142,24 @@ def _live(phase: PhaseRecord) -> None:
     show_table((f"alive after {phase.name}", "category", "device", "size"), rows, right=(3,))
 
 
-def _workspaces(recording: Recording) -> None:
+def _workspaces(answer: RunAnswer) -> None:
     """What kernels would add to PyTorch's figures on a GPU, as cited formulas."""
-    if recording.how != "simulated":
+    if not answer.workspaces:
         return
-    from zero_sizer.dryrun.simulated.workspaces import workspaces_of
-
-    found = workspaces_of(recording.job)
-    if not found:
-        return
-    rows = [(row.name, row.about, format_gib(row.num_bytes), row.source) for row in found]
+    rows = [
+        (row.name, row.about, format_gib(row.num_bytes), row.source) for row in answer.workspaces
+    ]
     heads = ("kernel workspace, to be added", "when", "size", "follows (PyTorch)")
     show_table(heads, rows, right=(2,))
     print()
 
 
-def _outside(recording: Recording) -> list[str]:
+def _outside(answer: RunAnswer) -> list[str]:
     """What a simulated GPU has no figures for, as ranges of published measurements."""
-    if recording.how != "simulated":
+    if not answer.outside:
         return []
-    from zero_sizer.hardware import catalog, outside
-
-    name = str(recording.job.get("gpu") or "")
-    gpu = catalog.find(name) if name else None
-    parts = {"the CUDA context": outside.context(gpu)}
-    if recording.world_size > 1:
-        parts["NCCL"] = outside.NCCL.interval
     texts = [
         f"{what} ({format_gib(found.low)} to {format_gib(found.high)})"
-        for what, found in parts.items()
+        for what, found in answer.outside.items()
     ]
     return [f"outside PyTorch's allocator and not in these figures: {' and '.join(texts)}"]

@@ -1,14 +1,13 @@
-"""What lives on each device over one step, block by block: as data, and as a plot of text."""
+"""Timeline of each device over one step, block by block: as data, and as a plot of text."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
+from zero_sizer.answer import Answer, DeviceAnswer
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.moments import STEPPING, Moment, Phase
+from zero_sizer.ledger.moments import Phase
 from zero_sizer.report.plot import Column, draw
-from zero_sizer.sizing import Sizing
-from zero_sizer.timeline import compose
 from zero_sizer.units import format_gib
 from zero_sizer.util.terminal import output_columns
 
@@ -16,52 +15,7 @@ _NAME = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "NVMe of
 _WORTH_A_PLOT = 2**20  # bytes
 
 
-class LivePoint(NamedTuple):
-    """Live bytes at one place of the step, per rank on the GPU and per node elsewhere.
-
-    Attributes:
-        block: qualified name of the block whose highest point it is; empty outside of blocks.
-        place: what is running.
-    """
-
-    phase: Phase
-    block: str
-    place: str
-    num_bytes: int
-
-
-def live_points(sizing: Sizing, device: Device) -> list[LivePoint]:
-    """The phases in order; their highest is the device's peak."""
-    if sizing.plan is None:
-        return []
-    moments = sizing.moments[device]
-    found: list[LivePoint] = []
-    for moment in Moment:
-        if moment.phase not in STEPPING and moment.phase is not sizing.peaks[device].moment.phase:
-            continue  # saving and loading only where they decide
-        if device is Device.GPU and moment in (Moment.FORWARD, Moment.BACKWARD):
-            found += _pass(sizing, moment)
-        else:
-            found.append(LivePoint(moment.phase, "", moment.value, moments[moment]))
-    return found
-
-
-def _pass(sizing: Sizing, moment: Moment) -> Iterator[LivePoint]:
-    plan = sizing.plan
-    if plan is None:
-        return
-    is_backward = moment is Moment.BACKWARD
-    highest = (
-        compose.timeline_of(plan).backward if is_backward else compose.timeline_of(plan).forward
-    )
-    persistent = sizing.moments[Device.GPU][moment] - highest.total
-    for peak in compose.block_peaks_of(plan):
-        if peak.is_backward is is_backward:
-            size = persistent + peak.instant.total
-            yield LivePoint(moment.phase, peak.block, peak.instant.place, size)
-
-
-def as_mapping(sizing: Sizing) -> dict[str, Any]:
+def as_mapping(answer: Answer) -> dict[str, Any]:
     """Device -> its points, for the JSON."""
     return {
         device.value: [
@@ -71,27 +25,27 @@ def as_mapping(sizing: Sizing) -> dict[str, Any]:
                 "place": point.place,
                 "num_bytes": point.num_bytes,
             }
-            for point in live_points(sizing, device)
+            for point in found.points
         ]
-        for device in Device
+        for device, found in answer.devices.items()
     }
 
 
-def show_timeline(sizing: Sizing) -> None:
+def show_timeline(answer: Answer) -> None:
     """Print one plot for each device that the job uses."""
     width = output_columns()
-    for device in Device:
-        points = live_points(sizing, device)
-        if points and sizing.peaks[device].num_bytes >= _WORTH_A_PLOT:
+    for device, found in answer.devices.items():
+        if found.points and found.peak.num_bytes >= _WORTH_A_PLOT:
             print()
-            print("\n".join(_plot(sizing, device, points, width)))
+            print("\n".join(_plot(_NAME[device], found, width)))
 
 
-def _plot(sizing: Sizing, device: Device, points: Sequence[LivePoint], width: int) -> Iterator[str]:
+def _plot(name: str, found: DeviceAnswer, width: int) -> Iterator[str]:
+    points = found.points
     peak = max(points, key=lambda point: point.num_bytes)
-    capacity = sizing.capacities[device].num_bytes
+    capacity = found.capacity.num_bytes
     about = f", {format_gib(capacity)} there" if capacity is not None else ""
-    yield f"{_NAME[device]} over one step, each block at its highest{about}:"
+    yield f"{name} over one step, each block at its highest{about}:"
     groups = [
         (
             phase.value,

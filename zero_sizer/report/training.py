@@ -1,7 +1,8 @@
 """A training run's days, money and energy for a reader."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 from zero_sizer.advise.curve import Point
 from zero_sizer.report.table import show_line
@@ -112,3 +113,37 @@ def _wanted(training: Training) -> str:
 
 def _budget(training: Training) -> str:
     return f"{number(training.goal.budget or 0.0)}"
+
+
+def as_mapping(training: Training) -> Mapping[str, Any]:
+    """The ``training`` block of the JSON contract."""
+    goal, costs = training.goal, training.goal.costs
+    names = ("low", "expected", "high")
+    return {
+        "asked": goal.about,
+        "origin": goal.origin,
+        "tokens": training.tokens,
+        "steps": training.steps,
+        "gpus": training.gpus,
+        "tokens_per_second": training.tokens_per_second._asdict(),
+        "mfu": training.mfu and training.mfu._asdict(),
+        "days": training.days._asdict(),
+        "start": goal.start.isoformat(),
+        "finish": {
+            name: day and day.isoformat() for name, day in zip(names, training.finish, strict=True)
+        },
+        "gpu_hours": training.gpu_hours._asdict(),
+        "kwh": training.kwh and training.kwh._asdict(),
+        "usd": training.usd and training.usd._asdict(),
+        "usd_per_gpu_hour": costs.usd_per_gpu_hour,
+        "price_origin": costs.price_origin,
+        "board_watts": training.watts,
+        "node_watts_over_gpus": costs.node_share,
+        "pue": costs.pue,
+        "assumptions": list(training.assumptions),
+        "target_days": goal.target_days,
+        "budget": goal.budget,
+        "days_over": training.days_over,
+        "usd_over": training.usd_over,
+        "marks": list(training.marks),
+    }

@@ -53,7 +53,7 @@ def _reasons(sizing: Sizing) -> Iterator[str]:
 
 
 def reason_line(reason: Reason) -> str:
-    """What decides, and how to find out."""
+    """Joins what decides, and how to find out."""
     return reason.message + (f"; {reason.remedy}" if reason.remedy else "")
 
 

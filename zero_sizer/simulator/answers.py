@@ -1,4 +1,4 @@
-"""What the simulated device answers where a program reads values or pins memory.
+"""Answers of the simulated device where a program reads values or pins memory.
 
 No value is ever computed. Reads take the path of a healthy run: nothing overflows, tensors that
 ranks compare are equal.

@@ -74,7 +74,7 @@ _registered = False
 
 
 def holds(tensor: Any) -> bool:
-    """Whether a tensor lies on the simulated GPU, whatever it says to a script."""
+    """True if a tensor lies on the simulated GPU, whatever it says to a script."""
     return bool(getattr(tensor, "_fake_device", tensor.device).type == NAME)
 
 

@@ -137,7 +137,7 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
 
     @property
     def is_asked(self) -> bool:
-        """Whether torch itself is at work, answering for an operator."""
+        """True if torch itself is at work, answering for an operator."""
         return self._depth > 0
 
     @property

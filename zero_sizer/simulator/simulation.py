@@ -4,12 +4,13 @@ import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from zero_sizer.simulator import device
 from zero_sizer.simulator.device import NO_LIMIT
 from zero_sizer.simulator.patches import peers
 from zero_sizer.simulator.tracker import Tracker
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,7 +183,7 @@ class Tracker:
                 yield storage, watch.phase
 
     def is_pinned(self, storage: Any) -> bool:
-        """Whether ``storage`` was counted as page-locked."""
+        """True if ``storage`` was counted as page-locked."""
         watch = self._watches.get(storage._cdata)
         return watch is not None and watch.device in (PINNED, LOCKED)
 

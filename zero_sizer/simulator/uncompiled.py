@@ -125,4 +125,4 @@ class _Loaded(Loader):
         return sys.modules[spec.name]
 
     def exec_module(self, module: ModuleType) -> None:
-        """It has run."""
+        """Nothing is left to do: it has run."""

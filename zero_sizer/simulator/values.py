@@ -64,7 +64,7 @@ def keep(tensor: Any, value: Any) -> None:
 
 
 def healthy(tensor: Any) -> bool | int | float:
-    """What an unknown scalar counts as."""
+    """Value that an unknown scalar counts as."""
     if tensor.dtype == torch.bool:
         return False
     if tensor.is_floating_point():

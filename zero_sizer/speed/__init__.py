@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.plan.plan import Plan
-from zero_sizer.speed.model import Part, StepTime, step_time
+from zero_sizer.speed.model import StepTime, TermTime, step_time
 from zero_sizer.speed.rates import Case, Rate, explain
 
 if TYPE_CHECKING:
     from zero_sizer.sizing import Sizing
 
-__all__ = ["Case", "Part", "Rate", "StepTime", "as_mapping", "estimate", "explain", "step_time"]
+__all__ = ["Case", "Rate", "StepTime", "TermTime", "as_mapping", "estimate", "explain", "step_time"]
 
 _NAMES = {Case.LOW: "low", Case.EXPECTED: "expected", Case.HIGH: "high"}
 
@@ -53,7 +53,7 @@ def as_mapping(plan: Plan | None, cluster: Cluster) -> Mapping[str, Any] | None:
     }
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _part(part: TermTime) -> dict[str, Any]:
     term = part.term
     return {
         "name": term.name,

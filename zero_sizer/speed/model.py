@@ -1,18 +1,17 @@
 """Adding the terms up: what overlaps is hidden as far as there is compute to hide it."""
 
-from dataclasses import dataclass
-
 from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed.rates import Case, rates_of
 from zero_sizer.speed.step import Kind, Per, Step, Term
 from zero_sizer.speed.terms import TERMS
 from zero_sizer.speed.work import work_of
-from zero_sizer.units import ceil_div
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class TermTime:
     """One term with its number.
 
     Attributes:
@@ -36,7 +35,7 @@ class StepTime:
     """
 
     seconds: float
-    parts: tuple[Part, ...]
+    parts: tuple[TermTime, ...]
     tokens: int
 
     @property
@@ -46,11 +45,11 @@ class StepTime:
 
 
 def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | None:
-    """What the terms read; None when no GPU was named."""
+    """Step that the terms read; None when no GPU was named."""
     rates = rates_of(cluster, plan.autocast_dtype or plan.model_dtype, case)
     if rates is None:
         return None
-    nodes = ceil_div(plan.dp_world_size, max(plan.ranks_per_node, 1))
+    nodes = ranks_of(plan).nodes
     return Step(plan=plan, rates=rates, work=work_of(plan.model), nodes=nodes)
 
 
@@ -67,7 +66,7 @@ def time_of(step: Step) -> StepTime:
     compute = sum(seconds for term, seconds in found if term.kind is Kind.COMPUTE)
     visible = _visible_share(overlapping, compute, step.rates.hidden)
     parts = tuple(
-        Part(
+        TermTime(
             term=term,
             seconds=seconds,
             visible_seconds=seconds * (visible if term.overlaps(step) else 1.0),

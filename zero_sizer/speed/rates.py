@@ -1,8 +1,7 @@
-"""What the hardware reaches: peaks times measured shares, from ``data/rates.json`` or the job."""
+"""Rates of the hardware: peaks times measured shares, from ``data/rates.json`` or the job."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache, lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from zero_sizer.hardware.cluster import Cluster, Gpu
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 _TABLE = Path(__file__).parent / "data" / "rates.json"
 _PEAK_NAMES = {DType.BF16: "bf16", DType.FP16: "fp16", DType.FP32: "fp32", DType.FP8: "fp8"}

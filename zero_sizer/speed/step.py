@@ -1,20 +1,22 @@
-"""What a step-time formula may read, and the terms' common arithmetic."""
+"""Step-time formulas: what they may read, and the terms' common arithmetic."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from zero_sizer.activations import select
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed.rates import Rates
 from zero_sizer.speed.work import Work
 from zero_sizer.units import ceil_div
+from zero_sizer.util.records import dataclass
 
 
 class Kind(Enum):
-    """What a term waits for."""
+    """Resource that a term waits for."""
 
     COMPUTE = "compute"
     COMMUNICATION = "communication"
@@ -71,8 +73,8 @@ class Step:
         return max(inside if plan.ranks_per_node > 1 else 0.0, between) + calls * latency
 
     def node_gather_seconds(self, num_bytes: float, calls: float) -> float:
-        """The same among the ranks of one node."""
-        ranks = min(self.plan.ranks_per_node, self.plan.dp_world_size)
+        """Seconds of an all-gather among the ranks of one node."""
+        ranks = ranks_of(self.plan).ranks_on_a_node
         inside = num_bytes * (ranks - 1) / ranks / self.rates.node_link
         return inside + calls * self.rates.node_latency
 
@@ -142,5 +144,5 @@ class Term:
 
 
 def offloads_params(step: Step) -> bool:
-    """Whether weights wait outside the GPU."""
+    """True if weights wait outside the GPU."""
     return step.plan.param_device is not Device.GPU

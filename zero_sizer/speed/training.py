@@ -1,9 +1,8 @@
 """How long a whole training run takes, and what it costs: steps times the time of one."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.goal import Goal
@@ -13,6 +12,7 @@ from zero_sizer.speed.model import step_time
 from zero_sizer.speed.rates import Case, peak_flops
 from zero_sizer.speed.work import work_of
 from zero_sizer.units import ceil_div
+from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:
     from zero_sizer.sizing import Sizing
@@ -71,19 +71,19 @@ class Training:
 
     @property
     def is_in_time(self) -> bool:
-        """Whether it is expected to take no longer than it may."""
+        """True if the run is expected to take no longer than it may."""
         wanted = self.goal.target_days
         return wanted is None or self.days.expected <= wanted
 
     @property
     def is_in_budget(self) -> bool:
-        """Whether it is expected to cost no more than it may."""
+        """True if the run is expected to cost no more than it may."""
         wanted = self.goal.budget
         return wanted is None or self.usd is None or self.usd.expected <= wanted
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What it misses: ``late``, ``over budget``."""
+        """Goals that the run misses: ``late``, ``over budget``."""
         late, dear = not self.is_in_time, not self.is_in_budget
         return (*(("late",) if late else ()), *(("over budget",) if dear else ()))
 
@@ -103,7 +103,7 @@ class Training:
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """What the figures rest on, for a reader."""
+        """Statements that the figures rest on, for a reader."""
         costs = self.goal.costs
         found = [f"start {self.goal.start} ({self.goal.start_origin})"]
         if costs.usd_per_gpu_hour is None:
@@ -184,37 +184,3 @@ def _finish(start: date, days: float) -> date | None:
         return start + timedelta(days=days)
     except OverflowError:
         return None
-
-
-def as_mapping(training: Training) -> Mapping[str, Any]:
-    """The ``training`` block of the JSON contract."""
-    goal, costs = training.goal, training.goal.costs
-    names = ("low", "expected", "high")
-    return {
-        "asked": goal.about,
-        "origin": goal.origin,
-        "tokens": training.tokens,
-        "steps": training.steps,
-        "gpus": training.gpus,
-        "tokens_per_second": training.tokens_per_second._asdict(),
-        "mfu": training.mfu and training.mfu._asdict(),
-        "days": training.days._asdict(),
-        "start": goal.start.isoformat(),
-        "finish": {
-            name: day and day.isoformat() for name, day in zip(names, training.finish, strict=True)
-        },
-        "gpu_hours": training.gpu_hours._asdict(),
-        "kwh": training.kwh and training.kwh._asdict(),
-        "usd": training.usd and training.usd._asdict(),
-        "usd_per_gpu_hour": costs.usd_per_gpu_hour,
-        "price_origin": costs.price_origin,
-        "board_watts": training.watts,
-        "node_watts_over_gpus": costs.node_share,
-        "pue": costs.pue,
-        "assumptions": list(training.assumptions),
-        "target_days": goal.target_days,
-        "budget": goal.budget,
-        "days_over": training.days_over,
-        "usd_over": training.usd_over,
-        "marks": list(training.marks),
-    }

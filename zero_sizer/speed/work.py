@@ -1,11 +1,10 @@
-"""What one micro step computes and moves, per token: a closed form until profiles are traced.
+"""Work of one micro step, computed and moved, per token: a closed form until profiles are traced.
 
 ``work_of`` is the one function a traced FLOP profile would replace. Matrix products are counted
 tensor by tensor (2 FLOPs per element and pass); attention and the elementwise operations come from
 the widths (Korthikanti et al., arXiv:2205.05198, appendix A and section 4).
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
@@ -13,6 +12,7 @@ from zero_sizer.activations.block_sizes import num_layers
 from zero_sizer.activations.execution import block_of
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 
 _BIDIRECTIONAL = frozenset({"bert", "roberta", "t5", "mt5", "electra", "deberta-v2"})
 _NOT_ROTATING = frozenset({"bert", "gpt2", "opt", "bloom", "t5", "mt5", "mpt", "roberta"})

@@ -22,7 +22,7 @@ from zero_sizer.timeline.overlay import Zero, interned, overlay_of
 from zero_sizer.timeline.peaks import Timeline, timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import Layout
-from zero_sizer.timeline.reduction_rules import on_rank
+from zero_sizer.timeline.reduction_rules import owns_of
 from zero_sizer.timeline.zero_rules import (
     earlier_zero_of,
     first_zero_of,
@@ -46,20 +46,18 @@ def highest_timeline(plan: Plan, zeros: tuple[Zero, ...] | None) -> Timeline:
 
 
 def zeros_of(plan: Plan) -> tuple[Zero, ...]:
-    """What ZeRO holds in the last micro step, and in earlier ones that can hold more."""
+    """ZeRO's holdings in the last micro step, and in earlier ones that can hold more."""
     earlier = (earlier_zero_of(plan), unknown_zero_of(plan))
     return (zero_rules.zero_of(plan), *(zero for zero in earlier if zero is not None))
 
 
-def zeros_of_all(plans: Sequence[Plan]) -> tuple[Zero, ...]:
-    """The same of a plan on several ranks; at every place the one that holds most is meant."""
-    zeros = zeros_of(plans[0])
-    if len(plans) == 1:
+def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
+    """ZeRO's holdings on several ranks; at every place the one that holds most is meant."""
+    zeros = zeros_of(plan)
+    if len(ranks) == 1:
         return zeros
-    return tuple(
-        interned(replace(zero, others=tuple(on_rank(zero.share, plan) for plan in plans[1:])))
-        for zero in zeros
-    )
+    others = owns_of(plan, ranks[1:])
+    return tuple(interned(replace(zero, others=others)) for zero in zeros)
 
 
 def left_by_backward(plan: Plan) -> tuple[int, ...]:
@@ -69,7 +67,7 @@ def left_by_backward(plan: Plan) -> tuple[int, ...]:
 
 def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     """Parameters whose secondary partitions (hpZ) a first micro step makes, in that order."""
-    return overlay_of(_layout(plan), first_zero_of(plan)).cut(in_forward=in_forward)
+    return overlay_of(_layout(plan), first_zero_of(plan)).secondaries_made(in_forward=in_forward)
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:

@@ -1,42 +1,42 @@
-"""What ZeRO holds at every place of a step: gathered parameters, gradients, buckets, copies.
+"""Memory that ZeRO holds at every place of a step: parameters, gradients, buckets, copies.
 
 Neither the batch nor the sequence changes it. What does not depend on the number of ranks either
 (what is gathered when, which gradients are reduced together) is followed once and kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import add
 from typing import NamedTuple
 
 from zero_sizer.timeline.program import Layout, Place, Program, getter, program_of
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero import forms, gather, gradient_flow
 from zero_sizer.zero.forms import Form, Forms
-from zero_sizer.zero.gather import Gathering, Limits
 from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
 from zero_sizer.zero.highest import Highest
-from zero_sizer.zero.reduction import Held, Reduction, Share
+from zero_sizer.zero.reduction import Held, Own, Reduction, Share
 from zero_sizer.zero.secondary import Secondary
+from zero_sizer.zero.trace import Gathering, Limits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Zero:
-    """What ZeRO brings: parameters, and the rules of gathering and reduction.
+    """Parameters, and the rules of gathering and reduction.
 
     Attributes:
         tensors: the trainable tensors by group.
         persistent: which parameters stay gathered.
-        kept: see ``gather.Trace``.
+        kept: see ``zero.trace.Trace``.
         recomputed: the same.
         lent: the same.
-        views: see ``gather.Gathering``.
+        views: see ``zero.trace.Gathering``.
         itemsizes: bytes per element of each parameter.
-        sent: the same while it is gathered, where it is cast for that (torch_autocast).
+        gather_itemsizes: the same while it is gathered, where it is cast for that (torch_autocast).
         ranks: ranks that parameters are gathered from; 0 where none are.
         is_parked: partitions lie on the host or NVMe.
-        secondary: see ``gather.Trace``.
+        secondary: see ``zero.trace.Trace``.
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.
@@ -50,18 +50,18 @@ class Zero:
     lent: frozenset[int]
     views: frozenset[int]
     itemsizes: tuple[int, ...]
-    sent: tuple[int, ...]
+    gather_itemsizes: tuple[int, ...]
     ranks: int
     is_parked: bool
     secondary: Secondary
     limits: Limits
     rules: Rules
     share: Share
-    others: tuple[Share, ...] = ()
+    others: tuple[Own, ...] = ()
 
 
-class Moment(NamedTuple):
-    """What ZeRO holds at one place, while the step runs or at its end, in bytes."""
+class HeldAt(NamedTuple):
+    """Bytes that ZeRO holds at one place, while the step runs or at its end."""
 
     label: str
     gathered: int
@@ -144,7 +144,7 @@ class Pass:
 
 
 class Overlay:
-    """What ZeRO holds at every place of a layout.
+    """Bytes that ZeRO holds at every place of a layout.
 
     Attributes:
         forward: in the order of the parts.
@@ -157,7 +157,7 @@ class Overlay:
         self._program = program_of(layout)
         self._zero = zero
         self._reduction = _reduction(self._program, zero, zero.share)
-        others = (_reduction(self._program, zero, share) for share in zero.others)
+        others = map(self._reduction.of_rank, zero.others)
         flow = _flow(Identity(self._program), zero.tensors, zero.rules)
         self._highest = Highest(flow, [self._reduction, *others])
         self._gathered = self._gathered_bytes()
@@ -177,28 +177,26 @@ class Overlay:
         self.last_gathered = ends[-1] if ends else 0
         self.epilogue = self._highest.epilogue
 
-    def at(self, column: int, block: int, *, is_backward: bool) -> Moment:
-        """What is held at a place, for a reader."""
+    def at(self, column: int, block: int, *, is_backward: bool) -> HeldAt:
+        """Bytes held at a place, for a reader."""
         found = self.backward if is_backward else self.forward
         index, is_end = found.index(column, block), column % 2
         if not is_backward:
             gathered = self._gathered[is_end][index]
-            return Moment(self._program.forward[index].label, gathered, self._highest.start)
+            return HeldAt(self._program.forward[index].label, gathered, self._highest.start)
         label = self._program.backward[index].label
         number = len(self._program.forward) + index
         within, end, alone = (bytes_at[number] for bytes_at in self._gathered)
         before, hook, after = self._program.held_at(self._highest, index)
         if not is_end:
-            return Moment(label, within, before)
+            return HeldAt(label, within, before)
         is_hook = alone + hook.total > end + after.total
-        return Moment(label, alone, hook) if is_hook else Moment(label, end, after)
+        return HeldAt(label, alone, hook) if is_hook else HeldAt(label, end, after)
 
-    def cut(self, *, in_forward: bool) -> tuple[int, ...]:
+    def secondaries_made(self, *, in_forward: bool) -> tuple[int, ...]:
         """Parameters whose secondary partitions forward makes, or both passes, in that order."""
-        program, how = self._program, _gathering_of(self._zero)
-        visits, forward = program.visits
-        count = forward if in_forward else len(visits)
-        return gather.cut(how.trace(visits, forward), how.limits, count)
+        forward, both = _cut(Identity(self._program), _gathering_of(self._zero))
+        return forward if in_forward else both
 
     def left(self) -> tuple[int, ...]:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
@@ -263,7 +261,7 @@ def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
 
 
 def _gathering_of(zero: Zero) -> Gathering:
-    parts = (zero.tensors.numels, zero.itemsizes, zero.sent)
+    parts = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes)
     places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed, zero.lent)
     more = (zero.secondary, zero.views)
     return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
@@ -275,6 +273,12 @@ def _levels(program: Identity, how: Gathering) -> _Levels:
     return _Levels(
         places, gather.gathered(how.trace(*program.of.visits), how.limits), len(program.of.forward)
     )
+
+
+@lru_cache(maxsize=256)
+def _cut(program: Identity, how: Gathering) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    visits, forward = program.of.visits
+    return gather.secondaries_made(how.trace(visits, forward), how.limits, forward)
 
 
 def _reduction(program: Program, zero: Zero, share: Share) -> Reduction:
@@ -297,7 +301,7 @@ def _overlay(layout: Identity, zero: Identity) -> Overlay:
 
 
 def overlay_of(layout: Layout, zero: Zero) -> Overlay:
-    """What ZeRO holds at every place of a layout; ``interned`` makes equal ``zero`` the same."""
+    """Overlay of a layout; ``interned`` makes equal ``zero`` the same."""
     return _overlay(Identity(layout), Identity(zero))
 
 

@@ -8,13 +8,13 @@ Blocks that are equal save equally, so over a run of blocks activations are a li
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from zero_sizer.activations.levels import MicroStep, StepLevels
 from zero_sizer.timeline.overlay import Overlay, Zero, overlay_of
 from zero_sizer.timeline.program import Layout
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero.reduction import Held
 
 

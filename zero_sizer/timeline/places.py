@@ -181,7 +181,7 @@ class _Gradients:
         return index if index in self._names.trainable else -1
 
     def made(self, position: int) -> tuple[int, ...]:
-        """Those that are made: all of a module that are complete one right after the other."""
+        """Gradients that are made: all of a module that are complete one right after the other."""
         owner = _owner(self._completed[position])
         if self.index(position) < 0 or self._is_same(position - 1, owner):
             return ()
@@ -198,7 +198,7 @@ class _Gradients:
         )
 
     def reduced(self, position: int) -> tuple[int, ...]:
-        """Those whose hooks run; a leaf's do after its last."""
+        """Gradients whose hooks run; a leaf's do after its last."""
         index, names = self.index(position), self._names
         unit = names.unit(_owner(self._completed[position]))
         if index < 0 or not names.is_leaf(unit):

@@ -1,12 +1,12 @@
 """The places of a step, flat, in the order in which they run."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero.gradient_flow import Completion
 from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held
@@ -80,7 +80,7 @@ class Program:
         return [get(values) for get in self._getters] or [[], [], []]
 
     def held_at(self, reduction: Highest, index: int) -> list[Held]:
-        """The same at one place, by kind."""
+        """Bytes held at one place, by kind."""
         kinds = (reduction.before, reduction.hook, reduction.after)
         count = len(self.order)
         return [

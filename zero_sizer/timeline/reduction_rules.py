@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from zero_sizer.plan import sizes
@@ -14,7 +14,7 @@ from zero_sizer.timeline import autocast_rules
 from zero_sizer.units import DType
 from zero_sizer.zero import muon, partition
 from zero_sizer.zero.gradient_flow import Rules, Scheme
-from zero_sizer.zero.reduction import Share
+from zero_sizer.zero.reduction import Own, Share
 from zero_sizer.zero.wrapper import Wrapper
 
 
@@ -54,7 +54,7 @@ def comm_dtypes(plan: Plan) -> tuple[DType, ...]:
 
 
 def buffers_gradients(plan: Plan) -> bool:
-    """Whether the bucket has a buffer, which gradients larger than it go by."""
+    """True if the bucket has a buffer, which gradients larger than it go by."""
     return plan.contiguous_gradients or plan.offloads_optimizer
 
 
@@ -63,11 +63,12 @@ def share_of(plan: Plan) -> Share:
     scheme, itemsize = _scheme(plan), _itemsize(plan)
     ranks = plan.dp_world_size
     if scheme is Scheme.AFTER:  # every rank does the same
-        return Share(held=_held(plan, scheme, itemsize), cast_itemsizes=_sent_copies(plan))
+        held = _held(plan, scheme, itemsize)
+        return Share(own=Own(held=held(0)), cast_itemsizes=_sent_copies(plan))
     is_compact = plan.wrapper is Wrapper.ZERO12 and sizes.has_compact_gradients(plan)
-    share = Share(
+    return Share(
         ranks=ranks,
-        held=0,
+        own=owns_of(plan, (plan.rank,))[0],
         cast_itemsizes=_sent_copies(plan),
         copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
         offloads=plan.offloads_optimizer,
@@ -82,17 +83,15 @@ def share_of(plan: Plan) -> Share:
         align_tensors=plan.align_tensors,
         deals_tensors=sizes.deals_tensors(plan),
     )
-    return on_rank(share, plan)
 
 
-def on_rank(share: Share, plan: Plan) -> Share:
-    """The share with all that ranks differ in."""
-    return replace(
-        share,
-        rank=plan.rank,
-        kept=_kept(plan),
-        held=_held(plan, _scheme(plan), _itemsize(plan)),
-        afterwards=_orthogonalized(plan),
+def owns_of(plan: Plan, ranks: Iterable[int]) -> tuple[Own, ...]:
+    """Differences between some ranks, of each of them."""
+    kept, held = _kept(plan), _held(plan, _scheme(plan), _itemsize(plan))
+    is_muon = any(row.newton_schulz for row in plan.group_optimizers)
+    return tuple(
+        Own(rank, kept(rank), held(rank), _orthogonalized(plan, rank) if is_muon else 0)
+        for rank in ranks
     )
 
 
@@ -103,7 +102,7 @@ def _itemsize(plan: Plan) -> int:
     return sizes.trained_dtype(plan).itemsize
 
 
-def _orthogonalized(plan: Plan) -> int:
+def _orthogonalized(plan: Plan, rank: int) -> int:
     """Bytes while Muon makes its updates of reduced gradients, at the end of backward.
 
     stage_1_and_2.py:1036-1059, 2838-2875; with offload the step makes them.
@@ -116,7 +115,7 @@ def _orthogonalized(plan: Plan) -> int:
     most = 0
     for number, row in enumerate(plan.group_optimizers):
         if row.newton_schulz:
-            where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
+            where = (plan.dp_world_size, rank, plan.align_tensors, plan.itemsize)
             found = partition.pieces(sizes.ordered(plan, sizes.groups(plan)[number]), *where)
             order = sizes.flat_order(plan)[number]
             shapes = tuple(plan.model.parameters[order[piece.number]].shape for piece in found)
@@ -169,15 +168,28 @@ def _scheme(plan: Plan) -> Scheme:
     return Scheme.HOOKED if plan.stage == 2 or plan.overlap_comm else Scheme.DEFERRED
 
 
-def _kept(plan: Plan) -> int:
-    """Bytes of this rank's reduced gradients (stage_1_and_2.py:1024-1045, 1259-1326)."""
+_OfRank = Callable[[int], int]
+
+
+def _kept(plan: Plan) -> _OfRank:
+    """Bytes of a rank's reduced gradients (stage_1_and_2.py:1024-1045, 1259-1326)."""
     if plan.wrapper is not Wrapper.ZERO12:
-        return 0
+        return _always(0)
     # stage 2 has it from the first micro step on
     compact = 0 if plan.accumulates and plan.stage == 2 else _compact_bytes(plan)
     if plan.offloads_optimizer or sizes.has_compact_gradients(plan):
-        return compact
-    return sizes.gradient_numel(plan) * plan.itemsize + compact
+        return _always(compact)
+    return _whole(plan, compact)
+
+
+def _always(num_bytes: int) -> _OfRank:
+    return lambda rank: num_bytes
+
+
+def _whole(plan: Plan, more: int) -> _OfRank:
+    """Bytes of gradients kept whole, and as many more."""
+    numels, itemsize = sizes.gradient_numels(plan), plan.itemsize
+    return lambda rank: numels[rank] * itemsize + more
 
 
 def compact_partitions(plan: Plan, first: int = 0) -> tuple[int, ...]:
@@ -195,17 +207,17 @@ def _compact_bytes(plan: Plan) -> int:
     return sum(compact_partitions(plan)) * plan.grad_accum_dtype.itemsize
 
 
-def _held(plan: Plan, scheme: Scheme, itemsize: int) -> int:
-    """Bytes of gradients that earlier micro steps left."""
+def _held(plan: Plan, scheme: Scheme, itemsize: int) -> _OfRank:
+    """Bytes of gradients that earlier micro steps left a rank."""
     if not plan.accumulates or scheme is Scheme.SCATTERED:
-        return 0
-    if scheme is Scheme.AFTER:
-        return 0 if plan.immediate_grad_update else sizes.num_trainable(plan) * itemsize
-    if plan.stage == 1:
-        return sizes.num_trainable(plan) * itemsize
+        return _always(0)
+    if scheme is Scheme.AFTER and plan.immediate_grad_update:
+        return _always(0)
+    if scheme is Scheme.AFTER or plan.stage == 1:
+        return _always(sizes.num_trainable(plan) * itemsize)
     if plan.offloads_optimizer or sizes.has_compact_gradients(plan):
-        return _compact_bytes(plan)
-    return sizes.gradient_numel(plan) * plan.itemsize + _compact_bytes(plan)
+        return _always(_compact_bytes(plan))
+    return _whole(plan, _compact_bytes(plan))
 
 
 def _adds_in_place(plan: Plan, scheme: Scheme) -> bool:

@@ -1,4 +1,4 @@
-"""What a reader must know about the activations of a plan."""
+"""Remarks on the activations of a plan: in closed form, not modelled, not as it seems."""
 
 from __future__ import annotations
 

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 from zero_sizer.config.workload import NON_REENTRANT
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan, derived_of_rank
 from zero_sizer.timeline.autocast_rules import _within_autocast, communicated_apart
 from zero_sizer.timeline.overlay import Zero, interned
 from zero_sizer.timeline.reduction_rules import rules_of, share_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import leaf_modules
-from zero_sizer.zero.gather import Limits
 from zero_sizer.zero.gradient_flow import Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
-from zero_sizer.zero.secondary import NONE, Secondary, group_ranks
+from zero_sizer.zero.secondary import NONE, Secondary
+from zero_sizer.zero.trace import Limits
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @derived_of_rank
 def zero_of(plan: Plan) -> Zero:
-    """What ZeRO brings to forward and backward."""
+    """Rules that ZeRO brings to forward and backward."""
     secondary = _secondary(plan)
     gathers = plan.wrapper is Wrapper.ZERO3 and (sizes.gathers_copies(plan) or secondary.ranks)
     # a gathered parameter that is this rank's partition itself takes nothing
@@ -44,7 +45,7 @@ def zero_of(plan: Plan) -> Zero:
         lent=_frozen(Identity(plan.model)) if plan.checkpointing else frozenset(),
         views=_views(plan),
         itemsizes=itemsizes,
-        sent=_sent_itemsizes(plan) if sizes.gathers_copies(plan) else itemsizes,
+        gather_itemsizes=_gather_itemsizes(plan) if sizes.gathers_copies(plan) else itemsizes,
         ranks=plan.dp_world_size if gathers else 0,
         is_parked=plan.param_device.name != "GPU",
         secondary=secondary,
@@ -60,7 +61,7 @@ def zero_of(plan: Plan) -> Zero:
 
 
 def earlier_zero_of(plan: Plan) -> Zero | None:
-    """The same in the micro steps before the last, where gradients are kept that then go.
+    """Rules of the micro steps before the last, where gradients are kept that then go.
 
     With offload they are added up, on the host or in a buffer of fp32, but not cleared before the
     last (stage_1_and_2.py:2166-2176); stage 1 reduces in the last only.
@@ -76,7 +77,7 @@ def earlier_zero_of(plan: Plan) -> Zero | None:
 
 
 def unknown_zero_of(plan: Plan) -> Zero | None:
-    """The same in the first step of all, whose order of modules DeepSpeed does not know yet.
+    """Rules of the first step of all, whose order of modules DeepSpeed does not know yet.
 
     Nothing is fetched ahead or kept for reuse (partitioned_param_coordinator.py:468,585,634), so
     what backward refers to by another tensor is gathered a second time beside it. Elsewhere more
@@ -91,13 +92,14 @@ def unknown_zero_of(plan: Plan) -> Zero | None:
     return interned(replace(zero, limits=limits))
 
 
+@derived_of_rank
 def first_zero_of(plan: Plan) -> Zero:
-    """The same in the first micro step after an optimizer step, which dropped what it could."""
+    """Rules of the first micro step after an optimizer step, which dropped what it could."""
     made = zero_of(plan).secondary.made & _frozen(Identity(plan.model))
     return interned(replace(zero_of(plan), secondary=zero_of(plan).secondary._replace(made=made)))
 
 
-def _sent_itemsizes(plan: Plan) -> tuple[int, ...]:
+def _gather_itemsizes(plan: Plan) -> tuple[int, ...]:
     """Bytes per element of each parameter while it is gathered (partition_parameters.py:56-58).
 
     autocast's are cast for that; one rank gathers nothing (NoGatherHandle).
@@ -113,7 +115,7 @@ def _secondary(plan: Plan) -> Secondary:
 
     Those on the host are entries of the ledger, as are all that are there from the start.
     """
-    group = group_ranks(plan.hpz_partition_size, plan.dp_world_size)
+    group = hpz_ranks(plan)
     if plan.wrapper is not Wrapper.ZERO3 or not group:
         return NONE
     made = (

@@ -18,7 +18,7 @@ ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 
 
 class Changes(NamedTuple):
-    """What is done to a model before it is trained.
+    """Changes to a model before it is trained.
 
     Attributes:
         quantization: ``Request.quantization``, None where weights are as they are.
@@ -33,7 +33,7 @@ UNCHANGED = Changes()
 
 
 def changes_of(spec: ModelSpec) -> Changes:
-    """What ``spec`` is beyond its config."""
+    """Changes that ``spec`` makes to the model of its config."""
     quantization = None
     if spec.quantization is not None:
         quantization = {**spec.quantization.to_json(), "modules": converted(spec)}
@@ -139,7 +139,7 @@ def _without_values() -> Iterator[None]:
 
 
 def kinds(model: Any, names: list[str]) -> list[Any]:
-    """What tells the blocks ``names`` of ``model`` apart: class, parameters, kind of attention."""
+    """Keys that tell blocks of ``model`` apart: class, parameters, kind of attention."""
     modules = dict(model.named_modules())
     layer_types = getattr(model.config, "layer_types", None) or ()
     found = []

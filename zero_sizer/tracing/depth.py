@@ -1,8 +1,9 @@
 """How many blocks to trace: the smallest model that has every kind of block, and its neighbours."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from zero_sizer.util.records import dataclass
 
 REPEATS = 3  # a first one, one that stands for all between, a last one
 _LONGEST_PERIOD = 8

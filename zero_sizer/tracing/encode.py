@@ -10,7 +10,7 @@ from zero_sizer.tracing import symbolic
 from zero_sizer.tracing.depth import Stack
 from zero_sizer.tracing.fitted import FittedSection, FittedStack, FittedStep
 from zero_sizer.tracing.sections import OUTSIDE
-from zero_sizer.tracing.setups import Fit, Setup
+from zero_sizer.tracing.setups import FittedRange, Setup
 from zero_sizer.tracing.symbolic import ZERO, Poly
 
 SCHEMA_VERSION = 3
@@ -51,7 +51,7 @@ class Encoder:
         self._polys, self._sections = _Table(), _Table()
         self._runs: dict[str, list[dict[str, Any]]] = {}
 
-    def add(self, setup: Setup, fits: Sequence[Fit]) -> None:
+    def add(self, setup: Setup, fits: Sequence[FittedRange]) -> None:
         """The fits of one setup."""
         text = json.dumps([self._fit(fit) for fit in fits])
         entry = {
@@ -81,7 +81,7 @@ class Encoder:
             ],
         }
 
-    def _fit(self, fit: Fit) -> dict[str, Any]:
+    def _fit(self, fit: FittedRange) -> dict[str, Any]:
         forward, backward = _by_place(fit.stack)
         late: list[int] = []
         outside, blocks = _pairs(forward[OUTSIDE], backward[OUTSIDE][::-1]), []

@@ -1,7 +1,6 @@
 """A family's profile: one structure traced at several widths (``activations.structure``)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 from math import prod
@@ -15,7 +14,7 @@ from zero_sizer.tracing.encode import SCHEMA_VERSION, Encoder
 from zero_sizer.tracing.fitted import FittedStack, Range
 from zero_sizer.tracing.profile import all_setups, head_of
 from zero_sizer.tracing.setups import (
-    Fit,
+    FittedRange,
     Points,
     Setup,
     Tracer,
@@ -26,6 +25,7 @@ from zero_sizer.tracing.setups import (
 from zero_sizer.tracing.step import Trace
 from zero_sizer.tracing.symbolic import Poly
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 
 UNIT = 40  # coefficients are fortieths: a part of a head may be rotated
 PRODUCTS: tuple[tuple[str, ...], ...] = (
@@ -166,7 +166,7 @@ def trace_family(
     constants = _Constants()
     solver = Solver([widths for _, widths in members])
     whole = _Assembly(solver, constants, _Envelope(realistic, constants))
-    seen: dict[Any, list[Fit]] = {}
+    seen: dict[Any, list[FittedRange]] = {}
     for setup in all_setups(is_changed=False, has_biases=has_biases):
         try:
             key = (setup.variant, setup.checkpointing, tracers[0].probe(setup))
@@ -243,7 +243,7 @@ class _Assembly:
         self._constants = constants
         self._envelope = envelope
 
-    def fit(self, sized: Sequence[_Sized]) -> Fit:
+    def fit(self, sized: Sequence[_Sized]) -> FittedRange:
         first = sized[0]
         traces = {(number, 0): found.trace for number, found in enumerate(sized)}
         fitted.check_alike(traces)
@@ -257,7 +257,7 @@ class _Assembly:
         stack: FittedStack = fitted.put_together(
             first.trace, sizes, flops, first.owners, self._envelope.of
         )
-        return Fit(where=first.where, stack=stack)
+        return FittedRange(where=first.where, stack=stack)
 
     def _wide(self, polys: tuple[Poly, ...]) -> Poly:
         """One size as coefficients of monomial x product."""
@@ -288,7 +288,7 @@ class _Envelope:
         self._samples = torch.zeros(0)
 
     def of(self, levels: Sequence[Poly]) -> Sequence[Poly]:
-        """Those that no other exceeds wherever a model may be."""
+        """Sizes that no other exceeds wherever a model may be."""
         found = symbolic.undominated(levels)
         if len(found) == 1:
             return found

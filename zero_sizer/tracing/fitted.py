@@ -1,16 +1,17 @@
 """Traces at several batches and sequences, fitted: every section as polynomials."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial, reduce
 
 from zero_sizer.errors import WitnessError
 from zero_sizer.tracing import sections, symbolic
 from zero_sizer.tracing.recorder import Event, Gone, Made
-from zero_sizer.tracing.sections import Section, Slice
+from zero_sizer.tracing.sections import Slice, TracedSection
 from zero_sizer.tracing.step import Trace
 from zero_sizer.tracing.symbolic import ZERO, Point, Poly
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 
 BLOCK = 512  # what torch's CUDA allocator rounds up to
 
@@ -108,7 +109,7 @@ def fit_sizes(
 
 
 def check_alike(traces: Mapping[Point, Trace]) -> None:
-    """Whether traces differ in sizes alone.
+    """Refuses traces that differ in more than sizes.
 
     Raises:
         WitnessError: they do not.
@@ -135,12 +136,12 @@ def put_together(
         owners: names of the modules that own parameters.
         envelope: those of some levels that are the highest somewhere.
     """
-    cut = sections.cut(trace.events, owners)
-    left_out = sections.parameter_gradients(trace.events, cut)
+    found = sections.split(trace.events, owners)
+    left_out = sections.parameter_gradients(trace.events, found)
     ledger = _Levels(trace.events, sizes, left_out, envelope)
     return FittedStack(
-        rows=tuple((s.block, s.is_backward, ledger.section(s, flops)) for s in cut),
-        late=ledger.late(cut),
+        rows=tuple((s.block, s.is_backward, ledger.section(s, flops)) for s in found),
+        late=ledger.late(found),
     )
 
 
@@ -186,7 +187,7 @@ class _Levels:
         self._sizes = sizes
         self._zero: Poly = (0,) * len(sizes[0]) if sizes else ZERO
 
-    def section(self, section: Section, flops: Sequence[tuple[int, Poly]]) -> FittedSection:
+    def section(self, section: TracedSection, flops: Sequence[tuple[int, Poly]]) -> FittedSection:
         prefix = section.block + "." if section.block else ""
         level, steps, total = self._zero, [], self._zero
         for part in section.slices:
@@ -200,8 +201,8 @@ class _Levels:
         gradient = self._sizes[section.gradient] if section.gradient >= 0 else self._zero
         return FittedSection(_merged(steps, self._zero), total, gradient)
 
-    def late(self, cut: Sequence[Section]) -> dict[str, Poly]:
-        forward = [section for section in cut if not section.is_backward]
+    def late(self, sections_: Sequence[TracedSection]) -> dict[str, Poly]:
+        forward = [section for section in sections_ if not section.is_backward]
         freed = {e.storage for e in self._of(forward[-1]) if isinstance(e, Gone)}
         return {
             section.block: reduce(
@@ -217,7 +218,7 @@ class _Levels:
             if section.block
         }
 
-    def _of(self, section: Section) -> Sequence[Event]:
+    def _of(self, section: TracedSection) -> Sequence[Event]:
         return self._events[section.slices[0].first : section.slices[-1].last]
 
     def _slice(self, part: Slice, level: Poly) -> tuple[tuple[Poly, ...], Poly]:

@@ -1,11 +1,10 @@
-"""What one trace shows as a whole, to hold a profile against."""
-
-from dataclasses import dataclass
+"""Observations of one trace as a whole, to hold a profile against."""
 
 from zero_sizer.tracing import sections
 from zero_sizer.tracing.recorder import Made, Mark
 from zero_sizer.tracing.step import Trace
 from zero_sizer.units import round_up
+from zero_sizer.util.records import dataclass
 
 _BLOCK = 512
 
@@ -29,8 +28,8 @@ class Observed:
 
 def observe(trace: Trace, owners: frozenset[str]) -> Observed:
     """Adds up ``trace``; ``owners`` are the modules that own parameters."""
-    cut = sections.cut(trace.events, owners)
-    left_out = sections.parameter_gradients(trace.events, cut)
+    found = sections.split(trace.events, owners)
+    left_out = sections.parameter_gradients(trace.events, found)
     level = saved = 0
     peaks = {False: 0, True: 0}
     is_backward = False

@@ -63,12 +63,12 @@ def trace_profile(
 
 
 def has_biases(spec: ModelSpec) -> bool:
-    """Whether linear layers have some."""
+    """True if linear layers have biases."""
     return any(t.module_type == "Linear" and t.name.endswith(".bias") for t in spec.parameters)
 
 
 def head_of(name: str, key: str, model_class: str) -> dict[str, Any]:
-    """What a profile says of itself."""
+    """Head of a profile: its model, versions and setups."""
     return {
         "name": name,
         "key": key,

@@ -1,9 +1,10 @@
 """A traced step, cut into its parts: outside of the blocks, each block, forward and backward."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from zero_sizer.tracing.recorder import Event, Made, Mark
+from zero_sizer.util.records import dataclass
 
 OUTSIDE = ""
 _SIGNS = {"module": "", "ends": "/", "returns": "^"}
@@ -29,7 +30,7 @@ class Slice:
 
 
 @dataclass(kw_only=True)
-class Section:
+class TracedSection:
     """One block's forward or backward, or what runs before, between or after the blocks.
 
     Attributes:
@@ -45,19 +46,19 @@ class Section:
     gradient: int = -1
 
 
-def cut(events: Sequence[Event], owners: frozenset[str]) -> list[Section]:
+def split(events: Sequence[Event], owners: frozenset[str]) -> list[TracedSection]:
     """The sections of a step, in order.
 
     Args:
         events: of one trace.
         owners: names of the modules that own parameters.
     """
-    sections: list[Section] = []
+    sections: list[TracedSection] = []
     for index, block, is_backward, mark in _boundaries(events, owners):
         if sections:
             sections[-1].slices[-1].last = index
         if block is not None:
-            sections.append(Section(block=block, is_backward=is_backward))
+            sections.append(TracedSection(block=block, is_backward=is_backward))
             sections[-1].slices.append(Slice(first=index))
             if mark.kind == "comes":
                 sections[-1].gradient = mark.storage
@@ -165,7 +166,7 @@ def _begins(mark: Mark, current: str, *, has_left: bool) -> str | None:
     return OUTSIDE if ends else None
 
 
-def parameter_gradients(events: Sequence[Event], sections: Sequence[Section]) -> set[int]:
+def parameter_gradients(events: Sequence[Event], sections: Sequence[TracedSection]) -> set[int]:
     """Storages that become a parameter's gradient in the slice in which they are made.
 
     Or right after it, together with another of the same module. A gradient made earlier waits for
@@ -181,7 +182,7 @@ def parameter_gradients(events: Sequence[Event], sections: Sequence[Section]) ->
 
 
 def shape_of(events: Sequence[Event]) -> list[tuple[object, ...]]:
-    """What must agree between two traces for their storages to be compared one by one.
+    """Shape that two traces must share for their storages to be compared one by one.
 
     Not the name of the operator that made a storage, which inside of a decomposition is that of the
     one before.

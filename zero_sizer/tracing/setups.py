@@ -3,7 +3,6 @@
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from zero_sizer.tracing.depth import stacks_of
 from zero_sizer.tracing.fitted import FittedStack, Range
 from zero_sizer.tracing.recorder import Recorder
 from zero_sizer.tracing.step import Trace, run_step
+from zero_sizer.util.records import dataclass
 
 VARIANTS = ("bf16", "fp32", "autocast")
 # ZeRO-3's linear layers keep what autocast was handed, torch's the casts of it; and they make the
@@ -33,7 +33,7 @@ _IDS = 16  # bytes a token: two integers, as copies of ids and labels
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What is traced.
+    """Setup of a trace.
 
     Attributes:
         variant: ``bf16`` (a 16-bit model), ``fp32``, or ``autocast`` (bf16 over fp32 weights);
@@ -49,7 +49,7 @@ class Setup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class FittedRange:
     """A fit and where it holds; of several, the first that covers a point is meant."""
 
     where: Range
@@ -80,11 +80,11 @@ class Tracer:
         names = build.block_names(full)
         self.stacks = stacks_of(names, build.kinds(full, names))
         self.windows = build.windows(self.config)
-        self._seen: dict[Any, list[Fit]] = {}
+        self._seen: dict[Any, list[FittedRange]] = {}
         if not whole:
             build.shorten(self.config, [stack.traced for stack in self.stacks])
 
-    def fits(self, setup: Setup) -> list[Fit]:
+    def fits(self, setup: Setup) -> list[FittedRange]:
         """The model's step under ``setup``, for every batch and sequence.
 
         Raises:
@@ -97,13 +97,13 @@ class Tracer:
                 known += [fit for window in windows for fit in _fit_range(trace, owners, window)]
             return known
 
-    def _known(self, setup: Setup, trace: Callable[[int, int], Trace]) -> list[Fit]:
+    def _known(self, setup: Setup, trace: Callable[[int, int], Trace]) -> list[FittedRange]:
         """The fits of another attention that makes the very same trace, else an empty list."""
         rows = self._probed(trace)
         return self._seen.setdefault((setup.variant, setup.checkpointing, rows), [])
 
     def probe(self, setup: Setup) -> tuple[Any, ...]:
-        """What two setups share that make the very same trace.
+        """Key that two setups share that make the very same trace.
 
         Raises:
             UnsupportedError: transformers does not run the model so.
@@ -172,11 +172,11 @@ def traced(config: Any, setup: Setup, changes: build.Changes = build.UNCHANGED) 
 
 def _fit_range(
     trace: Callable[[int, int], Trace], owners: frozenset[str], window: tuple[int, int]
-) -> list[Fit]:
+) -> list[FittedRange]:
     found = []
     for points in points_that_differ(trace, owners, window):
         stack = fitted.fit(traces_at(trace, points), points.held_out, owners, points.where)
-        found.append(Fit(where=points.where, stack=stack))
+        found.append(FittedRange(where=points.where, stack=stack))
     return found
 
 

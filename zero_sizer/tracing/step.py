@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from zero_sizer.tracing.recorder import Event, Recorder, in_order_of_backward
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What one step did.
+    """Trace of one step.
 
     Attributes:
         events: in order.

@@ -18,7 +18,7 @@ _SEQUENCES = tuple(64 * 2**i for i in range(16)) + tuple(96 * 2**i for i in rang
 
 
 def monomials(b: int, s: int) -> tuple[int, ...]:
-    """What the coefficients multiply."""
+    """Monomials that the coefficients multiply."""
     return (1, s, b, b * s, s * s, b * s * s)
 
 
@@ -76,7 +76,7 @@ def _poly(terms: Mapping[int, int]) -> Poly:
 
 
 def envelope(polys: Sequence[Poly], *, with_batch: bool, sequences: tuple[int, int]) -> list[Poly]:
-    """Those of ``polys`` that are the largest somewhere.
+    """Polynomials among ``polys`` that are the largest somewhere.
 
     Args:
         polys: candidates.

@@ -57,7 +57,7 @@ def read_part(path: str | Path, offset: int, most: int, kind: str) -> tuple[byte
 
 
 def read_json(path: str | Path, most: int, kind: str, *, constants: bool = False) -> Any:
-    """What a JSON file holds; NaN and Infinity, which are no JSON, only where ``constants``.
+    """Reads a JSON file; NaN and Infinity, which are no JSON, only where ``constants``.
 
     Raises:
         InputError: as ``read_bytes``, or no JSON.
@@ -173,7 +173,7 @@ def write(path: str | Path, parts: Iterable[bytes]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """As ``write``, in UTF-8; half a character, which a file may name, as its escape."""
+    """Writes text in UTF-8; half a character, which a file may name, as its escape."""
     write(path, [text.encode("utf-8", "backslashreplace")])
 
 

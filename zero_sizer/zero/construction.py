@@ -1,4 +1,4 @@
-"""What building a model under ``deepspeed.zero.Init`` holds, in elements.
+"""Memory of building a model under ``deepspeed.zero.Init``, in elements.
 
 deepspeed 0.19.8 runtime/zero/partition_parameters.py:1080-1180: a module's own tensors are whole
 until its constructor is over, then they are partitioned one by one; each was cast when it was made
@@ -32,7 +32,7 @@ def most_being_built(
             most = max(most, held + whole + numel * (1 + wider))
             whole += numel
         for numel in module:
-            part = 0 if is_parked else cut(numel, ranks, group)
+            part = 0 if is_parked else partition_numel(numel, ranks, group)
             most = max(most, held + whole + part)
             whole, held = whole - numel, held + part
     return most
@@ -42,7 +42,7 @@ def most_being_cut(numels: Sequence[int], itemsizes: Sequence[int], ranks: int, 
     """The most bytes that partitions add to a whole model while its tensors are cut one by one."""
     most = held = 0
     for numel, itemsize in zip(numels, itemsizes, strict=True):
-        held += cut(numel, ranks, group) * itemsize
+        held += partition_numel(numel, ranks, group) * itemsize
         most = max(most, held)
         held -= numel * itemsize
     return most
@@ -60,7 +60,7 @@ def most_being_pinned(parts: Iterable[int]) -> int:
     return most
 
 
-def cut(numel: int, ranks: int, group: int) -> int:
+def partition_numel(numel: int, ranks: int, group: int) -> int:
     """Elements of a tensor's partition, and of its secondary one."""
     return ceil_div(numel, ranks) + (sum(secondary.numels((numel,), ranks, group)) if group else 0)
 

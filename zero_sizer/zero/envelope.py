@@ -1,8 +1,8 @@
 """Of many that hold something, a few of which one holds most at any time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -23,19 +23,55 @@ class Change(NamedTuple):
     amount: int
 
 
+def tops(
+    starts: Sequence[int], changes: Iterable[tuple[int, int, int]], last: int
+) -> tuple[list[int], list[int]]:
+    """The most that any holder has at each of the times 0 to ``last``, and which has it.
+
+    Args:
+        starts: what each holds at first.
+        changes: time, how much more, and which holder.
+        last: the last time.
+    """
+    held = list(starts)
+    at: dict[int, list[tuple[int, int]]] = {}
+    for time, amount, holder in changes:
+        at.setdefault(time, []).append((holder, amount))
+    heap = [(-amount, holder) for holder, amount in enumerate(held)]
+    heapify(heap)
+    most, holders = [], []
+    for time, until in pairwise((0, *sorted(at.keys() - {0}), last + 1)):
+        for holder, amount in at.get(time, ()):
+            held[holder] += amount
+            heappush(heap, (-held[holder], holder))
+        _top(heap, held)
+        most += [-heap[0][0]] * (until - time)
+        holders += [heap[0][1]] * (until - time)
+    return most, holders
+
+
 def highest(holders: int, changes: Iterable[Change], least: int) -> set[int]:
     """Holders, of which at any time one holds as much as any other, up to ``least``."""
     held = [0] * holders
-    heap = [(0, holder) for holder in range(holders)]
+    heap, of_found = [(0, holder) for holder in range(holders)], [(0, 0)]
     heapify(heap)
     found = {0}
     for _, together in groupby(sorted(changes), key=itemgetter(0, 1)):
         for change in together:
             held[change.holder] += change.amount
-            heappush(heap, (-held[change.holder], change.holder))
-        while heap[0][0] != -held[heap[0][1]]:
-            heappop(heap)
-        most = heap[0][1]
-        if held[most] > max(map(held.__getitem__, found)) + least:
+            entry = (-held[change.holder], change.holder)
+            heappush(heap, entry)
+            if change.holder in found:
+                heappush(of_found, entry)
+        most = _top(heap, held)
+        if held[most] > held[_top(of_found, held)] + least:
             found.add(most)
+            heappush(of_found, (-held[most], most))
     return found
+
+
+def _top(heap: list[tuple[int, int]], held: Sequence[int]) -> int:
+    """Who holds most of those in ``heap``, whose outdated entries are dropped."""
+    while heap[0][0] != -held[heap[0][1]]:
+        heappop(heap)
+    return heap[0][1]

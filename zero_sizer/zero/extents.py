@@ -22,6 +22,7 @@ class Extents:
         self._alignment = (align_tensors, itemsize)
         self._of: dict[int, tuple[int, int, int]] = {}  # tensor -> group, first and last element
         self._spans: dict[int, list[tuple[int, int]]] = {}
+        self._touched: dict[int, list[list[int]]] = {}
         for number, (group, numels) in enumerate(zip(groups, self._groups, strict=True)):
             starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
             for index, start, numel in zip(group, starts, numels, strict=True):
@@ -48,6 +49,16 @@ class Extents:
         if known is None:
             known = self._spans[ranks] = self._ranks(self.parts(ranks))
         return known
+
+    def touched(self, ranks: int, rank: int) -> list[int]:
+        """Numbers of the buckets of which a rank's partition has a part."""
+        known = self._touched.get(ranks)
+        if known is None:
+            known = self._touched[ranks] = [[] for _ in range(ranks)]
+            for number, (low, high) in enumerate(self.ranks(ranks)):
+                for owner in range(low, high + 1):
+                    known[owner].append(number)
+        return known[rank]
 
     def _ranks(self, parts: Sequence[int]) -> list[tuple[int, int]]:
         if len(parts) == 1:

@@ -11,7 +11,7 @@ from zero_sizer.zero.partition import padded
 
 
 class Form(NamedTuple):
-    """What gathered tensors and gather buffers hold, for any number of ranks.
+    """Sizes of gathered tensors and gather buffers, for any number of ranks.
 
     Attributes:
         num_bytes: without padding.

@@ -10,118 +10,14 @@ travel in 16 bits: partitions are cast before, tensors after, out of what was co
 alone, out of the buffer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import chain, islice
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import field
+from itertools import chain
 
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.reuse import Reuses, Visit
-from zero_sizer.zero.secondary import NONE, Secondary
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """The ``zero_optimization.stage3_*`` keys that steer gathering, in elements."""
-
-    prefetch_bucket_size: int
-    max_live_parameters: int
-    max_reuse_distance: int
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Modules in the order they run.
-
-    Attributes:
-        numels: elements of each parameter.
-        itemsizes: bytes per element of each.
-        sent: the same while it is gathered; another where it is cast for that.
-        persistent: whether each stays gathered.
-        visits: of modules, forward pass then backward pass.
-        is_parked: partitions lie on the host or NVMe.
-        kept: what gathered them stays referred to until their last use, released or not.
-        recomputed: and where recomputation gathers them, until their module's backward is over.
-        lent: where recomputation gathers them they stay until the module whose backward asked for
-            it is over (``update_recompute_parameters``).
-        secondary: what hpZ keeps of released parameters.
-        one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
-    """
-
-    numels: tuple[int, ...]
-    itemsizes: tuple[int, ...]
-    sent: tuple[int, ...]
-    persistent: tuple[bool, ...]
-    visits: tuple[Visit, ...]
-    one_by_one: bool
-    is_parked: bool
-    kept: frozenset[int] = frozenset()
-    recomputed: frozenset[int] = frozenset()
-    lent: frozenset[int] = frozenset()
-    secondary: Secondary = NONE
-
-    @property
-    def modules(self) -> list[tuple[int, ...]]:
-        """Parameters of each module that begins to run: what DeepSpeed's own trace holds."""
-        return [visit.parameters for visit in self.visits if visit.begins]
-
-    @cached_property
-    def casts(self) -> bool:
-        """Whether any travels in another dtype than its own."""
-        return self.sent != self.itemsizes
-
-    def is_cast(self, i: int) -> bool:
-        """Whether a parameter does."""
-        return self.sent[i] != self.itemsizes[i]
-
-    def buffers(self, parameters: Iterable[int]) -> list[list[int]]:
-        """In the order they are filled: bfloat16, float16, float32, uint8 (sort_dtypes)."""
-        members, sent = sorted(parameters), self.sent
-        sizes = {sent[i] for i in members}
-        if len(sizes) == 1:
-            return [members]
-        by_name = sorted(sizes, key=lambda size: (size == 1, size))
-        return [[i for i in members if sent[i] == size] for size in by_name]
-
-
-class Gathering(NamedTuple):
-    """All of a ``Trace`` but its visits, and its limits.
-
-    Attributes:
-        limits: of gathering.
-        parts: elements of each parameter, bytes of one, bytes of one while it is gathered.
-        persistent: see ``Trace``.
-        places: whether each is brought by itself, and whether partitions are parked.
-        kept: see ``Trace``; ``recomputed`` and ``lent``.
-        secondary: see ``Trace``.
-        views: what backward refers to by another tensor from the last visit of forward on.
-    """
-
-    limits: Limits
-    parts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    persistent: tuple[bool, ...]
-    places: tuple[bool, bool]
-    kept: tuple[frozenset[int], frozenset[int], frozenset[int]]
-    secondary: Secondary
-    views: frozenset[int]
-
-    def trace(self, visits: tuple[Visit, ...], forward: int) -> Trace:
-        """The trace of these visits, of which the first ``forward`` are of forward."""
-        if self.views:
-            visits = (*_saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
-        return Trace(*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
-
-
-def _saving(
-    forward: Sequence[Visit], backward: Iterable[Visit], views: frozenset[int]
-) -> Iterator[Visit]:
-    """Forward visits with what they save; what runs again saves then."""
-    again = {i for visit in backward if visit.recomputes for i in visit.parameters}
-    last = {i: number for number, v in enumerate(forward) if v.ends for i in v.parameters}
-    for number, visit in enumerate(forward):
-        saves = [i for i in visit.parameters if i in views and last.get(i) == number]
-        yield visit._replace(saves=tuple([i for i in saves if i not in again]))
+from zero_sizer.zero.trace import Limits, Trace
 
 
 def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
@@ -138,10 +34,20 @@ def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
     return levels
 
 
-def cut(trace: Trace, limits: Limits, visits: int) -> tuple[int, ...]:
-    """Parameters of which the first ``visits`` make secondary partitions, in that order."""
-    states = [state for _, state in islice(_replayed(trace, limits), visits)]  # one, in truth
-    return tuple(i for i in states[-1].made if i not in trace.secondary.made) if states else ()
+def secondaries_made(
+    trace: Trace, limits: Limits, forward: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Parameters whose secondary partitions the first ``forward`` visits make, and all visits."""
+    made: tuple[int, ...] = ()
+    in_forward = 0
+    for number, (_, state) in enumerate(_replayed(trace, limits), 1):
+        if number == forward:
+            in_forward = len(state.made)
+        if number == len(trace.visits):
+            made = tuple(state.made)
+    known = trace.secondary.made
+    first, both = (tuple(i for i in some if i not in known) for some in (made[:in_forward], made))
+    return first, both
 
 
 def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State"]]:
@@ -206,7 +112,7 @@ class _State:
     _form: Form | None = None
 
     def form(self) -> Form:
-        """What is held now."""
+        """Form of all that is held now."""
         if self._form is None:
             padded = tuple(sorted([(*k, n) for k, n in self.padded.items() if n]))
             secondary = tuple(sorted([(*k, n) for k, n in self.secondary.items()]))
@@ -234,7 +140,7 @@ class _State:
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1); padded they lie in what was gathered."""
         self._form = None
-        itemsizes = self.trace.sent if is_padded else self.trace.itemsizes
+        itemsizes = self.trace.gather_itemsizes if is_padded else self.trace.itemsizes
         for i in parameters:
             key = size, itemsize = self.trace.numels[i], itemsizes[i]
             self.num_bytes += sign * size * itemsize
@@ -319,7 +225,7 @@ def _brought(state: _State, buffer: list[int]) -> set[Form]:
     for i in buffer:
         size = trace.numels[i]
         if trace.is_parked or trace.is_cast(i):
-            lying.append((size, trace.sent[i], is_secondary))
+            lying.append((size, trace.gather_itemsizes[i], is_secondary))
         if trace.is_parked and trace.is_cast(i):
             while passing and passing[-1][0] <= size:
                 passing.pop()
@@ -359,7 +265,7 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
         return 0
     for i in reversed(members):
         if trace.is_cast(i):
-            most = max(most, trace.numels[i] * trace.sent[i] - coming)
+            most = max(most, trace.numels[i] * trace.gather_itemsizes[i] - coming)
         coming += trace.numels[i] * trace.itemsizes[i]
     return most
 

@@ -1,4 +1,4 @@
-"""What gradients and their buckets hold while backward produces them, parameter by parameter.
+"""Gradients and their buckets while backward produces them, parameter by parameter.
 
 Follows the hooks of deepspeed 0.19.8: runtime/zero/stage_1_and_2.py:924-1045 (buckets, gradients
 of this rank), 1415-1485 (hook), 1557-1700 and 2355-2390 (reduction);
@@ -10,11 +10,12 @@ of it the rank keeps does (``zero_sizer.zero.reduction``).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
+
+from zero_sizer.util.records import dataclass
 
 _STAGE0_BUCKET = 500_000_000  # elements: MEMORY_OPT_ALLREDUCE_SIZE, runtime/engine.py:3073
 
@@ -30,7 +31,7 @@ class Scheme(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What decides the flow on any rank of any number; sizes in bytes per element.
+    """Rules that decide the flow on any rank of any number; sizes in bytes per element.
 
     Attributes:
         scheme: how gradients are reduced.
@@ -61,7 +62,7 @@ class Rules:
     whole_groups: bool = False
 
     def is_large(self, numel: int) -> bool:
-        """Whether a gradient goes by the bucket's buffer, because it does not fit into it."""
+        """True if a gradient goes by the bucket's buffer, because it does not fit into it."""
         return bool(self.bucket_itemsize) and numel > self.bucket_numel
 
 

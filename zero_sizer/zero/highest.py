@@ -1,7 +1,8 @@
 """Of several ranks the one that holds most while gradients flow, place by place."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from zero_sizer.zero import envelope
 from zero_sizer.zero.gradient_flow import Flow
 from zero_sizer.zero.reduction import Held, Reduction, total_of
 
@@ -17,8 +18,11 @@ class Highest:
     def __init__(self, flow: Flow, ranks: Sequence[Reduction]) -> None:
         self._flow = flow
         self._ranks = ranks
-        self._offsets = list(map(max, zip(*(of.offsets() for of in ranks), strict=True)))
-        self._is_plain = not any(self._offsets)
+        changes = ((*change, i) for i, of in enumerate(ranks) for change in of.changes())
+        found = envelope.tops([of.own.held for of in ranks], changes, 2 * len(flow.flushes))
+        own, self._holders = found
+        self._offsets, self._within = own[::2], own[1::2]  # before each reduction, and at its end
+        self._is_plain = not any(own)
         self.start = max((of.start for of in ranks), key=total_of)
         self.epilogue = self._epilogue()
 
@@ -28,10 +32,18 @@ class Highest:
 
     def hook_totals(self) -> Sequence[int]:
         """Bytes at the worst of each hook."""
-        totals = list(self._above(self._ranks[0].alike.hooks, self._flow.hook_done))
-        for of in self._ranks:
-            for position in of.own_hooks():
-                totals[position] = max(totals[position], of.hook(position).total)
+        alike = self._ranks[0].alike
+        if not self._ranks[0].costs_alike:
+            totals = list(self._above(alike.hooks, self._flow.hook_done))
+            for of in self._ranks:
+                for position in of.own_hooks():
+                    totals[position] = max(totals[position], of.hook(position).total)
+            return totals
+        if self._is_plain:
+            return alike.hooks
+        totals = list(self._above(self._flow.totals[1], self._flow.hook_done))
+        for number, position in self._flow.hook_of.items():
+            totals[position] = max(totals[position], self._reducing(number))
         return totals
 
     def after_totals(self) -> Sequence[int]:
@@ -50,18 +62,32 @@ class Highest:
         """When its hook is over."""
         return max((of.after(position) for of in self._ranks), key=total_of)
 
+    def _reducing(self, number: int) -> int:
+        """Bytes at the worst of a reduction, where it costs all ranks alike."""
+        copies, going = self._ranks[0].alike.costs[number]
+        level = self._flow.flush_totals[number]
+        return level + max(copies + self._offsets[number], going + self._within[number])
+
     def _epilogue(self) -> Held:
+        return max(self._after_all(), key=total_of)
+
+    def _after_all(self) -> Iterator[Held]:
         totals, numbers = self._flow.closing_totals
         index = _place(self._above(totals, numbers))
-        found = [of.closing(index) for of in self._ranks]
-        first, count = self._flow.done[-1], len(self._flow.flushes)
-        if first < count:
-            late = range(first, count)
-            levels = [self._ranks[0].alike.totals[number] for number in late]
-            number = late[_place(self._above(levels, late))]
-            found += [of.reducing(number) for of in self._ranks]
-        found += [held for of in self._ranks for held in of.after_all()]
-        return max(found, key=total_of)
+        yield self._ranks[self._holders[2 * numbers[index]]].closing(index)
+        late = range(self._flow.done[-1], len(self._flow.flushes))
+        if not self._ranks[0].costs_alike:
+            if late:
+                levels = [self._ranks[0].alike.totals[number] for number in late]
+                number = late[_place(self._above(levels, late))]
+                yield from (of.reducing(number) for of in self._ranks)
+            yield from (of.reducing(number) for of in self._ranks for number in of.own_from(late))
+        elif late:
+            number = max(late, key=self._reducing)
+            for time in (2 * number, 2 * number + 1):
+                yield self._ranks[self._holders[time]].reducing(number)
+        for of in self._ranks:
+            yield from of.after_all()
 
     def _above(self, totals: Sequence[int], done: Sequence[int]) -> Sequence[int]:
         if self._is_plain:

@@ -17,7 +17,7 @@ _EXPERTS_OF = {  # runtime/zero/leaf_module_config.py:11-15, the module around "
 
 
 class LeafModules(NamedTuple):
-    """What ``zero_optimization.leaf_module`` names.
+    """Names in ``zero_optimization.leaf_module``.
 
     Attributes:
         classes: class names, with or without their Python module.
@@ -31,7 +31,7 @@ class LeafModules(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a model has of them.
+    """Leaf modules of a model.
 
     Attributes:
         modules: qualified names, the outermost only.

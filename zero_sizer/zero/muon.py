@@ -7,11 +7,12 @@ compiles ``muon_update``, and compiled code may hold less than is counted here.
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from math import prod
 
 from zero_sizer.units import MIB, DType, ceil_div
+from zero_sizer.util.records import dataclass
 
 Shape = tuple[int, ...]
 SubGroups = tuple[tuple[Shape, ...], ...]

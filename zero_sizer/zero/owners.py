@@ -5,11 +5,11 @@ few ranks suffice: along that order those that keep more than every rank before.
 less than a thousandth of the weights are left out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, islice
 
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero import envelope, partition
 from zero_sizer.zero.envelope import Change
 
@@ -41,7 +41,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """What makes ranks differ.
+    """Differences between ranks in what they keep.
 
     Attributes:
         weights: of each group, how often a tensor that is touched is kept whole; 0 where what is
@@ -140,7 +140,9 @@ def _largest_pieces(
 
 def _first(layout: Layout, flat: Sequence["_Group"], rank: int) -> int:
     """When the first of a rank's gradients is reduced."""
-    spans = (range(*group.span(rank)) for group in flat)
+    spans: Iterable[Sequence[int]] = (range(*group.span(rank)) for group in flat)
+    if layout.turns is None:  # they are reduced in their order, or against it
+        spans = (span[:: max(len(span) - 1, 1)] for span in spans)
     return min((_time(layout, n, i) for n, span in enumerate(spans) for i in span), default=0)
 
 

@@ -51,6 +51,11 @@ def flat_numel(numels: tuple[int, ...], ranks: int, align_tensors: bool, itemsiz
     return round_up(flat_offsets(numels, align_tensors, itemsize)[1], _NCCL_ALIGNMENT * ranks)
 
 
+def flat_partition(flat: int, ranks: int) -> int:
+    """Elements (or bytes) of one rank's part of a buffer that is padded for all ranks."""
+    return flat // ranks
+
+
 @lru_cache(maxsize=4096)
 def touched(
     numels: tuple[int, ...],
@@ -163,7 +168,7 @@ def span(starts: Sequence[int], part: int, rank: int) -> tuple[int, int]:
 def pieces(
     numels: tuple[int, ...], ranks: int, rank: int, align_tensors: bool, itemsize: int
 ) -> tuple[Piece, ...]:
-    """What a rank's partition of a group is made of; ``numels`` in flat order."""
+    """Pieces that a rank's partition of a group is made of; ``numels`` in flat order."""
     starts, _ = flat_offsets(numels, align_tensors, itemsize)
     part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
     first, end = rank * part, (rank + 1) * part

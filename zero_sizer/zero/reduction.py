@@ -1,31 +1,50 @@
-"""What one rank holds while gradients flow (``gradient_flow``): its part, and reduction copies."""
+"""Memory of one rank while gradients flow (``gradient_flow``): its part, and reduction copies."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
-from operator import add
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from zero_sizer.units import ceil_div
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.records import dataclass
 from zero_sizer.zero import partition
-from zero_sizer.zero.extents import ALIKE, extents_of
+from zero_sizer.zero.extents import ALIKE, Extents, extents_of
 from zero_sizer.zero.gradient_flow import Flow, Flush, Level, Rules, Scheme, Tensors
 
 _NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
 _NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """What depends on the rank, on how many there are, and on earlier micro steps.
+class Own(NamedTuple):
+    """Differences between ranks.
 
     Attributes:
-        ranks: ranks that partitions are cut for.
         rank: whose memory is meant.
         kept: bytes that hold this rank's reduced gradients, from its first reduction on.
         held: bytes of gradients that earlier micro steps left.
+        afterwards: bytes of what is made of all gradients when the last is reduced (Muon).
+    """
+
+    rank: int = 0
+    kept: int = 0
+    held: int = 0
+    afterwards: int = 0
+
+
+NOTHING_OWN = Own()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Parts of the flow that depend on the rank, on how many there are, and on earlier micro steps.
+
+    Attributes:
+        ranks: ranks that partitions are cut for.
+        own: what depends on the rank.
         cast_itemsizes: bytes per element of the copy in the dtype of communication; 0 where none
             is made. The second is of buckets with ``Tensors.apart``.
         copies: whether reduction makes a flat copy of what it reduces.
@@ -40,15 +59,12 @@ class Share:
         compact_itemsize: bytes per element of the copy that is cast for that; 0 where none is.
         keeps_own_large: a gradient of this rank that is too large for the bucket stays when it is
             reduced; ``Rules.keeps_large`` says it for those of other ranks.
-        afterwards: bytes of what is made of all gradients when the last is reduced (Muon).
         align_tensors: ``parameter_alignment``.
         deals_tensors: tensors lie in the flat buffers dealt out to the ranks one by one.
     """
 
     ranks: int = 1
-    rank: int = 0
-    kept: int = 0
-    held: int
+    own: Own = NOTHING_OWN
     cast_itemsizes: tuple[int, int]
     copies: bool = False
     offloads: bool = False
@@ -59,7 +75,6 @@ class Share:
     is_compact: bool = False
     compact_itemsize: int = 0
     keeps_own_large: bool = False
-    afterwards: int = 0
     align_tensors: bool = False
     deals_tensors: bool = False
 
@@ -83,16 +98,72 @@ class Reduction:
     Attributes:
         start: before the first gradient.
         alike: what it has in common with all.
+        own: what it has of its own.
     """
 
     def __init__(self, flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> None:
         self._flow = flow
         self._share = share
         self._tensors, self._rules = tensors, rules
-        costs = _scattered if rules.scheme is Scheme.SCATTERED else _reduced
-        found = costs(flow, tensors, rules, share)
-        self.alike, self._own_costs, self._first, self._own = found
-        self.start = self._held(flow.start, 0)
+        self._extents: Extents | None = None
+        if rules.scheme is Scheme.SCATTERED:
+            self.alike = _scattered(flow, tensors, rules, share)
+        elif flow.flushes:
+            self._extents = extents_of(Identity(flow), tensors, *_placing(rules, share))
+            self._parts = self._extents.parts(share.ranks)
+            of_any = replace(share, own=NOTHING_OWN)
+            self.alike = _of_others(Identity(flow), Identity(self._extents), rules, of_any)
+        else:
+            self.alike = _alike(flow, [], [])
+        self._take(share.own)
+
+    def of_rank(self, own: Own) -> Self:
+        """Another rank's side of the same flow."""
+        other = copy(self)
+        other._take(own)
+        return other
+
+    def _take(self, own: Own) -> None:
+        self.own = own
+        self._own_costs: dict[int, tuple[int, int]] = {}
+        self._own_large: list[tuple[int, int]] = []
+        self._first = len(self._flow.flushes)
+        if self._extents is not None:
+            touched = self._extents.touched(self._share.ranks, own.rank)
+            self._first = self._first_of(self._extents, touched)
+            self._own_large = _own_large(self._flow, touched, self._rules, self._share)
+            if not self.costs_alike:
+                self._own_costs = self._costs(self._extents, touched)
+        self._own_sums = [0, *accumulate(size for _, size in self._own_large)]
+        self.start = self._held(self._flow.start, 0)
+
+    @property
+    def costs_alike(self) -> bool:
+        """True if a reduction costs its owners what it costs all others."""
+        return not (self._share.offloads or self._share.is_compact)
+
+    def _first_of(self, extents: Extents, touched: Sequence[int]) -> int:
+        """The first reduction that is kept for this rank."""
+        flushes, rank, parts = self._flow.flushes, self.own.rank, self._parts
+        mine = (n for n in touched if extents.largest(flushes[n].members, rank, parts))
+        return next(mine, len(flushes))
+
+    def _costs(self, extents: Extents, touched: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """What reductions cost that this rank owns a part of."""
+        flow, rules, share = self._flow, self._rules, self._share
+        costs = {}
+        for number in touched:
+            flush = flow.flushes[number]
+            copies, reduced = self.alike.costs[number][0], self.alike.reduced[number]
+            if share.is_compact and len(flush.members) > 1:
+                # each is added on its own: none is merged with the next
+                copies, reduced = _flattened(flush, [flush.numel], rules, share)
+            largest = extents.largest(flush.members, self.own.rank, self._parts)
+            offload = largest * _NORM_ITEMSIZE if largest and share.offloads else 0
+            if largest and share.is_compact:  # the buffer is there before the copies are
+                offload = max(offload, copies, reduced + largest * share.compact_itemsize)
+            costs[number] = (copies, offload)
+        return costs
 
     def before(self, position: int) -> Held:
         """While the gradient at ``position`` is produced."""
@@ -120,7 +191,7 @@ class Reduction:
         if not rules.bucket_itemsize or not flow.flushes:
             return tuple(numel for flush in flow.flushes for numel in self._numels_of(flush))
         extents = extents_of(Identity(flow), self._tensors, *_placing(rules, share))
-        parts, rank = extents.parts(share.ranks), share.rank
+        parts, rank = extents.parts(share.ranks), self.own.rank
         found: dict[int, int] = {}  # buffer, or the number of a large gradient's reduction
         for number, flush in enumerate(flow.flushes):
             if all(extents.largest((i,), rank, parts) for i in flush.members):
@@ -133,33 +204,37 @@ class Reduction:
     def _numels_of(self, flush: Flush) -> Iterator[int]:
         return (self._tensors.numels[i] for i in flush.members)
 
-    def offsets(self) -> list[int]:
-        """Bytes of this rank's own after each number of reductions."""
-        plain, with_kept = self._offsets
-        count = len(self._flow.flushes)
-        found = [plain] * (min(self._first, count) + 1) + [with_kept] * (count - self._first)
-        return list(map(add, found, self._own)) if self._own else found
+    def changes(self) -> Iterator[tuple[int, int]]:
+        """Times at which this rank's own bytes change, and by how much.
+
+        Time ``2 n`` is before reduction n; what it keeps is there from ``2 n + 1`` on, and what it
+        frees goes last.
+        """
+        if self.own.kept and self._first < len(self._flow.flushes):
+            yield 2 * self._first + 1, self.own.kept
+        yield from ((2 * number + 2, size) for number, size in self._own_large)
 
     def own_hooks(self) -> set[int]:
         """Gradients whose hooks reduce something that this rank owns a part of."""
         hook_of = self._flow.hook_of
         return {hook_of[number] for number in self._own_costs if number in hook_of}
 
-    @property
-    def _offsets(self) -> tuple[int, int]:
-        """Bytes of this rank's own before its first reduction, and after."""
-        return self._share.held, self._share.held + self._share.kept
-
     def _held(self, level: Level, done: int, copies: int = 0) -> Held:
-        own = self._offsets[done > self._first] + (self._own[done] if self._own else 0)
+        own = self.own.held + self._own_before(done)
+        if done > self._first:
+            own += self.own.kept
         gradients, buckets = level
         return Held(gradients + own, buckets, copies)
+
+    def _own_before(self, done: int) -> int:
+        large = self._own_large
+        return self._own_sums[bisect_left(large, (done,))] if large else 0
 
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
         level = self._flow.flushes[number].level
         copies, offload = self._own_costs.get(number, self.alike.costs[number])
-        own = self._own[number] - self._own[number + 1] if self._own else 0  # frees come last
+        own = self._own_before(number) - self._own_before(number + 1)  # frees come last
         going = self._held(level, number + 1, offload)
         return self._held(level, number, copies), going._replace(gradients=going.gradients + own)
 
@@ -171,13 +246,15 @@ class Reduction:
         """At the worst of a reduction."""
         return max(self._reduced(number), key=total_of)
 
+    def own_from(self, numbers: range) -> Iterator[int]:
+        """Reductions among these that cost this rank more than others."""
+        return (number for number in self._own_costs if number in numbers)
+
     def after_all(self) -> Iterator[Held]:
-        """What only this rank holds after the last gradient, at its worst."""
+        """Bytes that only this rank holds after the last gradient, at its worst."""
         flow, rules, share = self._flow, self._rules, self._share
-        last = flow.done[-1]
-        yield from (self.reducing(number) for number in self._own_costs if number >= last)
-        if share.afterwards:
-            yield self._held(*flow.closing[-1], share.afterwards)
+        if self.own.afterwards:
+            yield self._held(*flow.closing[-1], self.own.afterwards)
         if rules.scheme is Scheme.AFTER:
             cast = share.cast_itemsizes[0]
             copies = [a * rules.bucket_itemsize + b * cast for a, b in flow.after_copies]
@@ -205,18 +282,12 @@ class _Alike(NamedTuple):
     hooks: list[int]
 
 
-_Costs = tuple[_Alike, dict[int, tuple[int, int]], int, list[int]]
-"""What all ranks have in common; the costs of reductions that this rank owns a part of; the first
-that is kept for it; bytes that stay of its large gradients, beyond what stays of others', before
-each reduction and at the end; nothing where these never differ."""
-
-
-def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
+def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Alike:
     """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
     kinds = {(flush.sizes, flush.is_apart) for flush in flow.flushes}
     costs = {kind: _scatter(*kind, rules, share) for kind in kinds}
     found = [costs[flush.sizes, flush.is_apart] for flush in flow.flushes]
-    return _alike(flow, found, []), {}, len(flow.flushes), []
+    return _alike(flow, found, [])
 
 
 def _alike(flow: Flow, costs: list[tuple[int, int]], reduced: list[int]) -> _Alike:
@@ -255,35 +326,6 @@ def _scatter(
         others = sum(count * ceil_div(size, ranks) for size, count in sizes) - part
         norm_or_cast += others * (share.master_itemsize or share.brought_itemsize)
     return copies + parts, part * share.brought_itemsize + norm_or_cast + kept
-
-
-def _reduced(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Costs:
-    """All-reduce or reduce to the owners: a flat copy of what several ranks own together."""
-    if not flow.flushes:
-        return _alike(flow, [], []), {}, 0, []
-    extents = extents_of(Identity(flow), tensors, *_placing(rules, share))
-    parts, rank = extents.parts(share.ranks), share.rank
-    spans = extents.ranks(share.ranks)
-    own = _own_large(flow, spans, rules, share)
-    first = len(flow.flushes)
-    of_any = replace(share, rank=0, kept=0, held=0, afterwards=0)
-    alike = _of_others(Identity(flow), Identity(extents), rules, of_any)
-    costs = {}
-    for number in [n for n, (low, high) in enumerate(spans) if low <= rank <= high]:
-        flush = flow.flushes[number]
-        copies, reduced = alike.costs[number][0], alike.reduced[number]
-        if share.is_compact and len(flush.members) > 1:
-            # each is added on its own: none is merged with the next
-            copies, reduced = _flattened(flush, [flush.numel], rules, share)
-        largest = extents.largest(flush.members, rank, parts)
-        offload = 0
-        if largest:
-            first = min(first, number)
-            offload = largest * _NORM_ITEMSIZE if share.offloads else 0
-        if largest and share.is_compact:  # the buffer is there before the copies are
-            offload = max(offload, copies, reduced + largest * share.compact_itemsize)
-        costs[number] = (copies, offload)
-    return alike, costs, first, own
 
 
 @lru_cache(maxsize=64)
@@ -327,17 +369,13 @@ def _flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) 
 
 
 def _own_large(
-    flow: Flow, spans: Sequence[tuple[int, int]], rules: Rules, share: Share
-) -> list[int]:
-    """The last of ``_Costs``."""
-    if rules.keeps_large is share.keeps_own_large or not any(flow.large):
+    flow: Flow, touched: Sequence[int], rules: Rules, share: Share
+) -> list[tuple[int, int]]:
+    """Reductions of a rank's large gradients: bytes that stay beyond what stays of others'."""
+    if rules.keeps_large is share.keeps_own_large:
         return []
-    sign = 1 if share.keeps_own_large else -1
-    mine = [
-        sign * size if low <= share.rank <= high else 0
-        for size, (low, high) in zip(flow.large, spans, strict=True)
-    ]
-    return [0, *accumulate(mine)]
+    sign, large = 1 if share.keeps_own_large else -1, flow.large
+    return [(number, sign * large[number]) for number in touched if large[number]]
 
 
 def _placing(rules: Rules, share: Share) -> tuple[bool, int, int]:

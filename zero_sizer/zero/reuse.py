@@ -29,7 +29,7 @@ class Visit(NamedTuple):
 
 
 class Reuses:
-    """What DeepSpeed walks to see whether parameters are used again soon.
+    """Trace that DeepSpeed walks to see whether parameters are used again soon.
 
     ``__params_to_release`` asks each module on the way for the parameters that it owns itself, and
     for all within it where the one that releases is a leaf.
@@ -50,7 +50,7 @@ class Reuses:
 
 
 class Reuse:
-    """Whether a parameter is used again within ``distance`` elements of the trace."""
+    """Answers whether a parameter is used again within ``distance`` elements of the trace."""
 
     def __init__(
         self, modules: list[tuple[int, ...]], numels: tuple[int, ...], distance: int
@@ -64,11 +64,11 @@ class Reuse:
                 self._uses.setdefault(i, []).append(step)
 
     def is_used(self, i: int, step: int) -> bool:
-        """Whether parameter ``i`` is used at ``step`` or later."""
+        """True if parameter ``i`` is used at ``step`` or later."""
         return self._uses[i][-1] >= step
 
     def is_near(self, i: int, step: int) -> bool:
-        """Whether the walk from ``step`` on meets parameter ``i`` before it gives up."""
+        """True if the walk from ``step`` on meets parameter ``i`` before it gives up."""
         uses = self._uses.get(i, [])
         position = bisect_left(uses, step)
         if position == len(uses):

@@ -28,11 +28,6 @@ class Secondary(NamedTuple):
 NONE = Secondary(0)
 
 
-def group_ranks(partition_size: int, ranks: int) -> int:
-    """Ranks of a group, clamped to the world (utils/groups.py:944); 0 without hpZ."""
-    return min(partition_size, ranks) if partition_size > 1 else 0
-
-
 def numels(tensors: Iterable[int], ranks: int, group: int) -> tuple[int, ...]:
     """Elements of each tensor's secondary partition: what is padded for all ranks, cut by few."""
-    return tuple(padded(numel, ranks) // group for numel in tensors)
+    return tuple([padded(numel, ranks) // group for numel in tensors])

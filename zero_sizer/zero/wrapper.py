@@ -6,7 +6,7 @@ from zero_sizer.units import DType
 
 
 class Wrapper(Enum):
-    """What is in charge of weights, gradients and optimizer (engine.py:2294-2369)."""
+    """Class in charge of weights, gradients and optimizer (engine.py:2294-2369)."""
 
     NONE = "none"  # stage 0, fp32 or torch_autocast: the optimizer itself
     FP16_FUSED = "FP16_Optimizer"
@@ -19,7 +19,7 @@ class Wrapper(Enum):
 def wrapper_of(
     stage: int, model: DType, grad_accum: DType, *, offloads_to_cpu: bool, is_fused: bool
 ) -> Wrapper:
-    """What the engine builds around an optimizer (engine.py:2294-2369); for plans and rules alike.
+    """Class that the engine builds around an optimizer (engine.py:2294-2369).
 
     Args:
         stage: of ZeRO.

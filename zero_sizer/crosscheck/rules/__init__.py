@@ -1,14 +1,13 @@
-"""What people calculate by hand, beside the ledger: closed forms of papers and rules of thumb.
+"""Rules that people calculate by, beside the ledger: closed forms of papers and rules of thumb.
 
 Every rule is one declared record. Its formula reads a few numbers of the job and gives bytes; the
 ledger's number next to it is this job's, per GPU, and one line says why the two differ.
 """
 
-from dataclasses import dataclass
-
 from zero_sizer.crosscheck.rules.record import Rule, numbers_of
 from zero_sizer.crosscheck.rules.table import RULES
 from zero_sizer.sizing import Sizing
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class Answer:
 
 
 def answers(sizing: Sizing) -> tuple[Answer, ...]:
-    """What each rule that is about this job says; empty where the job could not be planned."""
+    """Answers of the rules that are about this job; empty where the job could not be planned."""
     plan = sizing.plan
     if plan is None:
         return ()

@@ -1,11 +1,11 @@
-"""What a rule of thumb is, the few numbers it reads, and the closed forms it may be made of."""
+"""Rules of thumb: the few numbers that they read, and the closed forms they may be made of."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from math import prod
 
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing
+from zero_sizer.util.records import dataclass
 
 COMMON = "common in articles and blogs"
 

@@ -1,4 +1,4 @@
-"""What a CPU rank changes in its own process so that a dry run needs no compiler and no GPU.
+"""Changes of a CPU rank in its own process so that a dry run needs no compiler and no GPU.
 
 None of it changes which tensors DeepSpeed makes:
 
@@ -40,12 +40,12 @@ def prepare(accelerator: Any) -> None:
 
 
 def uses_compiled_kernels() -> bool:
-    """Whether the environment asks for DeepSpeed's own kernels."""
+    """True if the environment asks for DeepSpeed's own kernels."""
     return os.environ.get("ZERO_SIZER_KERNELS") == "compiled"
 
 
 def notes() -> tuple[str, ...]:
-    """What the reader of a recording must know about ``prepare``."""
+    """Notes for the reader of a recording about ``prepare``."""
     kernels = (
         "optimizer kernels: torch stand-ins (set ZERO_SIZER_KERNELS=compiled for DeepSpeed's own)"
     )

@@ -1,20 +1,19 @@
 """The side of the launched dry run that asks: starts the ranks, reads what they wrote."""
 
-import importlib.metadata
-import importlib.util
 import json
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.dryrun import replies
+from zero_sizer.dryrun.from_job import rank_task, refuse_packed
 from zero_sizer.dryrun.keeping import Keeper, kept
 from zero_sizer.dryrun.launched import processes
-from zero_sizer.dryrun.packages import _PACKAGES, require_packages
+from zero_sizer.dryrun.packages import require_packages, versions
 from zero_sizer.dryrun.recording import RankRecord, Recording
-from zero_sizer.dryrun.task import RankTask, rank_task, refuse_packed
+from zero_sizer.dryrun.task import Task
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.errors import WitnessError
 from zero_sizer.job.read import Job
@@ -57,7 +56,7 @@ def run(
         raise WitnessError(result)
     return Recording(
         how="launched",
-        versions=_versions(),
+        versions=versions(),
         world_size=ranks,
         job={**task.to_json(), "name": cut.model.name, "layers": layers},
         ranks=tuple(result),
@@ -67,7 +66,7 @@ def run(
 
 
 def run_tasks(
-    tasks: Sequence[RankTask], *, ranks: int, timeout: float = DEFAULT_TIMEOUT
+    tasks: Sequence[Task], *, ranks: int, timeout: float = DEFAULT_TIMEOUT
 ) -> list[list[RankRecord] | str]:
     """Run many tasks one after the other in the same ranks.
 
@@ -83,7 +82,7 @@ def run_tasks(
 
 
 def _launch(
-    keeper: Keeper, tasks: Sequence[RankTask], *, ranks: int, timeout: float, keep_going: bool
+    keeper: Keeper, tasks: Sequence[Task], *, ranks: int, timeout: float, keep_going: bool
 ) -> tuple[list[list[RankRecord] | str], list[str]]:
     folder = keeper.folder
     for name in ("out", "swap"):
@@ -118,10 +117,10 @@ def _answers(folder: Path, index: int) -> list[dict[str, Any]]:
 def _result(answers: list[dict[str, Any]], ranks: int) -> list[RankRecord] | str | None:
     """Every rank's record, the error to blame, or None when the rank to blame left no answer."""
     errors = [answer for answer in answers if "error" in answer]
-    own = [answer for answer in errors if not _LOST_PEER.search(answer["error"])]
+    own = [answer for answer in errors if not _LOST_PEER.search(answer["error"]["message"])]
     if own or (errors and len(answers) == ranks):
         first = (own or errors)[0]
-        return f"rank {first['rank']} failed: {_one_line(first['error'])}"
+        return f"rank {first['rank']} failed: {_one_line(first['error']['message'])}"
     if len(answers) < ranks:
         return None
     return sorted((replies.rank(answer) for answer in answers), key=lambda rank: rank.rank)
@@ -159,7 +158,3 @@ def _lines(path: Path) -> list[str]:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:400]
-
-
-def _versions() -> Mapping[str, str]:
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}

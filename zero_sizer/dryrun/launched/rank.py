@@ -1,21 +1,21 @@
 """One rank's training run over one config: a few real steps, measured at every phase boundary."""
 
 import gc
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from deepspeed.accelerator import get_accelerator
 
+from zero_sizer.dryrun import build_model
 from zero_sizer.dryrun import training_loop as engine_loop
 from zero_sizer.dryrun.launched import cpu, quiet
-from zero_sizer.dryrun.launched.build import build
 from zero_sizer.dryrun.launched.watch import StorageWatch, activations
 from zero_sizer.dryrun.measure import PinnedStorages, measure
 from zero_sizer.dryrun.owners import GPU, Owner
 from zero_sizer.dryrun.recording import PhaseRecord, RankRecord
+from zero_sizer.dryrun.task import Task
 
 _NO_GPU_NOTES = (
     "CPU ranks: storages are placed where DeepSpeed would put them on a machine with GPUs",
@@ -28,16 +28,14 @@ class Run:
     """One config, from build to the last optimizer step.
 
     Args:
-        task: see ``task.RankTask``.
+        task: what to run.
         pinned: pin requests, installed once for the process; None on a real GPU.
     """
 
-    def __init__(self, task: Mapping[str, Any], pinned: PinnedStorages | None) -> None:
+    def __init__(self, task: Task, pinned: PinnedStorages | None) -> None:
         self._task = task
-        self._workload = task["workload"]
         self._pinned = pinned
-        self._watch = StorageWatch() if pinned is not None and task.get("peak", True) else None
-        self._walk = task.get("walk", True)
+        self._watch = StorageWatch() if pinned is not None and task.peak else None
         self._phases: list[PhaseRecord] = []
         self._batch: dict[str, Any] = {}
         self._engine: Any = None
@@ -54,7 +52,7 @@ class Run:
             engine_loop.train(
                 self._engine,
                 self._next_batch,
-                steps=self._task["steps"],
+                steps=self._task.steps,
                 grad_accum=self._engine.gradient_accumulation_steps(),
                 observer=self,
             )
@@ -76,21 +74,19 @@ class Run:
         return self._watch if self._watch is not None else nullcontext()
 
     def _initialize(self) -> Any:
-        module, client = build(self._task)
+        module = build_model.build(self._task, with_values=True)
+        client = build_model.client_optimizer(self._task, module)
         if self._watch is not None:
             self._watch.adopt(list(module.parameters()), list(module.buffers()))
-        config = dict(self._task["config"])
-        if client is not None:
-            config["zero_allow_untested_optimizer"] = True  # as the Trainer sets it
-        return engine_loop.initialize(config, module, client)
+        return engine_loop.initialize(self._task.config, module, client)
 
     def _next_batch(self) -> dict[str, Any]:
-        shape = (self._workload["micro_batch"], self._workload["seq_len"])
+        shape = (self._task.micro_batch, self._task.seq_len)
         device = get_accelerator().current_device_name()
-        tokens = torch.randint(0, self._task["model"].get("vocab") or 2, shape, device=device)
+        tokens = torch.randint(0, self._task.vocab or 2, shape, device=device)
         self._batch = {"input_ids": tokens, "labels": tokens.clone()}
-        if self._task["model"]["kind"] == "huggingface":
-            self._batch |= _beside(self._workload.get("sequences", "equal"), tokens)
+        if self._task.hf_config:
+            self._batch |= _beside(self._task.sequences, tokens)
         return self._batch
 
     def begin(self, name: str, *, step: int = 0, micro_step: int = 0) -> None:
@@ -102,7 +98,7 @@ class Run:
             get_accelerator().reset_peak_memory_stats()
 
     def end(self, engine: Any) -> None:
-        """It is over: count what is alive."""
+        """Ends the phase: counts what is alive."""
         if self._pinned is not None:
             quiet.drain()
             gc.collect()  # a handle that goes now is let go of by gloo before the next barrier
@@ -113,7 +109,7 @@ class Run:
             pinned=self._pinned,
             extra=[Owner(name="batch", category="other", place=GPU, value=self._batch)],
             leftovers=activations(self._watch),
-            walk=self._walk,
+            walk=self._task.walk,
         )
         name, step, micro_step = self._at
         record = PhaseRecord(
@@ -136,11 +132,6 @@ def _allocator_figures() -> dict[str, int]:
         "reserved": int(accelerator.memory_reserved()),
         "max_reserved": int(accelerator.max_memory_reserved()),
     }
-
-
-def as_json(record: RankRecord) -> dict[str, Any]:
-    """A rank's record as JSON values."""
-    return asdict(record)
 
 
 def _beside(sequences: str, tokens: torch.Tensor) -> dict[str, Any]:

@@ -93,6 +93,6 @@ def activations(watch: StorageWatch | None) -> Iterator[tuple[Any, str, str]]:
 
 
 def is_watchable() -> bool:
-    """Whether torch keeps storages' identities (needed to see when they die)."""
+    """True if torch keeps storages' identities (needed to see when they die)."""
     tensor = torch.empty(1)
     return tensor.untyped_storage() is tensor.untyped_storage()

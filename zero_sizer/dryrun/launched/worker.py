@@ -1,4 +1,4 @@
-"""What the ``deepspeed`` launcher starts on every rank.
+"""Worker that the ``deepspeed`` launcher starts on every rank.
 
 ``python -m zero_sizer.dryrun.launched.worker --tasks FILE --out FOLDER --rendezvous FILE``
 runs every task of a JSON list, one after the other in the same processes, and writes
@@ -12,10 +12,12 @@ import json
 import os
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.dryrun import replies
+from zero_sizer.dryrun.task import Task
 
 
 def main() -> int:
@@ -39,42 +41,23 @@ def main() -> int:
 
 
 def _start(rendezvous: Path) -> Any:
-    """Join the process group; pin requests on the CPU accelerator, None on a GPU."""
-    import deepspeed
-    import torch
-    from deepspeed.accelerator import get_accelerator
+    """Meet the other ranks in a file: a port would be open to whoever is on the network."""
+    from zero_sizer.dryrun.launched.start import start
 
-    from zero_sizer.dryrun.launched import cpu
-    from zero_sizer.dryrun.measure import PinnedStorages
-
-    accelerator = get_accelerator()
-    accelerator.set_device(int(os.environ["LOCAL_RANK"]))
-    on_cpu = accelerator.device_name() == "cpu"
-    if on_cpu:
-        cpu.prepare(accelerator)
-    deepspeed.init_distributed(  # in a file: a port would be open to whoever is on the network
-        dist_backend=accelerator.communication_backend_name(),
-        init_method=f"file://{rendezvous}",
-        rank=int(os.environ["RANK"]),
-        world_size=int(os.environ["WORLD_SIZE"]),
-    )
-    torch.manual_seed(0)
-    if not on_cpu:
-        return None
-    pinned = PinnedStorages()
-    pinned.install(accelerator)
-    return pinned
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    where = {"init_method": f"file://{rendezvous}", "rank": rank, "world_size": world_size}
+    return start(int(os.environ["LOCAL_RANK"]), **where)[0]
 
 
 def _run(task: dict[str, Any], pinned: Any) -> dict[str, Any]:
     from zero_sizer.dryrun.launched import rank
 
-    run = rank.Run(task, pinned)
+    run = rank.Run(Task.from_json(task), pinned)
     try:
-        return rank.as_json(run.record())
+        return asdict(run.record())
     except Exception as error:
         traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}", "rank": int(os.environ["RANK"])}
+        return {**replies.failure(error), "rank": int(os.environ["RANK"])}
     finally:
         run.close()
 

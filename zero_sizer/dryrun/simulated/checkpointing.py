@@ -3,19 +3,19 @@
 from typing import Any
 
 from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
-from zero_sizer.dryrun.simulated.request import Request
+from zero_sizer.dryrun.task import Task
 from zero_sizer.errors import UnsupportedError
 
 
-def enable(model: Any, request: Request) -> None:
+def enable(model: Any, task: Task) -> None:
     """Switch it on for the blocks that are meant.
 
     Raises:
         UnsupportedError: the model has no switch for what is asked.
     """
-    how = Checkpointing(**request.checkpointing_how)
+    how = Checkpointing(**task.checkpointing_how)
     if how.by == DEEPSPEED:
-        _configure_deepspeed(request)
+        _configure_deepspeed(task)
         if hasattr(model, "_set_gradient_checkpointing"):
             _call_deepspeed(model, how)
         return  # any other model calls deepspeed.checkpointing.checkpoint itself
@@ -45,18 +45,18 @@ def _call_torch(model: Any, how: Checkpointing) -> None:
         )
 
 
-def _configure_deepspeed(request: Request) -> None:
+def _configure_deepspeed(task: Task) -> None:
     import deepspeed
     from deepspeed.accelerator import get_accelerator
 
-    section = request.config.get("activation_checkpointing") or {}
+    section = task.config.get("activation_checkpointing") or {}
     if get_accelerator().is_synchronized_device() and section.get("cpu_checkpointing"):
         # checkpointing.py:484-494: the copy is the original, which is emptied next
         raise UnsupportedError(
             "cpu_checkpointing loses its inputs in DeepSpeed where the device is the CPU itself",
             remedy="ask the simulated dry run",
         )
-    deepspeed.checkpointing.configure(None, deepspeed_config=dict(request.config))
+    deepspeed.checkpointing.configure(None, deepspeed_config=dict(task.config))
 
 
 def _call_deepspeed(model: Any, how: Checkpointing) -> None:

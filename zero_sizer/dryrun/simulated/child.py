@@ -18,15 +18,15 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.dryrun import replies
+from zero_sizer.dryrun.packages import versions
 from zero_sizer.dryrun.simulated.request import Request
 from zero_sizer.errors import ZeroSizerError
 
-PROGRESS = "@progress "
 Report = Callable[[int, str], None]
 
 
@@ -38,16 +38,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
     from zero_sizer.simulator.simulation import Rank, simulated
 
     started = time.perf_counter()
-    rank = Rank(
-        rank=request.rank,
-        world_size=request.world_size,
-        local_world_size=request.local_world_size,
-        gpu_bytes=request.gpu_bytes,
-        outside_bytes=(request.outside_bytes[0], request.outside_bytes[1]),
-        blas_bytes=request.blas_bytes,
-        host_bytes=request.host_bytes,
-        short_loops=request.short_loops,
-    )
+    rank = Rank(**{field.name: getattr(request, field.name) for field in fields(Rank)})
     with contextlib.ExitStack() as stack:
         simulation = stack.enter_context(simulated(rank, keep_events=request.keep_events))
         import deepspeed
@@ -63,7 +54,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         observer.begin("init", step=0, micro_step=0)
         module = build_model.build(request)
         optimizer = build_model.client_optimizer(request, module)
-        engine = loop.initialize(_config(request, optimizer), module, optimizer)
+        engine = loop.initialize(request.config, module, optimizer)
         del module, optimizer
         observer.end(engine)
         if request.keep_events:
@@ -77,7 +68,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         )
     recording = Recording(
         how="simulated",
-        versions={name: metadata.version(name) for name in ("torch", "deepspeed", "transformers")},
+        versions=versions(),
         world_size=request.world_size,
         job=request.to_json(),
         ranks=(RankRecord(rank=request.rank, phases=tuple(observer.records)),),
@@ -92,20 +83,14 @@ def record(request: Request, report: Report) -> dict[str, Any]:
     return answer
 
 
-def _config(request: Request, optimizer: Any) -> dict[str, Any]:
-    config = dict(request.config)
-    if optimizer is not None:
-        config["zero_allow_untested_optimizer"] = True  # as the Trainer sets it
-    return config
-
-
 def main(requests_path: str, folder: str) -> int:
     """Runs every request in the file; the answers go to the folder."""
-    requests = Request.list_from_json(Path(requests_path).read_text(encoding="utf-8"))
+    listed = json.loads(Path(requests_path).read_text(encoding="utf-8"))
+    requests = [Request.from_json(values) for values in listed]
     progress = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1, encoding="utf-8")
 
     def report(done: int, name: str) -> None:
-        progress.write(PROGRESS + json.dumps({"done": done, "phase": name}) + "\n")
+        progress.write(replies.progress_line(done, name))
 
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries print; the answer is a file
     if len(requests) == 1 or not hasattr(os, "fork"):
@@ -147,19 +132,9 @@ def _import_everything(*, models: bool) -> None:
 def _answer(request: Request, path: Path, report: Report) -> None:
     try:
         answer = record(request, report)
-    except ZeroSizerError as error:
-        answer = {"error": {"kind": type(error).__name__, "message": str(error)}}
     except Exception as error:  # whatever DeepSpeed, torch or the user's model raise
-        message = " ".join(str(error).split()) or "no message"
-        text = f"{type(error).__name__}: {message}"
-        answer = {"error": {"kind": "WitnessError", "message": text, "trace": _trace(error)}}
+        answer = replies.failure(error)
     replies.write(path, answer)
-
-
-def _trace(error: BaseException) -> list[str]:
-    import traceback
-
-    return traceback.format_exception(error)[-40:]
 
 
 if __name__ == "__main__":

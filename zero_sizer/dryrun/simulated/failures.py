@@ -1,4 +1,4 @@
-"""What went wrong in a user's script: where, and why, in one line."""
+"""Errors of a user's script in one line: where, and why."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.dryrun import replies
 from zero_sizer.errors import ZeroSizerError
 
 _OWN = str(Path(__file__).resolve().parents[2])
@@ -23,8 +24,8 @@ _FETCHES_NOTHING = (
 )
 
 
-def describe(error: BaseException) -> dict[str, Any]:
-    """The error as a reply: ``error`` (one line), ``where``, ``remedy``, ``trace``."""
+def reply(error: BaseException, *, message: str = "") -> dict[str, Any]:
+    """The child's reply: in one line what went wrong and why, and the user's own line of code."""
     chain = list(_chain(error))
     innermost = next((line for line in map(_users_line, reversed(chain)) if line), "")
     first, *causes = chain
@@ -36,12 +37,8 @@ def describe(error: BaseException) -> dict[str, Any]:
     remedy = getattr(first, "remedy", "")
     if not remedy and any(word in text for word in _OFFLINE):
         remedy = _FETCHES_NOTHING
-    return {
-        "error": text,
-        "where": innermost or getattr(first, "where", ""),
-        "remedy": remedy,
-        "trace": "".join(traceback.format_exception(error)),
-    }
+    where = innermost or getattr(first, "where", "")
+    return replies.failure(error, message=message or text, where=where, remedy=remedy)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

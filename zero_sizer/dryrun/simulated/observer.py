@@ -30,7 +30,7 @@ class PhaseObserver:
         self._now = ("init", 0, 0)
 
     def extend(self) -> None:
-        """What a script did after the last phase's end counts among its peaks."""
+        """Counts what a script did after the last phase's end among that phase's peaks."""
         if self.records:
             last, now = self.records[-1], self._figures()
             device = {

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from zero_sizer.allocator.snapshot import build_snapshot, write_snapshot
 from zero_sizer.simulator.tracker import GPU, Event
 from zero_sizer.util import files
 from zero_sizer.util.files import require_writable
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

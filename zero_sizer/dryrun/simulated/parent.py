@@ -3,31 +3,25 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 from zero_sizer.dryrun import replies
-from zero_sizer.dryrun.engine_errors import engine_error
+from zero_sizer.dryrun.from_job import rank_task
 from zero_sizer.dryrun.keeping import Keeper, kept
 from zero_sizer.dryrun.packages import require_packages
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.simulated.outputs import NOTHING, Outputs
 from zero_sizer.dryrun.simulated.request import Request
-from zero_sizer.dryrun.task import rank_task
+from zero_sizer.dryrun.task import require_rank
 from zero_sizer.dryrun.truncate import cut_job
-from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
+from zero_sizer.errors import UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.hardware import outside
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job.read import Job
 from zero_sizer.simulator.device import NO_LIMIT
-
-_ERRORS: dict[str, type[ZeroSizerError]] = {
-    "InputError": InputError,
-    "UnsupportedError": UnsupportedError,
-}
-_PROGRESS = "@progress "
 
 Progress = Callable[[int, int, str], None]
 
@@ -70,15 +64,14 @@ def run(
 
 
 def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None) -> Request:
-    """What a child is asked for a job.
+    """Request that a child is asked for a job.
 
     Raises:
         InputError: there is no such rank.
         UnsupportedError: the job cannot be planned.
     """
     cluster = job.cluster
-    if not 0 <= rank < cluster.world_size:
-        raise InputError(f"there is no rank {rank} among {cluster.world_size}")
+    require_rank(rank, cluster.world_size)
     if (job.workload.sequences, job.workload.attention) == ("padded", "flash"):
         raise UnsupportedError(
             "padded sequences with flash attention are not simulated: what is copied depends on "
@@ -86,15 +79,8 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
             remedy="pack them, or take --attention sdpa",
         )
     task = rank_task(job, steps=steps, nvme_path=nvme_path)
-    model, workload = task.model, task.workload
     return Request(
-        config=task.config,
-        hf_config=model.get("config", {}),
-        factory=model.get("target", ""),
-        parameters=model.get("parameters", ()),
-        lora=model.get("lora"),
-        freeze=tuple(model.get("freeze", ())),
-        quantization=model.get("quantization"),
+        **vars(task),
         rank=rank,
         world_size=cluster.world_size,
         local_world_size=cluster.gpus_per_node,
@@ -103,17 +89,6 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
         outside_bytes=outside.least_and_most(cluster.gpu, cluster.world_size),
         blas_bytes=blas_bytes(cluster.gpu) if cluster.gpu is not None else 0,
         host_bytes=cluster.host_memory or 0,
-        micro_batch=workload["micro_batch"],
-        grad_accum=int(task.config.get("gradient_accumulation_steps", 1)),
-        seq_len=workload["seq_len"] or 1,
-        checkpointing=bool(workload["checkpointing"]),
-        checkpointing_how=workload["checkpointing_how"],
-        attention=workload["attention"] or "flash",
-        sequences=workload["sequences"],
-        zero_init=bool(workload["zero_init"]),
-        built_dtype=workload["built_dtype"],
-        steps=steps,
-        notes=task.notes,
     )
 
 
@@ -129,13 +104,13 @@ def run_requests(requests: Sequence[Request]) -> list[Recording | ZeroSizerError
         WitnessError: the process died.
     """
     return [
-        replies.recording(found) if "error" not in found else _error(found["error"], request.config)
+        replies.error_in(found, request.config) or replies.recording(found)
         for request, found in zip(requests, answers(requests), strict=True)
     ]
 
 
 def answers(requests: Sequence[Request]) -> list[dict[str, Any]]:
-    """As ``run_requests``, in the child's JSON; ``answer`` tells what is in it.
+    """Runs many requests; answers in the child's JSON (see ``answer``).
 
     Raises:
         WitnessError: the process died.
@@ -160,14 +135,10 @@ def _kept() -> AbstractContextManager[Keeper]:
 
 def _answer(keeper: Keeper, request: Request, progress: Progress | None) -> dict[str, Any]:
     (found,) = _ask(keeper, [request], progress)
-    if "error" in found:
-        raise _error(found["error"], request.config)
+    error = replies.error_in(found, request.config)
+    if error is not None:
+        raise error
     return found
-
-
-def _error(error: Mapping[str, str], config: Mapping[str, Any]) -> ZeroSizerError:
-    kind = _ERRORS.get(error["kind"])
-    return kind(error["message"]) if kind else engine_error(error["message"], config)
 
 
 def _ask(
@@ -191,11 +162,11 @@ def _spawn(
     keeper.start([sys.executable, "-m", module, *arguments])
     noise: list[str] = []
     for line in keeper.noise:
-        if not line.startswith(_PROGRESS):
+        event = replies.progress_in(line)
+        if event is None:
             noise.append(line)
         elif progress is not None:
-            event = json.loads(line.removeprefix(_PROGRESS))
-            progress(event["done"], total, event["phase"])
+            progress(event[0], total, event[1])
     return keeper.wait(), noise
 
 

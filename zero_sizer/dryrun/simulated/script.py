@@ -10,7 +10,7 @@ import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,10 @@ from zero_sizer.dryrun.keeping import kept
 from zero_sizer.dryrun.packages import require_packages
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.simulated.outputs import NOTHING, Outputs
-from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
+from zero_sizer.dryrun.task import require_rank
+from zero_sizer.errors import InputError, WitnessError
 from zero_sizer.hardware import catalog
-
-_ERRORS: dict[str, type[ZeroSizerError]] = {
-    "InputError": InputError,
-    "UnsupportedError": UnsupportedError,
-}
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +67,11 @@ def run_script(
     outputs.check()
     _check(request)
     found = _ask(request, keep_events=bool(outputs))
-    if "error" in found:
+    error = replies.error_in(found, {})
+    if error is not None:
         if debug:
-            sys.stderr.write(found["trace"])
-        kind = _ERRORS.get(found["kind"], WitnessError)
-        raise kind(found["error"], remedy=found["remedy"], where=found["where"])
+            sys.stderr.write(found["error"]["trace"])
+        raise error
     if outputs:
         outputs.write(found["events"])
     return replies.recording(found)
@@ -83,9 +80,7 @@ def run_script(
 def _check(request: ScriptRequest) -> None:
     if not request.module and not (request.command and Path(request.command[0]).is_file()):
         raise InputError(f"no script {' '.join(request.command)!r}")
-    world_size = request.nodes * request.gpus_per_node
-    if not 0 <= request.rank < world_size:
-        raise InputError(f"there is no rank {request.rank} among {world_size}")
+    require_rank(request.rank, request.nodes * request.gpus_per_node)
     if request.gpu is not None:
         catalog.find(request.gpu)
 
@@ -124,17 +119,11 @@ def main(question_path: str, reply_path: str) -> int:
     try:
         reply = _simulate(command, module, fields)
     except SystemExit as error:
-        message = f"the script ended with exit status {error}"
-        reply = {**failures.describe(error), "error": message, "kind": "WitnessError"}
+        reply = failures.reply(error, message=f"the script ended with exit status {error}")
     except Exception as error:  # the user's script may do anything
-        reply = {**failures.describe(error), "kind": _kind(error)}
+        reply = failures.reply(error)
     replies.write(Path(reply_path), reply)
     return 3 if "error" in reply else 0
-
-
-def _kind(error: Exception) -> str:
-    """The name of the nearest class that the parent knows."""
-    return next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), "WitnessError")
 
 
 def _simulate(command: list[str], module: bool, fields: dict[str, Any]) -> dict[str, Any]:

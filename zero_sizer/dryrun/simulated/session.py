@@ -22,7 +22,7 @@ class _Enough(BaseException):
 
 
 class Session:
-    """What a simulated script has done so far.
+    """Progress of a simulated script so far.
 
     Attributes:
         log: DeepSpeed's ``see_memory_usage`` lines.

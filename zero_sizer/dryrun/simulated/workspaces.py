@@ -9,12 +9,12 @@ only when batch x heads cannot fill the GPU).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from zero_sizer.hardware import catalog
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.units import KIB, DType, ceil_div, num_bytes, round_up
+from zero_sizer.util.records import dataclass
 
 _FLASH_BLOCK = 128
 
@@ -100,7 +100,7 @@ class Workspace:
 
 
 def workspaces_of(job: Mapping[str, Any]) -> tuple[Workspace, ...]:
-    """What a simulated job (``Request`` as JSON) would hold beside what was counted on a GPU.
+    """Workspaces of a simulated job (``Request`` as JSON) beside what was counted on a GPU.
 
     Args:
         job: of a recording; a script's says too little about its attention.

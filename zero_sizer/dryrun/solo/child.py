@@ -7,10 +7,12 @@ one. Its gathers repeat this rank's part and its reductions return it, so values
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.dryrun import replies
+from zero_sizer.dryrun.task import Task
 from zero_sizer.simulator.patches import peers
 
 
@@ -20,7 +22,7 @@ def main(question_path: str, reply_path: str) -> int:
     try:
         reply = _record(question)
     except Exception as error:  # whatever DeepSpeed, torch or the user's model raise
-        reply = {"error": f"{type(error).__name__}: {error}"}
+        reply = replies.failure(error)
     replies.write(Path(reply_path), reply)
     return 3 if "error" in reply else 0
 
@@ -33,36 +35,13 @@ def _record(question: dict[str, Any]) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(peers.environment(variables))
         stack.enter_context(peers.silent_peers(rank=rank, world_size=world_size))
-        pinned, device = _start()
+        from zero_sizer.dryrun.launched.rank import Run
+        from zero_sizer.dryrun.launched.start import start
+
+        pinned, device = start(0, dist_backend="fake")
         stack.enter_context(_agreement())
-        from zero_sizer.dryrun.launched import rank as ranks
-
-        run = ranks.Run(question["task"], pinned)
-        record = ranks.as_json(run.record())
-    return {**record, "device": device}
-
-
-def _start() -> tuple[Any, str]:
-    """Pin requests on the CPU accelerator (None on a GPU), and the device's name."""
-    import deepspeed
-    import torch
-    from deepspeed.accelerator import get_accelerator
-
-    from zero_sizer.dryrun.launched import cpu
-    from zero_sizer.dryrun.measure import PinnedStorages
-
-    accelerator = get_accelerator()
-    accelerator.set_device(0)
-    on_cpu = accelerator.device_name() == "cpu"
-    if on_cpu:
-        cpu.prepare(accelerator)
-    deepspeed.init_distributed(dist_backend="fake")
-    torch.manual_seed(0)
-    if not on_cpu:
-        return None, str(torch.cuda.get_device_name())
-    pinned = PinnedStorages()
-    pinned.install(accelerator)
-    return pinned, "cpu"
+        record = Run(Task.from_json(question["task"]), pinned).record()
+    return {**asdict(record), "device": device}
 
 
 def _agreement() -> Any:

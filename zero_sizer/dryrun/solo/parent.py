@@ -1,23 +1,21 @@
 """Starting a solo rank in a process of its own, and reading what it measured."""
 
-import importlib.metadata
 import json
 import subprocess
 import sys
 from typing import Any
 
 from zero_sizer.dryrun import replies
-from zero_sizer.dryrun.engine_errors import engine_error
+from zero_sizer.dryrun.from_job import rank_task, refuse_packed
 from zero_sizer.dryrun.keeping import Keeper, kept
-from zero_sizer.dryrun.packages import require_packages
+from zero_sizer.dryrun.packages import require_packages, versions
 from zero_sizer.dryrun.recording import Recording
-from zero_sizer.dryrun.task import RankTask, rank_task, refuse_packed
+from zero_sizer.dryrun.task import Task, require_rank
 from zero_sizer.dryrun.truncate import cut_job
-from zero_sizer.errors import InputError, WitnessError
+from zero_sizer.errors import WitnessError
 from zero_sizer.job.read import Job
 
 DEFAULT_TIMEOUT = 600.0
-_PACKAGES = ("torch", "deepspeed", "transformers")
 _NOTES = (
     "peers are silent: a gathered tensor is this rank's partition repeated, a reduced gradient is "
     "its own",
@@ -49,8 +47,7 @@ def run(
     require_packages(recent=True)
     refuse_packed(job)
     cluster = job.cluster
-    if not 0 <= rank < cluster.world_size:
-        raise InputError(f"there is no rank {rank} among {cluster.world_size}")
+    require_rank(rank, cluster.world_size)
     cut = cut_job(job, layers)
     with kept("solo") as keeper:
         task = rank_task(cut, steps=steps, nvme_path=str(keeper.folder))
@@ -80,18 +77,19 @@ def _ask(question: dict[str, Any], keeper: Keeper, timeout: float) -> dict[str, 
         last = next(filter(str.strip, reversed(text.splitlines())), "it said nothing")
         raise WitnessError(f"the solo run died (exit {code}): {last.strip()}")
     found = replies.read(reply)
-    if "error" in found:
-        raise engine_error(" ".join(found["error"].split()), question["task"]["config"])
+    error = replies.error_in(found, question["task"]["config"])
+    if error is not None:
+        raise error
     return found
 
 
 def _recording(
-    found: dict[str, Any], task: RankTask, about: dict[str, Any], world_size: int
+    found: dict[str, Any], task: Task, about: dict[str, Any], world_size: int
 ) -> Recording:
     record = replies.rank(found)
     return Recording(
         how="solo",
-        versions={name: importlib.metadata.version(name) for name in _PACKAGES},
+        versions=versions(),
         world_size=world_size,
         job={**task.to_json(), **about, "device": found["device"]},
         ranks=(record,),

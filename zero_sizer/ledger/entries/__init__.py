@@ -1,4 +1,4 @@
-"""What DeepSpeed allocates, one feature a file.
+"""Declared allocations of DeepSpeed, one feature a file.
 
 Each module exports ``ENTRIES``; this is the only place that lists them.
 """

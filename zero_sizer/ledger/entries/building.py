@@ -8,12 +8,12 @@ from zero_sizer.ledger.entries.conditions import (
     being_cut,
     is_cut_whole,
     parked_on,
-    secondary_group,
     under_init,
 )
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, next_power_of_two
 from zero_sizer.util.identity import Identity
@@ -52,7 +52,7 @@ def _copies_numel(plan: Plan) -> tuple[int, ...]:
     copies, ranks, group = (
         _tied_copies(Identity(plan.model)).values(),
         plan.dp_world_size,
-        secondary_group(plan),
+        hpz_ranks(plan),
     )
     second = secondary.numels(copies, ranks, group) if group else ()
     return (*(tensor_partition(numel, ranks) for numel in copies), *second)
@@ -63,7 +63,7 @@ def _built_numel(plan: Plan) -> int:
     is_parked = plan.param_device is not Device.GPU
     is_cast = plan.built_dtype is not plan.model_dtype
     wider = plan.built_dtype.itemsize // plan.itemsize if is_cast else 0
-    return _built(Identity(plan.model), plan.dp_world_size, secondary_group(plan), is_parked, wider)
+    return _built(Identity(plan.model), plan.dp_world_size, hpz_ranks(plan), is_parked, wider)
 
 
 @lru_cache(maxsize=256)
@@ -72,7 +72,9 @@ def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int)
     most = construction.most_being_built(
         modules, ranks, is_parked=is_parked, wider=wider, group=group
     )
-    partitions = sum(construction.cut(n, ranks, group) for module in modules for n in module)
+    partitions = sum(
+        construction.partition_numel(n, ranks, group) for module in modules for n in module
+    )
     return max(most - (0 if is_parked else partitions), 0)
 
 

@@ -3,10 +3,10 @@
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero import construction, partition
-from zero_sizer.zero.secondary import group_ranks
 from zero_sizer.zero.wrapper import Wrapper
 
 PER_TENSOR = (Wrapper.NONE, Wrapper.FP16_UNFUSED)
@@ -34,12 +34,12 @@ def is_swapped(plan: Plan, numel: int) -> bool:
 
 
 def has_master(plan: Plan) -> bool:
-    """Whether the optimizer updates a copy of the weights."""
+    """True if the optimizer updates a copy of the weights."""
     return plan.wrapper is not Wrapper.NONE
 
 
 def on_host(plan: Plan, index: int) -> bool:
-    """Whether partition ``index`` is updated on the host (``ratio``: stage3.py:1099-1108)."""
+    """True if partition ``index`` is updated on the host (``ratio``: stage3.py:1099-1108)."""
     if not plan.offloads_optimizer:
         return False
     return plan.stage < 3 or index >= int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))
@@ -58,29 +58,24 @@ def parked_on(plan: Plan) -> Device:
 
 
 def under_init(plan: Plan) -> bool:
-    """Whether the model is built under ``zero.Init``."""
+    """True if the model is built under ``zero.Init``."""
     return plan.wrapper is Wrapper.ZERO3 and plan.zero_init
 
 
-def secondary_group(plan: Plan) -> int:
-    """Ranks that secondary partitions (hpZ) are cut for; 0 where there are none."""
-    return group_ranks(plan.hpz_partition_size, plan.dp_world_size)
-
-
 def is_cut_whole(plan: Plan) -> bool:
-    """Whether a whole model is on the GPU when it is cut, and its partitions stay there."""
+    """True if a whole model is on the GPU when it is cut, and its partitions stay there."""
     return plan.wrapper is Wrapper.ZERO3 and not plan.zero_init and plan.param_device is Device.GPU
 
 
 def being_cut(plan: Plan) -> int:
     """Most bytes that partitions add to a whole model on the GPU."""
     return construction.most_being_cut(
-        sizes.numels(plan), sizes.itemsizes(plan), plan.dp_world_size, secondary_group(plan)
+        sizes.numels(plan), sizes.itemsizes(plan), plan.dp_world_size, hpz_ranks(plan)
     )
 
 
 def pieces_of(plan: Plan) -> tuple[partition.Piece, ...]:
-    """What this rank's ZeRO-1/2 partitions touch, group by group."""
+    """Tensors that this rank's ZeRO-1/2 partitions touch, group by group."""
     where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
     groups = (partition.pieces(sizes.ordered(plan, group), *where) for group in sizes.groups(plan))
     return tuple(piece for group in groups for piece in group)

@@ -5,16 +5,18 @@ the entries here are what is there before and after.
 """
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_zero3
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, STEP, Moment, Phase
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.compose import secondary_cut
 from zero_sizer.units import DType, next_power_of_two
-from zero_sizer.zero.secondary import group_ranks, numels
+from zero_sizer.zero.secondary import numels
 
 _INIT = frozenset(m for m in Moment if m.phase is Phase.INIT)
 
@@ -23,12 +25,8 @@ def _is_on(plan: Plan) -> bool:
     return is_zero3(plan) and plan.hpz_partition_size > 1
 
 
-def _group(plan: Plan) -> int:
-    return group_ranks(plan.hpz_partition_size, plan.dp_world_size)
-
-
 def _sizes(plan: Plan, tensors: Iterable[int]) -> tuple[int, ...]:
-    return numels(tensors, plan.dp_world_size, _group(plan))
+    return numels(tensors, plan.dp_world_size, hpz_ranks(plan))
 
 
 def _parked(plan: Plan) -> bool:
@@ -41,16 +39,32 @@ def _made(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     In forward of the first micro step, or all; the last is cut as the step begins.
     """
     made = secondary_cut(plan, in_forward=in_forward)
-    if not in_forward:
-        trained = (i for group in plan.group_indices for i in group)
-        made = tuple(
-            dict.fromkeys((*made, *(i for i in trained if not sizes.is_persistent(plan)[i])))
-        )
-    return _sizes(plan, [sizes.numels(plan)[i] for i in made])
+    waiting = () if in_forward else _not_persistent(sizes.is_persistent(plan), plan.group_indices)
+    return _numels(made, waiting, sizes.numels(plan), plan.dp_world_size, hpz_ranks(plan))
+
+
+@lru_cache(maxsize=256)
+def _not_persistent(
+    persistent: tuple[bool, ...], groups: tuple[tuple[int, ...], ...]
+) -> tuple[int, ...]:
+    return tuple([i for group in groups for i in group if not persistent[i]])
+
+
+@lru_cache(maxsize=256)
+def _numels(
+    made: tuple[int, ...], waiting: tuple[int, ...], of: tuple[int, ...], ranks: int, group: int
+) -> tuple[int, ...]:
+    return numels([of[i] for i in dict.fromkeys((*made, *waiting))], ranks, group)
 
 
 def _kept(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     return _made(plan, in_forward=in_forward and not plan.accumulates)
+
+
+def _kept_numel(plan: Plan, *, in_forward: bool) -> int | tuple[int, ...]:
+    """One number where no request is rounded up on its own."""
+    kept = _kept(plan, in_forward=in_forward)
+    return kept if _parked(plan) else sum(kept)
 
 
 def _unpinned(plan: Plan, *, in_forward: bool) -> int:
@@ -74,7 +88,7 @@ def _of_trained(
     about: str,
     live: Callable[[Plan], frozenset[Moment]],
     *,
-    numel: Callable[[Plan], tuple[int, ...]] = lambda p: _sizes(p, sizes.trainable(p)),
+    numel: Callable[[Plan], int | tuple[int, ...]] = lambda p: _sizes(p, sizes.trainable(p)),
     category: Category = Category.PARAMETERS,
     when: Callable[[Plan], bool] = lambda p: True,
 ) -> Entry:
@@ -115,7 +129,7 @@ def _in_pass(moment: Moment) -> tuple[Entry, Entry]:
             f"hpz_secondary_partition_in_{moment.phase.value}",
             "those of earlier micro steps, or made on the host as weights are released",
             lambda p: frozenset({moment}),
-            numel=lambda p: _kept(p, in_forward=in_forward),
+            numel=lambda p: _kept_numel(p, in_forward=in_forward),
             when=lambda p: p.accumulates or _parked(p),
         ),
         Entry(

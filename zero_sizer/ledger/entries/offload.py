@@ -1,4 +1,4 @@
-"""What offloading adds: staging and gradient buffers in host memory, swap pools and NVMe files."""
+"""Offloading: staging and gradient buffers in host memory, swap pools and NVMe files."""
 
 from functools import lru_cache
 from operator import add
@@ -16,6 +16,7 @@ from zero_sizer.ledger.moments import (
 )
 from zero_sizer.optimizers.table import StateType
 from zero_sizer.plan import sizes
+from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, next_power_of_two, num_bytes, round_up
 from zero_sizer.zero import partition
@@ -43,8 +44,8 @@ def _touched_on_node(plan: Plan) -> int:
     for group in (sizes.ordered(plan, group) for group in sizes.groups(plan)):
         requested = _requested(group, plan.model_dtype, plan.optimizer_pinned)
         totals = list(map(add, totals, partition.touched(group, *where, requested)))
-    nodes = range(0, plan.dp_world_size, plan.ranks_per_node)
-    return max(sum(totals[first : first + plan.ranks_per_node]) for first in nodes)
+    nodes = ranks_of(plan).by_node()
+    return max(sum(totals[ranks.start : ranks.stop]) for ranks in nodes)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""What the optimizer owns: master weights and state tensors."""
+"""Optimizer states: master weights and state tensors."""
 
 from collections.abc import Callable, Iterator
 

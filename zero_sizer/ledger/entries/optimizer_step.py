@@ -1,4 +1,4 @@
-"""What an optimizer's step materialises and drops, at every step and at init."""
+"""Temporaries that an optimizer's step makes and drops, at every step and at init."""
 
 from collections.abc import Callable
 

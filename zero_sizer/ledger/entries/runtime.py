@@ -1,4 +1,4 @@
-"""What the runtime allocates through PyTorch whatever the model is."""
+"""Memory that the runtime allocates through PyTorch whatever the model is."""
 
 from zero_sizer.hardware.workspaces import SOURCE
 from zero_sizer.ledger.entry import Category, Entry

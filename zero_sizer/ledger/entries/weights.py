@@ -9,7 +9,7 @@ from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, FROM_WRAPPING, PASSE
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, num_bytes
-from zero_sizer.zero.partition import padded, partitions_of, tensor_partition
+from zero_sizer.zero.partition import flat_partition, padded, partitions_of, tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
 
 _FLAT = (Wrapper.ZERO12, Wrapper.BF16)
@@ -328,7 +328,7 @@ ENTRIES = (
         name="persistent_partitions_on_gpu",
         category=Category.TEMPORARY,
         about="this rank's partitions of the small tensors, brought from the host to be gathered",
-        numel=lambda p: sizes.persistent_bytes(p) // p.dp_world_size,
+        numel=lambda p: flat_partition(sizes.persistent_bytes(p), p.dp_world_size),
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({Moment.DONE}),
         when=lambda p: (

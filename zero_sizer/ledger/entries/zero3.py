@@ -9,7 +9,8 @@ from zero_sizer.ledger.moments import FROM_LINKING, Moment
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.reduction_rules import comm_dtypes
-from zero_sizer.units import DType, ceil_div
+from zero_sizer.units import DType
+from zero_sizer.zero.partition import tensor_partition
 
 _SOURCE = "runtime/zero/stage3.py:"
 
@@ -62,7 +63,7 @@ ENTRIES = (
         name="norm_in_fp64",
         category=Category.TEMPORARY,
         about="one gradient partition in fp64 while the norm is taken",
-        numel=lambda p: ceil_div(sizes.largest_tensor(p), p.dp_world_size),
+        numel=lambda p: tensor_partition(sizes.largest_tensor(p), p.dp_world_size),
         dtype=lambda p: DType.FP64,
         live=frozenset({Moment.NORM}),
         when=lambda p: is_zero3(p) and not p.offloads_optimizer,

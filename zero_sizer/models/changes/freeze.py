@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from difflib import get_close_matches
 
 from zero_sizer.models.changes.records import Freeze, matches
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.util.spelling import nearest
 
 _MOST, _LONGEST, _MOST_STARS = 64, 200, 8  # keeps matching short, whatever is written
 
@@ -51,8 +51,8 @@ def near(spec: ModelSpec, pattern: str) -> list[str]:
     names = set(_names(tensor.name for tensor in spec.parameters))
     plain = pattern.replace("*", "").strip(".")
     ends = {name.rpartition(".")[2]: name for name in sorted(names, reverse=True)}
-    found = get_close_matches(plain, names, n=2) or [
-        ends[end] for end in get_close_matches(plain.rpartition(".")[2], ends, n=2)
+    found = nearest(plain, names, count=2) or [
+        ends[end] for end in nearest(plain.rpartition(".")[2], ends, count=2)
     ]
     return sorted(found)
 

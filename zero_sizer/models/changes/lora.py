@@ -6,13 +6,14 @@ own models by tests/models/test_models_adapter.py.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.changes.records import ALL_LINEAR, Adapter
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.units import DType
 from zero_sizer.util.patterns import Budget, Pattern, PatternError
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 PREFIX = "base_model.model."
@@ -148,7 +149,7 @@ class _Matching:
         self._taken: dict[str, bool] = {}
 
     def takes(self, name: str) -> bool:
-        """Whether the module ``name`` (or one that holds modules) is adapted."""
+        """True if the module ``name`` (or one that holds modules) is adapted."""
         if name not in self._taken:
             self._taken[name] = self._takes(name)
         return self._taken[name]
@@ -161,7 +162,7 @@ class _Matching:
         return name in self._targets and self._in_layer(name)
 
     def names(self, name: str) -> bool:
-        """Whether the module is adapted or saved."""
+        """True if the module is adapted or saved."""
         saved = self._adapter.modules_to_save
         return self.takes(name) or bool(saved and name.endswith(saved))
 

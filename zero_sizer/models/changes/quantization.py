@@ -186,7 +186,7 @@ def packed(tensor: Tensor, quantization: Quantization) -> Tensor:
 
 
 def statistics(tensor: Tensor, quantization: Quantization) -> list[Tensor]:
-    """What undoes the quantization: whole on every rank, at every stage."""
+    """Tensors that undo the quantization: whole on every rank, at every stage."""
     name = f"{tensor.module}.quant_state"
 
     def of(key: str, numel: int, dtype: DType = DType.FP32) -> Tensor:

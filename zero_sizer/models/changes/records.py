@@ -1,13 +1,14 @@
-"""What is known of a LoRA adapter and of a quantization."""
+"""Records of a LoRA adapter, a quantization and frozen parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 ALL_LINEAR = "all-linear"
 
@@ -90,7 +91,7 @@ class Quantization:
         return "in 4 bits, statistics in 8" if self.double else "in 4 bits"
 
     def to_json(self) -> dict[str, Any]:
-        """What a witness's stand-in layers need."""
+        """Fields that a witness's stand-in layers need."""
         return {
             "bits": self.bits,
             "double": self.double,
@@ -113,10 +114,10 @@ class Freeze:
     origin: str = ""
 
     def takes(self, name: str) -> bool:
-        """Whether the parameter ``name`` is frozen."""
+        """True if the parameter ``name`` is frozen."""
         return any(matches(pattern, name) for pattern in self.patterns)
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether the pattern is the parameter's name, or that of a module around it."""
+    """True if the pattern is the parameter's name, or that of a module around it."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")

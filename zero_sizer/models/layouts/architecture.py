@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from zero_sizer.errors import InputError
 from zero_sizer.models.spec import Architecture
+from zero_sizer.util.spelling import shown
 
 # Each width's spellings over the families, the most specific first.
 _SPELLINGS: Mapping[str, tuple[str, ...]] = {
@@ -28,7 +30,7 @@ _FFN_IS_4_HIDDEN = frozenset({"bloom", "falcon"})  # and wherever n_inner is nul
 
 def from_hf_config(fields: Mapping[str, Any]) -> Architecture:
     """Widths of ``fields``, a Hugging Face config with its class's defaults filled in."""
-    found = {name: _first(fields, keys) for name, keys in _SPELLINGS.items()}
+    found: dict[str, Any] = {name: _width(fields, keys) for name, keys in _SPELLINGS.items()}
     family = str(fields.get("model_type", ""))
     hidden, heads = found["hidden"], found["heads"]
     if fields.get("qk_nope_head_dim"):  # latent attention: a query head is both parts
@@ -50,6 +52,17 @@ def from_hf_config(fields: Mapping[str, Any]) -> Architecture:
         dropout=float(_first(fields, _DROPOUTS) or 0.0),
         **found,
     )
+
+
+def _width(fields: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+    """A width; None where a config lists one for each layer, or says nothing."""
+    key = next((key for key in keys if fields.get(key) is not None), None)
+    value = None if key is None else fields[key]
+    if value is None or isinstance(value, list | tuple):
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{key} is {shown(value)}, not a whole number")
+    return value
 
 
 def _first(fields: Mapping[str, Any], keys: tuple[str, ...]) -> Any:

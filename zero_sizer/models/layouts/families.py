@@ -1,10 +1,10 @@
 """The families of Hugging Face models whose tensors we lay out ourselves.
 
-Held equal to transformers' own classes, name by name and shape by shape, by tests/test_models_hf.
+Held equal to transformers' own classes, name by name and shape by shape, by
+tests/models/test_models_hf_config.py.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from zero_sizer.models.layouts.language import Block
@@ -22,6 +22,7 @@ from zero_sizer.models.layouts.llama import (
     decoder,
 )
 from zero_sizer.models.layouts.older import BERT, BLOOM, FALCON, GPT2, GPT_NEOX, OPT, PHI, T5
+from zero_sizer.util.records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

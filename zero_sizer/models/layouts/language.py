@@ -12,11 +12,11 @@ plain numbers; ``-`` for a scalar); ``~`` marks a buffer, ``:dtype`` one that ke
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from zero_sizer.models.spec import Tensor
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 Widths = Mapping[str, int]
 

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.units import DType
+from zero_sizer.util.records import dataclass
 
 _DATA = Path(__file__).parents[1] / "data"  # importlib.resources costs a check 30 ms
 _PREFIX, _SUFFIX = "profile.", ".json"
@@ -44,23 +45,23 @@ def bundled_names() -> tuple[str, ...]:
     )
 
 
-def read_profile(name: str) -> dict[str, Any]:
-    """The stored profile of bundled model ``name``, as JSON."""
+def read_bundled(name: str) -> dict[str, Any]:
+    """The stored fields of bundled model ``name``, as JSON."""
     text = (_DATA / f"{_PREFIX}{name}{_SUFFIX}").read_text(encoding="utf-8")
-    profile: dict[str, Any] = json.loads(text)
-    return profile
+    stored: dict[str, Any] = json.loads(text)
+    return stored
 
 
-def module_rows(profile: Mapping[str, Any]) -> Iterator[ModuleRow]:
-    """Every module of ``profile`` in ``named_modules()`` order: parents first, as registered."""
-    for prefix, rows in _blocks(profile):
+def module_rows(stored: Mapping[str, Any]) -> Iterator[ModuleRow]:
+    """Every module of ``stored`` in ``named_modules()`` order: parents first, as registered."""
+    for prefix, rows in _blocks(stored):
         for row in rows:
             yield replace(row, name=_join(prefix, row.name))
 
 
-def _blocks(profile: Mapping[str, Any]) -> Iterator[tuple[str, list[ModuleRow]]]:
+def _blocks(stored: Mapping[str, Any]) -> Iterator[tuple[str, list[ModuleRow]]]:
     """Prefix and rows of each block; a repeated one is parsed once."""
-    for item in profile["modules"]:
+    for item in stored["modules"]:
         if isinstance(item, list):
             yield "", [_row(item)]
             continue
@@ -86,12 +87,12 @@ def _row(item: list[Any]) -> ModuleRow:
     )
 
 
-def load_profile(name: str) -> ModelSpec:
+def load_bundled(name: str) -> ModelSpec:
     """The bundled model ``name``; no import beyond the standard library."""
-    profile = read_profile(name)
+    stored = read_bundled(name)
     parameters: list[Tensor] = []
     buffers: list[Tensor] = []
-    for prefix, rows in _blocks(profile):
+    for prefix, rows in _blocks(stored):
         for row in rows:
             start = _join(prefix, row.name) + "." if prefix or row.name else ""
             for key, shape in row.parameters.items():
@@ -101,9 +102,9 @@ def load_profile(name: str) -> ModelSpec:
                 buffers.append(Tensor(start + key, shape, dtype, False, row.module_type))
     return ModelSpec(
         name=name,
-        origin=f"bundled profile {name} ({profile['source']})",
+        origin=f"bundled model {name} ({stored['source']})",
         parameters=tuple(parameters),
         buffers=tuple(buffers),
-        arch=Architecture(**profile["arch"]),
-        hf_config=profile["hf_config"],
+        arch=Architecture(**stored["arch"]),
+        hf_config=stored["hf_config"],
     )

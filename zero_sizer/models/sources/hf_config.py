@@ -1,7 +1,6 @@
 """A Hugging Face config.json as a model: by our layouts, or by transformers' own class."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from zero_sizer.models.sources.config_file import (
     resolve_fields,
 )
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 from zero_sizer.util.terminal import one_line
 
@@ -45,7 +45,7 @@ def read_config(path: Path) -> ConfigFields:
     raw = read_json(path)
     model_type = _model_type(raw, str(path))
     values = resolve_fields(raw, model_type, str(path)) if model_type in FAMILIES else raw
-    return ConfigFields(arch=_arch(values, model_type), values=values)
+    return ConfigFields(arch=_arch(values, model_type, str(path)), values=values)
 
 
 def load_hf_config(path: Path) -> ModelSpec:
@@ -74,14 +74,19 @@ def load_hf_config(path: Path) -> ModelSpec:
         origin=f"{path} ({head}{', its auto_map is not run' if 'auto_map' in raw else ''})",
         parameters=tuple(tensor for is_buffer, tensor in tensors if not is_buffer),
         buffers=tuple(tensor for is_buffer, tensor in tensors if is_buffer),
-        arch=_arch(values, model_type),
+        arch=_arch(values, model_type, where),
         hf_config=values,
     )
 
 
-def _arch(values: Mapping[str, Any], model_type: str) -> Architecture:
+def _arch(values: Mapping[str, Any], model_type: str, where: str) -> Architecture:
     """Widths; of a family that is not ours its fields may be anything, so only ours are read."""
-    return from_hf_config(values) if model_type in FAMILIES else Architecture(family=model_type)
+    if model_type not in FAMILIES:
+        return Architecture(family=model_type)
+    try:
+        return from_hf_config(values)
+    except InputError as error:
+        raise InputError(error.message, where=where) from None
 
 
 def _model_type(raw: Mapping[str, Any], where: str) -> str:

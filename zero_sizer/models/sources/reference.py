@@ -1,14 +1,14 @@
 """From what a user writes after ``--model`` to a ``ModelSpec``."""
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from zero_sizer.errors import InputError
-from zero_sizer.models.sources.bundled import bundled_names, load_profile, read_profile
+from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.files import existing
+from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import did_you_mean, shown
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -31,15 +31,15 @@ def describe_all() -> tuple[ModelRow, ...]:
     """A row for every bundled model, by name."""
     rows = []
     for name in bundled_names():
-        profile = read_profile(name)
-        arch = profile["arch"]
+        stored = read_bundled(name)
+        arch = stored["arch"]
         rows.append(
             ModelRow(
                 name=name,
-                params=profile["num_params"],
+                params=stored["num_params"],
                 layers=arch["num_layers"] + (arch["decoder_layers"] or 0),
                 hidden=arch["hidden"],
-                source=profile["source"],
+                source=stored["source"],
             )
         )
     return tuple(rows)
@@ -60,7 +60,7 @@ def load(reference: str, *, allow_code: bool = True) -> ModelSpec:
     """
     name = reference.strip()
     if name.lower() in bundled_names():
-        return load_profile(name.lower())
+        return load_bundled(name.lower())
     path = existing(name)
     if path is not None:
         return _from_path(path)
@@ -79,7 +79,7 @@ def load(reference: str, *, allow_code: bool = True) -> ModelSpec:
         return load_numbers(name)
     by_repository = _bundled_repositories().get(name.lower())
     if by_repository:
-        return load_profile(by_repository)
+        return load_bundled(by_repository)
     raise _unknown(name)
 
 
@@ -110,7 +110,7 @@ def _bundled_repositories() -> dict[str, str]:
     """Lower-case hub repository -> bundled name (the shortest, where several share one)."""
     found: dict[str, str] = {}
     for name in sorted(bundled_names(), key=len, reverse=True):
-        found[read_profile(name)["source"].split()[0].lower()] = name
+        found[read_bundled(name)["source"].split()[0].lower()] = name
     return found
 
 

@@ -1,1 +1,1 @@
-"""What torch, DeepSpeed and their helpers must not do on a simulated GPU."""
+"""Replacements in torch, DeepSpeed and their helpers while they run on a simulated GPU."""

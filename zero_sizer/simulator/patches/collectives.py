@@ -1,4 +1,4 @@
-"""What scripts ask ``torch.distributed`` themselves, answered for a rank among silent peers.
+"""Collectives that scripts call themselves, answered for a rank among silent peers.
 
 The group is there before the script runs; peers hold the same objects as this rank.
 """

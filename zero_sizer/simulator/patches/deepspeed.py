@@ -1,4 +1,4 @@
-"""What has to be replaced in DeepSpeed: questions to silent peers, and its memory log."""
+"""Replacements in DeepSpeed: questions to silent peers, and its memory log."""
 
 import gc
 import importlib

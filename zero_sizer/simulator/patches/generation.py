@@ -57,7 +57,7 @@ class _Budget:
         return generate
 
     def goes_on(self) -> bool:
-        """Whether another token is made."""
+        """True if another token is made."""
         self._left -= 1
         return self._left >= 0
 

@@ -78,7 +78,7 @@ class _Files:
         return load
 
     def finding(self, original: Callable[..., bool]) -> Callable[..., bool]:
-        """Whether a file is there, saved ones included."""
+        """Answers whether a file is there, saved ones included."""
 
         def found(path: Any, *args: Any, **kwargs: Any) -> bool:
             return original(path, *args, **kwargs) or (

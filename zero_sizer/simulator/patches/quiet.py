@@ -1,4 +1,4 @@
-"""What a simulated script must not do: load weights, write checkpoints, call services."""
+"""Actions that a simulated script must not take: load weights, write checkpoints, call services."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What has to be replaced in torch for programs to move fake tensors between devices, and back."""
+"""Replacements in torch for programs to move fake tensors between devices, and back."""
 
 import importlib
 from collections.abc import Callable, Iterator

@@ -73,11 +73,11 @@ class Pattern:
             raise PatternError(f"cannot be read: {str(error) or type(error).__name__}") from None
 
     def matches(self, text: str) -> bool:
-        """Whether the pattern matches at the start of ``text`` (``re.match``)."""
+        """True if the pattern matches at the start of ``text`` (``re.match``)."""
         return self.groups(text) is not None
 
     def matches_all(self, text: str) -> bool:
-        """Whether it matches the whole of ``text`` (``re.fullmatch``)."""
+        """True if the pattern matches the whole of ``text`` (``re.fullmatch``)."""
         return self.groups(text, whole=True) is not None
 
     def groups(self, text: str, *, whole: bool = False) -> tuple[str | None, ...] | None:

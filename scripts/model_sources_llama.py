@@ -1,8 +1,8 @@
-"""Bundled models of the Llama, Mistral and Qwen families (the fields: ``profile_source``)."""
+"""Bundled models of the Llama, Mistral and Qwen families (the fields: ``model_source``)."""
 
 from typing import Any
 
-from profile_source import LLAMA_3, Source, causal, decoder, llama
+from model_source import LLAMA_3, Source, causal, decoder, llama
 
 _LLAMA_2: dict[str, Any] = {"max_position_embeddings": 4096, "dtype": "float16"}
 _LLAMA_31: dict[str, Any] = {"max_position_embeddings": 131072}

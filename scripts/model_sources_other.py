@@ -1,6 +1,6 @@
-"""Bundled models of the other families (the fields: ``profile_source``)."""
+"""Bundled models of the other families (the fields: ``model_source``)."""
 
-from profile_source import LLAMA_3, Source, causal, decoder
+from model_source import LLAMA_3, Source, causal, decoder
 
 
 def _gpt2(source: str, params: int, hidden: int, layers: int, heads: int) -> Source:

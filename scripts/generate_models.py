@@ -1,6 +1,6 @@
-"""Writes the bundled model profiles and the config defaults from transformers' own classes.
+"""Writes the bundled models and the config defaults from transformers' own classes.
 
-Usage: ``python scripts/generate_model_profiles.py [NAME ...] [--check]`` in an environment that has
+Usage: ``python scripts/generate_models.py [NAME ...] [--check]`` in an environment that has
 torch and transformers. Models are built on the meta device: no weights, no network.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from profile_sources import CONFIG_FIELDS, SOURCES, Source
+from model_sources import CONFIG_FIELDS, SOURCES, Source
 
 from zero_sizer.models.layouts.architecture import from_hf_config
 
@@ -105,8 +105,8 @@ def kept_config(source: Source, config: Any) -> dict[str, Any]:
     return dict(sorted(fields.items()))
 
 
-def profile(name: str) -> dict[str, Any]:
-    """The profile of ``SOURCES[name]`` as JSON; raises where the count is not the published one."""
+def stored(name: str) -> dict[str, Any]:
+    """``SOURCES[name]`` as JSON; raises where the count is not the published one."""
     source = SOURCES[name]
     model = build(source)
     total = sum(tensor.numel() for tensor in model.parameters())
@@ -158,7 +158,7 @@ def main() -> int:
     options = parser.parse_args()
     stale = []
     for name in options.names or SOURCES:
-        if not _write(DATA / f"profile.{name}.json", render(profile(name)), check=options.check):
+        if not _write(DATA / f"profile.{name}.json", render(stored(name)), check=options.check):
             stale.append(name)
     print("\n".join(f"{'stale' if options.check else 'wrote'} {name}" for name in stale))
     return 1 if options.check and stale else 0

@@ -1,8 +1,8 @@
 """Every bundled model."""
 
-from profile_source import CONFIG_FIELDS, Source
-from profile_sources_llama import LLAMA, MISTRAL, QWEN
-from profile_sources_other import OLDER, OTHERS
+from model_source import CONFIG_FIELDS, Source
+from model_sources_llama import LLAMA, MISTRAL, QWEN
+from model_sources_other import OLDER, OTHERS
 
 __all__ = ["CONFIG_FIELDS", "SOURCES", "Source"]
 

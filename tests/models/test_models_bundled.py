@@ -11,7 +11,7 @@ import pytest
 
 from zero_sizer import models
 from zero_sizer.errors import InputError
-from zero_sizer.models.sources.bundled import load_profile, module_rows, read_profile
+from zero_sizer.models.sources.bundled import load_bundled, module_rows, read_bundled
 from zero_sizer.models.sources.hf_config import load_hf_config
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def sources():
     """``SOURCES`` of the generator, which needs neither torch nor transformers."""
     sys.path.insert(0, str(SCRIPTS))
     try:
-        return importlib.import_module("profile_sources").SOURCES
+        return importlib.import_module("model_sources").SOURCES
     finally:
         sys.path.remove(str(SCRIPTS))
 
@@ -59,7 +59,7 @@ def test_what_is_bundled_is_what_the_generator_lists():
 @pytest.mark.parametrize("name", models.bundled_names())
 def test_counts_are_the_published_ones(name):
     spec = models.load(name)
-    assert spec.num_params == read_profile(name)["num_params"] == sources()[name].params
+    assert spec.num_params == read_bundled(name)["num_params"] == sources()[name].params
     assert spec.num_params == PUBLISHED.get(name, spec.num_params)
     assert spec.num_trainable == spec.num_params
     assert len({tensor.name for tensor in spec.parameters}) == len(spec.parameters)
@@ -79,10 +79,10 @@ def test_the_layouts_give_the_same_tensors(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_profiles_and_defaults_are_what_transformers_gives_now():
+def test_models_and_defaults_are_what_transformers_gives_now():
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("transformers is not installed")
-    for script in ("generate_model_profiles.py", "generate_config_defaults.py"):
+    for script in ("generate_models.py", "generate_config_defaults.py"):
         done = subprocess.run(
             [sys.executable, str(SCRIPTS / script), "--check"],
             env={"PYTHONPATH": str(ROOT), "PATH": ""},
@@ -95,7 +95,7 @@ def test_profiles_and_defaults_are_what_transformers_gives_now():
 
 @pytest.mark.parametrize("name", ["llama-3-8b", "t5-3b", "bert-large", "gpt2"])
 def test_tied_tensors_count_once_under_the_first_name(name):
-    rows = list(module_rows(read_profile(name)))
+    rows = list(module_rows(read_bundled(name)))
     own = {tensor.name for tensor in models.load(name).parameters}
     tied = {
         f"{row.name}.{key}": first
@@ -120,10 +120,10 @@ def test_auto_values_find_the_hidden_size_under_the_standard_name():
 
 
 @pytest.mark.parametrize("name", ["llama-3-405b", "deepseek-v3"])
-def test_the_largest_profiles_load_in_milliseconds(name):
+def test_the_largest_models_load_in_milliseconds(name):
     def once() -> float:
         start = time.process_time()
-        load_profile(name)
+        load_bundled(name)
         return time.process_time() - start
 
     assert min(once() for _ in range(5)) < 0.010

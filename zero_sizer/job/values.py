@@ -1,0 +1,186 @@
+"""Checks of stated values: each gives the typed value, or ValueError in the user's words."""
+
+from datetime import date
+from math import isfinite
+from typing import Any
+
+from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
+from zero_sizer.units import MIB, TIB, parse_count, parse_size
+from zero_sizer.util.records import dataclass
+from zero_sizer.util.spelling import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number from ``lowest`` to ``highest``."""
+
+    highest: int
+    lowest: int = 1
+
+    def __call__(self, value: Any) -> int:
+        """The number, if it is one."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{shown(value)} is not a whole number")
+        if not self.lowest <= value <= self.highest:
+            raise ValueError(f"{shown(value)} is not between {self.lowest} and {self.highest:,}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A size above 0: bytes, or text with a unit."""
+
+    highest: int
+
+    def __call__(self, value: Any) -> int:
+        """Bytes."""
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError(f"{shown(value)} is not a size; write for example 512GiB or 80GB")
+        num_bytes = parse_size(value)
+        if not _SMALLEST <= num_bytes <= self.highest:
+            raise ValueError(
+                f"{shown(value)} is {_in_bytes(num_bytes)}, not a size between 1 MiB and "
+                f"{self.highest // TIB} TiB{_with_unit(value, num_bytes)}"
+            )
+        return num_bytes
+
+
+_SMALLEST = MIB  # nobody's memory; a number without a unit is meant to have one
+
+
+def _in_bytes(num_bytes: int) -> str:
+    return f"{num_bytes:,} byte{'' if num_bytes == 1 else 's'}"
+
+
+def _with_unit(value: Any, num_bytes: int) -> str:
+    bare = str(value).strip()
+    likely = 1 <= num_bytes < _SMALLEST and bare.replace(".", "", 1).isdecimal()
+    return f"; write {bare}GiB" if likely else ""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of these words."""
+
+    choices: tuple[str, ...]
+
+    def __call__(self, value: Any) -> str:
+        """The word, if it is one of them."""
+        if value not in self.choices:
+            raise ValueError(f"{shown(value)} is not one of {', '.join(self.choices)}")
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How many, from 1 on, such as ``300B`` or ``1e12``."""
+
+    highest: int
+
+    def __call__(self, value: Any) -> int:
+        """The number, if it is one."""
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(f"{shown(value)} is not a number; write for example 300B or 1.5T")
+        number = parse_count(value)
+        if not 1 <= number <= self.highest:
+            raise ValueError(f"{shown(value)} is not between 1 and {self.highest:.0e}")
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number up to ``highest``, from ``lowest`` on where that is stated, else above 0."""
+
+    highest: float
+    lowest: float = 0.0
+
+    def __call__(self, value: Any) -> float:
+        """The number, if it is one."""
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{shown(value)} is not a number") from None
+        is_low = number < self.lowest if self.lowest else number <= 0
+        if not isfinite(number) or is_low or number > self.highest:
+            bounds = f"from {self.lowest:g}" if self.lowest else "above 0 and"
+            raise ValueError(f"{shown(value)} is not a number {bounds} up to {self.highest:g}")
+        return number
+
+
+def day(value: Any) -> date:
+    """A day such as ``2026-01-31``."""
+    if isinstance(value, date):
+        return value
+    try:
+        found = date.fromisoformat(value.strip())
+        if len(value.strip()) != len("2026-01-31") or not 1970 <= found.year <= 2999:
+            raise ValueError
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"{shown(value)} is not a day; write it as 2026-01-31") from None
+    return found
+
+
+def rate(value: Any) -> float:
+    """A number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{shown(value)} is not a number")
+    if not 0 < value <= 1e9:
+        raise ValueError(f"{shown(value)} is not a rate between 0 and 1e9")
+    return float(value)
+
+
+def yes_or_no(value: Any) -> bool:
+    """True or false, and no number that looks like it."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is not true or false")
+    return value
+
+
+def checkpointing(value: Any) -> bool | Checkpointing:
+    """True, false, or words such as ``every-2,offload``."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not true or false, nor words: {_CHECKPOINTING_WORDS}")
+    fields: dict[str, Any] = {}
+    for word in value.split(","):
+        name, field_value = _checkpointing_word(word.strip())
+        if name in fields:
+            raise ValueError(f"{shown(value)} says two things at once")
+        fields[name] = field_value
+    if {"every", "first"} <= fields.keys():
+        raise ValueError("every-K and first-K exclude each other")
+    if fields.get("offload") and fields.get("by") == DEEPSPEED:
+        raise ValueError(
+            "offload is transformers'; DeepSpeed's is activation_checkpointing.cpu_checkpointing"
+        )
+    return Checkpointing(**fields)
+
+
+_CHECKPOINTING_WORDS = "every-K, first-K, offload, reentrant, deepspeed"
+
+
+def _checkpointing_word(word: str) -> tuple[str, Any]:
+    name, _, number = word.partition("-")
+    if name in ("every", "first") and number.isdecimal():
+        return name, Whole(100_000)(int(number[:9]))
+    match word:
+        case "offload":
+            return "offload", True
+        case "reentrant":
+            return "by", REENTRANT
+        case "deepspeed":
+            return "by", DEEPSPEED
+    raise ValueError(
+        f"{shown(word)} is none of {_CHECKPOINTING_WORDS}; --checkpointing and --no-checkpointing "
+        "(checkpointing: true or false in a job file) switch it"
+    )
+
+
+def text(value: Any) -> str:
+    """A word or a path."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"{shown(value)} is not a name")
+    return value

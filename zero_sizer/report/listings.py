@@ -1,0 +1,43 @@
+"""Listings of what is bundled: GPUs and models, for a reader at a terminal and as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from zero_sizer.hardware.cluster import Gpu
+from zero_sizer.models import ModelRow
+from zero_sizer.report.table import show_table
+from zero_sizer.units import format_gib
+
+
+def show_gpus(gpus: Sequence[Gpu]) -> None:
+    """Print one row a GPU."""
+    rows = [
+        (
+            gpu.name,
+            gpu.label,
+            format_gib(gpu.visible_bytes) + ("*" if gpu.visible_note else ""),
+            f"{gpu.peak_tflops.get('bf16', gpu.peak_tflops.get('fp16', 0)):g}",
+            f"{gpu.intra_node_gb_per_s:g}",
+        )
+        for gpu in gpus
+    ]
+    heads = ("gpu", "card", "PyTorch sees", "16-bit TFLOP/s", "node GB/s")
+    show_table(heads, rows, right=(2, 3, 4))
+    print("* the memory on the box: nobody published what PyTorch sees")
+
+
+def print_gpus(gpus: Sequence[Gpu]) -> None:
+    """Print the table as JSON."""
+    print(json.dumps({"schema_version": 1, "gpus": [asdict(gpu) for gpu in gpus]}, indent=1))
+
+
+def show_models(models: Sequence[ModelRow]) -> None:
+    """Print one row a model."""
+    rows = [(r.name, f"{r.params:,}", str(r.layers), str(r.hidden), r.source) for r in models]
+    show_table(("model", "parameters", "layers", "hidden", "source"), rows, right=(1, 2, 3))
+
+
+def print_models(models: Sequence[ModelRow]) -> None:
+    """Print the list as JSON."""
+    print(json.dumps({"schema_version": 1, "models": [asdict(row) for row in models]}, indent=1))
