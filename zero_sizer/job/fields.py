@@ -6,9 +6,8 @@ A row makes the option of the command line with its help, the key of a job YAML,
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
-from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.settings import Setting
@@ -30,6 +29,9 @@ from zero_sizer.models.changes.freeze import patterns
 from zero_sizer.units import TIB
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from datetime import date
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
 
@@ -185,7 +187,7 @@ class Flags:
         metavar="N",
         help="times that the data is gone through (1)",
     )
-    start: str | date | None = _row(
+    start: "str | date | None" = _row(
         day, group=TRAINING, metavar="DAY", help="first day, as 2026-01-31 (today)"
     )
     rate: float | str | None = _row(

@@ -1,13 +1,15 @@
 """Checks of stated values: each gives the typed value, or ValueError in the user's words."""
 
-from datetime import date
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
 from zero_sizer.units import MIB, TIB, parse_count, parse_size
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
+
+if TYPE_CHECKING:
+    from datetime import date
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,10 @@ class Number:
         return number
 
 
-def day(value: Any) -> date:
+def day(value: Any) -> "date":
     """A day such as ``2026-01-31``."""
+    from datetime import date  # most jobs state none
+
     if isinstance(value, date):
         return value
     try:
