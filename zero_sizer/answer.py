@@ -16,8 +16,10 @@ from zero_sizer.timeline import compose
 from zero_sizer.util.interval import Interval
 from zero_sizer.util.records import dataclass
 
-if TYPE_CHECKING:  # importing it costs a part of a cold start, and a job that fits needs none
+if TYPE_CHECKING:  # importing them costs a part of a cold start, and most jobs need none
     from zero_sizer.advise.fixes import Fix
+    from zero_sizer.job.goal import Goal
+    from zero_sizer.speed.training import Training
 
 
 class Live(NamedTuple):
@@ -91,20 +93,23 @@ class Answer:
         devices: what it takes of each.
         speed: the ``speed`` block of the JSON; None for what cannot run, or where nobody can say.
         fixes: changes that would make it fit; looked for only where it does not, or may not.
+        training: the whole run; None for what cannot run, or where nobody says how much it is.
     """
 
     sizing: Sizing
     devices: Mapping[Device, DeviceAnswer]
     speed: Mapping[str, Any] | None
     fixes: "tuple[Fix, ...]"
+    training: "Training | None" = None
 
 
-def answer_of(sizing: Sizing, *, points: bool = False) -> Answer:
+def answer_of(sizing: Sizing, *, points: bool = False, goal: "Goal | None" = None) -> Answer:
     """The answer of a sized job.
 
     Args:
         sizing: the job's figures.
         points: also what lives at each place of the step.
+        goal: the training run to time and price.
     """
     can_run = sizing.verdict is not Verdict.DOES_NOT_FIT and sizing.is_valid
     return Answer(
@@ -112,7 +117,14 @@ def answer_of(sizing: Sizing, *, points: bool = False) -> Answer:
         devices={device: _device(sizing, device, points) for device in Device},
         speed=speed.estimate(sizing) if can_run else None,
         fixes=() if sizing.verdict is Verdict.FITS else _fixes(sizing),
+        training=None if goal is None else _training(sizing, goal),
     )
+
+
+def _training(sizing: Sizing, goal: "Goal") -> "Training | None":
+    from zero_sizer.speed.training import of_sizing
+
+    return of_sizing(sizing, goal)
 
 
 def _fixes(sizing: Sizing) -> "tuple[Fix, ...]":

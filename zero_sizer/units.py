@@ -19,6 +19,8 @@ _UNITS = {
     "tib": TIB,
     "pib": 2**50,
 }
+_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+_COUNT = re.compile(r"(\d+(?:\.\d*)?(?:e[+]?\d{1,3})?)\s*([kmbt]?)", re.IGNORECASE)
 _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?(?:[eE][+]?\d+)?)\s*([a-zA-Z]*)\s*")
 
 
@@ -104,6 +106,22 @@ def parse_size(text: str | int) -> int:
     number = float(match.group(1)) * _UNITS[unit]
     if number > 2**70:
         raise ValueError(f"{text!r} is larger than any machine")
+    return round(number)
+
+
+def parse_count(value: object) -> int:
+    """The number meant by ``"300B"``, ``"1.5T"``, ``1e12`` or ``"300_000"``; B is a thousand M.
+
+    Raises:
+        ValueError: not a number, or negative.
+    """
+    text = str(value).strip().replace("_", "").replace(",", "")[:64]
+    match = None if isinstance(value, bool) else _COUNT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{str(value)[:40]!r} is not a number; write for example 300B or 1.5T")
+    number = float(match.group(1)) * _COUNTS[match.group(2).lower()]
+    if number > 2**100:
+        raise ValueError(f"{str(value)[:40]!r} is more than there is")
     return round(number)
 
 

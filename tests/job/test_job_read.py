@@ -40,7 +40,8 @@ def test_every_option_is_a_flag_and_has_a_home():
         "quantization",
         "freeze",
         "allow_code",
-    }  # rates stand in a job file only
+        *("start", "rate", "rates", "target_days", "budget"),  # of whoever asks, not of the job
+    }  # rates of links stand in a job file only
     assert {field.name for field in stated.WORKLOAD} == {
         field.name for field in fields(Workload)
     } - {"origins", "checkpointing_how"}  # checkpointing says both

@@ -61,6 +61,27 @@ def check_flags(random: Random) -> Case:
     return Case("check: flags", tuple(argv), {"ds.json": json.dumps(SAMPLE).encode()})
 
 
+_RATES: Any = {"usd_per_gpu_hour": {"h100-80gb": 2.49, "l4": 0.3}, "pue": 1.2}
+
+
+def money(random: Random) -> list[str]:
+    """How much is trained, from when, at which price, with odd values."""
+    names = ("--tokens", "--samples", "--epochs", "--start", "--rate", "--rates")
+    sensible = {"--start": "2026-01-31", "--rates": "@/rates.yaml", "--tokens": "300B"}
+    found = ["--tokens=1T"] if random.random() < 0.5 else []
+    for name in random.sample(names, random.randint(0, 3)):
+        odd = str(random.choice(NUMBERS + TEXTS))[:3000].replace("\0", "0")
+        found.append(f"{name}={sensible.get(name, '2') if random.random() < 0.6 else odd}")
+    return found
+
+
+def check_money(random: Random) -> Case:
+    files = {"ds.json": json.dumps(SAMPLE).encode(),
+             "rates.yaml": as_yaml(random, mutated(random, copy.deepcopy(_RATES)))}  # fmt: skip
+    argv = ["check", "@/ds.json", "--model", "gpt2", *CLUSTER, *money(random), *_output(random)]
+    return Case("check: flags", tuple(argv), files)
+
+
 def check_job(random: Random) -> Case:
     job: Any = copy.deepcopy(JOB)
     for key in ("adapter", "quantization"):
@@ -133,9 +154,9 @@ def size(random: Random) -> Case:
     argv = ["size", "@/ds.json", "--model", "params=7e6,layers=2,hidden=64", *CLUSTER]
     argv += [f"--max-nodes={random.choice((1, 2, 4, '0', '-1', 'nan'))}"]
     odd = random.choice(NUMBERS + TEXTS)
-    argv += random.choice(
-        ([], [f"--tokens={odd}".replace("\0", "0")], [f"--margin={odd}".replace("\0", "0")])
-    )
+    names = ("--tokens", "--margin", "--rate", "--budget", "--target-days", "--start")
+    argv += [f"{random.choice(names)}={odd}".replace("\0", "0")] if random.random() < 0.7 else []
+    argv += ["--tokens=1B"] if random.random() < 0.5 else []
     return Case(
         "size", (*argv, *random.choice(([], ["--format=json"]))), {"ds.json": config_text(random)}
     )

@@ -37,7 +37,7 @@ WHOLE = {
     commands.check_safetensors: 3,
     commands.check_numbers: 3,
 }
-OTHER = {commands.crosscheck: 3, commands.models: 1}
+OTHER = {commands.crosscheck: 3, commands.models: 1, commands.check_money: 4}
 SEARCHES = {commands.choose: 1, commands.size: 1}
 NONSENSE = {
     odd.nonsense_config: 4,

@@ -6,13 +6,16 @@ from dataclasses import replace
 from zero_sizer.advise.alternatives import Alternative, alternatives
 from zero_sizer.advise.batch import batch_of
 from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.curve import Point, run_of
 from zero_sizer.advise.limits import Limits, limits_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Reason
+from zero_sizer.job.goal import Goal
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.speed.training import Training
 from zero_sizer.util.records import dataclass
 
 
@@ -31,6 +34,9 @@ class Choice:
         is_tight: only without the usual margin left free does anything fit.
         flags: options without which the plans do not fit: they change the training code.
         others: where nothing fits, other jobs that do, with the best plan of each.
+        runs: the training run on each of ``ranked``; empty where nobody says how much is trained,
+            or where the plan to run does not fit after all.
+        in_time: the fewest nodes that meet a goal of days; None where none was asked for, or met.
     """
 
     search: Search
@@ -43,11 +49,18 @@ class Choice:
     is_tight: bool = False
     flags: tuple[str, ...] = ()
     others: tuple[tuple[Alternative, Candidate], ...] = ()
+    runs: tuple[Training, ...] = ()
+    in_time: Point | None = None
 
     @property
     def winner(self) -> Candidate | None:
         """The plan to run."""
         return self.ranked[0] if self.ranked else None
+
+    @property
+    def run(self) -> Training | None:
+        """The training run on the plan to run."""
+        return self.runs[0] if self.runs else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +72,14 @@ class Options:
         train_batch: samples of a step over all ranks, where the config does not fix them.
         tick: called after every strategy.
         is_thorough: try what saves little, too.
+        goal: the training run to time and price.
     """
 
     margin: float | None = None
     train_batch: int | None = None
     tick: Callable[[], None] = lambda: None
     is_thorough: bool = False
+    goal: Goal | None = None
 
 
 def search_of(job: Job, options: Options) -> Search:
@@ -90,6 +105,14 @@ def choose(job: Job, options: Options | None = None) -> Choice:
     compared at it. Where nothing fits, what saves little is tried too, then without the margin.
     """
     options = options or Options()
+    found = _chosen(job, options)
+    if found.verdict is Verdict.DOES_NOT_FIT or options.goal is None:
+        return found
+    runs = [run_of(found.search, plan, options.goal) for plan in found.ranked]
+    return replace(found, runs=tuple(run for run in runs if run is not None))
+
+
+def _chosen(job: Job, options: Options) -> Choice:
     found = _choice(search_of(job, options))
     if found.ranked or not any(loss.closest for loss in found.losses):
         return found

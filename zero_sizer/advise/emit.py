@@ -86,18 +86,19 @@ def job_values(choice: Choice, winner: Candidate, source: str | None, model: Any
         model: what ``--model`` said, or None.
     """
     job = choice.search.job_of(winner)
-    sections = _sections(source)
-    found: dict[str, Any] = {"model": model or _beside(sections.get("model"), source)}
+    said = sections(source)
+    found: dict[str, Any] = {"model": model or _beside(said.get("model"), source)}
     found["deepspeed"] = dict(job.document.values)
     found["cluster"] = dict(_cluster(job))
     found["workload"] = dict(_workload(job))
     for name in ("adapter", "quantization"):
-        if name in sections:
-            found[name] = _beside(sections[name], source)
+        if name in said:
+            found[name] = _beside(said[name], source)
     return found
 
 
-def _sections(source: str | None) -> Mapping[str, Any]:
+def sections(source: str | None) -> Mapping[str, Any]:
+    """The sections of a job YAML; none of another CONFIG."""
     if source is None or Path(source).suffix.lower() not in (".yaml", ".yml"):
         return {}
     return yaml_lines.load(source).values

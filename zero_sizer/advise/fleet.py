@@ -6,16 +6,20 @@ from itertools import pairwise
 
 from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Options, search_of
+from zero_sizer.advise.curve import Miss, Point, meets, miss_of, points, run_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.findings import Reason
 from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.job.goal import Goal
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.parallel import laid_out, ranks_of_each
+from zero_sizer.speed.training import Training
 from zero_sizer.util.records import dataclass
 
+_DAY = 86_400
 EVERY = 64
 """Up to so many nodes every number of them is tried; beyond, each twice the one before."""
 
@@ -61,11 +65,18 @@ class Fleet:
         fewest: one row a strategy, simplest first.
         stops_helping: nodes beyond which a further one is not ``WORTH_IT``, told from doublings;
             None if none is.
-        target: the fewest nodes that reach the wanted speed; None if none does or none was wanted.
+        target: the fewest nodes that reach the wanted speed or goal; None if none does or none was
+            wanted.
         verdict: of the fewest nodes, or of the target; without a plan, whether that is certain.
         reasons: what decides the verdict.
         fewest_of: ``gpus`` or ``nodes``.
         is_free: nothing fixed the train batch; every size has one of its own.
+        goal: the training run that was asked about.
+        wanted: tokens a second that were asked for.
+        curve: one point for each size of the table that fits.
+        target_run: the training run on ``target``.
+        miss: what comes nearest to the goal, where nothing meets it.
+        batch_ends: ``stops_helping`` is where the train batch cannot be split further.
     """
 
     search: Search
@@ -77,6 +88,24 @@ class Fleet:
     reasons: tuple[Reason, ...]
     fewest_of: str = "gpus"
     is_free: bool = False
+    goal: Goal | None = None
+    wanted: float | None = None
+    curve: tuple[Point, ...] = ()
+    target_run: Training | None = None
+    miss: Miss | None = None
+    batch_ends: bool = False
+
+    @property
+    def is_reached(self) -> bool:
+        """True if a size reaches the wanted speed or goal, or none was wanted."""
+        return self.target is not None or not (self.wanted or _wants(self.goal))
+
+    def days_of(self, size: Size) -> float | None:
+        """Days of the goal's tokens at the expected speed of a size."""
+        if self.goal is None or size.best is None or not size.best.tokens_per_second:
+            return None
+        tokens = self.goal.total_tokens(self.search.seq_len)
+        return tokens / size.best.tokens_per_second / _DAY
 
     @property
     def smallest(self) -> Candidate | None:
@@ -113,32 +142,48 @@ def fleet(
         job: its cluster says what a node is.
         options: margin and batch.
         max_nodes: largest size considered.
-        tokens_per_second: over all GPUs; the fewest nodes that reach it are looked for.
+        tokens_per_second: over all GPUs; the fewest nodes that reach it are looked for. Those that
+            meet ``options.goal`` are, where it says how long or dear the run may be.
         fewest_of: ``gpus``, down to a part of a node, or ``nodes``.
     """
     options = options or Options()
     search = search_of(job, options)
-    sizes = tuple(_size(search, nodes) for nodes in node_counts(max_nodes))
-    target = None
+    sizes = tuple(size_at(search, nodes) for nodes in node_counts(max_nodes))
+    goal, target = options.goal, None
     if tokens_per_second is not None:
-        target = _first_fast(search, sizes, tokens_per_second)
+        target = _first(search, sizes, lambda plan: plan.tokens_per_second >= tokens_per_second)
+    elif goal is not None and _wants(goal):
+        target = _first(search, sizes, meets(search, goal))
     inside = options if fewest_of == "gpus" else None
     rows = tuple(_fewest(search, strategy, sizes, inside) for strategy in search.strategies)
     shown = {size.nodes for size in _table(sizes, [row.plan for row in rows])}
     sizes = tuple(_at_one_batch(search, s) if s.nodes in shown else s for s in sizes)
+    fewest = tuple(_row_at_one_batch(search, row, sizes) for row in rows)
+    stops, batch_ends = _stops_helping(_table(sizes, ()))
     found = Fleet(
         search=search,
         sizes=sizes,
-        fewest=tuple(_row_at_one_batch(search, row, sizes) for row in rows),
-        stops_helping=_stops_helping(_table(sizes, ())),
+        fewest=fewest,
+        stops_helping=stops,
+        batch_ends=batch_ends,
         target=target,
         verdict=Verdict.UNCERTAIN,
         reasons=(),
         fewest_of=fewest_of,
         is_free=search.batch.is_free,
+        goal=goal,
+        wanted=tokens_per_second,
+        target_run=None if target is None else run_of(search, target, goal),
     )
+    best = [size.best for size in found.table if size.best is not None]
+    found = replace(found, curve=points(search, best, goal))
+    if goal is not None and not found.is_reached:
+        tried = [size.best for size in sizes if size.best is not None]
+        found = replace(found, miss=miss_of(search, tried, goal))
     losses = [row.loss for row in found.fewest if row.loss]
     verdict, reasons = verdict_of(search, target or found.smallest, losses)
+    if verdict is Verdict.DOES_NOT_FIT:  # nobody pays for what cannot run
+        found = replace(found, curve=points(search, best, None), target_run=None, miss=None)
     return replace(found, verdict=verdict, reasons=reasons)
 
 
@@ -147,7 +192,7 @@ def _at_one_batch(search: Search, size: Size) -> Size:
     if size.best is None or not search.batch.is_free:
         return size
     same = search.at_batch_of(size.best)
-    found = _size(same, size.nodes).by_strategy
+    found = size_at(same, size.nodes).by_strategy
     plans = {name: found.get(name, plan) for name, plan in size.by_strategy.items()}
     best = min(plans.values(), key=lambda plan: plan.rank_key)
     return replace(size, by_strategy=plans, best=best)
@@ -173,7 +218,8 @@ def node_counts(max_nodes: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _size(search: Search, nodes: int) -> Size:
+def size_at(search: Search, nodes: int) -> Size:
+    """The best plans on so many nodes."""
     found = {strategy.name: search.best(strategy, nodes) for strategy in search.strategies}
     plans = {name: plan for name, plan in found.items() if plan is not None}
     return Size(
@@ -244,29 +290,61 @@ def _part(cluster: Cluster, gpus: int) -> Cluster:
     return cluster.of(laid_out(gpus, gpus))
 
 
-def _stops_helping(sizes: Sequence[Size]) -> int | None:
-    """The last size before the next one brings less than its worth."""
+def _wants(goal: Goal | None) -> bool:
+    """Whether a goal says how long or dear the run may be."""
+    return goal is not None and (goal.target_days is not None or goal.budget is not None)
+
+
+def _stops_helping(sizes: Sequence[Size]) -> tuple[int | None, bool]:
+    """The last size before the next one brings less than its worth, or cannot split the batch."""
     known = [size for size in sizes if size.best is not None]
     for smaller, larger in pairwise(known):
         if smaller.best is None or larger.best is None:
             continue
         gained = larger.best.tokens_per_second / smaller.best.tokens_per_second - 1
         if gained < WORTH_IT * (larger.nodes / smaller.nodes - 1):
-            return smaller.nodes
+            return smaller.nodes, False
     if known and known[-1].nodes < sizes[-1].nodes:
-        return known[-1].nodes  # beyond, the train batch cannot be split
-    return None
+        return known[-1].nodes, True
+    return None, False
 
 
-def _first_fast(search: Search, sizes: Sequence[Size], wanted: float) -> Candidate | None:
-    """The fewest nodes that are fast enough, refined between the sizes of the table."""
-    first = next((s for s in sizes if s.best and s.best.tokens_per_second >= wanted), None)
+def _first(
+    search: Search, sizes: Sequence[Size], passes: Callable[[Candidate], bool]
+) -> Candidate | None:
+    """The fewest nodes whose best plan passes, refined between the sizes that were tried."""
+    first = next((s for s in sizes if s.best and passes(s.best)), None)
     if first is None or first.best is None:
         return None
     below = max((size.nodes for size in sizes if size.nodes < first.nodes), default=0)
 
-    def fast(nodes: int) -> Candidate | None:
-        best = _size(search, nodes).best
-        return best if best is not None and best.tokens_per_second >= wanted else None
+    def passing(nodes: int) -> Candidate | None:
+        best = size_at(search, nodes).best
+        return best if best is not None and passes(best) else None
 
-    return _bisect(search, below, first.best, fast)
+    return _bisect(search, below, first.best, passing)
+
+
+def fewest_in_time(job: Job, options: Options, *, max_nodes: int = EVERY) -> Point | None:
+    """The fewest nodes of the job's kind that meet a goal, found from doublings; None if none do.
+
+    Doublings and bisection, where ``fleet`` tries every size: time falls with nodes.
+    """
+    goal = options.goal
+    if goal is None or not _wants(goal) or not job.cluster.has_equal_nodes:
+        return None
+    search = search_of(job, options)
+    counts = sorted({*(n for n in node_counts(max_nodes) if n & (n - 1) == 0), max_nodes})
+    sizes: list[Size] = []
+    test = meets(search, goal)
+    for nodes in counts:
+        sizes.append(size_at(search, nodes))
+        best = sizes[-1].best
+        if best is not None and test(best):
+            break
+    target = _first(search, sizes, test)
+    if target is None:
+        return None
+    first = next(size.best for size in sizes if size.best is not None)
+    curve = [first, target] if target.nodes != first.nodes else [target]
+    return points(search, curve, goal)[-1]

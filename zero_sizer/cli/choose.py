@@ -2,19 +2,26 @@
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from zero_sizer.advise.choose import Choice, Options, choose
 from zero_sizer.advise.config import default_config, usual_precision
+from zero_sizer.advise.fleet import fewest_in_time
 from zero_sizer.advise.largest import WHAT, largest_of
+from zero_sizer.advise.launch import KINDS, Files
+from zero_sizer.advise.start import Start, hostfile_of, start_of
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
+from zero_sizer.job.fields import RUN
 from zero_sizer.job.read import Job, without_config
 from zero_sizer.report.formats import reporter
 from zero_sizer.util.files import require_writable, write_text
+from zero_sizer.util.spelling import did_you_mean, shown
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +41,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="write the chosen DeepSpeed config here; a job for `check` where FILE ends in .yaml",
     )
     group.add_argument("--emit-job", metavar="FILE", help="write the chosen job as a YAML here")
+    group.add_argument(
+        "--emit-launch",
+        metavar="HOW[=FILE]",
+        action="append",
+        help=f"print, or write to FILE, what starts it: {', '.join(KINDS)}; may be repeated",
+    )
+    group.add_argument(
+        "--emit-args", metavar="FILE", help="write the TrainingArguments it requires as JSON here"
+    )
     group.add_argument("--force", action="store_true", help="overwrite CONFIG itself")
     parser.set_defaults(run=run)
 
@@ -70,33 +86,39 @@ def _precision(gpu: str | None) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the choice, write its config; the exit code is that of ``check`` on it."""
-    for path, flag in ((arguments.emit, "--emit"), (arguments.emit_job, "--emit-job")):
+    launches = list(_launches(arguments))
+    for path, flag in (
+        (arguments.emit, "--emit"),
+        (arguments.emit_job, "--emit-job"),
+        (arguments.emit_args, "--emit-args"),
+        *((path, "--emit-launch") for _, path in launches),
+    ):
         require_writable(path, flag)
         _require_other(path, flag, arguments)
     job = job_from(arguments)
     if arguments.largest is not None:
         return _largest(job, arguments)
+    goal = options.goal_from(arguments, job)
+    wanted = Options(margin=arguments.margin, train_batch=arguments.train_batch_size, goal=goal)
     with Progress("choosing", len(strategies(job))) as progress:
-        choice = choose(
-            job,
-            Options(
-                margin=arguments.margin,
-                train_batch=arguments.train_batch_size,
-                tick=progress.tick,
-            ),
-        )
-    reporter("choose", arguments.format)(choice)
+        choice = choose(job, replace(wanted, tick=progress.tick))
+        if goal is not None and goal.target_days is not None and choice.run is not None:
+            choice = replace(choice, in_time=fewest_in_time(job, wanted))
+    start = _start(choice, launches, arguments)
+    reporter("choose", arguments.format)(choice, start)
     _emit(choice, arguments)
+    _write_start(start, arguments)
+    if choice.run is not None and choice.run.marks:
+        return DOES_NOT_FIT
     return of_verdict(choice.verdict)
 
 
 def _largest(job: Job, arguments: argparse.Namespace) -> int:
     """Print the largest; 1 where not even the smallest fits."""
-    for flag in ("emit", "emit_job"):
-        if getattr(arguments, flag) is not None:
-            raise InputError(
-                "not with --largest", remedy="leave one of the two out", where=f"--{flag}"
-            )
+    emits = ("--emit", "--emit-job", "--emit-launch", "--emit-args")
+    for flag in (*emits, *(option.flag for option in RUN)):
+        if getattr(arguments, flag[2:].replace("-", "_")) is not None:
+            raise InputError("not with --largest", remedy="leave one of the two out", where=flag)
     found = largest_of(job, arguments.largest)
     reporter("largest", arguments.format)(found, job)
     return OK if found.value is not None else DOES_NOT_FIT
@@ -137,6 +159,53 @@ def _emit(choice: Choice, arguments: argparse.Namespace) -> None:
         write_text(Path(path), text)
         if arguments.format != "json":
             emitted.show_emitted(choice, choice.winner, path)
+
+
+def _launches(arguments: argparse.Namespace) -> Iterator[tuple[str, str | None]]:
+    """(Launcher, file or None) of each ``--emit-launch``.
+
+    Raises:
+        InputError: a launcher that is not written.
+    """
+    for text in arguments.emit_launch or ():
+        kind, equals, path = text.partition("=")
+        if kind not in KINDS or (equals and not path):
+            hint = did_you_mean(kind, KINDS) if kind not in KINDS else "name the file after ="
+            raise InputError(
+                f"{shown(text)} is not HOW or HOW=FILE, with HOW one of {', '.join(KINDS)}",
+                remedy=hint,
+                where="--emit-launch",
+            )
+        yield kind, path or None
+
+
+def _start(
+    choice: Choice, launches: Sequence[tuple[str, str | None]], arguments: argparse.Namespace
+) -> Start:
+    """The launcher lines and arguments of the plan to run; none where there is none."""
+    winner, path = choice.winner, arguments.emit_args
+    asked = [path for _, path in launches if path] + ([path] if path else [])
+    if winner is None:
+        return Start(missing=tuple(asked))
+    is_json = arguments.emit and Path(arguments.emit).suffix.lower() not in (".yaml", ".yml")
+    files = Files(
+        config=arguments.emit if is_json else Files.config,
+        arguments=path,
+        hostfile=hostfile_of(arguments.config, arguments.hostfile),
+    )
+    return start_of(choice, winner, launches, files)
+
+
+def _write_start(start: Start, arguments: argparse.Namespace) -> None:
+    """Writes what has a file."""
+    from zero_sizer.report import emitted
+
+    for path in start.missing:
+        print(f"{path} not written: nothing fits", file=sys.stderr)
+    for path, text in emitted.start_files(start):
+        write_text(Path(path), text)
+    if arguments.format != "json":
+        emitted.show_start_files(start)
 
 
 def _share(text: str) -> float:

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "After --: a training script and its own arguments, run unchanged (simulated); a launcher "
         "in front (deepspeed, torchrun, accelerate launch, srun) is read and never started."
     )
-    options.add_job_options(parser, needs_config=False)
+    options.add_job_options(parser, needs_config=False, leave_out=(fields.TRAINING, fields.GOAL))
     options.add_format_option(parser, "dryrun")
     parser.add_argument("--how", choices=HOWS, required=True)
     group = add_run_options(parser)
@@ -197,7 +197,7 @@ def refuse_unused(
 def _refuse_cluster(arguments: argparse.Namespace) -> None:
     """A launched run is of this machine, on so many ranks as ``--ranks`` says."""
     for name in ("nodes", "gpus_per_node", "hostfile") if arguments.how == "launched" else ():
-        if getattr(arguments, name) is not None:
+        if getattr(arguments, name, None) is not None:
             raise InputError(
                 "does not apply to --how launched, which runs on this machine",
                 remedy="--ranks says how many processes",
@@ -224,7 +224,7 @@ def _of_script(arguments: argparse.Namespace) -> Recording:
     if not arguments.script:
         raise InputError("no script after --", remedy="write -- train.py ARGS")
     for name in _NOT_FOR_SCRIPTS:
-        if getattr(arguments, name) is not None:
+        if getattr(arguments, name, None) is not None:
             flag = "--" + name.replace("_", "-")
             raise InputError("does not apply to a script, which decides it itself", where=flag)
     from zero_sizer import launchers

@@ -1,33 +1,54 @@
 """The options every command about a job shares."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.errors import InputError
-from zero_sizer.job.fields import OPTIONS, Field, Flags
+from zero_sizer.job.fields import GOAL, OPTIONS, RUN, TRAINING, Field, Flags
 from zero_sizer.job.read import Job, read
 from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
 from zero_sizer.models.changes.freeze import patterns
 from zero_sizer.report.formats import FORMATS
 
+if TYPE_CHECKING:
+    from zero_sizer.job.goal import Goal
 
-def add_job_options(parser: argparse.ArgumentParser, *, needs_config: bool = True) -> None:
-    """CONFIG and the shared options of the contract."""
+_TITLES = {
+    "cluster": "cluster",
+    "workload": "workload: what the files cannot say",
+    TRAINING: "training run: time, energy and price",
+    GOAL: "goal of the training run",
+}
+
+
+def add_job_options(
+    parser: argparse.ArgumentParser, *, needs_config: bool = True, leave_out: tuple[str, ...] = ()
+) -> None:
+    """CONFIG and the shared options of the contract.
+
+    Args:
+        parser: of the command.
+        needs_config: CONFIG must be given.
+        leave_out: groups of options that the command has no use for.
+    """
     parser.add_argument(
         "config",
         metavar="CONFIG",
         nargs=None if needs_config else "?",
         help="a DeepSpeed JSON, or a job YAML",
     )
-    groups = {
-        "": parser,
-        "cluster": parser.add_argument_group("cluster"),
-        "workload": parser.add_argument_group("workload: what the files cannot say"),
+    groups: dict[str, Any] = {
+        name: parser.add_argument_group(title)
+        for name, title in _TITLES.items()
+        if name not in leave_out
     }
     for option in OPTIONS:
-        groups[option.section].add_argument(option.flag, **_settings(option))
+        if option.group in leave_out:
+            continue
+        group = groups.get(option.group, parser)
+        group.add_argument(option.flag, **_settings(option))
         if option.check is checkpointing:
-            groups[option.section].add_argument("--checkpointing-how", **_HOW)
+            group.add_argument("--checkpointing-how", **_HOW)
 
 
 _HOW: dict[str, Any] = {
@@ -65,9 +86,20 @@ def job_from(arguments: argparse.Namespace) -> Job:
     return read(arguments.config, flags_from(arguments))
 
 
+def goal_from(arguments: argparse.Namespace, job: Job) -> "Goal | None":
+    """The training run that job and options describe; None where nobody says how much."""
+    flags, workload = flags_from(arguments), job.workload
+    is_asked = any(getattr(flags, option.name) is not None for option in RUN)
+    if workload.tokens is None and workload.samples is None and not is_asked:
+        return None  # without importing what it takes
+    from zero_sizer.job.goal import goal_of
+
+    return goal_of(workload, job.cluster, flags)
+
+
 def flags_from(arguments: argparse.Namespace) -> Flags:
     """The shared options that were given."""
-    values: dict[str, Any] = {o.name: getattr(arguments, o.name) for o in OPTIONS}
+    values: dict[str, Any] = {o.name: getattr(arguments, o.name, None) for o in OPTIONS}
     how = arguments.checkpointing_how
     if how is not None and arguments.checkpointing is False:
         raise InputError(

@@ -12,8 +12,6 @@ from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
 from zero_sizer.report.formats import reporter
 
-_DAY = 86_400
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -31,8 +29,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target.add_argument(
         "--target-tokens-per-second", type=_positive, metavar="RATE", help="over all GPUs"
     )
-    target.add_argument("--target-days", type=_positive, metavar="DAYS", help="with --tokens")
-    target.add_argument("--tokens", type=_positive, help="to train on, e.g. 1e12")
     parser.set_defaults(run=run)
 
 
@@ -44,8 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
             remedy="--max-nodes says up to how many are tried",
             where="--nodes",
         )
-    wanted = _wanted(arguments)
     job = job_from(arguments)
+    wanted: float | None = arguments.target_tokens_per_second
+    if wanted is not None and arguments.target_days is not None:
+        raise InputError(
+            "two targets", remedy="give this or --target-tokens-per-second", where="--target-days"
+        )
+    goal = options.goal_from(arguments, job)
     total = len(node_counts(arguments.max_nodes)) * len(strategies(job))
     with Progress("sizing", total) as progress:
         found = fleet(
@@ -54,30 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
                 margin=arguments.margin,
                 train_batch=arguments.train_batch_size,
                 tick=progress.tick,
+                goal=goal,
             ),
             max_nodes=arguments.max_nodes,
             tokens_per_second=wanted,
             fewest_of=arguments.fewest,
         )
-    reporter("size", arguments.format)(found, tokens=arguments.tokens, wanted=wanted)
-    reached = wanted is None or found.target is not None
-    if not reached:
-        return DOES_NOT_FIT
-    return of_verdict(found.verdict)
-
-
-def _wanted(arguments: argparse.Namespace) -> float | None:
-    """Tokens a second that were asked for, directly or as days."""
-    rate: float | None = arguments.target_tokens_per_second
-    if arguments.target_days is None:
-        return rate
-    if arguments.tokens is None:
-        raise InputError("days of what?", remedy="add --tokens 1e12", where="--target-days")
-    if rate is not None:
-        raise InputError(
-            "two targets", remedy="give this or --target-tokens-per-second", where="--target-days"
-        )
-    return float(arguments.tokens / (arguments.target_days * _DAY))
+    reporter("size", arguments.format)(found)
+    return of_verdict(found.verdict) if found.is_reached else DOES_NOT_FIT
 
 
 def _positive(text: str) -> float:

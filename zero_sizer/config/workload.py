@@ -1,4 +1,4 @@
-"""Workload: batch, sequence, checkpointing and attention, which the config cannot say."""
+"""Workload: batch, sequence, checkpointing, attention, amount: what the config cannot say."""
 
 from dataclasses import field
 
@@ -71,6 +71,9 @@ class Workload:
             Trainer does, so exactly at stage 3).
         precision: ``bf16``, ``fp16`` or ``fp32`` as the Trainer's own flags say, for the config's
             "auto" (``--precision``).
+        tokens: of the data that is trained on (``--tokens``).
+        samples: of the data, each of ``seq_len`` tokens, where its tokens are not stated.
+        epochs: times that the data is gone through (None: once).
         origins: field name -> where its value comes from.
     """
 
@@ -87,6 +90,9 @@ class Workload:
     prefetch: int | None = None
     zero_init: bool | None = None
     precision: str | None = None
+    tokens: int | None = None
+    samples: int | None = None
+    epochs: float | None = None
     origins: dict[str, str] = field(default_factory=dict)
 
 

@@ -69,6 +69,7 @@ def _near(wanted: str) -> str:
 def _gpu(row: dict[str, Any], sources: dict[str, dict[str, str]]) -> Gpu:
     seen = [figure["bytes"] for figure in row["visible"]] or [row["marketing_bytes"]]
     context = row["context"]
+    power = row.get("board_power", {})
     cited = [*row["sources"], *(figure["source"] for figure in row["visible"])]
     return Gpu(
         name=row["name"],
@@ -86,6 +87,8 @@ def _gpu(row: dict[str, Any], sources: dict[str, dict[str, str]]) -> Gpu:
         pcie_gb_per_s=float(row["pcie_gb_per_s"]),
         compute_capability=_capability(row.get("compute_capability")),
         gfx=row.get("gfx", ""),
+        board_watts=power.get("watts"),
+        board_watts_source=sources[power["source"]]["title"] if power else "",
         sources=tuple(
             f"{sources[key]['title']}: {sources[key]['url']}"
             for key in dict.fromkeys([*cited, *context["sources"]])

@@ -32,6 +32,8 @@ class Gpu:
         pcie_gb_per_s: one direction, per GPU, to the host.
         compute_capability: NVIDIA's number of the generation, e.g. (8, 0); None for other vendors.
         gfx: AMD's name of the architecture, e.g. ``gfx942``; empty for other vendors.
+        board_watts: the most that the maker rates the card for; None where it is not known.
+        board_watts_source: where that was published.
         sources: where the figures were published, title and URL.
     """
 
@@ -50,6 +52,8 @@ class Gpu:
     pcie_gb_per_s: float
     compute_capability: tuple[int, int] | None = None
     gfx: str = ""
+    board_watts: int | None = None
+    board_watts_source: str = ""
     sources: tuple[str, ...] = ()
 
 

@@ -7,17 +7,31 @@ A row makes the option of the command line with its help, the key of a job YAML,
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.settings import Setting
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
-from zero_sizer.job.values import OneOf, Size, Whole, checkpointing, rate, text, yes_or_no
+from zero_sizer.job.values import (
+    Amount,
+    Number,
+    OneOf,
+    Size,
+    Whole,
+    checkpointing,
+    day,
+    rate,
+    text,
+    yes_or_no,
+)
 from zero_sizer.models.changes.freeze import patterns
 from zero_sizer.units import TIB
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from datetime import date
 
 Check = Callable[[Any], Any]  # the value, or ValueError in the user's words
 
@@ -29,7 +43,8 @@ class Field:
     Attributes:
         name: key in the YAML section, and of ``Flags``.
         check: gives the typed value or raises ValueError.
-        section: of a job YAML and of the help: ``cluster``, ``workload``, or empty.
+        section: of a job YAML: ``cluster``, ``workload``, or empty.
+        group: of the help: the section, or ``training`` and ``goal``, which some commands take.
         metavar: what the help calls the value; empty: the option's own name.
         help: one clause.
         usual: what is shown where nobody states it.
@@ -39,6 +54,7 @@ class Field:
     name: str
     check: Check
     section: str = ""
+    group: str = ""
     metavar: str = ""
     help: str = ""
     usual: Setting | None = None
@@ -63,12 +79,14 @@ class Field:
 
 
 def _row(check: Check, section: str = "", **more: Any) -> Any:
-    return field(default=None, metadata={"check": check, "section": section, **more})
+    about = {"check": check, "section": section, "group": section, **more}
+    return field(default=None, metadata=about)
 
 
 _ANY = 2**31
 _HOSTS = Size(2**20 * TIB)
 _CLUSTER, _WORKLOAD = "cluster", "workload"
+TRAINING, GOAL = "training", "goal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +166,58 @@ class Flags:
         usual=Setting("at stage 3", "as the Hugging Face Trainer does", is_default=True),
     )
 
+    tokens: int | float | str | None = _row(
+        Amount(10**18),
+        _WORKLOAD,
+        group=TRAINING,
+        metavar="N",
+        help="of the data, e.g. 300B or 1.5T",
+    )
+    samples: int | float | str | None = _row(
+        Amount(10**15),
+        _WORKLOAD,
+        group=TRAINING,
+        metavar="N",
+        help="of the data, each of --seq-len tokens, e.g. 2M",
+    )
+    epochs: float | str | None = _row(
+        Number(1e6, lowest=1e-3),
+        _WORKLOAD,
+        group=TRAINING,
+        metavar="N",
+        help="times that the data is gone through (1)",
+    )
+    start: "str | date | None" = _row(
+        day, group=TRAINING, metavar="DAY", help="first day, as 2026-01-31 (today)"
+    )
+    rate: float | str | None = _row(
+        Number(1e4),
+        group=TRAINING,
+        metavar="USD",
+        help="price of a GPU-hour, instead of the published lists'",
+    )
+    rates: str | None = _row(
+        text,
+        group=TRAINING,
+        metavar="FILE",
+        help="YAML of usd_per_gpu_hour by GPU, pue, node_watts_over_gpus",
+    )
+    target_days: float | str | None = _row(
+        Number(1e6), group=GOAL, metavar="DAYS", help="the most days that it may take"
+    )
+    budget: float | str | None = _row(
+        Number(1e15), group=GOAL, metavar="USD", help="the most that it may cost"
+    )
+
 
 OPTIONS = tuple(Field(name=f.name, **f.metadata) for f in fields(Flags))
 _BY_NAME = {option.name: option for option in OPTIONS}
 FREEZE = _BY_NAME["freeze"]  # of the model; a job YAML says it with the workload
 HOST_MEMORY = _BY_NAME["host_memory"]
+START, RATE, TARGET_DAYS, BUDGET = (
+    _BY_NAME[name] for name in ("start", "rate", "target_days", "budget")
+)
+RUN = tuple(option for option in OPTIONS if option.group in (TRAINING, GOAL))
 WORKLOAD = tuple(option for option in OPTIONS if option.section == _WORKLOAD)
 CLUSTER = (
     *(option for option in OPTIONS if option.section == _CLUSTER),
@@ -188,8 +253,10 @@ def from_file(file: Document, section: str, options: tuple[Field, ...]) -> dict[
     return found
 
 
-def refuse_unknown(file: Document, section: str, known: Iterable[str]) -> None:
-    """Stops at a key the job YAML does not have, with the nearest that it has.
+def refuse_unknown(
+    file: Document, section: str, known: Iterable[str], kind: str = "in a job file"
+) -> None:
+    """Stops at a key the YAML does not have, with the nearest that it has.
 
     Raises:
         InputError: there is one.
@@ -201,5 +268,5 @@ def refuse_unknown(file: Document, section: str, known: Iterable[str]) -> None:
             continue
         hint = did_you_mean(str(key), known) or f"known: {', '.join(known)}"
         path = f"{section}.{key}" if section else str(key)
-        place = f"under {section}:" if section else "in a job file"
+        place = f"under {section}:" if section else kind
         raise InputError(f"unknown key {shown(key)} {place}", remedy=hint, where=file.where(path))

@@ -9,6 +9,7 @@
     adapter: lora/                # LoRA: an adapter_config.json, its folder, or its fields
     quantization: nf4,double      # of the frozen base, where its config.json does not say
 
+``workload`` also holds how much is trained: ``tokens: 300B`` or ``samples: 2M``, ``epochs: 3``.
 ``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside it, a list
 of patterns of parameters that are not trained.
 """
@@ -174,11 +175,37 @@ def _flag_of(field: stated.Field, value: Any) -> str:
 
 
 def _workload(found: Mapping[str, Stated]) -> Workload:
+    found = _one_amount(found)
     values = {name: item.value for name, item in found.items()}
     how = values.get("checkpointing")
     if isinstance(how, Checkpointing):
         values |= {"checkpointing": True, "checkpointing_how": how}
     return Workload(**values, origins={name: item.origin for name, item in found.items()})
+
+
+def _one_amount(found: Mapping[str, Stated]) -> Mapping[str, Stated]:
+    """The statements with one amount of data, in tokens or in samples; a flag's wins.
+
+    Raises:
+        InputError: both are stated alike, or epochs of nothing.
+    """
+    if "tokens" in found and "samples" in found:
+        flags = [n for n in ("tokens", "samples") if found[n].origin.startswith("--")]
+        if len(flags) == 1:
+            other = "samples" if flags == ["tokens"] else "tokens"
+            return {name: item for name, item in found.items() if name != other}
+        raise InputError(
+            f"{found['samples'].origin} says how much is trained already",
+            remedy="state the tokens or the samples",
+            where=found["tokens"].origin,
+        )
+    if "epochs" in found and not {"tokens", "samples"} & found.keys():
+        raise InputError(
+            "epochs of what?",
+            remedy="add --samples or --tokens, or either under workload:",
+            where=found["epochs"].origin,
+        )
+    return found
 
 
 def _model_reference(path: str, file: Document | None, flags: Flags) -> Stated:

@@ -1,11 +1,15 @@
 """Checks of stated values: each gives the typed value, or ValueError in the user's words."""
 
-from typing import Any
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
-from zero_sizer.units import MIB, TIB, parse_size
+from zero_sizer.units import MIB, TIB, parse_count, parse_size
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
+
+if TYPE_CHECKING:
+    from datetime import date
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,59 @@ class OneOf:
         if value not in self.choices:
             raise ValueError(f"{shown(value)} is not one of {', '.join(self.choices)}")
         return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How many, from 1 on, such as ``300B`` or ``1e12``."""
+
+    highest: int
+
+    def __call__(self, value: Any) -> int:
+        """The number, if it is one."""
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError(f"{shown(value)} is not a number; write for example 300B or 1.5T")
+        number = parse_count(value)
+        if not 1 <= number <= self.highest:
+            raise ValueError(f"{shown(value)} is not between 1 and {self.highest:.0e}")
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number up to ``highest``, from ``lowest`` on where that is stated, else above 0."""
+
+    highest: float
+    lowest: float = 0.0
+
+    def __call__(self, value: Any) -> float:
+        """The number, if it is one."""
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{shown(value)} is not a number") from None
+        is_low = number < self.lowest if self.lowest else number <= 0
+        if not isfinite(number) or is_low or number > self.highest:
+            bounds = f"from {self.lowest:g}" if self.lowest else "above 0 and"
+            raise ValueError(f"{shown(value)} is not a number {bounds} up to {self.highest:g}")
+        return number
+
+
+def day(value: Any) -> "date":
+    """A day such as ``2026-01-31``."""
+    from datetime import date  # most jobs state none
+
+    if isinstance(value, date):
+        return value
+    try:
+        found = date.fromisoformat(value.strip())
+        if len(value.strip()) != len("2026-01-31") or not 1970 <= found.year <= 2999:
+            raise ValueError
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"{shown(value)} is not a day; write it as 2026-01-31") from None
+    return found
 
 
 def rate(value: Any) -> float:

@@ -6,28 +6,34 @@ from typing import Any
 
 from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Choice
+from zero_sizer.advise.curve import Point
 from zero_sizer.advise.emit import edits
 from zero_sizer.advise.limits import Limits
 from zero_sizer.advise.search import Search
+from zero_sizer.advise.start import Start
 from zero_sizer.advise.verdict import words_of
 from zero_sizer.findings import Reason
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import NONE_GIVEN
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.report.emitted import edit_mapping
+from zero_sizer.report.emitted import edit_mapping, show_lines, start_mapping
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
+from zero_sizer.report.training import MARKS, run_columns, show_run
+from zero_sizer.report.training import as_mapping as training_mapping
 from zero_sizer.report.verdict import WORDS, reason_line, show_words
 from zero_sizer.speed import as_mapping
 from zero_sizer.speed.rates import explain
 from zero_sizer.units import format_gib
+from zero_sizer.util.terminal import output_columns
 
 _HEAD = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
 _REASONS = 3  # printed where nothing fits
+_WIDE = 110  # columns for the plans and their runs in one table
 _WORTH_SHOWING = 0.005  # share of the step below which a term is left out
 
 
-def show_choice(choice: Choice) -> None:
+def show_choice(choice: Choice, start: Start | None = None) -> None:
     """Print the winner, the runners-up, why the others lost, and where the winner's time goes."""
     winner = choice.winner
     if winner is None:
@@ -38,6 +44,7 @@ def show_choice(choice: Choice) -> None:
         for line in assumptions(choice.search, winner, is_free=choice.is_free):
             show_line(line, indent="  ")
         show_doubt(choice.verdict, choice.reasons)
+        show_run(choice.run, choice.in_time, is_alike=choice.search.job.cluster.has_equal_nodes)
         print()
         _show_ranked(choice)
         print()
@@ -48,6 +55,8 @@ def show_choice(choice: Choice) -> None:
     print()
     for line in _notes(choice):
         show_line(line)
+    if start is not None:
+        show_lines(start)
 
 
 def _show_nothing(choice: Choice) -> None:
@@ -147,6 +156,8 @@ def speed_of(choice: Choice, candidate: Candidate) -> Mapping[str, Any] | None:
 def _show_ranked(choice: Choice) -> None:
     best = choice.ranked[0].seconds_per_token
     devices = [d for d in Device if any(c.uses[d].num_bytes for c in choice.ranked)]
+    runs = run_columns(choice.runs)
+    beside = runs if output_columns() >= _WIDE else []
     rows = [
         (
             candidate.strategy.name,
@@ -155,12 +166,20 @@ def _show_ranked(choice: Choice) -> None:
             f"{candidate.tokens_per_second:,.0f}",
             f"{candidate.seconds_per_token / best:.2f}x" if best else "",
             *(gib(candidate.uses[device].num_bytes) for device in devices),
+            *(column[index + 1] for column in beside),
         )
-        for candidate in choice.ranked
+        for index, candidate in enumerate(choice.ranked)
     ]
     used = (f"{_HEAD[device]} GiB" for device in devices)
     heads = ("fits", "batch x steps", "ckpt", "tokens/s", "time", *used)
-    show_table(heads, rows, right=range(3, len(heads)))
+    heads = (*heads, *(column[0] for column in beside))
+    words = 1 if runs and runs[-1][0] == MARKS else 0
+    show_table(heads, rows, right=range(3, len(heads) - (words if beside else 0)))
+    if runs and not beside:
+        names = ["the run on", *(candidate.strategy.name for candidate in choice.ranked)]
+        table = list(zip(names, *runs, strict=True))
+        print()
+        show_table(table[0], table[1:], right=range(1, 1 + len(runs) - words))
 
 
 def _show_time(choice: Choice, winner: Candidate) -> None:
@@ -249,9 +268,10 @@ def _margins(limits: Limits) -> str:
     return f"{shares}, and on a GPU the most that context and communication took elsewhere"
 
 
-def print_choice(choice: Choice) -> None:
-    """Print the choice as JSON."""
-    print(json.dumps(choice_mapping(choice), indent=1, default=str))
+def print_choice(choice: Choice, start: Start | None = None) -> None:
+    """Print the choice as JSON, with what starts it where that was asked for."""
+    started = start_mapping(start) if start and choice.winner and start.is_asked else {}
+    print(json.dumps({**choice_mapping(choice), **started}, indent=1, default=str))
 
 
 def choice_mapping(choice: Choice) -> dict[str, Any]:
@@ -263,7 +283,11 @@ def choice_mapping(choice: Choice) -> dict[str, Any]:
         "reasons": [reason_mapping(reason) for reason in choice.reasons],
         "chosen": None if winner is None else _candidate(choice, winner),
         "config": None if winner is None else choice.search.job_of(winner).document.values,
-        "runners_up": [_candidate(choice, candidate) for candidate in choice.ranked[1:]],
+        "runners_up": [
+            _candidate(choice, candidate, index)
+            for index, candidate in enumerate(choice.ranked[1:], start=1)
+        ],
+        "fewest_in_time": None if choice.in_time is None else point_mapping(choice.in_time),
         "do_not_fit": [_loss(loss) for loss in choice.losses],
         "changes": [] if winner is None else list(map(edit_mapping, edits(choice, winner))),
         "flags": list(choice.flags),
@@ -282,8 +306,23 @@ def choice_mapping(choice: Choice) -> dict[str, Any]:
     }
 
 
-def _candidate(choice: Choice, candidate: Candidate) -> dict[str, Any]:
-    return {**plan_mapping(candidate), "speed": speed_of(choice, candidate)}
+def _candidate(choice: Choice, candidate: Candidate, index: int = 0) -> dict[str, Any]:
+    run = training_mapping(choice.runs[index]) if choice.runs else None
+    return {
+        **plan_mapping(candidate),
+        "speed": speed_of(choice, candidate),
+        "training": run,
+    }
+
+
+def point_mapping(point: Point) -> dict[str, Any]:
+    """One number of nodes as JSON."""
+    return {
+        **plan_mapping(point.plan),
+        "efficiency": point.efficiency,
+        "gained": point.gained,
+        "training": None if point.training is None else training_mapping(point.training),
+    }
 
 
 def plan_mapping(candidate: Candidate) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.emit import Edit, chosen_values, edits, job_values
+from zero_sizer.advise.start import Start
 from zero_sizer.report.table import show_line, show_table
 
 
@@ -45,6 +46,41 @@ def show_emitted(choice: Choice, winner: Candidate, path: str) -> None:
     show_line(f"{path} written" + ("; changed in it:" if found else "; nothing had to change"))
     if found:
         show_table(("key", "was", "is", "why"), list(map(_row, found)))
+
+
+def start_mapping(start: Start) -> dict[str, Any]:
+    """Launcher lines and arguments as JSON."""
+    return {
+        "launch": [vars(launch) for launch in start.launches],
+        "training_arguments": start.arguments,
+        "training_code": list(start.unsaid),
+    }
+
+
+def show_lines(start: Start) -> None:
+    """Print the launchers for which no file was named."""
+    for launch in start.launches:
+        if launch.file is None:
+            print()
+            print(launch.text.rstrip())
+
+
+def start_files(start: Start) -> Iterator[tuple[str, str]]:
+    """Path and text of each file that starts a plan."""
+    for launch in start.launches:
+        if launch.file is not None:
+            yield launch.file, launch.text
+    if start.arguments_file is not None:
+        yield start.arguments_file, json.dumps(start.arguments, indent=2) + "\n"
+
+
+def show_start_files(start: Start) -> None:
+    """Say which files start the plan, and what none of them says."""
+    for path, _ in start_files(start):
+        print()
+        show_line(f"{path} written")
+    if start.arguments_file is not None and start.unsaid:
+        show_line(f"no argument says, the training code does: {', '.join(start.unsaid)}")
 
 
 def _row(edit: Edit) -> tuple[str, str, str, str]:

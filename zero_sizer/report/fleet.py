@@ -11,6 +11,7 @@ from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.advice import (
     assumptions,
     plan_mapping,
+    point_mapping,
     show_doubt,
     warnings,
     warnings_mapping,
@@ -18,16 +19,17 @@ from zero_sizer.report.advice import (
 )
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
+from zero_sizer.report.training import MARKS, lines, run_columns
+from zero_sizer.report.training import as_mapping as training_mapping
 from zero_sizer.report.verdict import reason_line
 from zero_sizer.util.terminal import output_columns
 
-_DAY = 86_400
 _COUNTED = {"gpus": "GPUs", "nodes": "nodes"}
 _WIDE = 72  # columns for the whole table
 _PER_GPU = 6  # column of tokens a GPU
 
 
-def show_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | None = None) -> None:
+def show_fleet(fleet: Fleet) -> None:
     """Print the sizes, the fewest nodes per strategy, and the answer to the target."""
     job = fleet.search.job
     gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
@@ -40,12 +42,13 @@ def show_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | Non
     for line in assumptions(fleet.search, fleet.smallest, is_free=fleet.is_free):
         if not (fleet.is_free and line.startswith("batch")):
             show_line(line)
-    for line in _answers(fleet, wanted, tokens):
+    for line in _answers(fleet):
         show_line(line)
     if fleet.smallest is not None:
         show_doubt(fleet.verdict, fleet.reasons)
     print()
-    _show_sizes(fleet, tokens)
+    _show_sizes(fleet)
+    _show_curve(fleet)
     print()
     _show_fewest(fleet)
     if fleet.search.warnings:
@@ -54,17 +57,8 @@ def show_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | Non
             show_line(line)
 
 
-def _answers(fleet: Fleet, wanted: float | None, tokens: float | None) -> Iterator[str]:
-    if wanted is not None:
-        if fleet.target is None:
-            largest = fleet.sizes[-1].nodes
-            yield f"no size up to {largest} nodes reaches {wanted:,.0f} tokens/s"
-        else:
-            days = f", {_days(fleet.target, tokens)} days" if tokens else ""
-            yield (
-                f"{wanted:,.0f} tokens/s: {_count(fleet.target)}, {fleet.target.strategy.name}, "
-                f"{fleet.target.tokens_per_second:,.0f} expected{days}"
-            )
+def _answers(fleet: Fleet) -> Iterator[str]:
+    yield from _target(fleet)
     fewest = fleet.smallest
     if fewest is None:
         sure = "" if fleet.verdict is Verdict.DOES_NOT_FIT else " for certain"
@@ -78,10 +72,12 @@ def _answers(fleet: Fleet, wanted: float | None, tokens: float | None) -> Iterat
     if fleet.stops_helping is None:
         yield f"more nodes help up to {fleet.sizes[-1].nodes}, the most considered"
     else:
-        yield (
-            f"more than {fleet.stops_helping} nodes stop helping: a further one brings less than "
-            f"{WORTH_IT:.0%} of its share, or the batch cannot be split"
+        why_not = (
+            "the train batch cannot be split over more"
+            if fleet.batch_ends
+            else f"twice as many bring less than {WORTH_IT:.0%} of their share"
         )
+        yield f"more than {fleet.stops_helping} nodes stop helping: {why_not}"
 
 
 def _count(plan: Candidate) -> str:
@@ -89,14 +85,59 @@ def _count(plan: Candidate) -> str:
     return f"{nodes} ({plan.world_size} GPU{'s' if plan.world_size > 1 else ''})"
 
 
-def _days(plan: Candidate, tokens: float | None) -> str:
-    return f"{tokens / plan.tokens_per_second / _DAY:,.1f}" if tokens else ""
+def _target(fleet: Fleet) -> Iterator[str]:
+    """The answer to the wanted speed or goal."""
+    plan, run, goal = fleet.target, fleet.target_run, fleet.goal
+    largest = fleet.sizes[-1].nodes
+    if fleet.wanted is not None:
+        if plan is None:
+            yield f"no size up to {largest} nodes reaches {fleet.wanted:,.0f} tokens/s"
+        else:
+            yield (
+                f"{fleet.wanted:,.0f} tokens/s: {_count(plan)}, {plan.strategy.name}, "
+                f"{plan.tokens_per_second:,.0f} expected"
+            )
+    elif goal is not None and not fleet.is_reached:
+        yield f"{goal.about}: no size up to {largest} nodes meets the goal"
+        if fleet.miss is not None:
+            yield f"nearest: {_count(fleet.miss.plan)}, {fleet.miss.plan.strategy.name}"
+            yield from lines(fleet.miss.training)
+    elif plan is not None:
+        yield f"the fewest nodes that meet the goal: {_count(plan)}, {plan.strategy.name}"
+    if run is not None:
+        yield from lines(run)
 
 
-def _show_sizes(fleet: Fleet, tokens: float | None) -> None:
+def _show_curve(fleet: Fleet) -> None:
+    """Throughput, time and money over the sizes that fit."""
+    if len(fleet.curve) < 2 and fleet.goal is None:
+        return
+    runs = run_columns([point.training for point in fleet.curve])
+    rows = [
+        (
+            str(point.plan.nodes),
+            str(point.plan.world_size),
+            f"{point.plan.tokens_per_second:,.0f}",
+            f"{point.efficiency:.0%}",
+            "" if point.gained is None else f"{point.gained:.0%}",
+            *(column[index + 1] for column in runs),
+        )
+        for index, point in enumerate(fleet.curve)
+    ]
+    heads = ["nodes", "GPUs", "tokens/s", "efficiency", "of the added", *(c[0] for c in runs)]
+    if rows:
+        print()
+        right = range(len(heads) - (1 if runs and runs[-1][0] == MARKS else 0))
+        show_table(heads, rows, right=right)
+    is_said = fleet.target_run is not None or fleet.miss is not None
+    first = fleet.curve[0].training if fleet.curve else None
+    if first is not None and not is_said:
+        show_line(f"{first.goal.about}; assumed: {'; '.join(first.assumptions)}")
+
+
+def _show_sizes(fleet: Fleet) -> None:
     heads = ["nodes", "GPUs", "best plan", "batch x steps", "ckpt", "tokens/s", "a GPU", "GPU GiB"]
-    heads += ["days"] if tokens else []
-    table = [heads, *(_size_row(fleet, size, tokens) for size in fleet.table)]
+    table = [heads, *(_size_row(fleet, size) for size in fleet.table)]
     right = (0, 1, *range(5, len(heads)))
     if output_columns() < _WIDE:  # tokens a GPU follow from the two beside them
         table = [row[:_PER_GPU] + row[_PER_GPU + 1 :] for row in table]
@@ -104,11 +145,11 @@ def _show_sizes(fleet: Fleet, tokens: float | None) -> None:
     show_table(table[0], table[1:], right=right)
 
 
-def _size_row(fleet: Fleet, size: Size, tokens: float | None) -> list[str]:
+def _size_row(fleet: Fleet, size: Size) -> list[str]:
     gpus = size.nodes * fleet.search.job.cluster.gpus_per_node
     plan = size.best
     if plan is None:
-        return [str(size.nodes), str(gpus), "nothing fits", *[""] * (6 if tokens else 5)]
+        return [str(size.nodes), str(gpus), "nothing fits", *[""] * 5]
     return [
         str(size.nodes),
         str(gpus),
@@ -118,7 +159,6 @@ def _size_row(fleet: Fleet, size: Size, tokens: float | None) -> list[str]:
         f"{plan.tokens_per_second:,.0f}",
         f"{plan.tokens_per_second / plan.world_size:,.0f}",
         gib(plan.uses[Device.GPU].num_bytes),
-        *([_days(plan, tokens)] if tokens else []),
     ]
 
 
@@ -142,12 +182,12 @@ def _detail(row: Fewest) -> str:
     )
 
 
-def print_fleet(fleet: Fleet, *, tokens: float | None = None, wanted: float | None = None) -> None:
-    """Print the sizes as JSON; ``wanted`` is in them as the target's plan."""
-    print(json.dumps(fleet_mapping(fleet, tokens), indent=1, default=str))
+def print_fleet(fleet: Fleet) -> None:
+    """Print the sizes as JSON."""
+    print(json.dumps(fleet_mapping(fleet), indent=1, default=str))
 
 
-def fleet_mapping(fleet: Fleet, tokens: float | None = None) -> dict[str, Any]:
+def fleet_mapping(fleet: Fleet) -> dict[str, Any]:
     """The sizes as JSON."""
     return {
         "schema_version": 1,
@@ -157,9 +197,7 @@ def fleet_mapping(fleet: Fleet, tokens: float | None = None) -> dict[str, Any]:
             {
                 "nodes": size.nodes,
                 "best": plan_mapping(size.best) if size.best else None,
-                "days": tokens / size.best.tokens_per_second / _DAY
-                if tokens and size.best
-                else None,
+                "days": fleet.days_of(size),
                 "fits": sorted(size.by_strategy),
             }
             for size in fleet.sizes
@@ -181,4 +219,13 @@ def fleet_mapping(fleet: Fleet, tokens: float | None = None) -> dict[str, Any]:
             "seq_len": fleet.search.seq_len if fleet.search.sweep else None,
         },
         "target": plan_mapping(fleet.target) if fleet.target else None,
+        "stops_helping_at": "batch" if fleet.batch_ends else "gain",
+        "curve": [point_mapping(point) for point in fleet.curve],
+        "target_training": training_mapping(fleet.target_run) if fleet.target_run else None,
+        "miss": None
+        if fleet.miss is None
+        else {
+            **plan_mapping(fleet.miss.plan),
+            "training": training_mapping(fleet.miss.training),
+        },
     }

@@ -26,6 +26,10 @@ def show(answer: Answer, *, timeline: bool = False) -> None:
         from zero_sizer.report.timeline import as_mapping as timeline_mapping
 
         mapping["timeline"] = timeline_mapping(answer)
+    if answer.training is not None:
+        from zero_sizer.report.training import as_mapping as training_mapping
+
+        mapping["training"] = training_mapping(answer.training)
     finite = _finite(mapping)
     print(json.dumps(finite, indent=1, ensure_ascii=False, default=str, allow_nan=False))
 

@@ -38,6 +38,10 @@ def show(answer: Answer, *, timeline: bool = False) -> None:
 
             show_timeline(answer)
         _speed(answer)
+        if answer.training is not None:
+            from zero_sizer.report.training import show_training
+
+            show_training(answer.training)
         if sizing.verdict is not Verdict.FITS:
             _fixes(answer)
     if sizing.findings:
