@@ -224,7 +224,7 @@ def _of_script(arguments: argparse.Namespace) -> Recording:
     if not arguments.script:
         raise InputError("no script after --", remedy="write -- train.py ARGS")
     for name in _NOT_FOR_SCRIPTS:
-        if getattr(arguments, name) is not None:
+        if getattr(arguments, name, None) is not None:
             flag = "--" + name.replace("_", "-")
             raise InputError("does not apply to a script, which decides it itself", where=flag)
     from zero_sizer import launchers
