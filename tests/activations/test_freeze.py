@@ -57,6 +57,19 @@ def test_blocks_before_the_first_trained_keep_nothing():
     assert frozen.saved < whole.saved
 
 
+def test_checkpointing_opens_frozen_embeddings():
+    """transformers' models make what comes out of them require a gradient then."""
+    spec = freeze.with_freeze(
+        models.load("mistral-7b"), records.Freeze(("*embed_tokens", "model.layers.0"), "--freeze")
+    )
+    for checkpointing in (False, True):
+        plan = make_plan(ZERO, spec, 2, seq_len=512, checkpointing=checkpointing)
+        first, block, *_ = select.activations_of(plan).parts
+        words = " ".join(level.runs for level in (*first.backward.steps, *block.backward.steps))
+        assert ("^model.embed_tokens" in words) is checkpointing
+        assert ("^self_attn.q_proj" in words) is checkpointing
+
+
 def test_a_pattern_that_names_nothing_says_what_is_near():
     found = _codes(_frozen("model.embed_token"))["freeze-matches-nothing"]
     assert found.severity is Severity.WARNING
@@ -131,12 +144,40 @@ def test_under_an_adapter_every_name_is_the_models_own(name, text, checkpointing
     plan = make_plan(ZERO, spec, 4, seq_len=128, checkpointing=checkpointing)
     step = select.adapted_activations(plan)
     assert step is not None  # else a name was none of the model's
-    completed = {
+    assert sorted(_completed(step)) == _trained(spec)
+
+
+def _completed(step):
+    """The gradients that a backward completes, in order."""
+    return [
         f"{part.blocks}.{number}.{level.completes}" if part.blocks else level.completes
         for part in step.parts
         for number in range(part.first, part.first + part.count)
         for level in part.backward.steps
         if level.completes
-    }
-    trained = {tensor.name for tensor in spec.parameters if tensor.trainable}
-    assert completed == trained
+    ]
+
+
+def _trained(spec):
+    return sorted(tensor.name for tensor in spec.parameters if tensor.trainable)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "patterns"),
+    [
+        ("t5-3b", ("*.0.*", "*.1.*", "*norm*", "shared")),
+        ("bert-large", ("*.0.*", "*word_embed*", "*LayerNorm*")),
+        ("gpt2", ("*.0.*", "*mlp*", "*wte*")),
+        ("opt-1.3b", ("*.1.*", "*embed*", "*norm*")),
+    ],
+)
+def test_every_trained_gradient_becomes_complete_once(name, patterns, checkpointing):
+    """Tied ones too, which go by another name than the modules that run."""
+    for pattern in patterns:
+        spec = freeze.with_freeze(models.load(name), records.Freeze((pattern,), "--freeze"))
+        assert freeze.unmatched(spec) == []
+        plan = make_plan(ZERO, spec, 4, seq_len=128, checkpointing=checkpointing)
+        step = select.adapted_activations(plan)
+        assert step is not None
+        assert sorted(_completed(step)) == _trained(spec), pattern

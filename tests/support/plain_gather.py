@@ -15,7 +15,8 @@ from zero_sizer.zero.trace import Limits
 class Trace:
     """Visits of modules in the order they run, parameters' elements and bytes of one, ranks.
 
-    ``gather_itemsizes``: bytes of an element while parameters are gathered.
+    ``gather_itemsizes``: bytes of an element while parameters are gathered. ``is_first``:
+    persistent ones are gathered by the first that uses them.
     """
 
     numels: tuple[int, ...]
@@ -28,6 +29,7 @@ class Trace:
     kept: frozenset[int] = frozenset()
     recomputed: frozenset[int] = frozenset()
     secondary: Secondary = NONE
+    is_first: bool = False
 
     def num_bytes(self, i: int) -> int:
         return self.numels[i] * self.itemsizes[i]
@@ -80,7 +82,8 @@ def gathered_bytes(trace: Trace, limits: Limits) -> tuple[tuple[int, int], ...]:
         return ((0, 0),) * len(trace.visits)
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue)
-    state.resident = {i: 0 for i, persistent in enumerate(trace.persistent) if persistent}
+    if not trace.is_first:
+        state.resident = {i: 0 for i, persistent in enumerate(trace.persistent) if persistent}
     levels = []
     step, over = 0, Visit(())
     for visit in trace.visits:
@@ -178,10 +181,11 @@ def _wait(state: _State, i: int) -> int:
         is_alone = len(batch.members) == 1
         if is_alone and not trace.casts(i):  # it lies in the gathered buffer itself
             state.resident[i] = trace.buffered(i)
+            state.held -= trace.buffered(i) if trace.persistent[i] else 0
             return 0
         for j in batch.members:
             state.resident[j] = trace.num_bytes(j)
-            state.held += trace.num_bytes(j)
+            state.held += 0 if trace.persistent[j] else trace.num_bytes(j)
             between = (
                 trace.numels[j] * trace.gather_itemsizes[j]
                 if trace.casts(j) and not is_alone
@@ -212,7 +216,7 @@ def _release(state: _State, next_step: int, visit: Visit) -> int:
             continue
         held = state.resident.pop(i, None)
         if held is not None:
-            ranks, itemsizes, made = trace.secondary
+            ranks, itemsizes, made, _ = trace.secondary
             if ranks and i not in made and i not in state.made:
                 state.made.add(i)
                 padded = round_up(trace.numels[i], trace.ranks)

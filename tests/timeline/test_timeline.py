@@ -31,7 +31,8 @@ NUMBERS = "params=6.7e9,layers=32,hidden=4096,heads=32,ffn=11008,vocab=32000"
 
 def walked(plan):
     """Highest total of forward and backward, place by place, with nothing kept or left out."""
-    return max((_walked(plan, zero) for zero in zeros_of(plan)), key=lambda found: found[1])
+    found = [_walked(plan, zero) for zero in zeros_of(plan)]
+    return max(forward for forward, _ in found), max(backward for _, backward in found)
 
 
 def _walked(plan, zero):
@@ -39,10 +40,10 @@ def _walked(plan, zero):
     layout = layout_of(plan.model, step, leaves_of(plan).modules)
     forward = list(_places(step.parts, layout.forward, is_backward=False))
     backward = list(_places(step.parts[::-1], layout.backward[::-1], is_backward=True))
-    visits = [v for _, place, _ in (*forward, *backward) for v in place.visits]
+    visits = [v for _, place, _ in (*forward, *backward) for v in place.all_visits]
     tensors = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes, zero.persistent)
     how = (zero.ranks, zero.is_parked, zero.kept, zero.recomputed, zero.secondary)
-    trace = Trace(*tensors, tuple(visits), *how)
+    trace = Trace(*tensors, tuple(visits), *how, zero.is_first)
     series = iter(gathered_bytes(trace, zero.limits) if zero.ranks else ())
     complete = [place for _, place, _ in backward if place.completes >= 0]
     order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
@@ -61,6 +62,8 @@ def _walked(plan, zero):
                 highest[-1] = max(highest[-1], meets + during)
             last = level + at + end + held.total  # the next fetch comes when the hook is over
             highest[-1] = max(highest[-1], level + at + peak + gathered + before.total)
+            for _, after in [next(series, (0, 0)) for _ in place.ends]:
+                gathered = after
             highest[-1] = max(highest[-1], level + at + end + hook.total + gathered)
         sections = [p.backward if places is backward else p.forward for p in step.parts]
         level += sum(p.count * s.end for p, s in zip(step.parts, sections, strict=True))

@@ -1,5 +1,7 @@
 """Gathered parameters against the plain replay, and torch_autocast's 16-bit gathers by hand."""
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.plain_gather import Trace as PlainTrace
@@ -174,3 +176,9 @@ def test_a_release_leaves_a_secondary_partition():
     ]
     assert secondaries_made(trace, EVERYTHING, 2) == ((0,), (0, 1))
     assert secondaries_made(trace, EVERYTHING, 3) == ((0, 1), (0, 1))
+
+    since_init = secondary._replace(made=frozenset((0, 1, 2)), counted=frozenset((0, 1)))
+    trace = replace(trace, secondary=since_init)
+    after = [highest(level, padding) for _, level in gathered(trace, EVERYTHING)]
+    assert after[:3] == [small + large + gathered_now for gathered_now in (208, 2000, 24)]
+    assert secondaries_made(trace, EVERYTHING, 3) == ((), ())

@@ -1,6 +1,6 @@
 """A block of which parts are frozen or adapted: names, and layers that belong together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from math import prod
 
@@ -8,13 +8,15 @@ from zero_sizer.activations.levels import ComposedPart, PartLevels
 from zero_sizer.activations.lora import Adapted, Sizes
 from zero_sizer.models.changes.lora import PREFIX
 from zero_sizer.models.spec import ModelSpec, Tensor
-from zero_sizer.units import num_bytes, round_up
+from zero_sizer.units import DType, num_bytes, round_up
 from zero_sizer.util.identity import Identity
 
 SAVED = "modules_to_save.default"
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
 # Layers that are handed the same input (transformers 5.23, the families' attention and MLP).
 _TOGETHER = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value")
+# T5's, by the module around: keys and values of cross attention are made of the encoder's output.
+_OF_T5 = {"SelfAttention": ("q", "k", "v"), "EncDecAttention": ("k", "v")}
 _PARALLEL = {
     "phi": (("q_proj", "k_proj", "v_proj", "fc1"),),
     "falcon": (("query_key_value", "dense_h_to_4h"),),
@@ -75,8 +77,12 @@ def _names(spec: Identity) -> _Names:
     return _Names(spec.of)
 
 
-def pieces(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
-    """The part, cut where other tensors are trained than in the block before."""
+def pieces(spec: ModelSpec, part: PartLevels, *, is_first_apart: bool) -> Iterator[PartLevels]:
+    """The part, cut where other tensors are trained than in the block before.
+
+    ``is_first_apart``: it is cut behind the first block that trains something, too, whose input
+    carries no gradient.
+    """
     if not part.blocks:
         yield part
         return
@@ -84,9 +90,11 @@ def pieces(spec: ModelSpec, part: PartLevels) -> Iterator[PartLevels]:
     first = part.first
     for index in range(part.first, part.first + part.count):
         is_last = index + 1 == part.first + part.count
-        if is_last or trained.get(index + 1) != trained.get(index):
+        is_apart = is_first_apart and bool(trained.get(index))
+        if is_last or is_apart or trained.get(index + 1) != trained.get(index):
             yield ComposedPart(part.blocks, first, index + 1 - first, part.forward, part.backward)
             first = index + 1
+            is_first_apart = is_first_apart and not is_apart
 
 
 def rules_of(spec: ModelSpec, blocks: str, first: int) -> "Rules":
@@ -112,6 +120,7 @@ class Rules:
         rows: its tensors there, by name without the prefix.
         own: the base's.
         adapted: layers under an adapter, by the base's names.
+        beside: ends of names of layers that run beside attention, where it runs in parallel.
     """
 
     def __init__(self, spec: ModelSpec, prefix: str) -> None:
@@ -119,6 +128,7 @@ class Rules:
         self.spec = spec
         self._blocks_start = names.start
         self._family = spec.arch.family
+        self.beside = _BESIDE.get(self._family, ())
         self.rows, self.own = names.below(prefix)
         self.start = "" if prefix else names.start
         self._is_block = bool(prefix)
@@ -146,12 +156,20 @@ class Rules:
         """Words of what is around the base."""
         return [f"~{self._blocks_start.removesuffix('.')}"] if self._blocks_start else []
 
-    def trains(self, run: list[str]) -> bool:
-        """True if anything is trained in the block, outside of blocks of the modules that run."""
+    def trains(self, run: list[str], gradients: Iterable[str]) -> bool:
+        """True if anything is trained in the block, or in a part outside of blocks.
+
+        Args:
+            run: modules of the part in the order in which they run forward.
+            gradients: of the base, that its backward completes; a tied tensor goes by another name
+                than the module that runs (T5's embeddings are ``shared``).
+        """
         trained = [name for name, tensor in self.rows.items() if tensor.trainable]
         if self._is_block:
             return bool(trained)
-        return any(name.startswith(f"{module}.") for name in trained for module in run)
+        if any(name.startswith(f"{module}.") for name in trained for module in run):
+            return True
+        return any(map(self.completed, gradients))
 
     def without_gradient(self, run: list[str]) -> frozenset[str]:
         """Modules whose input carries no gradient where nothing before the block is trained.
@@ -164,11 +182,16 @@ class Rules:
         found = set(self._until_trained(run))
         for name in tuple(found):
             found.update(self.group(name))
-        fields = self.spec.hf_config
-        if all(fields.get(key, True) for key in _PARALLEL_KEYS):
-            ends = _BESIDE.get(self._family, ())
-            found.update(self._until_trained([n for n in run if n.rpartition(".")[2] in ends]))
+        if self.is_parallel:
+            beside = [n for n in run if n.rpartition(".")[2] in self.beside]
+            found.update(self._until_trained(beside))
         return frozenset(found)
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether attention and what runs ``beside`` it are added up before the residual."""
+        fields = self.spec.hf_config
+        return bool(self.beside) and all(fields.get(key, True) for key in _PARALLEL_KEYS)
 
     def _until_trained(self, run: list[str]) -> Iterator[str]:
         """Modules in their order, to the first that is trained or adapted."""
@@ -243,16 +266,20 @@ class Rules:
         return round_up(num_bytes(tensor.numel, of.held), _BLOCK)
 
     def scratch(self, tokens: list[str], of: Sizes) -> int:
-        """Bytes of the largest weight that is unpacked where these modules run."""
+        """Bytes of what the largest packed product takes for a moment where these modules run."""
         if self.spec.quantization is None:
             return 0
+        in_8_bits = self.spec.quantization.bits == 8
         found = 0
         for token in tokens:
             if not token.startswith(("~", "/", "^~")):
                 name = token.lstrip("^").removeprefix(self.start)
                 tensor = self.rows.get(f"{name}.weight")
                 if tensor is not None and tensor.unpacked is not None:
-                    found = max(found, num_bytes(prod(tensor.unpacked), of.dtype))
+                    size = num_bytes(prod(tensor.unpacked), of.dtype)
+                    if in_8_bits and not token.startswith("^"):
+                        size = _in_8_bits(tensor, of)
+                    found = max(found, size)
         return found
 
     def shared_gradient(self, token: str, of: Sizes) -> int:
@@ -271,8 +298,9 @@ class Rules:
 
     def group(self, name: str) -> tuple[str, ...]:
         """Linear layers that are handed the same input, by name."""
-        end = name.rpartition(".")[2]
-        for ends in (*_PARALLEL.get(self._family, ()), *_TOGETHER):
+        around, _, end = name.rpartition(".")
+        of_t5 = _OF_T5.get(around.rpartition(".")[2], ()) if self._family == "t5" else ()
+        for ends in (*_PARALLEL.get(self._family, ()), *_TOGETHER, of_t5):
             if end in ends:
                 return tuple(self._named(ends, name))
         return (name,)
@@ -301,3 +329,17 @@ class Rules:
         """True if the layer's weight is quantized."""
         rows = (self.rows.get(n) for n in self._candidates(f"{name}.weight"))
         return any(tensor is not None and tensor.unpacked is not None for tensor in rows)
+
+
+def _in_8_bits(tensor: Tensor, of: Sizes) -> int:
+    """Bytes of LLM.int8's forward product beyond its output: codes of the input, sums in int32.
+
+    bitsandbytes 0.50.2, autograd/_functions.py (MatMul8bitLt.forward): the input is cast to fp16
+    and looked through for outliers before its product, which is made in int32, then in fp16.
+    """
+    out, into = tensor.unpacked or tensor.shape
+    half = 0 if of.dtype is DType.FP16 else DType.FP16.itemsize
+    made = of.dtype.itemsize * out
+    looked_through = (half + DType.INT8.itemsize + DType.FP16.itemsize + 1) * into - made
+    multiplied = DType.INT8.itemsize * into + (DType.INT32.itemsize + DType.FP16.itemsize) * out
+    return of.tokens * max(looked_through, multiplied - made)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from zero_sizer.activations import frozen
+from zero_sizer.activations import autocast_products, frozen
 from zero_sizer.activations.changed_blocks import Rules, pieces, rules_of
 from zero_sizer.activations.levels import (
     Activations,
@@ -23,6 +23,7 @@ from zero_sizer.activations.levels import (
     StepLevels,
 )
 from zero_sizer.activations.lora import Adapted, Sizes
+from zero_sizer.activations.lora_autocast import AutocastAdapted
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import num_bytes
 
@@ -39,7 +40,7 @@ class How(NamedTuple):
             nobody compared.
         keeps_outputs: attention keeps its output, as flash attention does.
         opens: the embedding's output requires a gradient (``enable_input_require_grads``, which
-            training an adapter under checkpointing switches on).
+            checkpointing switches on).
     """
 
     sizes: Sizes
@@ -53,23 +54,24 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
     """One micro step of ``spec``, whose base's is ``step``."""
     found: list[ComposedPart] = []
     reached = False
-    uncached = 0
+    uncached = held = 0
     for part in step.parts:
-        for piece in pieces(spec, part):
+        for piece in pieces(spec, part, is_first_apart=not reached):
             rules = rules_of(spec, piece.blocks, piece.first)
             run = _run(piece.forward)
-            trains = rules.trains(run)
+            trains = rules.trains(run, (name for _, name in piece.backward.labels))
             closed = frozenset() if reached else rules.without_gradient(run)
             reached = reached or trains
             walk = _Walk(rules, how, run, closed)
             found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
             uncached += piece.count * walk.uncached
+            held += 0 if how.recomputes else walk.held_by_model
             if how.opens:
                 reached = True
     around = rules_of(spec, "", 0).opens()
     found[0] = _within(found[0], around)
     *others, last = found
-    return Activations((*others, _ending(last, uncached)))
+    return Activations((*others, _ending(last, uncached, held)))
 
 
 def _within(part: ComposedPart, around: list[str]) -> ComposedPart:
@@ -81,9 +83,15 @@ def _within(part: ComposedPart, around: list[str]) -> ComposedPart:
     return replace(part, forward=ComposedSection(steps))
 
 
-def _ending(part: ComposedPart, uncached: int) -> ComposedPart:
-    """The last part: where autocast ends the base lets go of casts that were not kept here."""
-    steps = [Level(s.runs, s.completes, s.peak, s.end) for s in part.forward.steps]
+def _ending(part: ComposedPart, uncached: int, held: int) -> ComposedPart:
+    """The last part.
+
+    The model's own forward is over with its first step, and lets go of what it ``held``. Where
+    autocast ends the base lets go of casts that were not kept here.
+    """
+    first, *others = part.forward.steps
+    steps = [Level(first.runs, first.completes, first.peak, first.end - held)]
+    steps += [Level(s.runs, s.completes, s.peak - held, s.end - held) for s in others]
     steps[-1] = steps[-1]._replace(end=steps[-1].end + uncached)
     return replace(part, forward=ComposedSection(tuple(steps)))
 
@@ -150,6 +158,9 @@ class _Walk:
             keeps_outputs=how.keeps_outputs,
             closed=closed,
         )
+        adapted = rules.adapted.items()
+        self._adapted = {n: AutocastAdapted(*a) if how.sizes.casts else a for n, a in adapted}
+        self._joins: list[str] = []  # their input's gradient is summed up in the next step
         self._shift = 0
         self._out: list[Level] = []
         self._next: list[str] = []  # words of the next step
@@ -160,7 +171,9 @@ class _Walk:
     def section(self, section: SectionLevels, *, keeps: bool) -> ComposedSection:
         """The section as it is here; ``keeps``: what backward needs stays."""
         self._shift, self._out, self._next = 0, [], []
-        steps = section.steps
+        steps: Sequence[StepLevels] = section.steps
+        if keeps and self.how.sizes.casts:
+            steps = autocast_products.without_weights(steps, self.rules, self.how.sizes)
         ends, stops = _ends(steps), _stops(steps)
         said = {token for step in steps for token in tokens_of(step)}
         before = 0
@@ -181,6 +194,11 @@ class _Walk:
                 self._out.append(Level(" ".join(tokens), completes, peak, step.end + self._shift))
             before = step.end
         return ComposedSection(tuple(self._out))
+
+    @property
+    def held_by_model(self) -> int:
+        """Bytes that nothing keeps for backward, and that go where the model's forward is over."""
+        return sum(s.num_bytes for s in self._unsaved if s.made == frozen.HELD_BY_MODEL)
 
     def beside_autograd(self) -> int:
         """Bytes that layers keep where checkpointing does not see it."""
@@ -208,11 +226,10 @@ class _Walk:
         sizes = self.how.sizes
         for token in tokens_of(step):
             name = token.lstrip("~/^")
-            if token.startswith("/") and not keeps:
-                self._uncache(name)
+            self._end_casts(token, keeps=keeps)
             level = before + self._shift
             self._shift -= self.rules.shared_gradient(token, sizes)
-            adapted = None if token.startswith("~") else self.rules.adapted.get(name)
+            adapted = None if token.startswith("~") else self._adapted.get(name)
             if adapted is None:
                 is_over = token.startswith("^") and name in self._closed
                 is_over = is_over and not self.rules.is_trained(f"{name}.weight")
@@ -234,7 +251,9 @@ class _Walk:
                     self._backward(adapted, name, before)
                     tokens += self._base_backward(adapted, name)
             elif name == self._again:
-                again = adapted.recomputed(sizes, level, before - step.end)
+                product = autocast_products.product_of(self.rules, name, sizes)
+                cast = product.weight if product and sizes.casts and not product.raw else 0
+                again = adapted.recomputed(sizes, level + cast, before - step.end + cast)
                 self._emit(again, tokens)
                 self._shift += again[-1].end - level - (step.end - before)
                 self._again = ""
@@ -245,20 +264,34 @@ class _Walk:
                 tokens += [f"~{adapted.name}", f"{adapted.name}.base_layer"]
         return tokens
 
+    def _end_casts(self, token: str, *, keeps: bool) -> None:
+        """A layer has run: autocast's casts go that nobody keeps."""
+        if not token.startswith("/"):
+            return
+        if not keeps:
+            self._uncache(token[1:])
+            return
+        for storage in self._unsaved:
+            if storage.is_cast and storage.made == token:
+                self._shift -= storage.num_bytes
+
     def _uncache(self, name: str) -> None:
         """autocast keeps casts of what is trained alone (ATen/autocast_mode.cpp, cached_cast)."""
         of = self.how.sizes
         weight = self.rules.own.get(f"{name}.weight")
         if self.how.saves_inputs or of.held is of.dtype or weight is None:
             return
-        if not frozen.is_product(self.rules, name, weight):
-            return
+        if not frozen.is_product(self.rules, name, weight) or frozen.transposes(weight):
+            return  # autocast keeps no cast of a view
         owned = (f"{name}.weight", f"{name}.bias")
         size = sum(
             num_bytes(self.rules.own[own].numel, of.dtype)
             for own in owned
             if own in self.rules.own and not self.rules.is_trained(own)
         )
+        adapted = self._adapted.get(name)
+        if isinstance(adapted, AutocastAdapted):
+            size -= adapted.cached(of)
         self._shift -= size
         self.uncached += size
 
@@ -287,21 +320,26 @@ class _Walk:
 
     def _join(self, peak: int, end: int, over: tuple[str, ...]) -> int:
         """The peak where base layers' backward is over and their gradients join the adapters'."""
+        due, self._joins = self._joins, []
         for name in over:
-            adapted = self.rules.adapted.get(name)
-            if adapted is not None:
-                is_first = self.rules.is_first(name, self._run)
-                waits = adapted.waits(self.how.sizes, is_first=is_first)
-                if is_first:
-                    summed = adapted.summed(self.how.sizes)
-                    peak = max(peak, end + self._shift + summed)
-                self._shift -= waits
+            adapted = self._adapted.get(name)
+            if isinstance(adapted, AutocastAdapted) and adapted.joins_late(self.how.sizes):
+                self._joins.append(name)
+            elif adapted is not None:
+                due.append(name)
+        for name in due:
+            is_first = self.rules.is_first(name, self._run)
+            adapted = self._adapted[name]
+            if is_first:
+                peak = max(peak, end + self._shift + adapted.summed(self.how.sizes))
+            self._shift -= adapted.waits(self.how.sizes, is_first=is_first)
         return peak
 
     def _free(self, tokens: list[str], *, keeps: bool, is_start: bool) -> None:
         """What is not kept goes where it was needed last."""
         for storage in self._unsaved if keeps else ():
-            if storage.is_held == (not is_start) and storage.made in tokens:
+            is_due = storage.is_held == (not is_start) and not storage.is_cast
+            if is_due and storage.made in tokens:
                 self._shift -= storage.num_bytes
 
     def _release(self, over: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ other operators keep what they keep for the gradient of their input.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from zero_sizer.activations.changed_blocks import SAVED, Rules
@@ -23,6 +24,7 @@ _AFTER_ATTENTION = (
     "attn.c_proj",
 )
 _AFTER_ACTIVATION = ("fc2", "dense_4h_to_h", "mlp.c_proj")  # relu keeps what it made
+HELD_BY_MODEL = ""  # no module's word: the model's own forward holds it to its end
 _LINEAR = ("Linear", "Conv1D", "Embedding")  # ends of classes' names; a tied head is an Embedding
 
 
@@ -31,15 +33,17 @@ class Unsaved(NamedTuple):
 
     Attributes:
         num_bytes: its size.
-        made: the word of ``runs`` after which it is not needed here.
+        made: the word of ``runs`` after which it is not needed here, or ``HELD_BY_MODEL``.
         is_held: only where that step ends: the caller holds it until then.
         freed: the module with whose backward the base lets go of it.
+        is_cast: autocast's, which the layer itself lets go of, before an adapter runs.
     """
 
     num_bytes: int
     made: str
     is_held: bool
     freed: str
+    is_cast: bool = False
 
 
 def unsaved(
@@ -62,6 +66,7 @@ def unsaved(
         closed: modules whose input carries no gradient.
     """
     found: list[Unsaved] = list(_of_closed(rules, run, of, closed))
+    found += () if keeps_outputs else _of_scores(rules, run, of, closed)
     met: set[str] = set()
     for name in run:
         if f"{name}.gate_up_proj" in rules.own:
@@ -73,19 +78,51 @@ def unsaved(
             found.append(Unsaved(_normalized(rules, name, tensor, of), name, True, name))
         if not is_product(rules, name, tensor):
             continue
+        if of.casts and not (of.raw and rules.is_linear(name)):
+            found += _casts(rules, name, tensor, of, keeps_outputs, name in closed)
+            found += _handed_on(rules, name, run, of)
+            continue
         group = [other for other in run if other in rules.group(name)] or [name]
         met.update(group)
         is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
         saves = saves_inputs and name not in closed
+        is_kept |= name not in closed and _keeps_8_bits(rules, group)
         if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves):
             found.append(_input(tensor, group, run, of))
     return found
 
 
+def _casts(
+    rules: Rules, name: str, tensor: Tensor, of: Sizes, keeps_outputs: bool, is_closed: bool
+) -> Iterator[Unsaved]:
+    """What torch's products cast for themselves under autocast: each its input and its weight."""
+    if rules.is_trained(f"{name}.weight") or rules.is_trained(f"{name}.{SAVED}.weight"):
+        return
+    is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
+    if not is_kept:
+        into = tensor.shape[0 if tensor.module_type == "Conv1D" else -1]
+        size = num_bytes(of.tokens * into, of.dtype)
+        yield Unsaved(size, f"/{name}", False, name, is_cast=is_held(name))
+    if is_closed:  # its input needs no gradient, for which the weight is kept
+        yield Unsaved(num_bytes(tensor.numel, of.dtype), f"/{name}", False, name, is_cast=True)
+
+
+def _handed_on(rules: Rules, name: str, run: list[str], of: Sizes) -> Iterator[Unsaved]:
+    """What an adapter's ZeRO-3 layer keeps as it is, beside a base that keeps a cast (Falcon's)."""
+    group = [other for other in run if other in rules.group(name)]
+    adapted = rules.adapted.get(name)
+    if of.raw and adapted is not None and not adapted.drops and is_held(name) and name == group[-1]:
+        size = num_bytes(of.tokens * adapted.into, of.held)
+        yield Unsaved(-size, f"/{run[-1]}", True, group[0])
+
+
 def _of_closed(
     rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
 ) -> Iterator[Unsaved]:
-    """What norms keep for the gradient of their input: a copy in fp32, or the block's own input."""
+    """What norms keep for the gradient of their input: a copy in fp32, or the block's own input.
+
+    A LayerNorm keeps its input for its weight's gradient, too.
+    """
     norms = [name for name in run if name in closed and f"{name}.weight" in rules.own]
     is_input_met = False
     for name in norms:
@@ -93,15 +130,57 @@ def _of_closed(
         size = of.tokens * tensor.numel
         if "RMSNorm" in tensor.module_type and of.held is not DType.FP32:
             yield Unsaved(num_bytes(size, DType.FP32), name, True, name)
-        elif tensor.module_type.endswith("LayerNorm") and not is_input_met:
+        elif (
+            tensor.module_type.endswith(("LayerNorm", "RMSNorm"))
+            and not is_input_met
+            and not rules.is_trained(f"{name}.weight")
+        ):
             is_input_met = True
-            yield Unsaved(num_bytes(size, of.held), f"/{run[-1]}", True, name)
+            yield Unsaved(num_bytes(size, of.held), HELD_BY_MODEL, True, name)
+    yield from _of_activation(rules, run, of, closed)
+
+
+def _of_activation(
+    rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
+) -> Iterator[Unsaved]:
+    """What a GELU keeps for the gradient of its input: that itself."""
+    fields = rules.spec.hf_config
+    if not any(fields.get(key) == "gelu" for key in ACTIVATION):
+        return
+    for before, name in pairwise(run):
+        if name in closed and name.endswith(_AFTER_ACTIVATION):
+            out = rules.own[f"{before}.weight"].shape[0]
+            yield Unsaved(num_bytes(of.tokens * out, of.dtype), f"/{before}", True, before)
+
+
+def _of_scores(
+    rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
+) -> Iterator[Unsaved]:
+    """Queries and keys as eager attention multiplies them: each is kept for the other's gradient.
+
+    In a first block one may have none; keys are repeated for every head.
+    """
+    arch = rules.spec.arch
+    names = [n for n in run if n.endswith(("q_proj", "k_proj", "v_proj"))]
+    after = next((n for n in run if n.endswith(_AFTER_ATTENTION)), "")
+    size = num_bytes(of.tokens * (arch.heads or 0) * (arch.head_dim or 0), of.dtype)
+    for name in names:
+        has_gradient = (
+            name not in closed or name in rules.adapted or rules.is_trained(f"{name}.weight")
+        )
+        if not has_gradient and not name.endswith("v_proj") and after:
+            yield Unsaved(size, f"/{names[-1]}", True, after)
 
 
 def is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
     """True if the module multiplies by the tensor: an embedding does as a tied head only."""
     is_table = tensor.module_type.endswith("Embedding") and tensor is not rules.tied(name)
     return tensor.module_type.endswith(_LINEAR) and not is_table
+
+
+def transposes(tensor: Tensor) -> bool:
+    """Whether its layer multiplies by a transposed view (transformers 5.23 modeling_falcon.py)."""
+    return tensor.module_type == "FalconLinear"
 
 
 def _is_activation(rules: Rules, name: str) -> bool:
@@ -113,9 +192,10 @@ def _is_activation(rules: Rules, name: str) -> bool:
 
 def _input(tensor: Tensor, group: list[str], run: list[str], of: Sizes) -> Unsaved:
     into = tensor.shape[0 if tensor.module_type == "Conv1D" else -1]
-    size = num_bytes(of.tokens * into, of.dtype)
+    dtype = of.held if of.casts and is_held(group[0]) else of.dtype
+    size = num_bytes(of.tokens * into, dtype)
     end = _last_beside(group[-1], run)
-    return Unsaved(size, f"/{end}", _is_held(group[0]), group[0])
+    return Unsaved(size, f"/{end}", is_held(group[0]), group[0])
 
 
 def beside_autograd(rules: Rules, run: list[str], of: Sizes) -> int:
@@ -150,7 +230,7 @@ def _experts(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
         yield Unsaved(size, step, True, f"{name}.down_proj")
 
 
-def _is_held(name: str) -> bool:
+def is_held(name: str) -> bool:
     """Whether the input is an argument of the module around, which keeps it to its end."""
     end = name.rpartition(".")[2]
     return end not in ("down_proj", "fc2", "dense_4h_to_h", "c_proj") and not name.endswith(
@@ -160,7 +240,7 @@ def _is_held(name: str) -> bool:
 
 def _last_beside(name: str, run: list[str]) -> str:
     """The last layer to run in the module around."""
-    if not _is_held(name):
+    if not is_held(name):
         return name
     around = name.rpartition(".")[0]
     beside = [m for m in run if m.rpartition(".")[0] == around and around]
@@ -175,18 +255,22 @@ def _keeps_input(rules: Rules, group: list[str], of: Sizes, *, saves_inputs: boo
         if rules.is_trained(f"{name}.weight") or rules.is_trained(f"{name}.{SAVED}.weight"):
             return True
         is_linear = rules.is_linear(name)
-        packed = rules.spec.quantization
-        if packed is None or not rules.is_packed(name):
-            if saves_inputs and is_linear:
-                return True
-        elif packed.bits == 8:
+        if saves_inputs and is_linear and not rules.is_packed(name):
             return True
     return False
 
 
+def _keeps_8_bits(rules: Rules, group: list[str]) -> bool:
+    """Whether a product of LLM.int8 keeps the input, beside autograd."""
+    packed = rules.spec.quantization
+    return packed is not None and packed.bits == 8 and any(map(rules.is_packed, group))
+
+
 def _normalized(rules: Rules, name: str, tensor: Tensor, of: Sizes) -> int:
-    arch, numel = rules.spec.arch, tensor.numel
+    """Bytes of what a norm multiplies by its weight: as wide as what it is handed."""
+    arch, numel, dtype = rules.spec.arch, tensor.numel, of.held
     end = name.rpartition(".")[2]
     if numel == arch.head_dim and end in ("q_norm", "k_norm"):
         numel *= (arch.heads if end == "q_norm" else arch.kv_heads) or 1
-    return num_bytes(of.tokens * numel, DType.FP32 if "Gemma" in tensor.module_type else of.dtype)
+        dtype = of.dtype
+    return num_bytes(of.tokens * numel, DType.FP32 if "Gemma" in tensor.module_type else dtype)

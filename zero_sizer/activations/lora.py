@@ -29,6 +29,11 @@ class Sizes(NamedTuple):
     held: DType
     raw: bool = False
 
+    @property
+    def casts(self) -> bool:
+        """Whether autocast multiplies weights in another dtype than their own."""
+        return self.held is not self.dtype
+
 
 class Adapted(NamedTuple):
     """A linear layer with an adapter.

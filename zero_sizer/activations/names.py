@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from zero_sizer.activations.levels import MicroStep
 from zero_sizer.errors import UnsupportedError
-from zero_sizer.models.changes.lora import tied_modules
+from zero_sizer.models.changes.lora import lookups, tied_modules
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.reuse import Visit
@@ -15,8 +15,11 @@ _ADAPTER = "default"  # what peft's lists of adapters call theirs
 # What a module asks a child for: DeepSpeed gathers it with the module from then on
 # (runtime/zero/parameter_offload.py, ZeROOrderedDict); transformers 5.23 T5DenseActDense.forward
 _ASKED = {"DenseReluDense": "wo.weight"}
+# peft 0.21.2 tuners/lora/layer.py, Linear.forward: it casts its input to the dtype of A's weight
+_ASKED_BY_ADAPTED = f".lora_A.{_ADAPTER}.weight"
 
 
+_PRODUCTS = ("Linear", "Conv1D")  # ends of classes' names
 _Row = tuple[str, int, int, tuple[tuple[str, str], ...]]
 
 
@@ -56,6 +59,10 @@ class Names:
         self.trainable = {i for i, tensor in enumerate(spec.parameters) if tensor.trainable}
         self.stacked = {i for i, tensor in enumerate(spec.parameters) if tensor.is_stacked}
         self._tied = tied_modules(spec)
+        self._lookups = lookups(spec)
+        self._products = {
+            tensor.module for tensor in spec.parameters if tensor.module_type.endswith(_PRODUCTS)
+        }
         self._has_dropout = spec.arch.dropout > 0
         self._leaves = frozenset(leaves)
         self._asked = asked
@@ -65,6 +72,11 @@ class Names:
         for i, tensor in enumerate(spec.parameters):
             module = self.unit(tensor.module)
             self._of_module[module] = (*self._of_module.get(module, ()), i)
+        self._adapters = {
+            name.removesuffix(_ASKED_BY_ADAPTED): i
+            for name, i in self.index.items()
+            if name.endswith(_ASKED_BY_ADAPTED)
+        }
         self._around = {name for module in self._of_module for name in containers(module)}
 
     def unit(self, module: str) -> str:
@@ -81,6 +93,10 @@ class Names:
     def drops(self, module: str) -> bool:
         """True if ``module`` is a dropout that saves what it dropped."""
         return self._has_dropout and "drop" in module.rpartition(".")[2]
+
+    def is_lookup(self, module: str) -> bool:
+        """True if ``module`` is handed indices, which have no gradient."""
+        return module in self._lookups
 
     def owned(self, module: str) -> tuple[int, ...]:
         """Parameters a module uses; a tied one's stand under another name, the first.
@@ -153,10 +169,21 @@ class Names:
         shared = self.shared(module) if module in self._around else ()
         return [Visit(shared, begins=False, ends=True)] if shared else []
 
+    def finish(self, module: str) -> list[Visit]:
+        """A layer has all its gradients: one product makes them and that of its input."""
+        if module not in self._products or self.is_leaf(module) or self.is_held(module):
+            return []
+        return [self.module(module, begins=False, ends=True)]
+
+    def is_held(self, module: str) -> bool:
+        """True if a module around ``module`` has asked for its parameters."""
+        held = {i for name in containers(module) for i in self.shared(name)}
+        return not held.isdisjoint(self.owned(module))
+
     def shared(self, module: str) -> tuple[int, ...]:
         """Parameters of a module around others: its own, and those of others that it asks for."""
         asked = _ASKED.get(module.rpartition(".")[2], "")
-        index = self.index.get(f"{module}.{asked}")
+        index = self.index.get(f"{module}.{asked}") if asked else self._adapters.get(module)
         own = self._of_module.get(module, ())
         if not module:
             own = (*own, *self._asked)

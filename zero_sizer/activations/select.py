@@ -9,9 +9,11 @@ from zero_sizer import activations
 from zero_sizer.activations import (
     block_sizes,
     changed_model,
+    clamps,
     loss,
     masks,
     names,
+    shared_inputs,
 )
 from zero_sizer.activations import (
     checkpointing as checkpoints,
@@ -29,6 +31,7 @@ from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
 from zero_sizer.units import DType, num_bytes
+from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,11 +45,22 @@ def activations_of(plan: Plan) -> MicroStep:
     """One micro step's activations: from a profile, of the base if need be, or in closed form."""
     step = _with_usual_loss(plan)
     step = _with_loss(plan, step) or step
+    if _clamps(plan) and not is_closed_form(plan):
+        step = clamps.clamped(step, checkpointed_input(plan))
+    if plan.wrapper is Wrapper.ZERO3 and plan.autocast_dtype is None and plan.model.adapter is None:
+        tokens = plan.micro_batch * plan.seq_len
+        step = shared_inputs.apart(step, plan.model, tokens, plan.model_dtype)
     mask = mask_of(plan)
     if mask is None or not mask.shared:
         return step
     how = plan.checkpointing_how
     return masks.masked(step, mask, how.recomputes if plan.checkpointing else None)
+
+
+def _clamps(plan: Plan) -> bool:
+    """Whether hidden states are clamped: under autocast they are in fp32."""
+    is_fp16 = plan.model_dtype is DType.FP16 and plan.autocast_dtype is None
+    return is_fp16 and plan.model.arch.family in clamps.FAMILIES
 
 
 def in_closed_form(plan: Plan, checkpointing: bool | None = None) -> MicroStep:
@@ -144,12 +158,20 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
             recomputes=recomputes,
             saves_inputs=plan.saves_linear_inputs,
             keeps_outputs=plan.attention != "eager",
-            opens=plan.checkpointing and plan.model.adapter is not None,
+            opens=plan.checkpointing and _opens_inputs(plan.model),
         )
         step = _evaluated(plan, base, _base_variant(plan), recomputes)
         return changed_model.with_changes(step, plan.model, how)
 
     return _mixed(plan, adapt)
+
+
+def _opens_inputs(model: ModelSpec) -> bool:
+    """Whether checkpointing makes what comes out of the input embedding require a gradient.
+
+    transformers 5.23 modeling_utils.py:3181-3189, and peft.
+    """
+    return model.adapter is not None or bool(model.hf_config)
 
 
 def _mixed(plan: Plan, step_of: Callable[[bool], MicroStep]) -> MicroStep | None:

@@ -213,9 +213,22 @@ def has_grad_accum_attribute(plan: Plan) -> bool:
 
 @derived
 def has_compact_gradients(plan: Plan) -> bool:
-    """Reduced gradients are one fp32 buffer, the partition's size (stage_1_and_2.py:1250)."""
-    accumulates_fp32 = plan.grad_accum_dtype is DType.FP32 is not plan.model_dtype
-    return accumulates_fp32 and plan.optimizer.name != "MuonWithAuxAdam"
+    """Reduced gradients of every group are compact."""
+    return _accumulates_fp32(plan) and plan.optimizer.name != "MuonWithAuxAdam"
+
+
+@derived
+def is_compact_group(plan: Plan) -> tuple[bool, ...]:
+    """Which groups' reduced gradients are one fp32 buffer of the partition's size.
+
+    Muon's are not (stage_1_and_2.py:1259).
+    """
+    accumulates_fp32 = _accumulates_fp32(plan)
+    return tuple(accumulates_fp32 and not row.newton_schulz for row in plan.group_optimizers)
+
+
+def _accumulates_fp32(plan: Plan) -> bool:
+    return plan.grad_accum_dtype is DType.FP32 is not plan.model_dtype
 
 
 @derived

@@ -59,9 +59,7 @@ class _Quantized(torch.nn.Linear):  # type: ignore[misc]  # mypy does not follow
             self.register_buffer(row.name.rpartition(".")[2], made, persistent=False)
 
     def unpacked(self) -> Any:
-        """The weights as a product takes them, and for a moment their statistics in fp32."""
-        if self.bits == 8:
-            return self.weight.to(self.unpacked_dtype, copy=True)
+        """4-bit weights as a product takes them, and for a moment their statistics in fp32."""
         absmax = self.absmax.to(torch.float32, copy=True) if hasattr(self, "offset") else None
         shape = (self.out_features, self.in_features)
         found = self.weight.new_empty(shape, dtype=self.unpacked_dtype)
@@ -109,7 +107,7 @@ class _Product8(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, gradient: Any) -> tuple[Any, None, None, None]:
         rows = gradient.reshape(-1, gradient.shape[-1]).contiguous()
-        weight = ctx.layer.unpacked().to(ctx.inputs.dtype)
+        weight = ctx.layer.weight.to(ctx.inputs.dtype, copy=True)  # not in the dtype it had once
         found = rows.to(ctx.inputs.dtype).matmul(weight).view(ctx.inputs.shape)
         return found, None, None, None
 

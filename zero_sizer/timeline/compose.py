@@ -26,8 +26,10 @@ from zero_sizer.timeline.reduction_rules import owns_of
 from zero_sizer.timeline.zero_rules import (
     earlier_zero_of,
     first_zero_of,
+    initial_zero_of,
     leaves_of,
     unknown_zero_of,
+    unstepped_zero_of,
 )
 
 if TYPE_CHECKING:
@@ -42,12 +44,16 @@ def timeline_of(plan: Plan) -> Timeline:
 
 def highest_timeline(plan: Plan, zeros: tuple[Zero, ...] | None) -> Timeline:
     """The highest points of forward and backward beside what ZeRO holds (None: on one rank)."""
-    return max(_timelines(plan, zeros), key=lambda found: found[1].backward.total)[1]
+    found = [one for _, one in _timelines(plan, zeros)]
+    return Timeline(
+        forward=max((one.forward for one in found), key=lambda at: at.total),
+        backward=max((one.backward for one in found), key=lambda at: at.total),
+    )
 
 
 def zeros_of(plan: Plan) -> tuple[Zero, ...]:
     """ZeRO's holdings in the last micro step, and in earlier ones that can hold more."""
-    earlier = (earlier_zero_of(plan), unknown_zero_of(plan))
+    earlier = (earlier_zero_of(plan), unknown_zero_of(plan), unstepped_zero_of(plan))
     return (zero_rules.zero_of(plan), *(zero for zero in earlier if zero is not None))
 
 
@@ -68,6 +74,11 @@ def left_by_backward(plan: Plan) -> tuple[int, ...]:
 def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     """Parameters whose secondary partitions (hpZ) a first micro step makes, in that order."""
     return overlay_of(_layout(plan), first_zero_of(plan)).secondaries_made(in_forward=in_forward)
+
+
+def first_step_of(plan: Plan) -> Timeline:
+    """The highest points of the first micro step of all, with hpZ."""
+    return timeline(select.activations_of(plan), _layout(plan), initial_zero_of(plan))
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:

@@ -40,6 +40,7 @@ class Zero:
         limits: of gathering.
         rules: of reduction.
         share: this rank's side of reduction.
+        is_first: see ``trace.Trace``.
         others: further ranks'; at every place the one that holds most is meant.
     """
 
@@ -57,6 +58,7 @@ class Zero:
     limits: Limits
     rules: Rules
     share: Share
+    is_first: bool = False
     others: tuple[Own, ...] = ()
 
 
@@ -235,6 +237,8 @@ class _Levels:
                 ends[-1] |= fetching
                 fetching = forms.NEVER
             levels.append(level | fetching)
+            for _ in place.ends:
+                level = next(series)[1]
             ends.append(level)
             own.append(level)
         rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]
@@ -263,7 +267,7 @@ def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
 def _gathering_of(zero: Zero) -> Gathering:
     parts = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes)
     places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed, zero.lent)
-    more = (zero.secondary, zero.views)
+    more = (zero.secondary, zero.views, zero.is_first)
     return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
 
 

@@ -103,8 +103,11 @@ def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
         index = gradients.index(position)
         label = _backward_label(prefix, runs, completes)
         reduces, makes = gradients.reduced(position), gradients.made(position)
-        yield Place(label, (*passed, *met), index, reduces, makes)
+        finished = names.finish(gradients.finished(position))
+        ends = tuple([_PASSED._replace(passed=visit.parameters) for visit in finished])
+        yield Place(label, (*passed, *met), index, reduces, makes, ends)
         passed = [_PASSED._replace(passed=(index,))] if index in names.stacked else []
+        passed += finished
 
 
 def _backward_label(prefix: str, runs: str, completes: str) -> str:
@@ -197,6 +200,11 @@ class _Gradients:
             is_inside and self.index(position) >= 0 and _owner(self._completed[position]) == owner
         )
 
+    def finished(self, position: int) -> str:
+        """The module whose last gradient is complete; empty where none is."""
+        unit = self._names.unit(_owner(self._completed[position]))
+        return unit if self.index(position) >= 0 and self._last[unit] == position else ""
+
     def reduced(self, position: int) -> tuple[int, ...]:
         """Gradients whose hooks run; a leaf's do after its last."""
         index, names = self.index(position), self._names
@@ -264,9 +272,9 @@ class _Visits:
         if not word.owns:
             last = names.container(word.module, ends=True)
         else:
-            last = names.module(word.module, begins=True, ends=True)
-            held = {i for name in on_the_way for i in names.shared(name)}
-            if held.intersection(last.parameters):
+            # a backward is over where the input has its gradient (parameter_offload.py:497-526)
+            last = names.module(word.module, begins=True, ends=not names.is_lookup(word.module))
+            if names.is_held(word.module):
                 last = last._replace(ends=False)
         return [*over, *map(names.container, entered), last]
 

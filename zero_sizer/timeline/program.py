@@ -21,6 +21,12 @@ class Place(NamedTuple):
     completes: int  # the gradient that is complete where it ends; -1: none
     reduces: tuple[int, ...]  # the gradients whose hooks run then
     makes: tuple[int, ...]  # the gradients that are held from there on
+    ends: tuple[Visit, ...] = ()  # where the step ends, before those hooks
+
+    @property
+    def all_visits(self) -> tuple[Visit, ...]:
+        """In the order in which they are made."""
+        return (*self.visits, *self.ends)
 
 
 Positions = tuple[tuple[Place, ...], ...]
@@ -48,8 +54,8 @@ class Program:
         self.backward, self.backward_spans = _flat(layout.backward[::-1])
         complete = (place for place in self.backward if place.completes >= 0)
         self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
-        visits = tuple(v for p in (*self.forward, *self.backward) for v in p.visits)
-        self.visits = visits, sum(len(p.visits) for p in self.forward)
+        visits = tuple(v for p in (*self.forward, *self.backward) for v in p.all_visits)
+        self.visits = visits, sum(len(p.all_visits) for p in self.forward)
         self._last = {step.parameter: position for position, step in enumerate(self.order)}
         sources = list(self._sources())
         self._getters = [getter(list(column)) for column in zip(*sources, strict=True)]

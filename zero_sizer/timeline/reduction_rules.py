@@ -193,14 +193,12 @@ def _whole(plan: Plan, more: int) -> _OfRank:
 
 
 def compact_partitions(plan: Plan, first: int = 0) -> tuple[int, ...]:
-    """Partitions whose gradients lie in a buffer of their own: in fp32, and not Muon's.
+    """Partitions whose gradients lie in an fp32 buffer of their own.
 
     ``first`` is the group to begin at.
     """
-    if plan.grad_accum_dtype is not DType.FP32 or plan.model_dtype is DType.FP32:
-        return ()
-    rows = zip(sizes.partitions(plan), plan.group_optimizers, strict=True)
-    return tuple(numel for numel, row in islice(rows, first, None) if not row.newton_schulz)
+    rows = zip(sizes.partitions(plan), sizes.is_compact_group(plan), strict=True)
+    return tuple(numel for numel, is_compact in islice(rows, first, None) if is_compact)
 
 
 def _compact_bytes(plan: Plan) -> int:

@@ -80,16 +80,54 @@ def unknown_zero_of(plan: Plan) -> Zero | None:
     """Rules of the first step of all, whose order of modules DeepSpeed does not know yet.
 
     Nothing is fetched ahead or kept for reuse (partitioned_param_coordinator.py:468,585,634), so
-    what backward refers to by another tensor is gathered a second time beside it. Elsewhere more
-    is there in later steps: optimizer states on the GPU.
+    what backward refers to by another tensor is gathered a second time beside it.
     """
     zero = zero_of(plan)
     if not (zero.views or zero.kept or zero.recomputed) or not zero.ranks:
         return None
-    if not plan.offloads_optimizer or zero.secondary.ranks:
+    if zero.secondary.ranks or _holds_more_later(plan):
         return None
-    limits = replace(zero.limits, prefetch_bucket_size=0, max_reuse_distance=0)
-    return interned(replace(zero, limits=limits))
+    return interned(replace(zero, limits=_without_trace(zero.limits)))
+
+
+def initial_zero_of(plan: Plan) -> Zero:
+    """Zero of the first step with hpZ: init made every partition, and no step has dropped one."""
+    zero = zero_of(plan)
+    everything = frozenset(range(len(sizes.numels(plan))))
+    secondary = zero.secondary._replace(made=everything, counted=everything - zero.secondary.made)
+    limits = _without_trace(zero.limits)
+    return interned(replace(zero, limits=limits, secondary=secondary))
+
+
+def _without_trace(limits: Limits) -> Limits:
+    return replace(limits, prefetch_bucket_size=0, max_reuse_distance=0)
+
+
+def unstepped_zero_of(plan: Plan) -> Zero | None:
+    """Rules of micro steps before the first optimizer step that know the order of modules.
+
+    Tensors that stay gathered are not yet, so one that is fetched ahead together with a large one
+    makes that be copied out of the buffer which it lies in by itself later.
+    """
+    zero = zero_of(plan)
+    is_other = zero.ranks > 1 and any(zero.persistent) and zero.limits.prefetch_bucket_size > 0
+    if not (plan.accumulates and is_other) or _holds_more_later(plan):
+        return None
+    return interned(replace(zero, is_first=True))
+
+
+def _holds_more_later(plan: Plan) -> bool:
+    """Whether optimizer states, made in the first step, outweigh what is gathered before it.
+
+    They are counted in all steps; those of adapters are less than the largest frozen tensor.
+    """
+    if plan.offloads_optimizer:
+        return False
+    sizes_of = zip(sizes.numels(plan), sizes.itemsizes(plan), strict=True)
+    frozen = _frozen(Identity(plan.model))
+    largest = max((n * size for i, (n, size) in enumerate(sizes_of) if i in frozen), default=0)
+    states = len(plan.optimizer.states) * plan.master_dtype.itemsize * sizes.partition_numel(plan)
+    return states > largest
 
 
 @derived_of_rank

@@ -1,13 +1,12 @@
 """Which stage-3 parameters are gathered at which point of a step.
 
-DeepSpeed decides it deterministically from the order in which modules run; this follows
-deepspeed 0.19.8 runtime/zero/partitioned_param_coordinator.py: fetch (``_fetch_sub_module_impl``),
-prefetch, and release (``__params_to_release``), in the steady state (trace complete), and the
-buffers of runtime/zero/partition_parameters.py (``AllGatherCoalescedHandle``): several tensors
-gathered together share one flat buffer of each dtype, which lives until all of the call have been
-waited for, beside the tensors copied out of it. Under ``torch_autocast`` the weights of its list
-travel in 16 bits: partitions are cast before, tensors after, out of what was copied or, gathered
-alone, out of the buffer.
+DeepSpeed decides it from the order in which modules run; this follows deepspeed 0.19.8
+runtime/zero/partitioned_param_coordinator.py: fetch (``_fetch_sub_module_impl``), prefetch, and
+release (``__params_to_release``), once the trace is complete, and the buffers of
+runtime/zero/partition_parameters.py (``AllGatherCoalescedHandle``): several tensors gathered
+together share one flat buffer of each dtype, which lives until all of the call have been waited
+for, beside the tensors copied out of it. Under ``torch_autocast`` the weights of its list travel
+in 16 bits: partitions are cast before, tensors after, out of what was copied or the buffer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,7 +53,10 @@ def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State
     """What is held while each visit is made, and the state after it."""
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue, made=dict.fromkeys(trace.secondary.made))
-    state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
+    if not trace.is_first:
+        state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
+    for i in trace.secondary.counted:
+        state.hold_secondary(i)
     begun = [visit for visit in trace.visits if visit.begins]
     reuse = Reuses(begun, trace.numels, limits.max_reuse_distance)
     step = 0
@@ -126,16 +128,18 @@ class _State:
 
     def cut(self, parameter: int) -> set[Form]:
         """A released parameter leaves its secondary partition; the level beside it."""
-        ranks, itemsizes, _ = self.trace.secondary
-        if not ranks or parameter in self.made:
+        if not self.trace.secondary.ranks or parameter in self.made:
             return set()
         self.made[parameter] = None
-        if not itemsizes[parameter]:
-            return set()
-        self._form = None
-        key = self.trace.numels[parameter], itemsizes[parameter]
-        self.secondary[key] = self.secondary.get(key, 0) + 1
-        return {self.form()}
+        return {self.form()} if self.hold_secondary(parameter) else set()
+
+    def hold_secondary(self, parameter: int) -> bool:
+        """A secondary partition comes; whether it takes anything on the GPU."""
+        key = self.trace.numels[parameter], self.trace.secondary.itemsizes[parameter]
+        if key[1]:
+            self._form = None
+            self.secondary[key] = self.secondary.get(key, 0) + 1
+        return bool(key[1])
 
     def hold(self, parameters: Sequence[int], sign: int, *, is_padded: bool) -> None:
         """Tensors come (``sign`` 1) or go (-1); padded they lie in what was gathered."""
@@ -245,9 +249,12 @@ def _wait(state: _State, i: int) -> set[Form]:
         batch.copied = True
         if batch.in_place:
             state.resident[i] = True
+            if state.trace.persistent[i]:  # counted elsewhere from now on
+                state.hold((i,), -1, is_padded=True)
             return set()
         state.resident.update(dict.fromkeys(batch.members, False))
-        state.hold(batch.members, 1, is_padded=False)
+        passing = [i for i in batch.members if not state.trace.persistent[i]]
+        state.hold(passing, 1, is_padded=False)
         beside = _copied_beside(state.trace, batch.members)
     peak = state.form()
     if not batch.waiting:  # the last one: nothing refers to the buffers any more
@@ -266,7 +273,7 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
     for i in reversed(members):
         if trace.is_cast(i):
             most = max(most, trace.numels[i] * trace.gather_itemsizes[i] - coming)
-        coming += trace.numels[i] * trace.itemsizes[i]
+        coming += 0 if trace.persistent[i] else trace.numels[i] * trace.itemsizes[i]
     return most
 
 

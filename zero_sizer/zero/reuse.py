@@ -1,6 +1,7 @@
 """Modules as they run, and whether DeepSpeed sees that one's parameters are used again soon."""
 
 from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 
@@ -26,6 +27,17 @@ class Visit(NamedTuple):
     passed: tuple[int, ...] = ()
     recomputes: bool = False
     saves: tuple[int, ...] = ()
+
+
+def saving(
+    forward: Sequence[Visit], backward: Iterable[Visit], views: frozenset[int]
+) -> Iterator[Visit]:
+    """Forward visits with what they save; what runs again saves then."""
+    again = {i for visit in backward if visit.recomputes for i in visit.parameters}
+    last = {i: number for number, v in enumerate(forward) if v.ends for i in v.parameters}
+    for number, visit in enumerate(forward):
+        saves = [i for i in visit.parameters if i in views and last.get(i) == number]
+        yield visit._replace(saves=tuple([i for i in saves if i not in again]))
 
 
 class Reuses:

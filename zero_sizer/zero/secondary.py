@@ -18,11 +18,14 @@ class Secondary(NamedTuple):
         ranks: ranks of a group; 0 without hpZ.
         itemsizes: bytes on the GPU per element of what each parameter's release makes; 0: nothing.
         made: parameters that have one when the micro step begins.
+        counted: those of them whose partition is counted with what is gathered; others' are
+            entries of the ledger.
     """
 
     ranks: int
     itemsizes: tuple[int, ...] = ()
     made: frozenset[int] = frozenset()
+    counted: frozenset[int] = frozenset()
 
 
 NONE = Secondary(0)

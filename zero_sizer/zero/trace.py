@@ -1,11 +1,11 @@
 """Order of modules and limits, which decide when stage-3 parameters are gathered."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
 
 from zero_sizer.util.records import dataclass
-from zero_sizer.zero.reuse import Visit
+from zero_sizer.zero.reuse import Visit, saving
 from zero_sizer.zero.secondary import NONE, Secondary
 
 
@@ -35,6 +35,8 @@ class Trace:
             it is over (``update_recompute_parameters``).
         secondary: what hpZ keeps of released parameters.
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
+        is_first: before the first optimizer step, which gathers those that stay gathered: until
+            then each comes with the first that is gathered with it.
     """
 
     numels: tuple[int, ...]
@@ -48,6 +50,7 @@ class Trace:
     recomputed: frozenset[int] = frozenset()
     lent: frozenset[int] = frozenset()
     secondary: Secondary = NONE
+    is_first: bool = False
 
     @property
     def modules(self) -> list[tuple[int, ...]]:
@@ -84,6 +87,7 @@ class Gathering(NamedTuple):
         kept: see ``Trace``; ``recomputed`` and ``lent``.
         secondary: see ``Trace``.
         views: what backward refers to by another tensor from the last visit of forward on.
+        is_first: see ``Trace``.
     """
 
     limits: Limits
@@ -93,20 +97,11 @@ class Gathering(NamedTuple):
     kept: tuple[frozenset[int], frozenset[int], frozenset[int]]
     secondary: Secondary
     views: frozenset[int]
+    is_first: bool = False
 
     def trace(self, visits: tuple[Visit, ...], forward: int) -> Trace:
         """The trace of these visits, of which the first ``forward`` are of forward."""
         if self.views:
-            visits = (*_saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
-        return Trace(*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
-
-
-def _saving(
-    forward: Sequence[Visit], backward: Iterable[Visit], views: frozenset[int]
-) -> Iterator[Visit]:
-    """Forward visits with what they save; what runs again saves then."""
-    again = {i for visit in backward if visit.recomputes for i in visit.parameters}
-    last = {i: number for number, v in enumerate(forward) if v.ends for i in v.parameters}
-    for number, visit in enumerate(forward):
-        saves = [i for i in visit.parameters if i in views and last.get(i) == number]
-        yield visit._replace(saves=tuple([i for i in saves if i not in again]))
+            visits = (*saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
+        how = (*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
+        return Trace(*how, self.is_first)

@@ -74,11 +74,14 @@ def being_cut(plan: Plan) -> int:
     )
 
 
-def pieces_of(plan: Plan) -> tuple[partition.Piece, ...]:
-    """Tensors that this rank's ZeRO-1/2 partitions touch, group by group."""
+def pieces_of(
+    plan: Plan, groups: tuple[tuple[int, ...], ...] | None = None
+) -> tuple[partition.Piece, ...]:
+    """Tensors that this rank's ZeRO-1/2 partitions of ``groups`` touch; of all if not given."""
     where = (plan.dp_world_size, plan.rank, plan.align_tensors, plan.itemsize)
-    groups = (partition.pieces(sizes.ordered(plan, group), *where) for group in sizes.groups(plan))
-    return tuple(piece for group in groups for piece in group)
+    chosen = sizes.groups(plan) if groups is None else groups
+    found = (partition.pieces(sizes.ordered(plan, group), *where) for group in chosen)
+    return tuple(piece for group in found for piece in group)
 
 
 def largest_cast(plan: Plan) -> int:

@@ -9,12 +9,13 @@ from functools import lru_cache
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_zero3
+from zero_sizer.ledger.entries.states import from_first_step
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, STEP, Moment, Phase
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
-from zero_sizer.timeline.compose import secondary_cut
+from zero_sizer.timeline.compose import first_step_of, secondary_cut, timeline_of
 from zero_sizer.units import DType, next_power_of_two
 from zero_sizer.zero.secondary import numels
 
@@ -83,6 +84,15 @@ def _unpinned(plan: Plan, *, in_forward: bool) -> int:
     return max(most - kept, 0)
 
 
+def _beyond_later(plan: Plan, *, in_forward: bool) -> int:
+    """Bytes by which the first step of all is higher than later ones."""
+    first, later = first_step_of(plan), timeline_of(plan)
+    missing = from_first_step(plan)
+    if in_forward:
+        return max(first.forward.total - missing - later.forward.total, 0)
+    return max(first.backward.total - missing - later.backward.total, 0)
+
+
 def _of_trained(
     name: str,
     about: str,
@@ -121,7 +131,7 @@ def _of_frozen(name: str, codes: bool) -> Entry:
     )
 
 
-def _in_pass(moment: Moment) -> tuple[Entry, Entry]:
+def _in_pass(moment: Moment) -> tuple[Entry, ...]:
     """Beside the timeline: what is there before, and what is made on the host."""
     in_forward = moment is Moment.FORWARD
     return (
@@ -142,6 +152,17 @@ def _in_pass(moment: Moment) -> tuple[Entry, Entry]:
             when=lambda p: _is_on(p) and _parked(p) and p.param_pinned,
             device=lambda p: Device.HOST,
             source="runtime/zero/partition_parameters.py:1915-1920",
+        ),
+        Entry(
+            name=f"hpz_secondary_partition_from_init_in_{moment.phase.value}",
+            category=Category.PARAMETERS,
+            about="by which the first step is higher: all of them are there since init, "
+            "and no optimizer states yet",
+            numel=lambda p: _beyond_later(p, in_forward=in_forward),
+            dtype=lambda p: DType.UINT8,  # counted in bytes: what is gathered differs, too
+            live=frozenset({moment}),
+            when=_is_on,
+            source="runtime/zero/partition_parameters.py:1900-1929, runtime/zero/stage3.py:2846",
         ),
     )
 

@@ -32,16 +32,22 @@ def _offloads3(plan: Plan) -> bool:
     return is_zero3(plan) and plan.offloads_optimizer
 
 
+def _accumulated(plan: Plan) -> tuple[tuple[int, ...], ...]:
+    """Groups whose gradients accumulate on the host: compact ones do in a buffer on the GPU."""
+    pairs = zip(sizes.groups(plan), sizes.is_compact_group(plan), strict=True)
+    return tuple(group for group, is_compact in pairs if not is_compact)
+
+
 def _touched(plan: Plan) -> tuple[int, ...]:
-    """Tensors this rank's partitions touch, in elements."""
-    return tuple(piece.numel for piece in pieces_of(plan))
+    """Tensors of those groups that this rank's partitions touch, in elements."""
+    return tuple(piece.numel for piece in pieces_of(plan, _accumulated(plan)))
 
 
 def _touched_on_node(plan: Plan) -> int:
     """Bytes of those of all ranks of a node, of the node where they are most."""
     totals = [0] * plan.dp_world_size
     where = (plan.dp_world_size, plan.align_tensors, plan.itemsize)
-    for group in (sizes.ordered(plan, group) for group in sizes.groups(plan)):
+    for group in (sizes.ordered(plan, group) for group in _accumulated(plan)):
         requested = _requested(group, plan.model_dtype, plan.optimizer_pinned)
         totals = list(map(add, totals, partition.touched(group, *where, requested)))
     nodes = ranks_of(plan).by_node()

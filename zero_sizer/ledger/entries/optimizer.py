@@ -5,36 +5,24 @@ from collections.abc import Callable, Iterator
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import (
     PER_TENSOR,
-    STEPS_AT_INIT,
     has_master,
     is_swapped,
     on_host,
 )
+from zero_sizer.ledger.entries.states import (
+    DTYPES,
+    STATES,
+    has_state,
+    state_numels,
+    states_live,
+)
 from zero_sizer.ledger.entry import Category, Entry
-from zero_sizer.ledger.moments import AFTER_FIRST_STEP, ALWAYS, FROM_WRAPPING, Moment
-from zero_sizer.models.spec import Tensor
+from zero_sizer.ledger.moments import ALWAYS, FROM_WRAPPING
 from zero_sizer.optimizers.table import StateType
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
-
-_STATES = {
-    StateType.MASTER: (
-        *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum", "momentum_buffer", "square_avg"),
-        *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size"),
-    ),
-    StateType.MOMENTS: ("exp_avg", "exp_avg_sq"),
-    StateType.INT8: ("state1", "state2"),
-    StateType.FACTORED: ("variance",),
-}
-"""What optimizers call their states (Muon's momentum has entries of its own)."""
-_DTYPES: dict[StateType, Callable[[Plan], DType]] = {
-    StateType.MASTER: lambda p: p.master_dtype,
-    StateType.MOMENTS: lambda p: p.moments_dtype,
-    StateType.INT8: lambda p: DType.INT8,
-    StateType.FACTORED: lambda p: p.master_dtype,
-}
 
 
 def _resident(plan: Plan, device: Device) -> tuple[int, ...]:
@@ -46,72 +34,28 @@ def _resident(plan: Plan, device: Device) -> tuple[int, ...]:
     )
 
 
-def _state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int:
-    if kind is StateType.FACTORED and plan.wrapper in PER_TENSOR:
-        return _factored_numel(plan, state) if device is Device.GPU else 0
-    return sum(
-        n
-        for i, (n, row) in enumerate(
-            zip(sizes.partitions(plan), sizes.partition_optimizers(plan), strict=True)
-        )
-        if row.states.get(state) is kind
-        and on_host(plan, i) == (device is Device.HOST)
-        and not is_swapped(plan, n)
-    )
-
-
 def _numel_of(state: str, kind: StateType, device: Device) -> Callable[[Plan], int]:
-    return lambda plan: _state_numels(plan, state, kind, device)
-
-
-def _has_state(plan: Plan, state: str, kind: StateType) -> bool:
-    """Some group's optimizer keeps it, in this type."""
-    return any(row.states.get(state) is kind for row in plan.group_optimizers)
+    return lambda plan: state_numels(plan, state, kind, device)
 
 
 def _keeps(state: str, kind: StateType) -> Callable[[Plan], bool]:
-    return lambda plan: _has_state(plan, state, kind)
+    return lambda plan: has_state(plan, state, kind)
 
 
 def _states(device: Device) -> Iterator[Entry]:
-    for kind, dtype in _DTYPES.items():
-        for state in _STATES[kind]:
+    for kind, dtype in DTYPES.items():
+        for state in STATES[kind]:
             yield Entry(
                 name=state,
                 category=Category.OPTIMIZER_STATES,
                 about="optimizer state, one element per owned parameter",
                 numel=_numel_of(state, kind, device),
                 dtype=dtype,
-                live=_states_live,
+                live=states_live,
                 when=_keeps(state, kind),
                 device=lambda p: device,
                 source="the optimizer's class; created at the first step",
             )
-
-
-def _factored(tensor: Tensor) -> int:
-    if not tensor.is_matrix:
-        return tensor.numel
-    return tensor.numel // tensor.shape[-1] + tensor.numel // tensor.shape[-2]
-
-
-def _factored_numel(plan: Plan, state: str) -> int:
-    """Rows and columns of every matrix, all of every vector (torch/optim/_adafactor.py)."""
-    return sum(
-        _factored(plan.model.parameters[i])
-        for group, row in zip(plan.group_indices, plan.group_optimizers, strict=True)
-        if row.states.get(state) is StateType.FACTORED
-        for i in group
-    )
-
-
-def _states_live(plan: Plan) -> frozenset[Moment]:
-    """The 16-bit wrappers run a step at once; Adagrad makes its states when it is made.
-
-    ZeRO makes it anew for the master weights, BF16_Optimizer does not.
-    """
-    at_once = plan.optimizer.states_at_init and plan.wrapper is not Wrapper.BF16
-    return FROM_WRAPPING if at_once or plan.wrapper in STEPS_AT_INIT else AFTER_FIRST_STEP
 
 
 def _master(device: Device) -> Entry:
@@ -172,7 +116,7 @@ ENTRIES = (
             about="torch's optimizers count steps in 4-byte tensors, on the host unless fused",
             numel=_counters(device, beside=beside),
             dtype=lambda p: DType.FP32,
-            live=_states_live,
+            live=states_live,
             device=_always(device),
             source="torch/optim/adam.py:_init_group",
         )

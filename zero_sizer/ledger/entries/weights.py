@@ -57,10 +57,25 @@ def _largest_adapter(plan: Plan) -> int:
     return max(layers.values(), default=0)
 
 
+def _fp32_beyond(plan: Plan) -> int:
+    """Bytes by which adapters in fp32 are larger than cast."""
+    return sizes.num_trainable(plan) * (DType.FP32.itemsize - plan.itemsize)
+
+
 def _beyond_cast(plan: Plan) -> int:
     """Bytes of fp32 adapters beyond what comes after the cast, where the model is cut."""
-    beyond = sizes.num_trainable(plan) * (DType.FP32.itemsize - plan.itemsize)
-    return max(beyond - being_cut(plan), 0) if is_cut_whole(plan) else beyond
+    return max(_fp32_beyond(plan) - (being_cut(plan) if is_cut_whole(plan) else 0), 0)
+
+
+def _being_cast(plan: Plan) -> int:
+    """Bytes of the largest tensor's cast, beyond what comes after it, where the model is cut.
+
+    Adapters, which are cast last, are still in fp32 then.
+    """
+    cast = num_bytes(max(sizes.frozen(plan), default=0), plan.model_dtype)
+    beyond = _fp32_beyond(plan) if plan.model.adapter is not None else 0
+    after = being_cut(plan) if is_cut_whole(plan) else 0
+    return max(beyond + cast - max(beyond, after), 0)
 
 
 def _cast_bytes(plan: Plan) -> int:
@@ -206,8 +221,8 @@ ENTRIES = (
         name="cast_on_gpu",
         category=Category.TEMPORARY,
         about="the largest tensor, cast to the training dtype beside itself",
-        numel=lambda p: max(sizes.frozen(p), default=0),
-        dtype=lambda p: p.model_dtype,
+        numel=_being_cast,
+        dtype=lambda p: DType.UINT8,  # counted in bytes, as what comes after it is
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.model.quantization is not None and p.built_dtype is not p.model_dtype,
         source="runtime/engine.py:1859",

@@ -105,10 +105,21 @@ def tied_modules(spec: ModelSpec) -> frozenset[str]:
     base = spec.base or spec
     head = _tied_head(base)
     names = {*base.shared, head} if head else set(base.shared)
-    if base.arch.family == "t5":
-        names.update(_T5_COPIES)
     start = PREFIX if spec.adapter is not None else ""
-    return frozenset(start + name for name in names)
+    return frozenset(start + name for name in names) | _tied_lookups(spec)
+
+
+def lookups(spec: ModelSpec) -> frozenset[str]:
+    """Modules that are handed indices and look up rows of a table, tied ones included."""
+    tables = (t.module for t in spec.parameters if t.module_type.endswith("Embedding"))
+    return frozenset(tables) | _tied_lookups(spec)
+
+
+def _tied_lookups(spec: ModelSpec) -> frozenset[str]:
+    """Those that have no table of their own: the embeddings of T5's stacks."""
+    start = PREFIX if spec.adapter is not None else ""
+    is_t5 = (spec.base or spec).arch.family == "t5"
+    return frozenset(start + name for name in _T5_COPIES if is_t5)
 
 
 def _tied_head(spec: ModelSpec) -> str:

@@ -1,0 +1,120 @@
+"""Adapters under autocast, in 8 bits and in first blocks: the ledger beside the real engine."""
+
+import json
+
+import pytest
+from support.plans import make_job
+from support.simulated_jobs import ADAMW, HOST
+
+from zero_sizer import models
+from zero_sizer.crosscheck import compare
+from zero_sizer.models.changes import lora, lora_config, quantization
+
+pytest.importorskip("deepspeed")
+pytest.importorskip("peft")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+ABOVE, BELOW = 0.01, -0.005
+_SIZES = {
+    "hidden_size": 512,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "vocab_size": 4000,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+}
+FAMILIES = {
+    "llama": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "intermediate_size": 1360,
+    },
+    "gpt_neox": {
+        "model_type": "gpt_neox",
+        "architectures": ["GPTNeoXForCausalLM"],
+        "intermediate_size": 2048,
+    },
+    "opt": {
+        "model_type": "opt",
+        "architectures": ["OPTForCausalLM"],
+        "ffn_dim": 2048,
+        "word_embed_proj_dim": 512,
+        "tie_word_embeddings": True,
+    },
+    "falcon": {
+        "model_type": "falcon",
+        "architectures": ["FalconForCausalLM"],
+        "multi_query": True,
+        "parallel_attn": True,
+        "bias": False,
+        "tie_word_embeddings": True,
+    },
+}
+AUTOCAST = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
+BF16 = {"bf16": {"enabled": True}}
+ALL, PAIR, FUSED = "r=8,targets=all-linear", "r=8,targets=q_proj+v_proj", "targets=query_key_value"
+STAGE_3 = {
+    "stage": 3,
+    "stage3_param_persistence_threshold": 1000,
+    "stage3_prefetch_bucket_size": 0,
+}
+PREFETCHED = {**STAGE_3, "stage3_prefetch_bucket_size": 10**6}  # less than an embedding has
+# base, packed, adapter, precision, zero_optimization, micro steps, workload
+JOBS = {
+    "autocast, frozen layers of ZeRO-3": ("llama", "", ALL, AUTOCAST, STAGE_3, 1, {}),
+    "autocast, recomputed": ("llama", "", ALL, AUTOCAST, STAGE_3, 1, {"checkpointing": True}),
+    "autocast, torch's layers": ("llama", "", f"{ALL},dropout=0.05", AUTOCAST, {"stage": 1}, 1, {}),
+    "autocast, biases, recomputed": (
+        *("gpt_neox", "", FUSED, AUTOCAST, {"stage": 2}, 1),
+        {"checkpointing": True, "attention": "eager"},
+    ),
+    "autocast, before the first step": ("llama", "", PAIR, AUTOCAST, PREFETCHED, 2, {}),
+    "autocast, views": ("falcon", "", ALL, AUTOCAST, STAGE_3, 1, {}),
+    "equal blocks": (
+        *("opt", "", PAIR, {"fp16": {"enabled": True}}),
+        *({**PREFETCHED, "offload_optimizer": HOST, "offload_param": HOST}, 1, {}),
+    ),
+    "8 bits": ("llama", "int8", PAIR, BF16, PREFETCHED, 1, {"attention": "eager"}),
+    "8 bits, parallel": ("gpt_neox", "int8", FUSED, BF16, {"stage": 2}, 1, {"attention": "eager"}),
+    "8 bits, recomputed": ("llama", "int8", ALL, BF16, {"stage": 2}, 1, {"checkpointing": True}),
+}
+
+
+def _job(folder, family, packed, adapter, precision, zero, micro_steps, workload):
+    (folder / "config.json").write_text(json.dumps({**_SIZES, **FAMILIES[family]}))
+    spec = models.load(str(folder))
+    if packed:
+        spec = quantization.with_quantization(spec, quantization.read(packed, "--quantization"))
+    spec = lora.with_adapter(spec, lora_config.read(adapter, "--adapter"))
+    config = {
+        **precision,
+        "train_micro_batch_size_per_gpu": 2,
+        "gradient_accumulation_steps": micro_steps,
+        "optimizer": ADAMW,
+        "zero_optimization": {"reduce_bucket_size": 10**5, **zero},
+    }
+    stated = {"seq_len": 512, "micro_batch": 2, "attention": "flash", "checkpointing": False}
+    stated["zero_init"] = zero["stage"] == 3
+    return make_job(config, spec, 2, **{**stated, **workload})
+
+
+def _highest(job, recording):
+    rows = compare.against_recording(job, recording).rows
+    peaks = [row for row in rows if row.quantity == "peak" and row.device == "gpu"]
+    return max(row.predicted for row in peaks), max(recording.ranks[0].peak()["gpu"], 1)
+
+
+def test_adapters_need_what_the_engine_needs(tmp_path):
+    from zero_sizer.dryrun.simulated import parent
+
+    jobs = {name: _job(tmp_path, *fields) for name, fields in JOBS.items()}
+    requests = [parent.request_of(job, rank=0, steps=2) for job in jobs.values()]
+    wrong = []
+    for (name, job), recording in zip(jobs.items(), parent.run_requests(requests), strict=True):
+        assert not isinstance(recording, Exception), (name, recording)
+        predicted, witnessed = _highest(job, recording)
+        if not BELOW <= predicted / witnessed - 1 <= ABOVE:
+            wrong.append((name, predicted, witnessed, predicted / witnessed - 1))
+    assert wrong == []

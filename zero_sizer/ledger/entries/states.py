@@ -1,0 +1,88 @@
+"""Optimizer states: what they are called, how large they are and when they come."""
+
+from collections.abc import Callable
+
+from zero_sizer.hardware.device import Device
+from zero_sizer.ledger.entries.conditions import PER_TENSOR, STEPS_AT_INIT, is_swapped, on_host
+from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
+from zero_sizer.models.spec import Tensor
+from zero_sizer.optimizers.table import StateType
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
+from zero_sizer.units import DType, num_bytes
+from zero_sizer.zero.wrapper import Wrapper
+
+STATES = {
+    StateType.MASTER: (
+        *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum", "momentum_buffer", "square_avg"),
+        *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size"),
+    ),
+    StateType.MOMENTS: ("exp_avg", "exp_avg_sq"),
+    StateType.INT8: ("state1", "state2"),
+    StateType.FACTORED: ("variance",),
+}
+"""What optimizers call their states (Muon's momentum has entries of its own)."""
+DTYPES: dict[StateType, Callable[[Plan], DType]] = {
+    StateType.MASTER: lambda p: p.master_dtype,
+    StateType.MOMENTS: lambda p: p.moments_dtype,
+    StateType.INT8: lambda p: DType.INT8,
+    StateType.FACTORED: lambda p: p.master_dtype,
+}
+
+
+def state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int:
+    """Elements of one state on a device."""
+    if kind is StateType.FACTORED and plan.wrapper in PER_TENSOR:
+        return _factored_numel(plan, state) if device is Device.GPU else 0
+    return sum(
+        n
+        for i, (n, row) in enumerate(
+            zip(sizes.partitions(plan), sizes.partition_optimizers(plan), strict=True)
+        )
+        if row.states.get(state) is kind
+        and on_host(plan, i) == (device is Device.HOST)
+        and not is_swapped(plan, n)
+    )
+
+
+def has_state(plan: Plan, state: str, kind: StateType) -> bool:
+    """Some group's optimizer keeps it, in this type."""
+    return any(row.states.get(state) is kind for row in plan.group_optimizers)
+
+
+def _factored(tensor: Tensor) -> int:
+    if not tensor.is_matrix:
+        return tensor.numel
+    return tensor.numel // tensor.shape[-1] + tensor.numel // tensor.shape[-2]
+
+
+def _factored_numel(plan: Plan, state: str) -> int:
+    """Rows and columns of every matrix, all of every vector (torch/optim/_adafactor.py)."""
+    return sum(
+        _factored(plan.model.parameters[i])
+        for group, row in zip(plan.group_indices, plan.group_optimizers, strict=True)
+        if row.states.get(state) is StateType.FACTORED
+        for i in group
+    )
+
+
+def states_live(plan: Plan) -> frozenset[Moment]:
+    """From the first step on, or since init where the wrapper or the optimizer makes them then.
+
+    The 16-bit wrappers run a step at once; Adagrad makes its states when it is made. ZeRO makes it
+    anew for the master weights, BF16_Optimizer does not.
+    """
+    at_once = plan.optimizer.states_at_init and plan.wrapper is not Wrapper.BF16
+    return FROM_WRAPPING if at_once or plan.wrapper in STEPS_AT_INIT else AFTER_FIRST_STEP
+
+
+def from_first_step(plan: Plan) -> int:
+    """Bytes of states on the GPU that the first step of all makes."""
+    if states_live(plan) != AFTER_FIRST_STEP:
+        return 0
+    return sum(
+        num_bytes(state_numels(plan, state, kind, Device.GPU), dtype(plan))
+        for kind, dtype in DTYPES.items()
+        for state in STATES[kind]
+        if has_state(plan, state, kind)
+    )
