@@ -189,7 +189,7 @@ class Rules:
 
     @property
     def is_parallel(self) -> bool:
-        """Whether attention and what runs ``beside`` it are added up before the residual."""
+        """True if attention and what runs ``beside`` it are added up before the residual."""
         fields = self.spec.hf_config
         return bool(self.beside) and all(fields.get(key, True) for key in _PARALLEL_KEYS)
 

@@ -179,7 +179,7 @@ def is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
 
 
 def transposes(tensor: Tensor) -> bool:
-    """Whether its layer multiplies by a transposed view (transformers 5.23 modeling_falcon.py)."""
+    """True if its layer multiplies by a transposed view (transformers 5.23 modeling_falcon.py)."""
     return tensor.module_type == "FalconLinear"
 
 
@@ -231,7 +231,7 @@ def _experts(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
 
 
 def is_held(name: str) -> bool:
-    """Whether the input is an argument of the module around, which keeps it to its end."""
+    """True if the input is an argument of the module around, which keeps it to its end."""
     end = name.rpartition(".")[2]
     return end not in ("down_proj", "fc2", "dense_4h_to_h", "c_proj") and not name.endswith(
         _AFTER_ATTENTION

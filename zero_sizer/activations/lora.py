@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
 
     @property
     def casts(self) -> bool:
-        """Whether autocast multiplies weights in another dtype than their own."""
+        """True if autocast multiplies weights in another dtype than their own."""
         return self.held is not self.dtype
 
 

@@ -53,7 +53,7 @@ class AutocastAdapted(Adapted):
         return self._narrow(of) if self.is_late else self._wide(of)
 
     def joins_late(self, of: Sizes) -> bool:
-        """Whether the gradient from the base layer is cast before it joins the adapter's."""
+        """True if the gradient from the base layer is cast before it joins the adapter's."""
         return not (of.raw or self.is_late)
 
     def scaled(self, of: Sizes, level: int) -> Level:
