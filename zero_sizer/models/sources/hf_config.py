@@ -44,6 +44,7 @@ def read_config(path: Path) -> ConfigFields:
     """
     raw = read_json(path)
     model_type = _model_type(raw, str(path))
+    _architectures(raw, str(path))
     values = resolve_fields(raw, model_type, str(path)) if model_type in FAMILIES else raw
     return ConfigFields(arch=_arch(values, model_type, str(path)), values=values)
 
@@ -100,13 +101,16 @@ def _model_type(raw: Mapping[str, Any], where: str) -> str:
     raise InputError("has no model_type", remedy=hint, where=where)
 
 
+def _architectures(raw: Mapping[str, Any], where: str) -> list[str] | None:
+    named = raw.get("architectures")
+    if named is None or (isinstance(named, list) and all(isinstance(n, str) for n in named)):
+        return named
+    raise InputError(f"architectures is {shown(named)}, not a list of names", where=where)
+
+
 def _head(raw: Mapping[str, Any], model_type: str, where: str) -> str | None:
     """The class to lay out; None where only transformers may know it."""
-    named = raw.get("architectures")
-    if named is not None and not (
-        isinstance(named, list) and all(isinstance(name, str) for name in named)
-    ):
-        raise InputError(f"architectures is {shown(named)}, not a list of names", where=where)
+    named = _architectures(raw, where)
     family = FAMILIES.get(model_type)
     if family is None or _has_more_tensors(raw, model_type):
         return None
