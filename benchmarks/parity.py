@@ -6,7 +6,7 @@
 Every job is a full-width model cut to 2 to 4 blocks, run by the real engine on simulated GPUs for
 two optimizer steps: every rank at stages 1 and 2, and at the others in small worlds; else the first
 two, the last and one more. What ``check`` answers is compared with the rank that is highest in each
-phase of the last step (or the one that the answer is about), and in the whole run; on the host with
+phase of any step (or the one that the answer is about), and in the whole run; on the host with
 the sum over a node's ranks. The workspace that cuBLAS takes is left out, which fake tensors never
 ask for.
 
@@ -39,7 +39,7 @@ from zero_sizer.errors import WitnessError, ZeroSizerError
 from zero_sizer.findings import Severity
 from zero_sizer.ledger.entries import ENTRIES
 from zero_sizer.ledger.entry import evaluate
-from zero_sizer.ledger.moments import STEPPING, Moment, Phase
+from zero_sizer.ledger.moments import STEPPING, Moment
 from zero_sizer.ledger.peak import phase_peaks, totals
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import size
@@ -67,7 +67,7 @@ def run_batch(found: list[Case]) -> list[Any]:
 
 
 def compare(case: Case, recording: Any) -> Iterator[tuple[str, str, int, int]]:
-    """(device, phase, predicted, simulated) of the phases of the last optimizer step, at rank 0."""
+    """(device, phase, predicted, simulated) of the phases, at rank 0."""
     predicted, simulated = peaks_at(plan_of(case)), simulated_peaks(recording.ranks[0])
     for device in DEVICES:
         for phase in STEPPING:
@@ -88,24 +88,14 @@ def _by_phase(moments: Mapping[Moment, int]) -> dict[str, int]:
 
 
 def simulated_peaks(rank: Any) -> Peaks:
-    """Highest bytes of each phase of the last optimizer step, and of the whole run."""
-    last = max(phase.step for phase in rank.phases)
-    boundary = max(phase.micro_step for phase in rank.phases)
+    """Highest bytes of each phase of any step, and of the whole run."""
     found: Peaks = {}
     for device in (d.value for d in DEVICES):
-        peaks = {
-            phase.value: max(
-                (
-                    record.device[device].get("max_allocated", 0)
-                    for record in rank.phases
-                    if record.name == phase.value
-                    and (phase is Phase.INIT or record.step == last)
-                    and (phase is not Phase.STEP or record.micro_step == boundary)
-                ),
-                default=0,
-            )
-            for phase in STEPPING
-        }
+        peaks = {phase.value: 0 for phase in STEPPING}
+        for record in rank.phases:
+            if record.name in peaks:
+                held = record.device[device].get("max_allocated", 0)
+                peaks[record.name] = max(peaks[record.name], held)
         everything = (record.device[device].get("max_allocated", 0) for record in rank.phases)
         found[device] = {**peaks, WHOLE: max(everything, default=0)}
     return found
