@@ -82,9 +82,13 @@ def first_step_of(plan: Plan) -> Timeline:
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
-    """The highest point of every block in forward and backward, in order."""
-    zero, _ = max(_timelines(plan, None), key=lambda found: found[1].backward.total)
-    return block_peaks(select.activations_of(plan), _layout(plan), zero)
+    """The highest point of every block, each pass as in the micro step that is highest there."""
+    step, layout, found = select.activations_of(plan), _layout(plan), list(_timelines(plan, None))
+    in_forward, _ = max(found, key=lambda one: one[1].forward.total)
+    in_backward, _ = max(found, key=lambda one: one[1].backward.total)
+    forward = (p for p in block_peaks(step, layout, in_forward) if not p.is_backward)
+    backward = (p for p in block_peaks(step, layout, in_backward) if p.is_backward)
+    return [*forward, *backward]
 
 
 def _timelines(plan: Plan, zeros: tuple[Zero, ...] | None) -> Iterator[tuple[Zero, Timeline]]:
