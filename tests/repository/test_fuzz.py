@@ -85,4 +85,6 @@ def test_the_committed_record_is_clean_and_of_every_kind():
             counted[kind] = counted.get(kind, 0) + count
     drawn = {fuzzing.draw(group, seed).kind for group in fuzzing.GROUPS for seed in range(100)}
     assert drawn <= counted.keys()
-    assert sum(counted.values()) >= 49000
+    assert sum(counted.values()) >= 300_000
+    assert sum(n for kind, n in counted.items() if kind.startswith("check: ")) >= 30_000
+    assert counted["choose"] + counted["size"] >= 2_000
