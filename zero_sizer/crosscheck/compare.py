@@ -201,12 +201,10 @@ def against_recording(job: Job, recording: Recording) -> Crosscheck:
     plan = size(job).plan
     if plan is None:
         return Crosscheck(rows=(), notes=("nothing is predicted for this job",))
-    rows = [
-        row
-        for of_rank in (rank_rows, peak_rows)
-        for rank in recording.ranks
-        for row in of_rank(plan, rank, recording.how)
-    ]
+    with_workspace = bool(recording.job.get("blas_bytes"))
+    rows = [row for rank in recording.ranks for row in rank_rows(plan, rank, recording.how)]
+    for rank in recording.ranks:
+        rows += peak_rows(plan, rank, recording.how, with_workspace=with_workspace)
     return Crosscheck(rows=tuple(rows), notes=recording.notes)
 
 
@@ -242,12 +240,20 @@ def is_live(allocation: Allocation, phase: str) -> bool:
     return (returns or Moment.NORM in moments) and allocation.category is not Category.TEMPORARY
 
 
-def peak_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
+def peak_rows(
+    plan: Plan, rank: RankRecord, how: str, *, with_workspace: bool = False
+) -> Iterator[Row]:
     """One rank's peak of each phase beside the ledger's highest moment of that phase.
 
     A simulated run counts pinned buffers as rounded by their allocator, real ranks as tensors.
+
+    Args:
+        plan: the job.
+        rank: the rank's record.
+        how: of the recording.
+        with_workspace: the recording counts the workspaces of cuBLAS.
     """
-    allocations = tensors_of(plan, rank.rank)
+    allocations = tensors_of(plan, rank.rank, with_workspace=with_workspace)
     rounds = how == "simulated"
     for name in BOUNDARIES:
         moments = [m for m in Moment if m.phase.value == name]
@@ -274,10 +280,10 @@ def peak_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
                 )
 
 
-def tensors_of(plan: Plan, rank: int) -> list[Allocation]:
-    """The ledger of one rank without what is no tensor."""
+def tensors_of(plan: Plan, rank: int, *, with_workspace: bool = False) -> list[Allocation]:
+    """The ledger of one rank without what is no tensor, unless it is asked for."""
     ledger = evaluate(features.ENTRIES, replace(plan, rank=rank), explain=False)
-    return [a for a in ledger if a.category not in _NOT_TENSORS]
+    return [a for a in ledger if with_workspace or a.category not in _NOT_TENSORS]
 
 
 def _quantities(

@@ -197,19 +197,31 @@ def _kept_gathers(plan: Plan) -> frozenset[int]:
     (transformers 5.23 integrations/moe.py), as Falcon's own linear layer does (modeling_falcon.py);
     recomputation saves them for its own block only. What autocast casts is a tensor of its own.
     """
-    saves = not plan.checkpointing
-    return _kept_of(Identity(plan.model), saves, saves and plan.autocast_dtype is None)
+    saves, model = not plan.checkpointing, Identity(plan.model)
+    packed = frozenset[int]() if _forward_saves_nothing(plan) else _packed(model)
+    return packed | _kept_of(model, saves, saves and plan.autocast_dtype is None)
+
+
+def _forward_saves_nothing(plan: Plan) -> bool:
+    """Whether blocks run forward without gradients, as under a reentrant checkpoint."""
+    how = plan.checkpointing_how
+    return plan.checkpointing and how.by != NON_REENTRANT and how.takes_all
+
+
+@lru_cache(maxsize=64)
+def _packed(model: Identity) -> frozenset[int]:
+    """Weights of 4 bits."""
+    if model.of.quantization is None or model.of.quantization.bits != 4:
+        return frozenset()
+    return frozenset(i for i, t in enumerate(model.of.parameters) if t.unpacked is not None)
 
 
 @lru_cache(maxsize=64)
 def _kept_of(model: Identity, experts: bool, transposed: bool) -> frozenset[int]:
-    is_packed = model.of.quantization is not None and model.of.quantization.bits == 4
     return frozenset(
         i
         for i, tensor in enumerate(model.of.parameters)
-        if (is_packed and tensor.unpacked is not None)
-        or (experts and tensor.is_stacked)
-        or (transposed and tensor.module_type == _TRANSPOSES)
+        if (experts and tensor.is_stacked) or (transposed and tensor.module_type == _TRANSPOSES)
     )
 
 
@@ -250,8 +262,10 @@ def _kept_recomputed(plan: Plan) -> frozenset[int]:
     torch's linear layers are handed under autocast they save the cast alone.
     """
     model, views = Identity(plan.model), _views(plan)
-    if not plan.checkpointing or plan.checkpointing_how.by != NON_REENTRANT:
-        return views if plan.checkpointing else frozenset()
+    if not plan.checkpointing:
+        return frozenset()
+    if plan.checkpointing_how.by != NON_REENTRANT:
+        return views | _packed(model) if _forward_saves_nothing(plan) else views
     is_cast = _runs_torchs_linear(plan) and plan.autocast_dtype is not None
     return (_trained(model) - _multiplied(model)) if is_cast else _trained(model) | views
 
