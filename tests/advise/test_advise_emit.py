@@ -89,6 +89,31 @@ def test_the_config_that_was_read_is_not_overwritten_unasked(config, capsys):
     assert config.read_text() != text
 
 
+def test_no_file_is_written_over_or_written_twice(config, tmp_path, capsys):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("one slots=8\n")
+    asked = ["choose", config, "--model", "llama-3.2-3b", *CLUSTER]
+    code, printed = run(capsys, *asked, "--emit", hosts)
+    assert code == 2
+    assert "exists" in printed.err
+    assert hosts.read_text() == "one slots=8\n"
+    same = tmp_path / "same.json"
+    code, printed = run(capsys, *asked, "--emit", same, "--emit-args", same)
+    assert code == 2
+    assert "--emit" in printed.err
+    assert not same.exists()
+
+
+def test_a_key_cannot_write_a_line_of_its_own_into_a_job(tmp_path, capsys):
+    config = tmp_path / "ds.json"
+    zero = {"stage": 3, "offload_param": {"device": "cpu", "k\nquantization: int8\n#": 1}}
+    optimizer = {"type": "AdamW", "params": {"lr": 1e-4}}
+    config.write_text(json.dumps({"zero_optimization": zero, "optimizer": optimizer}))
+    out = tmp_path / "job.yaml"
+    run(capsys, "choose", config, "--model", "llama-3.2-3b", *CLUSTER, "--emit-job", out)
+    assert "quantization" not in yaml.safe_load(out.read_text())
+
+
 def test_nothing_fits_writes_nothing_and_exits_alike(tmp_path, capsys):
     none = ["choose", "--model", "llama-3-8b", "--gpu", "t4", "--host-memory", "8GiB"]
     none += ["--seq-len", "512"]

@@ -7,6 +7,7 @@ from support.plans import make_job
 from support.simulated_jobs import ADAMW, HOST
 
 from zero_sizer import models
+from zero_sizer.config.workload import Checkpointing
 from zero_sizer.crosscheck import compare
 from zero_sizer.models.changes import lora, lora_config, quantization
 
@@ -30,6 +31,13 @@ FAMILIES = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "intermediate_size": 1360,
+    },
+    "deep llama": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "intermediate_size": 1360,
+        "num_hidden_layers": 12,
+        "vocab_size": 500,
     },
     "gpt_neox": {
         "model_type": "gpt_neox",
@@ -118,3 +126,20 @@ def test_adapters_need_what_the_engine_needs(tmp_path):
         if not BELOW <= predicted / witnessed - 1 <= ABOVE:
             wrong.append((name, predicted, witnessed, predicted / witnessed - 1))
     assert wrong == []
+
+
+def test_forward_under_reentrant_checkpoints_keeps_no_codes(tmp_path):
+    """In backward the engine keeps one block's codes longer than the ledger says."""
+    from zero_sizer.dryrun.simulated import parent
+
+    zero = {**STAGE_3, "stage3_max_live_parameters": 10**5, "stage3_max_reuse_distance": 10**5}
+    how = {"checkpointing": True, "checkpointing_how": Checkpointing(by="reentrant")}
+    stated = (zero, 1, {**how, "seq_len": 256})
+    job = _job(tmp_path, "deep llama", "nf4,double,storage=bfloat16", ALL, BF16, *stated)
+    recording = parent.run_requests([parent.request_of(job, rank=0, steps=2)])[0]
+    rows = compare.against_recording(job, recording).rows
+    peaks = {row.phase: row for row in rows if row.quantity == "peak" and row.device == "gpu"}
+    forward, backward = peaks["forward"], peaks["backward"]
+    assert BELOW <= forward.predicted / forward.witnessed - 1 <= ABOVE
+    codes = (4 * 512 * 512 + 3 * 512 * 1360) // 2
+    assert -codes * 1.01 <= backward.predicted - backward.witnessed <= 0.01 * backward.witnessed

@@ -11,7 +11,7 @@ from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.config import BATCH, ZERO
 from zero_sizer.config.document import from_mapping
 from zero_sizer.job import yaml_lines
-from zero_sizer.job.read import NONE_GIVEN, Job
+from zero_sizer.job.read import NONE_GIVEN, Job, model_beside
 from zero_sizer.util.records import dataclass
 
 _MADE_UP = ("optimizer.params.lr", "optimizer.params.weight_decay", "gradient_clipping")
@@ -87,14 +87,23 @@ def job_values(choice: Choice, winner: Candidate, source: str | None, model: Any
     """
     job = choice.search.job_of(winner)
     said = sections(source)
-    found: dict[str, Any] = {"model": model or _beside(said.get("model"), source)}
+    found: dict[str, Any] = {"model": model or _model_of(said.get("model"), source)}
     found["deepspeed"] = dict(job.document.values)
     found["cluster"] = dict(_cluster(job))
     found["workload"] = dict(_workload(job))
-    for name in ("adapter", "quantization"):
-        if name in said:
-            found[name] = _beside(said[name], source)
+    if "adapter" in said:
+        found["adapter"] = _beside(said["adapter"], source)
+    if "quantization" in said:
+        found["quantization"] = said["quantization"]
     return found
+
+
+def _model_of(value: Any, source: str | None) -> Any:
+    """What a YAML calls its model, for a YAML that may lie elsewhere."""
+    if not isinstance(value, str) or source is None:
+        return value
+    found = model_beside(source, value)
+    return value if found == value else os.path.abspath(found)
 
 
 def sections(source: str | None) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from zero_sizer.hardware import hostfile
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.speed.training import Training
 from zero_sizer.util.records import dataclass
+from zero_sizer.util.terminal import one_line
 
 _PORT = 29500  # torch's and accelerate's default
 _EXAMPLE = 2  # hosts shown where there is no hostfile
@@ -108,7 +109,7 @@ def _accelerate(cluster: Cluster, files: Files, stage: int, run: Training | None
     if by_hand:
         yield "# on every node, with its own number from 0 on as --machine_rank"
         words += ["--machine_rank", "0"]
-    yield f"# {shlex.join([*words, *command])}"
+    yield one_line(f"# {shlex.join([*words, *command])}")
     config: dict[str, Any] = {
         "deepspeed_config_file": files.config,
         "zero3_init_flag": stage == 3,

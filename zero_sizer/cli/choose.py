@@ -1,6 +1,7 @@
 """``zero-sizer choose``: the best stage, offload, batch and buffers on a given cluster."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -50,7 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--emit-args", metavar="FILE", help="write the TrainingArguments it requires as JSON here"
     )
-    group.add_argument("--force", action="store_true", help="overwrite CONFIG itself")
+    group.add_argument(
+        "--force", action="store_true", help="overwrite files that exist, CONFIG included"
+    )
     parser.set_defaults(run=run)
 
 
@@ -86,7 +89,7 @@ def _precision(gpu: str | None) -> str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the choice, write its config; the exit code is that of ``check`` on it."""
-    launches = list(_launches(arguments))
+    launches, written = list(_launches(arguments)), dict[str, str]()
     for path, flag in (
         (arguments.emit, "--emit"),
         (arguments.emit_job, "--emit-job"),
@@ -94,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         *((path, "--emit-launch") for _, path in launches),
     ):
         require_writable(path, flag)
-        _require_other(path, flag, arguments)
+        _require_new(path, flag, written, force=arguments.force)
     job = job_from(arguments)
     if arguments.largest is not None:
         return _largest(job, arguments)
@@ -124,21 +127,28 @@ def _largest(job: Job, arguments: argparse.Namespace) -> int:
     return OK if found.value is not None else DOES_NOT_FIT
 
 
-def _require_other(path: str | None, flag: str, arguments: argparse.Namespace) -> None:
-    """Refuses to write over the config that was read, unless told to.
+def _require_new(path: str | None, flag: str, written: dict[str, str], *, force: bool) -> None:
+    """Refuses to write over a file, unless told to, and to write two files into one.
+
+    Args:
+        path: the file; None: nothing is written.
+        flag: which names it.
+        written: real path -> flag, of the files before; this one is added.
+        force: files may be overwritten.
 
     Raises:
-        InputError: CONFIG itself, without --force.
+        InputError: the file exists, or is written twice.
     """
-    source = arguments.config
-    if path is None or source is None or arguments.force:
+    if path is None:
         return
-    if Path(path).exists() and Path(source).exists() and Path(path).samefile(source):
-        raise InputError(
-            f"{path} is the config that was read",
-            remedy="name another file, or add --force to overwrite it",
-            where=flag,
-        )
+    real = os.path.realpath(path)
+    is_file = not os.path.exists(real) or os.path.isfile(real)  # no device
+    if is_file and real in written:
+        raise InputError(f"{path} is the file of {written[real]}, too", where=flag)
+    written[real] = flag
+    if os.path.isfile(real) and not force:
+        remedy = "name another file, or add --force to overwrite it"
+        raise InputError(f"{path} exists", remedy=remedy, where=flag)
 
 
 def _emit(choice: Choice, arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from zero_sizer import __version__
@@ -61,7 +62,8 @@ def _run(arguments: Sequence[str], output: Outlet) -> int:
 
 def _say(text: str) -> None:
     if sys.stderr is not None:
-        print(f"zero-sizer: {one_line(text)}", file=sys.stderr)
+        with suppress(OSError):  # nobody can be told
+            print(f"zero-sizer: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:

@@ -42,11 +42,16 @@ def _escape(found: "re.Match[str] | str") -> str:
 class Outlet:
     """A standard stream that escapes what is written, and does not mind a reader that is gone.
 
+    Args:
+        stream: where it goes.
+        may_be_lost: a device that takes nothing is like a reader that is gone.
+
     Attributes:
         is_whole: lines are never cut (a JSON document).
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, *, may_be_lost: bool = False) -> None:
+        self._lost = OSError if may_be_lost else BrokenPipeError
         self._stream = stream
         self._is_gone = stream is None
         self._column = 0
@@ -92,7 +97,7 @@ class Outlet:
             return
         try:
             getattr(self._stream, method)(*arguments)
-        except BrokenPipeError:
+        except self._lost:
             self._is_gone = True
             self._forget()
 
@@ -115,7 +120,7 @@ def guarded() -> Iterator[tuple[Outlet, Outlet]]:
         OSError: what was written cannot be stored (a full disk).
     """
     before = sys.stdout, sys.stderr
-    outlets = Outlet(sys.stdout), Outlet(sys.stderr)
+    outlets = Outlet(sys.stdout), Outlet(sys.stderr, may_be_lost=True)
     sys.stdout, sys.stderr = outlets
     try:
         yield outlets

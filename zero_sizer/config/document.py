@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import field
+from itertools import islice
 from typing import Any
 
 from zero_sizer.errors import InputError
@@ -9,6 +10,7 @@ from zero_sizer.util.files import read_bytes
 from zero_sizer.util.records import dataclass
 
 _MISSING = object()
+MAX_KEYS = 4_096  # the largest known config has 150
 MAX_BYTES = 1 << 18  # real configs have a few KiB; the largest known has 9 KiB
 
 
@@ -87,6 +89,7 @@ def from_mapping(
         values = _plain(mapping, source)
     except RecursionError:
         raise InputError("nested too deeply", where=source) from None
+    _require_few(values, source)
     return Document(source=source, values=values, lines=dict(lines or {}))
 
 
@@ -107,7 +110,14 @@ def load(path: str) -> Document:
         raise InputError(
             f"holds {kind}, but a DeepSpeed config must be an object of keys", where=path
         )
+    _require_few(values, path)
     return Document(source=path, values=values, lines=lines, strict_json=_is_strict(text))
+
+
+def _require_few(values: Mapping[str, Any], source: str) -> None:
+    count = sum(1 for _ in islice(_leaves("", values), MAX_KEYS + 1))
+    if count > MAX_KEYS:
+        raise InputError(f"holds more than {MAX_KEYS:,} keys", where=source)
 
 
 _JSON_NAMES = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "a bool"}

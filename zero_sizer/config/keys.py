@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from zero_sizer.util.records import dataclass
@@ -159,6 +159,7 @@ def members(section: str) -> list[str]:
     return sorted({path.rpartition(".")[2] for path in paths if path and parent(path) == section})
 
 
+@lru_cache(maxsize=1024)
 def did_you_mean(path: str) -> str:
     """Known key that the unknown ``path`` most resembles, or "".
 

@@ -7,6 +7,9 @@ from zero_sizer.config.document import Document
 from zero_sizer.config.values import RefusedError, shown
 from zero_sizer.findings import Finding, Severity
 
+COMMENTS = ("_", "#", "/")
+"""First characters of keys that are taken for comments."""
+
 
 def _finding(
     document: Document, code: str, severity: Severity, path: str, message: str, remedy: str = ""
@@ -42,7 +45,7 @@ def unknown(document: Document, section: keys.ConfigSection, path: str, written:
     if section.unknown == "forbidden" and document.get(written) != "auto":
         message = f"ValidationError: {where} has no such key"
         return _finding(document, "unknown-key", Severity.ERROR, written, message, remedy)
-    if path.rpartition(".")[2][:1] in ("_", "#", "/"):
+    if path.rpartition(".")[2][:1] in COMMENTS:
         return _finding(document, "unknown-key", Severity.NOTE, written, "taken for a comment")
     message = f"DeepSpeed knows no such key in {where} and silently ignores it"
     return _finding(document, "unknown-key", Severity.WARNING, written, message, remedy)

@@ -4,7 +4,9 @@ Severities: ERROR exactly where DeepSpeed's parser, its engine or Hugging Face's
 WARNING where the file is accepted but does not do what it seems to say; NOTE otherwise.
 """
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config import auto, keys, problems
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "DeepSpeed's default"
 _AUTO = "auto"
+_MOST_UNKNOWN = 50  # unknown keys of each kind that are listed
 _BATCHING = "data_efficiency.data_sampling.dynamic_batching"
 _DEMANDED = {
     "data_efficiency.data_sampling.curriculum_learning": "curriculum_metrics",
@@ -71,6 +74,7 @@ class _Resolver:
         self.findings: list[Finding] = []
         self.any_auto = any(value == _AUTO for _, value in document.leaves())
         self._written: dict[str, str] = {}  # canonical path -> path as written
+        self._unknown: Counter[tuple[str, bool, bool]] = Counter()
 
     def read_section(self, path: str, values: Mapping[str, Any], written: str = "") -> None:
         """Read the object at ``path`` (canonical; ``written`` is the user's spelling)."""
@@ -183,8 +187,14 @@ class _Resolver:
         if section.unknown == "kept":
             self._keep(path, written, value)
         else:
-            finding = problems.unknown(self.document, section, path, written)
-            self.findings.append(finding)
+            kind = section.unknown, value == _AUTO, path.rpartition(".")[2][:1] in problems.COMMENTS
+            self._unknown[kind] += 1
+            if self._unknown[kind] <= _MOST_UNKNOWN:
+                finding = problems.unknown(self.document, section, path, written)
+                if self._unknown[kind] == _MOST_UNKNOWN:
+                    more = f"{finding.message}; further ones are not listed"
+                    finding = replace(finding, message=more)
+                self.findings.append(finding)
 
     def _keep(self, path: str, written: str, value: Any) -> None:
         """A key that DeepSpeed hands on unread: optimizer and scheduler arguments, and the like."""

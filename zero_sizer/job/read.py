@@ -226,9 +226,14 @@ def _model_reference(path: str, file: Document | None, flags: Flags) -> Stated:
         return Stated(_numbers(value, where), where)
     if not isinstance(value, str) or not value.strip():
         raise InputError("model: is not a name, a path or numbers", where=where)
+    return Stated(model_beside(path, value), where)
+
+
+def model_beside(path: str, value: str) -> str:
+    """Name of a model in the YAML at ``path``; one that is a path is relative to the YAML."""
     beside = Path(path).parent / value
     is_path = "/" in value or Path(value).suffix in (".json", ".safetensors")
-    return Stated(str(beside) if is_path and beside.exists() else value, where)
+    return str(beside) if is_path and beside.exists() else value
 
 
 def _numbers(value: Mapping[str, Any], where: str) -> str:

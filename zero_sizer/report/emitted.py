@@ -10,6 +10,7 @@ from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.emit import Edit, chosen_values, edits, job_values
 from zero_sizer.advise.start import Start
 from zero_sizer.report.table import show_line, show_table
+from zero_sizer.util.terminal import one_line
 
 
 def config_text(choice: Choice, winner: Candidate) -> str:
@@ -92,7 +93,7 @@ def _lines(found: list[Edit]) -> Iterator[str]:
     for edit in found:
         before = "" if edit.before is None else f" (was {json.dumps(edit.before)})"
         after = "removed" if edit.after is None else json.dumps(edit.after)
-        yield f"{edit.key}: {after}{before}: {edit.why}"
+        yield one_line(f"{edit.key}: {after}{before}: {edit.why}")
 
 
 def edit_mapping(edit: Edit) -> dict[str, Any]:
