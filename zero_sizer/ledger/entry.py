@@ -129,7 +129,8 @@ def _allocation(entry: Entry, plan: Plan) -> dict[str, Any] | None:
     requests = numel if isinstance(numel, tuple) else (numel,)
     dtype = entry.dtype(plan)
     sizes = [num_bytes(n, dtype) for n in requests]
-    if not any(sizes):
+    node_bytes = entry.node_bytes(plan) if entry.node_bytes else None
+    if not any(sizes) and not node_bytes:
         return None
     pinned = entry.pinned(plan)
     return {
@@ -140,7 +141,7 @@ def _allocation(entry: Entry, plan: Plan) -> dict[str, Any] | None:
         "pinned": pinned,
         "num_bytes": sum(sizes),
         "rounding_bytes": sum(next_power_of_two(s) - s for s in sizes) if pinned else 0,
-        "node_bytes": entry.node_bytes(plan) if entry.node_bytes else None,
+        "node_bytes": node_bytes,
         "moments": entry.live(plan) if callable(entry.live) else entry.live,
         "once_per_node": entry.once_per_node,
         "source": entry.source,

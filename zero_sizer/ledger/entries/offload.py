@@ -5,6 +5,7 @@ from operator import add
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_swapped, is_zero3, is_zero12, pieces_of
+from zero_sizer.ledger.entries.states import from_first_step
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import (
     AFTER_FIRST_STEP,
@@ -52,6 +53,41 @@ def _touched_on_node(plan: Plan) -> int:
         totals = list(map(add, totals, partition.touched(group, *where, requested)))
     nodes = ranks_of(plan).by_node()
     return max(sum(totals[ranks.start : ranks.stop]) for ranks in nodes)
+
+
+def _accumulates_on_host(plan: Plan) -> bool:
+    return (
+        _offloads12(plan)
+        and plan.stage == 2
+        and plan.accumulates
+        and plan.master_dtype is DType.FP32
+        and not sizes.has_compact_gradients(plan)
+        and not sizes.has_grad_accum_attribute(plan)
+    )
+
+
+def _being_pinned(plan: Plan, rank: int) -> int:
+    """Bytes by which the first backward, which pins the buffers, is higher than later ones.
+
+    The last gradient comes first. Optimizer states that the first step makes are not there yet.
+    """
+    where = (plan.dp_world_size, rank, plan.align_tensors, plan.itemsize)
+    accumulated, made = _accumulated(plan), list[tuple[int, int]]()  # parameter, bytes
+    for group, order in zip(sizes.groups(plan), sizes.flat_order(plan), strict=True):
+        if group in accumulated:
+            pieces = partition.pieces(sizes.ordered(plan, group), *where)
+            made += [(order[p.number], num_bytes(p.numel, plan.model_dtype)) for p in pieces]
+    most = done = 0
+    for _, size in sorted(made, reverse=True):
+        done += next_power_of_two(size)
+        most = max(most, done + size)
+    return max(most - done - from_first_step(plan, Device.HOST), 0)
+
+
+def _being_pinned_on_node(plan: Plan) -> int:
+    """Bytes of all ranks of the first node, or of the last: embedding and head are there."""
+    nodes = list(ranks_of(plan).by_node())
+    return max(sum(_being_pinned(plan, rank) for rank in ranks) for ranks in {nodes[0], nodes[-1]})
 
 
 @lru_cache(maxsize=64)
@@ -172,16 +208,21 @@ ENTRIES = (
         node_bytes=_touched_on_node,
         dtype=lambda p: p.model_dtype,
         live=AFTER_FIRST_STEP,
-        when=lambda p: (
-            _offloads12(p)
-            and p.stage == 2
-            and p.accumulates
-            and p.master_dtype is DType.FP32
-            and not sizes.has_compact_gradients(p)
-            and not sizes.has_grad_accum_attribute(p)
-        ),
+        when=_accumulates_on_host,
         device=lambda p: Device.HOST,
         pinned=lambda p: p.optimizer_pinned,
+        source=_SOURCE + "1822-1827",
+    ),
+    Entry(
+        name="accumulated_grad_being_pinned",
+        category=Category.TEMPORARY,
+        about="the ordinary tensor whose pinned copy takes accumulated gradients, in step one",
+        numel=lambda p: _being_pinned(p, p.rank),
+        node_bytes=_being_pinned_on_node,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: pinned ones are rounded up
+        live=frozenset({Moment.BACKWARD}),
+        when=lambda p: _accumulates_on_host(p) and p.optimizer_pinned,
+        device=lambda p: Device.HOST,
         source=_SOURCE + "1822-1827",
     ),
     Entry(

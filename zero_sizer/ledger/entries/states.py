@@ -76,12 +76,12 @@ def states_live(plan: Plan) -> frozenset[Moment]:
     return FROM_WRAPPING if at_once or plan.wrapper in STEPS_AT_INIT else AFTER_FIRST_STEP
 
 
-def from_first_step(plan: Plan) -> int:
-    """Bytes of states on the GPU that the first step of all makes."""
+def from_first_step(plan: Plan, device: Device = Device.GPU) -> int:
+    """Bytes of states on a device that the first step of all makes."""
     if states_live(plan) != AFTER_FIRST_STEP:
         return 0
     return sum(
-        num_bytes(state_numels(plan, state, kind, Device.GPU), dtype(plan))
+        num_bytes(state_numels(plan, state, kind, device), dtype(plan))
         for kind, dtype in DTYPES.items()
         for state in STATES[kind]
         if has_state(plan, state, kind)
