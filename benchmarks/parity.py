@@ -39,7 +39,7 @@ from zero_sizer.errors import WitnessError, ZeroSizerError
 from zero_sizer.findings import Severity
 from zero_sizer.ledger.entries import ENTRIES
 from zero_sizer.ledger.entry import evaluate
-from zero_sizer.ledger.moments import STEPPING, Moment
+from zero_sizer.ledger.moments import STEPPING, Moment, Phase
 from zero_sizer.ledger.peak import phase_peaks, totals
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import size
@@ -88,12 +88,17 @@ def _by_phase(moments: Mapping[Moment, int]) -> dict[str, int]:
 
 
 def simulated_peaks(rank: Any) -> Peaks:
-    """Highest bytes of each phase of any step, and of the whole run."""
+    """Highest bytes of each phase of any step, and of the whole run.
+
+    A step is that of the last micro step; ``engine.step`` does nothing in the others.
+    """
+    boundary = max(phase.micro_step for phase in rank.phases)
     found: Peaks = {}
     for device in (d.value for d in DEVICES):
         peaks = {phase.value: 0 for phase in STEPPING}
         for record in rank.phases:
-            if record.name in peaks:
+            steps = record.name != Phase.STEP.value or record.micro_step == boundary
+            if record.name in peaks and steps:
                 held = record.device[device].get("max_allocated", 0)
                 peaks[record.name] = max(peaks[record.name], held)
         everything = (record.device[device].get("max_allocated", 0) for record in rank.phases)
