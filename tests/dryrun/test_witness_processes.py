@@ -181,9 +181,9 @@ def test_stopping_the_command_stops_every_process_it_started(start, pipe, number
 
 
 def test_an_old_deepspeed_is_said_at_once(monkeypatch, capsys):
-    from zero_sizer.dryrun.launched import parent
+    from zero_sizer.dryrun import packages
 
-    monkeypatch.setattr(parent.importlib.metadata, "version", lambda name: "0.16.9")
+    monkeypatch.setattr(packages.importlib.metadata, "version", lambda name: "0.16.9")
     demo = str(ROOT / "deepspeed_configs" / "demo.json")
     for how in ("solo", "launched"):
         assert cli.main(["dryrun", demo, "--model", "gpt2", "--how", how]) == 3
@@ -193,7 +193,7 @@ def test_an_old_deepspeed_is_said_at_once(monkeypatch, capsys):
 def test_missing_packages_are_said_at_once(start, monkeypatch, capsys):
     from zero_sizer.dryrun import packages
 
-    monkeypatch.setattr(packages, "_PACKAGES", ("torch", "a_package_nobody_has"))
+    monkeypatch.setattr(packages, "PACKAGES", ("torch", "a_package_nobody_has"))
     Path("net.py").write_text(WORKS)
     monkeypatch.syspath_prepend(".")
     code = cli.main(["dryrun", "ds.json", "--model", "gpt2", "--how", "launched"])
