@@ -16,7 +16,8 @@ from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.compose import first_step_of, secondary_cut, timeline_of
-from zero_sizer.units import DType, next_power_of_two
+from zero_sizer.units import DType, next_power_of_two, num_bytes
+from zero_sizer.zero import construction
 from zero_sizer.zero.secondary import numels
 
 _INIT = frozenset(m for m in Moment if m.phase is Phase.INIT)
@@ -71,17 +72,14 @@ def _kept_numel(plan: Plan, *, in_forward: bool) -> int | tuple[int, ...]:
 def _unpinned(plan: Plan, *, in_forward: bool) -> int:
     """Bytes by which the first micro step, which pins them, is higher than the last."""
     before = 0 if in_forward else len(_made(plan, in_forward=True))
-    most = done = 0
-    for number, numel in enumerate(_made(plan, in_forward=in_forward)):
-        num_bytes = numel * sizes.trained_dtype(plan).itemsize
-        done += next_power_of_two(num_bytes)
-        if number >= before:
-            most = max(most, done + num_bytes)
-    kept = sum(
-        next_power_of_two(numel * sizes.trained_dtype(plan).itemsize)
-        for numel in _kept(plan, in_forward=in_forward)
-    )
-    return max(most - kept, 0)
+    dtype = sizes.trained_dtype(plan)
+    made = [num_bytes(numel, dtype) for numel in _made(plan, in_forward=in_forward)]
+    kept = (num_bytes(numel, dtype) for numel in _kept(plan, in_forward=in_forward))
+    if not made[before:]:
+        return 0
+    there = sum(map(next_power_of_two, made[:before]))
+    most = there + construction.most_being_pinned(made[before:])
+    return max(most - sum(map(next_power_of_two, kept)), 0)
 
 
 def _beyond_later(plan: Plan, *, in_forward: bool) -> int:

@@ -20,7 +20,7 @@ from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, next_power_of_two, num_bytes, round_up
-from zero_sizer.zero import partition
+from zero_sizer.zero import construction, partition
 
 _SOURCE = "runtime/zero/stage_1_and_2.py:"
 
@@ -77,11 +77,10 @@ def _being_pinned(plan: Plan, rank: int) -> int:
         if group in accumulated:
             pieces = partition.pieces(sizes.ordered(plan, group), *where)
             made += [(order[p.number], num_bytes(p.numel, plan.model_dtype)) for p in pieces]
-    most = done = 0
-    for _, size in sorted(made, reverse=True):
-        done += next_power_of_two(size)
-        most = max(most, done + size)
-    return max(most - done - from_first_step(plan, Device.HOST), 0)
+    parts = [size for _, size in sorted(made, reverse=True)]
+    pinned = sum(map(next_power_of_two, parts))
+    beyond = construction.most_being_pinned(parts) - pinned
+    return max(beyond - from_first_step(plan, Device.HOST), 0)
 
 
 def _being_pinned_on_node(plan: Plan) -> int:
