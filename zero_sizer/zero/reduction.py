@@ -187,11 +187,10 @@ class Reduction:
         Most are views of a bucket; tensors too large for it have their own
         (stage_1_and_2.py:1133-1144, 1459-1470).
         """
-        flow, rules, share = self._flow, self._rules, self._share
-        if not rules.bucket_itemsize or not flow.flushes:
+        flow, rules, extents = self._flow, self._rules, self._extents
+        if not rules.bucket_itemsize or extents is None:
             return tuple(numel for flush in flow.flushes for numel in self._numels_of(flush))
-        extents = extents_of(Identity(flow), self._tensors, *_placing(rules, share))
-        parts, rank = extents.parts(share.ranks), self.own.rank
+        parts, rank = self._parts, self.own.rank
         found: dict[int, int] = {}  # buffer, or the number of a large gradient's reduction
         for number, flush in enumerate(flow.flushes):
             if all(extents.largest((i,), rank, parts) for i in flush.members):
