@@ -13,7 +13,7 @@ from zero_sizer.sizing import size
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    options.add_job_options(parser, leave_out=(GOAL,))
+    options.add_job_options(parser, needs_config=False, leave_out=(GOAL,))
     options.add_format_option(parser, "check")
     parser.add_argument(
         "--timeline", action="store_true", help="plot what lives on each device over a step"
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer; the exit code says it again."""
-    job = options.job_from(arguments)
+    job = options.job_of_any_task(arguments)
     goal = options.goal_from(arguments, job)
     sizing = size(job)
     if sizing.verdict is Verdict.UNCERTAIN:

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import InputError
 from zero_sizer.job.fields import GOAL, OPTIONS, RUN, TRAINING, Field, Flags
 from zero_sizer.job.read import Job, read
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _TITLES = {
     "cluster": "cluster",
     "workload": "workload: what the files cannot say",
+    INFERENCE: "inference: what --task inference runs",
     TRAINING: "training run: time, energy and price",
     GOAL: "goal of the training run",
 }
@@ -82,8 +84,38 @@ def add_format_option(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
-    """The job that the parsed options describe."""
-    return read(arguments.config, flags_from(arguments))
+    """The job of training that the parsed options describe.
+
+    Raises:
+        InputError: as ``read``, or the task is another.
+    """
+    job = read(arguments.config, flags_from(arguments))
+    if job.workload.task == INFERENCE:
+        raise InputError(
+            "this command answers for training",
+            remedy="zero-sizer check, gpus, choose --largest and dryrun take --task inference",
+            where=job.workload.origins.get("task", "--task"),
+        )
+    return job
+
+
+def job_of_any_task(arguments: argparse.Namespace) -> Job:
+    """The same; inference needs no CONFIG.
+
+    Raises:
+        InputError: as ``read``, or a job of training without a CONFIG.
+    """
+    flags = flags_from(arguments)
+    if arguments.config is not None:
+        return read(arguments.config, flags)
+    if flags.task != INFERENCE:
+        raise InputError(
+            "the following arguments are required: CONFIG",
+            remedy="a DeepSpeed JSON or a job YAML; --task inference needs none",
+        )
+    from zero_sizer.job.read import without_config
+
+    return without_config({}, flags)
 
 
 def goal_from(arguments: argparse.Namespace, job: Job) -> "Goal | None":

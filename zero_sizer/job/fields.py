@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.settings import Setting
+from zero_sizer.config.workload import DYNAMIC, INFERENCE, STATIC, TRAINING
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.job.values import (
@@ -44,7 +45,8 @@ class Field:
         name: key in the YAML section, and of ``Flags``.
         check: gives the typed value or raises ValueError.
         section: of a job YAML: ``cluster``, ``workload``, or empty.
-        group: of the help: the section, or ``training`` and ``goal``, which some commands take.
+        group: of the help: the section, or ``training``, ``inference`` and ``goal``, which some
+            commands take.
         metavar: what the help calls the value; empty: the option's own name.
         help: one clause.
         usual: what is shown where nobody states it.
@@ -86,7 +88,7 @@ def _row(check: Check, section: str = "", **more: Any) -> Any:
 _ANY = 2**31
 _HOSTS = Size(2**20 * TIB)
 _CLUSTER, _WORKLOAD = "cluster", "workload"
-TRAINING, GOAL = "training", "goal"
+GOAL = "goal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ class Flags:
         text, metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
     )
     quantization: str | None = _row(
-        text, metavar="HOW", help="of the frozen base: nf4,double or int8"
+        text, metavar="HOW", help="of the frozen base, or of inference's weights: nf4,double or int8; there gptq, awq, fp8, too"
     )
     freeze: tuple[str, ...] | None = _row(
         patterns,
@@ -121,6 +123,32 @@ class Flags:
     nvme: str | None = _row(_HOSTS, _CLUSTER, metavar="SIZE", help="NVMe of a node")
     hostfile: str | None = _row(text, _CLUSTER, metavar="FILE", help="a DeepSpeed hostfile")
 
+    task: str | None = _row(
+        OneOf((TRAINING, INFERENCE)),
+        _WORKLOAD,
+        help="training (default), or inference: forward and generate",
+        usual=Setting(TRAINING, "the default", is_default=True),
+    )
+    prompt: int | None = _row(
+        Whole(_ANY), _WORKLOAD, group=INFERENCE, metavar="TOKENS", help="of each sequence"
+    )
+    new_tokens: int | None = _row(
+        Whole(_ANY, lowest=0),
+        _WORKLOAD,
+        group=INFERENCE,
+        metavar="TOKENS",
+        help="generated for each; 0: one forward, with the logits of every position",
+    )
+    batch_size: int | None = _row(
+        Whole(_ANY), _WORKLOAD, group=INFERENCE, metavar="SEQUENCES", help="that a GPU runs at once"
+    )
+    cache: str | None = _row(
+        OneOf((DYNAMIC, STATIC)),
+        _WORKLOAD,
+        group=INFERENCE,
+        help="transformers' DynamicCache, which grows (default), or StaticCache",
+        usual=Setting(DYNAMIC, "generate()'s default", is_default=True),
+    )
     seq_len: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="TOKENS")
     micro_batch: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="SAMPLES", in_config=True)
     grad_accum: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="STEPS", in_config=True)

@@ -1,0 +1,207 @@
+"""The highest points of prefill and decode: activations, packed weights, gathered parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from zero_sizer.activations import inference
+from zero_sizer.hardware.device import Device
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan, derived
+from zero_sizer.timeline.unpacking import relative, unpacked_bytes
+from zero_sizer.units import DType, num_bytes
+from zero_sizer.util.identity import Identity
+from zero_sizer.zero.forms import Padding, highest
+from zero_sizer.zero.gather import gathered
+from zero_sizer.zero.reuse import Visit
+from zero_sizer.zero.trace import Limits, Trace
+
+
+class Highest(NamedTuple):
+    """The highest point of prefill or decode.
+
+    Attributes:
+        num_bytes: activations and the cache, as if that grew.
+        unpacked: beside them, of a product with packed weights.
+        gathered: of ZeRO-3's parameters.
+        place: what is running.
+    """
+
+    num_bytes: int
+    unpacked: int
+    gathered: int
+    place: str
+
+    @property
+    def total(self) -> int:
+        """All together."""
+        return self.num_bytes + self.unpacked + self.gathered
+
+
+NOTHING = Highest(0, 0, 0, "")
+
+
+@derived
+def of_prefill(plan: Plan) -> Highest:
+    """The highest point while prompts are read."""
+    return _highest(plan, 0, plan.seq_len)
+
+
+@derived
+def of_decode(plan: Plan) -> Highest:
+    """The highest point while tokens are generated: the first, which finds the prompt's, or last.
+
+    A run of ``n`` new tokens decodes ``n - 1`` times: the prefill makes the first of them.
+    """
+    if plan.new_tokens < 2:
+        return NOTHING
+    found = [_highest(plan, 1, plan.seq_len)]
+    if plan.new_tokens > 2:
+        found.append(_highest(plan, 2, plan.seq_len + plan.new_tokens - 3))
+    return max(found, key=lambda one: one.total)
+
+
+@derived
+def is_traced(plan: Plan) -> bool:
+    """True if a profile knows what the model holds."""
+    profile = inference.load(plan.model)
+    return profile is not None and bool(_traced(plan, profile, 0, plan.seq_len))
+
+
+def _highest(plan: Plan, phase: int, tokens: int) -> Highest:
+    rows = plan.micro_batch * (plan.seq_len if phase == 0 else 1)
+    profile = inference.load(plan.model)
+    found = _traced(plan, profile, phase, tokens) if profile is not None else []
+    points = found or [inference.Point(_closed_form(plan, phase, tokens), "the model")]
+    gathers = _gathered_at(plan, is_first=phase == 0)
+    return max(
+        (
+            Highest(
+                num_bytes=point.num_bytes,
+                unpacked=_unpacked(plan, point.linear, rows),
+                gathered=_gathered(gathers, point),
+                place=point.place,
+            )
+            for point in points
+        ),
+        key=lambda one: one.total,
+    )
+
+
+def _traced(
+    plan: Plan, profile: inference.Profile, phase: int, tokens: int
+) -> list[inference.Point]:
+    bits = 8 * plan.model_dtype.itemsize
+    attention = profile.attention(plan.attention, bits)
+    if attention is None:
+        return []
+    mode = inference.GENERATE if plan.new_tokens else inference.SCORE
+    return profile.points(
+        phase,
+        mode=mode,
+        attention=attention,
+        bits=bits,
+        batch=plan.micro_batch,
+        tokens=max(tokens, 1),
+    )
+
+
+def _unpacked(plan: Plan, linear: str, rows: int) -> int:
+    if not linear or plan.model.quantization is None:
+        return 0
+    return unpacked_bytes(plan.model, linear, rows, plan.model_dtype)
+
+
+def _closed_form(plan: Plan, phase: int, tokens: int) -> int:
+    """Cache, two residuals with a norm in fp32, and the wider of attention and feed-forward.
+
+    For models whose structure nobody traced; ``checks`` says so.
+    """
+    arch = plan.model.arch
+    rows = plan.micro_batch * (tokens if phase == 0 else 1)
+    hidden, heads = arch.hidden or 0, (arch.heads or 0) * (arch.head_dim or 0)
+    attention = num_bytes(4 * rows * heads, plan.model_dtype)
+    if plan.attention == "eager":
+        scores = rows * (tokens + 1) * (arch.heads or 0)
+        attention += num_bytes(scores, DType.FP32) + num_bytes(scores, plan.model_dtype)
+    wide = num_bytes(3 * rows * (arch.ffn or 4 * hidden), plan.model_dtype)
+    norm = 2 * num_bytes(rows * hidden, DType.FP32)
+    logits_of = plan.micro_batch if plan.new_tokens else rows
+    logits = num_bytes(logits_of * (arch.vocab or 0), DType.FP32) + num_bytes(
+        logits_of * (arch.vocab or 0), plan.model_dtype
+    )
+    kept = num_bytes(2 * rows * hidden, plan.model_dtype)
+    cached = plan.micro_batch * (tokens + (phase > 0)) * 2 * (arch.num_layers or 0)
+    cache = num_bytes(cached * (arch.kv_heads or 0) * (arch.head_dim or 0), plan.model_dtype)
+    return cache + kept + max(attention, wide, norm, logits)
+
+
+class _Gathers(NamedTuple):
+    """Bytes of gathered parameters: at each module without its block, and by block's number."""
+
+    modules: dict[tuple[int, str], int]
+    blocks: dict[int, int]
+
+
+def _gathered(gathers: _Gathers, point: inference.Point) -> int:
+    if not gathers.blocks:
+        return 0
+    if point.linear and (point.block, point.linear) in gathers.modules:
+        return gathers.modules[point.block, point.linear]
+    return gathers.blocks.get(point.block, 0)
+
+
+def _gathered_at(plan: Plan, *, is_first: bool) -> _Gathers:
+    if plan.stage != 3 or not sizes.gathers_copies(plan):
+        return _Gathers({}, {})
+    limits = Limits(
+        prefetch_bucket_size=0 if is_first else plan.prefetch_bucket_size,
+        max_live_parameters=plan.max_live_parameters,
+        max_reuse_distance=0 if is_first else plan.max_reuse_distance,
+    )
+    return _gathers(
+        Identity(plan.model),
+        limits,
+        sizes.itemsizes(plan),
+        sizes.is_persistent(plan),
+        plan.dp_world_size,
+        plan.param_device is not Device.GPU,
+    )
+
+
+@lru_cache(maxsize=32)
+def _gathers(
+    model: Identity,
+    limits: Limits,
+    itemsizes: tuple[int, ...],
+    persistent: tuple[bool, ...],
+    ranks: int,
+    is_parked: bool,
+) -> _Gathers:
+    names, visits = zip(*_visits(model), strict=True)
+    numels = tuple(tensor.numel for tensor in model.of.parameters)
+    trace = Trace(numels, itemsizes, itemsizes, persistent, visits, ranks == 1, is_parked)
+    padding = Padding(ranks)
+    modules: dict[tuple[int, str], int] = {}
+    blocks: dict[int, int] = {}
+    for name, (during, after) in zip(names, gathered(trace, limits), strict=True):
+        most = max(highest(during, padding), highest(after, padding)) if during else highest(
+            after, padding
+        )
+        number = next((int(part) for part in name.split(".") if part.isdigit()), -1)
+        modules[number, relative(name)] = most
+        blocks[number] = max(blocks.get(number, 0), most)
+    return _Gathers(modules, blocks)
+
+
+def _visits(model: Identity) -> Iterator[tuple[str, Visit]]:
+    """Modules in the order of their parameters, and a tied head, which has none of its own."""
+    owned: dict[str, list[int]] = {}
+    for index, tensor in enumerate(model.of.parameters):
+        owned.setdefault(tensor.module, []).append(index)
+    for name, parameters in owned.items():
+        yield name, Visit(tuple(parameters), ends=True)
+    if model.of.arch.tied_embeddings and owned:
+        yield "lm_head", Visit(tuple(next(iter(owned.values()))), ends=True)
