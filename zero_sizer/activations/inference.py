@@ -84,8 +84,16 @@ class Profile:
         order = _FALLBACK[_FALLBACK.index(wanted) :]
         return next((name for name in order if name in present), None)
 
-    def points(
-        self, phase: int, *, mode: str, attention: str, bits: int, batch: int, tokens: int
+    def points(  # noqa: PLR0913 (a row of the document, and where in it)
+        self,
+        phase: int,
+        *,
+        mode: str,
+        attention: str,
+        bits: int,
+        batch: int,
+        tokens: int,
+        every: bool = False,
     ) -> list[Point]:
         """Heights that a phase reaches, the highest of each place; empty where nothing is known.
 
@@ -97,6 +105,7 @@ class Profile:
             batch: sequences.
             tokens: of the prompt; of a decode, in the cache before the prompt's first decode, or
                 one less than there are.
+            every: of every block, not of those alone at which most is held.
         """
         row = next(
             (
@@ -119,10 +128,12 @@ class Profile:
         )
         return [
             point._replace(num_bytes=point.num_bytes + left)
-            for point in self._heights(row["phases"][phase], values)
+            for point in self._heights(row["phases"][phase], values, every=every)
         ]
 
-    def _heights(self, found: Mapping[str, Any], values: list[int]) -> Iterator[Point]:
+    def _heights(
+        self, found: Mapping[str, Any], values: list[int], *, every: bool
+    ) -> Iterator[Point]:
         yield Point(max(values[p] for p in found["before"]), "before the blocks")
         level, blocks = values[found["enter"]], found["blocks"]
         yield from _span(found["first"], values, level, "block 0", 0)
@@ -130,11 +141,12 @@ class Profile:
         last: dict[int, tuple[int, int]] = {}
         for i, kind in enumerate(self._kinds):
             if i:
-                if kind not in last or level > last[kind][0]:
-                    last[kind] = level, i
+                key = i if every else kind
+                if key not in last or level > last[key][0]:
+                    last[key] = level, i
                 level += values[blocks[kind]["step"]]
-        for kind, (base, i) in last.items():
-            yield from _span(blocks[kind], values, base, f"block {i}", i)
+        for base, i in last.values():
+            yield from _span(blocks[self._kinds[i]], values, base, f"block {i}", i)
         yield from _span(found["after"], values, level, "head", -1)
 
 

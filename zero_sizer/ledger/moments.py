@@ -82,7 +82,7 @@ _PHASE = {
 }
 
 RUNS = frozenset({Moment.PREFILL, Moment.DECODE})
-IN_INFERENCE = RUNS | {Moment.BUILT, Moment.READY}
+IN_INFERENCE = RUNS | {Moment.BUILT, Moment.FILLED, Moment.READY}
 ALWAYS = frozenset(Moment) - RUNS - {Moment.LOADED}
 FROM_FLATTEN = ALWAYS - {Moment.BUILT, Moment.FILLED}
 FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}

@@ -62,7 +62,7 @@ def plan_inference(job: Job) -> Planned:
     return Planned(
         plan=plan,
         settings={**planned.settings, **summary.of(job), **own},
-        findings=(*findings, *found, *kept, *assumed.findings),
+        findings=(*findings, *(found if document.values else ()), *kept, *assumed.findings),
     )
 
 
@@ -105,7 +105,6 @@ def _lengths(job: Job, assumed: Assumptions) -> tuple[int, int, int]:
             1,
             "how many sequences a GPU runs at once was not stated: 1 assumed",
             "give --batch-size",
-            Direction.COST,
         )
     return batch, prompt, new_tokens
 

@@ -105,6 +105,7 @@ def _traced(
         bits=bits,
         batch=plan.micro_batch,
         tokens=max(tokens, 1),
+        every=plan.stage == 3,
     )
 
 
@@ -139,15 +140,18 @@ def _closed_form(plan: Plan, phase: int, tokens: int) -> int:
 
 
 class _Gathers(NamedTuple):
-    """Bytes of gathered parameters: at each module without its block, and by block's number."""
+    """Bytes of gathered parameters, by number of the block (-1 is outside).
+
+    Attributes:
+        modules: while a module runs that has some, by its name without the block.
+        blocks: between such modules.
+    """
 
     modules: dict[tuple[int, str], int]
     blocks: dict[int, int]
 
 
 def _gathered(gathers: _Gathers, point: inference.Point) -> int:
-    if not gathers.blocks:
-        return 0
     if point.linear and (point.block, point.linear) in gathers.modules:
         return gathers.modules[point.block, point.linear]
     return gathers.blocks.get(point.block, 0)
@@ -186,13 +190,16 @@ def _gathers(
     padding = Padding(ranks)
     modules: dict[tuple[int, str], int] = {}
     blocks: dict[int, int] = {}
-    for name, (during, after) in zip(names, gathered(trace, limits), strict=True):
-        most = max(highest(during, padding), highest(after, padding)) if during else highest(
-            after, padding
-        )
+    levels = [
+        max((highest(forms, padding) for forms in pair if forms), default=0)
+        for pair in gathered(trace, limits)
+    ]
+    for name, visit, level in zip(names, visits, levels, strict=True):
         number = next((int(part) for part in name.split(".") if part.isdigit()), -1)
-        modules[number, relative(name)] = most
-        blocks[number] = max(blocks.get(number, 0), most)
+        if visit.begins:
+            modules[number, relative(name)] = level
+        else:
+            blocks[number] = max(blocks.get(number, 0), level)
     return _Gathers(modules, blocks)
 
 
@@ -201,7 +208,8 @@ def _visits(model: Identity) -> Iterator[tuple[str, Visit]]:
     owned: dict[str, list[int]] = {}
     for index, tensor in enumerate(model.of.parameters):
         owned.setdefault(tensor.module, []).append(index)
-    for name, parameters in owned.items():
-        yield name, Visit(tuple(parameters), ends=True)
     if model.of.arch.tied_embeddings and owned:
-        yield "lm_head", Visit(tuple(next(iter(owned.values()))), ends=True)
+        owned["lm_head"] = next(iter(owned.values()))
+    for name, parameters in owned.items():
+        yield name, Visit(tuple(parameters))
+        yield name, Visit(tuple(parameters), begins=False, ends=True)

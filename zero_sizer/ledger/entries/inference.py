@@ -2,6 +2,7 @@
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import SOURCE
+from zero_sizer.ledger.entries import building
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import IN_INFERENCE, RUNS, Moment
 from zero_sizer.models import kv_cache
@@ -9,7 +10,7 @@ from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import generating
 from zero_sizer.units import DType, num_bytes
-from zero_sizer.zero.partition import padded, partitions_of
+from zero_sizer.zero.partition import tensor_partition
 
 _STATISTICS = "QuantState"
 _BITSANDBYTES = "bitsandbytes 0.50.2 functional.py:884, nn/modules.py:719"
@@ -53,7 +54,7 @@ def _is_partitioned(plan: Plan) -> bool:
 def _partitions(plan: Plan) -> tuple[int, ...]:
     ranks = plan.dp_world_size
     return tuple(
-        num_bytes(partitions_of((n,), ranks), dtype)
+        num_bytes(tensor_partition(n, ranks), dtype)
         for n, dtype in zip(sizes.numels(plan), sizes.dtypes(plan), strict=True)
     )
 
@@ -144,6 +145,7 @@ def _unpacked(moment: Moment) -> Entry:
 
 
 ENTRIES = (
+    *building.ENTRIES,
     Entry(
         name="weights",
         category=Category.PARAMETERS,
@@ -188,7 +190,7 @@ ENTRIES = (
         about="this rank's partition of every weight",
         numel=_partitions,
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
-        live=IN_INFERENCE,
+        live=lambda p: IN_INFERENCE if p.zero_init else RUNS | {Moment.READY},
         when=_is_partitioned,
         device=lambda p: p.param_device,
         pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
@@ -208,23 +210,11 @@ ENTRIES = (
         name="module_weights_before_partitioning",
         category=Category.PARAMETERS,
         about="the whole model on the device, because it is not built under zero.Init",
-        numel=_weight_bytes,
+        numel=lambda p: _weight_bytes(p) + _code_bytes(p),
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({Moment.BUILT}),
         when=lambda p: _is_partitioned(p) and not p.zero_init,
         source="runtime/zero/parameter_offload.py:120-180",
-    ),
-    Entry(
-        name="largest_module_being_built",
-        category=Category.TEMPORARY,
-        about="zero.Init: the largest tensor, whole until it is cut",
-        numel=lambda p: num_bytes(
-            padded(sizes.largest_tensor(p), p.dp_world_size), p.model_dtype
-        ),
-        dtype=lambda p: DType.UINT8,
-        live=frozenset({Moment.BUILT}),
-        when=lambda p: _is_partitioned(p) and p.zero_init,
-        source="runtime/zero/partition_parameters.py:1080-1180",
     ),
     Entry(
         name="nvme_buffers",
