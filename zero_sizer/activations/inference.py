@@ -22,6 +22,7 @@ PREFIX = "inference."
 _DATA = Path(__file__).parent / "data"
 _BUNDLED = "bundled model "
 GENERATE, SCORE = "generate", "score"
+BEFORE = "before the blocks"
 _LONG = 8  # blocks that a family is traced at show every pattern
 _FALLBACK = ("flash", "sdpa", "eager")
 
@@ -134,7 +135,7 @@ class Profile:
     def _heights(
         self, found: Mapping[str, Any], values: list[int], *, every: bool
     ) -> Iterator[Point]:
-        yield Point(max(values[p] for p in found["before"]), "before the blocks")
+        yield Point(max(values[p] for p in found["before"]), BEFORE)
         level, blocks = values[found["enter"]], found["blocks"]
         yield from _span(found["first"], values, level, "block 0", 0)
         level = values[found["second"]]

@@ -17,6 +17,7 @@ from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
 from zero_sizer.cli.progress import Progress
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import InputError
 from zero_sizer.job.fields import RUN
 from zero_sizer.job.read import Job, without_config
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_choice_options(parser)
     parser.add_argument(
         "--largest",
-        choices=WHAT,
+        choices=(*WHAT, "batch-size"),
         help="instead of the fastest plan, the largest of this that `check` calls a fit",
     )
     group = parser.add_argument_group("what to do with the plan")
@@ -73,8 +74,26 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
 
 def job_from(arguments: argparse.Namespace) -> Job:
     """The job; without CONFIG, AdamW in what --precision says, else in what suits the GPU."""
+    if getattr(arguments, "largest", None) is not None:  # `size` has no such option
+        return _job_of_largest(arguments)
+    return _job_of_training(arguments)
+
+
+def _job_of_largest(arguments: argparse.Namespace) -> Job:
+    """The same, of inference too."""
+    if arguments.config is not None or arguments.task == INFERENCE:
+        return options.job_of_any_task(arguments)
+    return _job_of_training(arguments)
+
+
+def _job_of_training(arguments: argparse.Namespace) -> Job:
     if arguments.config is None:
         flags = options.flags_from(arguments)
+        if flags.task == INFERENCE:
+            raise InputError(
+                "nothing is chosen for inference", remedy="ask --largest batch-size or seq-len",
+                where="--task",
+            )  # fmt: skip
         precision = flags.precision or _precision(flags.gpu)
         return without_config(default_config(precision), flags)
     return options.job_from(arguments)
@@ -122,7 +141,17 @@ def _largest(job: Job, arguments: argparse.Namespace) -> int:
     for flag in (*emits, *(option.flag for option in RUN)):
         if getattr(arguments, flag[2:].replace("-", "_")) is not None:
             raise InputError("not with --largest", remedy="leave one of the two out", where=flag)
-    found = largest_of(job, arguments.largest)
+    if job.workload.task == INFERENCE:
+        from zero_sizer.advise import largest_inference
+
+        found = largest_inference.largest_of(job, arguments.largest)
+    elif arguments.largest == "batch-size":
+        raise InputError(
+            "is about inference", remedy="ask --largest micro-batch, or add --task inference",
+            where="--largest batch-size",
+        )  # fmt: skip
+    else:
+        found = largest_of(job, arguments.largest)
     reporter("largest", arguments.format)(found, job)
     return OK if found.value is not None else DOES_NOT_FIT
 

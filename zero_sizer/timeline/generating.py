@@ -145,23 +145,29 @@ class _Gathers(NamedTuple):
     Attributes:
         modules: while a module runs that has some, by its name without the block.
         blocks: between such modules.
+        before: the most in embeddings, before the first block.
     """
 
     modules: dict[tuple[int, str], int]
     blocks: dict[int, int]
+    before: int = 0
 
 
 def _gathered(gathers: _Gathers, point: inference.Point) -> int:
     if point.linear and (point.block, point.linear) in gathers.modules:
         return gathers.modules[point.block, point.linear]
+    if point.place == inference.BEFORE:
+        return gathers.before
     return gathers.blocks.get(point.block, 0)
 
 
 def _gathered_at(plan: Plan, *, is_first: bool) -> _Gathers:
     if plan.stage != 3 or not sizes.gathers_copies(plan):
         return _Gathers({}, {})
+    # what lies on NVMe is never gathered ahead (partitioned_param_coordinator.py:436-440)
+    waits = is_first or plan.param_device is Device.NVME
     limits = Limits(
-        prefetch_bucket_size=0 if is_first else plan.prefetch_bucket_size,
+        prefetch_bucket_size=0 if waits else plan.prefetch_bucket_size,
         max_live_parameters=plan.max_live_parameters,
         max_reuse_distance=0 if is_first else plan.max_reuse_distance,
     )
@@ -200,7 +206,8 @@ def _gathers(
             modules[number, relative(name)] = level
         else:
             blocks[number] = max(blocks.get(number, 0), level)
-    return _Gathers(modules, blocks)
+    first = next((i for i, (number, _) in enumerate(modules) if number >= 0), len(modules))
+    return _Gathers(modules, blocks, max(list(modules.values())[:first], default=0))
 
 
 def _visits(model: Identity) -> Iterator[tuple[str, Visit]]:
