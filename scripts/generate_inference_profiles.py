@@ -1,7 +1,7 @@
 """Writes the inference profiles (``zero_sizer/activations/data/inference.*.json``).
 
-Usage: ``python scripts/generate_inference_profiles.py [NAME ...] [--missing]`` in an environment that
-has torch and transformers. One for each structure that a bundled model has, as
+Usage: ``python scripts/generate_inference_profiles.py [NAME ...] [--missing]`` in an environment
+that has torch and transformers. One for each structure that a bundled model has, as
 ``generate_family_profiles.py`` traces them for training, and one for each bundled model beyond.
 """
 
@@ -19,7 +19,6 @@ from zero_sizer.activations.store import write
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
 from zero_sizer.tracing.inference import trace
-
 
 WINDOWS = (1024, 1544, 2536)  # of the members: what is as long as a window is told apart
 

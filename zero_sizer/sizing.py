@@ -115,9 +115,12 @@ def _planned(job: Job) -> tuple[Planned, list[Finding]]:
     if job.workload.task == INFERENCE:
         from zero_sizer.checks import inference as rules
         from zero_sizer.plan.inference import plan_inference
+        from zero_sizer.timeline import generating_remarks
 
         planned = plan_inference(job)
-        found = rules.findings(job, planned.plan) if planned.plan else []
+        if planned.plan is None:
+            return planned, [*planned.findings]
+        found = [*rules.findings(job, planned.plan), *generating_remarks.remarks(planned.plan)]
         return planned, [*planned.findings, *found]
     context, findings = checks.resolved(job)
     planned = plan_job(job, context.settings)

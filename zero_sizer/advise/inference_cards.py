@@ -56,9 +56,7 @@ def _precision(gpu: Gpu) -> str:
     return "fp16" if is_older else "bf16"
 
 
-def _fewest(
-    gpu: Gpu, model: str, seq_len: int | None, way: str, precision: str
-) -> Enough | None:
+def _fewest(gpu: Gpu, model: str, seq_len: int | None, way: str, precision: str) -> Enough | None:
     values = {"precision": precision, **WAYS[way]}
     if way == "int4" and precision == "fp16":
         values["quantization"] += ",compute=float16"
@@ -81,7 +79,13 @@ def _flags(gpu: Gpu, model: str, seq_len: int | None, values: Mapping[str, Any])
     if seq_len is not None:
         lengths = {"seq_len": seq_len}
     return Flags(
-        task=INFERENCE, model=model, gpu=gpu.name, gpus_per_node=1, batch_size=1, **lengths, **values
+        task=INFERENCE,
+        model=model,
+        gpu=gpu.name,
+        gpus_per_node=1,
+        batch_size=1,
+        **lengths,
+        **values,
     )
 
 

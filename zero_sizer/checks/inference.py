@@ -6,11 +6,8 @@ from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.job.inference import NOT_READ
 from zero_sizer.job.read import Job
 from zero_sizer.models import kv_cache
-from zero_sizer.models.changes.records import AWQ, GPTQ
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.plan.plan import Plan
-from zero_sizer.timeline import generating
-from zero_sizer.timeline.unpacking import whole_weight
 
 _ZERO = "zero_optimization"
 
@@ -129,27 +126,4 @@ def _model(plan: Plan) -> Iterator[Finding]:
             "beside them is not counted",
             remedy="merge it (peft's merge_and_unload) and leave --adapter out",
             direction=Direction.COST,
-        )
-    if model.quantization is not None and model.quantization.method in (GPTQ, AWQ):
-        yield Finding(
-            code="kernels-of-quantization-not-modelled",
-            severity=Severity.NOTE,
-            key="--quantization",
-            message="kernels of GPTQ and AWQ may unpack a whole weight for a long prompt",
-            remedy="the interval has the largest one",
-            direction=Direction.COST,
-            num_bytes=whole_weight(model),
-        )
-    if not generating.is_traced(plan):
-        size = generating.of_prefill(plan).num_bytes
-        yield Finding(
-            code="inference-by-closed-form",
-            severity=Severity.NOTE,
-            key="--model",
-            message="nobody traced a model of this structure: activations are a closed form's, "
-            "which was off by a half at most where it was compared",
-            remedy="zero-sizer dryrun --how simulated shows them",
-            direction=Direction.EITHER,
-            num_bytes=size,
-            less_bytes=size // 2,
         )

@@ -42,7 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "After --: a training script and its own arguments, run unchanged (simulated); a launcher "
         "in front (deepspeed, torchrun, accelerate launch, srun) is read and never started."
     )
-    options.add_job_options(parser, needs_config=False, leave_out=(fields.TRAINING, fields.GOAL))
+    options.add_job_options(
+        parser, needs_config=False, leave_out=(fields.TRAINING_RUN, fields.GOAL)
+    )
     options.add_format_option(parser, "dryrun")
     parser.add_argument("--how", choices=HOWS, required=True)
     group = add_run_options(parser)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import InputError
-from zero_sizer.job.fields import GOAL, OPTIONS, RUN, TRAINING, Field, Flags
+from zero_sizer.job.fields import GOAL, OPTIONS, RUN, TRAINING_RUN, Field, Flags
 from zero_sizer.job.read import Job, read
 from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
 from zero_sizer.models.changes.freeze import patterns
@@ -18,7 +18,7 @@ _TITLES = {
     "cluster": "cluster",
     "workload": "workload: what the files cannot say",
     INFERENCE: "inference: what --task inference runs",
-    TRAINING: "training run: time, energy and price",
+    TRAINING_RUN: "training run: time, energy and price",
     GOAL: "goal of the training run",
 }
 

@@ -88,7 +88,7 @@ def _row(check: Check, section: str = "", **more: Any) -> Any:
 _ANY = 2**31
 _HOSTS = Size(2**20 * TIB)
 _CLUSTER, _WORKLOAD = "cluster", "workload"
-GOAL = "goal"
+TRAINING_RUN, GOAL = "training", "goal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,9 @@ class Flags:
         text, metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
     )
     quantization: str | None = _row(
-        text, metavar="HOW", help="of the frozen base, or of inference's weights: nf4,double or int8; there gptq, awq, fp8, too"
+        text,
+        metavar="HOW",
+        help="of the frozen base: nf4,double or int8; of inference's weights also gptq, awq, fp8",
     )
     freeze: tuple[str, ...] | None = _row(
         patterns,
@@ -197,36 +199,36 @@ class Flags:
     tokens: int | float | str | None = _row(
         Amount(10**18),
         _WORKLOAD,
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="N",
         help="of the data, e.g. 300B or 1.5T",
     )
     samples: int | float | str | None = _row(
         Amount(10**15),
         _WORKLOAD,
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="N",
         help="of the data, each of --seq-len tokens, e.g. 2M",
     )
     epochs: float | str | None = _row(
         Number(1e6, lowest=1e-3),
         _WORKLOAD,
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="N",
         help="times that the data is gone through (1)",
     )
     start: "str | date | None" = _row(
-        day, group=TRAINING, metavar="DAY", help="first day, as 2026-01-31 (today)"
+        day, group=TRAINING_RUN, metavar="DAY", help="first day, as 2026-01-31 (today)"
     )
     rate: float | str | None = _row(
         Number(1e4),
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="USD",
         help="price of a GPU-hour, instead of the published lists'",
     )
     rates: str | None = _row(
         text,
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="FILE",
         help="YAML of usd_per_gpu_hour by GPU, pue, node_watts_over_gpus",
     )
@@ -245,7 +247,7 @@ HOST_MEMORY = _BY_NAME["host_memory"]
 START, RATE, TARGET_DAYS, BUDGET = (
     _BY_NAME[name] for name in ("start", "rate", "target_days", "budget")
 )
-RUN = tuple(option for option in OPTIONS if option.group in (TRAINING, GOAL))
+RUN = tuple(option for option in OPTIONS if option.group in (TRAINING_RUN, GOAL))
 WORKLOAD = tuple(option for option in OPTIONS if option.section == _WORKLOAD)
 CLUSTER = (
     *(option for option in OPTIONS if option.section == _CLUSTER),

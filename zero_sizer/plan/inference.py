@@ -12,7 +12,6 @@ from zero_sizer.job import summary
 from zero_sizer.job.read import Job
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.plan.assumptions import Assumptions
-from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import Planned, dtype_of, hf_dtype, plan_job
 from zero_sizer.units import DType
 
@@ -132,4 +131,3 @@ def _precision(
 
 def _origin(job: Job) -> str:
     return job.workload.origins.get("precision", "--precision")
-

@@ -42,7 +42,7 @@ def whole_weight(spec: ModelSpec) -> int:
 
 
 def _of_4_bits(how: Quantization, numel: int, rows: int, width_in: int, dtype: DType) -> int:
-    """A single row is multiplied with the codes themselves (autograd/_functions.py, matmul_4bit)."""
+    """A single row is multiplied with the codes themselves (``matmul_4bit``)."""
     absmax = num_bytes(ceil_div(numel, _BLOCK), DType.FP32) if how.double else 0
     if rows == 1 and width_in % _BLOCK == 0:
         return absmax
@@ -80,5 +80,3 @@ def relative(name: str) -> str:
     parts = name.split(".")
     numbered = [i for i, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[numbered[0] + 1 :]) if numbered else name
-
-

@@ -246,6 +246,7 @@ class Assembly:
         self._envelope = envelope
 
     def fit(self, sized: Sequence[_Sized]) -> FittedRange:
+        """One range of one setup, whatever the widths."""
         first = sized[0]
         traces = {(number, 0): found.trace for number, found in enumerate(sized)}
         fitted.check_alike(traces)

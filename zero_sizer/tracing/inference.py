@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from zero_sizer.activations import inference as stored
-from zero_sizer.errors import UnsupportedError, WitnessError
+from zero_sizer.errors import UnsupportedError
 from zero_sizer.simulator.patches import generation
 from zero_sizer.simulator.undo import Patches
 from zero_sizer.tracing import build, fitted, session, setups, symbolic
@@ -139,7 +139,11 @@ def _run(model: Any, recorder: Recorder, mode: str, b: int, s: int, where: Any) 
         with torch.no_grad():
             if mode == "generate":
                 found = model.generate(
-                    ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0
+                    ids,
+                    attention_mask=mask,
+                    max_new_tokens=NEW_TOKENS,
+                    do_sample=False,
+                    pad_token_id=0,
                 )
             else:
                 found = model(input_ids=ids, attention_mask=mask)
@@ -195,7 +199,8 @@ class _Run:
         level = self._zero
         for event in events:
             if isinstance(event, Made | Gone):
-                level = symbolic.add(level, sizes[event.storage], 1 if isinstance(event, Made) else -1)
+                sign = 1 if isinstance(event, Made) else -1
+                level = symbolic.add(level, sizes[event.storage], sign)
             self._levels.append((event, level))
 
     def phases(self) -> list[dict[str, Any]]:

@@ -73,9 +73,7 @@ def record(request: Request, report: Report) -> dict[str, Any]:
     return _recording(request, observer, simulation, started)
 
 
-def _recording(
-    request: Request, observer: Any, simulation: Any, started: float
-) -> dict[str, Any]:
+def _recording(request: Request, observer: Any, simulation: Any, started: float) -> dict[str, Any]:
     from zero_sizer.dryrun.recording import RankRecord, Recording
 
     recording = Recording(

@@ -46,5 +46,5 @@ def of(plan: Plan) -> tuple[Entry, ...]:
     if plan.task == INFERENCE:
         from zero_sizer.ledger.entries import inference  # most jobs are trained
 
-        return inference.ENTRIES
+        return (*building.ENTRIES, *inference.ENTRIES)
     return ENTRIES

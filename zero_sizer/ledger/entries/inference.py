@@ -1,8 +1,7 @@
-"""Inference: weights as they are stored, the cache, prefill and decode; no gradient, no optimizer."""
+"""Inference: weights as they are stored, the cache, prefill and decode."""
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import SOURCE
-from zero_sizer.ledger.entries import building
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import IN_INFERENCE, RUNS, Moment
 from zero_sizer.models import kv_cache
@@ -145,7 +144,6 @@ def _unpacked(moment: Moment) -> Entry:
 
 
 ENTRIES = (
-    *building.ENTRIES,
     Entry(
         name="weights",
         category=Category.PARAMETERS,

@@ -30,11 +30,9 @@ def read(method: str, words: Sequence[str], where: str) -> Quantization:
     found: dict[str, int] = {}
     for word in words:
         key, _, value = word.partition("=")
-        try:
-            number = int(value)
-        except ValueError:
-            number = None  # type: ignore[assignment]
-        if key not in ("bits", "group") or number is None or key in found:
+        is_number = value.removeprefix("-").isdecimal() and len(value) < 10
+        number = int(value) if is_number else 0
+        if key not in ("bits", "group") or not is_number or key in found:
             raise InputError(
                 f"{shown(word)} says nothing about {method}",
                 remedy="write bits=4 or group=128, each once",
