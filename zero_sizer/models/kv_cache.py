@@ -43,8 +43,9 @@ def _layers(identity: Identity) -> tuple[CacheLayer, ...]:
     heads, width = arch.kv_heads or arch.heads or 0, arch.head_dim or 0
     if arch.decoder_layers or not arch.num_layers or not heads * width or arch.family == "bert":
         return ()
-    if arch.family == "falcon" and fields.get("new_decoder_architecture"):
-        heads = arch.heads or heads  # modeling_falcon.py, _split_heads: repeated before it is kept
+    if arch.family == "falcon":  # modeling_falcon.py, _split_heads: repeated before it is kept
+        is_one = fields.get("multi_query") and not fields.get("new_decoder_architecture")
+        heads = 1 if is_one else arch.heads or heads
     key = value = heads * width
     if fields.get("kv_lora_rank"):
         key, value = int(fields["kv_lora_rank"]), int(fields["qk_rope_head_dim"])
