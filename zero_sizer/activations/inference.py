@@ -35,12 +35,14 @@ class Point(NamedTuple):
         place: what is running: ``block 12``, ``head``, ...
         linear: name of the linear layer that runs, without its block; empty where none does.
         block: number of the block; -1 outside of blocks.
+        begins: the block, or the head, is only about to run.
     """
 
     num_bytes: int
     place: str
     linear: str = ""
     block: int = -1
+    begins: bool = False
 
 
 def structure_of(spec: ModelSpec) -> str | None:
@@ -154,6 +156,7 @@ class Profile:
 def _span(
     found: Mapping[str, Any], values: list[int], base: int, place: str, block: int
 ) -> Iterator[Point]:
+    yield Point(base, place, "", block, begins=True)
     yield Point(base + max(values[p] for p in found["peaks"]), place, "", block)
     for name, levels in found["linears"].items():
         yield Point(base + max(values[p] for p in levels), f"{place}, {name}", name, block)

@@ -78,13 +78,9 @@ def _highest(plan: Plan, phase: int, tokens: int) -> Highest:
     gathers = _gathered_at(plan, is_first=phase == 0)
     return max(
         (
-            Highest(
-                num_bytes=point.num_bytes,
-                unpacked=_unpacked(plan, point.linear, rows),
-                gathered=_gathered(gathers, point),
-                place=point.place,
-            )
+            Highest(level, _unpacked(plan, point.linear, rows), size, point.place)
             for point in points
+            for level, size in _beside(plan, gathers, point, rows)
         ),
         key=lambda one: one.total,
     )
@@ -143,27 +139,52 @@ class _Gathers(NamedTuple):
     """Bytes of gathered parameters, by number of the block (-1 is outside).
 
     Attributes:
-        modules: while a module runs that has some, by its name without the block.
-        blocks: between such modules.
+        fetching: while a module's parameters are brought, by its name without the block.
+        running: while it runs.
+        between: in a block, while no module runs that has parameters.
+        begins: in a block, while parameters of another module than a linear layer are brought.
         before: the most in embeddings, before the first block.
     """
 
-    modules: dict[tuple[int, str], int]
-    blocks: dict[int, int]
+    fetching: dict[tuple[int, str], int]
+    running: dict[tuple[int, str], int]
+    between: dict[int, int]
+    begins: dict[int, int]
     before: int = 0
 
 
-def _gathered(gathers: _Gathers, point: inference.Point) -> int:
-    if point.linear and (point.block, point.linear) in gathers.modules:
-        return gathers.modules[point.block, point.linear]
-    if point.place == inference.BEFORE:
-        return gathers.before
-    return gathers.blocks.get(point.block, 0)
+def _beside(
+    plan: Plan, gathers: _Gathers, point: inference.Point, rows: int
+) -> Iterator[tuple[int, int]]:
+    """Levels at a point with what is gathered then; a weight is there before the output."""
+    key = point.block, point.linear
+    if point.linear and key in gathers.running:
+        output = _output_bytes(plan, point, rows)
+        yield point.num_bytes, gathers.running[key]
+        yield max(point.num_bytes - output, 0), gathers.fetching[key]
+    elif point.place == inference.BEFORE:
+        yield point.num_bytes, gathers.before
+    else:
+        found = gathers.begins if point.begins else gathers.between
+        yield point.num_bytes, found.get(point.block, 0)
+
+
+def _output_bytes(plan: Plan, point: inference.Point, rows: int) -> int:
+    if point.block < 0 and plan.new_tokens:  # generate asks for the last position's logits
+        rows = plan.micro_batch
+    return num_bytes(rows * _widths(Identity(plan.model)).get(point.linear, 0), plan.model_dtype)
+
+
+@lru_cache(maxsize=32)
+def _widths(model: Identity) -> dict[str, int]:
+    """Outputs of each layer, by its name without the block."""
+    found = {relative(t.module): t.matrix[0] for t in model.of.parameters if len(t.matrix) == 2}
+    return found | {"lm_head": model.of.arch.vocab or 0}
 
 
 def _gathered_at(plan: Plan, *, is_first: bool) -> _Gathers:
     if plan.stage != 3 or not sizes.gathers_copies(plan):
-        return _Gathers({}, {})
+        return _Gathers({}, {}, {}, {})
     # what lies on NVMe is never gathered ahead (partitioned_param_coordinator.py:436-440)
     waits = is_first or plan.param_device is Device.NVME
     limits = Limits(
@@ -194,20 +215,34 @@ def _gathers(
     numels = tuple(tensor.numel for tensor in model.of.parameters)
     trace = Trace(numels, itemsizes, itemsizes, persistent, visits, ranks == 1, is_parked)
     padding = Padding(ranks)
-    modules: dict[tuple[int, str], int] = {}
-    blocks: dict[int, int] = {}
-    levels = [
-        max((highest(forms, padding) for forms in pair if forms), default=0)
-        for pair in gathered(trace, limits)
-    ]
-    for name, visit, level in zip(names, visits, levels, strict=True):
+    fetching: dict[tuple[int, str], int] = {}
+    running: dict[tuple[int, str], int] = {}
+    between: dict[int, int] = {}
+    begins: dict[int, int] = {}
+    before = 0
+    for name, visit, pair in zip(names, visits, gathered(trace, limits), strict=True):
+        during, after = (highest(forms, padding) if forms else 0 for forms in pair)
         number = next((int(part) for part in name.split(".") if part.isdigit()), -1)
-        if visit.begins:
-            modules[number, relative(name)] = level
-        else:
-            blocks[number] = max(blocks.get(number, 0), level)
-    first = next((i for i, (number, _) in enumerate(modules) if number >= 0), len(modules))
-    return _Gathers(modules, blocks, max(list(modules.values())[:first], default=0))
+        if not visit.begins:
+            between[number] = max(between.get(number, 0), during, after)
+            continue
+        fetching[number, relative(name)] = max(during, after)
+        running[number, relative(name)] = after
+        if not _is_linear(model, name):
+            begins[number] = max(begins.get(number, 0), during, after)
+        if not any(block >= 0 for block, _ in running):
+            before = max(before, during, after)
+    return _Gathers(fetching, running, between, begins, before)
+
+
+def _is_linear(model: Identity, name: str) -> bool:
+    return name == "lm_head" or name in _linears(model)
+
+
+@lru_cache(maxsize=32)
+def _linears(model: Identity) -> frozenset[str]:
+    kinds = ("Linear", "Conv1D")
+    return frozenset(t.module for t in model.of.parameters if t.module_type.startswith(kinds))
 
 
 def _visits(model: Identity) -> Iterator[tuple[str, Visit]]:

@@ -80,4 +80,4 @@ def _follow(model: Any, engine: Any, observer: Observer) -> None:
             observer.end(engine)
             observer.begin("decode", step=0, micro_step=0)
 
-    model.register_forward_pre_hook(begins)
+    model.register_forward_pre_hook(begins, prepend=True)  # before DeepSpeed fetches
