@@ -10,6 +10,8 @@ from zero_sizer.activations import inference
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
+from zero_sizer.timeline import compose
+from zero_sizer.timeline.program import program_of
 from zero_sizer.timeline.unpacking import relative, unpacked_bytes
 from zero_sizer.units import DType, num_bytes
 from zero_sizer.util.identity import Identity
@@ -143,7 +145,7 @@ class _Gathers(NamedTuple):
         running: while it runs.
         between: in a block, while no module runs that has parameters.
         begins: in a block, while parameters of another module than a linear layer are brought.
-        before: the most in embeddings, before the first block.
+        before: the most in embeddings, before the first block ends a module.
     """
 
     fetching: dict[tuple[int, str], int]
@@ -194,6 +196,7 @@ def _gathered_at(plan: Plan, *, is_first: bool) -> _Gathers:
     )
     return _gathers(
         Identity(plan.model),
+        *_visits(plan),
         limits,
         sizes.itemsizes(plan),
         sizes.is_persistent(plan),
@@ -205,13 +208,14 @@ def _gathered_at(plan: Plan, *, is_first: bool) -> _Gathers:
 @lru_cache(maxsize=32)
 def _gathers(
     model: Identity,
+    names: tuple[str, ...],
+    visits: tuple[Visit, ...],
     limits: Limits,
     itemsizes: tuple[int, ...],
     persistent: tuple[bool, ...],
     ranks: int,
     is_parked: bool,
 ) -> _Gathers:
-    names, visits = zip(*_visits(model), strict=True)
     numels = tuple(tensor.numel for tensor in model.of.parameters)
     trace = Trace(numels, itemsizes, itemsizes, persistent, visits, ranks == 1, is_parked)
     padding = Padding(ranks)
@@ -223,15 +227,15 @@ def _gathers(
     for name, visit, pair in zip(names, visits, gathered(trace, limits), strict=True):
         during, after = (highest(forms, padding) if forms else 0 for forms in pair)
         number = next((int(part) for part in name.split(".") if part.isdigit()), -1)
-        if not visit.begins:
-            between[number] = max(between.get(number, 0), during, after)
-            continue
-        fetching[number, relative(name)] = max(during, after)
-        running[number, relative(name)] = after
-        if not _is_linear(model, name):
-            begins[number] = max(begins.get(number, 0), during, after)
-        if not any(block >= 0 for block, _ in running):
+        if not between and number < 0:  # embeddings
             before = max(before, during, after)
+        elif not visit.begins:
+            between[number] = max(between.get(number, 0), during, after)
+        elif visit.parameters and _is_linear(model, name):
+            fetching[number, relative(name)] = max(during, after)
+            running[number, relative(name)] = after
+        else:
+            begins[number] = max(begins.get(number, 0), during, after)
     return _Gathers(fetching, running, between, begins, before)
 
 
@@ -245,13 +249,41 @@ def _linears(model: Identity) -> frozenset[str]:
     return frozenset(t.module for t in model.of.parameters if t.module_type.startswith(kinds))
 
 
-def _visits(model: Identity) -> Iterator[tuple[str, Visit]]:
-    """Modules in the order of their parameters, and a tied head, which has none of its own."""
+def _visits(plan: Plan) -> tuple[tuple[str, ...], tuple[Visit, ...]]:
+    """Modules of a forward in the order in which they run, and their names.
+
+    A container, which has no parameters, bears the name of what runs next in it; a head that is
+    tied to an embedding its own.
+    """
+    visits, count = program_of(compose.layout_of_plan(plan)).visits
+    forward = visits[:count]
+    if not forward:
+        return _in_order_of_parameters(Identity(plan.model))
+    parameters = plan.model.parameters
+    names: list[str] = []
+    following = "lm_head"
+    tied = {plan.model.parameters[0].module} if plan.model.arch.tied_embeddings else set()
+    for visit in forward[::-1]:
+        if visit.parameters:
+            module = parameters[visit.parameters[0]].module
+            is_head = module in tied and following == "lm_head"
+            following = "lm_head" if is_head else module
+        names.append(following)
+    return tuple(names[::-1]), forward
+
+
+@lru_cache(maxsize=32)
+def _in_order_of_parameters(model: Identity) -> tuple[tuple[str, ...], tuple[Visit, ...]]:
+    """Of a model that nobody traced."""
     owned: dict[str, list[int]] = {}
     for index, tensor in enumerate(model.of.parameters):
         owned.setdefault(tensor.module, []).append(index)
     if model.of.arch.tied_embeddings and owned:
         owned["lm_head"] = next(iter(owned.values()))
-    for name, parameters in owned.items():
-        yield name, Visit(tuple(parameters))
-        yield name, Visit(tuple(parameters), begins=False, ends=True)
+    names = tuple(name for name in owned for _ in range(2))
+    visits = [
+        visit
+        for found in map(tuple, owned.values())
+        for visit in (Visit(found), Visit(found, begins=False, ends=True))
+    ]
+    return names, tuple(visits)
