@@ -202,6 +202,7 @@ def _gathered_at(plan: Plan, *, is_first: bool) -> _Gathers:
         sizes.is_persistent(plan),
         plan.dp_world_size,
         plan.param_device is not Device.GPU,
+        is_first,
     )
 
 
@@ -215,9 +216,13 @@ def _gathers(
     persistent: tuple[bool, ...],
     ranks: int,
     is_parked: bool,
+    is_first: bool,
 ) -> _Gathers:
     numels = tuple(tensor.numel for tensor in model.of.parameters)
-    trace = Trace(numels, itemsizes, itemsizes, persistent, visits, ranks == 1, is_parked)
+    trace = Trace(
+        *(numels, itemsizes, itemsizes, persistent, visits, ranks == 1, is_parked),
+        is_first=is_first,
+    )
     padding = Padding(ranks)
     fetching: dict[tuple[int, str], int] = {}
     running: dict[tuple[int, str], int] = {}
