@@ -1,4 +1,4 @@
-"""Inference beside the simulated run: transformers' own generate, and DeepSpeed's engine at stage 3.
+"""Inference beside the simulated run: transformers' generate, and DeepSpeed's engine at stage 3.
 
 Most jobs are cut to a few blocks; ``benchmarks/inference_parity.py`` draws more, whole ones too.
 """
