@@ -1,4 +1,4 @@
-"""What prefill and decode of ``generate`` hold beside the weights, from traced profiles.
+"""Heights of prefill and decode beside the weights, from traced profiles.
 
 A document (``data/inference.*.json``) is written by ``zero_sizer.tracing.inference``. Its rows say
 for a mode, an attention implementation, bits of the weights and a range of tokens what the

@@ -207,7 +207,7 @@ def _gathered_at(plan: Plan, *, is_first: bool) -> _Gathers:
 
 
 @lru_cache(maxsize=32)
-def _gathers(
+def _gathers(  # noqa: PLR0913 (all that a cached answer depends on)
     model: Identity,
     names: tuple[str, ...],
     visits: tuple[Visit, ...],
@@ -260,7 +260,7 @@ def _visits(plan: Plan) -> tuple[tuple[str, ...], tuple[Visit, ...]]:
     A container, which has no parameters, bears the name of what runs next in it; a head that is
     tied to an embedding its own.
     """
-    visits, count = program_of(compose.layout_of_plan(plan)).visits
+    visits, count = program_of(compose.places_of(plan)).visits
     forward = visits[:count]
     if not forward:
         return _in_order_of_parameters(Identity(plan.model))

@@ -1,4 +1,4 @@
-"""What the prediction of prefill and decode leaves out."""
+"""Findings about what the prediction of prefill and decode leaves out."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What a product with packed weights allocates beside its result."""
+"""Bytes that a product with packed weights takes beside its result."""
 
 from functools import lru_cache
 from math import prod
