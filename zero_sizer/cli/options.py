@@ -100,7 +100,7 @@ def job_from(arguments: argparse.Namespace) -> Job:
 
 
 def job_of_any_task(arguments: argparse.Namespace) -> Job:
-    """The same; inference needs no CONFIG.
+    """The job that the parsed options describe; inference needs no CONFIG.
 
     Raises:
         InputError: as ``read``, or a job of training without a CONFIG.

@@ -44,7 +44,7 @@ _DTYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """What the config asks for.
+    """Requests of a config of ``init_inference``.
 
     Attributes:
         dtype: ``fp32``, ``fp16``, ``bf16`` or ``int8``.

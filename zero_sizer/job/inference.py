@@ -1,4 +1,4 @@
-"""What users state about inference: which words belong to it, and how lengths add up."""
+"""Statements about inference: which words belong to it, and how lengths add up."""
 
 from collections.abc import Mapping
 

@@ -294,7 +294,7 @@ class _Builder:
         return Levels(first.events, sizes, kinds, self._envelope).phases()
 
     def rows(self, value: Any) -> Any:
-        """The same with the number of each polynomial in its place."""
+        """A document's part with the number of each polynomial in its place."""
         if isinstance(value, dict):
             return {key: self.rows(item) for key, item in value.items()}
         if isinstance(value, tuple):
