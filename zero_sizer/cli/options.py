@@ -111,7 +111,7 @@ def job_of_any_task(arguments: argparse.Namespace) -> Job:
     if flags.task != INFERENCE:
         raise InputError(
             "the following arguments are required: CONFIG",
-            remedy="a DeepSpeed JSON or a job YAML; --task inference needs none",
+            remedy="`zero-sizer check -h` lists what there is; --task inference needs none",
         )
     from zero_sizer.job.read import without_config
 
