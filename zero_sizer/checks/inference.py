@@ -45,6 +45,15 @@ def _config(job: Job, plan: Plan) -> Iterator[Finding]:
             "take stage 3, or no config: stages 1 and 2 partition what inference lacks",
             Severity.ERROR,
         )
+    if plan.dp_world_size > 1 and plan.stage == 0 and plan.tp_size == 1:
+        yield finding(
+            "whole-model-on-each-gpu",
+            "",
+            f"each of the {plan.dp_world_size} GPUs holds the whole model and runs its own "
+            "sequences: nothing splits it",
+            "give a DeepSpeed config of stage 3 (ZeRO-Inference) to share it",
+            Severity.NOTE,
+        )
     if document.get("hybrid_engine.enabled") is True:
         yield finding(
             "hybrid-engine-not-modelled",

@@ -10,7 +10,8 @@
     quantization: nf4,double      # of the frozen base, where its config.json does not say
 
 ``workload`` also holds how much is trained: ``tokens: 300B`` or ``samples: 2M``, ``epochs: 3``.
-``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside it, a list
+With ``task: inference`` it holds ``prompt``, ``new_tokens`` and ``batch_size``; ``deepspeed`` may be
+left out then. ``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside it, a list
 of patterns of parameters that are not trained.
 """
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from zero_sizer.activations import inference
 from zero_sizer.hardware.device import Device
+from zero_sizer.models import kv_cache
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
 from zero_sizer.timeline import compose
@@ -127,13 +128,18 @@ def _closed_form(plan: Plan, phase: int, tokens: int) -> int:
         attention += num_bytes(scores, DType.FP32) + num_bytes(scores, plan.model_dtype)
     wide = num_bytes(3 * rows * (arch.ffn or 4 * hidden), plan.model_dtype)
     norm = 2 * num_bytes(rows * hidden, DType.FP32)
-    logits_of = plan.micro_batch if plan.new_tokens else rows
-    logits = num_bytes(logits_of * (arch.vocab or 0), DType.FP32) + num_bytes(
-        logits_of * (arch.vocab or 0), plan.model_dtype
-    )
+    vocab = arch.vocab or 0
+    logits = num_bytes((plan.micro_batch if plan.new_tokens else rows) * vocab, plan.model_dtype)
+    if plan.new_tokens:  # of the last position, copied in fp32
+        logits += num_bytes(plan.micro_batch * vocab, DType.FP32)
     kept = num_bytes(2 * rows * hidden, plan.model_dtype)
-    cached = plan.micro_batch * (tokens + (phase > 0)) * 2 * (arch.num_layers or 0)
-    cache = num_bytes(cached * (arch.kv_heads or 0) * (arch.head_dim or 0), plan.model_dtype)
+    elements = sum(
+        kv_cache.while_decoding(layer, tokens + 1)
+        if phase
+        else kv_cache.after_prefill(layer, tokens)
+        for layer in kv_cache.layers_of(plan.model)
+    )
+    cache = num_bytes(plan.micro_batch * elements, plan.model_dtype)
     return cache + kept + max(attention, wide, norm, logits)
 
 
