@@ -10,9 +10,9 @@
     quantization: nf4,double      # of the frozen base, where its config.json does not say
 
 ``workload`` also holds how much is trained: ``tokens: 300B`` or ``samples: 2M``, ``epochs: 3``.
-With ``task: inference`` it holds ``prompt``, ``new_tokens`` and ``batch_size``; ``deepspeed`` may be
-left out then. ``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside it, a list
-of patterns of parameters that are not trained.
+With ``task: inference`` it holds ``prompt``, ``new_tokens`` and ``batch_size``, and no ``deepspeed``
+is needed. ``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside
+it, a list of patterns of parameters that are not trained.
 """
 
 from collections.abc import Mapping

@@ -32,7 +32,7 @@ def unpacked_bytes(spec: ModelSpec, linear: str, rows: int, dtype: DType) -> int
         return 0  # inside of kernels: bounded by ``whole_weight``
     if how.bits == 8:
         return _of_int8(rows, width_in, width_out, dtype)
-    return _of_4_bits(how, prod(found.matrix), rows, width_in, dtype)
+    return _of_4_bits(how, rows, width_in, width_out, dtype)
 
 
 def whole_weight(spec: ModelSpec) -> int:
@@ -41,14 +41,21 @@ def whole_weight(spec: ModelSpec) -> int:
     return max((num_bytes(prod(t.matrix), DType.FP16) for t in packed), default=0)
 
 
-def _of_4_bits(how: Quantization, numel: int, rows: int, width_in: int, dtype: DType) -> int:
-    """A single row is multiplied with the codes themselves (``matmul_4bit``)."""
+def _of_4_bits(how: Quantization, rows: int, width_in: int, width_out: int, dtype: DType) -> int:
+    """Inputs cast to the dtype of the product, the weight unpacked before there is a result.
+
+    A single row is multiplied with the codes themselves (``matmul_4bit``).
+    """
+    numel, result = width_in * width_out, num_bytes(rows * width_out, dtype)
     absmax = num_bytes(ceil_div(numel, _BLOCK), DType.FP32) if how.double else 0
+    is_cast = how.compute is not dtype
+    inputs = num_bytes(rows * width_in, how.compute) if is_cast else 0
+    own = num_bytes(rows * width_out, how.compute) if is_cast else 0  # before it is cast back
     if rows == 1 and width_in % _BLOCK == 0:
-        return absmax
-    whole = num_bytes(numel, dtype)
-    cast = 0 if how.compute is dtype else num_bytes(numel, how.compute)
-    return whole + max(absmax, cast)
+        return inputs + max(absmax + own - result * is_cast, own)
+    whole, weight = num_bytes(numel, dtype), num_bytes(numel, how.compute)
+    unpacking = whole + max(absmax, weight if is_cast else 0) - result
+    return inputs + max(unpacking, weight + (own - result if is_cast else 0), own)
 
 
 def _of_int8(rows: int, width_in: int, width_out: int, dtype: DType) -> int:
