@@ -10,8 +10,8 @@
     quantization: nf4,double      # of the frozen base, where its config.json does not say
 
 ``workload`` also holds how much is trained: ``tokens: 300B`` or ``samples: 2M``, ``epochs: 3``.
-With ``task: inference`` it holds ``prompt``, ``new_tokens`` and ``batch_size``, and no ``deepspeed``
-is needed. ``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside
+With ``task: inference`` it holds ``prompt``, ``new_tokens``, ``batch_size``, and no ``deepspeed`` is
+needed. ``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside
 it, a list of patterns of parameters that are not trained.
 """
 
