@@ -2,13 +2,12 @@
 
 import argparse
 
-from zero_sizer.answer import answer_of
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import exit_code
+from zero_sizer.cli.progress import Progress
 from zero_sizer.job.fields import GOAL
-from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.questions.check import check
 from zero_sizer.report.formats import reporter
-from zero_sizer.sizing import size
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,13 +22,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer; the exit code says it again."""
-    job = options.job_from(arguments)
-    goal = options.goal_from(arguments, job)
-    sizing = size(job)
-    if sizing.verdict is Verdict.UNCERTAIN:
-        from zero_sizer.cli.tracing import with_profile
-
-        sizing = with_profile(sizing)
-    answer = answer_of(sizing, points=arguments.timeline, goal=goal)
+    flags = options.flags_from(arguments)
+    with Progress("", None, patience=0) as progress:
+        answer = check(
+            arguments.config,
+            flags,
+            timeline=arguments.timeline,
+            tell=lambda line: progress.at(0, None, line),
+        )
     reporter("check", arguments.format)(answer, timeline=arguments.timeline)
-    return exit_code(sizing)
+    return exit_code(answer.sizing)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from zero_sizer import __version__
 from zero_sizer.cli.parser import Parser
 from zero_sizer.cli.streams import Outlet, guarded
 from zero_sizer.errors import ZeroSizerError
 from zero_sizer.util.gc_paused import collector_off
 from zero_sizer.util.terminal import one_line
+from zero_sizer.version import __version__
 
 _COMMANDS = {
     "check": "validate a DeepSpeed config and predict what the job needs",

@@ -22,6 +22,12 @@ def show_fixes(fixes: Sequence[Fix]) -> None:
         print(f"may, not would: {doubt}")
 
 
+def fix_line(fix: Fix) -> str:
+    """One fix in a line."""
+    may = "may" if fix.doubt else "would"
+    return f"it {may} fit with {', '.join(_changes(fix.changes))} (peak {_peaks(fix)})"
+
+
 def _peaks(fix: Fix) -> str:
     shown = [Device.GPU, *fix.unknown]
     shown += [d for d in (Device.HOST, Device.NVME) if _is_offload(fix) and d not in shown]
