@@ -100,10 +100,12 @@ def _asked(
 def _config(question: str, value: Any) -> Any:
     if isinstance(value, PathLike):
         return fspath(value)
-    if isinstance(value, str | Mapping) or (value is None and question != "check"):
-        return value
-    if value is None:
+    if value is None and question != "check":
+        return None
+    if value in (None, ""):
         raise JobError("no config", remedy="give a path or a mapping", where="config")
+    if isinstance(value, str | Mapping):
+        return value
     kind = type(value).__name__
     raise JobError(f"a config is a path or a mapping, not {kind}", where="config")
 
