@@ -19,6 +19,7 @@ _COMMANDS = {
     "size": "the fewest nodes that fit, per strategy, and where more stop helping",
     "dryrun": "run the real engine (simulated, on one device, or launched) and record it",
     "crosscheck": "lay the prediction beside independent witnesses",
+    "schema": "print the JSON Schema of a DeepSpeed config, for editors",
     "models": "list the bundled models",
     "gpus": "list the known GPUs",
 }

@@ -23,6 +23,11 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def document_text(mapping: Mapping[str, Any]) -> str:
+    """One JSON document."""
+    return json.dumps(plain(mapping), indent=1, ensure_ascii=False, allow_nan=False)
+
+
 def print_document(mapping: Mapping[str, Any]) -> None:
     """Print one JSON document."""
-    print(json.dumps(plain(mapping), indent=1, ensure_ascii=False, allow_nan=False))
+    print(document_text(mapping))
