@@ -12,6 +12,7 @@ from typing import Any, Unpack, overload
 
 from zero_sizer.api.errors import JobError, job_error
 from zero_sizer.api.keywords import OWN, axes, checked, combinations, documented
+from zero_sizer.api.linted import LintResult
 from zero_sizer.api.results import CheckResult, ChoiceResult, LargestResult, Result, SizeResult
 from zero_sizer.api.sweep import Sweep
 from zero_sizer.api.typed import CheckKeywords, PlanKeywords, SizeKeywords
@@ -20,6 +21,7 @@ from zero_sizer.job.fields import Flags
 from zero_sizer.questions import choose as chosen
 from zero_sizer.questions.check import check as asked_check
 from zero_sizer.questions.jobs import flags_of, job_of
+from zero_sizer.questions.lint import lint as lint_one
 
 __all__ = [
     "CheckResult",
@@ -27,11 +29,13 @@ __all__ = [
     "Config",
     "JobError",
     "LargestResult",
+    "LintResult",
     "Result",
     "SizeResult",
     "Sweep",
     "check",
     "choose",
+    "lint",
     "size",
 ]
 
@@ -79,6 +83,23 @@ def size(config: Any = None, **keywords: Any) -> Any:
     return _asked("size", config, keywords, _size)
 
 
+def lint(*configs: Config) -> LintResult:
+    """Validate configs without a model or a cluster, as ``zero-sizer lint`` does.
+
+    Args:
+        configs: paths of DeepSpeed JSONs or job YAMLs, or mappings of what would stand in one.
+
+    Returns:
+        The findings, those about files that cannot be read included.
+
+    Raises:
+        JobError: there is no config, or something else than a path or a mapping.
+    """
+    if not configs:
+        raise JobError("no config", remedy="give a path or a mapping", where="config")
+    return LintResult([lint_one(_config("lint", config)) for config in configs])
+
+
 def _asked(
     question: str, config: Any, keywords: Mapping[str, Any], answer: Callable[..., Result]
 ) -> Result | Sweep:
@@ -100,7 +121,7 @@ def _asked(
 def _config(question: str, value: Any) -> Any:
     if isinstance(value, PathLike):
         return fspath(value)
-    if value is None and question != "check":
+    if value is None and question in ("choose", "size"):
         return None
     if value in (None, ""):
         raise JobError("no config", remedy="give a path or a mapping", where="config")

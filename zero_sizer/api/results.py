@@ -27,18 +27,8 @@ from zero_sizer.report.verdict import reason_line
 _SHOWN = 10  # allocations of a notebook's table
 
 
-class Result:
-    """An answer.
-
-    Attributes:
-        verdict: ``fits``, ``does_not_fit`` or ``uncertain``.
-        reasons: what decides it, the most telling first.
-        findings: what is wrong or worth knowing about the job, worst first.
-    """
-
-    verdict: str
-    reasons: tuple[Reason, ...]
-    findings: tuple[Finding, ...] = ()
+class Printable:
+    """An answer as the command line prints it, in text and as JSON."""
 
     def __init__(self, mapping: Callable[[], Mapping[str, Any]], show: Callable[[], None]) -> None:
         self._mapping = mapping
@@ -54,11 +44,6 @@ class Result:
         found: dict[str, Any] = plain(self._document)
         return found
 
-    @property
-    def fits(self) -> bool:
-        """True if it fits for certain, and DeepSpeed would run it: exit code 0."""
-        return self.verdict == Verdict.FITS.value
-
     @cached_property
     def _text(self) -> str:
         with redirect_stdout(io.StringIO()) as printed:
@@ -71,12 +56,31 @@ class Result:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._text.partition(chr(10))[0]}>"
 
+    def _repr_html_(self) -> str:
+        return f"<pre>{display.text(self._text)}</pre>"
+
+
+class Result(Printable):
+    """An answer with a verdict.
+
+    Attributes:
+        verdict: ``fits``, ``does_not_fit`` or ``uncertain``.
+        reasons: what decides it, the most telling first.
+        findings: what is wrong or worth knowing about the job, worst first.
+    """
+
+    verdict: str
+    reasons: tuple[Reason, ...]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """True if it fits for certain, and DeepSpeed would run it: exit code 0."""
+        return self.verdict == Verdict.FITS.value
+
     def row(self) -> dict[str, Any]:
         """Figures for a table, one row an answer."""
         return {"verdict": self.verdict}
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{display.text(self._text)}</pre>"
 
 
 class CheckResult(Result):

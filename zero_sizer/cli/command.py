@@ -17,6 +17,7 @@ _COMMANDS = {
     "check": "validate a DeepSpeed config and predict what the job needs",
     "choose": "rank ZeRO stages, offload, batch and buffers on a cluster; write the config",
     "size": "the fewest nodes that fit, per strategy, and where more stop helping",
+    "lint": "validate many configs, without a model or a cluster",
     "dryrun": "run the real engine (simulated, on one device, or launched) and record it",
     "crosscheck": "lay the prediction beside independent witnesses",
     "schema": "print the JSON Schema of a DeepSpeed config, for editors",
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str], output: Outlet) -> int:
     try:
         parsed = _parsed(arguments)
-        output.is_whole = getattr(parsed, "format", "text") == "json"
+        output.is_whole = getattr(parsed, "format", "text") != "text"
         code: int = parsed.run(parsed)
         output.flush()
     except ZeroSizerError as error:

@@ -85,6 +85,27 @@ def read(config: Config, flags: Flags | None = None) -> Job:
     )
 
 
+def without_model(path: str) -> tuple[Document, Cluster | None, Workload]:
+    """Config, cluster and workload of a file, where the model does not matter.
+
+    Args:
+        path: of a DeepSpeed JSON or a job YAML, which need not name a model.
+
+    Returns:
+        The cluster is None where the file states none.
+
+    Raises:
+        InputError: anything unreadable or wrong, in one line with file and line.
+    """
+    file = _job_file(path)
+    document, flags = _config(path, file), Flags()
+    cluster = _section("cluster", stated.CLUSTER, file, flags)
+    workload = _section("workload", (*stated.WORKLOAD, stated.FREEZE), file, flags)
+    workload.pop(stated.FREEZE.name, None)
+    is_stated = {"nodes", "gpus_per_node", "hostfile"} & cluster.keys()
+    return document, assemble(cluster) if is_stated else None, _workload(workload)
+
+
 def model_of(flags: Flags) -> ModelSpec:
     """The model that the flags name, quantized and adapted as they say.
 

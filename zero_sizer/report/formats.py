@@ -11,6 +11,12 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
     "largest": {"text": "largest.show_largest", "json": "largest.print_largest"},
     "size": {"text": "fleet.show_fleet", "json": "fleet.print_fleet"},
     "dryrun": {"text": "recording.show", "json": "recording.print_recording"},
+    "lint": {
+        "text": "lint.show",
+        "json": "lint.print_json",
+        "github": "lint.print_github",
+        "sarif": "sarif.print_sarif",
+    },
     "crosscheck": {"text": "crosscheck.show_answer", "json": "crosscheck.print_answer"},
     "carriers": {"text": "cards.show_cards", "json": "cards.print_cards"},
     "gpus": {"text": "listings.show_gpus", "json": "listings.print_gpus"},
