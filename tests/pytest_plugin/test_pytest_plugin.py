@@ -22,14 +22,13 @@ JOB = {JOB!r}
 
 @pytest.fixture
 def run(pytester, monkeypatch):
-    """pytest with the plugin alone, where asked for in a process of its own."""
+    """pytest with the plugin alone, in a process of its own."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
-    def start(*words, alone=False):
-        ways = pytester.runpytest_subprocess, pytester.runpytest_inprocess
+    def start(*words):
         plugin = ("-p", "zero_sizer.pytest_plugin", "-p", "no:cacheprovider", "-rA")
-        return ways[not alone](*plugin, "--strict-markers", "-W", "error", *words)
+        return pytester.runpytest_subprocess(*plugin, "--strict-markers", "-W", "error", *words)
 
     return start
 
@@ -62,7 +61,7 @@ def test_body():
     assert 1 == 2
 """
     )
-    done = run(alone=True)
+    done = run()
     done.assert_outcomes(passed=1, failed=2)
     done.stdout.fnmatch_lines(["*DOES NOT FIT*each GPU is * GiB short*"])
     done.stdout.no_fnmatch_line("*its body runs*")
@@ -164,7 +163,7 @@ def test_job_files_become_tests(pytester, run):
     job_file(pytester, "not_named.yaml", **TOO_LARGE)
     pytester.makepyfile("def test_other():\n    pass\n")
     named = ("--zero-sizer", "job.yaml", "--zero-sizer=large.yaml", "--zero-sizer", "typo.yaml")
-    done = run(*named, alone=True)
+    done = run(*named)
     done.assert_outcomes(passed=2, failed=2)
     done.stdout.fnmatch_lines(["*DOES NOT FIT*", "*did you mean model?*", "PASSED job.yaml::fits"])
     alone = run("--zero-sizer", "large.yaml", "large.yaml")
@@ -186,7 +185,7 @@ def test_a_missing_job_file_is_bad_usage(pytester, run):
 def test_workers_run_each_job_once(pytester, run):
     pytest.importorskip("xdist")
     job_file(pytester)
-    done = run("-p", "xdist", "-n", "2", "--zero-sizer", "job.yaml", alone=True)
+    done = run("-p", "xdist", "-n", "2", "--zero-sizer", "job.yaml")
     done.assert_outcomes(passed=1)
 
 
