@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("output", *_FILES):
         require_writable(getattr(arguments, name), f"--{name}")
     if arguments.script is not None:
-        recording = _of_script(arguments)
+        recording = of_script(arguments)
     elif arguments.config is None:
         raise InputError("nothing to run", remedy="give CONFIG, or a script after --")
     else:
@@ -216,7 +216,12 @@ def _outputs(arguments: argparse.Namespace) -> Outputs:
     return Outputs(**files)
 
 
-def _of_script(arguments: argparse.Namespace) -> Recording:
+def of_script(arguments: argparse.Namespace) -> Recording:
+    """The recording of a script after ``--``.
+
+    Raises:
+        ZeroSizerError: the line cannot be read, or the script failed.
+    """
     if arguments.config is not None:
         raise InputError("either CONFIG or a script after --, not both", where=arguments.config)
     if arguments.how != "simulated":

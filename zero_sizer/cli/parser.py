@@ -23,6 +23,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, **options})
+        self.example_of: str | None = None
+
+    def format_help(self) -> str:
+        """The help, with examples of the command at its end."""
+        text = super().format_help()
+        if self.example_of is None:
+            return text
+        from zero_sizer.cli.examples import EXAMPLES
+
+        lines = "\n".join(f"  {line}" for line in EXAMPLES[self.example_of])
+        return f"{text}\nexamples:\n{lines}\n"
 
     def error(self, message: str) -> NoReturn:
         """Print one line, and leave."""
