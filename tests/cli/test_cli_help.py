@@ -53,7 +53,7 @@ def test_help_has_examples_and_keeps_to_the_width(command, width, capsys, monkey
     assert code == 0
     text, _, examples = said.out.partition("\nexamples:\n")
     assert examples.startswith(f"  {EXAMPLES[command][0]}")  # whole, to be copied
-    assert max(map(len, text.splitlines())) <= max(width, 79 if command == "crosscheck" else 78)
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_help_of_a_command_by_its_name(capsys):

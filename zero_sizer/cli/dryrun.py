@@ -36,12 +36,12 @@ _NOT_FOR_SCRIPTS = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.usage = "%(prog)s --how HOW [options] (CONFIG | -- [LAUNCHER] SCRIPT.py [ARGS])"
     parser.epilog = (
         "After --: a training script and its own arguments, run unchanged (simulated); a launcher "
         "in front (deepspeed, torchrun, accelerate launch, srun) is read and never started."
     )
     options.add_job_options(parser, needs_config=False, leave_out=(fields.TRAINING, fields.GOAL))
+    parser.usage = "%(prog)s --how HOW [options] CONFIG|-- LINE"
     options.add_format_option(parser, "dryrun")
     parser.add_argument("--how", choices=HOWS, required=True)
     group = add_run_options(parser)

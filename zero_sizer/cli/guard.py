@@ -25,7 +25,6 @@ _OF_THE_SHELL = ("exec", "command", "time")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.usage = "%(prog)s [CONFIG] [options] -- LAUNCHER LINE"
     parser.epilog = (
         "What the line says (ranks, the DeepSpeed config, arguments of the Hugging Face Trainer) "
         "need not be said again; what it does not say stands in front of --. Exit codes: 1 "
@@ -33,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "place."
     )
     options.add_job_options(parser, needs_config=False, leave_out=(TRAINING, GOAL))
+    parser.usage = "%(prog)s [CONFIG] [options] -- LINE"
     parser.add_argument(
         "--allow-uncertain", action="store_true", help="launch where nobody can tell, too"
     )
