@@ -11,8 +11,8 @@ from zero_sizer.sizing import Sizing, size
 from zero_sizer.util.records import dataclass
 
 _BATCHES = (1, 2, 4, 8, 16, 32)
-_NODES = (1, 2, 4, 8, 16)
-_MOST_NODES = 1024
+_NODES = tuple(2**power for power in range(20))
+_SHOWN = 5  # columns
 _MICRO, _ACCUM = "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"
 
 
@@ -75,11 +75,10 @@ def fit_map_of(sizing: Sizing) -> FitMap | None:
 
 
 def _around(nodes: int) -> tuple[int, ...]:
-    """Powers of two, and for large clusters its own halves and multiples."""
-    if nodes <= _NODES[-1]:
-        return _NODES
-    found = (nodes // 4, nodes // 2, nodes, 2 * nodes, 4 * nodes)
-    return tuple(count for count in found if count <= max(_MOST_NODES, nodes))
+    """Powers of two, on either side of the job's own number."""
+    below = sum(count < nodes for count in _NODES)
+    first = max(below - _SHOWN // 2, 0)
+    return _NODES[first : first + _SHOWN]
 
 
 def _at(job: Job, batch: int, grad_accum: int, nodes: int) -> Cell | None:

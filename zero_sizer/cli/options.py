@@ -28,6 +28,8 @@ def add_job_options(
         needs_config: CONFIG must be given.
         leave_out: groups of options that the command has no use for.
     """
+    # All of them by name would be a screen of its own.
+    parser.usage = f"%(prog)s {'CONFIG' if needs_config else '[CONFIG]'} [options]"
     parser.add_argument(
         "config",
         metavar="CONFIG",

@@ -5,9 +5,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 from zero_sizer.answer import Answer, DeviceAnswer
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Phase
@@ -53,7 +50,13 @@ class Chart(NamedTuple):
 
 
 def charts_of(answer: Answer) -> tuple[Chart, ...]:
-    """A timeline of each device that is loaded."""
+    """A timeline of each device that is loaded.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    import matplotlib as mpl
+
     with mpl.rc_context(_SETTINGS):
         return tuple(_charts(answer))
 
@@ -65,6 +68,8 @@ def _charts(answer: Answer) -> Iterator[Chart]:
 
 
 def _timeline(device: Device, found: DeviceAnswer) -> Chart:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     axes = figure.add_subplot()
     sizes = [point.num_bytes / GIB for point in found.points]

@@ -9,6 +9,7 @@ from zero_sizer.advise.fit_map import FitMap
 from zero_sizer.answer import Answer
 from zero_sizer.errors import InputError
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.charts import charts_of
 from zero_sizer.report.sheet import sheet_of
 from zero_sizer.report.verdict import WORDS
 from zero_sizer.units import format_gib
@@ -35,7 +36,7 @@ def page_of(answer: Answer, *, command: str = "") -> str:
     try:
         from jinja2 import Environment, StrictUndefined
 
-        from zero_sizer.report.charts import charts_of
+        charts = charts_of(answer)
     except ImportError as error:
         raise InputError(
             f"an HTML report needs {error.name}",
@@ -49,7 +50,7 @@ def page_of(answer: Answer, *, command: str = "") -> str:
     return environment.from_string(text).render(
         sheet=sheet_of(answer),
         verdict=answer.sizing.verdict.value,
-        charts=charts_of(answer),
+        charts=charts,
         fit_map=_table_of(answer.fit_map),
         command=command,
         version=__version__,

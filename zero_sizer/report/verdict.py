@@ -64,7 +64,7 @@ def reason_line(reason: Reason) -> str:
 
 
 def free(sizing: Sizing) -> str:
-    """What stays free at least: the most that anything may take is counted."""
+    """Bytes that stay free at least, in words: the most that anything may take is counted."""
     parts = []
     for device in Device:
         there, need = sizing.capacities[device].num_bytes, sizing.needs[device].high
