@@ -22,6 +22,7 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
         "github": "lint.print_github",
         "sarif": "sarif.print_sarif",
     },
+    "diagnose": {"text": "diagnosis.show", "json": "diagnosis.print_diagnosis"},
     "crosscheck": {"text": "crosscheck.show_answer", "json": "crosscheck.print_answer"},
     "carriers": {"text": "cards.show_cards", "json": "cards.print_cards"},
     "gpus": {"text": "listings.show_gpus", "json": "listings.print_gpus"},
