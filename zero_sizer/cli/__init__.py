@@ -29,7 +29,7 @@ def run() -> None:
     if "torch" in sys.modules:
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
-        try:
+        try:  # noqa: SIM105 (contextlib is not imported yet)
             stream.flush()
         except (OSError, ValueError, AttributeError):
             pass  # the reader is gone, or the stream

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from zero_sizer.advise.fixes import Fix, fixes
-from zero_sizer.diagnose import log
-from zero_sizer.diagnose.log import Log
-from zero_sizer.diagnose.symptom import Kind, Symptom
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Config
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.verdict import Verdict, is_assumption
+from zero_sizer.logs import log
+from zero_sizer.logs.log import Log
+from zero_sizer.logs.symptom import Kind, Symptom
 from zero_sizer.questions.jobs import job_of
 from zero_sizer.sizing import Sizing, size
 from zero_sizer.units import MIB, format_gib
@@ -219,7 +219,9 @@ def _fixes(sizing: Sizing, device: Device) -> list[Fix]:
     found = fixes(sizing)
     if found or device is Device.NVME or sizing.plan is None:
         return found
-    most = int(sizing.needs[device].low * _LOWER)
-    field = "gpu_memory" if device is Device.GPU else "host_memory"
-    cluster = replace(sizing.job.cluster, **{field: max(most, 1)})
+    most, cluster = max(int(sizing.needs[device].low * _LOWER), 1), sizing.job.cluster
+    if device is Device.GPU:
+        cluster = replace(cluster, gpu_memory=most)
+    else:
+        cluster = replace(cluster, host_memory=most)
     return fixes(size(replace(sizing.job, cluster=cluster)))

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from zero_sizer.config.settings import MODELS_DEEPSPEED
-from zero_sizer.diagnose.symptom import Kind, Symptom
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.logs.symptom import Kind, Symptom
 from zero_sizer.questions.diagnose import Diagnosis
 from zero_sizer.report.document import print_document
 from zero_sizer.report.fixes import fix_mapping, show_fixes
@@ -117,8 +117,7 @@ def diagnosis_mapping(found: Diagnosis) -> dict[str, Any]:
         "asked_for": [allocation.name for allocation in found.asked_for],
         "verdict": None if sizing is None else Verdict(sizing.verdict).value,
         "causes": [
-            {"code": one.code, "message": one.message, "remedy": one.remedy}
-            for one in found.causes
+            {"code": one.code, "message": one.message, "remedy": one.remedy} for one in found.causes
         ],
         "fixes": [fix_mapping(fix) for fix in found.fixes],
     }

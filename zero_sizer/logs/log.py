@@ -4,10 +4,10 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 
-from zero_sizer.diagnose import messages, stack
-from zero_sizer.diagnose.symptom import Kind, Symptom
 from zero_sizer.errors import InputError
 from zero_sizer.ledger.moments import Phase
+from zero_sizer.logs import messages, stack
+from zero_sizer.logs.symptom import Kind, Symptom
 from zero_sizer.util import files
 from zero_sizer.util.records import dataclass
 

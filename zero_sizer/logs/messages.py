@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from zero_sizer.diagnose.symptom import Kind
+from zero_sizer.logs.symptom import Kind
 from zero_sizer.util.interval import Interval
 
 _UNITS = {"bytes": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 2**10}
@@ -22,28 +22,60 @@ class Row(NamedTuple):
 
     Attributes:
         kind: what it means.
-        pattern: a part of the line.
+        pattern: a part of the line; its groups are the size asked for and its unit.
     """
 
     kind: Kind
     pattern: "re.Pattern[str]"
 
 
-_GPU = re.compile(r"(?:CUDA|HIP|XPU|NPU) out of memory\. Tried to allocate " + _SIZE)
+def _any(kind: Kind, *patterns: str) -> Row:
+    return Row(kind, re.compile("|".join(patterns)))
+
+
 ROWS = (
-    Row(Kind.GPU, _GPU),
-    Row(Kind.SHARED, re.compile(r"insufficient shared memory \(shm\)|unable to (?:open|write) shared memory object|No space left on device: '/dev/shm")),
-    Row(Kind.NCCL, re.compile(r"Cuda failure (?:2 )?'out of memory'|NCCL WARN.{0,200}out of memory")),
-    Row(Kind.PINNING, re.compile(r"cudaHostAlloc|cudaHostRegister|pin_memory.{0,80}out of memory")),
-    Row(Kind.GPU_UNKNOWN, re.compile(r"CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|hipErrorOutOfMemory")),
-    Row(Kind.HOST, re.compile(r"DefaultCPUAllocator: (?:can't allocate memory|not enough memory): you tried to allocate ([0-9]{1,18}) bytes")),
-    Row(Kind.HOST, re.compile(r"Unable to allocate ([0-9]{1,15}(?:\.[0-9]{1,3})?) (KiB|MiB|GiB) for an array")),
-    Row(Kind.HOST, re.compile(r"^(?:MemoryError|.*: MemoryError|.*std::bad_alloc|.*Cannot allocate memory)")),
-    Row(Kind.HOST_KILLED, re.compile(r"Out of memory: Killed process|Memory cgroup out of memory|oom-kill:constraint=|OOMKilled")),
-    Row(Kind.HOST_KILLED, re.compile(r"[Dd]etected [0-9]{1,9} oom[-_]kill event|[Ee]xceeded (?:job|step) memory limit|OUT_OF_MEMORY|oom_kill event in")),
-    Row(Kind.KILLED, re.compile(r"exits with return code = -9\b|exitcode\s*:\s*-9\b|exit code:? ?(?:137|-9)\b|exited with code 137\b|SIGKILL|Signal 9\b|[Ss]ignal: ?9\b|Exit (?:status|code)[: ]+137\b")),
-    Row(Kind.KILLED, re.compile(r"^(?:.{0,200}[: ])?Killed\s*$|: [0-9]{1,9} Killed ")),
-    Row(Kind.DISK, re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")),
+    _any(Kind.GPU, r"(?:CUDA|HIP|XPU|NPU) out of memory\. Tried to allocate " + _SIZE),
+    _any(
+        Kind.SHARED,
+        r"insufficient shared memory \(shm\)",
+        r"unable to (?:open|write to) shared memory object",
+        r"No space left on device: '/dev/shm",
+    ),
+    _any(
+        Kind.NCCL,
+        r"Cuda failure (?:2 )?'out of memory'",
+        r"NCCL WARN.{0,200}out of memory",
+    ),
+    _any(Kind.PINNING, r"cudaHostAlloc|cudaHostRegister", r"pin_memory.{0,80}out of memory"),
+    _any(
+        Kind.GPU_UNKNOWN,
+        r"CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|hipErrorOutOfMemory",
+    ),
+    _any(
+        Kind.HOST,
+        r"DefaultCPUAllocator: (?:can't allocate memory|not enough memory): "
+        r"you tried to allocate ([0-9]{1,18}) (bytes)",
+    ),
+    _any(Kind.HOST, "Unable to allocate " + _SIZE + " for an array"),
+    _any(
+        Kind.HOST,
+        r"^(?:[\w.]{1,80}: )?MemoryError\b",
+        r"std::bad_alloc|Cannot allocate memory",
+    ),
+    _any(
+        Kind.HOST_KILLED,
+        r"Out of memory: Killed process|Memory cgroup out of memory",
+        r"oom-kill:constraint=|OOMKilled",
+        r"[Dd]etected [0-9]{1,9} oom[-_]kill event|oom_kill event in",
+        r"[Ee]xceeded (?:job|step) memory limit|OUT_OF_MEMORY",
+    ),
+    _any(
+        Kind.KILLED,
+        r"return code = -9\b|exit ?code\s{0,9}[:=]?\s{0,9}(?:-9|137)\b|exited with code 137\b",
+        r"SIGKILL|[Ss]ignal:? ?9\b|Exit (?:status|code)[: ]+137\b",
+        r"^(?:.{0,200}[: ])?Killed\s*$|: [0-9]{1,9} Killed ",
+    ),
+    _any(Kind.DISK, r"No space left on device|\[Errno 28\]|Disk quota exceeded"),
 )
 """The first that is found in a line counts."""
 
@@ -75,9 +107,8 @@ def _figures(kind: Kind, match: "re.Match[str]", line: str) -> Iterator[tuple[st
     if kind is Kind.GPU:
         yield "requested", _printed(match[1], match[2], _SEGMENT)
         yield from _of_gpu(line)
-    elif kind is Kind.HOST and match.groups():
-        unit = match[2] if match.re.groups > 1 else "bytes"
-        yield "requested", _printed(match[1], unit, 0)
+    elif kind is Kind.HOST and match.re.groups:
+        yield "requested", _printed(match[1], match[2], 0)
     resident = _RESIDENT.search(line)
     if resident:
         yield "resident", int(resident[1]) * 2**10

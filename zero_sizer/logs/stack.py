@@ -13,7 +13,9 @@ _FRAME = re.compile(r'File "([^"]{1,400})", line [0-9]{1,9}, in ([\w<>.]{1,120})
 _FRAME_OF_RICH = re.compile(r"(?:│\s*)?(/\S{1,400}\.py):[0-9]{1,9}\s{1,40}in\s{1,9}([\w<>]{1,120})")
 _FRAME_OF_IPYTHON = re.compile(r"File (\S{1,400}\.py):[0-9]{1,9}, in ([\w<>.]{1,120})")
 _USED = re.compile(r"\bMA ([0-9.]{1,12}) GB\s{1,30}Max_MA ([0-9.]{1,12}) GB")
-_LABEL = re.compile(r"see_memory_usage\]\s{1,9}(.{1,200})$|^(Before|After|DeepSpeedZeRoOffload) .{1,200}$")
+_LABEL = re.compile(
+    r"see_memory_usage\]\s{1,9}(.{1,200})$|^(Before|After|DeepSpeedZeRoOffload) .{1,200}$"
+)
 
 
 class Frame(NamedTuple):
