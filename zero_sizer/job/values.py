@@ -1,5 +1,6 @@
 """Checks of stated values: each gives the typed value, or ValueError in the user's words."""
 
+import re
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -194,6 +195,18 @@ def _checkpointing_word(word: str) -> tuple[str, Any]:
         f"{shown(word)} is none of {_CHECKPOINTING_WORDS}; --checkpointing and --no-checkpointing "
         "(checkpointing: true or false in a job file) switch it"
     )
+
+
+_RELEASE = re.compile(r"\d{1,4}(\.\d{1,4}){1,3}")
+
+
+def release(value: Any) -> str:
+    """A package's version, such as ``0.15.1``."""
+    if isinstance(value, float):
+        raise ValueError(f"{shown(value)} is a number: write the version in quotes")
+    if not isinstance(value, str) or not _RELEASE.fullmatch(value):
+        raise ValueError(f"{shown(value)} is no version such as 0.15.1")
+    return value
 
 
 def text(value: Any) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from zero_sizer.answer import Answer, DeviceAnswer
-from zero_sizer.config.settings import Setting
+from zero_sizer.config.settings import MODELS_DEEPSPEED, Setting
 from zero_sizer.findings import Finding, Reason
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation
@@ -14,7 +14,6 @@ from zero_sizer.sizing import Sizing
 from zero_sizer.version import __version__
 
 SCHEMA_VERSION = 1
-MODELS_DEEPSPEED = "0.19.8"
 _PER = {Device.GPU: "rank", Device.HOST: "node", Device.NVME: "node"}
 
 

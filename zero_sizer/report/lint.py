@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from zero_sizer.config.settings import MODELS_DEEPSPEED
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.questions.lint import STDIN, Linted
 from zero_sizer.report.document import print_document
-from zero_sizer.report.json import MODELS_DEEPSPEED, finding_mapping
+from zero_sizer.report.json import finding_mapping
 from zero_sizer.schemas import VERSION
 from zero_sizer.util.terminal import one_line
 from zero_sizer.version import __version__
