@@ -11,7 +11,7 @@ from support.answers import CONFIG
 
 from zero_sizer.errors import InputError
 from zero_sizer.job.fields import Flags
-from zero_sizer.questions.guard import read
+from zero_sizer.questions.guard import read, sized
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -179,6 +179,19 @@ def test_as_many_ranks_as_there_are_gpus_must_be_said(line):
     with pytest.raises(InputError, match="the line does not say how many"):
         read(line.split(), Flags(), None)
     assert read(line.split(), Flags(gpus_per_node=8), None).flags.gpus_per_node == 8
+
+
+def test_a_job_file_says_the_ranks_that_the_line_leaves_open(folder):
+    job = {"model": "gpt2", "deepspeed": "ds.json"}
+    job["cluster"] = {"gpu": "h100-80gb", "gpus_per_node": 8}
+    (folder / "job.yaml").write_text(json.dumps(job))
+    for line, ranks in (
+        ("python train.py", 8),
+        ("deepspeed train.py", 8),
+        ("torchrun --nproc-per-node 4 train.py", 4),  # what would be started counts
+    ):
+        found = sized(read(line.split(), Flags(seq_len=128), "job.yaml"))
+        assert found.sizing.job.cluster.world_size == ranks
 
 
 @pytest.mark.slow

@@ -56,6 +56,15 @@ def test_help_has_examples_and_keeps_to_the_width(command, width, capsys, monkey
     assert max(map(len, text.splitlines())) <= width
 
 
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_every_choice_is_in_the_help(command):
+    parser = Parser()
+    import_module(f"zero_sizer.cli.{command}").configure(parser)
+    text = parser.format_help()
+    for action in parser._actions:
+        assert all(str(choice) in text for choice in action.choices or ()), action.dest
+
+
 def test_help_of_a_command_by_its_name(capsys):
     assert asked(capsys, "help", "check") == asked(capsys, "check", "--help")
     assert asked(capsys, "help") == asked(capsys, "--help")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from zero_sizer.advise.largest import WHAT
 from zero_sizer.api.errors import JobError
 from zero_sizer.job.fields import GOAL, OPTIONS, Field
-from zero_sizer.job.values import Number, OneOf, Whole, share
+from zero_sizer.job.values import Number, OneOf, Whole, share, yes_or_no
 from zero_sizer.questions.choose import FEWEST
 from zero_sizer.questions.jobs import HOW
 from zero_sizer.util.spelling import did_you_mean, shown
@@ -25,7 +25,7 @@ _CHOICE = (
 )
 _OF_CHECK = tuple(option for option in OPTIONS if option.group != GOAL)
 _HOW = Field(name=HOW, check=str, help="as `checkpointing`, in words such as every-2,offload")
-_TIMELINE = Field(name="timeline", check=bool, help="also what lives at each place of a step")
+_TIMELINE = Field(name="timeline", check=yes_or_no, help="also what lives at each place of a step")
 _LARGEST = Field(
     name="largest", check=OneOf(WHAT), help="the largest of this that fits, not the fastest plan"
 )

@@ -10,7 +10,7 @@ from zero_sizer.report import lint
 
 
 class LintResult(Printable):
-    """What is wrong with configs, whichever model and cluster they are meant for.
+    """Findings of configs, whichever model and cluster they are meant for.
 
     Attributes:
         files: file by file, in the order given.

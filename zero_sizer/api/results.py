@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 from zero_sizer.advise.choose import Choice
@@ -24,6 +25,7 @@ from zero_sizer.report.formats import reporter
 from zero_sizer.report.json import whole_mapping
 from zero_sizer.report.verdict import reason_line
 
+_PRINTING = Lock()  # standard output is one for all threads
 _SHOWN = 10  # allocations of a notebook's table
 
 
@@ -46,7 +48,7 @@ class Printable:
 
     @cached_property
     def _text(self) -> str:
-        with redirect_stdout(io.StringIO()) as printed:
+        with _PRINTING, redirect_stdout(io.StringIO()) as printed:
             self._show()
         return escaped(printed.getvalue()).rstrip("\n")
 

@@ -32,6 +32,7 @@ class JobKeywords(TypedDict, total=False):
     prefetch: int | None
     precision: str | None
     zero_init: bool | None
+    deepspeed_version: str | None
     tokens: int | float | str | None
     samples: int | float | str | None
     epochs: float | str | None

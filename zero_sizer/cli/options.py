@@ -77,7 +77,9 @@ def _settings(option: Field) -> dict[str, Any]:
 
 def add_format_option(parser: argparse.ArgumentParser, command: str) -> None:
     """``--format``, of the formats that a command's answer has."""
-    parser.add_argument("--format", choices=tuple(FORMATS[command]), default="text")
+    parser.add_argument(
+        "--format", choices=tuple(FORMATS[command]), default="text", help="of the answer"
+    )
 
 
 def job_from(arguments: argparse.Namespace) -> Job:

@@ -55,13 +55,14 @@ def read(words: Sequence[str], flags: Flags, config: str | None) -> Line:
     for name in ("nodes", "gpus_per_node"):
         _require_agreement(name, getattr(flags, name), said.get(name))
     told = {n: s.value for n, s in said.items() if getattr(flags, n) is None}
-    if _counts_gpus(launch, words) and not _has_ranks(flags, told):
+    is_known = _has_ranks(flags, told) or _is_job_file(config)
+    if _counts_gpus(launch, words) and not is_known:
         raise InputError(
             f"{launch.launcher} takes every GPU that it finds: the line does not say how many",
             remedy="add --gpus-per-node",
             where="after --",
         )
-    if launch.launcher in _ONE_RANK and not launch.slurm and not _has_ranks(flags, told):
+    if launch.launcher in _ONE_RANK and not launch.slurm and not is_known:
         said["gpus_per_node"] = Said(1, "the launcher line")
         told["gpus_per_node"] = 1
     named = config_of(launch.command, launch.environment)
@@ -90,6 +91,11 @@ def sized(line: Line) -> Answer:
         return check(line.config, line.flags, tell=lambda text: None)
     except InputError as error:
         raise _as_said(error, line.said) from None
+
+
+def _is_job_file(config: str | None) -> bool:
+    """Whether CONFIG may say itself on how many GPUs."""
+    return config is not None and config.lower().endswith((".yaml", ".yml"))
 
 
 def _counts_gpus(launch: Launch, words: Sequence[str]) -> bool:
