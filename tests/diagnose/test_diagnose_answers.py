@@ -149,3 +149,37 @@ def test_what_is_no_log_is_read_quietly(tmp_path, capsys, content):
     assert cli.main(["diagnose", str(path)]) == 3
     assert cli.main(["diagnose", str(tmp_path)]) == 2
     capsys.readouterr()
+
+
+def test_a_public_report_is_explained(tmp_path, capsys):
+    """LLaMA-Factory's issue 2959: Qwen1.5-72B, stage 3, two nodes of eight A800 with 80 GB."""
+    model = {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "hidden_size": 8192,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 64,
+        "vocab_size": 152064,
+        "torch_dtype": "bfloat16",
+    }
+    config = {
+        "fp16": {"enabled": True},
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 4,
+        "zero_optimization": {"stage": 3, "overlap_comm": True, "sub_group_size": 1e9},
+    }
+    for name, document in (("config.json", model), ("ds.json", config)):
+        (tmp_path / name).write_text(json.dumps(document))
+    (tmp_path / "log").write_text(
+        "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 16.83 GiB. GPU 0 has a "
+        "total capacity of 79.33 GiB of which 10.31 GiB is free"
+    )
+    said = ("--model", str(tmp_path / "config.json"), "--gpu", "a100-80gb", "--nodes", "2")
+    said = (*said, "--gpus-per-node", "8", "--seq-len", "1024", "--checkpointing", "--format")
+    files = (str(tmp_path / "log"), str(tmp_path / "ds.json"))
+    assert cli.main(["diagnose", *files, *said, "json", "--attention", "sdpa"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["asked_for"]) == {"master_weights", "exp_avg", "exp_avg_sq"}
+    assert found["verdict"] == "does_not_fit"
