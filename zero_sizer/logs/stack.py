@@ -110,7 +110,8 @@ _BY_LABEL = (
     ("after backward", Phase.STEP),
     ("before step", Phase.STEP),
     ("after step", None),
-    ("sav", Phase.SAVE),
+    ("saving", Phase.SAVE),
+    ("save", Phase.SAVE),
     ("", Phase.INIT),
 )
 

@@ -41,7 +41,7 @@ class Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What a log tells, beside what is predicted.
+    """Failure that a log tells of, beside what is predicted.
 
     Attributes:
         log: as read.
@@ -79,7 +79,7 @@ def diagnose(path: str, config: Config | None, flags: Flags) -> Diagnosis:
 
 
 def of_log(found: Log, sizing: Sizing | None) -> Diagnosis:
-    """What a log tells, beside a sizing."""
+    """Diagnosis of a log, beside a sizing."""
     symptom = found.cause
     if symptom is None:
         return Diagnosis(log=found, sizing=sizing)
