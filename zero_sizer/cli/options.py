@@ -1,18 +1,16 @@
 """The options every command about a job shares."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import InputError
-from zero_sizer.job.fields import GOAL, OPTIONS, RUN, TRAINING_RUN, Field, Flags
-from zero_sizer.job.read import Job, read
+from zero_sizer.job.fields import GOAL, OPTIONS, TRAINING_RUN, Field, Flags
+from zero_sizer.job.read import Job
 from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
 from zero_sizer.models.changes.freeze import patterns
+from zero_sizer.questions.jobs import flags_of, job_of
 from zero_sizer.report.formats import FORMATS
-
-if TYPE_CHECKING:
-    from zero_sizer.job.goal import Goal
 
 _TITLES = {
     "cluster": "cluster",
@@ -33,6 +31,8 @@ def add_job_options(
         needs_config: CONFIG must be given.
         leave_out: groups of options that the command has no use for.
     """
+    # All of them by name would be a screen of its own.
+    parser.usage = f"%(prog)s {'CONFIG' if needs_config else '[CONFIG]'} [options]"
     parser.add_argument(
         "config",
         metavar="CONFIG",
@@ -80,66 +80,45 @@ def _settings(option: Field) -> dict[str, Any]:
 
 def add_format_option(parser: argparse.ArgumentParser, command: str) -> None:
     """``--format``, of the formats that a command's answer has."""
-    parser.add_argument("--format", choices=tuple(FORMATS[command]), default="text")
+    parser.add_argument(
+        "--format", choices=tuple(FORMATS[command]), default="text", help="of the answer"
+    )
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
     """The job of training that the parsed options describe.
 
     Raises:
-        InputError: as ``read``, or the task is another.
+        InputError: it cannot be read, or its task is another.
     """
-    job = read(arguments.config, flags_from(arguments))
-    if job.workload.task == INFERENCE:
-        raise InputError(
-            "this command answers for training",
-            remedy="zero-sizer check, gpus, choose --largest and dryrun take --task inference",
-            where=job.workload.origins.get("task", "--task"),
-        )
-    return job
+    return job_of(arguments.config, flags_from(arguments))
 
 
 def job_of_any_task(arguments: argparse.Namespace) -> Job:
-    """The job that the parsed options describe; inference needs no CONFIG.
+    """The job that the parsed options describe, of inference too.
 
     Raises:
-        InputError: as ``read``, or a job of training without a CONFIG.
+        InputError: it cannot be read.
     """
-    flags = flags_from(arguments)
-    if arguments.config is not None:
-        return read(arguments.config, flags)
-    if flags.task != INFERENCE:
+    return job_of(arguments.config, flags_from(arguments), takes_inference=True)
+
+
+def require_config(arguments: argparse.Namespace, flags: Flags) -> None:
+    """Stops at a job of training without a CONFIG; inference needs none.
+
+    Raises:
+        InputError: there is none.
+    """
+    if arguments.config is None and flags.task != INFERENCE:
         raise InputError(
             "the following arguments are required: CONFIG",
             remedy="`zero-sizer check -h` lists what there is; --task inference needs none",
         )
-    from zero_sizer.job.read import without_config
-
-    return without_config({}, flags)
-
-
-def goal_from(arguments: argparse.Namespace, job: Job) -> "Goal | None":
-    """The training run that job and options describe; None where nobody says how much."""
-    flags, workload = flags_from(arguments), job.workload
-    is_asked = any(getattr(flags, option.name) is not None for option in RUN)
-    if workload.tokens is None and workload.samples is None and not is_asked:
-        return None  # without importing what it takes
-    from zero_sizer.job.goal import goal_of
-
-    return goal_of(workload, job.cluster, flags)
 
 
 def flags_from(arguments: argparse.Namespace) -> Flags:
     """The shared options that were given."""
-    values: dict[str, Any] = {o.name: getattr(arguments, o.name, None) for o in OPTIONS}
-    how = arguments.checkpointing_how
-    if how is not None and arguments.checkpointing is False:
-        raise InputError(
-            "says how, and --no-checkpointing that there is none",
-            remedy="leave one of the two out",
-            where="--checkpointing-how",
-        )
-    return Flags(**{**values, "checkpointing": arguments.checkpointing if how is None else how})
+    return flags_of(vars(arguments))
 
 
 def whole(text: str) -> int:
