@@ -194,13 +194,18 @@ def _live(sizing: Sizing, device: Device, moment: Moment) -> tuple[Live, ...]:
     return tuple(sorted(found, key=lambda live: -live.num_bytes))
 
 
+_RARE = (Phase.SAVE, Phase.LOAD)
+
+
 def _points(sizing: Sizing, device: Device) -> Iterator[LivePoint]:
     """The phases in order; their highest is the device's peak."""
     if sizing.plan is None:
         return
-    moments = sizing.moments[device]
+    moments, phases = sizing.moments[device], phases_of(sizing)
     for moment in Moment:
-        if moment.phase not in STEPPING and moment.phase is not sizing.peaks[device].moment.phase:
+        if moment.phase not in phases:
+            continue
+        if moment.phase in _RARE and moment.phase is not sizing.peaks[device].moment.phase:
             continue  # saving and loading only where they decide
         if device is Device.GPU and moment in (Moment.FORWARD, Moment.BACKWARD):
             yield from _pass(sizing, moment)

@@ -11,8 +11,8 @@
 
 ``workload`` also holds how much is trained: ``tokens: 300B`` or ``samples: 2M``, ``epochs: 3``.
 With ``task: inference`` it holds ``prompt``, ``new_tokens`` and ``batch_size``; ``deepspeed`` is
-not needed. ``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside
-it, a list of patterns of parameters that are not trained.
+not needed. ``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``,
+beside it, a list of patterns of parameters that are not trained.
 """
 
 from collections.abc import Mapping
