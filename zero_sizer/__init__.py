@@ -6,10 +6,19 @@ TYPE_CHECKING = False  # as typing has it, whose import Ctrl-C could meet before
 if TYPE_CHECKING:
     from typing import Any
 
-    from zero_sizer.api import JobError, check, choose, lint, size
+    from zero_sizer.api import JobError, check, choose, diagnose, lint, size
     from zero_sizer.api.simulation import simulate
 
-__all__ = ["JobError", "__version__", "check", "choose", "lint", "simulate", "size"]
+__all__ = [
+    "JobError",
+    "__version__",
+    "check",
+    "choose",
+    "diagnose",
+    "lint",
+    "simulate",
+    "size",
+]
 
 _HOMES = {"simulate": "zero_sizer.api.simulation"}  # all else is of zero_sizer.api
 

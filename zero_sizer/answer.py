@@ -18,6 +18,7 @@ from zero_sizer.util.interval import Interval
 from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:  # importing them costs a part of a cold start, and most jobs need none
+    from zero_sizer.advise.fit_map import FitMap
     from zero_sizer.advise.fixes import Fix
     from zero_sizer.job.goal import Goal
     from zero_sizer.speed.training import Training
@@ -94,12 +95,14 @@ class Answer:
         devices: what it takes of each.
         speed: the ``speed`` block of the JSON; None for what cannot run, or where nobody can say.
         training: the whole run; None for what cannot run, or where nobody says how much it is.
+        fit_map: verdicts by micro batch and nodes; None unless asked for.
     """
 
     sizing: Sizing
     devices: Mapping[Device, DeviceAnswer]
     speed: Mapping[str, Any] | None
     training: "Training | None" = None
+    fit_map: "FitMap | None" = None
 
     @cached_property
     def fixes(self) -> "tuple[Fix, ...]":

@@ -14,7 +14,16 @@ from zero_sizer.api.keywords import KEYWORDS, MOST
 from zero_sizer.api.typed import CheckKeywords, PlanKeywords, SizeKeywords
 from zero_sizer.cli.parser import Parser
 
-NOT_IN_PYTHON = {"help", "format", "emit", "emit_job", "emit_launch", "emit_args", "force"}
+NOT_IN_PYTHON = {
+    "help",
+    "format",
+    "output",
+    "emit",
+    "emit_job",
+    "emit_launch",
+    "emit_args",
+    "force",
+}
 
 
 @pytest.mark.parametrize("question", KEYWORDS)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 from typing import Any, Unpack, overload
 
+from zero_sizer.api.diagnosed import DiagnosisResult
 from zero_sizer.api.errors import JobError, job_error
 from zero_sizer.api.keywords import OWN, axes, checked, combinations, documented
 from zero_sizer.api.linted import LintResult
@@ -20,6 +21,7 @@ from zero_sizer.errors import ZeroSizerError
 from zero_sizer.job.fields import Flags
 from zero_sizer.questions import choose as chosen
 from zero_sizer.questions.check import check as asked_check
+from zero_sizer.questions.diagnose import diagnose as asked_diagnose
 from zero_sizer.questions.jobs import flags_of, job_of
 from zero_sizer.questions.lint import lint as lint_one
 
@@ -27,6 +29,7 @@ __all__ = [
     "CheckResult",
     "ChoiceResult",
     "Config",
+    "DiagnosisResult",
     "JobError",
     "LargestResult",
     "LintResult",
@@ -35,6 +38,7 @@ __all__ = [
     "Sweep",
     "check",
     "choose",
+    "diagnose",
     "lint",
     "size",
 ]
@@ -100,6 +104,29 @@ def lint(*configs: Config) -> LintResult:
     return LintResult([lint_one(_config("lint", config)) for config in configs])
 
 
+def diagnose(
+    log: str | PathLike[str], config: Config | None = None, **keywords: Unpack[CheckKeywords]
+) -> DiagnosisResult:
+    """Read the log of a job that ran out of memory, as ``zero-sizer diagnose`` does.
+
+    Args:
+        log: path of what the job printed.
+        config: of the job; None to read the log alone.
+        keywords: those of ``check`` that say what the job is.
+
+    Raises:
+        JobError: the log or the job cannot be read.
+    """
+    stated = {name: value for name, value in keywords.items() if name != "timeline"}
+    path = _path(log)
+    about = None if config is None else _config("diagnose", config)
+    try:
+        found = asked_diagnose(path, about, flags_of(checked("check", stated)))
+    except (ZeroSizerError, OSError) as error:
+        raise job_error(error) from None
+    return DiagnosisResult(found)
+
+
 def _asked(
     question: str, config: Any, keywords: Mapping[str, Any], answer: Callable[..., Result]
 ) -> Result | Sweep:
@@ -129,6 +156,12 @@ def _config(question: str, value: Any) -> Any:
         return value
     kind = type(value).__name__
     raise JobError(f"a config is a path or a mapping, not {kind}", where="config")
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str | PathLike) or not str(value):
+        raise JobError("no log", remedy="give its path", where="log")
+    return str(fspath(value))
 
 
 def _check(config: Any, flags: Flags, *, timeline: bool = False) -> CheckResult:

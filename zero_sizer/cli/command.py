@@ -19,6 +19,7 @@ _COMMANDS = {
     "size": "the fewest nodes that fit, per strategy, and where more stop helping",
     "lint": "validate many configs, without a model or a cluster",
     "guard": "launch what fits, and refuse what does not",
+    "diagnose": "read the log of a job that ran out of memory: cause and changes",
     "dryrun": "run the real engine (simulated, on one device, or launched) and record it",
     "crosscheck": "lay the prediction beside independent witnesses",
     "schema": "print the JSON Schema of a DeepSpeed config, for editors",

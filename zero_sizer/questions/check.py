@@ -1,6 +1,7 @@
 """Will this job fit, and where does every byte go?"""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from zero_sizer.answer import Answer, answer_of
 from zero_sizer.job.fields import Flags
@@ -11,7 +12,12 @@ from zero_sizer.sizing import size
 
 
 def check(
-    config: Config, flags: Flags, *, timeline: bool = False, tell: Callable[[str], None]
+    config: Config,
+    flags: Flags,
+    *,
+    timeline: bool = False,
+    fit_map: bool = False,
+    tell: Callable[[str], None],
 ) -> Answer:
     """The finished answer.
 
@@ -19,6 +25,7 @@ def check(
         config: file or mapping.
         flags: what was stated beside it.
         timeline: also what lives at each place of the step.
+        fit_map: also what fits at other micro batches and nodes.
         tell: is told what takes long.
 
     Raises:
@@ -31,4 +38,9 @@ def check(
         from zero_sizer.questions.profile import with_profile
 
         sizing = with_profile(sizing, tell)
-    return answer_of(sizing, points=timeline, goal=goal)
+    answer = answer_of(sizing, points=timeline, goal=goal)
+    if not fit_map:
+        return answer
+    from zero_sizer.advise.fit_map import fit_map_of
+
+    return replace(answer, fit_map=fit_map_of(sizing))

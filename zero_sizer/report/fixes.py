@@ -15,11 +15,16 @@ def show_fixes(fixes: Sequence[Fix]) -> None:
     """Print what would make the job fit, the least disruptive first; nothing if nothing would."""
     if not fixes:
         return
-    rows = [(_peaks(fix), _cost(fix), ", ".join(_changes(fix.changes))) for fix in fixes]
+    rows = fix_rows(fixes)
     doubt = fixes[0].doubt
     show_table(("new peak", "time a token", f"it {'may' if doubt else 'would'} fit with"), rows)
     if doubt:
         print(f"may, not would: {doubt}")
+
+
+def fix_rows(fixes: Sequence[Fix]) -> list[tuple[str, str, str]]:
+    """New peak, cost and changes of each, as text."""
+    return [(_peaks(fix), _cost(fix), ", ".join(_changes(fix.changes))) for fix in fixes]
 
 
 def fix_line(fix: Fix) -> str:
