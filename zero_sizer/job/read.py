@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.config.document import Document
-from zero_sizer.config.workload import INFERENCE, Checkpointing, Workload
+from zero_sizer.config.workload import INFERENCE, TRAINING, Checkpointing, Workload
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
@@ -186,7 +186,7 @@ def _config(config: Config, file: Document | None) -> Document:
         return document.from_mapping(config)
     path = config if isinstance(config, str) else ""
     value = file.get("deepspeed")
-    if value is None and file.get("workload.task") == INFERENCE:
+    if value is None and file.get("workload.task") not in (None, TRAINING):  # checked later
         return Document(source=NONE_GIVEN, values={}, lines={})
     if isinstance(value, Mapping):
         prefix = "deepspeed."
