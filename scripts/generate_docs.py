@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from zero_sizer.ledger import entries as features  # noqa: E402
 from zero_sizer.ledger.entry import Entry  # noqa: E402
-from zero_sizer.ledger.moments import Moment  # noqa: E402
+from zero_sizer.ledger.moments import IN_INFERENCE, RUNS, Moment  # noqa: E402
 
 LOOP = 3  # entries that one loop declares and that are still written out
 PAGE = ROOT / "docs" / "ledger.md"
@@ -51,7 +51,9 @@ def feature_modules() -> list[ModuleType]:
     modules = [importlib.import_module(f"zero_sizer.ledger.entries.{name}") for name in names]
     positions = {id(entry): i for i, entry in enumerate(features.ENTRIES)}
     declaring = [module for module in modules if getattr(module, "ENTRIES", ())]
-    return sorted(declaring, key=lambda module: positions[id(module.ENTRIES[0])])
+    return sorted(
+        declaring, key=lambda module: positions.get(id(module.ENTRIES[0]), len(positions))
+    )
 
 
 def _section(module: ModuleType) -> str:
@@ -111,7 +113,11 @@ def _device(entry: Entry) -> str:
 def _live(live: Any) -> str:
     if callable(live):
         return _formula(live)
-    moments = [moment for moment in Moment if moment is not Moment.LOADED]
+    if live & RUNS:
+        present = [moment for moment in Moment if moment in live]
+        is_all = live >= IN_INFERENCE
+        return "all of inference" if is_all else ", ".join(f"'{m.value}'" for m in present)
+    moments = [moment for moment in Moment if moment not in RUNS | {Moment.LOADED}]
     missing = [moment for moment in moments if moment not in live]
     if not missing:
         return "always"

@@ -5,10 +5,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zero_sizer import speed
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.capacity import Capacity, reserved
 from zero_sizer.ledger.entry import Allocation
-from zero_sizer.ledger.moments import STEPPING, Moment, Phase
+from zero_sizer.ledger.moments import GENERATING, RUNS, STEPPING, Moment, Phase
 from zero_sizer.ledger.peak import Peak, phase_peaks
 from zero_sizer.ledger.ranks import candidates
 from zero_sizer.ledger.verdict import WHOSE, Need, Verdict
@@ -110,7 +111,8 @@ class Answer:
 
         Seconds of work, which a sweep that shows none is spared.
         """
-        return () if self.sizing.verdict is Verdict.FITS else _fixes(self.sizing)
+        trains = self.sizing.job.workload.task != INFERENCE
+        return _fixes(self.sizing) if trains and self.sizing.verdict is not Verdict.FITS else ()
 
 
 def answer_of(sizing: Sizing, *, points: bool = False, goal: "Goal | None" = None) -> Answer:
@@ -121,7 +123,8 @@ def answer_of(sizing: Sizing, *, points: bool = False, goal: "Goal | None" = Non
         points: also what lives at each place of the step.
         goal: the training run to time and price.
     """
-    can_run = sizing.verdict is not Verdict.DOES_NOT_FIT and sizing.is_valid
+    trains = sizing.job.workload.task != INFERENCE
+    can_run = trains and sizing.verdict is not Verdict.DOES_NOT_FIT and sizing.is_valid
     return Answer(
         sizing=sizing,
         devices={device: _device(sizing, device, points) for device in Device},
@@ -148,7 +151,7 @@ def _device(sizing: Sizing, device: Device, points: bool) -> DeviceAnswer:
         whose=_whose(sizing, device),
         peak=peak,
         place=_place(sizing, peak),
-        phases=phase_peaks(sizing.moments[device]),
+        phases=phase_peaks(sizing.moments[device], phases_of(sizing)),
         reserved=reserved(peak.num_bytes, found, need.room),
         capacity=found,
         need=need,
@@ -158,14 +161,29 @@ def _device(sizing: Sizing, device: Device, points: bool) -> DeviceAnswer:
     )
 
 
+def phases_of(sizing: Sizing) -> tuple[Phase, ...]:
+    """The phases of the job's task, in order."""
+    if sizing.job.workload.task == INFERENCE:
+        return (*GENERATING, Phase.LOAD)
+    return (*STEPPING, Phase.SAVE, Phase.LOAD)
+
+
 def _whose(sizing: Sizing, device: Device) -> str:
     """The device that is meant; GPUs of some plans differ by rank."""
+    if sizing.job.workload.task == INFERENCE:
+        return WHOSE[device]
     if device is Device.GPU and sizing.plan and len(candidates(sizing.plan)) > 1:
         return f"the GPU of rank {sizing.plan.rank}, which holds most,"
     return WHOSE[device]
 
 
 def _place(sizing: Sizing, peak: Peak) -> str:
+    if sizing.plan and peak.moment in RUNS:
+        from zero_sizer.timeline import generating
+
+        is_prefill = peak.moment is Moment.PREFILL
+        found = generating.of_prefill if is_prefill else generating.of_decode
+        return found(sizing.plan).place
     if sizing.plan and peak.moment is Moment.FORWARD:
         return compose.timeline_of(sizing.plan).forward.place
     if sizing.plan and peak.moment is Moment.BACKWARD:
@@ -183,13 +201,18 @@ def _live(sizing: Sizing, device: Device, moment: Moment) -> tuple[Live, ...]:
     return tuple(sorted(found, key=lambda live: -live.num_bytes))
 
 
+_RARE = (Phase.SAVE, Phase.LOAD)
+
+
 def _points(sizing: Sizing, device: Device) -> Iterator[LivePoint]:
     """The phases in order; their highest is the device's peak."""
     if sizing.plan is None:
         return
-    moments = sizing.moments[device]
+    moments, phases = sizing.moments[device], phases_of(sizing)
     for moment in Moment:
-        if moment.phase not in STEPPING and moment.phase is not sizing.peaks[device].moment.phase:
+        if moment.phase not in phases:
+            continue
+        if moment.phase in _RARE and moment.phase is not sizing.peaks[device].moment.phase:
             continue  # saving and loading only where they decide
         if device is Device.GPU and moment in (Moment.FORWARD, Moment.BACKWARD):
             yield from _pass(sizing, moment)

@@ -6,6 +6,7 @@ from typing import Any
 
 from zero_sizer import checks
 from zero_sizer.config.settings import Setting
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.findings import Direction, Finding, Reason, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
@@ -26,7 +27,7 @@ from zero_sizer.ledger.verdict import (
 )
 from zero_sizer.models.attention import FLASH
 from zero_sizer.plan.plan import Plan
-from zero_sizer.plan.resolve import plan_job
+from zero_sizer.plan.resolve import Planned, plan_job
 from zero_sizer.timeline.remarks import remarks
 from zero_sizer.units import DType
 from zero_sizer.util.records import dataclass
@@ -75,12 +76,9 @@ class Sizing:
 
 def size(job: Job) -> Sizing:
     """Predict what a job needs and whether it fits."""
-    context, findings = checks.resolved(job)
-    planned = plan_job(job, context.settings)
-    plan = at_highest_rank(planned.plan) if planned.plan else None
-    collected = [*findings, *checks.run(context), *planned.findings]
-    allocations = tuple(evaluate(entries.ENTRIES, plan)) if plan else ()
-    collected += [_at_line(f, job) for f in remarks(plan)] if plan else []
+    planned, collected = _planned(job)
+    plan = planned.plan
+    allocations = tuple(evaluate(entries.of(plan), plan)) if plan else ()
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
     capacities = capacity.capacities(job.cluster, job.workload)
@@ -112,6 +110,28 @@ def size(job: Job) -> Sizing:
     )
 
 
+def _planned(job: Job) -> tuple[Planned, list[Finding]]:
+    """The plan on the rank that needs most, and everything found on the way to it."""
+    if job.workload.task == INFERENCE:
+        from zero_sizer.checks import inference as rules
+        from zero_sizer.plan.inference import plan_inference
+        from zero_sizer.timeline import generating_remarks
+
+        planned = plan_inference(job)
+        if planned.plan is None:
+            return planned, [*planned.findings]
+        found = [*rules.findings(job, planned.plan), *generating_remarks.remarks(planned.plan)]
+        return planned, [*planned.findings, *found]
+    context, findings = checks.resolved(job)
+    planned = plan_job(job, context.settings)
+    collected = [*findings, *checks.run(context), *planned.findings]
+    if planned.plan is None:
+        return planned, collected
+    plan = at_highest_rank(planned.plan)
+    collected += [_at_line(f, job) for f in remarks(plan)]
+    return replace(planned, plan=plan), collected
+
+
 def _needs(
     plan: Plan | None,
     moments: Mapping[Device, Mapping[Moment, int]],
@@ -138,8 +158,9 @@ def _at_least(
     findings: Sequence[Finding],
 ) -> dict[Device, Need]:
     """The needs with the least that the job takes whatever else was meant than was assumed."""
-    least = at_highest_rank(_cheapest(plan, assumed))
-    moments = totals(evaluate(entries.ENTRIES, least, explain=False), plan.ranks_per_node)
+    cheapest = _cheapest(plan, assumed)
+    least = cheapest if cheapest.task == INFERENCE else at_highest_rank(cheapest)
+    moments = totals(evaluate(entries.of(least), least, explain=False), plan.ranks_per_node)
     return {
         device: replace(needs[device], low=other.low, moment=other.moment, cheapest=tuple(assumed))
         for device, other in _needs(least, moments, capacities, findings).items()
@@ -150,8 +171,10 @@ def _at_least(
 def _cheapest(plan: Plan, assumed: Sequence[str]) -> Plan:
     """The plan as it takes least, whatever was assumed under these codes."""
     values: dict[str, Any] = {}
-    if "assumed-seq-len" in assumed:
+    if {"assumed-seq-len", "assumed-prompt"} & set(assumed):
         values["seq_len"] = 1
+    if "assumed-new-tokens" in assumed:
+        values["new_tokens"] = min(plan.new_tokens, 1)
     if "assumed-checkpointing" in assumed:
         values["checkpointing"] = True
     if "assumed-attention" in assumed:

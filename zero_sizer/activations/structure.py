@@ -176,6 +176,8 @@ def widths_of(spec: ModelSpec) -> dict[str, int]:
         "experts": arch.num_experts,
         "experts_per_token": arch.experts_per_token,
         "expert_ffn": arch.expert_ffn or arch.ffn or 0,
+        "window": window_of(spec) or 0,
+        "window_before": (window_of(spec) or 1) - 1,
     }
 
 
@@ -241,7 +243,7 @@ def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] 
     }
     if window is not None:
         found["setups"] = [
-            {**setup, "fits": [_moved(fit, document["window"], window) for fit in setup["fits"]]}
+            {**setup, "fits": [moved(fit, document["window"], window) for fit in setup["fits"]]}
             for setup in document["setups"]
         ]
     return found
@@ -253,8 +255,8 @@ def _has_traced_proportions(document: Mapping[str, Any], widths: Mapping[str, in
     return widths["head_dim"] % _HEAD_STEP == 0 and (document["has_free_head_dim"] or fills)
 
 
-def _moved(fit: Mapping[str, Any], traced: int, window: int) -> dict[str, Any]:
-    """A fit whose range ends or begins at the window, which is another here."""
+def moved(fit: Mapping[str, Any], traced: int, window: int) -> dict[str, Any]:
+    """A fit whose range of tokens ends or begins at the window, which is another here."""
     low, high = fit["sequence"]
     return {
         **fit,

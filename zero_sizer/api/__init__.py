@@ -136,7 +136,9 @@ def _asked(
         found = []
         for values in combinations(several):
             stated = {**one, **values}
-            about = _config(question, stated.pop("config"))
+            about = stated.pop("config")
+            if about is not None or stated.get("task") != "inference":  # which needs none
+                about = _config(question, about)
             stated = checked(question, stated)
             own = {name: stated.pop(name) for name in OWN & stated.keys()}
             found.append((values, answer(about, flags_of(stated), **own)))

@@ -27,7 +27,9 @@ _OF_CHECK = tuple(option for option in OPTIONS if option.group != GOAL)
 _HOW = Field(name=HOW, check=str, help="as `checkpointing`, in words such as every-2,offload")
 _TIMELINE = Field(name="timeline", check=yes_or_no, help="also what lives at each place of a step")
 _LARGEST = Field(
-    name="largest", check=OneOf(WHAT), help="the largest of this that fits, not the fastest plan"
+    name="largest",
+    check=OneOf((*WHAT, "batch-size")),
+    help="the largest of this that fits, not the fastest plan",
 )
 _SIZE = (
     Field(name="max_nodes", check=Whole(2**31), help="up to so many are tried (64)"),

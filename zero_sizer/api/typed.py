@@ -19,6 +19,11 @@ class JobKeywords(TypedDict, total=False):
     host_memory: int | str | None
     nvme: int | str | None
     hostfile: str | None
+    task: str | None
+    prompt: int | None
+    new_tokens: int | None
+    batch_size: int | None
+    cache: str | None
     seq_len: int | None
     micro_batch: int | None
     grad_accum: int | None

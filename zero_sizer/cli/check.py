@@ -15,7 +15,7 @@ from zero_sizer.util.files import require_writable
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    options.add_job_options(parser, leave_out=(GOAL,))
+    options.add_job_options(parser, needs_config=False, leave_out=(GOAL,))
     options.add_format_option(parser, "check")
     parser.add_argument(
         "--timeline", action="store_true", help="plot what lives on each device over a step"
@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer; the exit code says it again."""
     flags, is_page = options.flags_from(arguments), arguments.format == "html"
+    options.require_config(arguments, flags)
     require_writable(arguments.output, "--output")
     with Progress("", None, patience=0) as progress:
         answer = check(

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_choice_options(parser)
     parser.add_argument(
         "--largest",
-        choices=WHAT,
+        choices=(*WHAT, "batch-size"),
         help="instead of the fastest plan, the largest of this that `check` calls a fit",
     )
     group = parser.add_argument_group("what to do with the plan")
@@ -72,7 +72,9 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
 
 def job_from(arguments: argparse.Namespace) -> Job:
     """The job; CONFIG may be left out."""
-    return job_of(arguments.config, options.flags_from(arguments))
+    asks_largest = getattr(arguments, "largest", None) is not None  # `size` has no such option
+    flags = options.flags_from(arguments)
+    return job_of(arguments.config, flags, takes_inference=asks_largest)
 
 
 def wishes_from(arguments: argparse.Namespace) -> Wishes:

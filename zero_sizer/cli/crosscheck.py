@@ -11,7 +11,7 @@ from zero_sizer.crosscheck.causes import explained
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.dryrun.verdict import verdict_of
-from zero_sizer.job.fields import GOAL, TRAINING
+from zero_sizer.job.fields import GOAL, TRAINING_RUN
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.formats import reporter
@@ -22,7 +22,7 @@ WITNESSES = ("helpers", "rules", *dryrun.HOWS)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    options.add_job_options(parser, leave_out=(TRAINING, GOAL))
+    options.add_job_options(parser, leave_out=(TRAINING_RUN, GOAL))
     options.add_format_option(parser, "crosscheck")
     parser.add_argument(
         "--with",

@@ -4,7 +4,7 @@ import argparse
 
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, UNCERTAIN
-from zero_sizer.job.fields import GOAL, TRAINING
+from zero_sizer.job.fields import GOAL, TRAINING_RUN
 from zero_sizer.questions.diagnose import diagnose
 from zero_sizer.report.formats import reporter
 
@@ -12,7 +12,7 @@ from zero_sizer.report.formats import reporter
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("log", metavar="LOG", help="what the job printed; - is standard input")
-    options.add_job_options(parser, needs_config=False, leave_out=(TRAINING, GOAL))
+    options.add_job_options(parser, needs_config=False, leave_out=(TRAINING_RUN, GOAL))
     parser.usage = "%(prog)s LOG [CONFIG] [options]"
     options.add_format_option(parser, "diagnose")
     parser.epilog = (

@@ -11,6 +11,7 @@ from typing import Any
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import of_verdict
 from zero_sizer.cli.progress import Progress
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.dryrun.answer import answer_of
 from zero_sizer.dryrun.recording import Recording, merged
 from zero_sizer.dryrun.simulated.outputs import Outputs
@@ -40,7 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "After --: a training script and its own arguments, run unchanged (simulated); a launcher "
         "in front (deepspeed, torchrun, accelerate launch, srun) is read and never started."
     )
-    options.add_job_options(parser, needs_config=False, leave_out=(fields.TRAINING, fields.GOAL))
+    options.add_job_options(
+        parser, needs_config=False, leave_out=(fields.TRAINING_RUN, fields.GOAL)
+    )
     parser.usage = "%(prog)s --how HOW [options] CONFIG|-- LINE"
     options.add_format_option(parser, "dryrun")
     parser.add_argument("--how", choices=HOWS, required=True)
@@ -115,12 +118,14 @@ def run(arguments: argparse.Namespace) -> int:
         require_writable(getattr(arguments, name), f"--{name}")
     if arguments.script is not None:
         recording = of_script(arguments)
-    elif arguments.config is None:
+    elif arguments.config is None and arguments.task != INFERENCE:
         raise InputError("nothing to run", remedy="give CONFIG, or a script after --")
     else:
         refuse_unused(arguments, [arguments.how])
         _refuse_cluster(arguments)
-        job = options.job_from(arguments)
+        job = options.job_of_any_task(arguments)
+        if job.workload.task == INFERENCE and arguments.how != "simulated":
+            raise UnsupportedError(f"inference runs with --how simulated, not {arguments.how}")
         recording = _of_ranks(
             arguments, job.cluster.world_size, lambda: record(arguments, arguments.how, job)
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, UNCERTAIN, exit_code
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.job.fields import GOAL, TRAINING
+from zero_sizer.job.fields import GOAL, TRAINING_RUN
 from zero_sizer.questions.guard import Line, read, sized
 from zero_sizer.report.formats import reporter
 from zero_sizer.report.verdict import show_job, show_verdict
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "refused, 2 bad usage, 3 could not tell; else that of the line, which takes this process' "
         "place."
     )
-    options.add_job_options(parser, needs_config=False, leave_out=(TRAINING, GOAL))
+    options.add_job_options(parser, needs_config=False, leave_out=(TRAINING_RUN, GOAL))
     parser.usage = "%(prog)s [CONFIG] [options] -- LINE"
     parser.add_argument(
         "--allow-uncertain", action="store_true", help="launch where nobody can tell, too"

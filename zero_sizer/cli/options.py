@@ -3,17 +3,20 @@
 import argparse
 from typing import Any
 
-from zero_sizer.job.fields import GOAL, OPTIONS, TRAINING, Field, Flags
-from zero_sizer.job.read import Job, read
+from zero_sizer.config.workload import INFERENCE
+from zero_sizer.errors import InputError
+from zero_sizer.job.fields import GOAL, OPTIONS, TRAINING_RUN, Field, Flags
+from zero_sizer.job.read import Job
 from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
 from zero_sizer.models.changes.freeze import patterns
-from zero_sizer.questions.jobs import flags_of
+from zero_sizer.questions.jobs import flags_of, job_of
 from zero_sizer.report.formats import FORMATS
 
 _TITLES = {
     "cluster": "cluster",
     "workload": "workload: what the files cannot say",
-    TRAINING: "training run: time, energy and price",
+    INFERENCE: "inference: what --task inference runs",
+    TRAINING_RUN: "training run: time, energy and price",
     GOAL: "goal of the training run",
 }
 
@@ -83,8 +86,34 @@ def add_format_option(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
-    """The job that the parsed options describe."""
-    return read(arguments.config, flags_from(arguments))
+    """The job of training that the parsed options describe.
+
+    Raises:
+        InputError: it cannot be read, or its task is another.
+    """
+    return job_of(arguments.config, flags_from(arguments))
+
+
+def job_of_any_task(arguments: argparse.Namespace) -> Job:
+    """The job that the parsed options describe, of inference too.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return job_of(arguments.config, flags_from(arguments), takes_inference=True)
+
+
+def require_config(arguments: argparse.Namespace, flags: Flags) -> None:
+    """Stops at a job of training without a CONFIG; inference needs none.
+
+    Raises:
+        InputError: there is none.
+    """
+    if arguments.config is None and flags.task != INFERENCE:
+        raise InputError(
+            "the following arguments are required: CONFIG",
+            remedy="`zero-sizer check -h` lists what there is; --task inference needs none",
+        )
 
 
 def flags_from(arguments: argparse.Namespace) -> Flags:

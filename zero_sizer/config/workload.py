@@ -5,6 +5,8 @@ from dataclasses import field
 from zero_sizer.util.records import dataclass
 
 LIGER_KERNELS, OWN_KERNELS = "liger", "transformers"
+TRAINING, INFERENCE = "training", "inference"
+DYNAMIC, STATIC = "dynamic", "static"
 NON_REENTRANT, REENTRANT, DEEPSPEED = "non-reentrant", "reentrant", "deepspeed"
 
 
@@ -75,8 +77,19 @@ class Workload:
         tokens: of the data that is trained on (``--tokens``).
         samples: of the data, each of ``seq_len`` tokens, where its tokens are not stated.
         epochs: times that the data is gone through (None: once).
+        task: ``training`` (None too) or ``inference``.
+        prompt: tokens of each sequence that inference begins with (``--prompt``).
+        new_tokens: that it generates for each; 0 is one forward, with every position's logits.
+        batch_size: sequences that a GPU runs at once.
+        cache: ``dynamic`` (None too), which grows token by token, or ``static``.
         origins: field name -> where its value comes from.
     """
+
+    task: str | None = None
+    prompt: int | None = None
+    new_tokens: int | None = None
+    batch_size: int | None = None
+    cache: str | None = None
 
     micro_batch: int | None = None
     grad_accum: int | None = None

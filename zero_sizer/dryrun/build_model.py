@@ -37,7 +37,7 @@ def build(task: Task, *, with_values: bool = False) -> Any:
         with _zero_init(task):
             model = _from_factory(task.factory)
     if task.quantization is not None:
-        model = _quantized(model, task.quantization)
+        model = _quantized(model, task.quantization, infers=task.new_tokens is not None)
     if task.lora is not None:
         model = _with_lora(model, task.lora)
     for name, parameter in model.named_parameters() if task.freeze else ():
@@ -45,7 +45,7 @@ def build(task: Task, *, with_values: bool = False) -> Any:
             parameter.requires_grad_(False)
     if task.checkpointing:
         checkpointing.enable(model, task)
-    return model.train()
+    return model.train(task.new_tokens is None)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def _from_config(task: Task, with_values: bool) -> Any:
         raise UnsupportedError(f"transformers has no model type {model_type!r}")
     config = CONFIG_MAPPING[model_type](**fields)
     # The Trainer switches the generation cache off; with it every key and value would stay.
-    config.use_cache = False
+    config.use_cache = task.new_tokens is not None
     if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = 0  # a checkpoint's generation config would say which
     dtype = task.built_dtype or fields.get("dtype") or "float32"
@@ -107,6 +107,7 @@ def attention_packages(task: Task) -> AbstractContextManager[None]:
 def _attention(task: Task, model_class: Any, *, fake: bool) -> str:
     """What transformers calls the implementation, or the next that the model has."""
     is_16bit = any((task.config.get(key) or {}).get("enabled") for key in _16_BIT)
+    is_16bit |= task.new_tokens is not None and task.built_dtype in ("bfloat16", "float16")
     has_flash = fake and is_16bit and getattr(model_class, "_supports_flash_attn", False)
     if task.attention == "flash" and has_flash:
         return "flash_attention_2"
@@ -178,12 +179,12 @@ def _from_shapes(task: Task) -> Any:
         return ShapesModel(task.parameters)
 
 
-def _quantized(model: Any, how: Mapping[str, Any]) -> Any:
+def _quantized(model: Any, how: Mapping[str, Any], *, infers: bool) -> Any:
     """The base with packed weights, which bitsandbytes makes on the GPU as it reads them."""
     from zero_sizer.simulator import device
     from zero_sizer.simulator.quantized_layers import quantize
 
-    quantize(model, how, how["modules"])
+    quantize(model, how, how["modules"], infers=infers)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     where = torch.device(device.NAME, 0)

@@ -6,11 +6,13 @@ from typing import Any
 
 from zero_sizer.config.resolve import resolve
 from zero_sizer.config.settings import Setting, Settings
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.dryrun.engine_config import engine_config
 from zero_sizer.dryrun.task import Task
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.job.read import Job
 from zero_sizer.models.changes.quantization import converted
+from zero_sizer.models.changes.records import BITSANDBYTES
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan.plan import Plan
@@ -37,6 +39,8 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
         steps: optimizer steps.
         nvme_path: where swap files go.
     """
+    if job.workload.task == INFERENCE:
+        return _inference_task(job, nvme_path=nvme_path)
     settings, _ = resolve(
         job.document, job.workload, world_size=job.cluster.world_size, model=job.model
     )
@@ -71,6 +75,55 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
         zero_init=plan.zero_init,
         built_dtype=plan.built_dtype.value,
         steps=steps,
+        notes=(*model_notes, *notes),
+    )
+
+
+def _inference_task(job: Job, *, nvme_path: str | None) -> Task:
+    """Forward and generate; no optimizer, and DeepSpeed where the config has a stage."""
+    from zero_sizer.config.inference import is_inference_config
+    from zero_sizer.plan.inference import plan_inference
+
+    plan = plan_inference(job).plan
+    if plan is None:
+        raise UnsupportedError("the job cannot be planned, so it cannot be run")
+    notes: list[str] = []
+    config: dict[str, Any] = {}
+    if is_inference_config(job.document.values):
+        notes.append("init_inference is not run: the model moves to the GPU in its dtype")
+    elif job.document.values:
+        settings, _ = resolve(
+            job.document, job.workload, world_size=job.cluster.world_size, model=job.model
+        )
+        config, notes = engine_config(
+            job.document,
+            settings,
+            job.workload,
+            job.model,
+            micro_batch=plan.micro_batch,
+            nvme_path=nvme_path,
+        )
+        if config.pop("optimizer", None) is not None:
+            notes.append("optimizer left out: inference has none")
+    source, model_notes = model_source(job.model)
+    how = job.model.quantization
+    if how is not None and how.method != BITSANDBYTES:
+        raise UnsupportedError(
+            f"kernels of weights {how.describe()} are not simulated",
+            remedy="check counts their weights; take nf4 or int8 to simulate",
+        )
+    return Task(
+        **source,
+        config=config,
+        micro_batch=plan.micro_batch,
+        seq_len=plan.seq_len,
+        new_tokens=plan.new_tokens,
+        cache=plan.cache,
+        attention=plan.attention,
+        sequences=plan.sequences,
+        zero_init=plan.zero_init,
+        built_dtype=plan.model_dtype.value,
+        steps=1,
         notes=(*model_notes, *notes),
     )
 

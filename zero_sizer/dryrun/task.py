@@ -39,6 +39,8 @@ class Task:
         steps: optimizer steps; the first allocates the states, so at least two show the peak.
         peak: real ranks on a CPU follow every storage, for peaks and activations.
         walk: real ranks list live tensors that no part of the engine owns.
+        new_tokens: of inference; None where the model is trained. 0 is one forward.
+        cache: ``dynamic`` or ``static``, of inference.
         notes: every way in which the run differs from the job.
     """
 
@@ -63,6 +65,8 @@ class Task:
     steps: int = 2
     peak: bool = True
     walk: bool = True
+    new_tokens: int | None = None
+    cache: str = "dynamic"
     notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.settings import Setting
+from zero_sizer.config.workload import DYNAMIC, INFERENCE, STATIC, TRAINING
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.job.values import (
@@ -45,7 +46,8 @@ class Field:
         name: key in the YAML section, and of ``Flags``.
         check: gives the typed value or raises ValueError.
         section: of a job YAML: ``cluster``, ``workload``, or empty.
-        group: of the help: the section, or ``training`` and ``goal``, which some commands take.
+        group: of the help: the section, or ``training``, ``inference`` and ``goal``, which some
+            commands take.
         metavar: what the help calls the value; empty: the option's own name.
         help: one clause.
         usual: what is shown where nobody states it.
@@ -87,7 +89,7 @@ def _row(check: Check, section: str = "", **more: Any) -> Any:
 _ANY = 2**31
 _HOSTS = Size(2**20 * TIB)
 _CLUSTER, _WORKLOAD = "cluster", "workload"
-TRAINING, GOAL = "training", "goal"
+TRAINING_RUN, GOAL = "training", "goal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,9 @@ class Flags:
         text, metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
     )
     quantization: str | None = _row(
-        text, metavar="HOW", help="of the frozen base: nf4,double or int8"
+        text,
+        metavar="HOW",
+        help="of the frozen base: nf4,double or int8; of inference's weights also gptq, awq, fp8",
     )
     freeze: tuple[str, ...] | None = _row(
         patterns,
@@ -124,6 +128,32 @@ class Flags:
     nvme: str | None = _row(_HOSTS, _CLUSTER, metavar="SIZE", help="NVMe of a node")
     hostfile: str | None = _row(text, _CLUSTER, metavar="FILE", help="a DeepSpeed hostfile")
 
+    task: str | None = _row(
+        OneOf((TRAINING, INFERENCE)),
+        _WORKLOAD,
+        help="training (default), or inference: forward and generate",
+        usual=Setting(TRAINING, "the default", is_default=True),
+    )
+    prompt: int | None = _row(
+        Whole(_ANY), _WORKLOAD, group=INFERENCE, metavar="TOKENS", help="of each sequence"
+    )
+    new_tokens: int | None = _row(
+        Whole(_ANY, lowest=0),
+        _WORKLOAD,
+        group=INFERENCE,
+        metavar="TOKENS",
+        help="generated for each; 0: one forward, with the logits of every position",
+    )
+    batch_size: int | None = _row(
+        Whole(_ANY), _WORKLOAD, group=INFERENCE, metavar="SEQUENCES", help="that a GPU runs at once"
+    )
+    cache: str | None = _row(
+        OneOf((DYNAMIC, STATIC)),
+        _WORKLOAD,
+        group=INFERENCE,
+        help="transformers' DynamicCache, which grows (default), or StaticCache",
+        usual=Setting(DYNAMIC, "generate()'s default", is_default=True),
+    )
     seq_len: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="TOKENS")
     micro_batch: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="SAMPLES", in_config=True)
     grad_accum: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="STEPS", in_config=True)
@@ -180,36 +210,36 @@ class Flags:
     tokens: int | float | str | None = _row(
         Amount(10**18),
         _WORKLOAD,
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="N",
         help="of the data, e.g. 300B or 1.5T",
     )
     samples: int | float | str | None = _row(
         Amount(10**15),
         _WORKLOAD,
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="N",
         help="of the data, each of --seq-len tokens, e.g. 2M",
     )
     epochs: float | str | None = _row(
         Number(1e6, lowest=1e-3),
         _WORKLOAD,
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="N",
         help="times that the data is gone through (1)",
     )
     start: "str | date | None" = _row(
-        day, group=TRAINING, metavar="DAY", help="first day, as 2026-01-31 (today)"
+        day, group=TRAINING_RUN, metavar="DAY", help="first day, as 2026-01-31 (today)"
     )
     rate: float | str | None = _row(
         Number(1e4),
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="USD",
         help="price of a GPU-hour, instead of the published lists'",
     )
     rates: str | None = _row(
         text,
-        group=TRAINING,
+        group=TRAINING_RUN,
         metavar="FILE",
         help="YAML of usd_per_gpu_hour by GPU, pue, node_watts_over_gpus",
     )
@@ -228,7 +258,7 @@ HOST_MEMORY = _BY_NAME["host_memory"]
 START, RATE, TARGET_DAYS, BUDGET = (
     _BY_NAME[name] for name in ("start", "rate", "target_days", "budget")
 )
-RUN = tuple(option for option in OPTIONS if option.group in (TRAINING, GOAL))
+RUN = tuple(option for option in OPTIONS if option.group in (TRAINING_RUN, GOAL))
 WORKLOAD = tuple(option for option in OPTIONS if option.section == _WORKLOAD)
 CLUSTER = (
     *(option for option in OPTIONS if option.section == _CLUSTER),

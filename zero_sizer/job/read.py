@@ -10,8 +10,9 @@
     quantization: nf4,double      # of the frozen base, where its config.json does not say
 
 ``workload`` also holds how much is trained: ``tokens: 300B`` or ``samples: 2M``, ``epochs: 3``.
-``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``, beside it, a list
-of patterns of parameters that are not trained.
+With ``task: inference`` it holds ``prompt``, ``new_tokens`` and ``batch_size``; ``deepspeed`` is
+not needed. ``checkpointing`` is true, false or words such as ``every-2,offload``; ``freeze``,
+beside it, a list of patterns of parameters that are not trained.
 """
 
 from collections.abc import Mapping
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.config.document import Document
-from zero_sizer.config.workload import Checkpointing, Workload
-from zero_sizer.errors import InputError
+from zero_sizer.config.workload import INFERENCE, TRAINING, Checkpointing, Workload
+from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import fields as stated
 from zero_sizer.job.fields import Flags
+from zero_sizer.job.inference import settled
+from zero_sizer.models.changes.records import BITSANDBYTES
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
@@ -75,7 +78,9 @@ def read(config: Config, flags: Flags | None = None) -> Job:
     reference = _model_reference(path, file, flags)
     workload = _section("workload", (*stated.WORKLOAD, stated.FREEZE), file, flags)
     frozen = workload.pop(stated.FREEZE.name, None)
-    model = _adapted(_quantized(_load_model(reference, flags), file, flags), path, file, flags)
+    loaded = _quantized(_load_model(reference, flags), file, flags)
+    _require_task(loaded, workload.get("task"))
+    model = _adapted(loaded, path, file, flags)
     return Job(
         document=document,
         cluster=cluster,
@@ -113,7 +118,9 @@ def model_of(flags: Flags) -> ModelSpec:
         InputError: anything wrong with a flag.
     """
     reference = _model_reference("", None, flags)
-    model = _adapted(_quantized(_load_model(reference, flags), None, flags), "", None, flags)
+    loaded = _quantized(_load_model(reference, flags), None, flags)
+    _require_task(loaded, None if flags.task is None else Stated(flags.task, "--task"))
+    model = _adapted(loaded, "", None, flags)
     frozen = _section("workload", (stated.FREEZE,), None, flags).get(stated.FREEZE.name)
     return _frozen(model, frozen)
 
@@ -179,6 +186,8 @@ def _config(config: Config, file: Document | None) -> Document:
         return document.from_mapping(config)
     path = config if isinstance(config, str) else ""
     value = file.get("deepspeed")
+    if value is None and file.get("workload.task") not in (None, TRAINING):  # checked later
+        return Document(source=NONE_GIVEN, values={}, lines={})
     if isinstance(value, Mapping):
         prefix = "deepspeed."
         lines = {
@@ -220,7 +229,7 @@ def _flag_of(field: stated.Field, value: Any) -> str:
 
 
 def _workload(found: Mapping[str, Stated]) -> Workload:
-    found = _one_amount(found)
+    found = _one_amount(settled(found))
     values = {name: item.value for name, item in found.items()}
     how = values.get("checkpointing")
     if isinstance(how, Checkpointing):
@@ -326,6 +335,23 @@ def _quantized(spec: ModelSpec, file: Document | None, flags: Flags) -> ModelSpe
     else:
         raise InputError("quantization_config is not a mapping", where=spec.origin)
     return quantized.with_quantization(spec, found)
+
+
+def _require_task(spec: ModelSpec, task: Stated | None) -> None:
+    """Stops where weights of inference are to be trained.
+
+    Raises:
+        UnsupportedError: they are.
+    """
+    how = spec.quantization
+    is_inference = task is not None and task.value == INFERENCE
+    if how is not None and how.method != BITSANDBYTES and not is_inference:
+        raise UnsupportedError(
+            f"weights {how.describe()} are modelled for inference, not for training; "
+            "bitsandbytes' are",
+            remedy="add --task inference, or take nf4 or int8",
+            where=how.origin,
+        )
 
 
 def _adapted(spec: ModelSpec, path: str, file: Document | None, flags: Flags) -> ModelSpec:

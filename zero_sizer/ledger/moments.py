@@ -12,10 +12,15 @@ class Phase(Enum):
     STEP = "step"
     SAVE = "save"
     LOAD = "load"
+    PREFILL = "prefill"
+    DECODE = "decode"
 
 
 STEPPING = (Phase.INIT, Phase.FORWARD, Phase.BACKWARD, Phase.STEP)
 """The phases that every dry run goes through."""
+
+GENERATING = (Phase.INIT, Phase.PREFILL, Phase.DECODE)
+"""The phases of inference."""
 
 
 class Moment(Enum):
@@ -41,6 +46,8 @@ class Moment(Enum):
     DONE = "after the step"
     SAVED = "model being saved"
     WRITTEN = "optimizer states being saved"
+    PREFILL = "prompts being read"
+    DECODE = "tokens being generated"
     LOADED = "model being loaded"  # before init; last here, so that of equals init is named
 
     __hash__ = object.__hash__  # members are unique; Enum's own hash is slow
@@ -69,10 +76,14 @@ _PHASE = {
     Moment.DONE: Phase.STEP,
     Moment.SAVED: Phase.SAVE,
     Moment.WRITTEN: Phase.SAVE,
+    Moment.PREFILL: Phase.PREFILL,
+    Moment.DECODE: Phase.DECODE,
     Moment.LOADED: Phase.LOAD,
 }
 
-ALWAYS = frozenset(Moment) - {Moment.LOADED}
+RUNS = frozenset({Moment.PREFILL, Moment.DECODE})
+IN_INFERENCE = RUNS | {Moment.BUILT, Moment.FILLED, Moment.READY}
+ALWAYS = frozenset(Moment) - RUNS - {Moment.LOADED}
 FROM_FLATTEN = ALWAYS - {Moment.BUILT, Moment.FILLED}
 FROM_WRAPPING = FROM_FLATTEN - {Moment.FLATTEN}
 FROM_LINKING = FROM_WRAPPING - {Moment.STAGING, Moment.WRAPPING}

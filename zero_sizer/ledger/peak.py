@@ -41,9 +41,11 @@ def peak_of(per_moment: Mapping[Moment, int]) -> Peak:
     return Peak(num_bytes=per_moment[moment], moment=moment)
 
 
-def phase_peaks(per_moment: Mapping[Moment, int]) -> dict[Phase, int]:
-    """The highest moment of each phase."""
+def phase_peaks(
+    per_moment: Mapping[Moment, int], phases: Iterable[Phase] = Phase
+) -> dict[Phase, int]:
+    """The highest moment of each of some phases."""
     return {
         phase: max(value for moment, value in per_moment.items() if moment.phase is phase)
-        for phase in Phase
+        for phase in phases
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zero_sizer.activations import loss, select
 from zero_sizer.config import workload
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.hardware.outside import batches_on_gpu
 from zero_sizer.ledger.moments import PASSES, STEP
 from zero_sizer.plan import sizes
@@ -43,9 +44,29 @@ def rooms_of(plan: Plan) -> Rooms:
 
 def room_of(plan: Plan, moments: Mapping[Moment, int]) -> int:
     """Room beside the peak of a GPU with so many bytes live at each moment."""
+    if plan.task == INFERENCE:
+        return _of_inference(plan)
     passes = max(size for moment, size in moments.items() if moment in PASSES)
     step = max(size for moment, size in moments.items() if moment in STEP)
     return rooms_of(plan).beside(passes, step, max(moments.values()))
+
+
+def _of_inference(plan: Plan) -> int:
+    """One more of the largest tensor of a prefill, a layer's cache, or a gathered parameter."""
+    arch, rows = plan.model.arch, plan.micro_batch * plan.seq_len
+    logits = plan.micro_batch if plan.new_tokens else rows
+    tokens = rows + plan.micro_batch * plan.new_tokens
+    keys = tokens * (arch.kv_heads or arch.heads or 0) * (arch.head_dim or 0)
+    found = [
+        num_bytes(logits * (arch.vocab or 0), DType.FP32),
+        num_bytes(rows * (arch.ffn or 0), plan.model_dtype),
+        num_bytes(keys, plan.model_dtype),
+    ]
+    if plan.attention == "eager":
+        found.append(num_bytes(rows * plan.seq_len * (arch.heads or 0), DType.FP32))
+    if plan.stage == 3:
+        found.append(num_bytes(max(sizes.numels(plan), default=0), plan.model_dtype))
+    return max(found)
 
 
 def _of_passes(plan: Plan) -> int:

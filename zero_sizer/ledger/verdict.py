@@ -10,6 +10,7 @@ from dataclasses import replace
 from enum import Enum
 
 from zero_sizer.activations import select
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.findings import Direction, Finding, Reason, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import capacity
@@ -22,6 +23,8 @@ from zero_sizer.util.records import dataclass
 WHOSE = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "the NVMe of each node"}
 _CHEAPEST = {
     "assumed-seq-len": "the shortest sequence",
+    "assumed-prompt": "the shortest prompt",
+    "assumed-new-tokens": "a single new token",
     "assumed-checkpointing": "activation checkpointing",
     "assumed-attention": "flash attention",
     "assumed-precision": "16 bits",
@@ -138,6 +141,8 @@ def on_purpose(plan: Plan, device: Device) -> bool:
     """True if the config itself loads a device, so that it must be stated before anything fits."""
     if device is not Device.HOST:
         return True
+    if plan.task == INFERENCE:
+        return plan.param_device is not Device.GPU
     inputs = select.inputs_of(plan)
     if inputs is not None and inputs.leave:  # checkpointed inputs wait there
         return True

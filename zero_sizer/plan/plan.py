@@ -11,7 +11,7 @@ from dataclasses import field
 from functools import wraps
 from typing import Any, Self, TypeVar
 
-from zero_sizer.config.workload import Checkpointing
+from zero_sizer.config.workload import DYNAMIC, TRAINING, Checkpointing
 from zero_sizer.hardware.device import Device
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers.table import Optimizer
@@ -26,6 +26,11 @@ T = TypeVar("T")
 def _read(*keys: str) -> Any:
     """A field that was resolved from these config keys."""
     return field(metadata={"keys": keys})
+
+
+def _read_or(value: Any, *keys: str) -> Any:
+    """A field that most plans leave at ``value``."""
+    return field(default=value, metadata={"keys": keys})
 
 
 _Of = TypeVar("_Of")
@@ -111,6 +116,11 @@ class Plan:
     zero_init: bool = _read("zero_init", "zero_optimization.stage")
     blas_workspace: int = _read("gpu")  # bytes
     gpu_memory: int | None = _read("gpu_memory")
+
+    task: str = _read_or(TRAINING, "task")
+    new_tokens: int = _read_or(0, "new_tokens")
+    cache: str = _read_or(DYNAMIC, "cache")
+    tp_size: int = _read_or(1, "tensor_parallel.tp_size")
 
     group_names: tuple[str, ...] = _read("optimizer.type")
     group_indices: tuple[tuple[int, ...], ...] = _read("model", "optimizer.type")

@@ -217,7 +217,7 @@ def _precision(
         model = DType.FP16
     elif settings["bf16.enabled"] is True:
         model = DType.BF16
-    grad_accum = _dtype(settings["data_types.grad_accum_dtype"]) or model
+    grad_accum = dtype_of(settings["data_types.grad_accum_dtype"]) or model
     wrapper = wrapper_of(
         settings[_ZERO + "stage"],
         model,
@@ -236,10 +236,10 @@ def _precision(
         "wrapper": wrapper,
         "model_dtype": model,
         "grad_accum_dtype": grad_accum,
-        "comm_dtype": _dtype(settings["communication_data_type"]) or model,
+        "comm_dtype": dtype_of(settings["communication_data_type"]) or model,
         "master_dtype": master,
         "moments_dtype": master if low_moments else DType.FP32,
-        "autocast_dtype": (_dtype(settings["torch_autocast.dtype"]) or DType.BF16)
+        "autocast_dtype": (dtype_of(settings["torch_autocast.dtype"]) or DType.BF16)
         if autocast
         else None,
         # Without fp16 or bf16 the engine casts nothing: what was built is what is trained.
@@ -351,13 +351,14 @@ def _unknown_optimizer(name: Any, job: Job) -> Finding:
     )
 
 
-def _dtype(value: Any) -> DType | None:
+def dtype_of(value: Any) -> DType | None:
+    """The dtype that a word such as ``bf16`` or ``torch.float16`` names; None for others."""
     return _DTYPES.get(value.lower().removeprefix("torch.")) if isinstance(value, str) else None
 
 
 def hf_dtype(model: ModelSpec) -> DType | None:
     """The dtype a model's config.json names, in which transformers 5 loads it."""
-    return _dtype(model.hf_config.get("dtype") or model.hf_config.get("torch_dtype"))
+    return dtype_of(model.hf_config.get("dtype") or model.hf_config.get("torch_dtype"))
 
 
 def _is_positive(value: Any) -> bool:

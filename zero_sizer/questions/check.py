@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from zero_sizer.answer import Answer, answer_of
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Config
 from zero_sizer.ledger.verdict import Verdict
@@ -31,7 +32,7 @@ def check(
     Raises:
         ZeroSizerError: the question cannot be read, or not be answered.
     """
-    job = job_of(config, flags)
+    job = job_of(config, flags, takes_inference=True)
     goal = goal_of(flags, job)
     sizing = size(job)
     if sizing.verdict is Verdict.UNCERTAIN:
@@ -39,7 +40,7 @@ def check(
 
         sizing = with_profile(sizing, tell)
     answer = answer_of(sizing, points=timeline, goal=goal)
-    if not fit_map:
+    if not fit_map or job.workload.task == INFERENCE:
         return answer
     from zero_sizer.advise.fit_map import fit_map_of
 

@@ -10,6 +10,7 @@ from zero_sizer.advise.choose import Choice, Options
 from zero_sizer.advise.fleet import Fleet, fewest_in_time, fleet, node_counts
 from zero_sizer.advise.largest import Largest, largest_of
 from zero_sizer.advise.strategy import strategies
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import InputError
 from zero_sizer.job.fields import RUN, Flags
 from zero_sizer.job.read import Job
@@ -71,6 +72,16 @@ def largest(job: Job, flags: Flags, what: str) -> Largest:
             raise InputError(
                 "not with --largest", remedy="leave one of the two out", where=option.flag
             )
+    if job.workload.task == INFERENCE:
+        from zero_sizer.advise import largest_inference
+
+        return largest_inference.largest_of(job, what)
+    if what == "batch-size":
+        raise InputError(
+            "is about inference",
+            remedy="ask --largest micro-batch, or add --task inference",
+            where="--largest batch-size",
+        )
     return largest_of(job, what)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import InputError
 from zero_sizer.job.fields import OPTIONS, RUN, Flags
 from zero_sizer.job.read import Config, Job, read
@@ -38,12 +39,30 @@ def flags_of(values: Mapping[str, Any]) -> Flags:
     return Flags(**{**found, "checkpointing": found["checkpointing"] if how is None else how})
 
 
-def job_of(config: Config | None, flags: Flags) -> Job:
-    """The job; without a config, AdamW in the stated precision, else in what suits the GPU."""
+def job_of(config: Config | None, flags: Flags, *, takes_inference: bool = False) -> Job:
+    """The job; without a config, AdamW in the stated precision, else in what suits the GPU.
+
+    Raises:
+        InputError: it cannot be read, or is one of inference where that is not ``takes_inference``.
+    """
+    job = _read(config, flags)
+    if job.workload.task == INFERENCE and not takes_inference:
+        raise InputError(
+            "this question is about training, and not about inference",
+            remedy="check, gpus, dryrun and choose --largest batch-size or seq-len take it",
+            where=job.workload.origins.get("task", "--task"),
+        )
+    return job
+
+
+def _read(config: Config | None, flags: Flags) -> Job:
     if config is not None:
         return read(config, flags)
-    from zero_sizer.advise.config import default_config
     from zero_sizer.job.read import without_config
+
+    if flags.task == INFERENCE:
+        return without_config({}, flags)
+    from zero_sizer.advise.config import default_config
 
     return without_config(default_config(flags.precision or _precision(flags.gpu)), flags)
 

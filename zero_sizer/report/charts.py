@@ -20,6 +20,8 @@ _COLOURS = {  # told apart by the colour-blind, and on white and black: Okabe an
     Phase.STEP: "#cc79a7",
     Phase.SAVE: "#56b4e9",
     Phase.LOAD: "#e69f00",
+    Phase.PREFILL: "#009e73",  # those of forward and backward, which inference has not
+    Phase.DECODE: "#d55e00",
 }
 _LIMIT = "#888888"
 _SETTINGS: Any = {

@@ -25,6 +25,10 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
     "diagnose": {"text": "diagnosis.show", "json": "diagnosis.print_diagnosis"},
     "crosscheck": {"text": "crosscheck.show_answer", "json": "crosscheck.print_answer"},
     "carriers": {"text": "cards.show_cards", "json": "cards.print_cards"},
+    "inference-carriers": {
+        "text": "inference_cards.show_cards",
+        "json": "inference_cards.print_cards",
+    },
     "gpus": {"text": "listings.show_gpus", "json": "listings.print_gpus"},
     "models": {"text": "listings.show_models", "json": "listings.print_models"},
 }

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from zero_sizer.advise.largest import Largest
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.report.document import print_document
@@ -14,6 +15,7 @@ from zero_sizer.units import format_gib
 _WORDS = {
     "micro-batch": "micro batch",
     "seq-len": "sequence length",
+    "batch-size": "batch size",
     "model": "model",
     "lora-rank": "LoRA rank (of all linear layers)",
 }
@@ -37,6 +39,8 @@ def show_largest(found: Largest, job: Job) -> None:
     peaks = found.sizing.peaks
     uses = (f"{d.value} {format_gib(peaks[d].num_bytes)}" for d in Device if peaks[d].num_bytes)
     show_line("peak: " + ", ".join(uses))
+    if job.workload.task == INFERENCE:
+        return
     show_line(
         "nothing is left free beyond what `check` counts; the settings are the most frugal ones, "
         "not the fastest: `zero-sizer choose` without --largest finds those"

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from zero_sizer.answer import Answer, DeviceAnswer
+from zero_sizer.answer import Answer, DeviceAnswer, phases_of
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation
-from zero_sizer.ledger.moments import STEPPING, Phase
+from zero_sizer.ledger.moments import Phase
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.table import gib, show_line, show_table, span
 from zero_sizer.report.verdict import show_job, show_verdict
@@ -55,7 +55,8 @@ def show(answer: Answer, *, timeline: bool = False) -> None:
 def phases_shown(answer: Answer) -> tuple[Phase, ...]:
     """Saving and loading only where they decide; the JSON has them all."""
     highest = {found.peak.moment.phase for found in answer.devices.values() if found.is_used}
-    return (*STEPPING, *(p for p in (Phase.SAVE, Phase.LOAD) if p in highest))
+    always = (Phase.SAVE, Phase.LOAD)
+    return tuple(p for p in phases_of(answer.sizing) if p not in always or p in highest)
 
 
 def _devices(answer: Answer) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.findings import Reason, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
@@ -88,6 +89,9 @@ def job_words(job: Job, plan: Plan | None) -> Iterator[str]:
     cluster = job.cluster
     gpu = cluster.gpu.name if cluster.gpu else "GPUs that were not named"
     yield f"{one_line(job.model.name, 500)} ({count_of(job.model.num_params)})"
+    if plan is not None and plan.task == INFERENCE:
+        yield from _inference(job, plan)
+        return
     if plan is not None:
         yield f"ZeRO-{plan.stage}"
         yield plan.model_dtype.value
@@ -101,6 +105,20 @@ def job_words(job: Job, plan: Plan | None) -> Iterator[str]:
     how = plan.checkpointing_how.about if plan.checkpointing else ""
     on = "activation checkpointing" + (f" ({how})" if how else "")
     yield on if plan.checkpointing else "no activation checkpointing"
+    yield f"{plan.attention} attention"
+
+
+def _inference(job: Job, plan: Plan) -> Iterator[str]:
+    gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs that were not named"
+    yield "inference" + (f", ZeRO-{plan.stage}" if plan.stage else "")
+    yield plan.model_dtype.value
+    yield f"{job.cluster.layout} {gpu}"
+    sequences = f"{plan.micro_batch} sequence" + ("s" if plan.micro_batch > 1 else "")
+    if plan.new_tokens:
+        yield f"{sequences} of {plan.seq_len} tokens and {plan.new_tokens} new ones"
+        yield f"{plan.cache} cache"
+    else:
+        yield f"one forward of {sequences} of {plan.seq_len} tokens"
     yield f"{plan.attention} attention"
 
 

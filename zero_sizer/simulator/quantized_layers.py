@@ -16,13 +16,16 @@ from zero_sizer.models.spec import Tensor
 from zero_sizer.units import DType
 
 
-def quantize(model: Any, how: Mapping[str, Any], names: Iterable[str]) -> Any:
+def quantize(
+    model: Any, how: Mapping[str, Any], names: Iterable[str], *, infers: bool = False
+) -> Any:
     """Replaces the linear layers ``names`` of ``model`` by quantized ones.
 
     Args:
         model: a base model, on any device.
         how: ``Quantization.to_json``.
         names: of the layers.
+        infers: nothing is trained: no adapter takes copies, and one row meets the codes themselves.
     """
     quantization = Quantization(
         bits=how["bits"],
@@ -32,7 +35,9 @@ def quantize(model: Any, how: Mapping[str, Any], names: Iterable[str]) -> Any:
     )
     layers = dict(model.named_modules())
     for name in names:
-        model.set_submodule(name, _Quantized(layers[name], quantization))
+        made = _Quantized(layers[name], quantization)
+        made.infers = infers
+        model.set_submodule(name, made)
     return model
 
 
@@ -66,14 +71,23 @@ class _Quantized(torch.nn.Linear):  # type: ignore[misc]  # mypy does not follow
         del absmax
         return found
 
+    def _of_one_row(self, inputs: Any, bias: Any) -> Any:
+        """``gemv_4bit``, which unpacks no weight, only its statistics."""
+        absmax = self.absmax.to(torch.float32, copy=True) if hasattr(self, "offset") else None
+        found = inputs.new_empty((*inputs.shape[:-1], self.out_features))
+        del absmax
+        return found if bias is None else found.add_(bias)
+
     def forward(self, inputs: Any) -> Any:
         """A product that unpacks the weights, forward and backward."""
         if self.bits == 8:
             return _Product8.apply(inputs, self.weight, self.bias, self)
         wanted = inputs.to(self.compute_dtype)
         bias = None if self.bias is None else self.bias.to(self.compute_dtype)
+        if self.infers and wanted.numel() == wanted.shape[-1] and self.in_features % 64 == 0:
+            return self._of_one_row(wanted, bias).to(inputs.dtype)
         found = _Product4.apply(wanted, self.weight, bias, self).to(inputs.dtype)
-        return found.clone()  # peft takes a copy (tuners/lora/bnb.py)
+        return found if self.infers else found.clone()  # peft takes a copy (tuners/lora/bnb.py)
 
 
 class _Product4(torch.autograd.Function):  # type: ignore[misc]

@@ -68,22 +68,22 @@ def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
 
 def left_by_backward(plan: Plan) -> tuple[int, ...]:
     """Elements of the storages that gradients keep alive when backward is over (stage 1)."""
-    return overlay_of(_layout(plan), zero_rules.zero_of(plan)).left()
+    return overlay_of(places_of(plan), zero_rules.zero_of(plan)).left()
 
 
 def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     """Parameters whose secondary partitions (hpZ) a first micro step makes, in that order."""
-    return overlay_of(_layout(plan), first_zero_of(plan)).secondaries_made(in_forward=in_forward)
+    return overlay_of(places_of(plan), first_zero_of(plan)).secondaries_made(in_forward=in_forward)
 
 
 def first_step_of(plan: Plan) -> Timeline:
     """The highest points of the first micro step of all, with hpZ."""
-    return timeline(select.activations_of(plan), _layout(plan), initial_zero_of(plan))
+    return timeline(select.activations_of(plan), places_of(plan), initial_zero_of(plan))
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     """The highest point of every block, each pass as in the micro step that is highest there."""
-    step, layout, found = select.activations_of(plan), _layout(plan), list(_timelines(plan, None))
+    step, layout, found = select.activations_of(plan), places_of(plan), list(_timelines(plan, None))
     in_forward, _ = max(found, key=lambda one: one[1].forward.total)
     in_backward, _ = max(found, key=lambda one: one[1].backward.total)
     forward = (p for p in block_peaks(step, layout, in_forward) if not p.is_backward)
@@ -92,12 +92,13 @@ def block_peaks_of(plan: Plan) -> list[BlockPeak]:
 
 
 def _timelines(plan: Plan, zeros: tuple[Zero, ...] | None) -> Iterator[tuple[Zero, Timeline]]:
-    step, layout = select.activations_of(plan), _layout(plan)
+    step, layout = select.activations_of(plan), places_of(plan)
     for zero in zeros or zeros_of(plan):
         yield zero, timeline(step, layout, zero)
 
 
-def _layout(plan: Plan) -> Layout:
+def places_of(plan: Plan) -> Layout:
+    """The places of a training step."""
     asked: tuple[int, ...] = ()
     if plan.loss == workload.FUSED_LINEAR and knows_loss(plan):
         asked = loss.head_of(plan.model)

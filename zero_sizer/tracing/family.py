@@ -27,8 +27,9 @@ from zero_sizer.tracing.symbolic import Poly
 from zero_sizer.units import round_up
 from zero_sizer.util.records import dataclass
 
+Products = tuple[tuple[str, ...], ...]
 UNIT = 40  # coefficients are fortieths: a part of a head may be rotated
-PRODUCTS: tuple[tuple[str, ...], ...] = (
+PRODUCTS: Products = (
     (),
     ("hidden",),
     ("ffn",),
@@ -54,7 +55,6 @@ PRODUCTS: tuple[tuple[str, ...], ...] = (
     ("experts", "hidden", "expert_ffn"),
 )
 _ORDER = (1, 2, 3, 0, 4, 5)  # where symbolic's monomials stand in a profile's polynomials
-_PLAIN = len(_ORDER) * len(PRODUCTS)  # coefficients of a size; those of ``_Constants`` follow
 _MOST_CONSTANTS = 96
 _LARGEST = 64 * UNIT  # of a coefficient: what operators keep are few copies
 
@@ -75,16 +75,18 @@ class Solver:
 
     Args:
         widths: at which the family was traced.
+        products: that a size may be.
     """
 
-    def __init__(self, widths: Sequence[Mapping[str, int]]) -> None:
+    def __init__(self, widths: Sequence[Mapping[str, int]], products: Products = PRODUCTS) -> None:
+        self.products = products
         self._values = [
-            [prod(of[name] for name in product) for of in widths] for product in PRODUCTS
+            [prod(of[name] for name in product) for of in widths] for product in products
         ]
         self._known: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = {}
         for (one, x), (other, y) in combinations(enumerate(self._values), 2):
             if all((*x, *y)) and len({Fraction(u, v) for u, v in zip(x, y, strict=True)}) == 1:
-                self._allow(PRODUCTS[one], PRODUCTS[other], Fraction(x[0], y[0]))
+                self._allow(products[one], products[other], Fraction(x[0], y[0]))
 
     @staticmethod
     def _allow(one: tuple[str, ...], other: tuple[str, ...], ratio: Fraction) -> None:
@@ -162,10 +164,10 @@ def trace_family(
         WitnessError: the members differ in more than sizes.
     """
     tracers = [Tracer(fields) for fields, _ in members]
-    encoder = Encoder(tracers[0].stacks, _sparse)
-    constants = _Constants()
+    encoder = Encoder(tracers[0].stacks, sparse)
+    constants = Constants()
     solver = Solver([widths for _, widths in members])
-    whole = _Assembly(solver, constants, _Envelope(realistic, constants))
+    whole = Assembly(solver, constants, Envelope(realistic, constants))
     seen: dict[Any, list[FittedRange]] = {}
     for setup in all_setups(is_changed=False, has_biases=has_biases):
         try:
@@ -213,7 +215,7 @@ def _at(trace: Callable[[int, int], Trace], owners: frozenset[str], points: Poin
     return _Sized(points.where, next(iter(traces.values())), sizes, flops, owners)
 
 
-class _Constants:
+class Constants:
     """Sizes that neither batch nor sequence change: each is rounded up before they are added."""
 
     def __init__(self) -> None:
@@ -235,23 +237,24 @@ class _Constants:
         return found + [0] * (_MOST_CONSTANTS - len(found))
 
 
-class _Assembly:
+class Assembly:
     """Puts sizes at several widths together."""
 
-    def __init__(self, solver: Solver, constants: _Constants, envelope: "_Envelope") -> None:
+    def __init__(self, solver: Solver, constants: Constants, envelope: "Envelope") -> None:
         self._solver = solver
         self._constants = constants
         self._envelope = envelope
 
     def fit(self, sized: Sequence[_Sized]) -> FittedRange:
+        """One range of one setup, whatever the widths."""
         first = sized[0]
         traces = {(number, 0): found.trace for number, found in enumerate(sized)}
         fitted.check_alike(traces)
         if any(s.where != first.where for s in sized):
             raise WitnessError("ranges that depend on widths")
-        sizes = [self._wide(polys) for polys in zip(*(s.sizes for s in sized), strict=True)]
+        sizes = [self.wide(polys) for polys in zip(*(s.sizes for s in sized), strict=True)]
         flops = [
-            (rows[0][0], self._wide(tuple(poly for _, poly in rows)))
+            (rows[0][0], self.wide(tuple(poly for _, poly in rows)))
             for rows in zip(*(s.flops for s in sized), strict=True)
         ]
         stack: FittedStack = fitted.put_together(
@@ -259,29 +262,36 @@ class _Assembly:
         )
         return FittedRange(where=first.where, stack=stack)
 
-    def _wide(self, polys: tuple[Poly, ...]) -> Poly:
+    def wide(self, polys: tuple[Poly, ...]) -> Poly:
         """One size as coefficients of monomial x product."""
-        found = [0] * (_PLAIN + _MOST_CONSTANTS)
+        count = len(self._solver.products)
+        plain = len(_ORDER) * count
+        found = [0] * (plain + _MOST_CONSTANTS)
         first = tuple(poly[0] for poly in polys)
         if any(first) and not any(any(poly[1:]) for poly in polys):
-            found[_PLAIN + self._constants.index(self._solver.terms(first))] = 1
+            found[plain + self._constants.index(self._solver.terms(first))] = 1
             return tuple(found)
         for monomial, coefficients in enumerate(zip(*polys, strict=True)):
             if any(coefficients):
                 for product, coefficient in self._solver.terms(coefficients):
-                    found[monomial * len(PRODUCTS) + product] = coefficient
+                    found[monomial * count + product] = coefficient
         return tuple(found)
 
 
-class _Envelope:
+class Envelope:
     """Which of some levels are the highest somewhere."""
 
     _BATCHES = (1, 2, 4, 8, 16, 64)
     _SEQUENCES = (64, 256, 512, 1024, 2048, 4096, 8192, 32768, 131072)
 
-    def __init__(self, realistic: Sequence[Mapping[str, int]], constants: _Constants) -> None:
+    def __init__(
+        self,
+        realistic: Sequence[Mapping[str, int]],
+        constants: Constants,
+        products: Products = PRODUCTS,
+    ) -> None:
         self._products = [
-            [prod(widths[name] for name in product) for product in PRODUCTS] for widths in realistic
+            [prod(widths[name] for name in product) for product in products] for widths in realistic
         ]
         self._constants = constants
         self._known = -1
@@ -307,12 +317,13 @@ class _Envelope:
                     yield [m * value for m in monomials for value in products] + rounded
 
 
-def _sparse(poly: Poly) -> list[list[int]]:
-    """Terms of a polynomial, as a family's profile writes them."""
+def sparse(poly: Poly, count: int = len(PRODUCTS)) -> list[list[int]]:
+    """Terms of a polynomial of ``count`` products, as a family's profile writes them."""
+    plain = len(_ORDER) * count  # coefficients of a size; those of ``Constants`` follow
     return [
-        [_ORDER[index // len(PRODUCTS)], index % len(PRODUCTS), coefficient]
-        if index < _PLAIN
-        else [len(_ORDER), index - _PLAIN, coefficient]
+        [_ORDER[index // count], index % count, coefficient]
+        if index < plain
+        else [len(_ORDER), index - plain, coefficient]
         for index, coefficient in enumerate(poly)
         if coefficient
     ]

@@ -86,7 +86,7 @@ def fit(
     first = next(iter(traces.values()))
     sizes, flops = fit_sizes(traces, held_out, where)
     envelope = partial(symbolic.envelope, with_batch=where.with_batch, sequences=where.sequences)
-    return put_together(first, [_rounded(size) for size in sizes], flops, owners, envelope)
+    return put_together(first, [rounded(size) for size in sizes], flops, owners, envelope)
 
 
 Flops = list[tuple[int, Poly]]
@@ -232,7 +232,7 @@ class _Levels:
         return tuple(self._envelope(levels)), level
 
 
-def _rounded(size: Poly) -> Poly:
+def rounded(size: Poly) -> Poly:
     """Sizes that neither batch nor sequence change are rounded as torch's allocator does."""
     return (round_up(size[0], BLOCK), 0, 0, 0, 0, 0) if size[0] and not any(size[1:]) else size
 

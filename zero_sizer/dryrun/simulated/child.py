@@ -33,7 +33,6 @@ Report = Callable[[int, str], None]
 def record(request: Request, report: Report) -> dict[str, Any]:
     """Runs the request in this process; returns the recording's mapping."""
     from zero_sizer.dryrun import training_loop as loop
-    from zero_sizer.dryrun.recording import RankRecord, Recording
     from zero_sizer.dryrun.simulated.observer import PhaseObserver
     from zero_sizer.simulator.simulation import Rank, simulated
 
@@ -53,6 +52,11 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         deepspeed.init_distributed(dist_backend="fake")
         observer.begin("init", step=0, micro_step=0)
         module = build_model.build(request)
+        if request.new_tokens is not None:
+            from zero_sizer.dryrun.simulated import inference
+
+            inference.run(request, module, where, observer)
+            return _recording(request, observer, simulation, started)
         optimizer = build_model.client_optimizer(request, module)
         engine = loop.initialize(request.config, module, optimizer)
         del module, optimizer
@@ -66,6 +70,12 @@ def record(request: Request, report: Report) -> dict[str, Any]:
             grad_accum=engine.gradient_accumulation_steps(),
             observer=observer,
         )
+    return _recording(request, observer, simulation, started)
+
+
+def _recording(request: Request, observer: Any, simulation: Any, started: float) -> dict[str, Any]:
+    from zero_sizer.dryrun.recording import RankRecord, Recording
+
     recording = Recording(
         how="simulated",
         versions=versions(),

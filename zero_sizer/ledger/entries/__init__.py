@@ -3,6 +3,7 @@
 Each module exports ``ENTRIES``; this is the only place that lists them.
 """
 
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.ledger.entries import (
     building,
     checkpointed_inputs,
@@ -20,6 +21,7 @@ from zero_sizer.ledger.entries import (
     zero12,
 )
 from zero_sizer.ledger.entry import Entry
+from zero_sizer.plan.plan import Plan
 
 ENTRIES: tuple[Entry, ...] = (
     *building.ENTRIES,
@@ -37,3 +39,12 @@ ENTRIES: tuple[Entry, ...] = (
     *runtime.ENTRIES,
     *saving.ENTRIES,
 )
+
+
+def of(plan: Plan) -> tuple[Entry, ...]:
+    """The entries of a plan's task."""
+    if plan.task == INFERENCE:
+        from zero_sizer.ledger.entries import inference  # most jobs are trained
+
+        return (*building.ENTRIES, *inference.ENTRIES)
+    return ENTRIES

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.models.changes.records import Quantization
+from zero_sizer.models.changes import packages
+from zero_sizer.models.changes.records import BITSANDBYTES, Quantization
 from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.units import DType, ceil_div
 from zero_sizer.util.patterns import Budget, Pattern, PatternError
@@ -23,7 +24,10 @@ _FLOATS = ("bfloat16", "float16", "float32")
 _STORAGE = ("uint8", "bfloat16", "float16", "float32")
 _SHORT = {"nf4": 4, "fp4": 4, "int8": 8}
 _MOST_SKIPPED = 1_000
-_WORDS = "nf4, fp4 or int8, then double, storage=bfloat16, compute=bfloat16"
+_WORDS = (
+    "nf4, fp4 or int8, then double, storage=bfloat16, compute=bfloat16; for inference also gptq, "
+    "awq or fp8, then bits=4, group=128"
+)
 
 
 def read(text: str, where: str) -> Quantization:
@@ -33,6 +37,8 @@ def read(text: str, where: str) -> Quantization:
         InputError: something else.
     """
     kind, *more = (part.strip() for part in text.split(","))
+    if kind in packages.METHODS:
+        return packages.read(kind, more, where)
     if kind not in _SHORT:
         raise InputError(f"{shown(kind)} is no quantization", remedy=f"write {_WORDS}", where=where)
     fields: dict[str, Any] = {"load_in_4bit": True} if _SHORT[kind] == 4 else {"load_in_8bit": True}
@@ -64,9 +70,13 @@ def from_fields(fields: Mapping[str, Any], where: str) -> Quantization | None:
         UnsupportedError: another method than bitsandbytes.
     """
     method = fields.get("quant_method", "bitsandbytes")
-    if method != "bitsandbytes":
+    if method in packages.METHODS:
+        return packages.from_fields(fields, where)
+    if method != BITSANDBYTES:
         raise UnsupportedError(
-            f"weights quantized by {shown(method)} are not modelled, bitsandbytes' are", where=where
+            f"weights quantized by {shown(method)} are not modelled; bitsandbytes', GPTQ, AWQ and "
+            "fp8 are",
+            where=where,
         )
     four, eight = fields.get("load_in_4bit") is True, fields.get("load_in_8bit") is True
     if four and eight:
@@ -122,7 +132,8 @@ def with_quantization(spec: ModelSpec, quantization: Quantization) -> ModelSpec:
         if not _is_converted(matrix, skipped):
             parameters.append(replace(tensor, trainable=False))
             continue
-        parameters.append(packed(tensor, quantization))
+        stored = tensor if quantization.method == BITSANDBYTES else matrix
+        parameters.append(packed(stored, quantization))
         buffers += statistics(matrix, quantization)
     if not buffers:
         raise InputError("the model has no linear layer to quantize", where=quantization.origin)
@@ -146,6 +157,8 @@ def _skipped(spec: ModelSpec, quantization: Quantization) -> tuple[str, ...]:
     """Patterns that are not converted (transformers quantizers/base.py:39)."""
     if quantization.skipped is not None:
         return quantization.skipped
+    if quantization.method != BITSANDBYTES:
+        return packages.skipped(spec, quantization)
     last = spec.parameters[-1].module
     embedding = spec.parameters[0].module if spec.arch.tied_embeddings else ""
     heads = ("lm_head", "embed_out", "output", "cls.predictions.decoder")
@@ -178,6 +191,8 @@ class _Skipped:
 
 def packed(tensor: Tensor, quantization: Quantization) -> Tensor:
     """The weight as it is stored."""
+    if quantization.method != BITSANDBYTES:
+        return packages.packed(tensor, quantization)
     shape, dtype, kind = tensor.shape, DType.INT8, "Linear8bitLt"
     if quantization.bits == 4:
         rows = ceil_div(tensor.numel, 2 * quantization.storage.itemsize)
@@ -187,6 +202,8 @@ def packed(tensor: Tensor, quantization: Quantization) -> Tensor:
 
 def statistics(tensor: Tensor, quantization: Quantization) -> list[Tensor]:
     """Tensors that undo the quantization: whole on every rank, at every stage."""
+    if quantization.method != BITSANDBYTES:
+        return packages.statistics(tensor, quantization)
     name = f"{tensor.module}.quant_state"
 
     def of(key: str, numel: int, dtype: DType = DType.FP32) -> Tensor:

@@ -11,6 +11,7 @@ from zero_sizer.units import DType
 from zero_sizer.util.records import dataclass
 
 ALL_LINEAR = "all-linear"
+BITSANDBYTES, GPTQ, AWQ, FP8 = "bitsandbytes", "gptq", "awq", "fp8"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,13 @@ class Quantization:
         compute: dtype that weights are unpacked to for a product (``bnb_4bit_compute_dtype``).
         skipped: patterns of modules that are left alone; None for transformers' choice.
         origin: where it was said.
+        method: ``bitsandbytes``, or for inference only ``gptq``, ``awq`` or ``fp8``.
+        group: weights of a column that share a scale (GPTQ, AWQ; 0: all of them), or the side of
+            a block that does (fp8).
     """
 
+    method: str = BITSANDBYTES
+    group: int = 0
     bits: int
     double: bool = False
     storage: DType = DType.UINT8
@@ -86,6 +92,10 @@ class Quantization:
 
     def describe(self) -> str:
         """The quantization in a few words."""
+        if self.method == FP8:
+            return "in fp8"
+        if self.method != BITSANDBYTES:
+            return f"in {self.bits} bits by {self.method.upper()}"
         if self.bits == 8:
             return "in 8 bits"
         return "in 4 bits, statistics in 8" if self.double else "in 4 bits"

@@ -1,0 +1,156 @@
+"""Inference as ``check`` answers it beside the simulated run, over jobs drawn at random.
+
+    python benchmarks/inference_parity.py [--jobs N] [--seed S] [--zero]
+
+Every job is a bundled model of a traced structure, in some precision, batch, prompt and number of
+new tokens; with ``--zero`` under ZeRO-3 on some ranks, offloaded or not. transformers' ``generate``
+runs on the simulated GPU, whole models unless ``--layers`` cuts them. Prints a line a job and the
+largest error of each phase; exits with 1 where one is above ``LIMIT``.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from zero_sizer import models
+from zero_sizer.activations import inference
+from zero_sizer.config.workload import INFERENCE
+from zero_sizer.dryrun.simulated import run_requests
+from zero_sizer.dryrun.simulated.parent import request_of
+from zero_sizer.dryrun.truncate import cut_job
+from zero_sizer.errors import ZeroSizerError
+from zero_sizer.hardware.device import Device
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import Job, without_config
+from zero_sizer.ledger.moments import Phase
+from zero_sizer.ledger.peak import phase_peaks, totals
+from zero_sizer.models.positions import longest_sequence
+from zero_sizer.sizing import size
+
+LIMIT = 0.01
+NOT_SIMULATED = "cublas_workspace"  # a kernel library's, which fake tensors never call
+_PHASES = (Phase.INIT, Phase.PREFILL, Phase.DECODE)
+_LARGEST = 30e9  # parameters: larger ones only take longer
+
+
+class Row(NamedTuple):
+    """One phase of one job: bytes of the GPU's peak, predicted and simulated."""
+
+    job: str
+    phase: str
+    predicted: int
+    simulated: int
+
+    @property
+    def error(self) -> float:
+        """Relative, signed."""
+        return (self.predicted - self.simulated) / self.simulated
+
+
+def draw(random_: random.Random, *, zero: bool) -> tuple[str, Job]:
+    """A job and what to call it."""
+    name = random_.choice(traced())
+    spec = models.load(name)
+    how = random_.choice((None, None, None, "nf4,double", "int8")) if not zero else None
+    if spec.arch.num_experts or spec.arch.family in ("gpt2", "bloom"):
+        how = None
+    precision = random_.choice(("bf16", "bf16", "fp16", "fp32"))
+    attention = random_.choice(("sdpa", "eager", "flash") if precision != "fp32" else ("sdpa",))
+    longest = longest_sequence(spec) or 8192
+    new = random_.choice((0, 1, 2, 3, 7, 12))
+    prompt = random_.randint(8, min(longest - new, 2048 if attention == "eager" else 6000))
+    batch = random_.choice((1, 1, 2, 4, 8))
+    ranks = random_.choice((1, 2, 4, 8)) if zero else 1
+    flags = Flags(
+        task=INFERENCE,
+        model=name,
+        quantization=how,
+        precision=precision,
+        attention=attention,
+        prompt=prompt,
+        new_tokens=new,
+        batch_size=batch,
+        gpus_per_node=ranks,
+        zero_init=random_.choice((True, False)) if zero else None,
+    )
+    config = _zero(random_, precision) if zero else {}
+    place = config.get("zero_optimization", {}).get("offload_param", {}).get("device", "")
+    label = f"{name} {how or ''} {precision} {attention} {batch}x{prompt}+{new}"
+    return f"{label} zero3 x{ranks} {place}" if zero else label, without_config(config, flags)
+
+
+def _zero(random_: random.Random, precision: str) -> dict[str, Any]:
+    section: dict[str, Any] = {"stage": 3}
+    if random_.random() < 0.5:
+        section["offload_param"] = {"device": "cpu", "pin_memory": random_.random() < 0.5}
+    if random_.random() < 0.3:
+        section |= {"stage3_max_live_parameters": 0, "stage3_max_reuse_distance": 0}
+    if random_.random() < 0.3:
+        section["stage3_prefetch_bucket_size"] = random_.choice((0, 10**6, 10**9))
+    config: dict[str, Any] = {"train_micro_batch_size_per_gpu": "auto"}
+    if precision != "fp32":
+        config[precision] = {"enabled": True}
+    return {**config, "zero_optimization": section}
+
+
+def traced() -> list[str]:
+    """Bundled decoders of which a profile is known."""
+    found = []
+    for name in models.bundled_names():
+        spec = models.load(name)
+        is_small = spec.num_params < _LARGEST
+        if is_small and inference.load(spec) is not None and spec.arch.family != "bert":
+            found.append(name)
+    return found
+
+
+def compare(jobs: Sequence[tuple[str, Job]]) -> Iterator[Row]:
+    """Every phase of every job that the simulation runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        requests = [request_of(job, rank=0, steps=1, nvme_path=folder) for _, job in jobs]
+        answers = run_requests(requests)
+    for (name, job), answer in zip(jobs, answers, strict=True):
+        if isinstance(answer, ZeroSizerError):
+            print(f"refused: {name}: {answer}", flush=True)
+            continue
+        predicted = _predicted(job)
+        for record in answer.ranks[0].phases:
+            simulated = record.device["gpu"]["max_allocated"]
+            if simulated:
+                yield Row(name, record.name, predicted[record.name], simulated)
+
+
+def _predicted(job: Job) -> dict[str, int]:
+    allocations = [a for a in size(job).allocations if a.name != NOT_SIMULATED]
+    moments = totals(allocations, 1)[Device.GPU]
+    return {phase.value: peak for phase, peak in phase_peaks(moments, _PHASES).items()}
+
+
+def main() -> int:
+    """Prints the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--layers", type=int, help="keep only so many blocks")
+    parser.add_argument("--zero", action="store_true", help="under ZeRO-3")
+    options = parser.parse_args()
+    random_ = random.Random(options.seed)
+    jobs = [draw(random_, zero=options.zero) for _ in range(options.jobs)]
+    if options.layers:
+        jobs = [(name, cut_job(job, options.layers)) for name, job in jobs]
+    worst: dict[str, Row] = {}
+    for start in range(0, len(jobs), 12):
+        for row in compare(jobs[start : start + 12]):
+            print(f"{row.error:+8.4%} {row.phase:8} {row.simulated:>15,} {row.job}", flush=True)
+            if row.phase not in worst or abs(row.error) > abs(worst[row.phase].error):
+                worst[row.phase] = row
+    for phase, row in worst.items():
+        print(f"largest in {phase}: {row.error:+.4%} ({row.job})")
+    return int(any(abs(row.error) > LIMIT for row in worst.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Forward and generate on a simulated GPU: transformers' own loop, with a budget of tokens."""
+
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import torch
+
+from zero_sizer.dryrun.simulated.request import Request
+from zero_sizer.simulator.patches import generation
+from zero_sizer.simulator.undo import Patches
+
+
+class Observer(Protocol):
+    """Is told when a phase begins and ends."""
+
+    def begin(self, name: str, *, step: int, micro_step: int) -> None:
+        """A phase begins."""
+
+    def end(self, engine: Any) -> None:
+        """A phase is over."""
+
+
+class _Held:
+    """Stands for an engine: the model is all that it has."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.optimizer = None
+
+
+def run(request: Request, module: Any, where: Any, observer: Observer) -> None:
+    """Brings the model to the GPU and runs it; init has begun.
+
+    The prefill lasts until the second forward begins, and the decode to the end.
+    """
+    model, engine = _engine(request, module, where)
+    observer.end(engine)
+    ids = torch.zeros((request.micro_batch, request.seq_len), dtype=torch.long, device=where)
+    mask = torch.ones_like(ids)
+    observer.begin("prefill", step=0, micro_step=0)
+    with torch.no_grad(), ExitStack() as stack:
+        if not request.new_tokens:
+            found = model(input_ids=ids, attention_mask=mask)
+        else:
+            patches = Patches()
+            stack.callback(patches.undo)
+            generation.install(patches, request.new_tokens, [])
+            _follow(model, engine, observer)
+            found = model.generate(
+                ids,
+                attention_mask=mask,
+                max_new_tokens=request.new_tokens,
+                do_sample=False,
+                pad_token_id=0,
+                cache_implementation="static" if request.cache == "static" else None,
+            )
+    observer.end(engine)
+    del found
+
+
+def _engine(request: Request, module: Any, where: Any) -> tuple[Any, Any]:
+    zero = request.config.get("zero_optimization") or {}
+    if zero.get("stage") == 3:
+        import deepspeed
+
+        engine, *_ = deepspeed.initialize(model=module, config=dict(request.config))
+        return engine.module.eval(), engine
+    if request.quantization is None:
+        module = module.to(where)
+    return module, _Held(module)
+
+
+def _follow(model: Any, engine: Any, observer: Observer) -> None:
+    """The second forward ends the prefill."""
+    begun = [0]
+
+    def begins(*_: Any) -> None:
+        begun[0] += 1
+        if begun[0] == 2:
+            observer.end(engine)
+            observer.begin("decode", step=0, micro_step=0)
+
+    model.register_forward_pre_hook(begins, prepend=True)  # before DeepSpeed fetches

@@ -1,0 +1,133 @@
+"""From a job of inference to its Plan."""
+
+from dataclasses import replace
+
+from zero_sizer.config import inference as configs
+from zero_sizer.config import resolve as resolver
+from zero_sizer.config.document import Document
+from zero_sizer.config.settings import Setting, Settings
+from zero_sizer.config.workload import DYNAMIC, INFERENCE
+from zero_sizer.findings import Direction
+from zero_sizer.job import summary
+from zero_sizer.job.read import Job
+from zero_sizer.models.positions import longest_sequence
+from zero_sizer.plan.assumptions import Assumptions
+from zero_sizer.plan.resolve import Planned, dtype_of, hf_dtype, plan_job
+from zero_sizer.units import DType
+
+_PROMPT, _NEW_TOKENS = 1792, 256
+
+
+def plan_inference(job: Job) -> Planned:
+    """The plan of a job whose task is inference; findings of its config included."""
+    assumed = Assumptions()
+    config, findings = configs.read(job.document)
+    document = Document(source=job.document.source, values={}, lines={})
+    if config is None:  # a config of deepspeed.initialize, or none
+        document = job.document
+    batch, prompt, new_tokens = _lengths(job, assumed)
+    is_open = document.get("train_micro_batch_size_per_gpu", "auto") == "auto"
+    workload = replace(
+        job.workload,
+        micro_batch=batch if is_open else None,
+        seq_len=prompt,
+        checkpointing=False,
+        sequences=job.workload.sequences or "equal",
+        loss=None,
+        kernels=None,
+    )
+    twin = replace(job, document=document, workload=workload)
+    settings, found = resolver.resolve(
+        document, workload, world_size=job.cluster.world_size, model=job.model
+    )
+    planned = plan_job(twin, _without_optimizer(settings))
+    if planned.plan is None:  # nobody asks for one here
+        raise AssertionError("a plan without an optimizer names none")
+    dtype, origin = _precision(job, settings, config)
+    plan = replace(
+        planned.plan,
+        task=INFERENCE,
+        micro_batch=batch,
+        seq_len=prompt,
+        new_tokens=new_tokens,
+        cache=job.workload.cache or DYNAMIC,
+        tp_size=config.tp_size if config is not None else 1,
+        model_dtype=dtype,
+        built_dtype=dtype,
+        autocast_dtype=None,
+    )
+    kept = [f for f in planned.findings if f.code not in _OF_TRAINING]
+    own = {"precision": Setting(dtype.value, origin), **assumed.settings}
+    return Planned(
+        plan=plan,
+        settings={**planned.settings, **summary.of(job), **own},
+        findings=(*findings, *(found if document.values else ()), *kept, *assumed.findings),
+    )
+
+
+_OF_TRAINING = ("assumed-precision", "assumed-checkpointing", "assumed-micro-batch")
+
+
+def _without_optimizer(settings: Settings) -> Settings:
+    """Settings as of a config that names none: gradients and states are never made."""
+    absent = Setting(None, "inference", is_default=True)
+    return Settings(by_key={**settings.by_key, "optimizer.type": absent})
+
+
+def _lengths(job: Job, assumed: Assumptions) -> tuple[int, int, int]:
+    stated = job.workload
+    limit = longest_sequence(job.model) or job.model.arch.max_positions
+    new_tokens = stated.new_tokens
+    if new_tokens is None:
+        most = _NEW_TOKENS if limit is None else min(_NEW_TOKENS, max(limit // 8, 1))
+        new_tokens = assumed.take(
+            "new_tokens",
+            most,
+            f"how many tokens are generated was not stated: {most} assumed",
+            "give --new-tokens",
+            Direction.EITHER,
+        )
+    prompt = stated.prompt
+    if prompt is None:
+        most = _PROMPT if limit is None else max(min(_PROMPT, limit - new_tokens), 1)
+        prompt = assumed.take(
+            "prompt",
+            most,
+            f"no length of the prompt was given: {most} tokens assumed",
+            "give --prompt",
+            Direction.EITHER,
+        )
+    batch = stated.batch_size
+    if batch is None:
+        batch = assumed.take(
+            "batch_size",
+            1,
+            "how many sequences a GPU runs at once was not stated: 1 assumed",
+            "give --batch-size",
+        )
+    return batch, prompt, new_tokens
+
+
+def _precision(
+    job: Job, settings: Settings, config: configs.InferenceConfig | None
+) -> tuple[DType, str]:
+    """As stated, as the config has it, or as the checkpoint is (transformers' ``dtype="auto"``)."""
+    stated = dtype_of(job.workload.precision)
+    if config is not None:
+        asked = dtype_of(config.dtype)
+        if config.says_dtype and asked is not None:
+            return asked, job.document.where("dtype")
+        return (stated, _origin(job)) if stated else (DType.FP16, "init_inference's default")
+    for name, dtype in (("fp16", DType.FP16), ("bf16", DType.BF16)):
+        if settings[f"{name}.enabled"] is True:
+            return dtype, settings.by_key[f"{name}.enabled"].origin
+    if stated is not None:
+        return stated, _origin(job)
+    own = hf_dtype(job.model)
+    if own is not None:
+        return own, "the model's config.json"
+    return DType.FP32, "torch's default"
+
+
+def _origin(job: Job) -> str:
+    return job.workload.origins.get("precision", "--precision")
