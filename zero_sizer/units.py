@@ -4,6 +4,8 @@ import re
 from enum import Enum
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+GPU_BLOCK = 512
+"""Bytes that torch's CUDA allocator rounds each request up to (c10/core/AllocatorConfig.h)."""
 
 _UNITS = {
     "": 1,

@@ -7,8 +7,10 @@ from math import prod
 from zero_sizer.activations.levels import ComposedPart, PartLevels
 from zero_sizer.activations.lora import Adapted, Sizes
 from zero_sizer.models.changes.lora import PREFIX
+from zero_sizer.models.changes.quantization import BLOCK
+from zero_sizer.models.changes.records import Quantization
 from zero_sizer.models.spec import ModelSpec, Tensor
-from zero_sizer.units import DType, num_bytes, round_up
+from zero_sizer.units import DType, ceil_div, num_bytes, round_up
 from zero_sizer.util.identity import Identity
 
 SAVED = "modules_to_save.default"
@@ -269,15 +271,17 @@ class Rules:
         """Bytes of what the largest packed product takes for a moment where these modules run."""
         if self.spec.quantization is None:
             return 0
-        in_8_bits = self.spec.quantization.bits == 8
-        found = 0
+        how, found = self.spec.quantization, 0
         for token in tokens:
             if not token.startswith(("~", "/", "^~")):
                 name = token.lstrip("^").removeprefix(self.start)
                 tensor = self.rows.get(f"{name}.weight")
                 if tensor is not None and tensor.unpacked is not None:
-                    size = num_bytes(prod(tensor.unpacked), of.dtype)
-                    if in_8_bits and not token.startswith("^"):
+                    if how.bits == 4:
+                        size = _in_4_bits(tensor, of, how, is_backward=token.startswith("^"))
+                    elif token.startswith("^"):
+                        size = num_bytes(prod(tensor.unpacked), of.dtype)
+                    else:
                         size = _in_8_bits(tensor, of)
                     found = max(found, size)
         return found
@@ -329,6 +333,21 @@ class Rules:
         """True if the layer's weight is quantized."""
         rows = (self.rows.get(n) for n in self._candidates(f"{name}.weight"))
         return any(tensor is not None and tensor.unpacked is not None for tensor in rows)
+
+
+def _in_4_bits(tensor: Tensor, of: Sizes, how: Quantization, *, is_backward: bool) -> int:
+    """Bytes of the unpacked weights beyond the output, which is made where less lies beside them.
+
+    bitsandbytes 0.50.2: weights are unpacked to the dtype they were packed from
+    (functional.py:992, beside their statistics in fp32 where those are packed, too), then cast to
+    the product's (autograd/_functions.py, MatMul4Bit).
+    """
+    out, into = tensor.unpacked or tensor.shape
+    found = num_bytes(out * into, of.built)
+    cast = num_bytes(out * into, how.compute) if how.compute is not of.built else 0
+    statistics = num_bytes(ceil_div(out * into, BLOCK), DType.FP32) if how.double else 0
+    made = num_bytes(of.tokens * (into if is_backward else out), how.compute)
+    return max(found + max(cast, statistics) - made, cast or found)
 
 
 def _in_8_bits(tensor: Tensor, of: Sizes) -> int:

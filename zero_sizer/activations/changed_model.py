@@ -158,6 +158,11 @@ class _Walk:
             keeps_outputs=how.keeps_outputs,
             closed=closed,
         )
+        self._alone = frozen.kept_by_adapters(
+            *(rules, run, how.sizes),
+            saves_inputs=how.saves_inputs,
+            keeps_outputs=how.keeps_outputs,
+        )
         adapted = rules.adapted.items()
         self._adapted = {n: AutocastAdapted(*a) if how.sizes.casts else a for n, a in adapted}
         self._joins: list[str] = []  # their input's gradient is summed up in the next step
@@ -310,6 +315,8 @@ class _Walk:
         level = before + self._shift
         is_first = self.rules.is_first(name, self._run)
         steps = adapted.backward(self.how.sizes, level, is_first=is_first)
+        if name in self._alone:
+            steps[-1] = steps[-1]._replace(end=steps[-1].end - self._alone[name].num_bytes)
         self._out += steps
         self._shift += steps[-1].end - level
 
@@ -344,7 +351,7 @@ class _Walk:
 
     def _release(self, over: tuple[str, ...]) -> None:
         """What the base lets go of, and was not there."""
-        for storage in self._unsaved:
+        for storage in (*self._unsaved, *self._alone.values()):
             if storage.freed in over:
                 self._shift += storage.num_bytes
 

@@ -92,6 +92,27 @@ def unsaved(
     return found
 
 
+def kept_by_adapters(
+    rules: Rules, run: list[str], of: Sizes, *, saves_inputs: bool, keeps_outputs: bool
+) -> dict[str, Unsaved]:
+    """Inputs that nothing but adapters keeps, by the layer whose adapter is the last to.
+
+    They go before that layer's own backward, which the base keeps them for.
+    """
+    found: dict[str, Unsaved] = {}
+    for name in () if of.casts or of.trained is not of.dtype else run:
+        group = [other for other in run if other in rules.group(name)] or [name]
+        tensor = rules.own.get(f"{name}.weight")
+        adapted = [other for other in group if other in rules.adapted]
+        if name != group[0] or tensor is None or not adapted:
+            continue
+        is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
+        is_kept |= _keeps_8_bits(rules, group) or rules.adapted[adapted[0]].drops
+        if not is_kept and not _base_keeps(rules, group, saves_inputs=saves_inputs):
+            found[adapted[0]] = _input(tensor, group, run, of)
+    return found
+
+
 def _casts(
     rules: Rules, name: str, tensor: Tensor, of: Sizes, keeps_outputs: bool, is_closed: bool
 ) -> Iterator[Unsaved]:
@@ -252,6 +273,11 @@ def _keeps_input(rules: Rules, group: list[str], of: Sizes, *, saves_inputs: boo
         adapted = rules.adapted.get(name)
         if adapted is not None and not adapted.drops and of.trained is of.dtype:
             return True
+    return _base_keeps(rules, group, saves_inputs=saves_inputs)
+
+
+def _base_keeps(rules: Rules, group: list[str], *, saves_inputs: bool) -> bool:
+    for name in group:
         if rules.is_trained(f"{name}.weight") or rules.is_trained(f"{name}.{SAVED}.weight"):
             return True
         is_linear = rules.is_linear(name)

@@ -19,6 +19,7 @@ class Sizes(NamedTuple):
         dtype: of activations.
         trained: of the adapter's weights as they are computed with.
         held: of the model's weights.
+        built: of the weights as the script builds them, which packed ones are unpacked to.
         raw: adapters save what they are handed, in fp32, though autocast multiplies in 16 bits:
             ZeRO-3's linear layers do (runtime/zero/linear.py, setup_context).
     """
@@ -27,6 +28,7 @@ class Sizes(NamedTuple):
     dtype: DType
     trained: DType
     held: DType
+    built: DType
     raw: bool = False
 
     @property

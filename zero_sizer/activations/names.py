@@ -160,8 +160,11 @@ class Names:
         return [self.container(block)] if block and self.unit(block) not in self._leaves else []
 
     def container(self, module: str, *, ends: bool = False) -> Visit:
-        """A module that is around others, or owns nothing, begins to run, or has run too."""
-        ends = ends and (bool(module) or not self._asked)  # the model holds them to its end
+        """A module that is around others, or owns nothing, begins to run, or has run too.
+
+        One around others holds what it owns and asks for until ``leave``, the model to its end.
+        """
+        ends = ends and module not in self._around
         return Visit(self.shared(module), ends=ends, inside=self._inside(module))
 
     def leave(self, module: str) -> list[Visit]:

@@ -151,6 +151,7 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
             dtype=dtype,
             trained=plan.autocast_dtype or sizes.trained_dtype(plan),
             held=plan.model_dtype,
+            built=plan.built_dtype,
             raw=plan.autocast_dtype is not None and plan.saves_linear_inputs,
         )
         how = changed_model.How(

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.units import MIB
+from zero_sizer.units import GPU_BLOCK, MIB
 from zero_sizer.util.records import dataclass
 
 UNLIMITED = 2**64 - 1
-MIN_BLOCK_SIZE = 512
+MIN_BLOCK_SIZE = GPU_BLOCK
 SMALL_SIZE = 1 * MIB
 SMALL_SEGMENT = 2 * MIB
 MIN_LARGE_ALLOC = 10 * MIB

@@ -12,7 +12,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Moment, Phase
 from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.reads import Reads
-from zero_sizer.units import DType, next_power_of_two, num_bytes
+from zero_sizer.units import GPU_BLOCK, DType, next_power_of_two, num_bytes, round_up
 from zero_sizer.util.records import dataclass
 
 Numel = int | tuple[int, ...]
@@ -46,6 +46,7 @@ class Entry:
         when: whether this job has it at all.
         device: where it lives.
         pinned: page-locked, so the host allocator rounds each request to a power of two.
+        in_blocks: small and many, so what the GPU's allocator rounds each up by is counted too.
         once_per_node: one rank of a node has it, not each.
         about: one clause for the reader.
         node_bytes: on host and NVMe, bytes of all ranks of the node that holds most, rounding
@@ -62,6 +63,7 @@ class Entry:
     when: Callable[[Plan], bool] = field(default=lambda p: True)
     device: Callable[[Plan], Device] = field(default=lambda p: Device.GPU)
     pinned: Callable[[Plan], bool] = field(default=lambda p: False)
+    in_blocks: bool = False
     node_bytes: Callable[[Plan], int] | None = None
     once_per_node: bool = False
     source: str
@@ -73,7 +75,7 @@ class Allocation:
 
     Attributes:
         num_bytes: bytes of the tensors.
-        rounding_bytes: what the pinned allocator adds by rounding each request up.
+        rounding_bytes: what the allocator adds by rounding each request up, where it is counted.
         node_bytes: see ``Entry``; None: every rank of a node holds as much.
         once_per_node: one rank of a node has it, not each.
         keys: config keys that decided it.
@@ -140,9 +142,15 @@ def _allocation(entry: Entry, plan: Plan) -> dict[str, Any] | None:
         "device": entry.device(plan),
         "pinned": pinned,
         "num_bytes": sum(sizes),
-        "rounding_bytes": sum(next_power_of_two(s) - s for s in sizes) if pinned else 0,
+        "rounding_bytes": _rounding(sizes, is_pinned=pinned, in_blocks=entry.in_blocks),
         "node_bytes": node_bytes,
         "moments": entry.live(plan) if callable(entry.live) else entry.live,
         "once_per_node": entry.once_per_node,
         "source": entry.source,
     }
+
+
+def _rounding(sizes: Iterable[int], *, is_pinned: bool, in_blocks: bool) -> int:
+    if is_pinned:
+        return sum(next_power_of_two(size) - size for size in sizes)
+    return sum(round_up(size, GPU_BLOCK) - size for size in sizes) if in_blocks else 0

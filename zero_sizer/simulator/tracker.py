@@ -8,15 +8,12 @@ from zero_sizer.allocator.caching import CachingAllocator
 from zero_sizer.allocator.pinned import PinnedAllocator
 from zero_sizer.allocator.room import LimitedDevice
 from zero_sizer.allocator.settings import settings_from_environment
-from zero_sizer.units import next_power_of_two, round_up
+from zero_sizer.units import GPU_BLOCK, next_power_of_two, round_up
 
 GPU, HOST, PINNED, LOCKED, NVME = "gpu", "host", "pinned", "locked", "nvme"
 
-# c10::CachingAllocator's kMinBlockSize (torch 2.13, c10/core/AllocatorConfig.h).
-GPU_BLOCK_BYTES = 512
-
 _ROUNDED: dict[str, Callable[[int], int]] = {
-    GPU: lambda num_bytes: round_up(num_bytes, GPU_BLOCK_BYTES),
+    GPU: lambda num_bytes: round_up(num_bytes, GPU_BLOCK),
     HOST: lambda num_bytes: num_bytes,
     # ATen/core/CachingHostAllocator.h: every pinned request becomes a power of two.
     PINNED: next_power_of_two,

@@ -102,4 +102,6 @@ def places_of(plan: Plan) -> Layout:
     asked: tuple[int, ...] = ()
     if plan.loss == workload.FUSED_LINEAR and knows_loss(plan):
         asked = loss.head_of(plan.model)
-    return layout_of(plan.model, select.activations_of(plan), leaves_of(plan).modules, asked)
+    reentrant = plan.checkpointing and plan.checkpointing_how.by != workload.NON_REENTRANT
+    leaves = leaves_of(plan).modules
+    return layout_of(plan.model, select.activations_of(plan), leaves, asked, reentrant=reentrant)

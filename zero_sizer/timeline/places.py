@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 
 from zero_sizer.activations.levels import MicroStep
 from zero_sizer.activations.names import Names, Word, containers, join
@@ -12,11 +13,17 @@ from zero_sizer.zero.reuse import Visit
 
 
 def layout_of(
-    spec: ModelSpec, step: MicroStep, leaves: tuple[str, ...], asked: tuple[int, ...] = ()
+    spec: ModelSpec,
+    step: MicroStep,
+    leaves: tuple[str, ...],
+    asked: tuple[int, ...] = (),
+    *,
+    reentrant: bool = False,
 ) -> Layout:
     """The places of a micro step, for the timeline; ``leaves`` are taken as a whole.
 
-    ``asked`` are parameters that the model's own forward asks its modules for.
+    ``asked`` are parameters that the model's own forward asks its modules for. ``reentrant``: a
+    block runs again before the backward of any module in it, not where one misses what it saved.
 
     ``runs`` says where modules begin and have run in forward and recomputation. In backward a
     module begins just before its own backward, so before the first of its gradients is complete.
@@ -25,35 +32,34 @@ def layout_of(
     Raises:
         UnknownNameError: the step is of another model.
     """
-    return _of_step(Identity(spec), Identity(step), leaves, asked)
+    return _of_step(Identity(spec), Identity(step), (leaves, asked, reentrant))
 
 
 @lru_cache(maxsize=1024)
-def _of_step(
-    spec: Identity, step: Identity, leaves: tuple[str, ...], asked: tuple[int, ...]
-) -> Layout:
+def _of_step(spec: Identity, step: Identity, how: "_How") -> Layout:
     """Steps of other batches have the same layout; comparing labels each time would take longer."""
     rows = tuple(
         (part.blocks, part.first, part.count, part.forward.labels, part.backward.labels)
         for part in step.of.parts
     )
-    return _layout(spec, rows, leaves, asked)
+    return _layout(spec, rows, how)
 
 
 _PASSED = Visit((), begins=False)
 
 _Labels = tuple[tuple[str, str], ...]
 _Row = tuple[str, int, int, _Labels, _Labels]
+_How = tuple[tuple[str, ...], tuple[int, ...], bool]
 
 
 @lru_cache(maxsize=64)
-def _layout(
-    spec: Identity, rows: tuple[_Row, ...], leaves: tuple[str, ...], asked: tuple[int, ...]
-) -> Layout:
+def _layout(spec: Identity, rows: tuple[_Row, ...], how: _How) -> Layout:
+    leaves, asked, reentrant = how
     names = Names(spec.of, leaves, asked)
     first, *others = (_columns(row, partial(_forward, names, row), 1) for row in rows)
     forward = (_within_model(names, first), *others)
-    visits = _Visits(names, is_said=any("^" in runs for row in rows for runs, _ in row[4]))
+    is_said = any("^" in runs for row in rows for runs, _ in row[4])
+    visits = _Visits(names, is_said=is_said, reentrant=reentrant)
     backward = [_columns(row, partial(_backward, visits, row), -1) for row in rows[::-1]]
     return Layout(forward=forward, backward=tuple(backward[::-1]))
 
@@ -99,13 +105,18 @@ def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
     gradients = _Gradients(names, [join(prefix, name) if name else "" for _, name in row[4]])
     passed: list[Visit] = []
     fetched = _fetched(visits, prefix, row)
+    lent = visits.lent_to_block(fetched)
     for position, ((runs, completes), met) in enumerate(zip(row[4], fetched, strict=True)):
         index = gradients.index(position)
         label = _backward_label(prefix, runs, completes)
         reduces, makes = gradients.reduced(position), gradients.made(position)
         finished = names.finish(gradients.finished(position))
-        ends = tuple([_PASSED._replace(passed=visit.parameters) for visit in finished])
-        yield Place(label, (*passed, *met), index, reduces, makes, ends)
+        ends = [_PASSED._replace(passed=visit.parameters) for visit in finished]
+        met = [*passed, *met]
+        if lent:
+            met, ends = ([v._replace(within=True) for v in some] for some in (met, ends))
+            ends += [_PASSED._replace(passed=lent)] if position == len(fetched) - 1 else []
+        yield Place(label, tuple(met), index, reduces, makes, tuple(ends))
         passed = [_PASSED._replace(passed=(index,))] if index in names.stacked else []
         passed += finished
 
@@ -150,8 +161,12 @@ def _said(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
     names = visits.names
     fetched: list[list[Visit]] = [[] for _ in row[4]]
     fetched[0] += visits.begin()
-    recomputes = False
-    for met, words in zip(fetched, names.words(prefix, (runs for runs, _ in row[4])), strict=True):
+    found = names.words(prefix, (runs for runs, _ in row[4]))
+    recomputes = visits.reentrant
+    if visits.reentrant and any(not word.returns for words in found for word in words):
+        fetched[0] += visits.to(Word(prefix, begins=True, owns=False))
+        found = _run_again_first(found)
+    for met, words in zip(fetched, found, strict=True):
         for word in words:
             if word.returns:
                 met += visits.to(word)
@@ -161,6 +176,20 @@ def _said(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
                 recomputes = True
             met += _recomputed(names, [word])
     return fetched
+
+
+def _run_again_first(steps: list[list[Word]]) -> list[list[Word]]:
+    """The words where all of a block runs again, to its end, before any backward in it."""
+    again = [[word for word in words if not word.returns] for words in steps]
+    last = max(number for number, words in enumerate(again) if words)
+    open_: dict[str, Word] = {}
+    for word in chain.from_iterable(again):
+        if word.begins and word.owns:
+            open_[word.module] = word._replace(begins=False)
+        elif not word.begins:
+            open_.pop(word.module, None)
+    returns = [word for words in steps[: last + 1] for word in words if word.returns]
+    return [*again[:last], [*again[last], *open_.values(), *returns], *steps[last + 1 :]]
 
 
 def _recomputed(names: Names, words: Iterable[Word]) -> Iterator[Visit]:
@@ -228,13 +257,20 @@ class _Visits:
     Attributes:
         names: of the model.
         is_said: the profile says where the backward of modules outside of blocks begins.
+        reentrant: see ``layout_of``.
     """
 
-    def __init__(self, names: Names, *, is_said: bool) -> None:
+    def __init__(self, names: Names, *, is_said: bool, reentrant: bool) -> None:
         self.names = names
         self.is_said = is_said
+        self.reentrant = reentrant
         self._inside: set[str] = set()
         self._open: list[Visit] = []  # the end of what is open
+
+    def lent_to_block(self, fetched: Iterable[Iterable[Visit]]) -> tuple[int, ...]:
+        """Parameters that run again at the wish of the block itself, whose backward has begun."""
+        again = (visit.parameters for met in fetched for visit in met if visit.recomputes)
+        return tuple(sorted(set(chain.from_iterable(again)))) if self.reentrant else ()
 
     def begin(self) -> list[Visit]:
         """The model itself, once."""

@@ -121,9 +121,12 @@ class _State:
             self._form = Form(self.num_bytes, padded, secondary=secondary)
         return self._form
 
-    def forget(self, parameter: int) -> None:
-        """Nothing refers to what was released of it."""
-        for is_padded in self.left.pop(parameter, ()):
+    def forget(self, parameter: int, *, but: int = 0) -> None:
+        """Nothing refers to what was released of it, ``but`` for the first so many."""
+        released = self.left.pop(parameter, [])
+        if released[:but]:
+            self.left[parameter] = released[:but]
+        for is_padded in released[but:]:
             self.hold((parameter,), -1, is_padded=is_padded)
 
     def cut(self, parameter: int) -> set[Form]:
@@ -290,15 +293,17 @@ def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> set[
         if visit.recomputes and i in trace.lent and not trace.persistent[i]:
             state.lent[i] = None
             continue
-        if trace.persistent[i] or skipped or near.is_near(i, next_step):
+        is_lent = visit.within and i in state.lent
+        if trace.persistent[i] or skipped or is_lent or near.is_near(i, next_step):
             continue
         peaks |= _let_go(state, i)
         if not (is_kept and reuse.fetched.is_used(i, next_step)):
             state.forget(i)
-    while state.lent and not visit.recomputes:
+    while state.lent and not (visit.recomputes or visit.within):
         i, _ = state.lent.popitem()
         peaks |= _let_go(state, i)
-        state.forget(i)
+        if i not in trace.recomputed:  # what ran again refers to it until its backward is over
+            state.forget(i, but=1 if i in trace.kept else 0)  # forward's own
     return peaks
 
 

@@ -17,6 +17,7 @@ class Visit(NamedTuple):
         passed: those that backward is done with; what is kept of them goes.
         recomputes: it runs again for what its forward saves.
         saves: those that backward refers to by another tensor, from here until its next visit.
+        within: it is inside the module that asked for recomputation, to which that lent parameters.
     """
 
     parameters: tuple[int, ...]
@@ -27,6 +28,7 @@ class Visit(NamedTuple):
     passed: tuple[int, ...] = ()
     recomputes: bool = False
     saves: tuple[int, ...] = ()
+    within: bool = False
 
 
 def saving(

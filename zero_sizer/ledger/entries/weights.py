@@ -1,6 +1,7 @@
 """The model's own weights: trainable and frozen, whole or partitioned, and the model's buffers."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import being_cut, is_cut_whole, parked_on, under_init
@@ -9,6 +10,7 @@ from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, FROM_WRAPPING, PASSE
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, num_bytes
+from zero_sizer.util.identity import Identity
 from zero_sizer.zero.partition import flat_partition, padded, partitions_of, tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -21,16 +23,18 @@ def _model_buffer_numels(dtype: DType) -> Entry:
         name=f"model_buffers_{dtype.value}",
         category=Category.MODEL_BUFFERS,
         about="the model's registered buffers (rotary frequencies, masks)",
-        numel=lambda p: sum(b.numel for b in p.model.buffers if _buffer_dtype(p, b.dtype) is dtype),
+        numel=lambda p: _buffers(Identity(p.model), p.model_dtype, dtype),
         dtype=lambda p: dtype,
         live=ALWAYS,
+        in_blocks=True,
         source="runtime/engine.py:1365-1440",
     )
 
 
-def _buffer_dtype(plan: Plan, built: DType | None) -> DType:
-    """The engine casts parameters, not buffers (engine.py:1851-1875)."""
-    return plan.model_dtype if built is None else built
+@lru_cache(maxsize=256)
+def _buffers(model: Identity, unsaid: DType, wanted: DType) -> tuple[int, ...]:
+    """Elements of each buffer of a dtype: the engine casts none of them (engine.py:1851-1875)."""
+    return tuple([b.numel for b in model.of.buffers if (b.dtype or unsaid) is wanted])
 
 
 def _built_on_gpu(plan: Plan) -> bool:

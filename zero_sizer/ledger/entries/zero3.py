@@ -36,9 +36,9 @@ def _overflow_check(what: str, dtype: Callable[[Plan], DType]) -> Entry:
         numel=sizes.partition_numel,
         dtype=dtype,
         live=frozenset({Moment.OVERFLOW}),
-        when=lambda p: is_zero3(p) and p.model_dtype is DType.FP16,
+        when=lambda p: is_zero3(p) and sizes.trained_dtype(p) is DType.FP16,
         device=lambda p: Device.HOST if p.offloads_optimizer else Device.GPU,
-        source=_SOURCE + "3009-3023 (torch.isinf: ATen/native/TensorCompare.cpp)",
+        source=_SOURCE + "2815,3009-3023 (torch.isinf: ATen/native/TensorCompare.cpp)",
     )
 
 

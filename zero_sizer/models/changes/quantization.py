@@ -18,7 +18,7 @@ from zero_sizer.util.patterns import Budget, Pattern, PatternError
 from zero_sizer.util.spelling import shown
 
 PREFIX = "base_model.model."  # what peft puts before every name
-_BLOCK, _NESTED_BLOCK = 64, 256  # weights, and block maxima, that share one statistic
+BLOCK, _NESTED_BLOCK = 64, 256  # weights, and block maxima, that share one statistic
 _LEVELS, _NESTED_LEVELS = 16, 256  # entries of the tables that codes index
 _FLOATS = ("bfloat16", "float16", "float32")
 _STORAGE = ("uint8", "bfloat16", "float16", "float32")
@@ -212,7 +212,7 @@ def statistics(tensor: Tensor, quantization: Quantization) -> list[Tensor]:
     if quantization.bits == 8:
         rows = tensor.shape[1] if tensor.module_type == "Conv1D" else tensor.shape[0]
         return [of("SCB", rows)]
-    blocks = ceil_div(tensor.numel, _BLOCK)
+    blocks = ceil_div(tensor.numel, BLOCK)
     if not quantization.double:
         return [of("absmax", blocks), of("code", _LEVELS)]
     return [
