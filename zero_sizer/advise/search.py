@@ -8,7 +8,7 @@ from functools import partial
 
 from zero_sizer import checks
 from zero_sizer.advise.batch import Batch
-from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
 from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
 from zero_sizer.advise.ladder import Ladder, Tuning, ladder_of, with_keys
 from zero_sizer.advise.limits import Limits, Shortfall
@@ -269,10 +269,16 @@ class Search:
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all."""
         values, offloads = self._values(candidate), candidate.strategy.offloads
-        return not any(
-            self.limits.shortfalls(uses(values), offloads)
-            for uses in (self._swept.at_least, self._swept.uses)
-        )
+        if self.limits.shortfalls(self._swept.at_least(values), offloads):
+            return False
+        between = self._swept.between(values)
+        if between is not None:
+            least, most = between
+            if not self.limits.shortfalls(most, offloads):
+                return True
+            if self.limits.shortfalls(least, offloads):
+                return False
+        return not self.limits.shortfalls(self._swept.uses(values), offloads)
 
     @property
     def usable(self) -> list[Strategy]:
@@ -317,7 +323,7 @@ class Search:
             candidate,
             seconds=self._swept.seconds(values),
             tokens=candidate.train_batch * self.seq_len,
-            uses=self._swept.uses(values),
+            uses=Lazily(partial(self._swept.uses, values)),
         )
 
     def plan(self, candidate: Candidate) -> Plan:
