@@ -13,7 +13,7 @@ from cold_start import machine, replace_section
 
 from zero_sizer.advise.choose import Options, choose, search_of
 from zero_sizer.advise.config import default_config
-from zero_sizer.advise.fleet import node_counts
+from zero_sizer.advise.sizes import node_counts
 from zero_sizer.job import read
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job

@@ -22,10 +22,10 @@ def drawn(model, count, seed):
             "checkpointing": draw.random() < 0.5,
             **draw.choice(search.ladders[strategy.name].every).values,
         }
-        nodes = [nodes for nodes in draw.sample(range(strategy.needs_nodes, 41), 6)]
-        for number in nodes:
-            yield search.sweep, search.sweep.values(
-                strategy.name, dp_world_size=6 * number, **numbers
+        for number in draw.sample(range(strategy.needs_nodes, 41), 6):
+            yield (
+                search.sweep,
+                search.sweep.values(strategy.name, dp_world_size=6 * number, **numbers),
             )
 
 

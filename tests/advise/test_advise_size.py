@@ -8,7 +8,8 @@ from support.advise_jobs import job_on
 
 from zero_sizer import cli
 from zero_sizer.advise.choose import Options, search_of
-from zero_sizer.advise.fleet import WORTH_IT, fleet, node_counts
+from zero_sizer.advise.fleet import WORTH_IT, fleet
+from zero_sizer.advise.sizes import node_counts
 
 MODEL, GPU = "llama-3.2-3b", "a10g-24gb"
 OPTIONS = Options(train_batch=64)

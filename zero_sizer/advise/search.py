@@ -6,12 +6,12 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 
-from zero_sizer import checks
 from zero_sizer.advise.batch import Batch
 from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
 from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
 from zero_sizer.advise.ladder import Ladder, Tuning, ladder_of, with_keys
 from zero_sizer.advise.limits import Limits, Shortfall
+from zero_sizer.advise.planned import doubts_of, plan_of
 from zero_sizer.advise.strategy import Strategy, smallest_swap_buffer, strategies
 from zero_sizer.advise.sweep import Sweep, Use
 from zero_sizer.advise.view import Values
@@ -23,10 +23,8 @@ from zero_sizer.job.read import Job
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.moments import Moment
-from zero_sizer.ledger.verdict import is_doubt
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
-from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
 from zero_sizer.zero.partition import flat_partition
 
@@ -87,6 +85,12 @@ class Search:
             found = walk.best(found)
         self._tick()
         return found
+
+    def outlook(self, strategy: Strategy, nodes: int, best: Candidate) -> tuple[bool, bool]:
+        """Whether any plan of a strategy fits, and may be faster than ``best``; without a walk."""
+        reaches = [(walk, walk.reach()) for walk in self._walks(strategy, nodes)]
+        fitting = [(walk, reach) for walk, reach in reaches if reach >= 0]
+        return bool(fitting), any(walk.may_beat(best, reach) for walk, reach in fitting)
 
     def simplest(self, candidate: Candidate) -> Candidate:
         """Changes as few keys of a plan as it takes to fit, as fast."""
@@ -353,22 +357,6 @@ class Search:
                 checkpointing=candidate.checkpointing,
             ),
         )
-
-
-def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
-    """The plan of a job, and the findings that stop it."""
-    context, found = checks.resolved(job)
-    planned = plan_job(job, context.settings)
-    everything = (*found, *checks.run(context), *planned.findings)
-    errors = tuple(f for f in everything if f.severity is Severity.ERROR)
-    unknown = tuple(planned.findings) if planned.plan is None else ()
-    return planned.plan, errors or unknown
-
-
-def doubts_of(job: Job) -> tuple[Finding, ...]:
-    """Findings that name something of a job which is not counted."""
-    context, _ = checks.resolved(job)
-    return tuple(finding for finding in checks.run(context) if is_doubt(finding))
 
 
 def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocation, ...]:

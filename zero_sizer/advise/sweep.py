@@ -13,8 +13,8 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entries import forward_backward as passes
 from zero_sizer.ledger.entries import hpz
-from zero_sizer.ledger.entry import Entry, evaluate
 from zero_sizer.ledger.entries.states import from_first_step
+from zero_sizer.ledger.entry import Entry, evaluate
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
 from zero_sizer.ledger.requests import Rooms, rooms_of
@@ -171,7 +171,8 @@ class Sweep:
                 missing = self._family.formula("missing", values, _missing)
                 pairs = zip(outline.first, passes, strict=True)
                 passes = [hpz.highest_step(first + more, later, missing) for first, later in pairs]
-            found.append(self._with_passes(values, at_step, list(zip(_PASSES, passes))))
+            rows = list(zip(_PASSES, passes, strict=True))
+            found.append(self._with_passes(values, at_step, rows))
         return found[0], found[1]
 
     def _outline(self, values: Values, ranks: int, divides: bool) -> compose.Outline:

@@ -87,6 +87,24 @@ class Walk:
             self._best = self._refined(self._best)
         return self._best
 
+    def reach(self) -> int:
+        """The place of the largest micro batch that any setting allows; -1 where none fits."""
+        ladder, host = self._ladder, self._ladder.host[-1]
+        if not self._host_may_fit(host):
+            return -1
+        least = (*ladder.corners, *(ladder.last if self._is_thorough else ()))
+        last = len(self._sizes) - 1
+        return max(self._most(ladder.both(host, rung), -1, last) for rung in least)
+
+    def may_beat(self, best: Candidate, reach: int) -> bool:
+        """False where no setting up to ``reach`` is faster than ``best``, told without a walk."""
+        ladder = self._ladder
+        host = ladder.partial[0][0] if ladder.partial else ladder.host[0]
+        finest = finer_shares(host)[-1:] if ladder.partial else []
+        fastest = sum(finest, host) + ladder.fastest
+        pace = self._probe.pace(self._at(fastest, reach))
+        return pace * WORTH_IT <= best.seconds_per_token
+
     def _refined(self, best: Candidate) -> Candidate:
         """The same micro batch with the smallest share offloaded that fits, in fine steps."""
         frugal = self._ladder.corners[-1]

@@ -3,7 +3,8 @@
 import argparse
 
 from zero_sizer.advise.choose import Options
-from zero_sizer.advise.fleet import fleet, node_counts
+from zero_sizer.advise.fleet import fleet
+from zero_sizer.advise.sizes import node_counts
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
 from zero_sizer.cli.choose import add_choice_options, job_from

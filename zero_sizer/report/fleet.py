@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from zero_sizer.advise.candidate import Candidate
-from zero_sizer.advise.fleet import WORTH_IT, Fewest, Fleet, Size
+from zero_sizer.advise.fleet import WORTH_IT, Fewest, Fleet
+from zero_sizer.advise.sizes import Size
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.advice import (
