@@ -134,7 +134,8 @@ class Reduction:
         self._first = len(self.flow.flushes)
         if self._extents is not None:
             touched = self._extents.touched(self._share.ranks, own.rank)
-            self._first = self._first_of(self._extents, touched)
+            where = (self.flow.flushes, touched, own.rank, self._parts)
+            self._first = self._extents.first_held(*where)
             self._own_large = _own_large(self.flow, touched, self._rules, self._share)
             if not self.costs_alike:
                 self._own_costs = self._costs(self._extents, touched)
@@ -145,12 +146,6 @@ class Reduction:
     def costs_alike(self) -> bool:
         """True if a reduction costs its owners what it costs all others."""
         return not (self._share.offloads or self._share.is_compact)
-
-    def _first_of(self, extents: Extents, touched: Sequence[int]) -> int:
-        """The first reduction that is kept for this rank."""
-        flushes, rank, parts = self.flow.flushes, self.own.rank, self._parts
-        mine = (n for n in touched if extents.largest(flushes[n].members, rank, parts))
-        return next(mine, len(flushes))
 
     def _costs(self, extents: Extents, touched: Sequence[int]) -> dict[int, tuple[int, int]]:
         """What reductions cost that this rank owns a part of."""
@@ -197,7 +192,7 @@ class Reduction:
         parts, rank = self._parts, self.own.rank
         found: dict[int, int] = {}  # buffer, or the number of a large gradient's reduction
         for number, flush in enumerate(flow.flushes):
-            if all(extents.largest((i,), rank, parts) for i in flush.members):
+            if all(extents.holds((i,), rank, parts) for i in flush.members):
                 continue
             is_large = rules.is_large(flush.numel)
             where = number + 2 if is_large else flush.buffer % rules.num_buckets
