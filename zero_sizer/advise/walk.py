@@ -88,13 +88,19 @@ class Walk:
         return self._best
 
     def reach(self) -> int:
-        """The place of the largest micro batch that any setting allows; -1 where none fits."""
-        ladder, host = self._ladder, self._ladder.host[-1]
-        if not self._host_may_fit(host):
-            return -1
+        """The place of the largest micro batch that any setting allows; -1 where none fits.
+
+        Of the optimizer's states as many as the host takes leave the GPU, the frugal way.
+        """
+        ladder = self._ladder
         least = (*ladder.corners, *(ladder.last if self._is_thorough else ()))
         last = len(self._sizes) - 1
-        return max(self._most(ladder.both(host, rung), -1, last) for rung in least)
+        for rungs in (ladder.host, *reversed(ladder.partial)):
+            if self._host_may_fit(rungs[-1]):
+                found = max(self._most(ladder.both(rungs[-1], rung), -1, last) for rung in least)
+                if found >= 0:
+                    return found
+        return -1
 
     def may_beat(self, best: Candidate, reach: int) -> bool:
         """False where no setting up to ``reach`` is faster than ``best``, told without a walk."""

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
@@ -123,7 +122,8 @@ class Reduction:
 
     def of_rank(self, own: Own) -> Self:
         """Another rank's side of the same flow."""
-        other = copy(self)
+        other = object.__new__(type(self))  # copy() takes as long as all the rest
+        other.__dict__.update(self.__dict__)
         other._take(own)
         return other
 
@@ -139,7 +139,7 @@ class Reduction:
             self._own_large = _own_large(self.flow, touched, self._rules, self._share)
             if not self.costs_alike:
                 self._own_costs = self._costs(self._extents, touched)
-        self._own_sums = [0, *accumulate(size for _, size in self._own_large)]
+        self._own_sums = [0, *accumulate([size for _, size in self._own_large])]
         self.start = self._held(self.flow.start, 0)
 
     @property
