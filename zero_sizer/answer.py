@@ -17,6 +17,7 @@ from zero_sizer.util.interval import Interval
 from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:  # importing them costs a part of a cold start, and most jobs need none
+    from zero_sizer.advise.fit_map import FitMap
     from zero_sizer.advise.fixes import Fix
     from zero_sizer.job.goal import Goal
     from zero_sizer.speed.training import Training
@@ -94,6 +95,7 @@ class Answer:
         speed: the ``speed`` block of the JSON; None for what cannot run, or where nobody can say.
         fixes: changes that would make it fit; looked for only where it does not, or may not.
         training: the whole run; None for what cannot run, or where nobody says how much it is.
+        fit_map: verdicts by micro batch and nodes; None unless asked for.
     """
 
     sizing: Sizing
@@ -101,6 +103,7 @@ class Answer:
     speed: Mapping[str, Any] | None
     fixes: "tuple[Fix, ...]"
     training: "Training | None" = None
+    fit_map: "FitMap | None" = None
 
 
 def answer_of(sizing: Sizing, *, points: bool = False, goal: "Goal | None" = None) -> Answer:

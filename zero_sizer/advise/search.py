@@ -90,7 +90,10 @@ class Search:
         """Whether any plan of a strategy fits, and may be faster than ``best``; without a walk."""
         reaches = [(walk, walk.reach()) for walk in self._walks(strategy, nodes)]
         fitting = [(walk, reach) for walk, reach in reaches if reach >= 0]
-        return bool(fitting), any(walk.may_beat(best, reach) for walk, reach in fitting)
+        may_win = any(walk.may_beat(best, reach) for walk, reach in fitting)
+        if not may_win:
+            self._tick()  # its best plan is not looked for
+        return bool(fitting), may_win
 
     def simplest(self, candidate: Candidate) -> Candidate:
         """Changes as few keys of a plan as it takes to fit, as fast."""

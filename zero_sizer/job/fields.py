@@ -22,6 +22,7 @@ from zero_sizer.job.values import (
     checkpointing,
     day,
     rate,
+    release,
     text,
     yes_or_no,
 )
@@ -93,7 +94,9 @@ TRAINING, GOAL = "training", "goal"
 class Flags:
     """Statements outside the files; None is "not given". Sizes as typed, e.g. ``2TiB``."""
 
-    model: str | None = _row(text, help="bundled name, path, module:factory, or params=7e9,...")
+    model: str | Mapping[str, float] | None = _row(
+        text, help="bundled name, path, module:factory, or params=7e9,..."
+    )
     adapter: str | None = _row(
         text, metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
     )
@@ -164,6 +167,14 @@ class Flags:
         yes_or_no,
         _WORKLOAD,
         usual=Setting("at stage 3", "as the Hugging Face Trainer does", is_default=True),
+    )
+
+    deepspeed_version: str | None = _row(
+        release,
+        _WORKLOAD,
+        metavar="VERSION",
+        help="that will run the job, where it is an old one",
+        usual=Setting("0.19", "the one that is modelled", is_default=True),
     )
 
     tokens: int | float | str | None = _row(

@@ -29,6 +29,9 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
+Config = str | Mapping[str, Any]
+"""CONFIG: the path of a file, or what would stand in one."""
+
 NONE_GIVEN = "none given"
 """Origin of the config where there is no CONFIG."""
 
@@ -55,15 +58,19 @@ class Job:
     origins: Mapping[str, str]
 
 
-def read(path: str, flags: Flags | None = None) -> Job:
-    """The job that a CONFIG file and the flags describe; a flag wins over the file.
+def read(config: Config, flags: Flags | None = None) -> Job:
+    """The job that CONFIG and the flags describe; a flag wins over CONFIG.
+
+    A mapping is a DeepSpeed config, or, where it has the key ``deepspeed``, what a job YAML holds;
+    paths in it are relative to the current folder.
 
     Raises:
         InputError: anything unreadable or wrong, in one line with file and line.
     """
     flags = flags or Flags()
-    file = _job_file(path)
-    document = _config(path, file)
+    path = config if isinstance(config, str) else ""
+    file = _job_file(config)
+    document = _config(config, file)
     cluster = assemble(_section("cluster", stated.CLUSTER, file, flags))
     reference = _model_reference(path, file, flags)
     workload = _section("workload", (*stated.WORKLOAD, stated.FREEZE), file, flags)
@@ -76,6 +83,27 @@ def read(path: str, flags: Flags | None = None) -> Job:
         model=_frozen(model, frozen),
         origins={"deepspeed": document.source, "model": reference.origin},
     )
+
+
+def without_model(path: str) -> tuple[Document, Cluster | None, Workload]:
+    """Config, cluster and workload of a file, where the model does not matter.
+
+    Args:
+        path: of a DeepSpeed JSON or a job YAML, which need not name a model.
+
+    Returns:
+        The cluster is None where the file states none.
+
+    Raises:
+        InputError: anything unreadable or wrong, in one line with file and line.
+    """
+    file = _job_file(path)
+    document, flags = _config(path, file), Flags()
+    cluster = _section("cluster", stated.CLUSTER, file, flags)
+    workload = _section("workload", (*stated.WORKLOAD, stated.FREEZE), file, flags)
+    workload.pop(stated.FREEZE.name, None)
+    is_stated = {"nodes", "gpus_per_node", "hostfile"} & cluster.keys()
+    return document, assemble(cluster) if is_stated else None, _workload(workload)
 
 
 def model_of(flags: Flags) -> ModelSpec:
@@ -108,8 +136,11 @@ def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
     )
 
 
-def _job_file(path: str) -> Document | None:
+def _job_file(config: Config) -> Document | None:
     """The YAML, or None when CONFIG is the DeepSpeed config itself."""
+    if not isinstance(config, str):
+        return _job_mapping(config)
+    path = config
     if Path(path).suffix.lower() not in (".yaml", ".yml"):
         return None
     from zero_sizer.job import yaml_lines
@@ -127,12 +158,26 @@ def _job_file(path: str) -> Document | None:
     return file
 
 
-def _config(path: str, file: Document | None) -> Document:
-    """The DeepSpeed config: the file itself, the one the YAML names, or the YAML's mapping."""
+def _job_mapping(config: Mapping[str, Any]) -> Document | None:
+    """The job that a mapping describes; None where it is a DeepSpeed config."""
+    from zero_sizer.config import document
+
+    if "deepspeed" not in config:
+        return None
+    file = document.from_mapping(config)
+    stated.refuse_unknown(file, "", _SECTIONS)
+    return file
+
+
+def _config(config: Config, file: Document | None) -> Document:
+    """The DeepSpeed config: CONFIG itself, the one the YAML names, or the YAML's mapping."""
     from zero_sizer.config import document
 
     if file is None:
-        return document.load(path)
+        if isinstance(config, str):
+            return document.load(config)
+        return document.from_mapping(config)
+    path = config if isinstance(config, str) else ""
     value = file.get("deepspeed")
     if isinstance(value, Mapping):
         prefix = "deepspeed."
@@ -141,7 +186,7 @@ def _config(path: str, file: Document | None) -> Document:
             for key, line in file.lines.items()
             if key.startswith(prefix)
         }
-        return Document(source=path, values=value, lines=lines)
+        return Document(source=file.source, values=value, lines=lines)
     if not isinstance(value, str) or not value.strip():
         what = "no DeepSpeed config" if value is None else "deepspeed: is not a path or a mapping"
         raise InputError(
@@ -210,6 +255,8 @@ def _one_amount(found: Mapping[str, Stated]) -> Mapping[str, Stated]:
 
 def _model_reference(path: str, file: Document | None, flags: Flags) -> Stated:
     """What names the model; a path in the YAML is relative to the YAML."""
+    if isinstance(flags.model, Mapping):
+        return Stated(_numbers(flags.model, "--model"), "--model")
     if flags.model is not None:
         return Stated(flags.model, "--model")
     value: Any = file.get("model") if file is not None else None

@@ -1,5 +1,6 @@
 """Checks of stated values: each gives the typed value, or ValueError in the user's words."""
 
+import re
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,19 @@ class Number:
         return number
 
 
+def share(value: Any) -> float:
+    """A part of a whole: from 0 on, less than 1."""
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{shown(value)} is not a number") from None
+    if not 0 <= number < 1:
+        raise ValueError(f"{shown(value)} is not between 0 and 1")
+    return number
+
+
 def day(value: Any) -> "date":
     """A day such as ``2026-01-31``."""
     from datetime import date  # most jobs state none
@@ -181,6 +195,18 @@ def _checkpointing_word(word: str) -> tuple[str, Any]:
         f"{shown(word)} is none of {_CHECKPOINTING_WORDS}; --checkpointing and --no-checkpointing "
         "(checkpointing: true or false in a job file) switch it"
     )
+
+
+_RELEASE = re.compile(r"\d{1,4}(\.\d{1,4}){1,3}")
+
+
+def release(value: Any) -> str:
+    """A package's version, such as ``0.15.1``."""
+    if isinstance(value, float):
+        raise ValueError(f"{shown(value)} is a number: write the version in quotes")
+    if not isinstance(value, str) or not _RELEASE.fullmatch(value):
+        raise ValueError(f"{shown(value)} is no version such as 0.15.1")
+    return value
 
 
 def text(value: Any) -> str:

@@ -20,6 +20,7 @@ from zero_sizer.report.advice import (
     warnings_mapping,
     why,
 )
+from zero_sizer.report.document import print_document
 from zero_sizer.report.emitted import edit_mapping
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
@@ -198,7 +199,7 @@ def _changes(fleet: Fleet, plan: Candidate | None) -> list[dict[str, Any]]:
 
 def print_fleet(fleet: Fleet) -> None:
     """Print the sizes as JSON."""
-    print(json.dumps(fleet_mapping(fleet), indent=1, default=str))
+    print_document(fleet_mapping(fleet))
 
 
 def fleet_mapping(fleet: Fleet) -> dict[str, Any]:
