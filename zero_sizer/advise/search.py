@@ -87,7 +87,7 @@ class Search:
         return found
 
     def outlook(self, strategy: Strategy, nodes: int, best: Candidate) -> tuple[bool, bool]:
-        """Whether any plan of a strategy fits, and may be faster than ``best``; without a walk."""
+        """Tells without a walk if any plan of a strategy fits, and if one may be faster."""
         reaches = [(walk, walk.reach()) for walk in self._walks(strategy, nodes)]
         fitting = [(walk, reach) for walk, reach in reaches if reach >= 0]
         may_win = any(walk.may_beat(best, reach) for walk, reach in fitting)
