@@ -161,3 +161,17 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
         zero_sizer.check(path, model="gpt2")
     assert raised.value.where.startswith(str(path))
     assert raised.value.findings[0].line == 3
+
+
+def test_a_sweep_looks_for_no_fix_that_nobody_asks_for(monkeypatch):
+    """Seconds for each job that does not fit; the answer has them once they are asked for."""
+    from zero_sizer import answer
+
+    looked = []
+    find = answer._fixes
+    monkeypatch.setattr(answer, "_fixes", lambda sizing: looked.append(sizing) or find(sizing))
+    sweep = zero_sizer.check(CONFIG, **{**JOB, "model": "llama-2-7b"}, micro_batch=[1, 2])
+    assert [row["verdict"] for row in sweep] == ["does_not_fit"] * 2
+    assert not looked
+    assert sweep.results[0].fixes
+    assert len(looked) == 1

@@ -65,6 +65,15 @@ def test_every_choice_is_in_the_help(command):
         assert all(str(choice) in text for choice in action.choices or ()), action.dest
 
 
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_every_argument_that_is_needed_stands_in_the_usage(command):
+    parser = Parser(prog="x")
+    import_module(f"zero_sizer.cli.{command}").configure(parser)
+    needed = [a for a in parser._actions if a.required]
+    usage = parser.format_usage()
+    assert all((a.metavar or a.option_strings[-1]) in usage for a in needed)
+
+
 def test_help_of_a_command_by_its_name(capsys):
     assert asked(capsys, "help", "check") == asked(capsys, "check", "--help")
     assert asked(capsys, "help") == asked(capsys, "--help")

@@ -22,7 +22,7 @@ from zero_sizer.report import advice, fleet, largest
 from zero_sizer.report.document import plain
 from zero_sizer.report.fixes import fix_line
 from zero_sizer.report.formats import reporter
-from zero_sizer.report.json import whole_mapping
+from zero_sizer.report.json import device_mapping, whole_mapping
 from zero_sizer.report.verdict import reason_line
 
 _PRINTING = Lock()  # standard output is one for all threads
@@ -120,12 +120,19 @@ class CheckResult(Result):
     @cached_property
     def devices(self) -> Mapping[str, DeviceUse]:
         """Device -> what the job takes of it."""
-        return {name: DeviceUse.of(found) for name, found in self._document["devices"].items()}
+        sizing = self._answer.sizing
+        return {
+            device.value: DeviceUse.of(device_mapping(sizing, device, found))
+            for device, found in self._answer.devices.items()
+        }
 
     @property
     def phases(self) -> Mapping[str, Mapping[str, int]]:
         """Device -> phase -> the most in it, in bytes."""
-        return self.to_dict()["phases"]  # type: ignore[no-any-return]
+        return {
+            device.value: {phase.value: peak for phase, peak in found.phases.items()}
+            for device, found in self._answer.devices.items()
+        }
 
     @property
     def fixes(self) -> list[dict[str, Any]]:
@@ -135,7 +142,8 @@ class CheckResult(Result):
     @property
     def speed(self) -> dict[str, Any]:
         """Seconds of a step and tokens a second; empty where it cannot run."""
-        return self.to_dict()["speed"]  # type: ignore[no-any-return]
+        found: dict[str, Any] = plain(dict(self._answer.speed or {}))
+        return found
 
     @property
     def training(self) -> dict[str, Any] | None:
@@ -153,7 +161,7 @@ class CheckResult(Result):
         for name, use in self.devices.items():
             for figure in ("peak", "low", "high", "capacity", "headroom"):
                 found[f"{name}_{figure}_bytes"] = getattr(use, f"{figure}_bytes")
-        speed = self._document["speed"]
+        speed = self.speed
         found["step_seconds"] = speed.get("step_seconds", {}).get("expected")
         rate = speed.get("tokens_per_second_per_gpu", {})
         found["tokens_per_second_per_gpu"] = rate.get("expected")

@@ -13,6 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("log", metavar="LOG", help="what the job printed; - is standard input")
     options.add_job_options(parser, needs_config=False, leave_out=(TRAINING, GOAL))
+    parser.usage = "%(prog)s LOG [CONFIG] [options]"
     options.add_format_option(parser, "diagnose")
     parser.epilog = (
         "Exit codes: 1 a memory failure was found, 3 none was, 2 the log or the job cannot be read."

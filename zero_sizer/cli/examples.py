@@ -14,6 +14,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         f"zero-sizer check ds.json --model llama-3-8b {_ON} --seq-len 4096 --checkpointing",
         "zero-sizer check ds.json --model path/to/config.json --gpu-memory 24GiB --timeline",
         "zero-sizer check job.yaml --micro-batch 2 --format json",
+        "zero-sizer check job.yaml --format html --output report.html",
     ),
     "choose": (
         f"zero-sizer choose --model llama-3-8b {_ON} --host-memory 1TiB --emit ds.json",
@@ -23,6 +24,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "size": (
         "zero-sizer size --model llama-3-70b --gpu a100-80gb --gpus-per-node 8 --seq-len 8192",
         "zero-sizer size ds.json --model llama-3-8b --gpu l40s --gpus-per-node 4 --fewest nodes",
+    ),
+    "diagnose": (
+        "zero-sizer diagnose slurm-123.out",
+        f"zero-sizer diagnose train.log ds.json --model llama-3-8b {_ON} --seq-len 4096",
     ),
     "lint": (
         "zero-sizer lint ds_zero2.json ds_zero3.json",

@@ -47,7 +47,8 @@ def as_mapping(answer: Answer) -> dict[str, Any]:
         "valid": sizing.is_valid,
         "reasons": [reason_mapping(reason) for reason in sizing.reasons],
         "devices": {
-            device.value: _device(sizing, device, found) for device, found in answer.devices.items()
+            device.value: device_mapping(sizing, device, found)
+            for device, found in answer.devices.items()
         },
         "phases": {
             device.value: {phase.value: peak for phase, peak in found.phases.items()}
@@ -66,7 +67,8 @@ def reason_mapping(reason: Reason) -> dict[str, str]:
     return {**vars(reason), "direction": reason.direction.value}
 
 
-def _device(sizing: Sizing, device: Device, found: DeviceAnswer) -> dict[str, Any]:
+def device_mapping(sizing: Sizing, device: Device, found: DeviceAnswer) -> dict[str, Any]:
+    """Needs of the job on one device."""
     peak, need, there = found.peak, found.need, found.capacity.num_bytes
     low, high = (need.low, need.high) if found.is_used else (0, 0)
     rank = {"rank": sizing.plan.rank} if sizing.plan and device is Device.GPU else {}
