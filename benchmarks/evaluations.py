@@ -20,7 +20,7 @@ from cold_start import machine, replace_section
 
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.config import default_config
-from zero_sizer.advise.ladder import Setting, ladder_of
+from zero_sizer.advise.ladder import Tuning, ladder_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.job import read
@@ -61,7 +61,7 @@ def search(model: str) -> Search:
     return search_of(read.without_config(default_config(), flags), Options())
 
 
-def rungs(strategy: Strategy) -> list[Setting]:
+def rungs(strategy: Strategy) -> list[Tuning]:
     """Buckets and windows; pinning and sub-groups change no more than an entry or two."""
     ladder = ladder_of(strategy)
     return [ladder.both(ladder.host[0], rung) for group in ladder.gpu for rung in group]

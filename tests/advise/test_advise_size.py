@@ -8,7 +8,8 @@ from support.advise_jobs import job_on
 
 from zero_sizer import cli
 from zero_sizer.advise.choose import Options, search_of
-from zero_sizer.advise.fleet import WORTH_IT, fleet, node_counts
+from zero_sizer.advise.fleet import WORTH_IT, fleet
+from zero_sizer.advise.sizes import node_counts
 
 MODEL, GPU = "llama-3.2-3b", "a10g-24gb"
 OPTIONS = Options(train_batch=64)
@@ -160,3 +161,41 @@ def test_the_first_lines_say_the_batch_and_what_is_assumed(capsys):
         head = " ".join(printed.split("\n\n")[0].split())
         for word in (words, "1024 tokens a sample", "GB/s inside a node", "float16"):
             assert word in head
+
+
+def test_rows_say_what_they_change(tmp_path, capsys):
+    """Of a config that says a bucket and a batch: nothing else is called the user's."""
+    wrote = {
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": 3, "reduce_bucket_size": 200_000_000},
+        "train_batch_size": 8,
+    }
+    config = tmp_path / "ds.json"
+    config.write_text(json.dumps(wrote))
+    words = (
+        "--model gpt2 --gpu t4 --gpus-per-node 2 --host-memory 64GiB --seq-len 256 --max-nodes 2"
+    )
+    cli.main(["size", str(config), *words.split(), "--format", "json"])
+    answer = json.loads(capsys.readouterr().out)
+    rows = [
+        row for row in (*answer["fewest"], *answer["sizes"]) if row.get("plan", row.get("best"))
+    ]
+    assert rows
+    for row in rows:
+        plan = row.get("plan") or row["best"]
+        changed = {edit["key"]: edit for edit in row["changes"]}
+        assert ("zero_optimization.stage" in changed) == (plan["stage"] != 3)
+        for key in plan["buckets"]:
+            assert f"zero_optimization.{key}" in changed
+        before = {
+            key: edit["before"] for key, edit in changed.items() if edit["before"] is not None
+        }
+        assert (
+            before.items()
+            <= {
+                "zero_optimization.stage": 3,
+                "zero_optimization.reduce_bucket_size": 200_000_000,
+                "train_batch_size": 8,
+            }.items()
+        )

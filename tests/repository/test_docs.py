@@ -8,7 +8,7 @@ import pytest
 from support.plans import make_job
 
 from zero_sizer import models
-from zero_sizer.advise.search import plan_of
+from zero_sizer.advise.planned import plan_of
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import Category, Entry, evaluate
 from zero_sizer.ledger.moments import FROM_WRAPPING

@@ -49,6 +49,7 @@ def _walked(plan, zero):
     order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
     share = {**asdict(zero.share), **zero.share.own._asdict()}
     share.pop("own")
+    assert share.pop("divides") is None
     reduction = flow(zero.tensors, order, Rules(**asdict(zero.rules), **share))
     level, gathered, held, highest = 0, 0, reduction.start, []
     for places in (forward, backward):

@@ -27,6 +27,7 @@ module.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from zero_sizer.activations.levels import (
@@ -41,6 +42,7 @@ from zero_sizer.activations.levels import (
 from zero_sizer.config.workload import FUSED, FUSED_LINEAR, MEGATRON, SIXTEEN_BITS, TRANSFORMERS
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import DType, ceil_div, num_bytes
+from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 
 _FP32 = 4  # bytes
@@ -103,7 +105,12 @@ def head_of(spec: ModelSpec) -> tuple[int, ...]:
 
 def trains_head(spec: ModelSpec) -> bool:
     """True if the head's weight needs a gradient."""
-    return any(spec.parameters[i].trainable for i in head_of(spec))
+    return _trains_head(Identity(spec))
+
+
+@lru_cache(maxsize=64)
+def _trains_head(spec: Identity) -> bool:
+    return any(spec.of.parameters[i].trainable for i in head_of(spec.of))
 
 
 def of_logits(kind: str, sizes: Sizes) -> Bytes:

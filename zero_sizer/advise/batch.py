@@ -1,6 +1,7 @@
 """Which micro batches are worth trying, and the micro steps that go with each."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.workload import Workload
@@ -47,20 +48,25 @@ class Batch:
         Any micro batch where the train batch is free; otherwise every divisor of a rank's share.
         Empty when the train batch cannot be split over the ranks.
         """
-        if self.train_batch is None:
-            if self.micro_batch is not None:
-                return ((self.micro_batch, self.grad_accum),)
-            return tuple((size, self.grad_accum) for size in range(1, _LARGEST + 1))
-        share, rest = divmod(self.train_batch, ranks)
-        if rest or not share:
-            return ()
-        found = [size for size in range(1, min(share, _LARGEST) + 1) if share % size == 0]
-        if self.micro_batch is not None:
-            found = [size for size in found if size == self.micro_batch]
-        split = tuple((size, share // size) for size in found)
-        if not self.keeps_accum:
-            return split
-        return tuple((size, steps) for size, steps in split if steps == self.grad_accum)
+        return _choices(self, ranks)
+
+
+@lru_cache(maxsize=256)
+def _choices(batch: Batch, ranks: int) -> Sequence[tuple[int, int]]:
+    if batch.train_batch is None:
+        if batch.micro_batch is not None:
+            return ((batch.micro_batch, batch.grad_accum),)
+        return tuple((size, batch.grad_accum) for size in range(1, _LARGEST + 1))
+    share, rest = divmod(batch.train_batch, ranks)
+    if rest or not share:
+        return ()
+    found = [size for size in range(1, min(share, _LARGEST) + 1) if share % size == 0]
+    if batch.micro_batch is not None:
+        found = [size for size in found if size == batch.micro_batch]
+    split = tuple((size, share // size) for size in found)
+    if not batch.keeps_accum:
+        return split
+    return tuple((size, steps) for size, steps in split if steps == batch.grad_accum)
 
 
 def batch_of(

@@ -1,7 +1,8 @@
 """One plan that was considered, and what is said of a strategy without any."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
+from functools import cached_property
 
 from zero_sizer.advise.ladder import Tuning
 from zero_sizer.advise.limits import Shortfall
@@ -11,6 +12,26 @@ from zero_sizer.findings import Finding
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.util.records import dataclass
+
+
+class Lazily(Mapping[Device, Use]):
+    """Peaks that are worked out when the first is asked for: most plans are only timed."""
+
+    def __init__(self, find: Callable[[], Mapping[Device, Use]]) -> None:
+        self._find = find
+
+    @cached_property
+    def _found(self) -> Mapping[Device, Use]:
+        return self._find()
+
+    def __getitem__(self, device: Device) -> Use:
+        return self._found[device]
+
+    def __iter__(self) -> Iterator[Device]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 @dataclass(frozen=True, kw_only=True)

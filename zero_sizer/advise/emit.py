@@ -9,6 +9,7 @@ from typing import Any
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.config import BATCH, ZERO
+from zero_sizer.advise.search import Search
 from zero_sizer.config.document import from_mapping
 from zero_sizer.job import yaml_lines
 from zero_sizer.job.read import NONE_GIVEN, Job, model_beside
@@ -35,17 +36,17 @@ class Edit:
     why: str
 
 
-def chosen_values(choice: Choice, winner: Candidate) -> dict[str, Any]:
+def chosen_values(search: Search, winner: Candidate) -> dict[str, Any]:
     """The DeepSpeed config of the plan to run."""
-    return dict(choice.search.job_of(winner).document.values)
+    return dict(search.job_of(winner).document.values)
 
 
-def edits(choice: Choice, winner: Candidate) -> list[Edit]:
+def edits(search: Search, winner: Candidate) -> list[Edit]:
     """Every key that differs from the user's config; all of them where there was none."""
-    job = choice.search.job
+    job = search.job
     is_new = job.origins.get("deepspeed") == NONE_GIVEN
     before = {} if is_new else dict(from_mapping(job.document.values).leaves())
-    after = dict(from_mapping(chosen_values(choice, winner)).leaves())
+    after = dict(from_mapping(chosen_values(search, winner)).leaves())
     found = []
     for key in dict.fromkeys((*before, *after)):
         old, new = before.get(key, _MISSING), after.get(key, _MISSING)
@@ -59,6 +60,13 @@ def edits(choice: Choice, winner: Candidate) -> list[Edit]:
                 )
             )
     return found
+
+
+def tuned(search: Search, plan: Candidate) -> list[Edit]:
+    """Edits that neither the strategy's name nor the batch says."""
+    said = {f"{ZERO}.{key}" for key in plan.setting.keys}
+    found = edits(search, plan)
+    return [edit for edit in found if edit.key in said or (edit.after is None and edit.before)]
 
 
 def _why(key: str, winner: Candidate, *, is_gone: bool) -> str:

@@ -13,7 +13,7 @@ from zero_sizer.activations.select import closed_form_error, is_closed_form
 from zero_sizer.advise import moves
 from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.moves import Change, Move
-from zero_sizer.advise.search import plan_of
+from zero_sizer.advise.planned import plan_of
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import capacity, entries

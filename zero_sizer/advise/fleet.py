@@ -1,6 +1,6 @@
 """How many nodes to ask for: the best plan of every size, the fewest that fit, the most of use."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,6 +8,7 @@ from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.curve import Miss, Point, meets, miss_of, points, run_of
 from zero_sizer.advise.search import Search
+from zero_sizer.advise.sizes import EVERY, Size, node_counts, size_at, sizes_at
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.findings import Reason
@@ -20,25 +21,8 @@ from zero_sizer.speed.training import Training
 from zero_sizer.util.records import dataclass
 
 _DAY = 86_400
-EVERY = 64
-"""Up to so many nodes every number of them is tried; beyond, each twice the one before."""
-
 WORTH_IT = 0.5
 """A node is worth adding while it brings at least this share of its part of the throughput."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """One number of nodes.
-
-    Attributes:
-        best: the fastest plan there, or None.
-        by_strategy: the best plan of each strategy that fits.
-    """
-
-    nodes: int
-    best: Candidate | None
-    by_strategy: Mapping[str, Candidate]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +132,7 @@ def fleet(
     """
     options = options or Options()
     search = search_of(job, options)
-    sizes = tuple(size_at(search, nodes) for nodes in node_counts(max_nodes))
+    sizes = tuple(sizes_at(search, node_counts(max_nodes)))
     goal, target = options.goal, None
     if tokens_per_second is not None:
         target = _first(search, sizes, lambda plan: plan.tokens_per_second >= tokens_per_second)
@@ -208,25 +192,6 @@ def _row_at_one_batch(search: Search, row: Fewest, sizes: Sequence[Size]) -> Few
     if same is None or is_part:
         return row
     return replace(row, plan=search.simplest(same.by_strategy.get(row.strategy.name, plan)))
-
-
-def node_counts(max_nodes: int) -> tuple[int, ...]:
-    """Every number up to ``EVERY``, then twice the one before, and ``max_nodes`` itself."""
-    counts = list(range(1, min(max_nodes, EVERY) + 1))
-    while counts[-1] < max_nodes:
-        counts.append(min(2 * counts[-1], max_nodes))
-    return tuple(counts)
-
-
-def size_at(search: Search, nodes: int) -> Size:
-    """The best plans on so many nodes."""
-    found = {strategy.name: search.best(strategy, nodes) for strategy in search.strategies}
-    plans = {name: plan for name, plan in found.items() if plan is not None}
-    return Size(
-        nodes=nodes,
-        best=min(plans.values(), key=lambda plan: plan.rank_key, default=None),
-        by_strategy=plans,
-    )
 
 
 def _fewest(
@@ -337,9 +302,9 @@ def fewest_in_time(job: Job, options: Options, *, max_nodes: int = EVERY) -> Poi
     counts = sorted({*(n for n in node_counts(max_nodes) if n & (n - 1) == 0), max_nodes})
     sizes: list[Size] = []
     test = meets(search, goal)
-    for nodes in counts:
-        sizes.append(size_at(search, nodes))
-        best = sizes[-1].best
+    for size in sizes_at(search, counts):
+        sizes.append(size)
+        best = size.best
         if best is not None and test(best):
             break
     target = _first(search, sizes, test)

@@ -6,12 +6,12 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 
-from zero_sizer import checks
 from zero_sizer.advise.batch import Batch
-from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
 from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
 from zero_sizer.advise.ladder import Ladder, Tuning, ladder_of, with_keys
 from zero_sizer.advise.limits import Limits, Shortfall
+from zero_sizer.advise.planned import doubts_of, plan_of
 from zero_sizer.advise.strategy import Strategy, smallest_swap_buffer, strategies
 from zero_sizer.advise.sweep import Sweep, Use
 from zero_sizer.advise.view import Values
@@ -23,10 +23,8 @@ from zero_sizer.job.read import Job
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.moments import Moment
-from zero_sizer.ledger.verdict import is_doubt
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
-from zero_sizer.plan.resolve import plan_job
 from zero_sizer.timeline.remarks import remarks
 from zero_sizer.zero.partition import flat_partition
 
@@ -87,6 +85,15 @@ class Search:
             found = walk.best(found)
         self._tick()
         return found
+
+    def outlook(self, strategy: Strategy, nodes: int, best: Candidate) -> tuple[bool, bool]:
+        """Tells without a walk if any plan of a strategy fits, and if one may be faster."""
+        reaches = [(walk, walk.reach()) for walk in self._walks(strategy, nodes)]
+        fitting = [(walk, reach) for walk, reach in reaches if reach >= 0]
+        may_win = any(walk.may_beat(best, reach) for walk, reach in fitting)
+        if not may_win:
+            self._tick()  # its best plan is not looked for
+        return bool(fitting), may_win
 
     def simplest(self, candidate: Candidate) -> Candidate:
         """Changes as few keys of a plan as it takes to fit, as fast."""
@@ -269,10 +276,16 @@ class Search:
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all."""
         values, offloads = self._values(candidate), candidate.strategy.offloads
-        return not any(
-            self.limits.shortfalls(uses(values), offloads)
-            for uses in (self._swept.at_least, self._swept.uses)
-        )
+        if self.limits.shortfalls(self._swept.at_least(values), offloads):
+            return False
+        between = self._swept.between(values)
+        if between is not None:
+            least, most = between
+            if not self.limits.shortfalls(most, offloads):
+                return True
+            if self.limits.shortfalls(least, offloads):
+                return False
+        return not self.limits.shortfalls(self._swept.uses(values), offloads)
 
     @property
     def usable(self) -> list[Strategy]:
@@ -317,7 +330,7 @@ class Search:
             candidate,
             seconds=self._swept.seconds(values),
             tokens=candidate.train_batch * self.seq_len,
-            uses=self._swept.uses(values),
+            uses=Lazily(partial(self._swept.uses, values)),
         )
 
     def plan(self, candidate: Candidate) -> Plan:
@@ -347,22 +360,6 @@ class Search:
                 checkpointing=candidate.checkpointing,
             ),
         )
-
-
-def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
-    """The plan of a job, and the findings that stop it."""
-    context, found = checks.resolved(job)
-    planned = plan_job(job, context.settings)
-    everything = (*found, *checks.run(context), *planned.findings)
-    errors = tuple(f for f in everything if f.severity is Severity.ERROR)
-    unknown = tuple(planned.findings) if planned.plan is None else ()
-    return planned.plan, errors or unknown
-
-
-def doubts_of(job: Job) -> tuple[Finding, ...]:
-    """Findings that name something of a job which is not counted."""
-    context, _ = checks.resolved(job)
-    return tuple(finding for finding in checks.run(context) if is_doubt(finding))
 
 
 def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocation, ...]:

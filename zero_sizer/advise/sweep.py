@@ -1,6 +1,6 @@
 """Peaks and step times of many candidates of one strategy."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
@@ -12,8 +12,10 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entries import forward_backward as passes
+from zero_sizer.ledger.entries import hpz
+from zero_sizer.ledger.entries.states import from_first_step
 from zero_sizer.ledger.entry import Entry, evaluate
-from zero_sizer.ledger.moments import PASSES, STEP, Moment
+from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
 from zero_sizer.ledger.requests import Rooms, rooms_of
 from zero_sizer.plan import sizes
@@ -21,18 +23,20 @@ from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
 from zero_sizer.speed.model import time_of
-from zero_sizer.speed.rates import rates_of
+from zero_sizer.speed.rates import Rates, rates_of
 from zero_sizer.speed.step import Step
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
 from zero_sizer.timeline.overlay import Zero
 from zero_sizer.util.records import dataclass
+from zero_sizer.zero.wrapper import Wrapper
 
 _MOMENTS = tuple(Moment)
 _PLACE = {moment: index for index, moment in enumerate(_MOMENTS)}
-_PASSES = tuple(_PLACE[moment] for moment in PASSES)
+_PASSES = (_PLACE[Moment.FORWARD], _PLACE[Moment.BACKWARD])
 _STEP = tuple(_PLACE[moment] for moment in STEP)
-_LASTING = tuple(entry for entry in entries.ENTRIES if entry not in passes.ENTRIES)
+_BESIDE = hpz.IN_PASSES  # what they hold is told from the timeline, too
+_LASTING = tuple(e for e in entries.ENTRIES if e not in passes.ENTRIES and e not in _BESIDE)
 _BATCH = "micro_batch"
 _PASSING = frozenset(
     (
@@ -48,6 +52,7 @@ _PASSING = frozenset(
     )
 )
 """Numbers about forward and backward, which little of what lasts reads."""
+_MANY = 4  # numbers of ranks from which on bounds are cheaper than each
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,8 @@ class Sweep:
         self._rates = rates_of(cluster, base.autocast_dtype or base.model_dtype, Case.EXPECTED)
         self._work = work_of(base.model)
         self._is_closed_form = is_closed_form(base)
+        self._is_bounded = all(tensor.trainable for tensor in base.model.parameters)
+        self._worlds: set[int] = set()
         self._allocate = [_Allocate(entry, self._ranks) for entry in _LASTING]
 
     def values(self, strategy: str, **numbers: float) -> Values:
@@ -136,6 +143,47 @@ class Sweep:
         self, values: Values, ranks: tuple[int, ...], at_step: tuple[int, ...]
     ) -> Mapping[Device, Use]:
         """The peak of every device, at every moment of the rank that holds most then."""
+        found = self._family.formula("passes", values, partial(self._passes, values, ranks))
+        return self._with_passes(values, at_step, found)
+
+    def between(self, values: Values) -> tuple[Mapping[Device, Use], Mapping[Device, Use]] | None:
+        """A lower and an upper bound of ``uses``, from other numbers of ranks; None: none is known.
+
+        Where many numbers of ranks are asked about, powers of two tell of most of the others.
+        """
+        of, known = values.of, self._family.known("passes", values)
+        if known or not self._is_bounded or of["wrapper"] is not Wrapper.ZERO3:
+            return None
+        ranks, alike, at_step = of["dp_world_size"], *self._ranks_of(values, {})[:2]
+        self._worlds.add(ranks)
+        above = self._ranks
+        while above < ranks:
+            above *= 2
+        below = above // 2
+        if above == ranks or below < 2 or len(alike) > 1 or len(self._worlds) < _MANY:
+            return None
+        least, most = self._outline(values, above, True), self._outline(values, below, False)
+        padding = (-above * least.per_rank, ranks * most.per_rank)
+        found = []
+        for outline, more in zip((least, most), padding, strict=True):
+            passes = [size + more for size in outline.later]
+            if outline.first is not None:
+                missing = self._family.formula("missing", values, _missing)
+                pairs = zip(outline.first, passes, strict=True)
+                passes = [hpz.highest_step(first + more, later, missing) for first, later in pairs]
+            rows = list(zip(_PASSES, passes, strict=True))
+            found.append(self._with_passes(values, at_step, rows))
+        return found[0], found[1]
+
+    def _outline(self, values: Values, ranks: int, divides: bool) -> compose.Outline:
+        found = partial(compose.outline, divides=divides)
+        there = values.with_numbers(dp_world_size=ranks)
+        return cast(compose.Outline, self._family.formula(("outline", divides), there, found))
+
+    def _with_passes(
+        self, values: Values, at_step: tuple[int, ...], passing: Iterable[tuple[int, int]]
+    ) -> Mapping[Device, Use]:
+        """The peak of every device with so many bytes in forward and backward."""
         family, lasting = self._family, self._lasting_of(values, at_step)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
         for index in lasting.others:
@@ -143,7 +191,7 @@ class Sweep:
             if found is not None:
                 device = found[0]
                 _add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
-        for place, size in family.formula("passes", values, partial(self._passes, values, ranks)):
+        for place, size in passing:
             rows[Device.GPU][place] += size
         found = {
             device: _highest(rows[device]) if device in rows else use
@@ -201,8 +249,11 @@ class Sweep:
         """Bytes of forward and backward at their moments."""
         find = partial(self._zeros, values, ranks)
         zeros = self._family.formula("zeros", values, find, view.reads)
-        found = passes.totals(compose.highest_timeline(cast(Plan, view), zeros))
-        return tuple((_PLACE[moment], size) for moment, size in found.items())
+        plan = cast(Plan, view)
+        found = passes.totals(compose.highest_timeline(plan, zeros))
+        beside = evaluate(_BESIDE, plan, explain=False)
+        rows = [*found.items(), *((m, a.num_bytes) for a in beside for m in a.moments)]
+        return tuple((_PLACE[moment], size) for moment, size in rows)
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
         self._ranks_of(values, view.reads)
@@ -251,9 +302,13 @@ class Sweep:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""
         if self._rates is None:
             return 0.0
-        view = cast(Plan, self._family.view(values))
-        nodes = ranks_of(view).nodes
-        return time_of(Step(plan=view, rates=self._rates, work=self._work, nodes=nodes)).seconds
+        found = self._family.formula("seconds", values, partial(self._seconds, self._rates))
+        return cast(float, found)
+
+    def _seconds(self, rates: Rates, view: View) -> float:
+        plan = cast(Plan, view)
+        step = Step(plan=plan, rates=rates, work=self._work, nodes=ranks_of(plan).nodes)
+        return time_of(step).seconds
 
 
 def _ranks(view: Any) -> _Ranks:
@@ -261,6 +316,10 @@ def _ranks(view: Any) -> _Ranks:
     is_muon = any(row.newton_schulz for row in view.group_optimizers)
     apart = len(ranks) > 1 and (is_muon or sizes.has_grad_accum_attribute(view))
     return _Ranks(ranks, ranks if apart else step_candidates(view), apart)
+
+
+def _missing(view: Any) -> int:
+    return from_first_step(view)
 
 
 def _rooms(view: Any) -> Rooms:

@@ -136,6 +136,10 @@ class PlanFamily:
         """
         return self._kept(self._formulas, key, values, {} if reads is None else reads, compute)
 
+    def known(self, key: Any, values: Values) -> bool:
+        """True if a formula's result for these values is kept."""
+        return key in self._formulas and bool(self._formulas[key].find(values, {}))
+
     def _kept(
         self,
         kept: dict[Any, _Results],

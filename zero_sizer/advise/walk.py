@@ -87,6 +87,30 @@ class Walk:
             self._best = self._refined(self._best)
         return self._best
 
+    def reach(self) -> int:
+        """The place of the largest micro batch that any setting allows; -1 where none fits.
+
+        Of the optimizer's states as many as the host takes leave the GPU, the frugal way.
+        """
+        ladder = self._ladder
+        least = (*ladder.corners, *(ladder.last if self._is_thorough else ()))
+        last = len(self._sizes) - 1
+        for rungs in (ladder.host, *reversed(ladder.partial)):
+            if self._host_may_fit(rungs[-1]):
+                found = max(self._most(ladder.both(rungs[-1], rung), -1, last) for rung in least)
+                if found >= 0:
+                    return found
+        return -1
+
+    def may_beat(self, best: Candidate, reach: int) -> bool:
+        """False where no setting up to ``reach`` is faster than ``best``, told without a walk."""
+        ladder = self._ladder
+        host = ladder.partial[0][0] if ladder.partial else ladder.host[0]
+        finest = finer_shares(host)[-1:] if ladder.partial else []
+        fastest = sum(finest, host) + ladder.fastest
+        pace = self._probe.pace(self._at(fastest, reach))
+        return pace * WORTH_IT <= best.seconds_per_token
+
     def _refined(self, best: Candidate) -> Candidate:
         """The same micro batch with the smallest share offloaded that fits, in fine steps."""
         frugal = self._ladder.corners[-1]

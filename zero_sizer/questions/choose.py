@@ -7,8 +7,9 @@ from functools import partial
 
 from zero_sizer.advise import choose as advice
 from zero_sizer.advise.choose import Choice, Options
-from zero_sizer.advise.fleet import Fleet, fewest_in_time, fleet, node_counts
+from zero_sizer.advise.fleet import Fleet, fewest_in_time, fleet
 from zero_sizer.advise.largest import Largest, largest_of
+from zero_sizer.advise.sizes import node_counts
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import InputError

@@ -289,7 +289,7 @@ def choice_mapping(choice: Choice) -> dict[str, Any]:
         ],
         "fewest_in_time": None if choice.in_time is None else point_mapping(choice.in_time),
         "do_not_fit": [_loss(loss) for loss in choice.losses],
-        "changes": [] if winner is None else list(map(edit_mapping, edits(choice, winner))),
+        "changes": [] if winner is None else list(map(edit_mapping, edits(choice.search, winner))),
         "flags": list(choice.flags),
         "other_jobs": [
             {"name": other.name, "flags": list(other.flags), "plan": plan_mapping(plan)}

@@ -15,7 +15,7 @@ from zero_sizer.util.terminal import one_line
 
 def config_text(choice: Choice, winner: Candidate) -> str:
     """The DeepSpeed config as JSON."""
-    return json.dumps(chosen_values(choice, winner), indent=2) + "\n"
+    return json.dumps(chosen_values(choice.search, winner), indent=2) + "\n"
 
 
 def job_text(
@@ -30,7 +30,7 @@ def job_text(
             values[name] = getattr(arguments, name)
     if arguments.freeze:
         values["workload"]["freeze"] = arguments.freeze
-    notes = [f"# {line}" for line in _lines(edits(choice, winner))]
+    notes = [f"# {line}" for line in _lines(edits(choice.search, winner))]
     text: str = yaml.safe_dump(_plain(values), sort_keys=False)
     return "\n".join(["# chosen by zero-sizer; not from the config that was read:", *notes, text])
 
@@ -42,7 +42,7 @@ def _plain(value: Any) -> Any:
 
 def show_emitted(choice: Choice, winner: Candidate, path: str) -> None:
     """Say where the file is, and which keys are not as the user wrote them."""
-    found = edits(choice, winner)
+    found = edits(choice.search, winner)
     print()
     show_line(f"{path} written" + ("; changed in it:" if found else "; nothing had to change"))
     if found:

@@ -1,10 +1,14 @@
 """Cluster sizes for a reader at a terminal, and as JSON."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from zero_sizer.advise.candidate import Candidate
-from zero_sizer.advise.fleet import WORTH_IT, Fewest, Fleet, Size
+from zero_sizer.advise.config import ZERO
+from zero_sizer.advise.emit import Edit, edits, tuned
+from zero_sizer.advise.fleet import WORTH_IT, Fewest, Fleet
+from zero_sizer.advise.sizes import Size
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.advice import (
@@ -17,6 +21,7 @@ from zero_sizer.report.advice import (
     why,
 )
 from zero_sizer.report.document import print_document
+from zero_sizer.report.emitted import edit_mapping
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.training import MARKS, lines, run_columns
@@ -164,22 +169,32 @@ def _size_row(fleet: Fleet, size: Size) -> list[str]:
 
 def _show_fewest(fleet: Fleet) -> None:
     rows = [
-        (row.strategy.name, _count(row.plan) if row.plan else "none", _detail(row))
+        (row.strategy.name, _count(row.plan) if row.plan else "none", _detail(fleet, row))
         for row in fleet.fewest
     ]
     show_table(("strategy", "fewest that fit", ""), rows)
 
 
-def _detail(row: Fewest) -> str:
+def _detail(fleet: Fleet, row: Fewest) -> str:
     if row.plan is None:
         at = f"on {row.loss.closest.nodes} nodes: " if row.loss and row.loss.closest else ""
         return f"{at}{why(row.loss)}" if row.loss else ""
     checkpointing = "with" if row.plan.checkpointing else "without"
+    keys = "".join(f"; {_edited(edit)}" for edit in tuned(fleet.search, row.plan))
     return (
         f"micro batch {row.plan.micro_batch} x {row.plan.grad_accum} {checkpointing} "
         "checkpointing, "
-        f"{row.plan.tokens_per_second:,.0f} tokens/s"
+        f"{row.plan.tokens_per_second:,.0f} tokens/s{keys}"
     )
+
+
+def _edited(edit: Edit) -> str:
+    name = edit.key.removeprefix(f"{ZERO}.")
+    return f"without {name}" if edit.after is None else f"{name}: {json.dumps(edit.after)}"
+
+
+def _changes(fleet: Fleet, plan: Candidate | None) -> list[dict[str, Any]]:
+    return [] if plan is None else list(map(edit_mapping, edits(fleet.search, plan)))
 
 
 def print_fleet(fleet: Fleet) -> None:
@@ -188,7 +203,8 @@ def print_fleet(fleet: Fleet) -> None:
 
 
 def fleet_mapping(fleet: Fleet) -> dict[str, Any]:
-    """The sizes as JSON."""
+    """The sizes as JSON; ``changes`` of those that the table shows, from the user's config."""
+    shown = {size.nodes for size in fleet.table}
     return {
         "schema_version": 1,
         "verdict": fleet.verdict.value,
@@ -199,6 +215,7 @@ def fleet_mapping(fleet: Fleet) -> dict[str, Any]:
                 "best": plan_mapping(size.best) if size.best else None,
                 "days": fleet.days_of(size),
                 "fits": sorted(size.by_strategy),
+                "changes": _changes(fleet, size.best) if size.nodes in shown else [],
             }
             for size in fleet.sizes
         ],
@@ -207,6 +224,7 @@ def fleet_mapping(fleet: Fleet) -> dict[str, Any]:
                 "strategy": row.strategy.name,
                 "plan": plan_mapping(row.plan) if row.plan else None,
                 "reason": why(row.loss) if row.loss else "",
+                "changes": _changes(fleet, row.plan),
             }
             for row in fleet.fewest
         ],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from zero_sizer.activations import (
     loss,
@@ -79,6 +79,42 @@ def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
 def first_step_of(plan: Plan) -> Timeline:
     """The highest points of the first micro step of all, with hpZ."""
     return timeline(select.activations_of(plan), places_of(plan), initial_zero_of(plan))
+
+
+class Outline(NamedTuple):
+    """Highest totals of forward and backward, in bytes.
+
+    Attributes:
+        later: in the micro steps that are the highest.
+        first: in the first of all, with hpZ.
+        per_rank: bytes that one more rank adds at most.
+    """
+
+    later: tuple[int, int]
+    first: tuple[int, int] | None
+    per_rank: int
+
+
+def outline(plan: Plan, *, divides: bool) -> Outline:
+    """Totals on so many ranks as a bound for others: at stage 3 all but padding falls with them.
+
+    Of the ranks of which a tensor that is reduced alone is no multiple, more is copied; so
+    ``divides`` says what they all do. Nothing is frozen.
+    """
+    zeros, first = list(zeros_of(plan)), None
+    step, layout = select.activations_of(plan), _layout(plan)
+    if zeros[0].secondary.ranks:
+        zeros.append(initial_zero_of(plan))
+    zeros = [interned(replace(z, share=replace(z.share, divides=divides))) for z in zeros]
+    found = [timeline(step, layout, zero) for zero in zeros]
+    totals = [(one.forward.total, one.backward.total) for one in found]
+    if zeros[0].secondary.ranks:
+        first = totals.pop()
+    return Outline(
+        later=(max(f for f, _ in totals), max(b for _, b in totals)),
+        first=first,
+        per_rank=max(overlay_of(layout, zero).per_rank for zero in zeros),
+    )
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:

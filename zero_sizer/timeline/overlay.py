@@ -153,9 +153,11 @@ class Overlay:
         backward: in the order in which parts run, the last first.
         last_gathered: gathered bytes at the end.
         epilogue: highest after the last gradient.
+        per_rank: bytes that one more rank adds at most (stage 3: padding).
     """
 
     def __init__(self, layout: Layout, zero: Zero) -> None:
+        self.per_rank = 0
         self._program = program_of(layout)
         self._zero = zero
         self._reduction = _reduction(self._program, zero, zero.share)
@@ -211,6 +213,8 @@ class Overlay:
             nothing = [0] * places
             return nothing, nothing, nothing
         levels = _levels(Identity(program), _gathering_of(zero))
+        copied = max(*zero.share.cast_itemsizes, zero.rules.itemsize)
+        self.per_rank = levels.per_rank + copied * self._reduction.flow.most_together
         return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
 
 
@@ -248,6 +252,7 @@ class _Levels:
             for found in numbers
         ]
         self._forms = tuple(places_of)
+        self.per_rank = max([form.per_rank for form in self._forms], default=0)
         self._getters = [getter(row) for row in rows]
 
     def bytes_at(self, ranks: int, group: int) -> _Gathered:
@@ -259,7 +264,7 @@ class _Levels:
         return within, ends, own
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
     return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
 

@@ -26,15 +26,17 @@ def most_being_built(
         group: ranks that secondary partitions are cut for (hpZ); 0 where there are none.
     """
     most = held = 0
+    parts: dict[int, int] = {}  # blocks are alike, so few sizes differ
     for module in modules:
         whole = 0
         for numel in module:
+            if numel not in parts:
+                parts[numel] = 0 if is_parked else partition_numel(numel, ranks, group)
             most = max(most, held + whole + numel * (1 + wider))
             whole += numel
         for numel in module:
-            part = 0 if is_parked else partition_numel(numel, ranks, group)
-            most = max(most, held + whole + part)
-            whole, held = whole - numel, held + part
+            most = max(most, held + whole + parts[numel])
+            whole, held = whole - numel, held + parts[numel]
     return most
 
 

@@ -1,12 +1,12 @@
 """Where a flow's tensors and buckets lie in the partitions of ZeRO-1 and ZeRO-2."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
-from zero_sizer.zero.gradient_flow import Flow, Tensors
+from zero_sizer.zero.gradient_flow import Flow, Flush, Tensors
 
 ALIKE = 2  # pieces of one tensor that are reduced together: the later ones are no larger
 
@@ -28,6 +28,10 @@ class Extents:
             for index, start, numel in zip(group, starts, numels, strict=True):
                 self._of[index] = (number, start, start + max(numel, 1) - 1)
         self._buckets = [self._bucket(flush.members) for flush in flow.flushes]
+        self._is_solid = [
+            len(found) == 1 and found[0][2] - found[0][1] + 1 == flush.numel
+            for found, flush in zip(self._buckets, flow.flushes, strict=True)
+        ]  # its tensors lie one after the other
 
     def _bucket(self, members: Sequence[int]) -> list[tuple[int, int, int]]:
         """Per group with tensors in the bucket: its number, first and last element."""
@@ -76,6 +80,26 @@ class Extents:
         if len(cuts) > most:
             return [cuts[0] - first, *[part] * most]
         return [end - start for start, end in pairwise((first, *cuts, last + 1))]
+
+    def holds(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> bool:
+        """True if any of these tensors has a piece in the rank's partitions."""
+        for i in members:
+            group, low, high = self._of[i]
+            part = parts[group]
+            if low < (rank + 1) * part and high >= rank * part:
+                return True
+        return False
+
+    def first_held(
+        self, flushes: Sequence[Flush], touched: Iterable[int], rank: int, parts: Sequence[int]
+    ) -> int:
+        """The first of some buckets of which the rank's partitions hold a piece."""
+        mine = (
+            number
+            for number in touched
+            if self._is_solid[number] or self.holds(flushes[number].members, rank, parts)
+        )
+        return next(mine, len(flushes))
 
     def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
         """Elements of the largest piece of a tensor in the rank's partitions."""

@@ -38,6 +38,13 @@ class Form(NamedTuple):
             total += count * each * ((size + padding[size]) // padding.group)
         return total
 
+    @property
+    def per_rank(self) -> int:
+        """Bytes by which padding for one more rank makes it larger, at most."""
+        return sum([count * each for _, each, count in (*self.padded, *self.secondary)]) + sum(
+            [each for _, each, is_secondary in self.brought if is_secondary]
+        )
+
 
 class Padding(dict[int, int]):
     """Elements that a tensor of so many is padded by, for a number of ranks; filled when asked.

@@ -170,6 +170,11 @@ class Flow:
         return tuple(sum(flush.level) for flush in self.flushes)
 
     @cached_property
+    def most_together(self) -> int:
+        """Most tensors that one reduction takes."""
+        return max([len(flush.members) for flush in self.flushes], default=0)
+
+    @cached_property
     def hook_of(self) -> dict[int, int]:
         """Reduction that a hook runs -> the gradient of that hook."""
         return {

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
@@ -61,6 +60,8 @@ class Share:
             reduced; ``Rules.keeps_large`` says it for those of other ranks.
         align_tensors: ``parameter_alignment``.
         deals_tensors: tensors lie in the flat buffers dealt out to the ranks one by one.
+        divides: whether ranks divide a tensor that is reduced alone; None: as they do. Set for
+            bounds of what other numbers of ranks hold.
     """
 
     ranks: int = 1
@@ -77,6 +78,7 @@ class Share:
     keeps_own_large: bool = False
     align_tensors: bool = False
     deals_tensors: bool = False
+    divides: bool | None = None
 
 
 class Held(NamedTuple):
@@ -96,13 +98,14 @@ class Reduction:
     """One rank's side of a flow.
 
     Attributes:
+        flow: what all ranks do.
         start: before the first gradient.
         alike: what it has in common with all.
         own: what it has of its own.
     """
 
     def __init__(self, flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> None:
-        self._flow = flow
+        self.flow = flow
         self._share = share
         self._tensors, self._rules = tensors, rules
         self._extents: Extents | None = None
@@ -119,7 +122,8 @@ class Reduction:
 
     def of_rank(self, own: Own) -> Self:
         """Another rank's side of the same flow."""
-        other = copy(self)
+        other = object.__new__(type(self))  # copy() takes as long as all the rest
+        other.__dict__.update(self.__dict__)
         other._take(own)
         return other
 
@@ -127,30 +131,25 @@ class Reduction:
         self.own = own
         self._own_costs: dict[int, tuple[int, int]] = {}
         self._own_large: list[tuple[int, int]] = []
-        self._first = len(self._flow.flushes)
+        self._first = len(self.flow.flushes)
         if self._extents is not None:
             touched = self._extents.touched(self._share.ranks, own.rank)
-            self._first = self._first_of(self._extents, touched)
-            self._own_large = _own_large(self._flow, touched, self._rules, self._share)
+            where = (self.flow.flushes, touched, own.rank, self._parts)
+            self._first = self._extents.first_held(*where)
+            self._own_large = _own_large(self.flow, touched, self._rules, self._share)
             if not self.costs_alike:
                 self._own_costs = self._costs(self._extents, touched)
-        self._own_sums = [0, *accumulate(size for _, size in self._own_large)]
-        self.start = self._held(self._flow.start, 0)
+        self._own_sums = [0, *accumulate([size for _, size in self._own_large])]
+        self.start = self._held(self.flow.start, 0)
 
     @property
     def costs_alike(self) -> bool:
         """True if a reduction costs its owners what it costs all others."""
         return not (self._share.offloads or self._share.is_compact)
 
-    def _first_of(self, extents: Extents, touched: Sequence[int]) -> int:
-        """The first reduction that is kept for this rank."""
-        flushes, rank, parts = self._flow.flushes, self.own.rank, self._parts
-        mine = (n for n in touched if extents.largest(flushes[n].members, rank, parts))
-        return next(mine, len(flushes))
-
     def _costs(self, extents: Extents, touched: Sequence[int]) -> dict[int, tuple[int, int]]:
         """What reductions cost that this rank owns a part of."""
-        flow, rules, share = self._flow, self._rules, self._share
+        flow, rules, share = self.flow, self._rules, self._share
         costs = {}
         for number in touched:
             flush = flow.flushes[number]
@@ -167,19 +166,19 @@ class Reduction:
 
     def before(self, position: int) -> Held:
         """While the gradient at ``position`` is produced."""
-        return self._held(self._flow.before[position], self._flow.done[position])
+        return self._held(self.flow.before[position], self.flow.done[position])
 
     def hook(self, position: int) -> Held:
         """At the worst of its hook."""
-        first, done = self._flow.done[position : position + 2]
-        worst = self._held(self._flow.hook[position], self._flow.hook_done[position])
+        first, done = self.flow.done[position : position + 2]
+        worst = self._held(self.flow.hook[position], self.flow.hook_done[position])
         for number in range(first, done):
             worst = max(worst, *self._reduced(number), key=total_of)
         return worst
 
     def after(self, position: int) -> Held:
         """When its hook is over."""
-        return self._held(self._flow.after[position], self._flow.done[position + 1])
+        return self._held(self.flow.after[position], self.flow.done[position + 1])
 
     def left(self) -> tuple[int, ...]:
         """Elements of the storages that gradients of other ranks' tensors keep alive (stage 1).
@@ -187,13 +186,13 @@ class Reduction:
         Most are views of a bucket; tensors too large for it have their own
         (stage_1_and_2.py:1133-1144, 1459-1470).
         """
-        flow, rules, extents = self._flow, self._rules, self._extents
+        flow, rules, extents = self.flow, self._rules, self._extents
         if not rules.bucket_itemsize or extents is None:
             return tuple(numel for flush in flow.flushes for numel in self._numels_of(flush))
         parts, rank = self._parts, self.own.rank
         found: dict[int, int] = {}  # buffer, or the number of a large gradient's reduction
         for number, flush in enumerate(flow.flushes):
-            if all(extents.largest((i,), rank, parts) for i in flush.members):
+            if all(extents.holds((i,), rank, parts) for i in flush.members):
                 continue
             is_large = rules.is_large(flush.numel)
             where = number + 2 if is_large else flush.buffer % rules.num_buckets
@@ -209,13 +208,13 @@ class Reduction:
         Time ``2 n`` is before reduction n; what it keeps is there from ``2 n + 1`` on, and what it
         frees goes last.
         """
-        if self.own.kept and self._first < len(self._flow.flushes):
+        if self.own.kept and self._first < len(self.flow.flushes):
             yield 2 * self._first + 1, self.own.kept
         yield from ((2 * number + 2, size) for number, size in self._own_large)
 
     def own_hooks(self) -> set[int]:
         """Gradients whose hooks reduce something that this rank owns a part of."""
-        hook_of = self._flow.hook_of
+        hook_of = self.flow.hook_of
         return {hook_of[number] for number in self._own_costs if number in hook_of}
 
     def _held(self, level: Level, done: int, copies: int = 0) -> Held:
@@ -231,7 +230,7 @@ class Reduction:
 
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
-        level = self._flow.flushes[number].level
+        level = self.flow.flushes[number].level
         copies, offload = self._own_costs.get(number, self.alike.costs[number])
         own = self._own_before(number) - self._own_before(number + 1)  # frees come last
         going = self._held(level, number + 1, offload)
@@ -239,7 +238,7 @@ class Reduction:
 
     def closing(self, index: int) -> Held:
         """At one of the levels after the last gradient."""
-        return self._held(*self._flow.closing[index])
+        return self._held(*self.flow.closing[index])
 
     def reducing(self, number: int) -> Held:
         """At the worst of a reduction."""
@@ -251,7 +250,7 @@ class Reduction:
 
     def after_all(self) -> Iterator[Held]:
         """Bytes that only this rank holds after the last gradient, at its worst."""
-        flow, rules, share = self._flow, self._rules, self._share
+        flow, rules, share = self.flow, self._rules, self._share
         if self.own.afterwards:
             yield self._held(*flow.closing[-1], self.own.afterwards)
         if rules.scheme is Scheme.AFTER:
@@ -311,7 +310,8 @@ def _scatter(
     cast, parted = share.cast_itemsizes[is_apart], share.part_itemsizes[is_apart]
     is_buffered = rules.bucket_itemsize and numel <= rules.bucket_numel
     copies = 0 if is_buffered else cast * numel
-    is_whole = sizes == ((largest, 1),) and largest % ranks == 0  # reduced in place
+    divides = largest % ranks == 0 if share.divides is None else share.divides
+    is_whole = sizes == ((largest, 1),) and divides  # reduced in place
     if share.copies and not is_whole:
         padded = sum(count * partition.padded(size, ranks) for size, count in sizes)
         copies += padded * (cast or rules.itemsize)

@@ -1,5 +1,6 @@
 """A model that is cut, under ``deepspeed.zero.Init`` or built already: what is whole on the way."""
 
+from collections import Counter
 from functools import lru_cache
 from itertools import chain
 
@@ -72,10 +73,9 @@ def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int)
     most = construction.most_being_built(
         modules, ranks, is_parked=is_parked, wider=wider, group=group
     )
-    partitions = sum(
-        construction.partition_numel(n, ranks, group) for module in modules for n in module
-    )
-    return max(most - (0 if is_parked else partitions), 0)
+    counts = Counter(chain.from_iterable(modules))
+    parts = (construction.partition_numel(n, ranks, group) * c for n, c in counts.items())
+    return max(most - (0 if is_parked else sum(parts)), 0)
 
 
 def _being_pinned(plan: Plan) -> int:

@@ -4,7 +4,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
-from zero_sizer.plan.plan import Plan
+from zero_sizer.plan.plan import Plan, derived
 from zero_sizer.units import DType
 from zero_sizer.zero import construction, partition
 from zero_sizer.zero.wrapper import Wrapper
@@ -38,11 +38,23 @@ def has_master(plan: Plan) -> bool:
     return plan.wrapper is not Wrapper.NONE
 
 
-def on_host(plan: Plan, index: int) -> bool:
-    """True if partition ``index`` is updated on the host (``ratio``: stage3.py:1099-1108)."""
+@derived
+def updated_on(plan: Plan) -> tuple[Device, ...]:
+    """Where each partition is updated (``ratio``: stage3.py:1099-1108)."""
+    count = len(sizes.partitions(plan))
     if not plan.offloads_optimizer:
-        return False
-    return plan.stage < 3 or index >= int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))
+        return (Device.GPU,) * count
+    on_gpu = 0 if plan.stage < 3 else int((1 - plan.optimizer_ratio) * count)
+    return (Device.GPU,) * on_gpu + (Device.HOST,) * (count - on_gpu)
+
+
+@derived
+def resident(plan: Plan) -> tuple[int, ...]:
+    """Elements of each partition whose master and states are in memory; 0 of those on NVMe."""
+    numels = sizes.partitions(plan)
+    if plan.optimizer_device is not Device.NVME:
+        return numels
+    return tuple([0 if is_swapped(plan, numel) else numel for numel in numels])
 
 
 def flattened_live(plan: Plan) -> frozenset[Moment]:

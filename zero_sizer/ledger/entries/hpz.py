@@ -82,13 +82,20 @@ def _unpinned(plan: Plan, *, in_forward: bool) -> int:
     return max(most - sum(map(next_power_of_two, kept)), 0)
 
 
+def highest_step(first: int, later: int, missing: int) -> int:
+    """Bytes of the higher of the first step of all and later ones, beside all that lasts.
+
+    ``missing`` are the states that the first step makes: it is without them.
+    """
+    return max(first - missing, later)
+
+
 def _beyond_later(plan: Plan, *, in_forward: bool) -> int:
     """Bytes by which the first step of all is higher than later ones."""
     first, later = first_step_of(plan), timeline_of(plan)
     missing = from_first_step(plan)
-    if in_forward:
-        return max(first.forward.total - missing - later.forward.total, 0)
-    return max(first.backward.total - missing - later.backward.total, 0)
+    at_first, at_later = (t.forward if in_forward else t.backward for t in (first, later))
+    return highest_step(at_first.total, at_later.total, missing) - at_later.total
 
 
 def _of_trained(
@@ -151,19 +158,26 @@ def _in_pass(moment: Moment) -> tuple[Entry, ...]:
             device=lambda p: Device.HOST,
             source="runtime/zero/partition_parameters.py:1915-1920",
         ),
-        Entry(
-            name=f"hpz_secondary_partition_from_init_in_{moment.phase.value}",
-            category=Category.PARAMETERS,
-            about="by which the first step is higher: all of them are there since init, "
-            "and no optimizer states yet",
-            numel=lambda p: _beyond_later(p, in_forward=in_forward),
-            dtype=lambda p: DType.UINT8,  # counted in bytes: what is gathered differs, too
-            live=frozenset({moment}),
-            when=_is_on,
-            source="runtime/zero/partition_parameters.py:1900-1929, runtime/zero/stage3.py:2846",
-        ),
     )
 
+
+def _from_init(moment: Moment) -> Entry:
+    in_forward = moment is Moment.FORWARD
+    return Entry(
+        name=f"hpz_secondary_partition_from_init_in_{moment.phase.value}",
+        category=Category.PARAMETERS,
+        about="by which the first step is higher: all of them are there since init, "
+        "and no optimizer states yet",
+        numel=lambda p: _beyond_later(p, in_forward=in_forward),
+        dtype=lambda p: DType.UINT8,  # counted in bytes: what is gathered differs, too
+        live=frozenset({moment}),
+        when=_is_on,
+        source="runtime/zero/partition_parameters.py:1900-1929, runtime/zero/stage3.py:2846",
+    )
+
+
+IN_PASSES = (_from_init(Moment.FORWARD), _from_init(Moment.BACKWARD))
+"""On the GPU, from the highest points of forward and backward."""
 
 ENTRIES = (
     _of_trained(
@@ -172,7 +186,9 @@ ENTRIES = (
         lambda p: STEP | (_INIT if p.zero_init else _INIT & FROM_FLATTEN),
     ),
     *_in_pass(Moment.FORWARD),
+    IN_PASSES[0],
     *_in_pass(Moment.BACKWARD),
+    IN_PASSES[1],
     _of_trained(
         "hpz_secondary_partition_being_dropped",
         "still there while small tensors are gathered again",

@@ -6,8 +6,8 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import (
     PER_TENSOR,
     has_master,
-    is_swapped,
-    on_host,
+    resident,
+    updated_on,
 )
 from zero_sizer.ledger.entries.states import (
     DTYPES,
@@ -27,11 +27,8 @@ from zero_sizer.zero.wrapper import Wrapper
 
 def _resident(plan: Plan, device: Device) -> tuple[int, ...]:
     """Partitions whose master and states stay on ``device``, in elements."""
-    return tuple(
-        0 if is_swapped(plan, n) else n
-        for i, n in enumerate(sizes.partitions(plan))
-        if on_host(plan, i) == (device is Device.HOST)
-    )
+    found = zip(resident(plan), updated_on(plan), strict=True)
+    return tuple([numel for numel, where in found if where is device])
 
 
 def _numel_of(state: str, kind: StateType, device: Device) -> Callable[[Plan], int]:
@@ -86,9 +83,10 @@ def _counters(device: Device, *, beside: bool) -> Callable[[Plan], int]:
         per_tensor = plan.wrapper in PER_TENSOR
         return sum(
             row.counters * (len(sizes.groups(plan)[i]) if per_tensor else 1)
-            for i, row in enumerate(sizes.partition_optimizers(plan))
-            if row.counters_beside is beside
-            and (not beside or on_host(plan, i) is (device is Device.HOST))
+            for i, (row, where) in enumerate(
+                zip(sizes.partition_optimizers(plan), updated_on(plan), strict=True)
+            )
+            if row.counters_beside is beside and (not beside or where is device)
         )
 
     return numel

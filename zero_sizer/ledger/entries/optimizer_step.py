@@ -8,7 +8,7 @@ from zero_sizer.ledger.entries.conditions import (
     STEPS_AT_INIT,
     has_master,
     is_zero3,
-    on_host,
+    updated_on,
 )
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import Moment
@@ -29,12 +29,12 @@ def _largest_update(device: Device, *, masks: bool = False) -> Callable[[Plan], 
     """Elements of the temporaries while one partition is updated on ``device``."""
 
     def numel(plan: Plan) -> int:
-        rows = enumerate(sizes.partition_optimizers(plan))
+        rows = zip(sizes.partition_optimizers(plan), updated_on(plan), strict=True)
         return max(
             (
                 _update_numel(plan, i, row.step if device is Device.GPU else row.host_step, masks)
-                for i, row in rows
-                if on_host(plan, i) is (device is Device.HOST)
+                for i, (row, where) in enumerate(rows)
+                if where is device
             ),
             default=0,
         )

@@ -4,7 +4,7 @@ Loading needs no entry of its own: the model as it is built is there while it is
 """
 
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entries.conditions import is_swapped, is_zero3, on_host
+from zero_sizer.ledger.entries.conditions import is_zero3, resident, updated_on
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.plan import sizes
@@ -48,12 +48,8 @@ def _largest_gathered(plan: Plan) -> int:
 
 def _largest_storage(plan: Plan) -> int:
     """Elements of the largest flat buffer on the GPU that this rank writes."""
-    on_gpu = (
-        numel
-        for index, numel in enumerate(sizes.partitions(plan))
-        if not on_host(plan, index) and not is_swapped(plan, numel)
-    )
-    return max(on_gpu, default=0)
+    found = zip(resident(plan), updated_on(plan), strict=True)
+    return max((numel for numel, where in found if where is Device.GPU), default=0)
 
 
 ENTRIES = (

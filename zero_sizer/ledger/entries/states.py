@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entries.conditions import PER_TENSOR, STEPS_AT_INIT, is_swapped, on_host
+from zero_sizer.ledger.entries.conditions import PER_TENSOR, STEPS_AT_INIT, resident, updated_on
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
 from zero_sizer.models.spec import Tensor
 from zero_sizer.optimizers.table import StateType
@@ -36,12 +36,10 @@ def state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int
         return _factored_numel(plan, state) if device is Device.GPU else 0
     return sum(
         n
-        for i, (n, row) in enumerate(
-            zip(sizes.partitions(plan), sizes.partition_optimizers(plan), strict=True)
+        for n, row, where in zip(
+            resident(plan), sizes.partition_optimizers(plan), updated_on(plan), strict=True
         )
-        if row.states.get(state) is kind
-        and on_host(plan, i) == (device is Device.HOST)
-        and not is_swapped(plan, n)
+        if where is device and row.states.get(state) is kind
     )
 
 

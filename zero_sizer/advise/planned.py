@@ -1,0 +1,24 @@
+"""Plans of jobs, and what stops them or is not counted."""
+
+from zero_sizer import checks
+from zero_sizer.findings import Finding, Severity
+from zero_sizer.job.read import Job
+from zero_sizer.ledger.verdict import is_doubt
+from zero_sizer.plan.plan import Plan
+from zero_sizer.plan.resolve import plan_job
+
+
+def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
+    """The plan of a job, and the findings that stop it."""
+    context, found = checks.resolved(job)
+    planned = plan_job(job, context.settings)
+    everything = (*found, *checks.run(context), *planned.findings)
+    errors = tuple(f for f in everything if f.severity is Severity.ERROR)
+    unknown = tuple(planned.findings) if planned.plan is None else ()
+    return planned.plan, errors or unknown
+
+
+def doubts_of(job: Job) -> tuple[Finding, ...]:
+    """Findings that name something of a job which is not counted."""
+    context, _ = checks.resolved(job)
+    return tuple(finding for finding in checks.run(context) if is_doubt(finding))
