@@ -61,7 +61,7 @@ def resolved(job: Job) -> tuple[Context, list[Finding]]:
         workload=job.workload,
         model=job.model,
     )
-    return context, findings
+    return context, [*job.findings, *findings]
 
 
 def run(context: Context) -> list[Finding]:

@@ -12,14 +12,14 @@ from zero_sizer.advise.config import default_config, usual_precision
 from zero_sizer.advise.fleet import fewest_in_time
 from zero_sizer.advise.largest import WHAT, largest_of
 from zero_sizer.advise.launch import KINDS, Files
-from zero_sizer.advise.start import Start, hostfile_of, start_of
+from zero_sizer.advise.start import Start, start_of
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
 from zero_sizer.cli.progress import Progress
 from zero_sizer.errors import InputError
 from zero_sizer.job.fields import RUN
-from zero_sizer.job.read import Job, without_config
+from zero_sizer.job.read import Job, read, without_config
 from zero_sizer.report.formats import reporter
 from zero_sizer.util.files import require_writable, write_text
 from zero_sizer.util.spelling import did_you_mean, shown
@@ -72,12 +72,16 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
-    """The job; without CONFIG, AdamW in what --precision says, else in what suits the GPU."""
+    """The job; without a config, AdamW in what --precision says, else in what suits the GPU."""
+    flags = options.flags_from(arguments)
+    usual = flags.precision or _precision(flags.gpu)
     if arguments.config is None:
-        flags = options.flags_from(arguments)
-        precision = flags.precision or _precision(flags.gpu)
-        return without_config(default_config(precision), flags)
-    return options.job_from(arguments)
+        return without_config(default_config(usual), flags)
+    return read(
+        arguments.config,
+        flags,
+        instead=lambda said: default_config(flags.precision or said or usual),
+    )
 
 
 def _precision(gpu: str | None) -> str:
@@ -162,7 +166,7 @@ def _emit(choice: Choice, arguments: argparse.Namespace) -> None:
             continue
         is_yaml = is_job or Path(path).suffix.lower() in (".yaml", ".yml")
         text = (
-            emitted.job_text(choice, choice.winner, arguments.config, arguments)
+            emitted.job_text(choice, choice.winner, arguments)
             if is_yaml
             else emitted.config_text(choice, choice.winner)
         )
@@ -201,7 +205,7 @@ def _start(
     files = Files(
         config=arguments.emit if is_json else Files.config,
         arguments=path,
-        hostfile=hostfile_of(arguments.config, arguments.hostfile),
+        hostfile=arguments.hostfile or choice.search.job.said.hostfile,
     )
     return start_of(choice, winner, launches, files)
 

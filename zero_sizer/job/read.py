@@ -1,6 +1,6 @@
 """A job: config, model, cluster and workload, from a file and the flags that override it.
 
-``CONFIG`` is a DeepSpeed JSON, or a job YAML::
+``CONFIG`` is a DeepSpeed JSON, a file of another tool (``readers``), or a job YAML::
 
     model: llama-3-8b
     deepspeed: ds_zero3.json      # or the mapping itself
@@ -14,26 +14,24 @@
 of patterns of parameters that are not trained.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.workload import Checkpointing, Workload
 from zero_sizer.errors import InputError
+from zero_sizer.findings import Finding
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import fields as stated
 from zero_sizer.job.fields import Flags
+from zero_sizer.job.statements import Statements
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.records import dataclass
-from zero_sizer.util.spelling import shown
 
 NONE_GIVEN = "none given"
-"""Origin of the config where there is no CONFIG."""
-
-_SECTIONS = ("model", "adapter", "quantization", "deepspeed", "cluster", "workload")
-_ACCELERATE = ("distributed_type", "deepspeed_config", "compute_environment")
+"""Origin of the config where there is no CONFIG, or it names none."""
+NO_CONFIG = "(no config)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +44,8 @@ class Job:
         cluster: the machines.
         workload: the training loop.
         origins: ``model`` and ``deepspeed`` -> where they were named.
+        said: what CONFIG said, before the flags.
+        findings: what its reader found.
     """
 
     document: Document
@@ -53,29 +53,41 @@ class Job:
     cluster: Cluster
     workload: Workload
     origins: Mapping[str, str]
+    said: Statements = Statements()
+    findings: tuple[Finding, ...] = ()
 
 
-def read(path: str, flags: Flags | None = None) -> Job:
+Instead = Callable[[str | None], Mapping[str, Any]]
+"""The DeepSpeed config where a file names none, of the precision that the file states."""
+
+
+def read(path: str, flags: Flags | None = None, *, instead: Instead | None = None) -> Job:
     """The job that a CONFIG file and the flags describe; a flag wins over the file.
+
+    Args:
+        path: CONFIG.
+        flags: statements outside it.
+        instead: the DeepSpeed config where another tool's file names none.
 
     Raises:
         InputError: anything unreadable or wrong, in one line with file and line.
+        UnsupportedError: a file of a tool that is not read.
     """
+    from zero_sizer.job.readers import recognise
+
     flags = flags or Flags()
-    file = _job_file(path)
-    document = _config(path, file)
-    cluster = assemble(_section("cluster", stated.CLUSTER, file, flags))
-    reference = _model_reference(path, file, flags)
-    workload = _section("workload", (*stated.WORKLOAD, stated.FREEZE), file, flags)
-    frozen = workload.pop(stated.FREEZE.name, None)
-    model = _adapted(_quantized(_load_model(reference, flags), file, flags), path, file, flags)
-    return Job(
-        document=document,
-        cluster=cluster,
-        workload=_workload(workload),
-        model=_frozen(model, frozen),
-        origins={"deepspeed": document.source, "model": reference.origin},
-    )
+    said = recognise.read(path)
+    if said.document is not None:
+        return _job(said, flags, said.document, is_named=True)
+    if instead is None:
+        raise InputError(
+            f"this file of {said.tool} names no DeepSpeed config",
+            remedy="add deepspeed: ds.json to it; `zero-sizer choose` finds a config for it",
+            where=path,
+        )
+    precision = said.workload.get("precision")
+    document = _stand_in(instead(precision.value if precision else None))
+    return _job(said, flags, document, is_named=False)
 
 
 def model_of(flags: Flags) -> ModelSpec:
@@ -84,10 +96,7 @@ def model_of(flags: Flags) -> ModelSpec:
     Raises:
         InputError: anything wrong with a flag.
     """
-    reference = _model_reference("", None, flags)
-    model = _adapted(_quantized(_load_model(reference, flags), None, flags), "", None, flags)
-    frozen = _section("workload", (stated.FREEZE,), None, flags).get(stated.FREEZE.name)
-    return _frozen(model, frozen)
+    return _model(_model_reference(Statements(), flags), Statements(), flags)
 
 
 def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
@@ -96,70 +105,39 @@ def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
     Raises:
         InputError: no model, or anything wrong with a flag.
     """
+    return _job(Statements(), flags, _stand_in(values), is_named=False)
+
+
+def _stand_in(values: Mapping[str, Any]) -> Document:
     from zero_sizer.config import document
 
-    reference = _model_reference("", None, flags)
+    return document.from_mapping(values, source=NO_CONFIG)
+
+
+def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) -> Job:
+    cluster = assemble(_section(said.cluster, stated.CLUSTER, flags))
+    reference = _model_reference(said, flags)
+    found = {**(said.on_cluster(cluster) if said.on_cluster else {}), **said.workload}
+    workload = _workload(_section(found, stated.WORKLOAD, flags))
     return Job(
-        document=document.from_mapping(values, source="(no config)"),
-        cluster=assemble(_section("cluster", stated.CLUSTER, None, flags)),
-        workload=_workload(_section("workload", stated.WORKLOAD, None, flags)),
-        model=model_of(flags),
-        origins={"deepspeed": NONE_GIVEN, "model": reference.origin},
+        document=document,
+        cluster=cluster,
+        workload=workload,
+        model=_model(reference, said, flags),
+        origins={
+            "deepspeed": document.source if is_named else NONE_GIVEN,
+            "model": reference.origin,
+        },
+        said=said,
+        findings=said.findings,
     )
 
 
-def _job_file(path: str) -> Document | None:
-    """The YAML, or None when CONFIG is the DeepSpeed config itself."""
-    if Path(path).suffix.lower() not in (".yaml", ".yml"):
-        return None
-    from zero_sizer.job import yaml_lines
-
-    file = yaml_lines.load(path)
-    if any(key in file.values for key in _ACCELERATE):
-        named = file.get("deepspeed_config.deepspeed_config_file")
-        raise InputError(
-            "an accelerate config, which is not read",
-            remedy=f"give {named if isinstance(named, str) else 'a DeepSpeed JSON'} instead, with "
-            "--nodes (num_machines) and --gpus-per-node (num_processes / num_machines)",
-            where=path,
-        )
-    stated.refuse_unknown(file, "", _SECTIONS)
-    return file
-
-
-def _config(path: str, file: Document | None) -> Document:
-    """The DeepSpeed config: the file itself, the one the YAML names, or the YAML's mapping."""
-    from zero_sizer.config import document
-
-    if file is None:
-        return document.load(path)
-    value = file.get("deepspeed")
-    if isinstance(value, Mapping):
-        prefix = "deepspeed."
-        lines = {
-            key.removeprefix(prefix): line
-            for key, line in file.lines.items()
-            if key.startswith(prefix)
-        }
-        return Document(source=path, values=value, lines=lines)
-    if not isinstance(value, str) or not value.strip():
-        what = "no DeepSpeed config" if value is None else "deepspeed: is not a path or a mapping"
-        raise InputError(
-            what,
-            remedy="add deepspeed: ds.json, or the config itself as a mapping",
-            where=file.where("deepspeed"),
-        )
-    target = Path(path).parent / value
-    if not target.exists():
-        raise InputError(f"no file {str(target)!r}", where=file.where("deepspeed"))
-    return document.load(str(target))
-
-
 def _section(
-    name: str, fields: tuple[stated.Field, ...], file: Document | None, flags: Flags
+    said: Mapping[str, Stated], fields: tuple[stated.Field, ...], flags: Flags
 ) -> dict[str, Stated]:
     """What flags and file state for one section."""
-    found = stated.from_file(file, name, fields) if file is not None else {}
+    found = {field.name: said[field.name] for field in fields if field.name in said}
     for field in fields:
         value = getattr(flags, field.name, None)  # rates stand in a job file only
         if value is not None:
@@ -208,40 +186,29 @@ def _one_amount(found: Mapping[str, Stated]) -> Mapping[str, Stated]:
     return found
 
 
-def _model_reference(path: str, file: Document | None, flags: Flags) -> Stated:
-    """What names the model; a path in the YAML is relative to the YAML."""
+def _model_reference(said: Statements, flags: Flags) -> Stated:
+    """What names the model."""
     if flags.model is not None:
         return Stated(flags.model, "--model")
-    value: Any = file.get("model") if file is not None else None
-    if file is None or value is None:
-        raise InputError(
-            "no model: a DeepSpeed config does not name one",
-            remedy="add --model llama-3-8b, a config.json, module:factory or params=7e9,layers=32"
-            if file is None
-            else "add model: llama-3-8b, or --model",
-            where=path,
-        )
-    where = file.where("model")
-    if isinstance(value, Mapping):
-        return Stated(_numbers(value, where), where)
-    if not isinstance(value, str) or not value.strip():
-        raise InputError("model: is not a name, a path or numbers", where=where)
-    return Stated(model_beside(path, value), where)
+    if said.model is not None:
+        return said.model
+    remedy = "add --model llama-3-8b, a config.json, module:factory or params=7e9,layers=32"
+    if said.tool:
+        what = f"no model: this file of {said.tool} names none"
+    else:
+        what = "no model: a DeepSpeed config does not name one"
+        is_job = said.source.lower().endswith((".yaml", ".yml"))
+        remedy = "add model: llama-3-8b, or --model" if is_job else remedy
+    raise InputError(what, remedy=remedy, where=said.source)
 
 
-def model_beside(path: str, value: str) -> str:
-    """Name of a model in the YAML at ``path``; one that is a path is relative to the YAML."""
-    beside = Path(path).parent / value
-    is_path = "/" in value or Path(value).suffix in (".json", ".safetensors")
-    return str(beside) if is_path and beside.exists() else value
-
-
-def _numbers(value: Mapping[str, Any], where: str) -> str:
-    """``params=7e9,layers=32`` of a mapping."""
-    for key, item in value.items():
-        if not key.isidentifier() or isinstance(item, bool) or not isinstance(item, int | float):
-            raise InputError(f"model.{key}: {shown(item)} is not a number", where=where)
-    return ",".join(f"{key}={item}" for key, item in value.items())
+def _model(reference: Stated, said: Statements, flags: Flags) -> ModelSpec:
+    """The model with everything that is said of it."""
+    model = _adapted(_quantized(_load_model(reference, flags), said, flags), said, flags)
+    found = _section(said.workload, (stated.FREEZE,), flags).get(stated.FREEZE.name)
+    if found is None and said.frozen is not None:
+        found = Stated(said.frozen.value(model), said.frozen.origin)
+    return _frozen(model, found)
 
 
 def _load_model(reference: Stated, flags: Flags) -> ModelSpec:
@@ -256,49 +223,40 @@ def _load_model(reference: Stated, flags: Flags) -> ModelSpec:
         raise InputError(error.message, remedy=error.remedy, where=reference.origin) from None
 
 
-def _quantized(spec: ModelSpec, file: Document | None, flags: Flags) -> ModelSpec:
-    """The model as a flag, the YAML or its own config.json says that its weights are stored."""
-    value: Any = file.get("quantization") if file is not None else None
+def _quantized(spec: ModelSpec, said: Statements, flags: Flags) -> ModelSpec:
+    """The model as a flag, the file or its own config.json says that its weights are stored."""
     own = spec.hf_config.get("quantization_config")
-    if flags.quantization is None and value is None and own is None:
+    stated_here = said.quantization
+    if flags.quantization is not None:
+        stated_here = Stated(flags.quantization, "--quantization")
+    if stated_here is None and own is None:
         return spec
     from zero_sizer.models.changes import quantization as quantized
 
-    where = file.where("quantization") if file is not None else ""
-    if flags.quantization is not None:
-        found = quantized.read(flags.quantization, "--quantization")
-    elif isinstance(value, str):
-        found = quantized.read(value, where)
-    elif value is not None:
-        raise InputError("quantization: is not text such as nf4,double", where=where)
-    elif isinstance(own, Mapping):
+    if stated_here is None:
+        if not isinstance(own, Mapping):
+            raise InputError("quantization_config is not a mapping", where=spec.origin)
         stored = quantized.from_fields(own, f"{spec.origin}: quantization_config")
-        if stored is None:
-            return spec
-        found = stored
+    elif isinstance(stated_here.value, Mapping):
+        stored = quantized.from_fields(stated_here.value, stated_here.origin)
     else:
-        raise InputError("quantization_config is not a mapping", where=spec.origin)
-    return quantized.with_quantization(spec, found)
+        stored = quantized.read(stated_here.value, stated_here.origin)
+    return spec if stored is None else quantized.with_quantization(spec, stored)
 
 
-def _adapted(spec: ModelSpec, path: str, file: Document | None, flags: Flags) -> ModelSpec:
-    """The model under the adapter that a flag or the YAML names, if one does."""
-    value: Any = file.get("adapter") if file is not None else None
-    if flags.adapter is None and value is None:
+def _adapted(spec: ModelSpec, said: Statements, flags: Flags) -> ModelSpec:
+    """The model under the adapter that a flag or the file names, if one does."""
+    named = said.adapter
+    if flags.adapter is not None:
+        named = Stated(flags.adapter, "--adapter")
+    if named is None:
         return spec
     from zero_sizer.models.changes import lora
     from zero_sizer.models.changes import lora_config as adapter
 
-    if flags.adapter is not None:
-        return lora.with_adapter(spec, adapter.read(flags.adapter, "--adapter"))
-    where = file.where("adapter") if file is not None else path
-    if isinstance(value, Mapping):
-        return lora.with_adapter(spec, adapter.from_fields(value, where))
-    if not isinstance(value, str):
-        raise InputError("adapter: is not a path or a mapping", where=where)
-    beside = Path(path).parent / value
-    found = str(beside) if "=" not in value and beside.exists() else value
-    return lora.with_adapter(spec, adapter.read(found, where))
+    if isinstance(named.value, Mapping):
+        return lora.with_adapter(spec, adapter.from_fields(named.value, named.origin))
+    return lora.with_adapter(spec, adapter.read(named.value, named.origin))
 
 
 def _frozen(spec: ModelSpec, said: Stated | None) -> ModelSpec:

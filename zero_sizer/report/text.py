@@ -149,7 +149,7 @@ def _findings(sizing: Sizing) -> None:
 
 
 def _line(sizing: Sizing, finding: Finding) -> str:
-    source = sizing.job.document.source
+    source = finding.file or sizing.job.document.source
     where = f"{source}:{finding.line}: " if finding.line else ""
     key = f"{finding.key}: " if finding.key else ""
     remedy = f"; {finding.remedy}" if finding.remedy else ""
