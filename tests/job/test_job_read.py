@@ -146,7 +146,7 @@ BASE = f"model: {NUMBERS}\ndeepspeed: {{}}\n"
         (f"model: {NUMBERS}\ndeepspeed: nowhere.json", 2, "nowhere.json"),
         (f"model: {NUMBERS}\ndeepspeed: 3", 2, "not a path or a mapping"),
         ("distributed_type: DEEPSPEED\nnum_machines: 2", None, "accelerate"),
-        ("deepspeed_config: {deepspeed_config_file: ds.json}", None, "give ds.json instead"),
+        ("deepspeed_config: {deepspeed_config_file: ds.json}", 1, "no file 'ds.json'"),
         ("- a", None, "no mapping"),
         ("", None, "no mapping"),
         ("a: [1", 1, "not YAML"),

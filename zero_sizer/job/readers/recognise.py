@@ -42,6 +42,7 @@ _BY_HAND = "state the model, the lengths and the DeepSpeed config in a job YAML"
 _ARGUMENTS = (
     *("output_dir", "per_device_train_batch_size", "num_train_epochs", "save_strategy"),
     *("learning_rate", "lr_scheduler_type", "logging_steps", "gradient_checkpointing", "do_train"),
+    "activation_checkpointing",
     *("overwrite_output_dir", "report_to", "save_steps", "eval_strategy", "warmup_ratio"),
 )
 TABLE = (

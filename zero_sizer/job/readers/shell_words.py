@@ -92,7 +92,7 @@ def _logical_lines(text: str, where: str) -> Iterator[tuple[str, int, int]]:
             line = (
                 f"{line[:-1]} {lines[index]}" if line.endswith("\\") else f"{line}\n{lines[index]}"
             )
-        yield line, first + 1, index + 1
+        yield line.removesuffix("\\") if _is_open(line) else line, first + 1, index + 1
         ends = _HEREDOC.search(line)
         index += 1
         if ends:

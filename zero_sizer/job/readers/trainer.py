@@ -43,7 +43,7 @@ def trainer_facts(**defaults: Any) -> tuple[Fact, ...]:
             keys=("use_liger_kernel", "enable_liger_kernel"),
             read=lambda value: "liger" if yes(value) else None,
         ),
-        Fact(field="optim", keys=("optim",)),
+        Fact(field="optim", keys=("optim",), default="adamw_torch_fused"),
     )
     return tuple(replace(f, default=defaults.get(f.field, f.default)) for f in table)
 
@@ -89,8 +89,11 @@ _TRL_LEFT_OUT = (
         direction=Direction.COST,
     ),
 )  # fmt: skip
+_CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 _SILENT = frozenset(
     {
+        *_CHECKPOINTING,
+        "activation_checkpointing_kwargs",
         *("gradient_checkpointing", "gradient_checkpointing_kwargs", "bf16", "fp16", "deepspeed"),
         *("per_device_eval_batch_size", "optim_args", "bf16_full_eval", "fp16_full_eval"),
         *("dataloader_pin_memory", "dataloader_drop_last", "dataloader_persistent_workers"),
@@ -218,11 +221,13 @@ def _is_on(file: Document, name: str) -> bool:
 
 
 def checkpointing_of(tool: Tool, file: Document, default: bool) -> Stated:
-    """Activation checkpointing, and by what."""
-    key = "gradient_checkpointing"
+    """Activation checkpointing, and by what; transformers 5.23 has a new name for it."""
+    said = facts.first(file, _CHECKPOINTING)
+    key = said[0] if said else _CHECKPOINTING[0]
     is_on = flag(file, key, default)
-    origin = tool.default if file.values.get(key) is None else file.where(key)
-    how = kwargs(file, "gradient_checkpointing_kwargs")
+    origin = file.where(key) if said else tool.default
+    how_said = facts.first(file, [f"{name}_kwargs" for name in _CHECKPOINTING])
+    how = kwargs(file, how_said[0]) if how_said else {}
     if is_on and how.get("use_reentrant") is True:
         return Stated(Checkpointing(by=REENTRANT), origin)
     return Stated(is_on, origin)
