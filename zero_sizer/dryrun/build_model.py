@@ -239,11 +239,15 @@ def _trainer_optimizer(name: str, model: Any, groups: list[dict[str, Any]]) -> A
     from transformers import Trainer, TrainingArguments
 
     try:
-        arguments = TrainingArguments(output_dir="unused", optim=name, use_cpu=True)
+        arguments = TrainingArguments(
+            output_dir="unused", optim=name, optim_target_modules="all-linear", use_cpu=True
+        )
         made, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     except (ImportError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UnsupportedError(f"optim {name}: {reason}") from None
+    if "model" in options:  # LOMO's, which walk the model themselves
+        return made(**options)
     return made(options.pop("params", groups), **options)
 
 

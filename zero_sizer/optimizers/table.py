@@ -61,6 +61,7 @@ class Optimizer:
         step: temporaries of a step on the GPU.
         host_step: temporaries of a step on host memory.
         states_at_init: states exist before the first step.
+        by_client: handed to DeepSpeed, made of the model's tensors before those are on the GPU.
         paged: large states lie in unified memory, which the driver moves between host and GPU.
         newton_schulz: how Muon orthogonalises, ``gram`` or ``standard``; empty for all others.
         is_fused_adam: FP16_Optimizer instead of FP16_UnfusedOptimizer at stage 0.
@@ -74,6 +75,7 @@ class Optimizer:
     step: Temporaries = field(default=NOTHING)
     host_step: Temporaries = field(default=NOTHING)
     states_at_init: bool = False
+    by_client: bool = False
     paged: bool = False
     newton_schulz: str = ""
     is_fused_adam: bool = False
@@ -124,6 +126,8 @@ RMSPROP_32BIT = replace(LION_32BIT, name="RMSprop (bitsandbytes)")
 ADAFACTOR = Optimizer(
     name="Adafactor (transformers)",
     states={"exp_avg_sq": StateType.FACTORED},
+    counters=1,  # RMS
+    counters_beside=True,
     step=Temporaries(updated=2, previous=1),  # the squared gradient, and with eps; the last update
     host_step=Temporaries(updated=2, previous=1),
     source="transformers/optimization.py:Adafactor.step",
@@ -131,6 +135,8 @@ ADAFACTOR = Optimizer(
 SCHEDULE_FREE_ADAMW = Optimizer(
     name="AdamWScheduleFree",
     states={"z": StateType.MASTER, "exp_avg_sq": StateType.MASTER},
+    step=Temporaries(all=1),  # the denominator
+    host_step=Temporaries(all=1),
     source="schedulefree/adamw_schedulefree.py:step",
 )
 SCHEDULE_FREE_RADAM = replace(SCHEDULE_FREE_ADAMW, name="RAdamScheduleFree")

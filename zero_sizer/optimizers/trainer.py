@@ -6,6 +6,8 @@ which puts one of DeepSpeed's in its place under optimizer offload).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 
 from zero_sizer.optimizers import table
 from zero_sizer.optimizers import torch as torch_optimizers
@@ -55,6 +57,7 @@ _ON_HOST = {
 }
 
 
+@cache
 def row(name: str | None, *, swaps: bool) -> Optimizer | None:
     """Optimizer of an ``optim``; None where its states are not known here.
 
@@ -65,6 +68,30 @@ def row(name: str | None, *, swaps: bool) -> Optimizer | None:
     name = name or DEFAULT
     if swaps:
         return _ON_HOST.get(name, table.CPU_ADAM)
-    if name in _TORCH:
-        return torch_optimizers.row(*_TORCH[name])
-    return _ALONE.get(name)
+    found = torch_optimizers.row(*_TORCH[name]) if name in _TORCH else _ALONE.get(name)
+    return None if found is None else replace(found, by_client=True)
+
+
+FLAT = "flat partitions"
+MASTERS = "copies of the weights"
+REFUSED: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("galore_adamw", "galore_adamw_8bit", "galore_adafactor"),
+        (FLAT, "IndexError in the first step: GaLore projects matrices, and ZeRO hands it vectors"),
+    ),
+    **dict.fromkeys(
+        ("galore_adamw_layerwise", "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise"),
+        ("", "NotImplementedError: layer-wise GaLore does not train on several GPUs"),
+    ),
+    **dict.fromkeys(
+        ("lomo", "adalomo"),
+        ("", "NotImplementedError in the first step: LOMO updates weights in a backward of its "
+        "own, and DeepSpeed calls step()"),
+    ),
+    **dict.fromkeys(
+        ("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"),
+        (MASTERS, "Exception in the first step: the Trainer cannot put it into training mode "
+        "through DeepSpeed's wrapper"),
+    ),
+}  # fmt: skip
+"""Names that fail under DeepSpeed 0.19.8 -> what of it they cannot do with ("": any), and how."""

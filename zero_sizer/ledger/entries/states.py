@@ -61,16 +61,16 @@ def state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int
         if kind not in _OF_QUANTIZED and not row.paged:
             total += n if home is device else 0
             continue
-        rule = _OF_QUANTIZED.get(kind, _all)
         for numel in _handed(plan, i, n):
             is_paged = row.paged and kind in _PAGED and numel >= _SMALLEST_PAGED
             if (Device.HOST if is_paged else home) is device:
-                total += rule(numel)
+                total += quantized_numel(kind, numel)
     return total
 
 
-def _all(numel: int) -> int:
-    return numel
+def quantized_numel(kind: StateType, numel: int) -> int:
+    """Elements of a state of a tensor that bitsandbytes holds; of another kind, all of them."""
+    return _OF_QUANTIZED[kind](numel) if kind in _OF_QUANTIZED else numel
 
 
 def _handed(plan: Plan, index: int, numel: int) -> tuple[int, ...]:
