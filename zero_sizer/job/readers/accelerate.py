@@ -56,7 +56,7 @@ _NVME = "_nvme_path"
 
 
 def read(file: Document) -> Statements:
-    """What an accelerate file says.
+    """Reads an accelerate file.
 
     Raises:
         InputError: a value is wrong.

@@ -101,7 +101,7 @@ _FUSED_LOSS = "liger_fused_linear_cross_entropy"
 
 
 def read(file: Document) -> Statements:
-    """What an axolotl file says.
+    """Reads an axolotl file.
 
     Raises:
         InputError: a value is wrong.

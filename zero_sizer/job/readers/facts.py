@@ -196,7 +196,7 @@ def text(file: Document, key: str) -> str | None:
 
 
 def remarks(tool: Tool, file: Document) -> Iterator[Finding]:
-    """What is not modelled, and keys that look like misspelt ones."""
+    """Findings: what is not modelled, and keys that look like misspelt ones."""
     for left in tool.left_out:
         value = file.values.get(left.key)
         if value is not None and left.applies(value):

@@ -92,7 +92,7 @@ _TOOL = Tool(
 
 
 def read(file: Document) -> Statements:
-    """What a LLaMA-Factory file says.
+    """Reads a LLaMA-Factory file.
 
     Raises:
         InputError: a value is wrong.

@@ -15,7 +15,7 @@ SECTIONS = ("model", "adapter", "quantization", "deepspeed", "cluster", "workloa
 
 
 def read(file: Document) -> Statements:
-    """What a job YAML says.
+    """Reads a job YAML.
 
     Raises:
         InputError: an unknown key, a value of the wrong type, or no DeepSpeed config.

@@ -121,7 +121,7 @@ _OURS = ("cluster", "workload", "quantization")
 
 
 def read(path: str) -> Statements:
-    """What a CONFIG says.
+    """Reads a CONFIG, whoever's it is.
 
     Raises:
         InputError: unreadable, or anything wrong in it.
@@ -170,7 +170,7 @@ def recognised(values: Mapping[str, Any]) -> Recogniser | None:
 
 
 def read_by(row: Recogniser, file: Document) -> Statements:
-    """What a file says to the reader of its tool.
+    """Reads a file as its tool's.
 
     Raises:
         UnsupportedError: it has none.
@@ -183,7 +183,7 @@ def read_by(row: Recogniser, file: Document) -> Statements:
 
 
 def read_arguments(file: Document) -> Statements | None:
-    """What a script's arguments say; None where they are nobody's."""
+    """Reads a script's arguments; None where they are nobody's."""
     row = recognised(file.values)
     return None if row is None else read_by(row, file)
 

@@ -10,30 +10,26 @@ from typing import Any
 from zero_sizer.config.document import Document
 from zero_sizer.errors import InputError, ZeroSizerError
 from zero_sizer.findings import Direction, Finding, Severity
-from zero_sizer.hardware.assemble import Stated
-from zero_sizer.job.readers import accelerate, facts, recognise
+from zero_sizer.job.readers import accelerate, facts, recognise, sbatch
 from zero_sizer.job.readers.shell_words import UNKNOWN, Command, commands
 from zero_sizer.job.statements import Statements
 from zero_sizer.launchers import reader as launchers
-from zero_sizer.launchers import slurm
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.util.files import existing, read_bytes
 from zero_sizer.util.spelling import shown
 
 _MAX_BYTES = 2**18
-_DIRECTIVE = re.compile(r"#SBATCH\s+(.*?)\s*(?:\s#.*)?")
 _PASSED = ("NNODES", "NPROC_PER_NODE", "CUDA_VISIBLE_DEVICES")  # counted by launchers
 _COUNTS = (
     *("nnodes", "nproc_per_node", "node_rank", "num_gpus", "num_nodes", "num_processes"),
     *("num_machines", "machine_rank", "nodes", "ntasks", "ntasks_per_node", "gpus_per_node"),
 )
-_MEMORY = {"K": "KiB", "M": "MiB", "G": "GiB", "T": "TiB", "": "MiB"}  # of sbatch's --mem
 _TRL_SCRIPTS = ("sft", "dpo", "grpo", "kto", "reward", "rloo", "orpo", "gkd", "online_dpo")
 _ReadArguments = Callable[[Document], Statements | None]
 
 
 def read(path: str, read_arguments: _ReadArguments) -> Statements:
-    """What a script that starts a training says.
+    """Reads a script that starts a training.
 
     Args:
         path: the script.
@@ -43,14 +39,17 @@ def read(path: str, read_arguments: _ReadArguments) -> Statements:
         InputError: it starts none, or something in it is wrong.
     """
     text = _text(path)
-    directives = dict(_directives(text))
-    variables = _slurm_variables(directives)
+    directives = dict(sbatch.directives(text))
+    variables = sbatch.variables(directives)
     found = list(commands(text, variables, path))
     command, launch, notes = _chosen(path, found, variables)
     said = _arguments(path, text, command, launch, read_arguments)
     if launch.options.get("config_file") or launch.environment.get("ACCELERATE_USE_DEEPSPEED"):
         said = said.over(_accelerate(path, text, command, launch))
-    cluster = {**said.cluster, **_cluster(path, text, command, launch, directives)}
+    cluster = {
+        **said.cluster,
+        **sbatch.cluster(path, f"{path}:{command.first}", launch, directives),
+    }
     return replace(
         said,
         source=path,
@@ -68,30 +67,6 @@ def _text(path: str) -> str:
     if "\0" in text:
         raise InputError("is not text (holds NUL bytes)", where=path)
     return text
-
-
-def _directives(text: str) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Options of sbatch -> (value, line), by srun's names."""
-    for number, line in enumerate(text.splitlines(), 1):
-        match = _DIRECTIVE.fullmatch(line.strip())
-        if match is None:
-            continue
-        launch_words = match.group(1).split()
-        for name, value in slurm.options_of(launch_words).items():
-            yield name, (value, number)
-
-
-def _slurm_variables(directives: Mapping[str, tuple[str, int]]) -> dict[str, str]:
-    """What sbatch hands to the script."""
-    values = {name: value for name, (value, _) in directives.items()}
-    nodes, gpus = values.get("nodes", "1"), slurm.gpus_of(values)
-    found = {"SLURM_NNODES": nodes, "SLURM_JOB_NUM_NODES": nodes}
-    if gpus is not None:
-        found |= {"SLURM_GPUS_ON_NODE": str(gpus), "SLURM_GPUS_PER_NODE": str(gpus)}
-    for name in ("ntasks_per_node", "ntasks", "cpus_per_task"):
-        if name in values:
-            found[f"SLURM_{name.upper()}"] = values[name]
-    return found
 
 
 def _chosen(
@@ -353,52 +328,3 @@ def _accelerate(path: str, text: str, command: Command, launch: Launch) -> State
         file = Document(source=path, values=values, lines=lines)
         return accelerate.with_options(Statements(), file, options)
     return accelerate.with_options(accelerate.read(file), file, options)
-
-
-def _cluster(
-    path: str,
-    text: str,
-    command: Command,
-    launch: Launch,
-    directives: Mapping[str, tuple[str, int]],
-) -> dict[str, Stated]:
-    """Nodes, ranks and host memory: what the line says, else what sbatch is told."""
-    found: dict[str, Stated] = {}
-    here = f"{path}:{command.first}"
-    values = {name: value for name, (value, _) in directives.items()}
-
-    def line_of(*names: str) -> str:
-        lines = [directives[name][1] for name in names if name in directives]
-        return f"{path}:{lines[0]}" if lines else path
-
-    if launch.nodes is not None:
-        found["nodes"] = facts.typed("nodes", launch.nodes, here)
-    elif values.get("nodes", "").isdecimal():
-        found["nodes"] = facts.typed("nodes", int(values["nodes"][:9]), line_of("nodes"))
-    tasks = values.get("ntasks_per_node", "")
-    gpus = slurm.gpus_of(values)
-    if launch.gpus_per_node is not None:
-        found["gpus_per_node"] = facts.typed("gpus_per_node", launch.gpus_per_node, here)
-    elif launch.launcher == slurm.NAME and tasks.isdecimal():
-        found["gpus_per_node"] = facts.typed(
-            "gpus_per_node", int(tasks[:9]), line_of("ntasks_per_node")
-        )
-    elif gpus is not None:
-        origin = line_of("gres", "gpus_per_node", "gpus")
-        found["gpus_per_node"] = facts.typed("gpus_per_node", gpus, origin)
-    elif "nodes" in found:
-        del found["nodes"]  # nodes alone say nothing
-    found |= _memory(values.get("mem", ""), line_of("mem"))
-    return found
-
-
-def _memory(written: str, where: str) -> dict[str, Stated]:
-    """Host memory of a node; 0 is all of it, however much that is."""
-    match = re.fullmatch(r"(\d{1,12})([KMGT]?)B?", written, re.IGNORECASE)
-    if match is None or int(match.group(1)) == 0:
-        return {}
-    size = f"{match.group(1)}{_MEMORY[match.group(2).upper()]}"
-    try:
-        return {"host_memory": facts.typed("host_memory", size, where)}
-    except InputError:
-        raise InputError(f"--mem={shown(written)} is no memory of a node", where=where) from None

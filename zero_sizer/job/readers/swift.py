@@ -132,7 +132,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def read(file: Document) -> Statements:
-    """What ms-swift's arguments say.
+    """Reads ms-swift's arguments.
 
     Raises:
         InputError: a value is wrong.

@@ -136,12 +136,12 @@ TRL = Tool(
 
 
 def read_arguments(file: Document) -> Statements:
-    """What TrainingArguments say; a model stands beside them in scripts of transformers'."""
+    """Reads TrainingArguments; a model stands beside them in scripts of transformers'."""
     return statements(TRAINING_ARGUMENTS, file, model_key="model_name_or_path")
 
 
 def read_trl(file: Document) -> Statements:
-    """What a configuration of trl's scripts says."""
+    """Reads a configuration of trl's scripts."""
     said = statements(
         TRL, file, model_key="model_name_or_path", precision="bf16", checkpointing=True
     )
@@ -168,7 +168,7 @@ def statements(
     checkpointing: bool | Stated = False,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Statements:
-    """What a file on the Trainer says, but for adapter and quantization.
+    """Reads a file on the Trainer, but for adapter and quantization.
 
     Args:
         tool: whose.
