@@ -22,6 +22,7 @@ from zero_sizer.checks import (
     saving,
     scheduler,
     shapes,
+    trainer,
     zenflow,
 )
 from zero_sizer.config.context import Context, Rule
@@ -32,6 +33,7 @@ from zero_sizer.job.read import Job
 RULES: tuple[Rule, ...] = (
     *precision.RULES,
     *optimizer.RULES,
+    *trainer.RULES,
     *scheduler.RULES,
     *reduction.RULES,
     *offload.RULES,

@@ -187,10 +187,10 @@ def optim(value: Any) -> str:
     """A name of transformers' ``OptimizerNames``."""
     from zero_sizer.optimizers.trainer import NAMES  # most jobs state none
 
-    name = value.strip().lower() if isinstance(value, str) else value
+    name = value.strip().lower() if isinstance(value, str) else ""
     if name in NAMES:
-        return str(name)
-    hint = did_you_mean(str(name)[:60], NAMES) or f"known: {', '.join(sorted(NAMES))}"
+        return name
+    hint = did_you_mean(name[:60], NAMES) or f"known: {', '.join(sorted(NAMES))}"
     raise ValueError(f"{shown(value)} is no optimizer of the Trainer's; {hint}")
 
 
