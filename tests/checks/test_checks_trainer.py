@@ -22,7 +22,13 @@ def found(optim, stage, spec=TWO, zero=None, origin="--optim", **more):
         **more,
     }
     job = make_job(config, spec, 2, optim=optim, origins={"optim": origin})
-    codes = ("trainer-optimizer", "optim-ignored", "optim-swapped", "paged-states")
+    codes = (
+        "as-the-trainer",
+        "trainer-optimizer",
+        "optim-ignored",
+        "optim-swapped",
+        "paged-states",
+    )
     return {f.code for f in sizing.size(job).findings if f.code in codes}
 
 
@@ -55,6 +61,12 @@ def test_a_config_with_an_optimizer_wins():
     own = {"optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}
     assert found("adafactor", 2, **own) == {"optim-ignored"}
     assert found("adafactor", 2, origin="default of axolotl", **own) == set()
+
+
+def test_what_is_taken_for_granted_is_said():
+    assert found(None, 3) == {"as-the-trainer"}
+    own = {"optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}
+    assert found(None, 3, **own) == set()
 
 
 def test_paged_states_are_said():

@@ -16,6 +16,7 @@ def brought_by_the_trainer(context: Context) -> Iterator[Finding]:
     name = context.workload.optim
     origin = context.workload.origins.get("optim", "--optim")
     if name is None:
+        yield from _default(context)
         return
     if context.document.has("optimizer"):
         if not origin.startswith("default of"):
@@ -46,6 +47,16 @@ def brought_by_the_trainer(context: Context) -> Iterator[Finding]:
             f"{name} keeps large states in unified memory, which is counted on the host; the "
             "driver moves pages to the GPU where it has room",
         )
+
+
+def _default(context: Context) -> Iterator[Finding]:
+    """The assumption that a Trainer runs the config."""
+    if context.document.has("optimizer") or engine.offloads_optimizer(context):
+        return
+    at_3 = context.stage == 3 and context.workload.zero_init is None
+    built = ", and the model as built under zero.Init (--no-zero-init if not)" if at_3 else ""
+    message = "the config has none: torch's fused AdamW is counted, as the Hugging Face Trainer "
+    yield context.note("as-the-trainer", "optimizer", f"{message}brings{built}", "give --optim")
 
 
 def _swapped(context: Context, name: str, origin: str) -> Iterator[Finding]:

@@ -66,6 +66,12 @@ TRAINER_LEFT_OUT = (
         remedy="leave it out",
     ),
     LeftOut(
+        key="optim_args", message="asks for states that are not counted",
+        direction=Direction.COST,
+        applies=lambda value: any(word in str(value) for word in ("momentum", "centered")),
+        remedy="name the optimizer in the DeepSpeed config with its params",
+    ),
+    LeftOut(
         key="optim_target_modules", message="projects gradients of these modules",
         direction=Direction.EITHER,
     ),
