@@ -339,6 +339,22 @@ def test_training_arguments_are_no_deepspeed_config(write):
         job.read(write(text, "args.json"), Flags(model="gpt2"))
 
 
+def test_a_file_without_a_config_is_chosen_for(write, tmp_path, capsys):
+    """And the chosen job is one that ``check`` reads, in a folder of its own."""
+    from zero_sizer import cli
+
+    text = "\n".join(AX.splitlines()[:1]) + "\nadapter: qlora\nload_in_4bit: true\nlora_r: 8\n"
+    text += "lora_target_linear: true\noptimizer: adamw_bnb_8bit\nsequence_len: 256\n"
+    emitted = str(tmp_path / "chosen.yaml")
+    cluster = ["--gpus-per-node", "2", "--gpu", "a100-40gb", "--host-memory", "64GiB"]
+    assert cli.main(["choose", write(text), *cluster, "--emit-job", emitted]) == 0
+    found = job.read(emitted)
+    assert (found.model.adapter.r, found.model.quantization.bits) == (8, 4)
+    assert (found.workload.optim, found.workload.seq_len) == ("adamw_bnb_8bit", 256)
+    assert not found.document.has("optimizer")
+    capsys.readouterr()
+
+
 def test_ours_stays_ours(write):
     text = "model: gpt2\nadapter: r=4\ndeepspeed: {}\nworkload: {optim: sgd}"
     found = job.read(write(text))

@@ -86,8 +86,10 @@ def read(path: str, flags: Flags | None = None, *, instead: Instead | None = Non
             where=path,
         )
     precision = said.workload.get("precision")
-    document = _stand_in(instead(precision.value if precision else None))
-    return _job(said, flags, document, is_named=False)
+    values = dict(instead(precision.value if precision else None))
+    if "optim" in said.workload:
+        values.pop("optimizer", None)  # the tool brings its own
+    return _job(said, flags, _stand_in(values), is_named=False)
 
 
 def model_of(flags: Flags) -> ModelSpec:

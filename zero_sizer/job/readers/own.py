@@ -93,7 +93,7 @@ def _quantization(file: Document) -> Stated | None:
     if value is None:
         return None
     where = file.where("quantization")
-    if not isinstance(value, str):
+    if not isinstance(value, Mapping | str):
         raise InputError("quantization: is not text such as nf4,double", where=where)
     return Stated(value, where)
 
