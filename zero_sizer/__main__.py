@@ -1,7 +1,5 @@
 """``python -m zero_sizer``."""
 
-import sys
+from zero_sizer.cli import run
 
-from zero_sizer.cli import main
-
-sys.exit(main())
+run()

@@ -1,6 +1,10 @@
 """The command line."""
 
+import gc
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -12,3 +16,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command.main(arguments)
     except KeyboardInterrupt:
         return 130
+
+
+def run() -> None:
+    """Run the command of this process, and end the process with its exit code.
+
+    What is built lives until the end: nothing is collected while modules are loaded, and nothing is
+    taken apart afterwards, which together is a fifth of a cold ``check``. Where a witness ran,
+    PyTorch's own clean-up runs as usual.
+    """
+    gc.disable()
+    code = main()
+    if "torch" in sys.modules:
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # the reader is gone, or the stream
+            stream.flush()
+    os._exit(code)

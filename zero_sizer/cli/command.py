@@ -95,11 +95,14 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"zero-sizer {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     named = _named(arguments)
-    for command, summary in _COMMANDS.items():
+    # A command that stands first is the only one to be told apart: a cold start stays short.
+    listed = _COMMANDS if named is None or named != arguments[0] else (named,)
+    for command in listed:
+        summary = _COMMANDS[command]
         subparser = subparsers.add_parser(
             command, help=summary, description=summary, allow_abbrev=False
         )
-        if command == named:  # only the command that runs is imported: a cold start stays short
+        if command == named:  # nor is any other imported
             import_module(f"zero_sizer.cli.{command}").configure(subparser)
             subparser.set_defaults(parser=subparser)
     return parser

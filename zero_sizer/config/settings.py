@@ -10,6 +10,9 @@ from typing import Any
 
 from zero_sizer.util.records import dataclass
 
+MODELS_DEEPSPEED = "0.19.8"
+"""Release of DeepSpeed that the figures are those of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:

@@ -73,6 +73,7 @@ class Workload:
             "auto" (``--precision``).
         optim: the optimizer that the Trainer brings where the config has none, by its own name
             (``adamw_torch_fused``, ``adamw_bnb_8bit``, ...; None: its default).
+        deepspeed_version: of the engine that will run the job (None: the modelled one).
         tokens: of the data that is trained on (``--tokens``).
         samples: of the data, each of ``seq_len`` tokens, where its tokens are not stated.
         epochs: times that the data is gone through (None: once).
@@ -93,6 +94,7 @@ class Workload:
     zero_init: bool | None = None
     precision: str | None = None
     optim: str | None = None
+    deepspeed_version: str | None = None
     tokens: int | None = None
     samples: int | None = None
     epochs: float | None = None

@@ -23,6 +23,7 @@ from zero_sizer.job.values import (
     day,
     optim,
     rate,
+    release,
     text,
     yes_or_no,
 )
@@ -172,6 +173,14 @@ class Flags:
         yes_or_no,
         _WORKLOAD,
         usual=Setting("at stage 3", "as the Hugging Face Trainer does", is_default=True),
+    )
+
+    deepspeed_version: str | None = _row(
+        release,
+        _WORKLOAD,
+        metavar="VERSION",
+        help="that will run the job, where it is an old one",
+        usual=Setting("0.19", "the one that is modelled", is_default=True),
     )
 
     tokens: int | float | str | None = _row(

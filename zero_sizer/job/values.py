@@ -1,5 +1,6 @@
 """Checks of stated values: each gives the typed value, or ValueError in the user's words."""
 
+import re
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +193,18 @@ def optim(value: Any) -> str:
         return name
     hint = did_you_mean(name[:60], NAMES) or f"known: {', '.join(sorted(NAMES))}"
     raise ValueError(f"{shown(value)} is no optimizer of the Trainer's; {hint}")
+
+
+_RELEASE = re.compile(r"\d{1,4}(\.\d{1,4}){1,3}")
+
+
+def release(value: Any) -> str:
+    """A package's version, such as ``0.15.1``."""
+    if isinstance(value, float):
+        raise ValueError(f"{shown(value)} is a number: write the version in quotes")
+    if not isinstance(value, str) or not _RELEASE.fullmatch(value):
+        raise ValueError(f"{shown(value)} is no version such as 0.15.1")
+    return value
 
 
 def text(value: Any) -> str:

@@ -107,6 +107,7 @@ class Plan:
     sequences: str = _read("sequences")
     loss: str = _read("loss", "kernels")
     kernels: str | None = _read("kernels")
+    deepspeed_version: str | None = _read("deepspeed_version")
     zero_init: bool = _read("zero_init", "zero_optimization.stage")
     blas_workspace: int = _read("gpu")  # bytes
     gpu_memory: int | None = _read("gpu_memory")

@@ -164,6 +164,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "sequences": _sequences(job, attention, assumed),
         "loss": _loss(job, assumed),
         "kernels": job.workload.kernels,
+        "deepspeed_version": job.workload.deepspeed_version,
         "zero_init": _builds_under_zero_init(job, stage),
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from zero_sizer import __version__
 from zero_sizer.answer import Answer, DeviceAnswer
-from zero_sizer.config.settings import Setting
+from zero_sizer.config.settings import MODELS_DEEPSPEED, Setting
 from zero_sizer.findings import Finding, Reason
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation
@@ -15,7 +15,6 @@ from zero_sizer.report.fixes import fix_mapping
 from zero_sizer.sizing import Sizing
 
 SCHEMA_VERSION = 1
-MODELS_DEEPSPEED = "0.19.8"
 _PER = {Device.GPU: "rank", Device.HOST: "node", Device.NVME: "node"}
 
 

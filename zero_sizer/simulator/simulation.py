@@ -10,6 +10,7 @@ from zero_sizer.simulator import device
 from zero_sizer.simulator.device import NO_LIMIT
 from zero_sizer.simulator.patches import peers
 from zero_sizer.simulator.tracker import Tracker
+from zero_sizer.util.environment import environment
 from zero_sizer.util.records import dataclass
 
 
@@ -78,7 +79,7 @@ def simulated(
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        stack.enter_context(peers.environment(variables))
+        stack.enter_context(environment(variables))
         device.register(local_world_size=rank.local_world_size)
         # From here on torch and DeepSpeed are imported; both must come after the registration.
         from zero_sizer.simulator import uncompiled

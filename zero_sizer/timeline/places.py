@@ -173,42 +173,43 @@ class _Gradients:
 
     def __init__(self, names: Names, completed: Sequence[str]) -> None:
         self._names = names
-        self._completed = completed
-        units = {names.unit(_owner(name)): position for position, name in enumerate(completed)}
-        self._last = units  # of each module: the step that completes its last
+        self._owners = [_owner(name) for name in completed]
+        self._units = [names.unit(owner) for owner in self._owners]
+        self._indices = [self._trainable(name) for name in completed]
+        # of each module: the step that completes its last
+        self._last = {unit: position for position, unit in enumerate(self._units)}
 
-    def index(self, position: int) -> int:
-        """The one that is complete."""
-        name = self._completed[position]
+    def _trainable(self, name: str) -> int:
         index = self._names.parameter(name) if name else -1
         return index if index in self._names.trainable else -1
 
+    def index(self, position: int) -> int:
+        """The one that is complete."""
+        return self._indices[position]
+
     def made(self, position: int) -> tuple[int, ...]:
         """Gradients that are made: all of a module that are complete one right after the other."""
-        owner = _owner(self._completed[position])
-        if self.index(position) < 0 or self._is_same(position - 1, owner):
+        owner = self._owners[position]
+        if self._indices[position] < 0 or self._is_same(position - 1, owner):
             return ()
         found = []
         while self._is_same(position, owner):
-            found.append(self.index(position))
+            found.append(self._indices[position])
             position += 1
         return tuple(found)
 
     def _is_same(self, position: int, owner: str) -> bool:
-        is_inside = 0 <= position < len(self._completed)
-        return (
-            is_inside and self.index(position) >= 0 and _owner(self._completed[position]) == owner
-        )
+        is_inside = 0 <= position < len(self._indices)
+        return is_inside and self._indices[position] >= 0 and self._owners[position] == owner
 
     def finished(self, position: int) -> str:
         """The module whose last gradient is complete; empty where none is."""
-        unit = self._names.unit(_owner(self._completed[position]))
-        return unit if self.index(position) >= 0 and self._last[unit] == position else ""
+        unit = self._units[position]
+        return unit if self._indices[position] >= 0 and self._last[unit] == position else ""
 
     def reduced(self, position: int) -> tuple[int, ...]:
         """Gradients whose hooks run; a leaf's do after its last."""
-        index, names = self.index(position), self._names
-        unit = names.unit(_owner(self._completed[position]))
+        index, names, unit = self._indices[position], self._names, self._units[position]
         if index < 0 or not names.is_leaf(unit):
             return (index,) if index >= 0 else ()
         is_last = self._last[unit] == position

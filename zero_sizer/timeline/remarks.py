@@ -9,12 +9,16 @@ from zero_sizer.activations.block_sizes import num_layers
 from zero_sizer.activations.execution import block_of
 from zero_sizer.activations.masks import EQUAL, PADDED
 from zero_sizer.config import workload
+from zero_sizer.config.settings import MODELS_DEEPSPEED
 from zero_sizer.config.workload import DEEPSPEED, LIGER_KERNELS
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Direction, Finding, Severity
 from zero_sizer.models.inputs import besides_tokens
+from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import compose, zero_rules
+from zero_sizer.units import format_gib, num_bytes
 
+_COORDINATOR = (0, 6)  # rewritten there: github.com/deepspeedai/DeepSpeed/pull/1453
 _SECTION = "activation_checkpointing."
 _OWN_INPUTS = (
     "`zero-sizer dryrun --how simulated -- train.py` runs the training script with its own inputs"
@@ -34,6 +38,7 @@ def remarks(plan: Plan) -> Iterator[Finding]:
     if select.inputs_of(plan) is not None:
         yield from _about_inputs(plan)
     yield from _about_leaves(plan)
+    yield from _about_version(plan)
 
 
 def _about_model(plan: Plan) -> Iterator[Finding]:
@@ -196,6 +201,49 @@ def _about_leaves(plan: Plan) -> Iterator[Finding]:
             message=f"{name!r} names no module that is known here: nothing is counted for it",
             remedy="name modules under names or name_suffixes, or ask the simulated dry run",
         )
+
+
+def _about_version(plan: Plan) -> Iterator[Finding]:
+    """An engine that is not the modelled one, where what it does otherwise is known."""
+    version = plan.deepspeed_version
+    if version is None or _release(version) == _release(MODELS_DEEPSPEED):
+        return
+    if plan.stage == 3 and _release(version) < _COORDINATOR:
+        counted = compose.timeline_of(plan).backward.gathered
+        yield Finding(
+            code="old-gathering",
+            severity=Severity.NOTE,
+            key="--deepspeed-version",
+            message=f"stage 3 of DeepSpeed {version} gathers and releases weights by other rules "
+            f"than 0.6 and later, which are counted: {format_gib(counted)} in backward",
+            remedy="",
+            direction=Direction.EITHER,
+            num_bytes=max(_most_gathered(plan) - counted, 0),
+            less_bytes=counted,
+        )
+        return
+    yield Finding(
+        code="other-deepspeed",
+        severity=Severity.NOTE,
+        key="--deepspeed-version",
+        message=f"figures are those of DeepSpeed {MODELS_DEEPSPEED}: {version} was not compared",
+        remedy="a simulated dry run follows the version that is installed",
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The parts that say what an engine does: 0.15 of 0.15.1."""
+    return tuple(map(int, version.split(".")[:2]))
+
+
+def _most_gathered(plan: Plan) -> int:
+    """Weights kept for reuse or fetched ahead, and a tensor that is fetched beside them.
+
+    deepspeed 0.5.9 runtime/zero/stage3.py:351-520, ``PartitionedParameterCoordinator``.
+    """
+    numels = sizes.numels(plan)
+    kept = max(plan.max_live_parameters, plan.max_reuse_distance) + plan.prefetch_bucket_size
+    return num_bytes(min(sum(numels), kept + max(numels, default=0)), plan.model_dtype)
 
 
 def _better(plan: Plan) -> str:

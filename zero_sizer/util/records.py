@@ -1,11 +1,13 @@
 """``dataclass``, a tenth of the standard one's time to define a class.
 
 On Python 3.11 the standard decorator compiles six functions for each frozen class, one by one: a
-third of a cold ``check``, for eighty classes. This one compiles ``__init__`` and shares the rest;
-fields, ``replace`` and ``asdict`` are the standard library's, and so is what a type checker sees.
+third of a cold ``check``, for eighty classes. This one compiles ``__init__``, when the first
+instance is made, and shares the rest; fields, ``replace`` and ``asdict`` are the standard
+library's, and so is what a type checker sees.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, FrozenInstanceError
 from operator import attrgetter
@@ -32,9 +34,10 @@ else:
 def _with_methods(cls: Any, *, frozen: bool) -> type:
     fields = dataclasses.fields(cls)
     compared = [field.name for field in fields if field.compare]
+    cls.__signature__ = _Signature(fields)
     cls._compared = staticmethod(attrgetter(*compared) if compared else _nothing)
     methods: dict[str, Callable[..., Any] | None] = {
-        "__init__": _init(fields, calls_after=hasattr(cls, "__post_init__")),
+        "__init__": _compiled_when_called(cls, fields),
         "__repr__": _repr,
         "__eq__": _eq,
         "__hash__": _hash if frozen else None,
@@ -50,6 +53,27 @@ def _with_methods(cls: Any, *, frozen: bool) -> type:
 
 def _nothing(of: Any) -> tuple[()]:
     return ()
+
+
+class _Signature:
+    """Signature of a class whose ``__init__`` may not be compiled yet, for ``inspect``."""
+
+    def __init__(self, fields: tuple[Field[Any], ...]) -> None:
+        self._fields = fields
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        signature = inspect.signature(_init(self._fields, calls_after=False))
+        return signature.replace(parameters=[*signature.parameters.values()][1:])
+
+
+def _compiled_when_called(cls: Any, fields: tuple[Field[Any], ...]) -> Callable[..., None]:
+    def first(self: Any, /, *args: Any, **kwargs: Any) -> None:
+        made = _init(fields, calls_after=hasattr(cls, "__post_init__"))
+        if cls.__dict__["__init__"] is first:
+            cls.__init__ = made
+        made(self, *args, **kwargs)
+
+    return first
 
 
 def _init(fields: tuple[Field[Any], ...], *, calls_after: bool) -> Callable[..., None]:

@@ -128,14 +128,15 @@ def main(question_path: str, reply_path: str) -> int:
 
 def _simulate(command: list[str], module: bool, fields: dict[str, Any]) -> dict[str, Any]:
     from zero_sizer.dryrun.simulated.session import simulate
-    from zero_sizer.simulator.patches import peers, quiet
+    from zero_sizer.simulator.patches import quiet
+    from zero_sizer.util.environment import environment
 
     keep_events, generate_tokens = fields.pop("keep_events"), fields.pop("generate_tokens")
     sys.argv = list(command)
     # As Python itself: the script's own folder, or the one that ``-m`` is said in.
     sys.path.insert(0, "" if module else str(Path(command[0]).resolve().parent))
     with (
-        peers.environment(quiet.VARIABLES),
+        environment(quiet.VARIABLES),
         simulate(**fields) as session,
         quiet.weightless(session.notes, generate_tokens=generate_tokens),
         contextlib.suppress(_CleanExitError),  # sys.exit(0) is a script's normal end

@@ -14,6 +14,7 @@ from typing import Any
 from zero_sizer.dryrun import replies
 from zero_sizer.dryrun.task import Task
 from zero_sizer.simulator.patches import peers
+from zero_sizer.util.environment import environment
 
 
 def main(question_path: str, reply_path: str) -> int:
@@ -33,7 +34,7 @@ def _record(question: dict[str, Any]) -> dict[str, Any]:
         rank=rank, world_size=world_size, local_world_size=question["local_world_size"]
     )
     with ExitStack() as stack:
-        stack.enter_context(peers.environment(variables))
+        stack.enter_context(environment(variables))
         stack.enter_context(peers.silent_peers(rank=rank, world_size=world_size))
         from zero_sizer.dryrun.launched.rank import Run
         from zero_sizer.dryrun.launched.start import start

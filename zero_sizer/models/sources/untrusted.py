@@ -4,7 +4,6 @@ transformers reads more of a config than its shapes: ``auto_map`` names Python f
 ``attn_implementation: org/name`` a kernel to download and run, ``backbone: org/name`` weights.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.models.spec import MAX_LAYERS
+from zero_sizer.util.environment import environment
 from zero_sizer.util.spelling import shown
 
 OFFLINE = {
@@ -82,21 +82,16 @@ def _require_most(key: str, value: int, most: int, where: str) -> None:
 @contextmanager
 def offline() -> Iterator[None]:
     """Inside, Hugging Face's libraries reach no network, whether they are imported yet or not."""
-    before = {name: os.environ.get(name) for name in OFFLINE}
-    os.environ.update(OFFLINE)
-    constants = sys.modules.get("huggingface_hub.constants")
-    was_offline = getattr(constants, "HF_HUB_OFFLINE", None)
-    if constants is not None:
-        constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]  # read when it was imported
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        _restore(was_offline, before["HF_HUB_OFFLINE"] or before["TRANSFORMERS_OFFLINE"])
+    with environment(OFFLINE) as before:
+        constants = sys.modules.get("huggingface_hub.constants")
+        was_offline = getattr(constants, "HF_HUB_OFFLINE", None)
+        if constants is not None:  # read when it was imported
+            constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            asked = before["HF_HUB_OFFLINE"] or before["TRANSFORMERS_OFFLINE"]
+            _restore(was_offline, asked)
 
 
 def _restore(was_offline: bool | None, asked: str | None) -> None:

@@ -3,7 +3,6 @@
 Gradients are not reduced and gathered parameters hold rubbish, but every buffer has its size.
 """
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,21 +23,6 @@ def rank_environment(*, rank: int, world_size: int, local_world_size: int) -> di
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": "29500",
     }
-
-
-@contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables and puts the old ones back."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
