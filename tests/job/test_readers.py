@@ -252,6 +252,7 @@ def test_llama_factory_freezes_all_but_the_last_layers(write):
         (LF + "stage: dpo", Direction.COST),
         (LF + "use_badam: true", Direction.SAVE),
         (AX + "rl: dpo", Direction.COST),
+        (AX + "optimizer: muon", Direction.EITHER),
         (AX + "unfrozen_parameters: [lm_head]", Direction.SAVE),
         (SW + "rlhf_type: grpo", Direction.COST),
         (TRL + "activation_offloading: true", Direction.SAVE),

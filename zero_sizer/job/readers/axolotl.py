@@ -18,6 +18,11 @@ from zero_sizer.job.readers.facts import Fact, LeftOut, Tool, flag, yes
 from zero_sizer.job.statements import Statements
 from zero_sizer.util.spelling import shown
 
+_OWN_OPTIMIZERS = (  # schemas/enums.py, CustomSupportedOptimizers
+    *("optimi_adamw", "ao_adamw_4bit", "ao_adamw_8bit", "ao_adamw_fp8", "adopt_adamw", "muon"),
+    *("came_pytorch", "dion", "sinkgd", "flash_adamw", "flash_adam", "flash_sgd", "flash_sgdw"),
+    *("flash_lion", "q_galore_adamw8bit"),
+)
 _TOOL = Tool(
     name="axolotl",
     version="(July 2026)",
@@ -25,7 +30,12 @@ _TOOL = Tool(
         Fact(field="micro_batch", keys=("micro_batch_size",), default=1),
         Fact(field="grad_accum", keys=("gradient_accumulation_steps",), default=1),
         Fact(field="seq_len", keys=("sequence_len",), default=512),
-        Fact(field="optim", keys=("optimizer",), default="adamw_torch_fused"),
+        Fact(
+            field="optim",
+            keys=("optimizer",),
+            read=lambda value: None if value in _OWN_OPTIMIZERS else value,
+            default="adamw_torch_fused",
+        ),
         Fact(field="num_workers", keys=("dataloader_num_workers",)),
         Fact(field="prefetch", keys=("dataloader_prefetch_factor",)),
         Fact(
@@ -36,6 +46,10 @@ _TOOL = Tool(
         Fact(field="attention", keys=("attn_implementation",), read=trainer.ATTENTION),
     ),
     left_out=(
+        LeftOut(
+            key="optimizer", message="is axolotl's own; torch's fused AdamW is counted instead",
+            direction=Direction.EITHER, applies=lambda value: value in _OWN_OPTIMIZERS,
+        ),
         LeftOut(
             key="rl", message="keeps more models or samples at once than fine-tuning does",
             direction=Direction.COST,
