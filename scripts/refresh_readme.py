@@ -1,4 +1,4 @@
-"""Put the real output of scripts/demo into README.md.
+"""Put the real output of scripts/demo into README.md, and a picture of another beside it.
 
 Run it after a change of what `check` prints:
 
@@ -14,6 +14,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import picture  # noqa: E402
+
+PICTURE = ROOT / "docs" / "answer.svg"
 README = ROOT / "README.md"
 
 
@@ -22,6 +26,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Refresh the outputs shown in README.md.")
     parser.parse_args()
     README.write_text(put(README.read_text(), "demo", demo_output()))
+    PICTURE.write_text(picture_text())
+
+
+def picture_text() -> str:
+    """The picture at the top of README.md."""
+    arguments = shlex.split(picture.COMMAND)[1:]
+    return picture.svg_of(picture.COMMAND, run(*arguments, columns=picture.COLUMNS))
 
 
 def demo_command() -> str:
@@ -35,13 +46,13 @@ def demo_output() -> str:
     return f"$ {command}\n{run(*shlex.split(command)[1:])}".rstrip()
 
 
-def run(*args: str) -> str:
-    """Output of ``zero-sizer ARGS`` from the repository's root, in plain text, 120 columns wide.
+def run(*args: str, columns: int = 120) -> str:
+    """Output of ``zero-sizer ARGS`` from the repository's root, in plain text.
 
     Raises:
         RuntimeError: the command failed, or complained.
     """
-    env = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+    env = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1"}
     command = (sys.executable, "-m", "zero_sizer", *args)
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1) or done.stderr:

@@ -1,6 +1,7 @@
 """The finished answer of ``check``: all that a report shows, so that reporters compute nothing."""
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zero_sizer import speed
@@ -17,6 +18,7 @@ from zero_sizer.util.interval import Interval
 from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:  # importing them costs a part of a cold start, and most jobs need none
+    from zero_sizer.advise.fit_map import FitMap
     from zero_sizer.advise.fixes import Fix
     from zero_sizer.job.goal import Goal
     from zero_sizer.speed.training import Training
@@ -92,15 +94,23 @@ class Answer:
         sizing: job, plan, findings, verdict and reasons.
         devices: what it takes of each.
         speed: the ``speed`` block of the JSON; None for what cannot run, or where nobody can say.
-        fixes: changes that would make it fit; looked for only where it does not, or may not.
         training: the whole run; None for what cannot run, or where nobody says how much it is.
+        fit_map: verdicts by micro batch and nodes; None unless asked for.
     """
 
     sizing: Sizing
     devices: Mapping[Device, DeviceAnswer]
     speed: Mapping[str, Any] | None
-    fixes: "tuple[Fix, ...]"
     training: "Training | None" = None
+    fit_map: "FitMap | None" = None
+
+    @cached_property
+    def fixes(self) -> "tuple[Fix, ...]":
+        """Changes that would make it fit; looked for only where it does not, or may not.
+
+        Seconds of work, which a sweep that shows none is spared.
+        """
+        return () if self.sizing.verdict is Verdict.FITS else _fixes(self.sizing)
 
 
 def answer_of(sizing: Sizing, *, points: bool = False, goal: "Goal | None" = None) -> Answer:
@@ -116,7 +126,6 @@ def answer_of(sizing: Sizing, *, points: bool = False, goal: "Goal | None" = Non
         sizing=sizing,
         devices={device: _device(sizing, device, points) for device in Device},
         speed=speed.estimate(sizing) if can_run else None,
-        fixes=() if sizing.verdict is Verdict.FITS else _fixes(sizing),
         training=None if goal is None else _training(sizing, goal),
     )
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from zero_sizer import cli
-from zero_sizer.cli import tracing
+from zero_sizer.questions import profile as tracing
 
 CONFIG = {"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": 1}}
 CONFIG |= {"bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}

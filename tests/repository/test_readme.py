@@ -19,6 +19,13 @@ def test_the_demo_in_the_readme_is_the_one_the_script_runs():
     assert shown.splitlines()[0] == "$ " + refresh_readme.demo_command()
 
 
+def test_the_picture_is_what_check_prints_and_loads_nothing():
+    shown = refresh_readme.PICTURE.read_text()
+    assert shown == refresh_readme.picture_text()
+    assert "DOES" in shown
+    assert re.findall(r"https?://[^\"]+", shown) == ["http://www.w3.org/2000/svg"]
+
+
 def test_every_command_of_the_readme_exists_and_none_is_missing():
     rows = re.findall(r"^\| `zero-sizer (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     listed = re.findall(r"^    (\w+)(?: |$)", refresh_readme.run("--help"), re.MULTILINE)

@@ -4,7 +4,6 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +29,8 @@ def run() -> None:
     if "torch" in sys.modules:
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # the reader is gone, or the stream
+        try:  # noqa: SIM105 (contextlib is not imported yet)
             stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # the reader is gone, or the stream
     os._exit(code)

@@ -2,13 +2,15 @@
 
 import argparse
 
-from zero_sizer.answer import answer_of
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import exit_code
+from zero_sizer.cli.output import add_output_option, answer_to
+from zero_sizer.cli.progress import Progress
 from zero_sizer.job.fields import GOAL
-from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.questions.check import check
 from zero_sizer.report.formats import reporter
-from zero_sizer.sizing import size
+from zero_sizer.report.verdict import WORDS
+from zero_sizer.util.files import require_writable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,18 +20,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeline", action="store_true", help="plot what lives on each device over a step"
     )
+    add_output_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the answer; the exit code says it again."""
-    job = options.job_from(arguments)
-    goal = options.goal_from(arguments, job)
-    sizing = size(job)
-    if sizing.verdict is Verdict.UNCERTAIN:
-        from zero_sizer.cli.tracing import with_profile
-
-        sizing = with_profile(sizing)
-    answer = answer_of(sizing, points=arguments.timeline, goal=goal)
-    reporter("check", arguments.format)(answer, timeline=arguments.timeline)
-    return exit_code(sizing)
+    flags, is_page = options.flags_from(arguments), arguments.format == "html"
+    require_writable(arguments.output, "--output")
+    with Progress("", None, patience=0) as progress:
+        answer = check(
+            arguments.config,
+            flags,
+            timeline=arguments.timeline or is_page,
+            fit_map=is_page,
+            tell=lambda line: progress.at(0, None, line),
+        )
+    with answer_to(arguments.output):
+        reporter("check", arguments.format)(answer, timeline=arguments.timeline)
+    if arguments.output:
+        print(f"{WORDS[answer.sizing.verdict]}   written to {arguments.output}")
+    return exit_code(answer.sizing)

@@ -4,22 +4,21 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 
-from zero_sizer.advise.choose import Choice, Options, choose
-from zero_sizer.advise.config import default_config, usual_precision
-from zero_sizer.advise.fleet import fewest_in_time
-from zero_sizer.advise.largest import WHAT, largest_of
+from zero_sizer.advise.choose import Choice
+from zero_sizer.advise.largest import WHAT
 from zero_sizer.advise.launch import KINDS, Files
 from zero_sizer.advise.start import Start, start_of
-from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
-from zero_sizer.cli.progress import Progress
+from zero_sizer.cli.progress import ticking
 from zero_sizer.errors import InputError
-from zero_sizer.job.fields import RUN
-from zero_sizer.job.read import Job, read, without_config
+from zero_sizer.job.read import Job
+from zero_sizer.job.values import share
+from zero_sizer.questions.choose import Wishes, choose, largest
+from zero_sizer.questions.jobs import job_of
 from zero_sizer.report.formats import reporter
 from zero_sizer.util.files import require_writable, write_text
 from zero_sizer.util.spelling import did_you_mean, shown
@@ -72,23 +71,14 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
-    """The job; without a config, AdamW in what --precision says, else in what suits the GPU."""
-    flags = options.flags_from(arguments)
-    usual = flags.precision or _precision(flags.gpu)
-    if arguments.config is None:
-        return without_config(default_config(usual), flags)
-    return read(
-        arguments.config,
-        flags,
-        instead=lambda said: default_config(flags.precision or said or usual),
-    )
+    """The job; CONFIG may be left out."""
+    return job_of(arguments.config, options.flags_from(arguments), finds_config=True)
 
 
-def _precision(gpu: str | None) -> str:
-    try:
-        return usual_precision(gpu)
-    except InputError:
-        return "bf16"  # the job's reader says what is wrong with the name
+def wishes_from(arguments: argparse.Namespace) -> Wishes:
+    """The options of `choose` and `size` beside the job."""
+    given = {f.name: getattr(arguments, f.name) for f in fields(Wishes) if f.name in arguments}
+    return Wishes(**given)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -105,12 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     job = job_from(arguments)
     if arguments.largest is not None:
         return _largest(job, arguments)
-    goal = options.goal_from(arguments, job)
-    wanted = Options(margin=arguments.margin, train_batch=arguments.train_batch_size, goal=goal)
-    with Progress("choosing", len(strategies(job))) as progress:
-        choice = choose(job, replace(wanted, tick=progress.tick))
-        if goal is not None and goal.target_days is not None and choice.run is not None:
-            choice = replace(choice, in_time=fewest_in_time(job, wanted))
+    flags = options.flags_from(arguments)
+    choice = choose(job, flags, wishes_from(arguments), ticking)
     start = _start(choice, launches, arguments)
     reporter("choose", arguments.format)(choice, start)
     _emit(choice, arguments)
@@ -122,11 +108,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _largest(job: Job, arguments: argparse.Namespace) -> int:
     """Print the largest; 1 where not even the smallest fits."""
-    emits = ("--emit", "--emit-job", "--emit-launch", "--emit-args")
-    for flag in (*emits, *(option.flag for option in RUN)):
+    for flag in ("--emit", "--emit-job", "--emit-launch", "--emit-args"):
         if getattr(arguments, flag[2:].replace("-", "_")) is not None:
             raise InputError("not with --largest", remedy="leave one of the two out", where=flag)
-    found = largest_of(job, arguments.largest)
+    found = largest(job, options.flags_from(arguments), arguments.largest)
     reporter("largest", arguments.format)(found, job)
     return OK if found.value is not None else DOES_NOT_FIT
 
@@ -224,9 +209,6 @@ def _write_start(start: Start, arguments: argparse.Namespace) -> None:
 
 def _share(text: str) -> float:
     try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
+        return share(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -6,22 +6,28 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from zero_sizer import __version__
 from zero_sizer.cli.parser import Parser
 from zero_sizer.cli.streams import Outlet, guarded
 from zero_sizer.errors import ZeroSizerError
 from zero_sizer.util.gc_paused import collector_off
 from zero_sizer.util.terminal import one_line
+from zero_sizer.version import __version__
 
 _COMMANDS = {
     "check": "validate a DeepSpeed config and predict what the job needs",
     "choose": "rank ZeRO stages, offload, batch and buffers on a cluster; write the config",
     "size": "the fewest nodes that fit, per strategy, and where more stop helping",
+    "lint": "validate many configs, without a model or a cluster",
+    "guard": "launch what fits, and refuse what does not",
+    "diagnose": "read the log of a job that ran out of memory: cause and changes",
     "dryrun": "run the real engine (simulated, on one device, or launched) and record it",
     "crosscheck": "lay the prediction beside independent witnesses",
+    "schema": "print the JSON Schema of a DeepSpeed config, for editors",
     "models": "list the bundled models",
     "gpus": "list the known GPUs",
 }
+
+_TAKE_A_LINE = ("dryrun", "guard")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str], output: Outlet) -> int:
     try:
         parsed = _parsed(arguments)
-        output.is_whole = getattr(parsed, "format", "text") == "json"
+        output.is_whole = getattr(parsed, "format", "text") != "text"
         code: int = parsed.run(parsed)
         output.flush()
     except ZeroSizerError as error:
@@ -67,16 +73,21 @@ def _say(text: str) -> None:
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    own, script = _split_script(list(arguments))
+    own, script = _split_script(_helped(list(arguments)))
     parsed, unknown = _parser(own).parse_known_args(own, argparse.Namespace(script=script))
     if unknown:
         parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return parsed
 
 
+def _helped(arguments: list[str]) -> list[str]:
+    """``help check`` asks what ``check --help`` asks."""
+    return [*arguments[1:], "--help"] if arguments[:1] == ["help"] else arguments
+
+
 def _split_script(arguments: list[str]) -> tuple[list[str], list[str] | None]:
-    """What ``dryrun`` finds after ``--`` is a script and its own options, not ours."""
-    if "--" not in arguments or _named(arguments) != "dryrun":
+    """What some find after ``--`` is a line and its own options, not ours."""
+    if "--" not in arguments or _named(arguments) not in _TAKE_A_LINE:
         return arguments, None
     where = arguments.index("--")
     return arguments[:where], arguments[where + 1 :]
@@ -92,7 +103,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         description="Know what a DeepSpeed job needs before you launch it.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"zero-sizer {__version__}")
+    parser.example_of = ""
+    parser.add_argument("-V", "--version", action="version", version=f"zero-sizer {__version__}")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     named = _named(arguments)
     # A command that stands first is the only one to be told apart: a cold start stays short.
@@ -105,4 +117,5 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         if command == named:  # nor is any other imported
             import_module(f"zero_sizer.cli.{command}").configure(subparser)
             subparser.set_defaults(parser=subparser)
+            subparser.example_of = command
     return parser

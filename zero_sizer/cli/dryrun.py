@@ -36,12 +36,12 @@ _NOT_FOR_SCRIPTS = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.usage = "%(prog)s --how HOW [options] (CONFIG | -- [LAUNCHER] SCRIPT.py [ARGS])"
     parser.epilog = (
         "After --: a training script and its own arguments, run unchanged (simulated); a launcher "
         "in front (deepspeed, torchrun, accelerate launch, srun) is read and never started."
     )
     options.add_job_options(parser, needs_config=False, leave_out=(fields.TRAINING, fields.GOAL))
+    parser.usage = "%(prog)s --how HOW [options] CONFIG|-- LINE"
     options.add_format_option(parser, "dryrun")
     parser.add_argument("--how", choices=HOWS, required=True)
     group = add_run_options(parser)
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("output", *_FILES):
         require_writable(getattr(arguments, name), f"--{name}")
     if arguments.script is not None:
-        recording = _of_script(arguments)
+        recording = of_script(arguments)
     elif arguments.config is None:
         raise InputError("nothing to run", remedy="give CONFIG, or a script after --")
     else:
@@ -216,7 +216,12 @@ def _outputs(arguments: argparse.Namespace) -> Outputs:
     return Outputs(**files)
 
 
-def _of_script(arguments: argparse.Namespace) -> Recording:
+def of_script(arguments: argparse.Namespace) -> Recording:
+    """The recording of a script after ``--``.
+
+    Raises:
+        ZeroSizerError: the line cannot be read, or the script failed.
+    """
     if arguments.config is not None:
         raise InputError("either CONFIG or a script after --, not both", where=arguments.config)
     if arguments.how != "simulated":

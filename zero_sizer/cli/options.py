@@ -1,17 +1,14 @@
 """The options every command about a job shares."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zero_sizer.errors import InputError
-from zero_sizer.job.fields import GOAL, OPTIONS, RUN, TRAINING, Field, Flags
+from zero_sizer.job.fields import GOAL, OPTIONS, TRAINING, Field, Flags
 from zero_sizer.job.read import Job, read
 from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
 from zero_sizer.models.changes.freeze import patterns
+from zero_sizer.questions.jobs import flags_of
 from zero_sizer.report.formats import FORMATS
-
-if TYPE_CHECKING:
-    from zero_sizer.job.goal import Goal
 
 _TITLES = {
     "cluster": "cluster",
@@ -31,6 +28,8 @@ def add_job_options(
         needs_config: CONFIG must be given.
         leave_out: groups of options that the command has no use for.
     """
+    # All of them by name would be a screen of its own.
+    parser.usage = f"%(prog)s {'CONFIG' if needs_config else '[CONFIG]'} [options]"
     parser.add_argument(
         "config",
         metavar="CONFIG",
@@ -79,7 +78,9 @@ def _settings(option: Field) -> dict[str, Any]:
 
 def add_format_option(parser: argparse.ArgumentParser, command: str) -> None:
     """``--format``, of the formats that a command's answer has."""
-    parser.add_argument("--format", choices=tuple(FORMATS[command]), default="text")
+    parser.add_argument(
+        "--format", choices=tuple(FORMATS[command]), default="text", help="of the answer"
+    )
 
 
 def job_from(arguments: argparse.Namespace) -> Job:
@@ -87,28 +88,9 @@ def job_from(arguments: argparse.Namespace) -> Job:
     return read(arguments.config, flags_from(arguments))
 
 
-def goal_from(arguments: argparse.Namespace, job: Job) -> "Goal | None":
-    """The training run that job and options describe; None where nobody says how much."""
-    flags, workload = flags_from(arguments), job.workload
-    is_asked = any(getattr(flags, option.name) is not None for option in RUN)
-    if workload.tokens is None and workload.samples is None and not is_asked:
-        return None  # without importing what it takes
-    from zero_sizer.job.goal import goal_of
-
-    return goal_of(workload, job.cluster, flags)
-
-
 def flags_from(arguments: argparse.Namespace) -> Flags:
     """The shared options that were given."""
-    values: dict[str, Any] = {o.name: getattr(arguments, o.name, None) for o in OPTIONS}
-    how = arguments.checkpointing_how
-    if how is not None and arguments.checkpointing is False:
-        raise InputError(
-            "says how, and --no-checkpointing that there is none",
-            remedy="leave one of the two out",
-            where="--checkpointing-how",
-        )
-    return Flags(**{**values, "checkpointing": arguments.checkpointing if how is None else how})
+    return flags_of(vars(arguments))
 
 
 def whole(text: str) -> int:

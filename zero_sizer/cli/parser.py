@@ -13,9 +13,29 @@ _UNKNOWN = re.compile(r"unrecognized arguments: (-\S+)")
 _CHOICE = re.compile(r"invalid choice: '?(.*?)'? \(choose from (.*)\)$", re.DOTALL)
 
 
+_MOST_CHOICES = 24  # characters of choices that stand beside an option; more go into its help
+
+
 class _Formatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=columns() - 2)
+
+    def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Any:
+        if _choices(action):
+            return lambda size: (default_metavar,) * size
+        return super()._metavar_formatter(action, default_metavar)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        choices = _choices(action)
+        text = super()._expand_help(action)
+        return text if not choices or choices in text else f"{text} ({choices})"
+
+
+def _choices(action: argparse.Action) -> str:
+    """Choices of an option that are too many to stand beside it; empty for any other."""
+    named = action.metavar is None and action.choices and action.option_strings
+    text = ", ".join(map(str, action.choices or ())) if named else ""
+    return text if len(text) > _MOST_CHOICES else ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,6 +43,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Formatter, **options})
+        self.example_of: str | None = None
+
+    def format_help(self) -> str:
+        """The help, with examples of the command at its end."""
+        text = super().format_help()
+        if self.example_of is None:
+            return text
+        from zero_sizer.cli.examples import EXAMPLES
+
+        lines = "\n".join(f"  {line}" for line in EXAMPLES[self.example_of])
+        return f"{text}\nexamples:\n{lines}\n"
 
     def error(self, message: str) -> NoReturn:
         """Print one line, and leave."""

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -56,3 +58,10 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+@contextmanager
+def ticking(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Inside, a bar for whoever waits; calling what is given counts one step of ``total``."""
+    with Progress(title, total) as progress:
+        yield progress.tick

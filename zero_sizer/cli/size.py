@@ -2,14 +2,11 @@
 
 import argparse
 
-from zero_sizer.advise.choose import Options
-from zero_sizer.advise.fleet import fleet, node_counts
-from zero_sizer.advise.strategy import strategies
 from zero_sizer.cli import options
-from zero_sizer.cli.choose import add_choice_options, job_from
+from zero_sizer.cli.choose import add_choice_options, job_from, wishes_from
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, of_verdict
-from zero_sizer.cli.progress import Progress
-from zero_sizer.errors import InputError
+from zero_sizer.cli.progress import ticking
+from zero_sizer.questions.choose import FEWEST, refuse_nodes, size
 from zero_sizer.report.formats import reporter
 
 
@@ -22,8 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--max-nodes", type=options.count, default=64, help="largest size (64)")
     target.add_argument(
         "--fewest",
-        choices=("gpus", "nodes"),
-        default="gpus",
+        choices=FEWEST,
+        default=FEWEST[0],
         help="what to count: GPUs, down to a part of a node (default), or whole nodes",
     )
     target.add_argument(
@@ -34,33 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; 1 where nothing reaches the target, else as ``check``."""
-    if arguments.nodes is not None:
-        raise InputError(
-            "does not apply: how many are needed is the answer",
-            remedy="--max-nodes says up to how many are tried",
-            where="--nodes",
-        )
-    job = job_from(arguments)
-    wanted: float | None = arguments.target_tokens_per_second
-    if wanted is not None and arguments.target_days is not None:
-        raise InputError(
-            "two targets", remedy="give this or --target-tokens-per-second", where="--target-days"
-        )
-    goal = options.goal_from(arguments, job)
-    total = len(node_counts(arguments.max_nodes)) * len(strategies(job))
-    with Progress("sizing", total) as progress:
-        found = fleet(
-            job,
-            Options(
-                margin=arguments.margin,
-                train_batch=arguments.train_batch_size,
-                tick=progress.tick,
-                goal=goal,
-            ),
-            max_nodes=arguments.max_nodes,
-            tokens_per_second=wanted,
-            fewest_of=arguments.fewest,
-        )
+    flags = options.flags_from(arguments)
+    refuse_nodes(flags)
+    found = size(job_from(arguments), flags, wishes_from(arguments), ticking)
     reporter("size", arguments.format)(found)
     return of_verdict(found.verdict) if found.is_reached else DOES_NOT_FIT
 

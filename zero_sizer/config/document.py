@@ -103,7 +103,20 @@ def load(path: str) -> Document:
         InputError: it cannot be read, or DeepSpeed's own reader would refuse it; ``where`` names
             file and line.
     """
-    text = _read(path)
+    return parse(read_bytes(path, MAX_BYTES, "a DeepSpeed config"), path)
+
+
+def parse(raw: bytes, path: str) -> Document:
+    """A document from the bytes of a file, or of standard input.
+
+    Args:
+        raw: what stands in it.
+        path: what to call it in messages.
+
+    Raises:
+        InputError: DeepSpeed's own reader would refuse it.
+    """
+    text = _text(raw, path)
     values, lines = _decode(path, text)
     if not isinstance(values, dict):
         kind = _JSON_NAMES.get(type(values), "a value")
@@ -123,8 +136,7 @@ def _require_few(values: Mapping[str, Any], source: str) -> None:
 _JSON_NAMES = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "a bool"}
 
 
-def _read(path: str) -> str:
-    raw = read_bytes(path, MAX_BYTES, "a DeepSpeed config")
+def _text(raw: bytes, path: str) -> str:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -7,8 +7,8 @@ from zero_sizer.config.document import Document
 from zero_sizer.config.values import RefusedError, shown
 from zero_sizer.findings import Finding, Severity
 
-COMMENTS = ("_", "#", "/")
-"""First characters of keys that are taken for comments."""
+COMMENTS = ("_", "#", "/", "$")
+"""First characters of keys that are taken for comments, or name a schema for an editor."""
 
 
 def _finding(

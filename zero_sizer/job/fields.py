@@ -95,7 +95,9 @@ TRAINING, GOAL = "training", "goal"
 class Flags:
     """Statements outside the files; None is "not given". Sizes as typed, e.g. ``2TiB``."""
 
-    model: str | None = _row(text, help="bundled name, path, module:factory, or params=7e9,...")
+    model: str | Mapping[str, float] | None = _row(
+        text, help="bundled name, path, module:factory, or params=7e9,..."
+    )
     adapter: str | None = _row(
         text, metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
     )

@@ -29,6 +29,9 @@ from zero_sizer.job.statements import Statements
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.records import dataclass
 
+Config = str | Mapping[str, Any]
+"""CONFIG: the path of a file, or what would stand in one."""
+
 NONE_GIVEN = "none given"
 """Origin of the config where there is no CONFIG, or it names none."""
 NO_CONFIG = "(no config)"
@@ -61,11 +64,14 @@ Instead = Callable[[str | None], Mapping[str, Any]]
 """The DeepSpeed config where a file names none, of the precision that the file states."""
 
 
-def read(path: str, flags: Flags | None = None, *, instead: Instead | None = None) -> Job:
-    """The job that a CONFIG file and the flags describe; a flag wins over the file.
+def read(config: Config, flags: Flags | None = None, *, instead: Instead | None = None) -> Job:
+    """The job that CONFIG and the flags describe; a flag wins over CONFIG.
+
+    A mapping is a DeepSpeed config, or, where it has the key ``deepspeed``, what a job YAML holds;
+    paths in it are relative to the current folder.
 
     Args:
-        path: CONFIG.
+        config: CONFIG.
         flags: statements outside it.
         instead: the DeepSpeed config where another tool's file names none.
 
@@ -76,20 +82,43 @@ def read(path: str, flags: Flags | None = None, *, instead: Instead | None = Non
     from zero_sizer.job.readers import recognise
 
     flags = flags or Flags()
-    said = recognise.read(path)
+    said = recognise.read(config)
     if said.document is not None:
         return _job(said, flags, said.document, is_named=True)
     if instead is None:
         raise InputError(
             f"this file of {said.tool} names no DeepSpeed config",
             remedy="add deepspeed: ds.json to it; `zero-sizer choose` finds a config for it",
-            where=path,
+            where=said.source,
         )
     precision = said.workload.get("precision")
     values = dict(instead(precision.value if precision else None))
     if "optim" in said.workload:
         values.pop("optimizer", None)  # the tool brings its own
     return _job(said, flags, _stand_in(values), is_named=False)
+
+
+def without_model(path: str) -> tuple[Document, Cluster | None, Workload]:
+    """Config, cluster and workload of a file, where the model does not matter.
+
+    Args:
+        path: of a DeepSpeed JSON or a job YAML, which need not name a model.
+
+    Returns:
+        The cluster is None where the file states none.
+
+    Raises:
+        InputError: anything unreadable or wrong, in one line with file and line.
+    """
+    from zero_sizer.config import document
+    from zero_sizer.job.readers import recognise
+
+    said, flags = recognise.read(path), Flags()
+    cluster = _section(said.cluster, stated.CLUSTER, flags)
+    workload = _section(said.workload, stated.WORKLOAD, flags)
+    is_stated = {"nodes", "gpus_per_node", "hostfile"} & cluster.keys()
+    config = said.document or document.from_mapping({}, source=path)
+    return config, assemble(cluster) if is_stated else None, _workload(workload)
 
 
 def model_of(flags: Flags) -> ModelSpec:
@@ -190,6 +219,10 @@ def _one_amount(found: Mapping[str, Stated]) -> Mapping[str, Stated]:
 
 def _model_reference(said: Statements, flags: Flags) -> Stated:
     """What names the model."""
+    if isinstance(flags.model, Mapping):
+        from zero_sizer.job.readers.own import numbers
+
+        return Stated(numbers(flags.model, "--model"), "--model")
     if flags.model is not None:
         return Stated(flags.model, "--model")
     if said.model is not None:

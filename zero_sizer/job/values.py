@@ -112,6 +112,19 @@ class Number:
         return number
 
 
+def share(value: Any) -> float:
+    """A part of a whole: from 0 on, less than 1."""
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{shown(value)} is not a number") from None
+    if not 0 <= number < 1:
+        raise ValueError(f"{shown(value)} is not between 0 and 1")
+    return number
+
+
 def day(value: Any) -> "date":
     """A day such as ``2026-01-31``."""
     from datetime import date  # most jobs state none

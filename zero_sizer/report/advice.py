@@ -1,6 +1,5 @@
 """Choices and cluster sizes for a reader at a terminal, and as JSON."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from zero_sizer.findings import Reason
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import NONE_GIVEN
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.document import print_document
 from zero_sizer.report.emitted import edit_mapping, show_lines, start_mapping
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
@@ -271,7 +271,7 @@ def _margins(limits: Limits) -> str:
 def print_choice(choice: Choice, start: Start | None = None) -> None:
     """Print the choice as JSON, with what starts it where that was asked for."""
     started = start_mapping(start) if start and choice.winner and start.is_asked else {}
-    print(json.dumps({**choice_mapping(choice), **started}, indent=1, default=str))
+    print_document({**choice_mapping(choice), **started})
 
 
 def choice_mapping(choice: Choice) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Which GPUs carry a model, for a reader at a terminal and as JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from zero_sizer.advise.cards import COUNTS, GPUS_A_NODE, WAYS, Enough, name_of
 from zero_sizer.hardware.cluster import Gpu
+from zero_sizer.report.document import print_document
 from zero_sizer.report.table import show_line, show_table
 from zero_sizer.units import format_gib
 
@@ -39,7 +39,7 @@ def _cell(found: Enough | None) -> str:
 
 def print_cards(model: str, seq_len: int | None, rows: Sequence[Row]) -> None:
     """Print the counts as JSON."""
-    print(json.dumps(_mapping(model, rows), indent=1))
+    print_document(_mapping(model, rows))
 
 
 def _mapping(model: str, rows: Sequence[Row]) -> dict[str, Any]:

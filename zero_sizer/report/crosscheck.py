@@ -1,10 +1,10 @@
 """A crosscheck for a reader at a terminal."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from zero_sizer.crosscheck.compare import BOUNDARIES, Cause, Crosscheck, Row, worst_ranks
 from zero_sizer.crosscheck.helpers import Difference
+from zero_sizer.report.document import print_document
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import show_line, show_table
 from zero_sizer.report.verdict import show_job, show_verdict
@@ -36,7 +36,7 @@ def print_answer(sizing: Sizing, checks: Sequence[Crosscheck]) -> None:
         "verdict": sizing.verdict.value,
         "reasons": [reason_mapping(reason) for reason in sizing.reasons],
     }
-    print(json.dumps({**verdict, **joined.to_json()}, indent=1))
+    print_document({**verdict, **joined.to_json()})
 
 
 def show_all(checks: Sequence[Crosscheck]) -> None:

@@ -15,11 +15,22 @@ def show_fixes(fixes: Sequence[Fix]) -> None:
     """Print what would make the job fit, the least disruptive first; nothing if nothing would."""
     if not fixes:
         return
-    rows = [(_peaks(fix), _cost(fix), ", ".join(_changes(fix.changes))) for fix in fixes]
+    rows = fix_rows(fixes)
     doubt = fixes[0].doubt
     show_table(("new peak", "time a token", f"it {'may' if doubt else 'would'} fit with"), rows)
     if doubt:
         print(f"may, not would: {doubt}")
+
+
+def fix_rows(fixes: Sequence[Fix]) -> list[tuple[str, str, str]]:
+    """New peak, cost and changes of each, as text."""
+    return [(_peaks(fix), _cost(fix), ", ".join(_changes(fix.changes))) for fix in fixes]
+
+
+def fix_line(fix: Fix) -> str:
+    """One fix in a line."""
+    may = "may" if fix.doubt else "would"
+    return f"it {may} fit with {', '.join(_changes(fix.changes))} (peak {_peaks(fix)})"
 
 
 def _peaks(fix: Fix) -> str:

@@ -1,6 +1,5 @@
 """Cluster sizes for a reader at a terminal, and as JSON."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from zero_sizer.report.advice import (
     warnings_mapping,
     why,
 )
+from zero_sizer.report.document import print_document
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.training import MARKS, lines, run_columns
@@ -184,7 +184,7 @@ def _detail(row: Fewest) -> str:
 
 def print_fleet(fleet: Fleet) -> None:
     """Print the sizes as JSON."""
-    print(json.dumps(fleet_mapping(fleet), indent=1, default=str))
+    print_document(fleet_mapping(fleet))
 
 
 def fleet_mapping(fleet: Fleet) -> dict[str, Any]:

@@ -6,11 +6,23 @@ from typing import Any
 
 # Answer (mostly a command) -> format -> function of this package that prints the finished answer.
 FORMATS: Mapping[str, Mapping[str, str]] = {
-    "check": {"text": "text.show", "json": "json.show"},
+    "check": {
+        "text": "text.show",
+        "json": "json.show",
+        "markdown": "markdown.show",
+        "html": "page.show",
+    },
     "choose": {"text": "advice.show_choice", "json": "advice.print_choice"},
     "largest": {"text": "largest.show_largest", "json": "largest.print_largest"},
     "size": {"text": "fleet.show_fleet", "json": "fleet.print_fleet"},
     "dryrun": {"text": "recording.show", "json": "recording.print_recording"},
+    "lint": {
+        "text": "lint.show",
+        "json": "lint.print_json",
+        "github": "lint.print_github",
+        "sarif": "sarif.print_sarif",
+    },
+    "diagnose": {"text": "diagnosis.show", "json": "diagnosis.print_diagnosis"},
     "crosscheck": {"text": "crosscheck.show_answer", "json": "crosscheck.print_answer"},
     "carriers": {"text": "cards.show_cards", "json": "cards.print_cards"},
     "gpus": {"text": "listings.show_gpus", "json": "listings.print_gpus"},

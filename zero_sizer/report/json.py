@@ -1,18 +1,17 @@
 """The answer as JSON, in the contract's shape (schema_version 1)."""
 
-import json
-from math import isfinite
 from typing import Any
 
-from zero_sizer import __version__
 from zero_sizer.answer import Answer, DeviceAnswer
 from zero_sizer.config.settings import MODELS_DEEPSPEED, Setting
 from zero_sizer.findings import Finding, Reason
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.moments import Moment
+from zero_sizer.report.document import print_document
 from zero_sizer.report.fixes import fix_mapping
 from zero_sizer.sizing import Sizing
+from zero_sizer.version import __version__
 
 SCHEMA_VERSION = 1
 _PER = {Device.GPU: "rank", Device.HOST: "node", Device.NVME: "node"}
@@ -20,6 +19,11 @@ _PER = {Device.GPU: "rank", Device.HOST: "node", Device.NVME: "node"}
 
 def show(answer: Answer, *, timeline: bool = False) -> None:
     """Print one JSON document; every byte count is an integer."""
+    print_document(whole_mapping(answer, timeline=timeline))
+
+
+def whole_mapping(answer: Answer, *, timeline: bool = False) -> dict[str, Any]:
+    """The contract's mapping, with the timeline and the training run where there are such."""
     mapping = as_mapping(answer)
     if timeline:
         from zero_sizer.report.timeline import as_mapping as timeline_mapping
@@ -29,17 +33,7 @@ def show(answer: Answer, *, timeline: bool = False) -> None:
         from zero_sizer.report.training import as_mapping as training_mapping
 
         mapping["training"] = training_mapping(answer.training)
-    finite = _finite(mapping)
-    print(json.dumps(finite, indent=1, ensure_ascii=False, default=str, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: a config's are written as words."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not isfinite(value) else value
+    return mapping
 
 
 def as_mapping(answer: Answer) -> dict[str, Any]:
@@ -53,14 +47,15 @@ def as_mapping(answer: Answer) -> dict[str, Any]:
         "valid": sizing.is_valid,
         "reasons": [reason_mapping(reason) for reason in sizing.reasons],
         "devices": {
-            device.value: _device(sizing, device, found) for device, found in answer.devices.items()
+            device.value: device_mapping(sizing, device, found)
+            for device, found in answer.devices.items()
         },
         "phases": {
             device.value: {phase.value: peak for phase, peak in found.phases.items()}
             for device, found in answer.devices.items()
         },
         "allocations": [_allocation(sizing, a) for a in sizing.allocations],
-        "findings": [_finding(f) for f in sizing.findings],
+        "findings": [finding_mapping(f) for f in sizing.findings],
         "fixes": list(map(fix_mapping, answer.fixes)),
         "speed": dict(answer.speed or {}),
         "job": {key: _setting(s) for key, s in sorted(sizing.settings.items())},
@@ -72,7 +67,8 @@ def reason_mapping(reason: Reason) -> dict[str, str]:
     return {**vars(reason), "direction": reason.direction.value}
 
 
-def _device(sizing: Sizing, device: Device, found: DeviceAnswer) -> dict[str, Any]:
+def device_mapping(sizing: Sizing, device: Device, found: DeviceAnswer) -> dict[str, Any]:
+    """Needs of the job on one device."""
     peak, need, there = found.peak, found.need, found.capacity.num_bytes
     low, high = (need.low, need.high) if found.is_used else (0, 0)
     rank = {"rank": sizing.plan.rank} if sizing.plan and device is Device.GPU else {}
@@ -113,7 +109,8 @@ def _allocation(sizing: Sizing, allocation: Allocation) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def finding_mapping(finding: Finding) -> dict[str, Any]:
+    """One finding."""
     return {
         "code": finding.code,
         "severity": finding.severity.value,

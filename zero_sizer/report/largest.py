@@ -6,6 +6,7 @@ from typing import Any
 from zero_sizer.advise.largest import Largest
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
+from zero_sizer.report.document import print_document
 from zero_sizer.report.table import show_line
 from zero_sizer.report.verdict import WORDS, show_job
 from zero_sizer.units import format_gib
@@ -50,10 +51,11 @@ def _zero(found: Largest) -> dict[str, Any]:
 
 def print_largest(found: Largest, job: Job) -> None:
     """Print the answer as JSON."""
-    print(json.dumps(_mapping(found, job), indent=1, default=str))
+    print_document(largest_mapping(found, job))
 
 
-def _mapping(found: Largest, job: Job) -> dict[str, Any]:
+def largest_mapping(found: Largest, job: Job) -> dict[str, Any]:
+    """The answer as JSON."""
     sizing = found.sizing
     return {
         "schema_version": 1,

@@ -1,11 +1,11 @@
 """Listings of what is bundled: GPUs and models, for a reader at a terminal and as JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from zero_sizer.hardware.cluster import Gpu
 from zero_sizer.models import ModelRow
+from zero_sizer.report.document import print_document
 from zero_sizer.report.table import show_table
 from zero_sizer.units import format_gib
 
@@ -29,7 +29,7 @@ def show_gpus(gpus: Sequence[Gpu]) -> None:
 
 def print_gpus(gpus: Sequence[Gpu]) -> None:
     """Print the table as JSON."""
-    print(json.dumps({"schema_version": 1, "gpus": [asdict(gpu) for gpu in gpus]}, indent=1))
+    print_document({"schema_version": 1, "gpus": [asdict(gpu) for gpu in gpus]})
 
 
 def show_models(models: Sequence[ModelRow]) -> None:
@@ -40,4 +40,4 @@ def show_models(models: Sequence[ModelRow]) -> None:
 
 def print_models(models: Sequence[ModelRow]) -> None:
     """Print the list as JSON."""
-    print(json.dumps({"schema_version": 1, "models": [asdict(row) for row in models]}, indent=1))
+    print_document({"schema_version": 1, "models": [asdict(row) for row in models]})

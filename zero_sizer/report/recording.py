@@ -1,12 +1,12 @@
 """A recording for a reader at a terminal."""
 
-import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from zero_sizer.dryrun.answer import RunAnswer
 from zero_sizer.dryrun.recording import PhaseRecord, RankRecord, Recording
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.document import print_document
 from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.verdict import WORDS, reason_line, show_words
@@ -59,7 +59,7 @@ def print_recording(answer: RunAnswer, *, files: Mapping[str, str] = NO_FILES) -
         "reasons": [reason_mapping(reason) for reason in answer.reasons],
         **answer.recording.to_json(),
     }
-    print(json.dumps(found, indent=1))
+    print_document(found)
 
 
 def _verdict(answer: RunAnswer) -> None:

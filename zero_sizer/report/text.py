@@ -1,5 +1,8 @@
 """The answer for a reader at a terminal."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from zero_sizer.answer import Answer, DeviceAnswer
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.hardware.device import Device
@@ -12,7 +15,7 @@ from zero_sizer.sizing import Sizing
 from zero_sizer.units import format_gib
 from zero_sizer.util.terminal import one_line, output_columns
 
-_SHORT = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
+NAMES = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
 _WIDE = 90  # columns from which each allocation is explained
 _SHOWN = 10  # allocations listed per device; the rest is one line
 _EVERYWHERE = ("zero_optimization.stage", "bf16.enabled", "fp16.enabled", "optimizer.type")
@@ -49,7 +52,7 @@ def show(answer: Answer, *, timeline: bool = False) -> None:
         _findings(sizing)
 
 
-def _phases_shown(answer: Answer) -> tuple[Phase, ...]:
+def phases_shown(answer: Answer) -> tuple[Phase, ...]:
     """Saving and loading only where they decide; the JSON has them all."""
     highest = {found.peak.moment.phase for found in answer.devices.values() if found.is_used}
     return (*STEPPING, *(p for p in (Phase.SAVE, Phase.LOAD) if p in highest))
@@ -57,7 +60,7 @@ def _phases_shown(answer: Answer) -> tuple[Phase, ...]:
 
 def _devices(answer: Answer) -> None:
     """One table: columns are phases, or, where the output is narrow, devices."""
-    shown = _phases_shown(answer)
+    shown = phases_shown(answer)
     heads = ["GiB", *(phase.value for phase in shown), "peak", "reserved", "outside", "capacity"]
     rows = [
         _device(device, found, shown) for device, found in answer.devices.items() if found.is_used
@@ -72,7 +75,7 @@ def _devices(answer: Answer) -> None:
 def _device(device: Device, found: DeviceAnswer, shown: tuple[Phase, ...]) -> list[str]:
     peak, capacity = found.peak.num_bytes, found.capacity
     return [
-        _SHORT[device],
+        NAMES[device],
         *(gib(found.phases[phase]) for phase in shown),
         gib(peak),
         span(peak, found.reserved.high) if device is Device.GPU else "-",
@@ -89,7 +92,7 @@ def _composition(sizing: Sizing, found: DeviceAnswer) -> None:
             format_gib(live.num_bytes),
             live.allocation.name + (" (pinned)" if live.allocation.pinned else ""),
             live.allocation.about,
-            _keys(sizing, live.allocation),
+            keys_of(sizing, live.allocation),
         )
         for live in found.live[:_SHOWN]
     ]
@@ -103,7 +106,7 @@ def _composition(sizing: Sizing, found: DeviceAnswer) -> None:
     show_table(table[0], table[1:], right=(0,))
 
 
-def _keys(sizing: Sizing, allocation: Allocation) -> str:
+def keys_of(sizing: Sizing, allocation: Allocation) -> str:
     """Keys of the config that decide this, with their lines; defaults stay in the JSON."""
     document = sizing.job.document
     lines = {key: document.line(key) for key in allocation.keys if document.line(key)}
@@ -125,14 +128,18 @@ def _fixes(answer: Answer) -> None:
 
 def _speed(answer: Answer) -> None:
     if answer.speed is not None:
-        step, rate = answer.speed["step_seconds"], answer.speed["tokens_per_second_per_gpu"]
         print()
-        show_line(
-            f"A step takes about {step['expected']:.3g} s ({step['low']:.3g} to "
-            f"{step['high']:.3g}): {rate['expected']:,.0f} tokens a second on each GPU "
-            f"({rate['low']:,.0f} to {rate['high']:,.0f}).",
-            indent="",
-        )
+        show_line(speed_line(answer.speed), indent="")
+
+
+def speed_line(speed: Mapping[str, Any]) -> str:
+    """The ``speed`` block in a sentence."""
+    step, rate = speed["step_seconds"], speed["tokens_per_second_per_gpu"]
+    return (
+        f"A step takes about {step['expected']:.3g} s ({step['low']:.3g} to "
+        f"{step['high']:.3g}): {rate['expected']:,.0f} tokens a second on each GPU "
+        f"({rate['low']:,.0f} to {rate['high']:,.0f})."
+    )
 
 
 def _findings(sizing: Sizing) -> None:
@@ -142,13 +149,14 @@ def _findings(sizing: Sizing) -> None:
             notes += 1
             if notes > _NOTES:
                 continue
-        show_line(_line(sizing, finding))
+        show_line(finding_line(sizing, finding))
     if notes > _NOTES:
         more = notes - _NOTES
         print(f"and {more} more note{'s' if more > 1 else ''} (--format json lists them all)")
 
 
-def _line(sizing: Sizing, finding: Finding) -> str:
+def finding_line(sizing: Sizing, finding: Finding) -> str:
+    """One finding with its file, line and key."""
     source = finding.file or sizing.job.document.source
     where = f"{source}:{finding.line}: " if finding.line else ""
     key = f"{finding.key}: " if finding.key else ""

@@ -22,13 +22,19 @@ _MOST = 3  # reasons printed; the JSON has them all
 
 def show_verdict(sizing: Sizing) -> None:
     """Print the verdict and its reasons: nobody launches a job that fits and is refused."""
-    errors = sum(finding.severity is Severity.ERROR for finding in sizing.findings)
-    told = f"NOT VALID ({errors} error{'s' if errors > 1 else ''} below)"
-    if errors and sizing.verdict is Verdict.FITS:
-        show_line(f"{told}   it would fit", indent="    ")
+    if not sizing.is_valid and sizing.verdict is Verdict.FITS:
+        show_line(told(sizing), indent="    ")
         return
-    word = WORDS[sizing.verdict] + (f", {told}" if errors else "")
-    show_words(word, [*_reasons(sizing)])
+    show_words(told(sizing), [*_reasons(sizing)])
+
+
+def told(sizing: Sizing) -> str:
+    """The verdict's word, with what makes the job invalid."""
+    errors = sum(finding.severity is Severity.ERROR for finding in sizing.findings)
+    invalid = f"NOT VALID ({errors} error{'s' if errors > 1 else ''} below)"
+    if errors and sizing.verdict is Verdict.FITS:
+        return f"{invalid}   it would fit"
+    return WORDS[sizing.verdict] + (f", {invalid}" if errors else "")
 
 
 def show_words(word: str, reasons: Sequence[str]) -> None:
@@ -47,7 +53,7 @@ def _show_more(reasons: Sequence[str]) -> None:
 
 def _reasons(sizing: Sizing) -> Iterator[str]:
     if sizing.verdict is Verdict.FITS:
-        yield _free(sizing)
+        yield free(sizing)
     else:
         yield from map(reason_line, sizing.reasons)
 
@@ -57,8 +63,8 @@ def reason_line(reason: Reason) -> str:
     return reason.message + (f"; {reason.remedy}" if reason.remedy else "")
 
 
-def _free(sizing: Sizing) -> str:
-    """What stays free at least: the most that anything may take is counted."""
+def free(sizing: Sizing) -> str:
+    """Bytes that stay free at least, in words: the most that anything may take is counted."""
     parts = []
     for device in Device:
         there, need = sizing.capacities[device].num_bytes, sizing.needs[device].high
@@ -74,10 +80,11 @@ def _free(sizing: Sizing) -> str:
 
 def show_job(sizing: Sizing) -> None:
     """Print the job in one breath."""
-    show_line(", ".join(_job(sizing.job, sizing.plan)), indent="")
+    show_line(", ".join(job_words(sizing.job, sizing.plan)), indent="")
 
 
-def _job(job: Job, plan: Plan | None) -> Iterator[str]:
+def job_words(job: Job, plan: Plan | None) -> Iterator[str]:
+    """The job in words, to be joined by commas."""
     cluster = job.cluster
     gpu = cluster.gpu.name if cluster.gpu else "GPUs that were not named"
     yield f"{one_line(job.model.name, 500)} ({count_of(job.model.num_params)})"

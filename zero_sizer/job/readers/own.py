@@ -67,7 +67,7 @@ def _model(file: Document) -> Stated | None:
         return None
     where = file.where("model")
     if isinstance(value, Mapping):
-        return Stated(_numbers(value, where), where)
+        return Stated(numbers(value, where), where)
     if not isinstance(value, str) or not value.strip():
         raise InputError("model: is not a name, a path or numbers", where=where)
     return Stated(model_beside(file.source, value), where)
@@ -80,7 +80,7 @@ def model_beside(path: str, value: str) -> str:
     return str(beside) if is_path and beside.exists() else value
 
 
-def _numbers(value: Mapping[str, Any], where: str) -> str:
+def numbers(value: Mapping[str, Any], where: str) -> str:
     """``params=7e9,layers=32`` of a mapping."""
     for key, item in value.items():
         if not key.isidentifier() or isinstance(item, bool) or not isinstance(item, int | float):

@@ -120,7 +120,7 @@ TABLE = (
 _OURS = ("cluster", "workload", "quantization")
 
 
-def read(path: str) -> Statements:
+def read(config: str | Mapping[str, Any]) -> Statements:
     """Reads a CONFIG, whoever's it is.
 
     Raises:
@@ -129,6 +129,9 @@ def read(path: str) -> Statements:
     """
     from zero_sizer.job.readers import own
 
+    if not isinstance(config, str):
+        return _mapping(config)
+    path = config
     suffix = Path(path).suffix.lower()
     if suffix in _YAML:
         from zero_sizer.job import yaml_lines
@@ -147,6 +150,15 @@ def read(path: str) -> Statements:
     if found is not None:
         return read_by(found, file)
     return Statements(source=path, document=file)
+
+
+def _mapping(config: Mapping[str, Any]) -> Statements:
+    """A DeepSpeed config, or what a job YAML holds."""
+    from zero_sizer.config.document import from_mapping
+    from zero_sizer.job.readers import own
+
+    file = from_mapping(config)
+    return own.read(file) if "deepspeed" in config else Statements(document=file)
 
 
 def document(path: str) -> Document:

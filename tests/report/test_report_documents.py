@@ -1,0 +1,175 @@
+"""Reports to share: Markdown for a pull request, and one HTML file that needs nothing else."""
+
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from zero_sizer import cli
+from zero_sizer.units import format_gib
+
+CONFIG = {
+    "bf16": {"enabled": True},
+    "optimizer": {"type": "AdamW"},
+    "train_micro_batch_size_per_gpu": 4,
+    "zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}},
+}
+ASKED = ("--model", "llama-3.2-1b", "--gpu", "a100-40gb", "--gpus-per-node", "2", "--seq-len")
+ASKED = (*ASKED, "2048", "--checkpointing", "--attention", "sdpa", "--host-memory", "200GiB")
+VOID = {"meta", "br", "link", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """Elements, text and links of a page; every element is closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.words, self.rows, self.loads = [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        self.loads += [v for k, v in attributes if k in ("src", "href", "data", "action") and v]
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if {"td", "th"} & set(self.open[-2:]):
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture
+def ask(tmp_path, capsys):
+    def asked(*arguments, config=CONFIG, model=None):
+        path = tmp_path / "ds.json"
+        path.write_text(json.dumps(config))
+        said = ASKED if model is None else ("--model", model, *ASKED[2:])
+        code = cli.main(["check", str(path), *said, *arguments])
+        return code, capsys.readouterr().out
+
+    return asked
+
+
+def test_a_page_is_whole_and_loads_nothing(ask):
+    code, text = ask("--format", "html")
+    page = Page(text)
+    assert code == 0
+    assert page.open == []
+    assert not [link for link in page.loads if not link.startswith("#")]
+    assert not re.search(r"url\((?!#)|@import|<script", text)
+    assert ("h1", {"class": "fits"}) in page.tags
+
+
+def test_a_page_says_what_the_json_says(ask):
+    _, text = ask("--format", "html")
+    answer = json.loads(ask("--format", "json")[1])
+    page = Page(text)
+    cells = {cell.strip() for row in page.rows for cell in row}
+    gpu = answer["devices"]["gpu"]
+    sizes = [gpu["peak_bytes"], gpu["low_bytes"], gpu["high_bytes"], gpu["capacity_bytes"]]
+    live = [a for a in answer["allocations"] if gpu["peak_phase"] in a["phases"]]
+    assert {format_gib(size) for size in sizes} <= cells
+    assert {a["name"] for a in live if a["device"] == "gpu" and a["num_bytes"] > 2**20} <= cells
+    said = " ".join(" ".join(page.words).split())
+    for finding in answer["findings"]:
+        assert f"[{finding['code']}]" in said
+
+
+def test_the_map_holds_the_verdicts_of_check(ask):
+    _, text = ask("--format", "html")
+    page = Page(text)
+    heads = next(row for row in page.rows if row[0] == "micro batch")
+    words = {"fits": "fits", "uncertain": "?", "does_not_fit": "too large"}
+    seen = set()
+    for row in page.rows[page.rows.index(heads) + 1 :][:6]:
+        for head, cell in list(zip(heads, row, strict=True))[1::2]:
+            config = CONFIG | {"train_micro_batch_size_per_gpu": int(row[0])}
+            _, out = ask("--format", "json", "--nodes", head.split()[0], config=config)
+            word = words[json.loads(out)["verdict"]]
+            assert cell.split("(")[0].startswith(word)
+            seen.add(word)
+    assert len(seen) >= 2  # else the map tells nothing
+
+
+def test_pictures_are_svg_with_text_and_the_colours_of_the_page(ask):
+    _, text = ask("--format", "html")
+    pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(pictures) == 2  # GPU and host
+    for picture in pictures:
+        root = ElementTree.fromstring(picture)
+        labels = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+        assert {"GiB", "init", "backward"} <= labels
+        assert "currentColor" in picture
+        assert "#010203" not in picture
+    assert ask("--format", "html")[1] == text  # the same answer is the same file
+
+
+def test_nothing_that_a_file_says_is_markup(ask, tmp_path):
+    folder = tmp_path / "<img src=x onerror=alert(1)>|@everyone"
+    folder.mkdir()
+    config = {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 128,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    odd = CONFIG | {"<b>bold</b>": 1, "a|b": 2}
+    _, page = ask("--format", "html", config=odd, model=str(folder))
+    assert "img" not in {tag for tag, _ in Page(page).tags}
+    assert "b" not in {tag for tag, _ in Page(page).tags}
+    _, text = ask("--format", "markdown", config=odd, model=str(folder))
+    assert not re.search(r"(?<!\\)<img|(?<!\\)<b>|@everyone", text)
+
+
+def test_markdown_tables_have_as_many_cells_as_heads(ask):
+    code, text = ask("--format", "markdown")
+    assert code == 0
+    assert text.startswith("**FITS**: at least ")
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    assert len(tables) >= 2
+    for table in tables:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1
+
+
+@pytest.mark.parametrize("named", ["text", "json", "markdown", "html"])
+def test_an_answer_goes_to_a_file_whole(ask, tmp_path, named):
+    target = tmp_path / "answer"
+    code, printed = ask("--format", named)
+    again, said = ask("--format", named, "--output", str(target))
+    assert (again, said) == (code, f"FITS   written to {target}\n")
+    written = re.sub(r" --output \S+", "", target.read_text())
+    assert written == printed
+
+
+def test_what_cannot_be_written_is_said_before_any_work(ask, tmp_path, capsys):
+    assert ask("--output", str(tmp_path / "no" / "answer"))[0] == 2
+    assert ask("--output", str(tmp_path))[0] == 2
+
+
+def test_what_does_not_fit_shows_what_would(ask):
+    long = CONFIG | {"train_micro_batch_size_per_gpu": 64}
+    code, text = ask("--format", "markdown", config=long)
+    assert code == 1
+    assert text.startswith("**DOES NOT FIT**: each GPU is ")
+    assert "### What would make it fit" in text
+    code, text = ask("--format", "html", config=long)
+    assert ("h1", {"class": "does_not_fit"}) in Page(text).tags

@@ -1,0 +1,32 @@
+"""``--output``: the answer goes to a file, whole or not at all."""
+
+import argparse
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+from zero_sizer.cli.streams import Outlet
+from zero_sizer.util import files
+
+
+def add_output_option(parser: argparse.ArgumentParser) -> None:
+    """Declare the option."""
+    parser.add_argument("--output", metavar="FILE", help="write the answer here")
+
+
+@contextmanager
+def answer_to(path: str | None) -> Iterator[None]:
+    """Inside, what is printed goes to the file, if one is named.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    text = io.StringIO()
+    outlet = Outlet(text)
+    outlet.is_whole = True
+    with redirect_stdout(outlet):
+        yield
+    files.write_text(path, text.getvalue())

@@ -1,0 +1,78 @@
+"""The answer of ``check`` as one HTML file that needs nothing else: to share, to print, to keep."""
+
+import shlex
+import sys
+from importlib.resources import files
+from typing import Any
+
+from zero_sizer.advise.fit_map import FitMap
+from zero_sizer.answer import Answer
+from zero_sizer.errors import InputError
+from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.report.charts import charts_of
+from zero_sizer.report.sheet import sheet_of
+from zero_sizer.report.verdict import WORDS
+from zero_sizer.units import format_gib
+from zero_sizer.version import __version__
+
+_MARKS = {Verdict.FITS: "fits", Verdict.UNCERTAIN: "?", Verdict.DOES_NOT_FIT: "too large"}
+
+
+def show(answer: Answer, *, timeline: bool = False) -> None:
+    """Print the page; it always shows the timeline."""
+    print(page_of(answer, command=shlex.join(["zero-sizer", *sys.argv[1:]])))
+
+
+def page_of(answer: Answer, *, command: str = "") -> str:
+    """The whole page.
+
+    Args:
+        answer: finished, with its points and its map.
+        command: that made it; empty where none did.
+
+    Raises:
+        InputError: jinja2 or matplotlib is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+
+        charts = charts_of(answer)
+    except ImportError as error:
+        raise InputError(
+            f"an HTML report needs {error.name}",
+            remedy="pip install 'zero-sizer[report]'",
+            where="--format html",
+        ) from None
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    text = files("zero_sizer.report").joinpath("data", "check.html").read_text("utf-8")
+    return environment.from_string(text).render(
+        sheet=sheet_of(answer),
+        verdict=answer.sizing.verdict.value,
+        charts=charts,
+        fit_map=_table_of(answer.fit_map),
+        command=command,
+        version=__version__,
+    )
+
+
+def _table_of(found: FitMap | None) -> dict[str, Any] | None:
+    """The map as rows of cells: a word, a class and what a pointer shows."""
+    if found is None:
+        return None
+    rows = []
+    for index, (batch, cells) in enumerate(zip(found.micro_batches, found.rows, strict=True)):
+        row = [
+            {
+                "word": "" if cell is None else _MARKS[cell.verdict],
+                "kind": "none" if cell is None else cell.verdict.value,
+                "size": "" if cell is None else format_gib(cell.num_bytes),
+                "about": "no plan" if cell is None else WORDS[cell.verdict],
+                "device": "" if cell is None else cell.device,
+                "is_own": (index, column) == found.own,
+            }
+            for column, cell in enumerate(cells)
+        ]
+        rows.append({"batch": batch, "cells": row})
+    return {"nodes": found.nodes, "rows": rows}
