@@ -30,6 +30,7 @@ class Finding:
         severity: ``ERROR`` makes the exit code 1.
         key: dotted config key path, or a flag such as ``--nodes``; empty if none.
         line: line in the config file, 0 if it stands in none.
+        file: the file of that line, where it is not the DeepSpeed config.
         message: what is the matter, with the exception DeepSpeed would raise where it would.
         remedy: what to change.
         direction: of what is not modelled, None where the prediction stands as it is.
@@ -42,6 +43,7 @@ class Finding:
     severity: Severity
     key: str = ""
     line: int = 0
+    file: str = ""
     message: str
     remedy: str = ""
     direction: Direction | None = None

@@ -103,6 +103,12 @@ def parse_size(text: str | int) -> int:
         return text
     match = _SIZE.fullmatch(text) if isinstance(text, str) else None
     unit = match.group(2).lower() if match else ""
+    if match is not None and unit in ("k", "m", "g", "t"):
+        number, letter = match.group(1)[:20], unit.upper()
+        raise ValueError(
+            f"{text!r} is {number}{letter}iB in some tools and {number}{letter}B in others: write "
+            "which is meant"
+        )
     if match is None or unit not in _UNITS:
         raise ValueError(f"{text!r} is not a size; write for example 512GiB, 2TiB or 80GB")
     number = float(match.group(1)) * _UNITS[unit]

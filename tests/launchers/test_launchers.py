@@ -111,7 +111,7 @@ def test_variables_in_front_and_those_of_slurm():
         ("python -c pass", InputError, "write it to a file"),
         ("python", InputError, "no script after python"),
         ("accelerate launch --use_fsdp train.py", UnsupportedError, "FSDP, not DeepSpeed"),
-        ("accelerate launch --config_file no.yaml train.py", InputError, "no.yaml: cannot read"),
+        ("accelerate launch --config_file no.yaml train.py", InputError, "no.yaml: cannot be read"),
         ("accelerate launch --num_processes 3 --num_machines 2 train.py", InputError, "multiple"),
         ("llamafactory-cli export x.yaml", UnsupportedError, "does not train"),
     ],

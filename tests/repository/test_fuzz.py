@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import fuzzing
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "fuzz.json"
-SLICE = {"check": 60, "others": 10, "searches": 3, "nonsense": 40, "readers": 300}
+SLICE = {"check": 60, "others": 10, "searches": 3, "nonsense": 40, "readers": 300, "tools": 120}
 # Cases that once broke something, each as (group, seed).
 FOUND = [
     ("nonsense", 19),  # true for a count of elements
@@ -21,6 +21,7 @@ FOUND = [
     ("check", 1031),  # stacked matrices without an element
     ("check", 500848),  # a batch of 99 bits, which a fix would double
     ("check", 503732),  # a width of experts that is a mapping
+    ("tools", 515),  # an optimizer's name that is a mapping
     ("check", 513182),  # names of classes that are a number, beside a checkpoint
 ]
 

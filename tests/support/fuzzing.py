@@ -18,6 +18,7 @@ from typing import Any
 from support import fuzz_commands as commands
 from support import fuzz_nonsense as odd
 from support import fuzz_readers as readers
+from support import fuzz_tools as tools
 from support.fuzz_values import Case
 
 from zero_sizer import cli
@@ -57,12 +58,19 @@ READERS = {
     readers.read_pattern: 3,
     readers.read_bundled: 1,
 }
+TOOLS = {
+    tools.check_tool: 3,
+    tools.check_script: 2,
+    tools.read_tool: 6,
+    tools.read_script: 6,
+}
 GROUPS = {
     "check": WHOLE,
     "others": OTHER,
     "searches": SEARCHES,
     "nonsense": NONSENSE,
     "readers": READERS,
+    "tools": TOOLS,
 }
 
 

@@ -1,9 +1,8 @@
 """Changes that a chosen plan makes in the user's config, and the job YAML that ``check`` reads."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from zero_sizer.advise.candidate import Candidate
@@ -11,8 +10,9 @@ from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.config import BATCH, ZERO
 from zero_sizer.advise.search import Search
 from zero_sizer.config.document import from_mapping
-from zero_sizer.job import yaml_lines
-from zero_sizer.job.read import NONE_GIVEN, Job, model_beside
+from zero_sizer.job.read import Job
+from zero_sizer.job.statements import NONE_GIVEN
+from zero_sizer.util.files import existing
 from zero_sizer.util.records import dataclass
 
 _MADE_UP = ("optimizer.params.lr", "optimizer.params.weight_decay", "gradient_clipping")
@@ -84,49 +84,33 @@ def _why(key: str, winner: Candidate, *, is_gone: bool) -> str:
     return "no config was given"
 
 
-def job_values(choice: Choice, winner: Candidate, source: str | None, model: Any) -> dict[str, Any]:
-    """The job as ``check`` reads it from a YAML.
+def job_values(choice: Choice, winner: Candidate, model: Any) -> dict[str, Any]:
+    """The job as ``check`` reads it from a YAML, which may lie elsewhere than CONFIG.
 
     Args:
         choice: what was chosen.
         winner: its plan.
-        source: the CONFIG that was read, for what only it says.
         model: what ``--model`` said, or None.
     """
     job = choice.search.job_of(winner)
-    said = sections(source)
-    found: dict[str, Any] = {"model": model or _model_of(said.get("model"), source)}
+    said = choice.search.job.said
+    found: dict[str, Any] = {"model": model or (_whole(said.model.value) if said.model else None)}
     found["deepspeed"] = dict(job.document.values)
     found["cluster"] = dict(_cluster(job))
     found["workload"] = dict(_workload(job))
-    if "adapter" in said:
-        found["adapter"] = _beside(said["adapter"], source)
-    if "quantization" in said:
-        found["quantization"] = said["quantization"]
+    if "freeze" in said.workload:
+        found["workload"]["freeze"] = list(said.workload["freeze"].value)
+    if said.adapter is not None:
+        found["adapter"] = _whole(said.adapter.value)
+    if said.quantization is not None:
+        found["quantization"] = said.quantization.value
     return found
 
 
-def _model_of(value: Any, source: str | None) -> Any:
-    """What a YAML calls its model, for a YAML that may lie elsewhere."""
-    if not isinstance(value, str) or source is None:
-        return value
-    found = model_beside(source, value)
-    return value if found == value else os.path.abspath(found)
-
-
-def sections(source: str | None) -> Mapping[str, Any]:
-    """The sections of a job YAML; none of another CONFIG."""
-    if source is None or Path(source).suffix.lower() not in (".yaml", ".yml"):
-        return {}
-    return yaml_lines.load(source).values
-
-
-def _beside(value: Any, source: str | None) -> Any:
-    """A path in a YAML is relative to it: made absolute, since the new one may lie elsewhere."""
-    if isinstance(value, str) and source is not None:
-        path = Path(source).parent / value
-        return os.path.abspath(path) if path.exists() else value
-    return value
+def _whole(value: Any) -> Any:
+    """A path made absolute; anything else as it is."""
+    path = existing(value) if isinstance(value, str) and os.sep in value else None
+    return value if path is None else os.path.abspath(path)
 
 
 def _cluster(job: Job) -> Iterator[tuple[str, Any]]:

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
-from pathlib import Path
 from typing import Any
 
 from zero_sizer.advise.arguments import training_arguments, unsaid
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice
-from zero_sizer.advise.emit import sections
 from zero_sizer.advise.launch import Files, launch_text
 from zero_sizer.util.records import dataclass
 
@@ -81,12 +79,3 @@ def start_of(
         arguments_file=files.arguments,
         unsaid=unsaid(job.workload),
     )
-
-
-def hostfile_of(source: str | None, flag: str | None) -> str | None:
-    """The hostfile that a flag or the job YAML names."""
-    if flag is not None:
-        return flag
-    cluster = sections(source).get("cluster")
-    named = cluster.get("hostfile") if isinstance(cluster, Mapping) else None
-    return str(Path(source or "").parent / named) if named else None

@@ -36,6 +36,7 @@ class JobKeywords(TypedDict, total=False):
     num_workers: int | None
     prefetch: int | None
     precision: str | None
+    optim: str | None
     zero_init: bool | None
     deepspeed_version: str | None
     tokens: int | float | str | None

@@ -22,6 +22,7 @@ from zero_sizer.checks import (
     saving,
     scheduler,
     shapes,
+    trainer,
     zenflow,
 )
 from zero_sizer.config.context import Context, Rule
@@ -32,6 +33,7 @@ from zero_sizer.job.read import Job
 RULES: tuple[Rule, ...] = (
     *precision.RULES,
     *optimizer.RULES,
+    *trainer.RULES,
     *scheduler.RULES,
     *reduction.RULES,
     *offload.RULES,
@@ -61,7 +63,7 @@ def resolved(job: Job) -> tuple[Context, list[Finding]]:
         workload=job.workload,
         model=job.model,
     )
-    return context, findings
+    return context, [*job.findings, *findings]
 
 
 def run(context: Context) -> list[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.largest import WHAT
 from zero_sizer.advise.launch import KINDS, Files
-from zero_sizer.advise.start import Start, hostfile_of, start_of
+from zero_sizer.advise.start import Start, start_of
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
 from zero_sizer.cli.progress import ticking
@@ -74,7 +74,7 @@ def job_from(arguments: argparse.Namespace) -> Job:
     """The job; CONFIG may be left out."""
     asks_largest = getattr(arguments, "largest", None) is not None  # `size` has no such option
     flags = options.flags_from(arguments)
-    return job_of(arguments.config, flags, takes_inference=asks_largest)
+    return job_of(arguments.config, flags, finds_config=True, takes_inference=asks_largest)
 
 
 def wishes_from(arguments: argparse.Namespace) -> Wishes:
@@ -153,7 +153,7 @@ def _emit(choice: Choice, arguments: argparse.Namespace) -> None:
             continue
         is_yaml = is_job or Path(path).suffix.lower() in (".yaml", ".yml")
         text = (
-            emitted.job_text(choice, choice.winner, arguments.config, arguments)
+            emitted.job_text(choice, choice.winner, arguments)
             if is_yaml
             else emitted.config_text(choice, choice.winner)
         )
@@ -192,7 +192,7 @@ def _start(
     files = Files(
         config=arguments.emit if is_json else Files.config,
         arguments=path,
-        hostfile=hostfile_of(arguments.config, arguments.hostfile),
+        hostfile=arguments.hostfile or choice.search.job.said.hostfile,
     )
     return start_of(choice, winner, launches, files)
 

@@ -37,7 +37,8 @@ def add_job_options(
         "config",
         metavar="CONFIG",
         nargs=None if needs_config else "?",
-        help="a DeepSpeed JSON, or a job YAML",
+        help="a DeepSpeed JSON, a job YAML, or what you train with: a file of accelerate, "
+        "LLaMA-Factory, axolotl, ms-swift, trl, TrainingArguments, an sbatch or shell script",
     )
     groups: dict[str, Any] = {
         name: parser.add_argument_group(title)

@@ -16,6 +16,7 @@ from zero_sizer.config.values import shown
 from zero_sizer.config.workload import Workload
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.parallel import DATA, SEQUENCE, ParallelDims
+from zero_sizer.units import ceil_div
 from zero_sizer.util.records import dataclass
 
 TRAIN = "train_batch_size"
@@ -97,6 +98,11 @@ def data_parallel(document: Document, world_size: int) -> float:
         world_size=world_size, sp=int(sequence), dp=int(data) if _is_count(data) else None
     )
     return ranks.batch_ranks
+
+
+def accumulation_for(samples: int, micro_batch: int, ranks: int) -> int:
+    """Accumulation steps with which a step takes at least ``samples`` over all ranks."""
+    return ceil_div(samples, micro_batch * ranks)
 
 
 def solve(triangle: Triangle, world: float) -> Triangle:

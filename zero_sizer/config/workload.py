@@ -73,6 +73,8 @@ class Workload:
             Trainer does, so exactly at stage 3).
         precision: ``bf16``, ``fp16`` or ``fp32`` as the Trainer's own flags say, for the config's
             "auto" (``--precision``).
+        optim: the optimizer that the Trainer brings where the config has none, by its own name
+            (``adamw_torch_fused``, ``adamw_bnb_8bit``, ...; None: its default).
         deepspeed_version: of the engine that will run the job (None: the modelled one).
         tokens: of the data that is trained on (``--tokens``).
         samples: of the data, each of ``seq_len`` tokens, where its tokens are not stated.
@@ -104,6 +106,7 @@ class Workload:
     prefetch: int | None = None
     zero_init: bool | None = None
     precision: str | None = None
+    optim: str | None = None
     deepspeed_version: str | None = None
     tokens: int | None = None
     samples: int | None = None

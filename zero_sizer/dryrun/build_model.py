@@ -209,20 +209,47 @@ def batch(task: Task, where: torch.device) -> dict[str, Any]:
 
 
 def client_optimizer(task: Task, model: Any) -> Any:
-    """The optimizer a user's script hands to DeepSpeed, or None when the config names one."""
+    """The optimizer a user's script hands to DeepSpeed, or None when the config names one.
+
+    The Trainer's own code chooses and makes it; accelerate's swaps it under optimizer offload.
+
+    Raises:
+        UnsupportedError: its package is not installed, or transformers refuses it.
+    """
     if "optimizer" in task.config:
         return None
     offload = task.config.get("zero_optimization", {}).get("offload_optimizer") or {}
-    if offload.get("device", "none") != "none" and task.config.get(
+    swaps = offload.get("device", "none") != "none" and task.config.get(
         "zero_force_ds_cpu_optimizer", True
-    ):
+    )
+    groups = _weight_decay_groups(model)
+    if swaps and task.optimizer.startswith("adam"):
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-        return DeepSpeedCPUAdam(_weight_decay_groups(model))  # as accelerate swaps it
-    options = {"adamw_torch": {}, "adamw_torch_fused": {"fused": True}}
-    if task.optimizer not in options:
-        raise UnsupportedError(f"client optimizer {task.optimizer!r} is not simulated")
-    return torch.optim.AdamW(_weight_decay_groups(model), **options[task.optimizer])
+        return DeepSpeedCPUAdam(groups)
+    optimizer = _trainer_optimizer(task.optimizer, model, groups)
+    if swaps:
+        from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
+
+        return map_pytorch_optim_to_deepspeed(optimizer)
+    return optimizer
+
+
+def _trainer_optimizer(name: str, model: Any, groups: list[dict[str, Any]]) -> Any:
+    """The optimizer that ``TrainingArguments.optim`` names, with the Trainer's arguments."""
+    from transformers import Trainer, TrainingArguments
+
+    try:
+        arguments = TrainingArguments(
+            output_dir="unused", optim=name, optim_target_modules="all-linear", use_cpu=True
+        )
+        made, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    except (ImportError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UnsupportedError(f"optim {name}: {reason}") from None
+    if "model" in options:  # LOMO's, which walk the model themselves
+        return made(**options)
+    return made(options.pop("params", groups), **options)
 
 
 def _weight_decay_groups(model: Any) -> list[dict[str, Any]]:

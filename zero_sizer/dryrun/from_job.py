@@ -8,7 +8,7 @@ from zero_sizer.config.resolve import resolve
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.dryrun.engine_config import engine_config
-from zero_sizer.dryrun.task import Task
+from zero_sizer.dryrun.task import DEFAULT_OPTIMIZER, Task
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.job.read import Job
 from zero_sizer.models.changes.quantization import converted
@@ -74,6 +74,7 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
         sequences=plan.sequences,
         zero_init=plan.zero_init,
         built_dtype=plan.built_dtype.value,
+        optimizer=job.workload.optim or DEFAULT_OPTIMIZER,
         steps=steps,
         notes=(*model_notes, *notes),
     )

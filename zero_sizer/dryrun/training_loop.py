@@ -50,6 +50,7 @@ def train(
     for step in range(steps):
         for micro_step in range(grad_accum):
             batch = make_batch()  # stays until the next one, as a loop variable does
+            _to_train(engine.optimizer)
             observer.begin("forward", step=step, micro_step=micro_step)
             loss = loss_of(engine(**batch))
             observer.end(engine)
@@ -60,6 +61,13 @@ def train(
             observer.begin("step", step=step, micro_step=micro_step)
             engine.step()
             observer.end(engine)
+
+
+def _to_train(optimizer: Any) -> None:
+    """As the Trainer does before each step; only schedule-free optimizers have it."""
+    switch = getattr(optimizer, "train", None)
+    if callable(switch):
+        switch()
 
 
 def loss_of(output: Any) -> Any:

@@ -22,6 +22,7 @@ from zero_sizer.job.values import (
     Whole,
     checkpointing,
     day,
+    optim,
     rate,
     release,
     text,
@@ -192,6 +193,13 @@ class Flags:
     )
     precision: str | None = _row(
         OneOf(("bf16", "fp16", "fp32")), _WORKLOAD, help='for "auto"', in_config=True
+    )
+    optim: str | None = _row(
+        optim,
+        _WORKLOAD,
+        metavar="NAME",
+        help="of the Trainer where the config has no optimizer: adamw_torch, adamw_bnb_8bit, ...",
+        usual=Setting("adamw_torch_fused", "the Trainer's default", is_default=True),
     )
     zero_init: bool | None = _row(
         yes_or_no,

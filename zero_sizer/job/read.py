@@ -1,6 +1,6 @@
 """A job: config, model, cluster and workload, from a file and the flags that override it.
 
-``CONFIG`` is a DeepSpeed JSON, or a job YAML::
+``CONFIG`` is a DeepSpeed JSON, a file of another tool (``readers``), or a job YAML::
 
     model: llama-3-8b
     deepspeed: ds_zero3.json      # or the mapping itself
@@ -15,31 +15,27 @@ not needed. ``checkpointing`` is true, false or words such as ``every-2,offload`
 beside it, a list of patterns of parameters that are not trained.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from zero_sizer.config.document import Document
-from zero_sizer.config.workload import INFERENCE, TRAINING, Checkpointing, Workload
+from zero_sizer.config.workload import INFERENCE, Checkpointing, Workload
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.findings import Finding
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import fields as stated
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.inference import settled
+from zero_sizer.job.statements import NONE_GIVEN, Statements
 from zero_sizer.models.changes.records import BITSANDBYTES
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.records import dataclass
-from zero_sizer.util.spelling import shown
 
 Config = str | Mapping[str, Any]
 """CONFIG: the path of a file, or what would stand in one."""
 
-NONE_GIVEN = "none given"
-"""Origin of the config where there is no CONFIG."""
-
-_SECTIONS = ("model", "adapter", "quantization", "deepspeed", "cluster", "workload")
-_ACCELERATE = ("distributed_type", "deepspeed_config", "compute_environment")
+NO_CONFIG = "(no config)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +48,8 @@ class Job:
         cluster: the machines.
         workload: the training loop.
         origins: ``model`` and ``deepspeed`` -> where they were named.
+        said: what CONFIG said, before the flags.
+        findings: what its reader found.
     """
 
     document: Document
@@ -59,35 +57,46 @@ class Job:
     cluster: Cluster
     workload: Workload
     origins: Mapping[str, str]
+    said: Statements = Statements()
+    findings: tuple[Finding, ...] = ()
 
 
-def read(config: Config, flags: Flags | None = None) -> Job:
+Instead = Callable[[str | None], Mapping[str, Any]]
+"""The DeepSpeed config where a file names none, of the precision that the file states."""
+
+
+def read(config: Config, flags: Flags | None = None, *, instead: Instead | None = None) -> Job:
     """The job that CONFIG and the flags describe; a flag wins over CONFIG.
 
     A mapping is a DeepSpeed config, or, where it has the key ``deepspeed``, what a job YAML holds;
     paths in it are relative to the current folder.
 
+    Args:
+        config: CONFIG.
+        flags: statements outside it.
+        instead: the DeepSpeed config where another tool's file names none.
+
     Raises:
         InputError: anything unreadable or wrong, in one line with file and line.
+        UnsupportedError: a file of a tool that is not read.
     """
+    from zero_sizer.job.readers import recognise
+
     flags = flags or Flags()
-    path = config if isinstance(config, str) else ""
-    file = _job_file(config)
-    document = _config(config, file)
-    cluster = assemble(_section("cluster", stated.CLUSTER, file, flags))
-    reference = _model_reference(path, file, flags)
-    workload = _section("workload", (*stated.WORKLOAD, stated.FREEZE), file, flags)
-    frozen = workload.pop(stated.FREEZE.name, None)
-    loaded = _quantized(_load_model(reference, flags), file, flags)
-    _require_task(loaded, workload.get("task"))
-    model = _adapted(loaded, path, file, flags)
-    return Job(
-        document=document,
-        cluster=cluster,
-        workload=_workload(workload),
-        model=_frozen(model, frozen),
-        origins={"deepspeed": document.source, "model": reference.origin},
-    )
+    said = recognise.read(config)
+    if said.document is not None:
+        return _job(said, flags, said.document, is_named=True)
+    if instead is None:
+        raise InputError(
+            f"this file of {said.tool} names no DeepSpeed config",
+            remedy="add deepspeed: ds.json to it; `zero-sizer choose` finds a config for it",
+            where=said.source,
+        )
+    precision = said.workload.get("precision")
+    values = dict(instead(precision.value if precision else None))
+    if "optim" in said.workload:
+        values.pop("optimizer", None)  # the tool brings its own
+    return _job(said, flags, _stand_in(values), is_named=False)
 
 
 def without_model(path: str) -> tuple[Document, Cluster | None, Workload]:
@@ -102,13 +111,15 @@ def without_model(path: str) -> tuple[Document, Cluster | None, Workload]:
     Raises:
         InputError: anything unreadable or wrong, in one line with file and line.
     """
-    file = _job_file(path)
-    document, flags = _config(path, file), Flags()
-    cluster = _section("cluster", stated.CLUSTER, file, flags)
-    workload = _section("workload", (*stated.WORKLOAD, stated.FREEZE), file, flags)
-    workload.pop(stated.FREEZE.name, None)
+    from zero_sizer.config import document
+    from zero_sizer.job.readers import recognise
+
+    said, flags = recognise.read(path), Flags()
+    cluster = _section(said.cluster, stated.CLUSTER, flags)
+    workload = _section(said.workload, stated.WORKLOAD, flags)
     is_stated = {"nodes", "gpus_per_node", "hostfile"} & cluster.keys()
-    return document, assemble(cluster) if is_stated else None, _workload(workload)
+    config = said.document or document.from_mapping({}, source=path)
+    return config, assemble(cluster) if is_stated else None, _workload(workload)
 
 
 def model_of(flags: Flags) -> ModelSpec:
@@ -117,12 +128,7 @@ def model_of(flags: Flags) -> ModelSpec:
     Raises:
         InputError: anything wrong with a flag.
     """
-    reference = _model_reference("", None, flags)
-    loaded = _quantized(_load_model(reference, flags), None, flags)
-    _require_task(loaded, None if flags.task is None else Stated(flags.task, "--task"))
-    model = _adapted(loaded, "", None, flags)
-    frozen = _section("workload", (stated.FREEZE,), None, flags).get(stated.FREEZE.name)
-    return _frozen(model, frozen)
+    return _model(_model_reference(Statements(), flags), Statements(), flags)
 
 
 def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
@@ -131,89 +137,39 @@ def without_config(values: Mapping[str, Any], flags: Flags) -> Job:
     Raises:
         InputError: no model, or anything wrong with a flag.
     """
+    return _job(Statements(), flags, _stand_in(values), is_named=False)
+
+
+def _stand_in(values: Mapping[str, Any]) -> Document:
     from zero_sizer.config import document
 
-    reference = _model_reference("", None, flags)
+    return document.from_mapping(values, source=NO_CONFIG)
+
+
+def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) -> Job:
+    cluster = assemble(_section(said.cluster, stated.CLUSTER, flags))
+    reference = _model_reference(said, flags)
+    found = {**(said.on_cluster(cluster) if said.on_cluster else {}), **said.workload}
+    workload = _workload(_section(found, stated.WORKLOAD, flags))
     return Job(
-        document=document.from_mapping(values, source="(no config)"),
-        cluster=assemble(_section("cluster", stated.CLUSTER, None, flags)),
-        workload=_workload(_section("workload", stated.WORKLOAD, None, flags)),
-        model=model_of(flags),
-        origins={"deepspeed": NONE_GIVEN, "model": reference.origin},
+        document=document,
+        cluster=cluster,
+        workload=workload,
+        model=_model(reference, said, flags),
+        origins={
+            "deepspeed": document.source if is_named else NONE_GIVEN,
+            "model": reference.origin,
+        },
+        said=said,
+        findings=said.findings,
     )
 
 
-def _job_file(config: Config) -> Document | None:
-    """The YAML, or None when CONFIG is the DeepSpeed config itself."""
-    if not isinstance(config, str):
-        return _job_mapping(config)
-    path = config
-    if Path(path).suffix.lower() not in (".yaml", ".yml"):
-        return None
-    from zero_sizer.job import yaml_lines
-
-    file = yaml_lines.load(path)
-    if any(key in file.values for key in _ACCELERATE):
-        named = file.get("deepspeed_config.deepspeed_config_file")
-        raise InputError(
-            "an accelerate config, which is not read",
-            remedy=f"give {named if isinstance(named, str) else 'a DeepSpeed JSON'} instead, with "
-            "--nodes (num_machines) and --gpus-per-node (num_processes / num_machines)",
-            where=path,
-        )
-    stated.refuse_unknown(file, "", _SECTIONS)
-    return file
-
-
-def _job_mapping(config: Mapping[str, Any]) -> Document | None:
-    """The job that a mapping describes; None where it is a DeepSpeed config."""
-    from zero_sizer.config import document
-
-    if "deepspeed" not in config:
-        return None
-    file = document.from_mapping(config)
-    stated.refuse_unknown(file, "", _SECTIONS)
-    return file
-
-
-def _config(config: Config, file: Document | None) -> Document:
-    """The DeepSpeed config: CONFIG itself, the one the YAML names, or the YAML's mapping."""
-    from zero_sizer.config import document
-
-    if file is None:
-        if isinstance(config, str):
-            return document.load(config)
-        return document.from_mapping(config)
-    path = config if isinstance(config, str) else ""
-    value = file.get("deepspeed")
-    if value is None and file.get("workload.task") not in (None, TRAINING):  # checked later
-        return Document(source=NONE_GIVEN, values={}, lines={})
-    if isinstance(value, Mapping):
-        prefix = "deepspeed."
-        lines = {
-            key.removeprefix(prefix): line
-            for key, line in file.lines.items()
-            if key.startswith(prefix)
-        }
-        return Document(source=file.source, values=value, lines=lines)
-    if not isinstance(value, str) or not value.strip():
-        what = "no DeepSpeed config" if value is None else "deepspeed: is not a path or a mapping"
-        raise InputError(
-            what,
-            remedy="add deepspeed: ds.json, or the config itself as a mapping",
-            where=file.where("deepspeed"),
-        )
-    target = Path(path).parent / value
-    if not target.exists():
-        raise InputError(f"no file {str(target)!r}", where=file.where("deepspeed"))
-    return document.load(str(target))
-
-
 def _section(
-    name: str, fields: tuple[stated.Field, ...], file: Document | None, flags: Flags
+    said: Mapping[str, Stated], fields: tuple[stated.Field, ...], flags: Flags
 ) -> dict[str, Stated]:
     """What flags and file state for one section."""
-    found = stated.from_file(file, name, fields) if file is not None else {}
+    found = {field.name: said[field.name] for field in fields if field.name in said}
     for field in fields:
         value = getattr(flags, field.name, None)  # rates stand in a job file only
         if value is not None:
@@ -262,42 +218,35 @@ def _one_amount(found: Mapping[str, Stated]) -> Mapping[str, Stated]:
     return found
 
 
-def _model_reference(path: str, file: Document | None, flags: Flags) -> Stated:
-    """What names the model; a path in the YAML is relative to the YAML."""
+def _model_reference(said: Statements, flags: Flags) -> Stated:
+    """What names the model."""
     if isinstance(flags.model, Mapping):
-        return Stated(_numbers(flags.model, "--model"), "--model")
+        from zero_sizer.job.readers.own import numbers
+
+        return Stated(numbers(flags.model, "--model"), "--model")
     if flags.model is not None:
         return Stated(flags.model, "--model")
-    value: Any = file.get("model") if file is not None else None
-    if file is None or value is None:
-        raise InputError(
-            "no model: a DeepSpeed config does not name one",
-            remedy="add --model llama-3-8b, a config.json, module:factory or params=7e9,layers=32"
-            if file is None
-            else "add model: llama-3-8b, or --model",
-            where=path,
-        )
-    where = file.where("model")
-    if isinstance(value, Mapping):
-        return Stated(_numbers(value, where), where)
-    if not isinstance(value, str) or not value.strip():
-        raise InputError("model: is not a name, a path or numbers", where=where)
-    return Stated(model_beside(path, value), where)
+    if said.model is not None:
+        return said.model
+    remedy = "add --model llama-3-8b, a config.json, module:factory or params=7e9,layers=32"
+    if said.tool:
+        what = f"no model: this file of {said.tool} names none"
+    else:
+        what = "no model: a DeepSpeed config does not name one"
+        is_job = said.source.lower().endswith((".yaml", ".yml"))
+        remedy = "add model: llama-3-8b, or --model" if is_job else remedy
+    raise InputError(what, remedy=remedy, where=said.source)
 
 
-def model_beside(path: str, value: str) -> str:
-    """Name of a model in the YAML at ``path``; one that is a path is relative to the YAML."""
-    beside = Path(path).parent / value
-    is_path = "/" in value or Path(value).suffix in (".json", ".safetensors")
-    return str(beside) if is_path and beside.exists() else value
-
-
-def _numbers(value: Mapping[str, Any], where: str) -> str:
-    """``params=7e9,layers=32`` of a mapping."""
-    for key, item in value.items():
-        if not key.isidentifier() or isinstance(item, bool) or not isinstance(item, int | float):
-            raise InputError(f"model.{key}: {shown(item)} is not a number", where=where)
-    return ",".join(f"{key}={item}" for key, item in value.items())
+def _model(reference: Stated, said: Statements, flags: Flags) -> ModelSpec:
+    """The model with everything that is said of it."""
+    loaded = _quantized(_load_model(reference, flags), said, flags)
+    _require_task(loaded, _task(said, flags))
+    model = _adapted(loaded, said, flags)
+    found = _section(said.workload, (stated.FREEZE,), flags).get(stated.FREEZE.name)
+    if found is None and said.frozen is not None:
+        found = Stated(said.frozen.value(model), said.frozen.origin)
+    return _frozen(model, found)
 
 
 def _load_model(reference: Stated, flags: Flags) -> ModelSpec:
@@ -312,29 +261,29 @@ def _load_model(reference: Stated, flags: Flags) -> ModelSpec:
         raise InputError(error.message, remedy=error.remedy, where=reference.origin) from None
 
 
-def _quantized(spec: ModelSpec, file: Document | None, flags: Flags) -> ModelSpec:
-    """The model as a flag, the YAML or its own config.json says that its weights are stored."""
-    value: Any = file.get("quantization") if file is not None else None
+def _quantized(spec: ModelSpec, said: Statements, flags: Flags) -> ModelSpec:
+    """The model as a flag, the file or its own config.json says that its weights are stored."""
     own = spec.hf_config.get("quantization_config")
-    if flags.quantization is None and value is None and own is None:
+    stated_here = said.quantization
+    if flags.quantization is not None:
+        stated_here = Stated(flags.quantization, "--quantization")
+    if stated_here is None and own is None:
         return spec
     from zero_sizer.models.changes import quantization as quantized
 
-    where = file.where("quantization") if file is not None else ""
-    if flags.quantization is not None:
-        found = quantized.read(flags.quantization, "--quantization")
-    elif isinstance(value, str):
-        found = quantized.read(value, where)
-    elif value is not None:
-        raise InputError("quantization: is not text such as nf4,double", where=where)
-    elif isinstance(own, Mapping):
+    if stated_here is None:
+        if not isinstance(own, Mapping):
+            raise InputError("quantization_config is not a mapping", where=spec.origin)
         stored = quantized.from_fields(own, f"{spec.origin}: quantization_config")
-        if stored is None:
-            return spec
-        found = stored
+    elif isinstance(stated_here.value, Mapping):
+        stored = quantized.from_fields(stated_here.value, stated_here.origin)
     else:
-        raise InputError("quantization_config is not a mapping", where=spec.origin)
-    return quantized.with_quantization(spec, found)
+        stored = quantized.read(stated_here.value, stated_here.origin)
+    return spec if stored is None else quantized.with_quantization(spec, stored)
+
+
+def _task(said: Statements, flags: Flags) -> Stated | None:
+    return Stated(flags.task, "--task") if flags.task is not None else said.workload.get("task")
 
 
 def _require_task(spec: ModelSpec, task: Stated | None) -> None:
@@ -354,24 +303,19 @@ def _require_task(spec: ModelSpec, task: Stated | None) -> None:
         )
 
 
-def _adapted(spec: ModelSpec, path: str, file: Document | None, flags: Flags) -> ModelSpec:
-    """The model under the adapter that a flag or the YAML names, if one does."""
-    value: Any = file.get("adapter") if file is not None else None
-    if flags.adapter is None and value is None:
+def _adapted(spec: ModelSpec, said: Statements, flags: Flags) -> ModelSpec:
+    """The model under the adapter that a flag or the file names, if one does."""
+    named = said.adapter
+    if flags.adapter is not None:
+        named = Stated(flags.adapter, "--adapter")
+    if named is None:
         return spec
     from zero_sizer.models.changes import lora
     from zero_sizer.models.changes import lora_config as adapter
 
-    if flags.adapter is not None:
-        return lora.with_adapter(spec, adapter.read(flags.adapter, "--adapter"))
-    where = file.where("adapter") if file is not None else path
-    if isinstance(value, Mapping):
-        return lora.with_adapter(spec, adapter.from_fields(value, where))
-    if not isinstance(value, str):
-        raise InputError("adapter: is not a path or a mapping", where=where)
-    beside = Path(path).parent / value
-    found = str(beside) if "=" not in value and beside.exists() else value
-    return lora.with_adapter(spec, adapter.read(found, where))
+    if isinstance(named.value, Mapping):
+        return lora.with_adapter(spec, adapter.from_fields(named.value, named.origin))
+    return lora.with_adapter(spec, adapter.read(named.value, named.origin))
 
 
 def _frozen(spec: ModelSpec, said: Stated | None) -> ModelSpec:

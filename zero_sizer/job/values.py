@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
 from zero_sizer.units import MIB, TIB, parse_count, parse_size
 from zero_sizer.util.records import dataclass
-from zero_sizer.util.spelling import shown
+from zero_sizer.util.spelling import did_you_mean, shown
 
 if TYPE_CHECKING:
     from datetime import date
@@ -195,6 +195,17 @@ def _checkpointing_word(word: str) -> tuple[str, Any]:
         f"{shown(word)} is none of {_CHECKPOINTING_WORDS}; --checkpointing and --no-checkpointing "
         "(checkpointing: true or false in a job file) switch it"
     )
+
+
+def optim(value: Any) -> str:
+    """A name of transformers' ``OptimizerNames``."""
+    from zero_sizer.optimizers.trainer import NAMES  # most jobs state none
+
+    name = value.strip().lower() if isinstance(value, str) else ""
+    if name in NAMES:
+        return name
+    hint = did_you_mean(name[:60], NAMES) or f"known: {', '.join(sorted(NAMES))}"
+    raise ValueError(f"{shown(value)} is no optimizer of the Trainer's; {hint}")
 
 
 _RELEASE = re.compile(r"\d{1,4}(\.\d{1,4}){1,3}")

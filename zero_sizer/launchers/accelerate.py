@@ -9,8 +9,10 @@ from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.launchers.words import number, take
 from zero_sizer.parallel import ranks_of_each
+from zero_sizer.util.files import read_bytes
 
 NAME = "accelerate launch"
+_MAX_BYTES = 2**18
 _VALUES = (
     *("config_file", "mixed_precision", "num_processes", "num_machines", "gpu_ids", "role"),
     *("num_cpu_threads_per_process", "dynamo_backend", "dynamo_mode", "machine_rank"),
@@ -99,6 +101,7 @@ def launch(options: Mapping[str, str], rest: Sequence[str]) -> Launch:
         nodes=machines,
         gpus_per_node=each,
         environment=environment,
+        options={**options, **({"config_file": path} if path is not None else {})},
     )
 
 
@@ -140,11 +143,10 @@ def _default_file() -> str | None:
 def _yaml(path: str) -> dict[str, Any]:
     import yaml  # slow to import, and most lines need none
 
+    data = read_bytes(path, _MAX_BYTES, "a YAML file of accelerate")
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read: {error.strerror}", where=path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(data.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"not a YAML file of accelerate: {reason}", where=path) from None
     if not isinstance(values, dict) or not isinstance(values.get("deepspeed_config") or {}, dict):

@@ -19,6 +19,7 @@ class Launch:
         gpus_per_node: ranks of a node; None where the line does not say.
         environment: variables that the line or its launcher sets.
         slurm: ``srun`` stands in front.
+        options: the launcher's own, by name, where they say more than the other fields.
     """
 
     command: tuple[str, ...]
@@ -28,6 +29,7 @@ class Launch:
     gpus_per_node: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     slurm: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def variables(self, *, rank: int, nodes: int, gpus_per_node: int) -> dict[str, str]:
         """The environment of one rank, as far as the line decides it."""

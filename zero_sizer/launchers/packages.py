@@ -8,14 +8,19 @@ from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.launchers import accelerate
 from zero_sizer.launchers.launch import Launch
 
-NAMES = ("trl", "llamafactory-cli", "lmf")
-_LLAMA_FACTORY = "llamafactory.launcher"
+NAMES = ("trl", "llamafactory-cli", "lmf", "swift", "axolotl")
+_MODULES = {  # package -> subcommands that train, and the module that each rank runs
+    "llamafactory-cli": (("train",), "llamafactory.launcher"),
+    "lmf": (("train",), "llamafactory.launcher"),
+    "swift": (("sft", "pt", "rlhf"), "swift.cli.{}"),
+    "axolotl": (("train",), "axolotl.cli.train"),
+}
 # trl hands these on to accelerate (trl/cli.py): a name among its own YAML files, or a path.
 _OF_ACCELERATE = ("num_processes", "num_machines", "mixed_precision", "config_file")
 
 
 def read(name: str, words: Sequence[str]) -> Launch:
-    """Reads what follows ``trl`` or ``llamafactory-cli``.
+    """Reads what follows ``trl``, ``llamafactory-cli``, ``swift`` or ``axolotl``.
 
     Raises:
         InputError: no subcommand.
@@ -25,9 +30,11 @@ def read(name: str, words: Sequence[str]) -> Launch:
         raise InputError(f"{name}: no subcommand", where="after --")
     if name == "trl":
         return _trl(words[0], list(words[1:]))
-    if words[0] != "train":
-        raise UnsupportedError(f"{name} {words[0]} does not train", remedy=f"{name} train FILE")
-    return Launch(command=(_LLAMA_FACTORY, *words[1:]), module=True, launcher=name)
+    known, module = _MODULES[name]
+    if words[0] not in known:
+        remedy = " or ".join(f"{name} {known_one}" for known_one in known)
+        raise UnsupportedError(f"{name} {words[0]} does not train", remedy=f"{remedy} FILE")
+    return Launch(command=(module.format(words[0]), *words[1:]), module=True, launcher=name)
 
 
 def _trl(subcommand: str, words: list[str]) -> Launch:

@@ -10,7 +10,9 @@ from zero_sizer.launchers import accelerate, deepspeed, packages, slurm, torchru
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.launchers.words import number
 
-KNOWN = "python, deepspeed, torchrun, accelerate launch, srun, trl, llamafactory-cli"
+KNOWN = (
+    "python, deepspeed, torchrun, accelerate launch, srun, trl, llamafactory-cli, swift, axolotl"
+)
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 _PYTHON = re.compile(r"^python(\d+(\.\d+)?)?$")
 _PYTHON_VALUES = ("-X", "-W")
@@ -25,11 +27,12 @@ _MODULES = {
 }
 
 
-def read(words: Sequence[str]) -> Launch:
+def read(words: Sequence[str], *, needs_script: bool = True) -> Launch:
     """Reads what a line would start; nothing is started.
 
     Args:
         words: the line, word by word, as the shell would hand it on.
+        needs_script: the script must be there.
 
     Raises:
         InputError: no script in it, or an option that its launcher does not have.
@@ -38,6 +41,8 @@ def read(words: Sequence[str]) -> Launch:
     launch = _read(list(words))
     if not launch.command:
         raise InputError(f"no script after {launch.launcher or 'python'}", where="after --")
+    if needs_script and not launch.module:
+        _require_script(launch.command[0])
     return launch
 
 
@@ -74,21 +79,14 @@ def _launcher(word: str, rest: list[str]) -> Launch:
         outer, inner = slurm.read(rest)
         return _read(inner).within(outer)
     if name in ("deepspeed", "ds"):
-        return _then(deepspeed.read(rest))
+        return deepspeed.read(rest)
     if name == "torchrun":
-        return _then(torchrun.read(rest))
+        return torchrun.read(rest)
     if name == "accelerate-launch" or (name == "accelerate" and rest[:1] == ["launch"]):
-        return _then(accelerate.read(rest[name == "accelerate" :]))
+        return accelerate.read(rest[name == "accelerate" :])
     if name in packages.NAMES:
         return packages.read(name, rest)
-    return _script(word, rest)
-
-
-def _then(launch: Launch) -> Launch:
-    """A launcher's script, which must be one of Python."""
-    if launch.command and not launch.module:
-        _script(launch.command[0], [])
-    return launch
+    return Launch(command=(word, *rest))
 
 
 def _python(words: list[str]) -> Launch:
@@ -102,20 +100,26 @@ def _python(words: list[str]) -> Launch:
             raise InputError("python -c runs no script", remedy="write it to a file")
         if word in _PYTHON_VALUES and words:
             words.pop(0)
-    return _script(words[0], words[1:]) if words else Launch(command=())
+    return Launch(command=tuple(words))
 
 
 def _module(words: list[str]) -> Launch:
     if not words:
         return Launch(command=())
     if words[0] in _MODULES:
-        return _then(_MODULES[words[0]](words[1:]))
+        return _MODULES[words[0]](words[1:])
     if words[:2] == ["accelerate.commands.accelerate_cli", "launch"]:
-        return _then(accelerate.read(words[2:]))
+        return accelerate.read(words[2:])
     return Launch(command=tuple(words), module=True)
 
 
-def _script(word: str, rest: list[str]) -> Launch:
+def _require_script(word: str) -> None:
+    """Stops at what is no script of Python's.
+
+    Raises:
+        InputError: it is not there.
+        UnsupportedError: it is something else.
+    """
     path = Path(word)
     if not path.is_file():
         if "/" in word or path.suffix == ".py":
@@ -129,7 +133,6 @@ def _script(word: str, rest: list[str]) -> Launch:
             f"{word!r} is no Python script and no launcher that is known ({KNOWN})",
             remedy="give the line in it that starts the training",
         )
-    return Launch(command=(word, *rest))
 
 
 def _is_python(path: Path) -> bool:

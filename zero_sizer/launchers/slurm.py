@@ -1,7 +1,7 @@
 """``srun`` in front of a line."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.launchers.words import number
@@ -32,6 +32,31 @@ def read(words: Sequence[str]) -> tuple[Launch, list[str]]:
     Raises:
         InputError: a number of nodes or tasks that is none.
     """
+    options, rest = _options(words)
+    nodes = number(options, "nodes", NAME)
+    per_node = number(options, "ntasks_per_node", NAME)
+    tasks = number(options, "ntasks", NAME)
+    if per_node is None and tasks is not None:
+        per_node = ranks_of_each(tasks, nodes or 1)
+    if per_node is None:
+        per_node = gpus_of(options)
+    launch = Launch(command=(), launcher=NAME, nodes=nodes, gpus_per_node=per_node, slurm=True)
+    return launch, rest
+
+
+def options_of(words: Sequence[str]) -> dict[str, str]:
+    """Options by name, of a line of ``#SBATCH``."""
+    return _options(words)[0]
+
+
+def gpus_of(options: Mapping[str, str]) -> int | None:
+    """GPUs of each node by ``--gres`` or ``--gpus-per-node``; None where neither counts them."""
+    found = _GPUS.search(options.get("gres", ""))
+    text = found.group(1) if found else options.get("gpus_per_node", "").rpartition(":")[2]
+    return int(text[:9]) if text.isdecimal() and int(text[:9]) > 0 else None
+
+
+def _options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     options: dict[str, str] = {}
     rest = list(words)
     while rest and rest[0].startswith("-"):
@@ -45,14 +70,4 @@ def read(words: Sequence[str]) -> tuple[Launch, list[str]]:
         name = word[2:].replace("-", "_")
         if equals or name in _VALUES:
             options[name] = value if equals else (rest.pop(0) if rest else "")
-    nodes = number(options, "nodes", NAME)
-    per_node = number(options, "ntasks_per_node", NAME)
-    tasks = number(options, "ntasks", NAME)
-    if per_node is None and tasks is not None:
-        per_node = ranks_of_each(tasks, nodes or 1)
-    if per_node is None:
-        found = _GPUS.search(options.get("gres", ""))
-        text = found.group(1) if found else options.get("gpus_per_node", "").rpartition(":")[2]
-        per_node = int(text) if text.isdecimal() and int(text) > 0 else None
-    launch = Launch(command=(), launcher=NAME, nodes=nodes, gpus_per_node=per_node, slurm=True)
-    return launch, rest
+    return options, rest

@@ -59,16 +59,6 @@ class Group:
     indices: tuple[int, ...]
 
 
-def trainer_optimizer(*, offloads: bool) -> Optimizer | None:
-    """Optimizer that the Hugging Face Trainer brings where the config has no optimizer section.
-
-    torch's fused AdamW (transformers 5.23 training_args.py:806), or DeepSpeedCPUAdam under
-    optimizer offload, unless ``zero_force_ds_cpu_optimizer`` is off (accelerate 1.15
-    accelerator.py:2376).
-    """
-    return table.CPU_ADAM if offloads else torch_optimizers.row("AdamW", {"fused": True})
-
-
 def choose(name: str, params: Mapping[str, Any], *, offloads: bool) -> Optimizer | None:
     """The row for ``optimizer.type``; None when it is one these tables do not know."""
     known = BUILT.get(name.lower(), Built(name))

@@ -4,7 +4,7 @@ Sources: deepspeed 0.19.8 runtime/engine.py:2476-2570 (which class a config buil
 named in each row. torch's optimizers are in ``torch_optimizers``.
 """
 
-from dataclasses import field
+from dataclasses import field, replace
 from enum import Enum
 
 from zero_sizer.util.records import dataclass
@@ -16,8 +16,15 @@ class StateType(Enum):
     MASTER = "master"  # ``zeros_like`` of the tensor that is updated: its dtype
     MOMENTS = "moments"  # fp32, or the master's dtype where the class is told not to keep fp32
     GRADIENT = "gradient"  # the dtype of the gradient the optimizer is handed
-    INT8 = "int8"  # block-quantised moments
+    CODES = "codes"  # of 8 bits, of tensors that bitsandbytes quantizes
+    STATISTICS = "statistics"  # fp32, one for each block of those
+    UNQUANTIZED = "unquantized"  # fp32, of tensors that it finds too small
+    FP32 = "fp32"  # whatever the master's dtype
     FACTORED = "factored"  # the master's dtype; of a matrix one number per row and one per column
+
+
+QUANTIZED = (StateType.CODES, StateType.STATISTICS, StateType.UNQUANTIZED)
+"""What a state of bitsandbytes in 8 bits consists of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,8 @@ class Optimizer:
         step: temporaries of a step on the GPU.
         host_step: temporaries of a step on host memory.
         states_at_init: states exist before the first step.
+        by_client: handed to DeepSpeed, made of the model's tensors before those are on the GPU.
+        paged: large states lie in unified memory, which the driver moves between host and GPU.
         newton_schulz: how Muon orthogonalises, ``gram`` or ``standard``; empty for all others.
         is_fused_adam: FP16_Optimizer instead of FP16_UnfusedOptimizer at stage 0.
         source: where the class is.
@@ -66,6 +75,8 @@ class Optimizer:
     step: Temporaries = field(default=NOTHING)
     host_step: Temporaries = field(default=NOTHING)
     states_at_init: bool = False
+    by_client: bool = False
+    paged: bool = False
     newton_schulz: str = ""
     is_fused_adam: bool = False
     source: str
@@ -83,11 +94,64 @@ FUSED_ADAM = Optimizer(
 CPU_ADAM = Optimizer(
     name="DeepSpeedCPUAdam", states=_MOMENTS, source="deepspeed/ops/adam/cpu_adam.py:158-164"
 )
+_BITSANDBYTES = "bitsandbytes 0.50.2 optim/optimizer.py:"
+
+
+def _quantized(*names: str) -> dict[str, StateType]:
+    """States of bitsandbytes in 8 bits, each of codes, their statistics, and what is too small."""
+    ends = ("", "_absmax", "_unquantized")
+    return {f"{n}{end}": kind for n in names for end, kind in zip(ends, QUANTIZED, strict=True)}
+
+
 ADAM_8BIT = Optimizer(
-    name="AdamW8bit (bitsandbytes)",
-    states={"state1": StateType.INT8, "state2": StateType.INT8},
-    source="bitsandbytes/optim/optimizer.py:Optimizer2State",
+    name="AdamW (bitsandbytes, 8 bits)",
+    states=_quantized("state1", "state2"),
+    source=_BITSANDBYTES + "492 (Optimizer2State.init_state)",
 )
+ADAM_32BIT = Optimizer(
+    name="AdamW (bitsandbytes)",
+    states={"state1": StateType.FP32, "state2": StateType.FP32},
+    source=ADAM_8BIT.source,
+)
+LION_8BIT = Optimizer(
+    name="Lion (bitsandbytes, 8 bits)",
+    states=_quantized("state1"),
+    source=_BITSANDBYTES + "665 (Optimizer1State.init_state)",
+)
+LION_32BIT = Optimizer(
+    name="Lion (bitsandbytes)", states={"state1": StateType.FP32}, source=LION_8BIT.source
+)
+RMSPROP_8BIT = replace(LION_8BIT, name="RMSprop (bitsandbytes, 8 bits)")
+RMSPROP_32BIT = replace(LION_32BIT, name="RMSprop (bitsandbytes)")
+ADAFACTOR = Optimizer(
+    name="Adafactor (transformers)",
+    states={"exp_avg_sq": StateType.FACTORED},
+    counters=1,  # RMS
+    counters_beside=True,
+    step=Temporaries(updated=2, previous=1),  # the squared gradient, and with eps; the last update
+    host_step=Temporaries(updated=2, previous=1),
+    source="transformers/optimization.py:Adafactor.step",
+)
+SCHEDULE_FREE_ADAMW = Optimizer(
+    name="AdamWScheduleFree",
+    states={"z": StateType.MASTER, "exp_avg_sq": StateType.MASTER},
+    step=Temporaries(all=1),  # the denominator
+    host_step=Temporaries(all=1),
+    source="schedulefree/adamw_schedulefree.py:step",
+)
+SCHEDULE_FREE_RADAM = replace(SCHEDULE_FREE_ADAMW, name="RAdamScheduleFree")
+SCHEDULE_FREE_SGD = Optimizer(
+    name="SGDScheduleFree",
+    states={"z": StateType.MASTER},
+    source="schedulefree/sgd_schedulefree.py:step",
+)
+
+
+def paged(row: Optimizer) -> Optimizer:
+    """The row with large states in unified memory."""
+    return replace(row, name=f"{row.name}, paged", paged=True)
+
+
 LAMB = Optimizer(
     name="FusedLamb", states=_LIKE_MASTER, source="deepspeed/ops/lamb/fused_lamb.py:153-155"
 )

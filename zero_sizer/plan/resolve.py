@@ -17,7 +17,7 @@ from zero_sizer.models.attention import EAGER, FLASH, supports
 from zero_sizer.models.attention import default as default_attention
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.optimizers import selection
+from zero_sizer.optimizers import selection, trainer
 from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.plan.assumptions import Assumptions
 from zero_sizer.plan.plan import Plan
@@ -63,7 +63,7 @@ def plan_job(job: Job, settings: Settings) -> Planned:
     offloads = settings[_ZERO + "offload_optimizer.device"] != "none"
     if name is None:
         swaps = offloads and settings["zero_force_ds_cpu_optimizer"] is not False
-        row = selection.trainer_optimizer(offloads=swaps)
+        row = trainer.row(job.workload.optim, swaps=swaps)
     else:
         row = selection.choose(name, params, offloads=offloads)
     if row is None:
@@ -340,10 +340,12 @@ def _optimizer_params(job: Job) -> Mapping[str, Any]:
 
 
 def _unknown_optimizer(name: Any, job: Job) -> Finding:
+    """Names the config's optimizer, or where it has none the Trainer's."""
+    name = name or job.workload.optim
     return Finding(
         code="optimizer-not-modelled",
         severity=Severity.WARNING,
-        key="optimizer.type",
+        key="optimizer.type" if job.document.has("optimizer.type") else "optim",
         line=job.document.line("optimizer.type"),
         message=f"what optimizer {name!r} keeps per parameter is not known here, so nothing is "
         "predicted",

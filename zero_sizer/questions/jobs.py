@@ -39,13 +39,25 @@ def flags_of(values: Mapping[str, Any]) -> Flags:
     return Flags(**{**found, "checkpointing": found["checkpointing"] if how is None else how})
 
 
-def job_of(config: Config | None, flags: Flags, *, takes_inference: bool = False) -> Job:
+def job_of(
+    config: Config | None,
+    flags: Flags,
+    *,
+    finds_config: bool = False,
+    takes_inference: bool = False,
+) -> Job:
     """The job; without a config, AdamW in the stated precision, else in what suits the GPU.
+
+    Args:
+        config: CONFIG.
+        flags: statements outside it.
+        finds_config: another tool's file need not name a DeepSpeed config.
+        takes_inference: the question is one about inference too.
 
     Raises:
         InputError: it cannot be read, or is one of inference where that is not ``takes_inference``.
     """
-    job = _read(config, flags)
+    job = _read(config, flags, finds_config=finds_config)
     if job.workload.task == INFERENCE and not takes_inference:
         raise InputError(
             "this question is about training, and not about inference",
@@ -55,16 +67,23 @@ def job_of(config: Config | None, flags: Flags, *, takes_inference: bool = False
     return job
 
 
-def _read(config: Config | None, flags: Flags) -> Job:
-    if config is not None:
+def _read(config: Config | None, flags: Flags, *, finds_config: bool) -> Job:
+    if config is not None and not finds_config:
         return read(config, flags)
     from zero_sizer.job.read import without_config
 
-    if flags.task == INFERENCE:
+    if config is None and flags.task == INFERENCE:
         return without_config({}, flags)
     from zero_sizer.advise.config import default_config
 
-    return without_config(default_config(flags.precision or _precision(flags.gpu)), flags)
+    usual = flags.precision or _precision(flags.gpu)
+    if config is None:
+        return without_config(default_config(usual), flags)
+    return read(
+        config,
+        flags,
+        instead=lambda said: default_config(flags.precision or said or usual),
+    )
 
 
 def _precision(gpu: str | None) -> str:

@@ -13,7 +13,7 @@ from zero_sizer.advise.start import Start
 from zero_sizer.advise.verdict import words_of
 from zero_sizer.findings import Reason
 from zero_sizer.hardware.device import Device
-from zero_sizer.job.read import NONE_GIVEN
+from zero_sizer.job.statements import NONE_GIVEN
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.document import print_document
 from zero_sizer.report.emitted import edit_mapping, show_lines, start_mapping

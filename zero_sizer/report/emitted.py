@@ -18,13 +18,11 @@ def config_text(choice: Choice, winner: Candidate) -> str:
     return json.dumps(chosen_values(choice.search, winner), indent=2) + "\n"
 
 
-def job_text(
-    choice: Choice, winner: Candidate, source: str | None, arguments: argparse.Namespace
-) -> str:
+def job_text(choice: Choice, winner: Candidate, arguments: argparse.Namespace) -> str:
     """The job as YAML, for ``check``, with what was changed as comments above it."""
     import yaml
 
-    values = job_values(choice, winner, source, arguments.model)
+    values = job_values(choice, winner, arguments.model)
     for name in ("adapter", "quantization"):
         if getattr(arguments, name) is not None:
             values[name] = getattr(arguments, name)

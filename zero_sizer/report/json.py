@@ -116,6 +116,7 @@ def finding_mapping(finding: Finding) -> dict[str, Any]:
         "severity": finding.severity.value,
         "key": finding.key,
         "line": finding.line,
+        **({"file": finding.file} if finding.file else {}),
         "message": finding.message,
         "remedy": finding.remedy,
         "direction": finding.direction.value if finding.direction else None,

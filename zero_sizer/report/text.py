@@ -158,7 +158,7 @@ def _findings(sizing: Sizing) -> None:
 
 def finding_line(sizing: Sizing, finding: Finding) -> str:
     """One finding with its file, line and key."""
-    source = sizing.job.document.source
+    source = finding.file or sizing.job.document.source
     where = f"{source}:{finding.line}: " if finding.line else ""
     key = f"{finding.key}: " if finding.key else ""
     remedy = f"; {finding.remedy}" if finding.remedy else ""

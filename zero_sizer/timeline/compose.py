@@ -102,7 +102,7 @@ def outline(plan: Plan, *, divides: bool) -> Outline:
     ``divides`` says what they all do. Nothing is frozen.
     """
     zeros, first = list(zeros_of(plan)), None
-    step, layout = select.activations_of(plan), _layout(plan)
+    step, layout = select.activations_of(plan), places_of(plan)
     if zeros[0].secondary.ranks:
         zeros.append(initial_zero_of(plan))
     zeros = [interned(replace(z, share=replace(z.share, divides=divides))) for z in zeros]

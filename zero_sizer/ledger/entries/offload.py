@@ -15,7 +15,7 @@ from zero_sizer.ledger.moments import (
     FROM_WRAPPING,
     Moment,
 )
-from zero_sizer.optimizers.table import StateType
+from zero_sizer.optimizers.table import QUANTIZED
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
@@ -386,4 +386,4 @@ ENTRIES = (
 
 
 def _num_states(plan: Plan) -> int:
-    return sum(1 for kind in plan.optimizer.states.values() if kind is not StateType.INT8)
+    return sum(1 for kind in plan.optimizer.states.values() if kind not in QUANTIZED)

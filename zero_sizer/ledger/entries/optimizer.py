@@ -97,11 +97,24 @@ def _is_replaced(plan: Plan) -> bool:
     return plan.wrapper is not Wrapper.NONE and plan.optimizer.states_at_init
 
 
+def _replaced_on(plan: Plan) -> Device:
+    """A client makes its optimizer before the model is moved to the GPU."""
+    under_init = plan.wrapper is Wrapper.ZERO3 and plan.zero_init
+    return Device.HOST if plan.optimizer.by_client and not under_init else Device.GPU
+
+
+def _num_tables(plan: Plan) -> int:
+    """States of 8 bits, each of which has a table that its codes index."""
+    states = {s for row in plan.group_optimizers for s in row.states.items()}
+    return sum(1 for _, kind in states if kind is StateType.CODES)
+
+
 def _replaced_numel(plan: Plan) -> int:
     """Under zero.Init the tensors are empty by then."""
     return 0 if plan.wrapper is Wrapper.ZERO3 and plan.zero_init else sizes.num_trainable(plan)
 
 
+_TABLE = 256  # entries, of 8 bits
 ENTRIES = (
     _master(Device.GPU),
     _master(Device.HOST),
@@ -125,6 +138,16 @@ ENTRIES = (
         )
     ),
     Entry(
+        name="quantization_tables",
+        category=Category.OPTIMIZER_STATES,
+        about="values that the codes of 8-bit states stand for",
+        numel=lambda p: tuple([_TABLE] * _num_tables(p)),
+        dtype=lambda p: DType.FP32,
+        live=states_live,
+        when=lambda p: _num_tables(p) > 0,
+        source="bitsandbytes/functional.py:create_dynamic_map",
+    ),
+    Entry(
         name="states_of_replaced_parameters",
         category=Category.OPTIMIZER_STATES,
         about="states made for the model's tensors, before the wrapper put others in their place",
@@ -132,6 +155,7 @@ ENTRIES = (
         dtype=sizes.trained_dtype,
         live=ALWAYS,
         when=_is_replaced,
+        device=_replaced_on,
         source="torch/optim/adagrad.py:__init__, runtime/fp16/unfused_optimizer.py:66-90, "
         "runtime/zero/stage_1_and_2.py:944-947, runtime/zero/stage3.py:1358",
     ),

@@ -9,38 +9,73 @@ from zero_sizer.models.spec import Tensor
 from zero_sizer.optimizers.table import StateType
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
-from zero_sizer.units import DType, num_bytes
+from zero_sizer.units import DType, ceil_div, num_bytes
 from zero_sizer.zero.wrapper import Wrapper
 
 STATES = {
     StateType.MASTER: (
         *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum", "momentum_buffer", "square_avg"),
-        *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size"),
+        *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size", "z"),
     ),
     StateType.MOMENTS: ("exp_avg", "exp_avg_sq"),
-    StateType.INT8: ("state1", "state2"),
-    StateType.FACTORED: ("variance",),
+    StateType.CODES: ("state1", "state2"),
+    StateType.STATISTICS: ("state1_absmax", "state2_absmax"),
+    StateType.UNQUANTIZED: ("state1_unquantized", "state2_unquantized"),
+    StateType.FP32: ("state1", "state2"),
+    StateType.FACTORED: ("variance", "exp_avg_sq"),
 }
 """What optimizers call their states (Muon's momentum has entries of its own)."""
 DTYPES: dict[StateType, Callable[[Plan], DType]] = {
     StateType.MASTER: lambda p: p.master_dtype,
     StateType.MOMENTS: lambda p: p.moments_dtype,
-    StateType.INT8: lambda p: DType.INT8,
+    StateType.CODES: lambda p: DType.UINT8,
+    StateType.STATISTICS: lambda p: DType.FP32,
+    StateType.UNQUANTIZED: lambda p: DType.FP32,
+    StateType.FP32: lambda p: DType.FP32,
     StateType.FACTORED: lambda p: p.master_dtype,
 }
+
+
+_SMALLEST_QUANTIZED = 4096  # elements, from which bitsandbytes keeps 8 bits
+_BLOCK = 256  # elements that share one statistic
+_SMALLEST_PAGED = 100_000  # elements, from which a paged state lies in unified memory
+_OF_QUANTIZED: dict[StateType, Callable[[int], int]] = {
+    StateType.CODES: lambda n: n if n >= _SMALLEST_QUANTIZED else 0,
+    StateType.STATISTICS: lambda n: ceil_div(n, _BLOCK) if n >= _SMALLEST_QUANTIZED else 0,
+    StateType.UNQUANTIZED: lambda n: n if n < _SMALLEST_QUANTIZED else 0,
+}
+_PAGED = (StateType.CODES, StateType.UNQUANTIZED, StateType.FP32)  # by get_state_buffer
 
 
 def state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int:
     """Elements of one state on a device."""
     if kind is StateType.FACTORED and plan.wrapper in PER_TENSOR:
         return _factored_numel(plan, state) if device is Device.GPU else 0
-    return sum(
-        n
-        for n, row, where in zip(
-            resident(plan), sizes.partition_optimizers(plan), updated_on(plan), strict=True
-        )
-        if where is device and row.states.get(state) is kind
-    )
+    total = 0
+    rows = zip(resident(plan), sizes.partition_optimizers(plan), updated_on(plan), strict=True)
+    for i, (n, row, home) in enumerate(rows):
+        if row.states.get(state) is not kind or not n:
+            continue
+        if kind not in _OF_QUANTIZED and not row.paged:
+            total += n if home is device else 0
+            continue
+        for numel in _handed(plan, i, n):
+            is_paged = row.paged and kind in _PAGED and numel >= _SMALLEST_PAGED
+            if (Device.HOST if is_paged else home) is device:
+                total += quantized_numel(kind, numel)
+    return total
+
+
+def quantized_numel(kind: StateType, numel: int) -> int:
+    """Elements of a state of a tensor that bitsandbytes holds; of another kind, all of them."""
+    return _OF_QUANTIZED[kind](numel) if kind in _OF_QUANTIZED else numel
+
+
+def _handed(plan: Plan, index: int, numel: int) -> tuple[int, ...]:
+    """Tensors that the optimizer holds of a partition: its own, or mostly all of it as one."""
+    if plan.wrapper in PER_TENSOR:
+        return tuple(plan.model.parameters[i].numel for i in plan.group_indices[index])
+    return (numel,)
 
 
 def has_state(plan: Plan, state: str, kind: StateType) -> bool:

@@ -13,6 +13,7 @@ from zero_sizer.util.spelling import did_you_mean, shown
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _LIST_COMMAND = "`zero-sizer models` lists the bundled ones"
 
 
@@ -119,6 +120,8 @@ def _unknown(name: str) -> InputError:
         return InputError("no model is named", remedy=_LIST_COMMAND)
     if name.endswith((".json", ".safetensors")) or name.startswith((".", "/", "~")):
         return InputError(f"there is no model file {shown(name)}", where="--model")
-    hint = did_you_mean(name.lower(), bundled_names(), count=3)
-    remedy = f"{hint} {_LIST_COMMAND}".lstrip()
+    hint = did_you_mean(name.lower().rpartition("/")[2], bundled_names(), count=3)
+    own = f"its config.json says it: hf download {name[:60]} config.json --local-dir ."
+    is_hub = _HUB_ID.fullmatch(name) is not None
+    remedy = "; ".join(part for part in (hint, own if is_hub else "", _LIST_COMMAND) if part)
     return InputError(f"unknown model {shown(name)}", remedy=remedy, where="--model")

@@ -1,0 +1,73 @@
+"""Rules about the optimizer that the Trainer brings.
+
+tests/ledger/test_trainer_optimizer_parity.py shows them on the engine.
+"""
+
+import pytest
+from support.plans import equal_tensors, make_job
+
+from zero_sizer import sizing
+from zero_sizer.models.spec import ModelSpec, Tensor
+
+TWO = ModelSpec(
+    name="two groups", origin="test", parameters=(Tensor("w", (64, 64)), Tensor("bias", (64,)))
+)
+OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
+
+
+def found(optim, stage, spec=TWO, zero=None, origin="--optim", **more):
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": {"stage": stage, **(zero or {})},
+        **more,
+    }
+    job = make_job(config, spec, 2, optim=optim, origins={"optim": origin})
+    codes = (
+        "as-the-trainer",
+        "trainer-optimizer",
+        "optim-ignored",
+        "optim-swapped",
+        "paged-states",
+    )
+    return {f.code for f in sizing.size(job).findings if f.code in codes}
+
+
+@pytest.mark.parametrize("optim", ["galore_adamw", "lomo", "adalomo", "schedule_free_adamw"])
+def test_what_fails_under_zero(optim):
+    assert found(optim, 2) == {"trainer-optimizer"}
+
+
+def test_what_works_without_zero():
+    assert found("galore_adamw", 0, bf16={"enabled": True}) == set()
+    assert found("schedule_free_adamw", 0) == set()
+    assert found("schedule_free_adamw", 0, bf16={"enabled": True}) == {"trainer-optimizer"}
+    assert found("lomo", 0) == {"trainer-optimizer"}
+
+
+def test_adagrad_fails_where_the_trainer_makes_two_groups():
+    assert found("adagrad", 2) == {"trainer-optimizer"}
+    assert found("adagrad", 2, equal_tensors(4000, 8)) == set()
+    assert found("adagrad", 0) == set()
+
+
+def test_offload_puts_deepspeeds_own_in_its_place():
+    assert found("adamw_bnb_8bit", 2, zero=OFFLOAD) == {"optim-swapped"}
+    assert found("adamw_torch", 2, zero=OFFLOAD) == set()
+    assert found("lomo", 2, zero=OFFLOAD, origin="default of x") == set()
+    assert found("adafactor", 2, zero=OFFLOAD, zero_force_ds_cpu_optimizer=False) == set()
+
+
+def test_a_config_with_an_optimizer_wins():
+    own = {"optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}
+    assert found("adafactor", 2, **own) == {"optim-ignored"}
+    assert found("adafactor", 2, origin="default of axolotl", **own) == set()
+
+
+def test_what_is_taken_for_granted_is_said():
+    assert found(None, 3) == {"as-the-trainer"}
+    own = {"optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}
+    assert found(None, 3, **own) == set()
+
+
+def test_paged_states_are_said():
+    assert found("paged_adamw_8bit", 2) == {"paged-states"}

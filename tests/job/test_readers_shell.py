@@ -1,0 +1,174 @@
+"""Scripts as CONFIG: which line starts the training, and what its words mean."""
+
+import contextlib
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zero_sizer.errors import InputError, ZeroSizerError
+from zero_sizer.job import read as job
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.readers import shell_words
+from zero_sizer.units import GIB
+
+DS = '{"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"}'
+ARGUMENTS = "train.py --model_name_or_path gpt2 --deepspeed ds.json --bf16 --output_dir o"
+
+
+@pytest.fixture
+def read(tmp_path):
+    (tmp_path / "ds.json").write_text(DS)
+
+    def read(text, name="run.sh", **flags):
+        path = tmp_path / name
+        path.write_text(text)
+        return job.read(str(path), Flags(**flags))
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("text", "ranks"),
+    [
+        (f"deepspeed --num_gpus 4 {ARGUMENTS}", (1, 4)),
+        (f"deepspeed --num_gpus=4 --num_nodes 2 {ARGUMENTS} && echo done", (2, 4)),
+        (f"N=4\ntorchrun --nnodes 2 --nproc_per_node $N {ARGUMENTS}", (2, 4)),
+        (f"N=4\ntorchrun --nnodes=1 --nproc-per-node=${{N}} {ARGUMENTS}", (1, 4)),
+        (f"export A=2 N=4; echo\ntorchrun --nnodes $A --nproc_per_node $N {ARGUMENTS}", (2, 4)),
+        ("A=2\nB=$((A * 4))\naccelerate launch --num_machines $A --num_processes $B " + ARGUMENTS,
+         (2, 4)),
+        (f"#SBATCH -N 2\n#SBATCH --gpus-per-node=h100:4\nsrun torchrun --nnodes $SLURM_NNODES "
+         f"--nproc_per_node $SLURM_GPUS_ON_NODE {ARGUMENTS}", (2, 4)),
+        (f"#SBATCH --nodes=2 --ntasks-per-node=4 --gres=gpu:4\nsrun python {ARGUMENTS}", (2, 4)),
+        (f"#SBATCH --nodes=2\n#SBATCH --gres=gpu:8\nsrun bash -c 'torchrun --nproc_per_node "
+         f"$(nvidia-smi -L | wc -l) --nnodes $SLURM_NNODES {ARGUMENTS}'", (2, 8)),
+        (f"if true; then\n  nohup deepspeed --num_gpus 4 {ARGUMENTS} > log 2>&1 &\nfi", (1, 4)),
+        (f"cat <<EOF > note\ndeepspeed --num_gpus 9 other.py\nEOF\ndeepspeed --num_gpus 4 "
+         f"{ARGUMENTS}", (1, 4)),
+        (f"python prepare.py --model_name_or_path nothing\ndeepspeed --num_gpus 4 {ARGUMENTS}",
+         (1, 4)),
+        (f"L='deepspeed --num_gpus 4'\nC=\"{ARGUMENTS}\"\n$L $C", (1, 4)),
+    ],
+)  # fmt: skip
+def test_the_launcher_line_is_found(read, text, ranks):
+    found = read("#!/bin/bash\n" + text)
+    assert found.workload.precision == "bf16"
+    assert found.model.name == "gpt2"
+    assert (found.cluster.nodes, found.cluster.gpus_per_node) == ranks
+
+
+def test_lines_of_flags_are_those_of_the_script(read):
+    text = "#!/bin/bash\ndeepspeed train.py \\\n  --model_name_or_path gpt2 \\\n  --bf16 \\\n" \
+           "  --per_device_train_batch_size 3 \\\n  --deepspeed ds.json\n"  # fmt: skip
+    origins = read(text).workload.origins
+    assert origins["micro_batch"].endswith("run.sh:5")
+    assert origins["precision"].endswith("run.sh:4")
+
+
+def test_sbatch_says_the_memory_of_a_node(read):
+    text = "#!/bin/bash\n#SBATCH --mem={}\ndeepspeed --num_gpus 1 " + ARGUMENTS
+    assert read(text.format("64G")).cluster.host_memory == 64 * GIB
+    assert read(text.format("65536")).cluster.host_memory == 64 * GIB
+    assert read(text.format("0")).cluster.host_memory is None
+    assert read(text.format("64G"), host_memory="1TiB").cluster.host_memory == 1024 * GIB
+
+
+def test_what_only_a_running_shell_knows_is_said(read):
+    found = read(f"deepspeed --num_gpus 4 {ARGUMENTS} --per_device_train_batch_size $1 --seed $2")
+    assert found.workload.micro_batch == 8  # transformers' default
+    assert {(f.code, f.key) for f in found.findings} >= {
+        ("variable-unknown", "per_device_train_batch_size")
+    }
+
+
+def test_a_file_that_the_line_names_is_read_with_its_overrides(read, tmp_path):
+    (tmp_path / "lf.yaml").write_text(
+        "model_name_or_path: gpt2\nfinetuning_type: full\ncutoff_len: 512\ndeepspeed: ds.json\n"
+    )
+    found = read("FORCE_TORCHRUN=1 NPROC_PER_NODE=4 llamafactory-cli train lf.yaml bf16=true")
+    assert (found.workload.seq_len, found.workload.precision) == (512, "bf16")
+    assert found.cluster.gpus_per_node == 4
+    assert found.workload.origins["seq_len"].endswith("lf.yaml:3")
+    (tmp_path / "ax.yaml").write_text("base_model: gpt2\nsequence_len: 256\ndeepspeed: ds.json\n")
+    found = read("accelerate launch --num_processes 2 -m axolotl.cli.train ax.yaml")
+    assert (found.workload.seq_len, found.cluster.gpus_per_node) == (256, 2)
+    assert read("axolotl train ax.yaml").said.tool == "axolotl"
+    (tmp_path / "sft.yaml").write_text("model_name_or_path: gpt2\nmax_length: 99\n")
+    found = read("trl sft --config sft.yaml --deepspeed ds.json --max_length 77")
+    assert (found.workload.seq_len, found.said.tool) == (77, "trl")
+
+
+def test_trl_dpo_is_more_than_fine_tuning(read):
+    found = read("trl dpo --model_name_or_path gpt2 --deepspeed ds.json")
+    assert "tool-option-not-modelled" in {f.code for f in found.findings}
+
+
+def test_options_of_accelerate_win_over_its_file(read, tmp_path):
+    (tmp_path / "acc.yaml").write_text(
+        "distributed_type: DEEPSPEED\nnum_processes: 8\nmixed_precision: bf16\n"
+        "deepspeed_config: {zero_stage: 2, gradient_accumulation_steps: 2}\n"
+    )
+    arguments = "train.py --model_name_or_path gpt2 --bf16"
+    found = read(f"accelerate launch --config_file acc.yaml {arguments}")
+    assert found.document.get("zero_optimization.stage") == 2
+    assert found.document.where("zero_optimization.stage").endswith("acc.yaml:4")
+    found = read(f"accelerate launch --config_file acc.yaml --zero_stage 3 {arguments}")
+    assert found.document.get("zero_optimization.stage") == 3
+    assert found.document.get("gradient_accumulation_steps") == 2
+    found = read(f"accelerate launch --use_deepspeed --zero_stage 3 --num_processes 2 {arguments}")
+    assert found.document.get("zero_optimization.stage") == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("echo hello", "no line in this script"),
+        ("", "no line in this script"),
+        ("deepspeed --nonsense 3 train.py", "no option"),
+        ("deepspeed --num_gpus 0 train.py", "whole number"),
+        ("A=x\n" + "A=$A$A\n" * 40 + "deepspeed train.py", "grow without end"),
+        ("deepspeed --num_gpus 4 train.py --other 3", "names no DeepSpeed config"),
+        ("deepspeed train.py --deepspeed no.json --bf16", "no file"),
+        ("x\n" * 20_001, "not a script"),
+        ("deepspeed train.py 'never closed", "no line in this script"),
+    ],
+)
+def test_what_starts_nothing_is_one_line(read, text, words):
+    with pytest.raises(InputError, match=words) as caught:
+        read(text, model="gpt2")
+    assert "\n" not in str(caught.value)
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        ["deepspeed", "train.py", "--a", "'b c'", '"d $X"', "$X", "${Y:-z}", "\\\n", "\n", "#", ";"]
+    ),
+    max_size=12,
+).map(" ".join)
+
+
+@given(text=WORDS)
+def test_words_are_those_of_bash(text):
+    """Of one command after two assignments, where bash itself reads the text without an error."""
+    script = f"X=1\nY=two\nshow {text}"
+    done = subprocess.run(
+        ["bash", "-c", f"show() {{ printf '%s\\0' \"$@\"; exit; }}\n{script}"],
+        capture_output=True,
+        check=False,
+        timeout=20,
+    )
+    found = list(shell_words.commands(script, {}, "x"))
+    if done.returncode == 0 and not done.stderr:
+        ours = next(c.words[1:] for c in found if c.words[0] == "show")
+        expected = done.stdout.decode().split("\0")[:-1]
+        assert list(ours) == [word for word in expected if word] or not expected
+
+
+@given(text=st.text(alphabet="abc$(){}'\"\\\n#;&|<>=-` 12SBATCH", max_size=60))
+def test_no_script_ends_in_a_traceback(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.sh"
+    path.write_text(f"{text}\ndeepspeed train.py --bf16 {text}")
+    with contextlib.suppress(ZeroSizerError):
+        job.read(str(path), Flags(model="gpt2"))

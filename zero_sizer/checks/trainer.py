@@ -1,0 +1,83 @@
+"""The optimizer that the Trainer brings: whether DeepSpeed can step it, and what becomes of it."""
+
+from collections.abc import Iterator
+
+from zero_sizer.config import engine
+from zero_sizer.config.context import Context, Rule
+from zero_sizer.findings import Finding
+from zero_sizer.optimizers import selection, trainer
+from zero_sizer.optimizers.table import FUSED_ADAM
+
+_OTHER = "take adamw_torch_fused, or name an optimizer in the config"
+
+
+def brought_by_the_trainer(context: Context) -> Iterator[Finding]:
+    """The optimizer of ``optim`` under DeepSpeed's wrappers (shown on the engine, 0.19.8)."""
+    name = context.workload.optim
+    origin = context.workload.origins.get("optim", "--optim")
+    if name is None:
+        yield from _default(context)
+        return
+    if context.document.has("optimizer"):
+        if not origin.startswith("default of"):
+            message = f"{origin} says {name}, and the config's own optimizer is used instead"
+            yield context.note("optim-ignored", "optimizer", message)
+        return
+    swaps = engine.offloads_optimizer(context) and context.flag("zero_force_ds_cpu_optimizer")
+    if swaps:
+        yield from _swapped(context, name, origin)
+        return
+    cause, message = trainer.REFUSED.get(name, ("", ""))
+    has_masters = bool(context.stage) or engine.model_dtype(context) not in ("", "fp32")
+    fails = {trainer.FLAT: bool(context.stage), trainer.MASTERS: has_masters}.get(cause, True)
+    if message and fails:
+        yield context.error("trainer-optimizer", "optim", f"{message} ({origin}: {name})", _OTHER)
+    if name == "adagrad" and engine.uses_zero(context) and _has_two_groups(context):
+        yield context.error(
+            "trainer-optimizer",
+            "optim",
+            "IndexError in the first backward: the Trainer makes two groups of parameters, and "
+            f"ZeRO makes Adagrad anew with one ({origin}: {name})",
+            'name it in the config instead: "optimizer": {"type": "Adagrad"}',
+        )
+    if name.startswith("paged_"):
+        yield context.note(
+            "paged-states",
+            "optim",
+            f"{name} keeps large states in unified memory, which is counted on the host; the "
+            "driver moves pages to the GPU where it has room",
+        )
+
+
+def _default(context: Context) -> Iterator[Finding]:
+    """The assumption that a Trainer runs the config."""
+    if context.document.has("optimizer") or engine.offloads_optimizer(context):
+        return
+    at_3 = context.stage == 3 and context.workload.zero_init is None
+    built = ", and the model as built under zero.Init (--no-zero-init if not)" if at_3 else ""
+    message = "the config has none: torch's fused AdamW is counted, as the Hugging Face Trainer "
+    yield context.note("as-the-trainer", "optimizer", f"{message}brings{built}", "give --optim")
+
+
+def _swapped(context: Context, name: str, origin: str) -> Iterator[Finding]:
+    """accelerate's ``map_pytorch_optim_to_deepspeed``."""
+    row = trainer.row(name, swaps=True)
+    own = row.name if row is not None else ""
+    if not name.startswith("adamw_torch") and not origin.startswith("default of"):
+        yield context.note(
+            "optim-swapped",
+            "optim",
+            f"{origin} {name} becomes {own}: accelerate puts DeepSpeed's own in its place under "
+            "optimizer offload",
+            'set "zero_force_ds_cpu_optimizer": false to keep it',
+        )
+
+
+def _has_two_groups(context: Context) -> bool:
+    """True if the Trainer decays some of what is trained and not the rest."""
+    if context.model is None:
+        return True
+    return len(selection.trainer_groups(FUSED_ADAM, context.model)) > 1
+
+
+RULES: tuple[Rule, ...] = (brought_by_the_trainer,)

@@ -1,0 +1,94 @@
+"""The DeepSpeed config that another tool's file names, and the files beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.config.document import Document
+from zero_sizer.errors import InputError
+from zero_sizer.findings import Finding, Severity
+from zero_sizer.hardware.assemble import Stated
+from zero_sizer.job.readers.facts import at, text
+from zero_sizer.job.readers.own import part
+from zero_sizer.util.files import existing
+from zero_sizer.util.spelling import shown
+
+
+def config(
+    file: Document, key: str, tool: str, presets: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[Document | None, list[Finding]]:
+    """The DeepSpeed config at ``key``: a mapping, a path, or the name of one of the tool's own.
+
+    Args:
+        file: the tool's file.
+        key: of it.
+        tool: its name.
+        presets: configs that come with the tool, by name.
+
+    Returns:
+        The config, None where the file names none; and where it was found, if not as the tool does.
+
+    Raises:
+        InputError: no such file, or no DeepSpeed config in it.
+    """
+    from zero_sizer.config import document
+
+    value = file.values.get(key)
+    if value is None or value == "":
+        return None, []
+    if isinstance(value, Mapping):
+        return part(file, key), []
+    named = text(file, key) or ""
+    if presets and named in presets:
+        source = f"{tool}'s {named} ({file.where(key)})"
+        return document.from_mapping(presets[named], source=source), []
+    if named.startswith("{"):  # the Trainer takes JSON on the command line
+        return _inline(named, file.where(key)), []
+    path, notes = found(file, key, named, tool)
+    return document.load(path), notes
+
+
+def _inline(written: str, where: str) -> Document:
+    import json
+
+    from zero_sizer.config import document
+
+    try:
+        values = json.loads(written)
+    except (ValueError, RecursionError):
+        raise InputError(f"{shown(written)} is no JSON", where=where) from None
+    return document.from_mapping(values, source=where)
+
+
+def found(file: Document, key: str, named: str, tool: str) -> tuple[str, list[Finding]]:
+    """Path of a file that another names, looked for in the working folder and beside that.
+
+    Raises:
+        InputError: it is in neither.
+    """
+    beside = Path(file.source).parent / named
+    if existing(named) is not None:
+        return named, []
+    if existing(beside) is None:
+        places = " nor ".join(dict.fromkeys((shown(named), shown(str(beside)))))
+        raise InputError(f"{key}: no file {places}", where=file.where(key))
+    note = Finding(
+        code="file-beside",
+        severity=Severity.NOTE,
+        message=f"read from {beside}; {tool} looks for {named} in the folder it is started in",
+    )
+    return str(beside), [at(file, key, note)]
+
+
+def model(file: Document, key: str) -> Stated | None:
+    """The model at ``key``: a name of the hub, or a path in the working folder or beside the file.
+
+    Raises:
+        InputError: no text.
+    """
+    named = text(file, key)
+    if named is None:
+        return None
+    beside = Path(file.source).parent / named
+    is_beside = existing(named) is None and "/" in named and existing(beside) is not None
+    return Stated(str(beside) if is_beside else named, file.where(key))

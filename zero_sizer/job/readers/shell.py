@@ -1,0 +1,330 @@
+"""Shell and sbatch scripts: the launcher line in them, its arguments, and ``#SBATCH``."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from zero_sizer.config.document import Document
+from zero_sizer.errors import InputError, ZeroSizerError
+from zero_sizer.findings import Direction, Finding, Severity
+from zero_sizer.job.readers import accelerate, facts, recognise, sbatch
+from zero_sizer.job.readers.shell_words import UNKNOWN, Command, commands
+from zero_sizer.job.statements import Statements
+from zero_sizer.launchers import reader as launchers
+from zero_sizer.launchers.launch import Launch
+from zero_sizer.util.files import existing, read_bytes
+from zero_sizer.util.spelling import shown
+
+_MAX_BYTES = 2**18
+_PASSED = ("NNODES", "NPROC_PER_NODE", "CUDA_VISIBLE_DEVICES")  # counted by launchers
+_COUNTS = (
+    *("nnodes", "nproc_per_node", "node_rank", "num_gpus", "num_nodes", "num_processes"),
+    *("num_machines", "machine_rank", "nodes", "ntasks", "ntasks_per_node", "gpus_per_node"),
+)
+_TRL_SCRIPTS = ("sft", "dpo", "grpo", "kto", "reward", "rloo", "orpo", "gkd", "online_dpo")
+_ReadArguments = Callable[[Document], Statements | None]
+
+
+def read(path: str, read_arguments: _ReadArguments) -> Statements:
+    """Reads a script that starts a training.
+
+    Args:
+        path: the script.
+        read_arguments: reads the arguments of a Python script.
+
+    Raises:
+        InputError: it starts none, or something in it is wrong.
+    """
+    text = _text(path)
+    directives = dict(sbatch.directives(text))
+    variables = sbatch.variables(directives)
+    found = list(commands(text, variables, path))
+    command, launch, notes = _chosen(path, found, variables)
+    said = _arguments(path, text, command, launch, read_arguments)
+    if launch.options.get("config_file") or launch.environment.get("ACCELERATE_USE_DEEPSPEED"):
+        said = said.over(_accelerate(path, text, command, launch))
+    cluster = {
+        **said.cluster,
+        **sbatch.cluster(path, f"{path}:{command.first}", launch, directives),
+    }
+    return replace(
+        said,
+        source=path,
+        tool=said.tool or "a launcher line",
+        cluster=cluster,
+        findings=(*said.findings, *notes),
+    )
+
+
+def _text(path: str) -> str:
+    try:
+        text = read_bytes(path, _MAX_BYTES, "a script").decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError("not a text file", where=path) from None
+    if "\0" in text:
+        raise InputError("is not text (holds NUL bytes)", where=path)
+    return text
+
+
+def _chosen(
+    path: str, found: Sequence[Command], variables: Mapping[str, str]
+) -> tuple[Command, Launch, list[Finding]]:
+    """The command that starts the training: the last that a launcher starts, else Python.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    passed = [f"{name}={variables[name]}" for name in _PASSED if variables.get(name)]
+    read: list[tuple[Command, Launch]] = []
+    problem: ZeroSizerError | None = None
+    where = path
+    for command in found:
+        words = _countable([*passed, *_beside(path, command.words)])
+        try:
+            launch = launchers.read(words, needs_script=False)
+        except ZeroSizerError as error:
+            if _is_launcher(command.words):
+                problem, where = error, f"{path}:{command.first}"
+            continue
+        if launch.module or launch.command[0].endswith(".py"):
+            read.append((command, launch))
+    launched = [item for item in read if item[1].launcher] or read
+    if not launched:
+        if problem is not None:
+            raise InputError(problem.message, remedy=problem.remedy, where=where)
+        raise InputError(
+            "no line in this script starts a training that is known here",
+            remedy=f"known: {launchers.KNOWN}",
+            where=path,
+        )
+    command, launch = launched[-1]
+    if len(launched) == 1:
+        return command, launch, []
+    note = Finding(
+        code="several-launcher-lines",
+        severity=Severity.NOTE,
+        line=command.first,
+        file=path,
+        message=f"{len(launched)} lines start a program; this one, the last, is read",
+    )
+    return command, launch, [note]
+
+
+def _is_launcher(words: Sequence[str]) -> bool:
+    known = ("deepspeed", "torchrun", "accelerate", "srun", "trl", "llamafactory-cli", "swift")
+    return any(Path(word[:200]).name in known for word in words)
+
+
+def _beside(path: str, words: Sequence[str]) -> list[str]:
+    """The words, with files of launchers that lie beside the script found there."""
+    found = list(words)
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        key = name.lstrip("-").replace("-", "_")
+        if key not in ("config_file", "hostfile") or not name.startswith("--"):
+            continue
+        named = value if equals else "".join(words[index + 1 : index + 2])
+        beside = Path(path).parent / named
+        if named and existing(named) is None and existing(beside) is not None:
+            if equals:
+                found[index] = f"{name}={beside}"
+            else:
+                found[index + 1] = str(beside)
+    return found
+
+
+def _countable(words: Sequence[str]) -> list[str]:
+    """The words without counts that only the shell knows; sbatch or a flag says those."""
+    found: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name.lstrip("-").replace("-", "_") in _COUNTS and name.startswith("--"):
+            value = value if equals else "".join(rest[:1])
+            if UNKNOWN in value:
+                rest = rest if equals else rest[1:]
+                continue
+        found.append(word)
+    return found
+
+
+def _arguments(
+    path: str,
+    text: str,
+    command: Command,
+    launch: Launch,
+    read_arguments: _ReadArguments,
+) -> Statements:
+    """What the script's own arguments say, and the file that they name."""
+    program, *words = launch.command
+    file, positional = _document(path, text, command, words)
+    said = _of_program(path, program, file, positional, read_arguments)
+    return replace(said, findings=(*said.findings, *_left_to_variables(file, words)))
+
+
+def _of_program(
+    path: str,
+    program: str,
+    file: Document,
+    positional: Sequence[str],
+    read_arguments: _ReadArguments,
+) -> Statements:
+    tool = _tool(program)
+    named = [w for w in positional if Path(w).suffix.lower() in (".yaml", ".yml", ".json")]
+    config = file.values.get("config")
+    if isinstance(config, str) and config.lower().endswith((".yaml", ".yml")):
+        named = [config]
+    if named:
+        return _with_file(path, file, named[0], tool)
+    if tool:
+        return _of_kind(recognise.reader_of(tool)(file), program, file)
+    return read_arguments(file) or _loose(file)
+
+
+def _left_to_variables(file: Document, words: Sequence[str]) -> Iterator[Finding]:
+    """Arguments whose values only a shell that runs knows."""
+    for name, value in pairwise(words):
+        if name.startswith("--") and value.startswith(UNKNOWN):
+            key = name[2:].replace("-", "_")
+            note = Finding(
+                code="variable-unknown",
+                severity=Severity.NOTE,
+                message=f"{name} {shown(value)} is known only where the script runs; not read",
+                remedy="write the value, or state it with a flag",
+            )
+            yield facts.at(file, key, note)
+
+
+def _loose(file: Document) -> Statements:
+    """Arguments of which some are the Trainer's, of a script with others of its own."""
+    from zero_sizer.job.readers.trainer import TRAINING_ARGUMENTS as TOOL
+
+    known = {key for fact in TOOL.facts for key in fact.keys} | TOOL.known
+    if known & file.values.keys():
+        return recognise.reader_of(TOOL.name)(file)
+    return Statements(source=file.source)
+
+
+def _tool(program: str) -> str:
+    """Whose program it is, by its module or script."""
+    if program.startswith("llamafactory"):
+        return "LLaMA-Factory"
+    if program.startswith("swift.cli"):
+        return "ms-swift"
+    if program.startswith("axolotl"):
+        return "axolotl"
+    stem = Path(program).stem if program.endswith(".py") else program.rpartition(".")[2]
+    is_trl = program.startswith("trl.") or (program.endswith(".py") and stem in _TRL_SCRIPTS)
+    return "trl" if is_trl else ""
+
+
+def _of_kind(said: Statements, program: str, file: Document) -> Statements:
+    """The statements with what another way of training than fine-tuning costs."""
+    stem = program.removesuffix(".py").replace("/", ".").rpartition(".")[2]
+    if said.tool != "trl" or stem == "sft" or stem not in _TRL_SCRIPTS:
+        return said
+    note = facts.not_modelled(
+        f"trl {stem} keeps more models or samples at once than fine-tuning does", Direction.COST
+    )
+    return replace(said, findings=(*said.findings, replace(note, file=file.source)))
+
+
+def _with_file(path: str, file: Document, named: str, tool: str) -> Statements:
+    """What a file says that the line names, with the line's own arguments instead of its."""
+    beside = Path(path).parent / named
+    where = str(beside) if existing(named) is None and existing(beside) is not None else named
+    base = recognise.document(where)
+    merged = replace(base, values={**base.values, **_plain_keys(file)})
+    row = recognise.recognised(merged.values)
+    if tool:
+        return recognise.reader_of(tool)(merged)
+    if row is None:
+        return Statements(source=path)
+    return recognise.read_by(row, merged)
+
+
+def _plain_keys(file: Document) -> dict[str, Any]:
+    return {key: value for key, value in file.values.items() if key != "config"}
+
+
+def _document(
+    path: str, text: str, command: Command, words: Sequence[str]
+) -> tuple[Document, list[str]]:
+    """The arguments by name, each with its line, and those without a name."""
+    values, positional = _named(word for word in words if word != "--local_rank=0")
+    config = values.pop("deepspeed_config", None)  # DeepSpeed's own argument
+    if values.get("deepspeed") is True:
+        del values["deepspeed"]
+    lines = {key: _line(text, key, command) for key in values}
+    if config is not None and "deepspeed" not in values:
+        values["deepspeed"] = config
+        lines["deepspeed"] = _line(text, "deepspeed_config", command)
+    return Document(source=path, values=values, lines=lines), positional
+
+
+def _named(words: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """``--key value``, ``--key=value``, ``--switch`` and ``key=value``; and the other words."""
+    values: dict[str, Any] = {}
+    positional: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if word.startswith("--") and len(name) > 2:
+            taken = [value] if equals else []
+            while not equals and rest and not _is_option(rest[0]):
+                taken.append(rest.pop(0))
+            if not any(UNKNOWN in value for value in taken):
+                values[name[2:].replace("-", "_")] = _value(taken)
+        elif equals and name.isidentifier():
+            values[name] = _value([value])
+        elif not word.startswith("-"):
+            positional.append(word)
+    return values, positional
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and not word.lstrip("-")[:1].isdecimal() and word != "-"
+
+
+def _value(words: Sequence[str]) -> Any:
+    """A switch, a value or a list of values."""
+    if not words:
+        return True
+    plain = [_plain(word) for word in words]
+    return plain[0] if len(plain) == 1 else plain
+
+
+def _plain(word: str) -> Any:
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    if re.fullmatch(r"-?\d{1,18}", word):
+        return int(word)
+    if re.fullmatch(r"-?\d{0,18}\.?\d{1,18}(?:[eE][-+]?\d{1,2})?", word):
+        return float(word)
+    return word
+
+
+def _line(text: str, key: str, command: Command) -> int:
+    """The line of an argument: within the command, else where a variable holds it."""
+    pattern = re.compile(rf"(?<![\w-])(?:--)?{re.escape(key).replace('_', '[-_]')}(?![\w-])")
+    hits = [n for n, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
+    inside = [n for n in hits if command.first <= n <= command.last]
+    return (inside or hits or [command.first])[0]
+
+
+def _accelerate(path: str, text: str, command: Command, launch: Launch) -> Statements:
+    """What the file and the options of ``accelerate launch`` say."""
+    named = launch.options.get("config_file")
+    file = recognise.document(named) if named else Document(source=path, values={})
+    options = {key: _plain(value) for key, value in launch.options.items()}
+    lines = {f"deepspeed_config.{key}": _line(text, key, command) for key in options}
+    if not named:
+        values = {"distributed_type": "DEEPSPEED"}
+        file = Document(source=path, values=values, lines=lines)
+        return accelerate.with_options(Statements(), file, options)
+    return accelerate.with_options(accelerate.read(file), file, options)

@@ -1,0 +1,200 @@
+"""Commands of a shell script, word by word, with what its own variables say put in.
+
+A reader of what scripts that start a training have: assignments, continued lines, quotes,
+``$((...))`` of whole numbers, ``bash -c``. Nothing is run; what it does not understand stays.
+"""
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+
+from zero_sizer.errors import InputError
+from zero_sizer.util.records import dataclass
+
+_MAX_LINES = 20_000
+_MAX_TEXT = 2**16  # of a line with its variables put in: one can double another
+_ASSIGNMENT = re.compile(
+    r"(?:export\s+|readonly\s+|declare\s+(?:-\w+\s+)?)?([A-Za-z_]\w*)=(.*)", re.S
+)
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?[-=]([^}$]*))?\})")
+_SUM = re.compile(r"\$\(\(([^()]*)\)\)|\$\(expr ([^()]*)\)")
+_COMMAND = re.compile(r"\$\([^()]*\)|`[^`]*`")
+UNKNOWN = "$"
+"""Marks what only a shell that runs can know."""
+_HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
+_SEPARATORS = frozenset({";", "&&", "||", "|", "&", "(", ")", "{", "}", "|&", ">", ">>", "<"})
+_KEYWORDS = frozenset({"if", "then", "else", "do", "time", "!"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command.
+
+    Attributes:
+        words: as the shell would hand them on.
+        first: its first line in the script, from 1 on.
+        last: its last one.
+    """
+
+    words: tuple[str, ...]
+    first: int
+    last: int
+
+
+def commands(text: str, variables: dict[str, str], where: str) -> Iterator[Command]:
+    """Every command of a script; ``variables`` takes up its assignments on the way.
+
+    Raises:
+        InputError: more than a script holds.
+    """
+    for line, first, last in _logical_lines(text, where):
+        written = line.strip()
+        assigned = _ASSIGNMENT.fullmatch(written)
+        if assigned and (value := _one_value(assigned.group(2))) is not None:
+            variables[assigned.group(1)] = expanded(value, variables, where)
+            continue
+        for words in _split(expanded(written, variables, where)):
+            variables.update(_assigned(words))
+            yield Command(words=words, first=first, last=last)
+
+
+def _assigned(words: tuple[str, ...]) -> dict[str, str]:
+    """What a command of nothing but assignments assigns."""
+    bare = words[1:] if words[0] == "export" else words
+    matches = [_ASSIGNMENT.fullmatch(word) for word in bare]
+    return {m.group(1): m.group(2) for m in matches if m} if all(matches) else {}
+
+
+def _one_value(text: str) -> str | None:
+    """What an assignment assigns; None where a command follows it on the line."""
+    text = text.strip()
+    if re.fullmatch(r"\$\(\(.*\)\)|\$\(expr [^()]*\)|\$\([^()]*\)|`[^`]*`", text, re.S):
+        return text
+    try:
+        words = shlex.split(text, comments=True)
+    except ValueError:
+        return None
+    return (words or [""])[0] if len(words) <= 1 else None
+
+
+def _logical_lines(text: str, where: str) -> Iterator[tuple[str, int, int]]:
+    """Lines with those that continue them; bodies of here-documents are left out."""
+    lines = text.splitlines()
+    if len(lines) > _MAX_LINES:
+        raise InputError(f"more than {_MAX_LINES:,} lines: not a script", where=where)
+    index = 0
+    while index < len(lines):
+        first = index
+        line = lines[index]
+        while index + 1 < len(lines) and len(line) < _MAX_TEXT and _is_open(line):
+            index += 1
+            line = (
+                f"{line[:-1]} {lines[index]}" if line.endswith("\\") else f"{line}\n{lines[index]}"
+            )
+        yield line.removesuffix("\\") if _is_open(line) else line, first + 1, index + 1
+        ends = _HEREDOC.search(line)
+        index += 1
+        if ends:
+            while index < len(lines) and lines[index].strip() != ends.group(1):
+                index += 1
+            index += 1
+
+
+def _is_open(line: str) -> bool:
+    """True if a line goes on: a backslash at its end, or a quote that is not closed."""
+    if line.lstrip().startswith("#"):
+        return False
+    if line.endswith("\\") and not line.endswith("\\\\"):
+        return True
+    quote = ""
+    previous = ""
+    for char in line:
+        if quote:
+            quote = "" if char == quote and not (quote == '"' and previous == "\\") else quote
+        elif char in "'\"" and previous != "\\":
+            quote = char
+        elif char == "#" and previous in (" ", "\t", ""):
+            return False
+        previous = "" if previous == "\\" and char == "\\" else char
+    return bool(quote)
+
+
+def expanded(text: str, variables: Mapping[str, str], where: str) -> str:
+    """The text with variables that are known and sums of whole numbers put in."""
+
+    def put(match: re.Match[str]) -> str:
+        name = match.group(1) or match.group(2)
+        usual = match.group(3)
+        return variables.get(name) or (usual if usual is not None else match.group(0))
+
+    found = _VARIABLE.sub(put, text)
+    if len(found) > _MAX_TEXT:
+        raise InputError("its variables grow without end", where=where)
+    found = _SUM.sub(lambda m: _sum(m.group(1) or m.group(2), variables) or UNKNOWN, found)
+    for _ in range(3):  # one may stand in another
+        found = _COMMAND.sub(UNKNOWN, found)
+    return found
+
+
+def _sum(text: str, variables: Mapping[str, str]) -> str:
+    """The whole number that ``text`` computes; "" where it is none."""
+    names = re.sub(r"[A-Za-z_]\w*", lambda m: variables.get(m.group(0), m.group(0)), text)
+    if len(names) > 200 or not re.fullmatch(r"[\d\s*+/%-]*", names) or "**" in names:
+        return ""
+    try:
+        value = _value(ast.parse(names.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return ""
+    return str(value) if abs(value) < 2**62 else ""
+
+
+def _value(node: ast.expr) -> int:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return int(node.value)
+    if isinstance(node, ast.BinOp):
+        left, right = _value(node.left), _value(node.right)
+        match node.op:
+            case ast.Mult():
+                return left * right
+            case ast.Add():
+                return left + right
+            case ast.Sub():
+                return left - right
+            case ast.Div():
+                return left // right
+            case ast.Mod():
+                return left % right
+    raise ValueError
+
+
+def _split(line: str, depth: int = 0) -> Iterator[tuple[str, ...]]:
+    """Commands between ``;``, ``&&`` and pipes, and what ``bash -c`` runs."""
+    lexer = shlex.shlex(line.replace("\n", " ; "), posix=True, punctuation_chars=";&|()<>")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    try:
+        found = list(lexer)
+    except ValueError:  # a quote that nobody closes
+        return
+    for word in (*found, ";"):
+        if word in _SEPARATORS:
+            yield from _inner(words, depth)
+            words = []
+        elif words or word not in _KEYWORDS:
+            words.append(word)
+
+
+def _inner(words: list[str], depth: int) -> Iterator[tuple[str, ...]]:
+    """The command, and the line that it hands to another shell."""
+    if not words:
+        return
+    for index, word in enumerate(words[:-1]):
+        is_shell = word.rpartition("/")[2] in ("bash", "sh")
+        if is_shell and depth < 3:
+            for at in range(index + 1, len(words) - 1):
+                if words[at].startswith("-") and words[at].endswith("c"):
+                    for inner in _split(words[at + 1], depth + 1):
+                        yield (*words[:index], *inner)
+                    return
+    yield tuple(words)

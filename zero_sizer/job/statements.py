@@ -1,0 +1,64 @@
+"""Statements of a CONFIG in our words, whoever's file it is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import field, fields, replace
+from typing import Any, Self
+
+from zero_sizer.config.document import Document
+from zero_sizer.findings import Finding
+from zero_sizer.hardware.assemble import Stated
+from zero_sizer.hardware.cluster import Cluster
+from zero_sizer.models.spec import ModelSpec
+from zero_sizer.util.records import dataclass
+
+NONE_GIVEN = "none given"
+"""Origin of the config where there is no CONFIG, or it names none."""
+Frozen = Callable[[ModelSpec], tuple[str, ...]]
+"""Names of what is not trained, where a tool says it by counting the model's layers."""
+OnCluster = Callable[[Cluster], Mapping[str, Stated]]
+"""Statements about the workload that a tool derives from the number of ranks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statements:
+    """Everything that a CONFIG says.
+
+    Attributes:
+        source: the file as the user gave it.
+        tool: whose file it is; empty for a DeepSpeed config and a job YAML.
+        document: the DeepSpeed config; None where the file names none.
+        model: what names the model.
+        adapter: a path, words, or fields of ``peft.LoraConfig``.
+        quantization: words, or fields of a ``quantization_config``.
+        frozen: what is not trained, as a function of the model.
+        cluster: by the names of the cluster's options, typed.
+        workload: by the names of the workload's options, typed; ``freeze`` too.
+        on_cluster: what else it says of the workload on a cluster.
+        findings: what the file says that is not modelled, and what is odd about it.
+    """
+
+    source: str = ""
+    tool: str = ""
+    document: Document | None = None
+    model: Stated | None = None
+    adapter: Stated | None = None
+    quantization: Stated | None = None
+    frozen: Stated | None = None
+    cluster: Mapping[str, Stated] = field(default_factory=dict)
+    workload: Mapping[str, Stated] = field(default_factory=dict)
+    on_cluster: OnCluster | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def hostfile(self) -> str | None:
+        """Path of the hostfile that the file names."""
+        return str(self.cluster["hostfile"].value) if "hostfile" in self.cluster else None
+
+    def over(self, other: Self) -> Self:
+        """These statements, completed by ``other``'s where they say nothing."""
+        values: dict[str, Any] = {
+            f.name: getattr(self, f.name) or getattr(other, f.name) for f in fields(self)
+        }
+        for name in ("cluster", "workload"):
+            values[name] = {**getattr(other, name), **getattr(self, name)}
+        return replace(self, **{**values, "findings": (*self.findings, *other.findings)})
