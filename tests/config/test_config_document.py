@@ -112,7 +112,17 @@ def outcome(decode: Callable[[str], Any], text: str) -> str:
 
 
 def _as_deepspeed(text: str) -> Any:
-    return hjson.loads(text, object_pairs_hook=_no_duplicates)
+    value = hjson.loads(text, object_pairs_hook=_no_duplicates)
+    _measures_something(value)  # of 1e100 and more ours refuses what DeepSpeed would read
+    return value
+
+
+def _measures_something(value: Any) -> None:
+    if isinstance(value, int | float) and 2.0**100 <= abs(value) < float("inf"):
+        raise OverflowError
+    inside = value.values() if isinstance(value, dict) else value
+    for item in inside if isinstance(value, dict | list) else ():
+        _measures_something(item)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
