@@ -172,3 +172,41 @@ def test_a_broken_index_is_one_line(index, tmp_path):
     path.write_text(json.dumps(index))
     with pytest.raises(InputError):
         models.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "bundled"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", "qwen2.5-7b"),
+        ("Qwen/Qwen3-8B-Base", "qwen3-8b"),
+        ("meta-llama/Llama-2-7b-chat-hf", "llama-2-7b"),
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("meta-llama/Llama-3.3-70B-Instruct", "llama-3.1-70b"),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "mistral-7b-v0.3"),
+        ("google/gemma-2-9b-it", "gemma-2-9b"),
+        ("EleutherAI/pythia-6.9b-deduped", "pythia-6.9b"),
+        ("deepseek-ai/DeepSeek-R1", "deepseek-v3"),
+        ("llama-3.1-8b-instruct", "llama-3.1-8b"),
+    ],
+)
+def test_a_tuned_model_has_the_shape_of_its_base(name, bundled):
+    spec = models.load(name)
+    assert spec.parameters == models.load(bundled).parameters
+    assert spec.origin.endswith(f"whose shape {name} has")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Qwen/Qwen2.5-7B-Instruct-AWQ",
+        "Qwen/Qwen2.5-7B-Instruct-1M",
+        "someone/Qwen2.5-7B-Instruct",
+        "mistralai/Mistral-7B-Instruct-v0.2",
+        "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+        "instruct",
+        "a/b/c-instruct",
+    ],
+)
+def test_what_may_have_another_shape_is_not_guessed(name):
+    with pytest.raises(InputError):
+        models.load(name)

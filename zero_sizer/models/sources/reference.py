@@ -1,6 +1,7 @@
 """From what a user writes after ``--model`` to a ``ModelSpec``."""
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,17 @@ from zero_sizer.util.spelling import did_you_mean, shown
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_OF_TUNING = frozenset({"instruct", "chat", "it", "hf", "base", "meta", "deduped"})
+_TUNED = {  # by their cards, under other names
+    "meta-llama/llama-3.3-70b-instruct": "llama-3.1-70b",
+    "deepseek-ai/deepseek-v3-base": "deepseek-v3",
+    "deepseek-ai/deepseek-r1": "deepseek-v3",
+    "deepseek-ai/deepseek-r1-zero": "deepseek-v3",
+    "deepseek-ai/deepseek-r1-distill-llama-8b": "llama-3.1-8b",
+    "deepseek-ai/deepseek-r1-distill-llama-70b": "llama-3.1-70b",
+    "deepseek-ai/deepseek-r1-distill-qwen-14b": "qwen2.5-14b",
+    "deepseek-ai/deepseek-r1-distill-qwen-32b": "qwen2.5-32b",
+}
 _LIST_COMMAND = "`zero-sizer models` lists the bundled ones"
 
 
@@ -81,7 +93,33 @@ def load(reference: str, *, allow_code: bool = True) -> ModelSpec:
     by_repository = _bundled_repositories().get(name.lower())
     if by_repository:
         return load_bundled(by_repository)
+    other = _same_shape(name.lower())
+    if other:
+        spec = load_bundled(other)
+        return replace(spec, origin=f"{spec.origin}, whose shape {name} has")
     raise _unknown(name)
+
+
+def _same_shape(name: str) -> str | None:
+    """The bundled model that ``name`` was tuned from: tuning changes no shape.
+
+    Of a hub repository the owner is the same, and the name but for words such as ``Instruct``; a
+    quantized or lengthened one has words that are kept, and is another model.
+    """
+    found = _TUNED.get(name)
+    owner, slash, base = name.rpartition("/")
+    if found is None and slash:
+        plain = {_untuned(of): at for of, at in _bundled_repositories().items()}
+        found = plain.get(f"{owner}/{_untuned(base)}")
+    elif found is None:
+        found = {_untuned(of): of for of in bundled_names()}.get(_untuned(base))
+    return found
+
+
+def _untuned(name: str) -> str:
+    owner, slash, base = name.rpartition("/")
+    words = (word for word in base.split("-") if word not in _OF_TUNING)
+    return f"{owner}{slash}{'-'.join(words)}"
 
 
 def _from_path(path: Path) -> ModelSpec:
