@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from zero_sizer import models
@@ -21,7 +22,7 @@ from zero_sizer.config.workload import INFERENCE
 from zero_sizer.dryrun.simulated import run_requests
 from zero_sizer.dryrun.simulated.parent import request_of
 from zero_sizer.dryrun.truncate import cut_job
-from zero_sizer.errors import ZeroSizerError
+from zero_sizer.errors import InputError, ZeroSizerError
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job, without_config
@@ -77,9 +78,13 @@ def draw(random_: random.Random, *, zero: bool) -> tuple[str, Job]:
         zero_init=random_.choice((True, False)) if zero else None,
     )
     config = _zero(random_, precision) if zero else {}
+    try:
+        job = without_config(config, flags)
+    except InputError:  # nothing of it can be quantized
+        how, job = None, without_config(config, replace(flags, quantization=None))
     place = config.get("zero_optimization", {}).get("offload_param", {}).get("device", "")
     label = f"{name} {how or ''} {precision} {attention} {batch}x{prompt}+{new}"
-    return f"{label} zero3 x{ranks} {place}" if zero else label, without_config(config, flags)
+    return f"{label} zero3 x{ranks} {place}" if zero else label, job
 
 
 def _zero(random_: random.Random, precision: str) -> dict[str, Any]:

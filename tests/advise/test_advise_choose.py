@@ -33,7 +33,7 @@ def plans(search, nodes=1):
 
 
 @pytest.mark.slow
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     st.sampled_from(MODELS), st.sampled_from(GPUS), st.sampled_from([1, 2, 8]), st.integers(1, 2)
 )

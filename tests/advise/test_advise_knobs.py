@@ -108,5 +108,5 @@ def _against_the_grid(seed, count, settings):
 @pytest.mark.slow
 def test_nothing_of_a_random_grid_is_better():
     """A slice of ``benchmarks/search.py``."""
-    outcome = _against_the_grid(seed=41, count=3, settings=6)
-    assert outcome.counts["fastest"] + outcome.counts["nothing fits"] == 3
+    outcome = _against_the_grid(seed=41, count=2, settings=6)
+    assert outcome.counts["fastest"] + outcome.counts["nothing fits"] == 2

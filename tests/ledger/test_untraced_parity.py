@@ -115,7 +115,7 @@ def _highest(job, recording):
 def test_what_nobody_traced_is_as_high_as_in_the_engine(bases):
     from zero_sizer.dryrun.simulated import parent
 
-    jobs = [*_drawn(bases, 16), *_packed_and_saved(bases)]
+    jobs = [*_drawn(bases, 8), *_packed_and_saved(bases)]
     requests = [parent.request_of(job, rank=rank, steps=2) for _, job, rank in jobs]
     wrong = []
     for (name, job, _), recording in zip(jobs, parent.run_requests(requests), strict=True):

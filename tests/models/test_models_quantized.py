@@ -96,7 +96,7 @@ def test_a_config_json_says_it_itself_and_a_flag_wins(tmp_path):
     assert not read(str(job)).model.quantization.double
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     path.write_text(json.dumps(config))
-    with pytest.raises(UnsupportedError, match="gptq"):
+    with pytest.raises(UnsupportedError, match="GPTQ are modelled for inference"):
         model_of(Flags(model=str(path)))
 
 

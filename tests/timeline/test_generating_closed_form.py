@@ -14,7 +14,7 @@ NAMES = ("gpt2", "opt-1.3b", "llama-3-8b", "qwen2.5-0.5b", "gemma-2-2b", "falcon
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_it_is_half_or_twice_as_much_at_most(seed, monkeypatch):
+def test_it_is_within_what_the_verdict_allows(seed, monkeypatch):
     drawn = random.Random(seed)
     flags = Flags(
         task="inference",
@@ -34,4 +34,4 @@ def test_it_is_half_or_twice_as_much_at_most(seed, monkeypatch):
     by_profile = heights()
     monkeypatch.setattr(inference, "load", lambda spec: None)
     for expected, found in zip(by_profile, heights(), strict=True):
-        assert expected / 2 <= found <= 2 * expected
+        assert 4 / 9 * expected <= found <= 2 * expected

@@ -11,6 +11,7 @@ import torch
 
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.changes import quantization as packing
+from zero_sizer.models.changes.records import BITSANDBYTES
 from zero_sizer.simulator.quantized_layers import quantize
 from zero_sizer.simulator.undo import Patches
 
@@ -28,6 +29,11 @@ def load(original: Callable[..., Any], stated: Any, options: dict[str, Any]) -> 
     how = packing.from_fields({**fields, "quant_method": getattr(method, "value", method)}, _WHERE)
     if how is None:
         return original(**options)
+    if how.method != BITSANDBYTES:
+        raise UnsupportedError(
+            f"weights quantized by {how.method} are not modelled in a script",
+            remedy="`check --task inference --quantization` counts them",
+        )
     if how.storage.value != "uint8":  # which peft's preparation would cast, without their class
         raise UnsupportedError(
             f"bnb_4bit_quant_storage {how.storage.value} is not simulated in a script",
