@@ -9,6 +9,7 @@ from support.plans import make_job
 from zero_sizer import models
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.findings import Severity
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import model_of, read
 from zero_sizer.models.changes import lora_config
@@ -175,3 +176,17 @@ def test_the_example_job_fits_its_card():
     assert sizing.verdict is Verdict.FITS
     assert sizing.job.model.num_trainable == 41_943_040
     assert {f.severity for f in sizing.findings} == {Severity.NOTE}
+
+
+NUMBERS = "params=6.7e9,layers=32,hidden=4096,heads=32,ffn=11008,vocab=32000"
+
+
+@pytest.mark.parametrize("how", ["nf4", "nf4,double", "int8"])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_numbers_are_quantized_too(how, checkpointing):
+    """``check`` offers QLoRA where nothing else fits, of a model that is numbers alone as well."""
+    spec = model_of(Flags(model=NUMBERS, adapter="r=8,targets=all-linear", quantization=how))
+    sizing = size(make_job({"bf16": True}, spec, 2, checkpointing=checkpointing))
+    plain = size(make_job({"bf16": True}, models.load(NUMBERS), 2, checkpointing=checkpointing))
+    gpu = [found.peaks[Device.GPU].num_bytes for found in (sizing, plain)]
+    assert 0 < gpu[0] < gpu[1]

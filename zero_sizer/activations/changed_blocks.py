@@ -277,7 +277,9 @@ class Rules:
                 name = token.lstrip("^").removeprefix(self.start)
                 tensor = self.rows.get(f"{name}.weight")
                 if tensor is not None and tensor.unpacked is not None:
-                    if how.bits == 4:
+                    if len(tensor.unpacked) != 2:  # numbers tell no widths
+                        size = num_bytes(prod(tensor.unpacked), of.dtype)
+                    elif how.bits == 4:
                         size = _in_4_bits(tensor, of, how, is_backward=token.startswith("^"))
                     elif token.startswith("^"):
                         size = num_bytes(prod(tensor.unpacked), of.dtype)
