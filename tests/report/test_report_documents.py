@@ -163,6 +163,9 @@ def test_an_answer_goes_to_a_file_whole(ask, tmp_path, named):
 def test_what_cannot_be_written_is_said_before_any_work(ask, tmp_path, capsys):
     assert ask("--output", str(tmp_path / "no" / "answer"))[0] == 2
     assert ask("--output", str(tmp_path))[0] == 2
+    before = json.dumps(CONFIG)
+    assert ask("--output", str(tmp_path / "ds.json"))[0] == 2
+    assert (tmp_path / "ds.json").read_text() == before
 
 
 def test_what_does_not_fit_shows_what_would(ask):

@@ -4,13 +4,12 @@ import argparse
 
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import exit_code
-from zero_sizer.cli.output import add_output_option, answer_to
+from zero_sizer.cli.output import add_output_option, answer_to, require_output
 from zero_sizer.cli.progress import Progress
 from zero_sizer.job.fields import GOAL
 from zero_sizer.questions.check import check
 from zero_sizer.report.formats import reporter
 from zero_sizer.report.verdict import WORDS
-from zero_sizer.util.files import require_writable
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the answer; the exit code says it again."""
     flags, is_page = options.flags_from(arguments), arguments.format == "html"
     options.require_config(arguments, flags)
-    require_writable(arguments.output, "--output")
+    require_output(arguments.output, arguments.config)
     with Progress("", None, patience=0) as progress:
         answer = check(
             arguments.config,

@@ -6,12 +6,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from zero_sizer.cli.streams import Outlet
+from zero_sizer.errors import InputError
 from zero_sizer.util import files
 
 
 def add_output_option(parser: argparse.ArgumentParser) -> None:
     """Declare the option."""
     parser.add_argument("--output", metavar="FILE", help="write the answer here")
+
+
+def require_output(path: str | None, config: str | None) -> None:
+    """Refuses, before any work, a file that cannot be written, or that is CONFIG itself.
+
+    Raises:
+        InputError: it is so.
+    """
+    files.require_writable(path, "--output")
+    own, there = (None if name is None else files.existing(name) for name in (config, path))
+    if own is not None and there is not None and own.samefile(there):
+        raise InputError(
+            f"{path} is the config that is asked about",
+            remedy="name another file",
+            where="--output",
+        )
 
 
 @contextmanager
