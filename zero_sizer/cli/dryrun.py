@@ -10,6 +10,7 @@ from typing import Any
 
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import of_verdict
+from zero_sizer.cli.output import require_output
 from zero_sizer.cli.progress import Progress
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.dryrun.answer import answer_of
@@ -114,7 +115,8 @@ def seconds(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run, write the recording, show it; the exit code says whether the run fits its devices."""
-    for name in ("output", *_FILES):
+    require_output(arguments.output, arguments.config)
+    for name in _FILES:
         require_writable(getattr(arguments, name), f"--{name}")
     if arguments.script is not None:
         recording = of_script(arguments)
