@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from zero_sizer.config import workload
 from zero_sizer.config.workload import Checkpointing
-from zero_sizer.errors import InputError
+from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.job.read import Job
 from zero_sizer.models.changes import lora, lora_config, quantization
 from zero_sizer.util.records import dataclass
@@ -51,7 +51,7 @@ def alternatives(job: Job) -> Iterator[Alternative]:
 def _changed(job: Job, change: Callable[[Job], Job | None]) -> Job | None:
     try:
         return change(job)
-    except InputError:  # not of this model
+    except (InputError, UnsupportedError):  # not of this model
         return None
 
 
