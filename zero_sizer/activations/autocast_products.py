@@ -12,7 +12,7 @@ from zero_sizer.activations.changed_blocks import Rules
 from zero_sizer.activations.frozen import is_held, is_product
 from zero_sizer.activations.levels import Level, StepLevels
 from zero_sizer.activations.lora import Sizes
-from zero_sizer.models.spec import Tensor
+from zero_sizer.models.spec import widths_of
 from zero_sizer.units import DType, num_bytes
 
 
@@ -41,7 +41,7 @@ def product_of(rules: Rules, name: str, of: Sizes) -> Product | None:
     tensor = rules.own.get(f"{name}.weight") or rules.tied(name)
     if tensor is None or not is_product(rules, name, tensor):
         return None
-    into, out = _features(tensor)
+    into, out = widths_of(tensor, rules.spec.arch)
     narrow = num_bytes(of.tokens * into, of.dtype)
     return Product(
         weight=num_bytes(tensor.numel, of.dtype),
@@ -50,12 +50,6 @@ def product_of(rules: Rules, name: str, of: Sizes) -> Product | None:
         wide=num_bytes(of.tokens * into, DType.FP32) if is_held(name) else narrow,
         raw=of.raw and rules.is_linear(name),
     )
-
-
-def _features(tensor: Tensor) -> tuple[int, int]:
-    """Of input and output."""
-    into, out = tensor.shape[-1], tensor.shape[0]
-    return (out, into) if tensor.module_type == "Conv1D" else (into, out)
 
 
 def without_weights(steps: Sequence[StepLevels], rules: Rules, of: Sizes) -> Sequence[StepLevels]:

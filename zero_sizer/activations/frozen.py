@@ -11,7 +11,7 @@ from typing import NamedTuple
 from zero_sizer.activations.changed_blocks import SAVED, Rules
 from zero_sizer.activations.lora import Sizes
 from zero_sizer.activations.structure import ACTIVATION
-from zero_sizer.models.spec import Tensor
+from zero_sizer.models.spec import Tensor, widths_of
 from zero_sizer.units import DType, num_bytes
 
 # Their input is the attention's output, which flash and sdpa keep themselves.
@@ -231,8 +231,9 @@ def beside_autograd(rules: Rules, run: list[str], of: Sizes) -> int:
     for name in run:
         if rules.is_packed(name) and name not in met:
             met.update(rules.group(name))
-            shape = rules.own[f"{name}.weight"].shape
-            found += num_bytes(of.tokens * shape[-1], of.dtype)
+            tensor = rules.own[f"{name}.weight"]
+            into = tensor.shape[-1] if tensor.is_matrix else widths_of(tensor, rules.spec.arch)[0]
+            found += num_bytes(of.tokens * into, of.dtype)
     return found
 
 

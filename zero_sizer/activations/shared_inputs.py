@@ -19,7 +19,7 @@ from zero_sizer.activations.levels import (
     PartLevels,
     StepLevels,
 )
-from zero_sizer.models.spec import ModelSpec
+from zero_sizer.models.spec import ModelSpec, widths_of
 from zero_sizer.units import DType, num_bytes
 from zero_sizer.util.identity import Identity
 
@@ -70,4 +70,4 @@ def _width(rules: Rules, module: str) -> int:
     tensor = rules.own.get(f"{module}.weight")
     if tensor is None or not rules.is_linear(module):
         return 0
-    return tensor.shape[-1]
+    return tensor.shape[-1] if tensor.is_matrix else widths_of(tensor, rules.spec.arch)[0]

@@ -86,6 +86,19 @@ class Architecture:
     dropout: float = 0.0
 
 
+def widths_of(tensor: Tensor, arch: Architecture) -> tuple[int, int]:
+    """Widths of a linear layer's input and output.
+
+    A model that is numbers alone has feed-forward weights without a shape, where its parameters
+    are not those of its widths: the widths are meant.
+    """
+    if tensor.is_matrix:
+        into, out = tensor.shape[-1], tensor.shape[0]
+        return (out, into) if tensor.module_type == "Conv1D" else (into, out)
+    hidden, ffn = arch.hidden or 0, arch.ffn or 0
+    return (ffn, hidden) if "down" in tensor.module else (hidden, ffn)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A model, resolved.
