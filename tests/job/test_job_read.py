@@ -21,16 +21,6 @@ DEMO = str(ROOT / "deepspeed_configs" / "demo.json")
 NUMBERS = "params=1e9,layers=2,hidden=64,heads=2,vocab=100"
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text: str, name: str = "job.yaml") -> str:
-        path = tmp_path / name
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 def test_every_option_is_a_flag_and_has_a_home():
     names = {field.name for field in fields(Flags)}
     homes = {field.name for field in (*stated.CLUSTER, *stated.WORKLOAD)}

@@ -186,16 +186,6 @@ AC = "distributed_type: DEEPSPEED\n"
 TRL = "model_name_or_path: gpt2\nmax_length: 64\ndeepspeed: {zero_optimization: {stage: 2}}\n"
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text: str, name: str = "job.yaml") -> str:
-        path = tmp_path / name
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("text", "field", "value"),
     [

@@ -70,4 +70,4 @@ def _width(rules: Rules, module: str) -> int:
     tensor = rules.own.get(f"{module}.weight")
     if tensor is None or not rules.is_linear(module):
         return 0
-    return tensor.shape[-1] if tensor.is_matrix else widths_of(tensor, rules.spec.arch)[0]
+    return widths_of(tensor, rules.spec.arch)[0]

@@ -133,11 +133,11 @@ class _Reader:
             kind=kind,
             line=self.number,
             text=line.strip(),
-            phase=phase or self._phase_before(kind),
+            phase=phase or self._phase_before(),
             place=place or (self.label if not phase else ""),
             is_from_stack=phase is not None,
             **figures,
         )
 
-    def _phase_before(self, kind: Kind) -> Phase | None:
+    def _phase_before(self) -> Phase | None:
         return stack.phase_after(self.label) if self.label else None

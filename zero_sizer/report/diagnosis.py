@@ -5,7 +5,6 @@ from typing import Any
 
 from zero_sizer.config.settings import MODELS_DEEPSPEED
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.logs.symptom import Kind, Symptom
 from zero_sizer.questions.diagnose import Diagnosis
 from zero_sizer.report.document import print_document
@@ -115,7 +114,7 @@ def diagnosis_mapping(found: Diagnosis) -> dict[str, Any]:
         "last_label": found.log.last_label,
         "predicted_bytes": found.predicted,
         "asked_for": [allocation.name for allocation in found.asked_for],
-        "verdict": None if sizing is None else Verdict(sizing.verdict).value,
+        "verdict": None if sizing is None else sizing.verdict.value,
         "causes": [
             {"code": one.code, "message": one.message, "remedy": one.remedy} for one in found.causes
         ],
