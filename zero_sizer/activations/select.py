@@ -25,6 +25,7 @@ from zero_sizer.activations.checkpointing import Inputs
 from zero_sizer.activations.levels import depths_of
 from zero_sizer.activations.lora import Sizes
 from zero_sizer.activations.masks import Mask
+from zero_sizer.activations.store import Asked, load_setup
 from zero_sizer.config import workload
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
@@ -291,8 +292,22 @@ def _makes_no_mask(plan: Plan) -> bool:
     return flash.saved == sdpa.saved
 
 
+@derived
+def wanted(plan: Plan) -> tuple[Asked, ...]:
+    """Setups of the model, or of its base, that the activations are made of."""
+    variant = _variant(plan) if plan.model.base is None else _base_variant(plan)
+    found = [Asked(variant, plan.attention, plan.checkpointing)]
+    takes_all = plan.checkpointing_how.takes_all and inputs_of(plan) is None
+    if plan.checkpointing and not takes_all:
+        found.append(Asked(variant, plan.attention, False))
+    return tuple(found)
+
+
 def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> MicroStep:
-    profile = activations.load(model)
+    profile = activations.load(model) if plan.feed is None else None
+    if profile is None:
+        asked = Asked(variant, plan.attention, recomputes)
+        profile = load_setup(model, plan.feed, asked, (plan.micro_batch, plan.seq_len))
     if profile is None:
         raise UnsupportedError(f"{model.name} has no profile")
     if model.base is None and variant not in profile.attentions:

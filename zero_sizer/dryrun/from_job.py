@@ -68,6 +68,7 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
         micro_batch=plan.micro_batch,
         grad_accum=int(config.get("gradient_accumulation_steps", 1)),
         seq_len=plan.seq_len,
+        feed=_feed(plan, source),
         checkpointing=plan.checkpointing,
         checkpointing_how=asdict(plan.checkpointing_how),
         attention=plan.attention,
@@ -78,6 +79,11 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
         steps=steps,
         notes=(*model_notes, *notes),
     )
+
+
+def _feed(plan: Plan, source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The feed of a model that is built from its config; a factory's has the usual convention."""
+    return plan.feed.to_json() if plan.feed is not None and "hf_config" in source else None
 
 
 def _inference_task(job: Job, *, nvme_path: str | None) -> Task:

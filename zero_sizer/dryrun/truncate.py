@@ -17,6 +17,7 @@ _LAYER_COUNTS = (
     "num_decoder_layers",
     "encoder_layers",
     "decoder_layers",
+    "depth",
 )
 _PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
 _LAYER_INDEX = re.compile(r"(?:^|\.)(\d+)\.")
@@ -74,7 +75,11 @@ def _at_most(count: int | None, layers: int) -> int | None:
 
 
 def _cut_fields(fields: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    cut = dict(fields)
+    """A config, and those in it, with fewer layers."""
+    cut = {
+        name: _cut_fields(value, layers) if isinstance(value, Mapping) else value
+        for name, value in fields.items()
+    }
     for name in _LAYER_COUNTS:
         if isinstance(cut.get(name), int):
             cut[name] = min(cut[name], layers)

@@ -14,6 +14,7 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.simulator.undo import Patches
 
 _NOT_READ = ("model_type", "dtype", "quantization_config")
+_DEPTHS = ("num_hidden_layers", "depth", "encoder_layers", "decoder_layers")
 ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 
 
@@ -51,8 +52,10 @@ def config_of(fields: Mapping[str, Any]) -> Any:
         raise UnsupportedError(f"transformers has no model type {model_type!r}")
     config = CONFIG_MAPPING[model_type](**values)
     config.use_cache = False  # as the Trainer sets it
-    if config.is_encoder_decoder:  # to shift the labels with
-        config.decoder_start_token_id = config.pad_token_id = 0
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0  # to shift the labels with
+    if config.is_encoder_decoder and config.pad_token_id is None:
+        config.pad_token_id = 0
     return config
 
 
@@ -141,20 +144,42 @@ def _without_values() -> Iterator[None]:
 def kinds(model: Any, names: list[str]) -> list[Any]:
     """Keys that tell blocks of ``model`` apart: class, parameters, kind of attention."""
     modules = dict(model.named_modules())
-    layer_types = getattr(model.config, "layer_types", None) or ()
     found = []
-    for index, name in enumerate(names):
+    for name in names:
         module = modules[name]
         shapes = tuple((key, tuple(value.shape)) for key, value in module.named_parameters())
-        layer_type = layer_types[index] if len(layer_types) == len(names) else ""
-        found.append((type(module).__name__, shapes, layer_type))
+        stack, _, number = name.rpartition(".")
+        owner = modules[stack.rpartition(".")[0]]
+        depth = len(modules[stack])
+        found.append((type(module).__name__, shapes, _attention_of(owner, int(number), depth)))
     return found
+
+
+def _attention_of(owner: Any, number: int, depth: int) -> str:
+    """Kind of attention of block ``number``, where the config of its stack tells them apart."""
+    config = getattr(owner, "config", None)
+    layer_types = getattr(config, "layer_types", None) or ()
+    whole = getattr(config, "fullatt_block_indexes", None) or ()  # of Qwen2.5-VL's tower
+    kind = layer_types[number] if len(layer_types) == depth else ""
+    return f"{kind} full" if number in whole else kind
+
+
+def cut(model: Any, depths: Mapping[str, int]) -> None:
+    """Leaves the first blocks of each stack, so many as ``depths`` says by its name."""
+    for name, depth in depths.items():
+        stack, owner = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
+        config = getattr(owner, "config", None)
+        for key in _DEPTHS:  # hidden states are counted from the last one by it
+            if getattr(config, key, None) == len(stack):
+                setattr(config, key, depth)
+        del stack[depth:]
 
 
 def windows(config: Any) -> list[int]:
     """Sequence lengths from which on attention is local, where the config has such layers."""
-    layer_types = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None)
+    text = config.get_text_config(decoder=True)
+    layer_types = getattr(text, "layer_types", None)
+    window = getattr(text, "sliding_window", None)
     if not window or (layer_types is not None and "sliding_attention" not in layer_types):
         return []
     return [int(window)]

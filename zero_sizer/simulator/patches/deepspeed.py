@@ -41,6 +41,9 @@ def engine_patches(
         patches, "see_memory_usage", lambda module: _memory_log(module, tracker, log, host_total)
     )
     _keep_shapes(patches)
+    partitioning = importlib.import_module("deepspeed.runtime.zero.partition_parameters")
+    # zero.Init puts back the constructor that was there when DeepSpeed was imported
+    patches.set(partitioning, "_orig_torch_tensor", importlib.import_module("torch").tensor)
     rank_meshes.install(patches)
     # Optimizers on the host ask for the CPU's maker, in child processes that take seconds.
     patches.set(importlib.import_module("cpuinfo"), "get_cpu_info", dict)
