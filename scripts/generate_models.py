@@ -8,15 +8,18 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 import transformers
 from model_sources import CONFIG_FIELDS, SOURCES, Source
 
 from zero_sizer.models.layouts.architecture import from_hf_config
+from zero_sizer.models.layouts.families import FAMILIES
+from zero_sizer.models.spec import Architecture
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "models" / "data"
 MODEL_DTYPE = torch.bfloat16  # built in this one, so that tensors that keep another one show it
@@ -27,6 +30,10 @@ STANDARD_NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads")
 def build(source: Source) -> torch.nn.Module:
     """The model of ``source`` on the meta device, in ``MODEL_DTYPE``."""
     fields = {key: value for key, value in source.config.items() if key != "dtype"}
+    if hasattr(diffusers, source.family):
+        with torch.device("meta"):
+            denoiser: torch.nn.Module = getattr(diffusers, source.family).from_config(fields)
+        return torch.nn.Module.to(denoiser, MODEL_DTYPE)
     config = transformers.AutoConfig.for_model(source.family, **fields)
     model_class = getattr(transformers, source.head)
     with torch.device("meta"):
@@ -96,6 +103,11 @@ def compact(rows: list[list[Any]]) -> list[Any]:
 
 def kept_config(source: Source, config: Any) -> dict[str, Any]:
     """The config's fields that matter here, under the family's and the standard names."""
+    if hasattr(diffusers, source.family):
+        return dict(sorted({**source.config, "_class_name": source.family}.items()))
+    if source.family not in FAMILIES:  # as its file says it; transformers fills in the rest
+        fields = {**source.config, "model_type": source.family, "architectures": [source.head]}
+        return dict(sorted(fields.items()))
     fields = {k: v for k, v in config.to_dict().items() if k in CONFIG_FIELDS and k not in UNKEPT}
     for name in STANDARD_NAMES:
         fields[name] = getattr(config, name)
@@ -103,6 +115,17 @@ def kept_config(source: Source, config: Any) -> dict[str, Any]:
         fields["dtype"] = source.config["dtype"]
     fields["architectures"] = [source.head]
     return dict(sorted(fields.items()))
+
+
+def architecture(source: Source, config: Any, fields: dict[str, Any]) -> Architecture:
+    """Widths; of a config with others in it, those of the language model."""
+    if source.family in FAMILIES:
+        return from_hf_config(fields)
+    if hasattr(diffusers, source.family):
+        return replace(from_hf_config(fields), family=source.family)
+    text = config.get_text_config(decoder=True)
+    standard = {name: getattr(text, name, None) for name in STANDARD_NAMES}
+    return replace(from_hf_config({**text.to_dict(), **standard}), family=source.family)
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -119,7 +142,7 @@ def stored(name: str) -> dict[str, Any]:
         "model_class": source.head,
         "transformers": transformers.__version__,
         "num_params": total,
-        "arch": asdict(from_hf_config(fields)),
+        "arch": asdict(architecture(source, model.config, fields)),
         "hf_config": fields,
         "modules": compact(module_rows(model)),  # last: render writes it apart
     }

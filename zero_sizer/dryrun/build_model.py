@@ -11,6 +11,8 @@ from zero_sizer.dryrun.task import Task
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.changes.records import Freeze
 from zero_sizer.models.feeds import Feed
+from zero_sizer.models.sources.diffusers_class import build as build_with_diffusers
+from zero_sizer.models.sources.diffusers_class import is_diffusers
 from zero_sizer.models.sources.untrusted import harmless, offline
 from zero_sizer.simulator import batches
 from zero_sizer.simulator.operators import flash
@@ -65,6 +67,8 @@ def _from_config(task: Task, with_values: bool) -> Any:
     from transformers import CONFIG_MAPPING
 
     fields = harmless(task.hf_config, "the model's config")
+    if is_diffusers(fields):
+        return _from_diffusers(task, fields, with_values)
     fields.pop("quantization_config", None)  # else transformers asks for bitsandbytes
     model_type = str(fields.pop("model_type", ""))
     if model_type not in CONFIG_MAPPING:
@@ -85,6 +89,16 @@ def _from_config(task: Task, with_values: bool) -> Any:
             model = model_class._from_config(config, attn_implementation=attention, **kwargs)
     if task.quantization is not None:
         return model
+    return _with_storage(model, "cpu")
+
+
+def _from_diffusers(task: Task, fields: Mapping[str, Any], with_values: bool) -> Any:
+    """As from_pretrained makes it: on the host, under ``zero.Init`` only where the script says."""
+    with _zero_init(task):
+        if task.zero_init or with_values:
+            return build_with_diffusers(fields)
+        with torch.device("meta"):
+            model = build_with_diffusers(fields)
     return _with_storage(model, "cpu")
 
 

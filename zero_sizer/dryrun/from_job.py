@@ -14,6 +14,7 @@ from zero_sizer.job.read import Job
 from zero_sizer.models.changes.quantization import converted
 from zero_sizer.models.changes.records import BITSANDBYTES
 from zero_sizer.models.positions import longest_sequence
+from zero_sizer.models.sources.diffusers_class import is_diffusers
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
@@ -183,7 +184,7 @@ def model_source(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
         about["quantization"] = {**model.quantization.to_json(), "modules": names}
     if model.origin.startswith("factory "):
         return {"factory": model.origin.removeprefix("factory "), **about}, []
-    if model.hf_config.get("model_type"):
+    if model.hf_config.get("model_type") or is_diffusers(model.hf_config):
         return {"hf_config": dict(model.hf_config), **about}, []
     if model.quantization is not None:
         raise UnsupportedError(

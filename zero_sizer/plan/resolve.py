@@ -233,6 +233,8 @@ def _builds_under_zero_init(job: Job, stage: int) -> bool:
     """
     if job.model.quantization is not None:
         return False
+    if "_class_name" in job.model.hf_config:  # nor does diffusers, unless a script enters it
+        return bool(job.workload.zero_init)
     return stage == 3 if job.workload.zero_init is None else job.workload.zero_init
 
 

@@ -9,6 +9,8 @@ import torch
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.changes.quantization import converted
 from zero_sizer.models.layouts.families import FAMILIES
+from zero_sizer.models.sources.diffusers_class import CLASS, is_diffusers
+from zero_sizer.models.sources.diffusers_class import build as build_with_diffusers
 from zero_sizer.models.sources.untrusted import harmless, offline
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.simulator.undo import Patches
@@ -42,10 +44,12 @@ def changes_of(spec: ModelSpec) -> Changes:
 
 
 def config_of(fields: Mapping[str, Any]) -> Any:
-    """transformers' config object of a config.json's fields."""
+    """Config object of a config.json's fields: transformers', or diffusers' fields as they are."""
     from transformers import CONFIG_MAPPING
 
     kept = harmless(fields, "the model's config")
+    if is_diffusers(fields):
+        return kept
     values = {key: value for key, value in kept.items() if key not in _NOT_READ}
     model_type = str(fields.get("model_type", ""))
     if model_type not in CONFIG_MAPPING:
@@ -61,6 +65,10 @@ def config_of(fields: Mapping[str, Any]) -> Any:
 
 def model_class(config: Any) -> Any:
     """The class that is trained: the config's own, else the family's causal language model."""
+    if isinstance(config, Mapping):
+        import diffusers
+
+        return getattr(diffusers, config[CLASS])
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -81,6 +89,11 @@ def build(config: Any, dtype: torch.dtype, where: torch.device, attention: str) 
         UnsupportedError: it has no such attention.
     """
     with offline(), _without_values(), torch.device(where):
+        if isinstance(config, Mapping):
+            if attention != ATTENTION["sdpa"] and where.type != "meta":  # of shapes alone
+                raise UnsupportedError(f"no {attention} attention in diffusers")
+            model = build_with_diffusers(config)
+            return torch.nn.Module.to(model, dtype).train()  # without advice to load it otherwise
         try:
             model = model_class(config)._from_config(
                 config, attn_implementation=attention, dtype=dtype
@@ -177,6 +190,8 @@ def cut(model: Any, depths: Mapping[str, int]) -> None:
 
 def windows(config: Any) -> list[int]:
     """Sequence lengths from which on attention is local, where the config has such layers."""
+    if isinstance(config, Mapping):
+        return []
     text = config.get_text_config(decoder=True)
     layer_types = getattr(text, "layer_types", None)
     window = getattr(text, "sliding_window", None)
@@ -197,7 +212,10 @@ def shorten(config: Any, depths: list[int]) -> None:
 
 def checkpoint(model: Any) -> None:
     """Gradient checkpointing as the Trainer switches it on."""
-    model.activation_checkpointing_enable()
+    if hasattr(model, "enable_gradient_checkpointing"):  # diffusers' name of it
+        model.enable_gradient_checkpointing()
+    else:
+        model.activation_checkpointing_enable()
 
 
 def batch(b: int, s: int, where: torch.device) -> dict[str, Any]:

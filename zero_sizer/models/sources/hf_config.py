@@ -60,6 +60,10 @@ def load_hf_config(path: Path) -> ModelSpec:
     """
     raw = read_json(path)
     where = str(path)
+    if isinstance(raw.get("_class_name"), str) and "model_type" not in raw:
+        from zero_sizer.models.sources.diffusers_class import load_with_diffusers
+
+        return load_with_diffusers(raw, name=_name(raw, path), path=path)
     model_type = _model_type(raw, where)
     head = _head(raw, model_type, where)
     name = _name(raw, path)

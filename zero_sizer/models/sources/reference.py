@@ -15,8 +15,13 @@ from zero_sizer.util.spelling import did_you_mean, shown
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-_OF_TUNING = frozenset({"instruct", "chat", "it", "hf", "base", "meta", "deduped"})
+_OF_TUNING = frozenset({"instruct", "chat", "it", "hf", "base", "meta", "deduped", "pt"})
 _TUNED = {  # by their cards, under other names
+    "google/vit-base-patch16-224-in21k": "vit-base",
+    "google/vit-large-patch16-224-in21k": "vit-large",
+    "openai/whisper-large": "whisper-large-v2",
+    "liuhaotian/llava-v1.5-7b": "llava-1.5-7b",
+    "liuhaotian/llava-v1.5-13b": "llava-1.5-13b",
     "meta-llama/llama-3.3-70b-instruct": "llama-3.1-70b",
     "deepseek-ai/deepseek-v3-base": "deepseek-v3",
     "deepseek-ai/deepseek-r1": "deepseek-v3",
