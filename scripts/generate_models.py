@@ -41,9 +41,13 @@ def build(source: Source) -> torch.nn.Module:
     return model
 
 
-def _shape(tensor: torch.Tensor, first_names: dict[int, str], name: str) -> list[int] | str:
+def _shape(tensor: torch.Tensor, first_names: dict[int, str], name: str) -> Any:
+    """Shape; the first name of a tied one; a mapping of one that is not trained."""
     first = first_names.setdefault(id(tensor), name)
-    return list(tensor.shape) if first == name else first
+    if first != name:
+        return first
+    shape = list(tensor.shape)
+    return shape if tensor.requires_grad else {"shape": shape, "trainable": False}
 
 
 def _buffer(tensor: torch.Tensor) -> dict[str, Any]:

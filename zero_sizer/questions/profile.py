@@ -1,12 +1,13 @@
 """A profile traced on the way, where the closed form would say too little."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 
 from zero_sizer.activations import select, store
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import ZeroSizerError
-from zero_sizer.findings import CLOSED_FORM
+from zero_sizer.findings import CLOSED_FORM, Finding, Severity
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.plan.plan import Plan
@@ -32,9 +33,21 @@ def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
         for asked in select.wanted(plan):
             if store.load_setup(model, plan.feed, asked, at) is None:
                 trace_setup(model, plan.feed, asked, at, tell)
-    except (ZeroSizerError, OSError):  # untrainable, or nowhere to write: the closed form stays
-        return sizing
+    except (ZeroSizerError, OSError) as error:  # untrainable, or nowhere to write
+        return replace(sizing, findings=(*sizing.findings, _not_traced(model.name, error)))
     return size(sizing.job)
+
+
+def _not_traced(name: str, error: Exception) -> Finding:
+    """The closed form stays, and why."""
+    text = " ".join(str(error).split())[:300]
+    return Finding(
+        code="not-traced",
+        severity=Severity.NOTE,
+        key="--model",
+        message=f"{name} could not be traced: {text}",
+        remedy="`zero-sizer dryrun --how simulated -- train.py` runs the training script",
+    )
 
 
 def _is_worth_it(sizing: Sizing, plan: Plan) -> bool:
