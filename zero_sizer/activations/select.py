@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from zero_sizer.models.spec import ModelSpec
 
 
+_UNKNOWN = 2**60
+
+
 @derived
 def activations_of(plan: Plan) -> MicroStep:
     """One micro step's activations: from a profile, of the base if need be, or in closed form."""
@@ -94,6 +97,16 @@ def closed_form_error(plan: Plan) -> block_sizes.Error:
     layers = max(block_sizes.num_layers(arch), 1)
     kept = max(round(layers * (1 - recomputed_share(plan))), 1)
     return block_sizes.error(arch, kept * one, dtype, eager=eager)
+
+
+def error_above(plan: Plan) -> int:
+    """Bytes that activations may take beyond the prediction; beyond any memory where nobody knows.
+
+    A closed form counts tokens of one stack: it says nothing about images, frames and latents.
+    """
+    if not is_closed_form(plan):
+        return 0
+    return closed_form_error(plan).above if plan.feed is None else _UNKNOWN
 
 
 def knows_loss(plan: Plan) -> bool:

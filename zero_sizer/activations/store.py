@@ -69,7 +69,9 @@ def key_of(spec: ModelSpec) -> str:
     import hashlib  # only for models that are not bundled
 
     fields = {name: spec.hf_config[name] for name in _FIELDS if name in spec.hf_config}
-    if "_class_name" in spec.hf_config or any(isinstance(spec.hf_config.get(n), Mapping) for n in _NESTED):
+    if "_class_name" in spec.hf_config or any(
+        isinstance(spec.hf_config.get(n), Mapping) for n in _NESTED
+    ):
         fields = dict(spec.hf_config)
     shapes = [(tensor.name, tensor.shape, tensor.trainable) for tensor in spec.parameters]
     if spec.adapter is not None:

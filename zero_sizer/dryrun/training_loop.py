@@ -72,4 +72,3 @@ def _to_train(optimizer: Any) -> None:
     switch = getattr(optimizer, "train", None)
     if callable(switch):
         switch()
-

@@ -207,7 +207,7 @@ def _sides(size: Any) -> tuple[int, ...]:
     if size is None:
         return ()
     sides = str(size).lower().split("x")
-    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):  # noqa: PLR2004
+    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
         raise ValueError(f"size {shown(size)} is not pixels; {_IMAGES_WORDS}")
     found = [_SIDE(int(side)) for side in sides]
     return found[0], found[-1]

@@ -16,11 +16,11 @@ from zero_sizer.job.read import Job
 from zero_sizer.models.attention import EAGER, FLASH, supports
 from zero_sizer.models.attention import default as default_attention
 from zero_sizer.models.positions import longest_sequence
-from zero_sizer.models.feeds import Feed, Said, feed_of
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import selection, trainer
 from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.plan.assumptions import Assumptions
+from zero_sizer.plan.feed import feed_of_job
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.util.records import dataclass
@@ -111,7 +111,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
             Direction.COST,
         )
     grad_accum = settings["gradient_accumulation_steps"]
-    feed = _feed(job, assumed)
+    feed = feed_of_job(job, assumed)
     seq_len = job.workload.seq_len if feed is None or feed.has_tokens else 1
     if seq_len is None:
         limit = longest_sequence(job.model) or job.model.arch.max_positions or _ASSUMED_SEQ_LEN
@@ -172,28 +172,6 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "deepspeed_version": job.workload.deepspeed_version,
         "zero_init": _builds_under_zero_init(job, stage),
     }
-
-
-def _feed(job: Job, assumed: Assumptions) -> Feed | None:
-    """What a sample brings; what nobody stated of it is said, with where it comes from."""
-    said = Said(
-        images=job.workload.images,
-        audio_seconds=job.workload.audio_seconds,
-        target_len=job.workload.target_len,
-    )
-    feed = feed_of(job.model, said)
-    if feed is None:
-        return None
-    for name, value in feed.said.items():
-        if getattr(said, name) is None:
-            assumed.take(
-                name,
-                value,
-                f"each sample is taken to bring {feed.about}, as the config of {job.model.name} "
-                "says",
-                f"--{name.replace('_', '-')} says another" if name in feed.free else "",
-            )
-    return feed
 
 
 def _leaves_precision(job: Job, settings: Settings) -> bool:

@@ -1,17 +1,22 @@
 """A profile traced on the way, where the closed form would say too little."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
+from typing import Any
 
 from zero_sizer.activations import select, store
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import ZeroSizerError
 from zero_sizer.findings import CLOSED_FORM, Finding, Severity
+from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
+
 
 def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
     """Sizes the job again with a profile of its model, traced and kept for later, if that may help.
@@ -26,16 +31,40 @@ def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
     plan = sizing.plan
     if plan is None or not _is_worth_it(sizing, plan):
         return sizing
-    model, at = plan.model.base or plan.model, (plan.micro_batch, plan.seq_len)
     try:
-        from zero_sizer.tracing.cached import trace_setup
-
-        for asked in select.wanted(plan):
-            if store.load_setup(model, plan.feed, asked, at) is None:
-                trace_setup(model, plan.feed, asked, at, tell)
+        _trace(plan, tell)
     except (ZeroSizerError, OSError) as error:  # untrainable, or nowhere to write
-        return replace(sizing, findings=(*sizing.findings, _not_traced(model.name, error)))
+        return replace(sizing, findings=(*sizing.findings, _not_traced(plan.model.name, error)))
     return size(sizing.job)
+
+
+def with_variants(job: Job, tell: Callable[[str], None]) -> None:
+    """Traces what plans of a job may run: at stage 3 and below, with and without checkpointing.
+
+    Only of a model that no closed form knows, where torch and its package are installed.
+
+    Args:
+        job: whose plans are compared.
+        tell: is told what is being done, for whoever waits.
+    """
+    plan = size(job).plan
+    if plan is None or (plan.feed is None and not job.model.arch.decoder_layers):
+        return
+    for stage, on in product((2, 3), (False, True)):
+        other = replace(
+            plan,
+            stage=stage,
+            checkpointing=on,
+            saves_linear_inputs=stage == 3,
+        )
+        if _is_known(other) or not _may_trace(other):
+            continue
+        with suppress(ZeroSizerError, OSError):  # then such plans are not decided
+            _trace(other, tell)
+
+
+def _is_known(plan: Plan) -> bool:
+    return not select.is_closed_form(plan)
 
 
 def _not_traced(name: str, error: Exception) -> Finding:
@@ -50,13 +79,26 @@ def _not_traced(name: str, error: Exception) -> Finding:
     )
 
 
-def _is_worth_it(sizing: Sizing, plan: Plan) -> bool:
-    model = sizing.job.model
+def _trace(plan: Plan, tell: Callable[[str], None]) -> None:
+    """Traces the setups of a plan that are not there."""
+    from zero_sizer.tracing.cached import trace_setup
+
+    model, at = plan.model.base or plan.model, (plan.micro_batch, plan.seq_len)
+    for asked in select.wanted(plan):
+        if store.load_setup(model, plan.feed, asked, at) is None:
+            trace_setup(model, plan.feed, asked, at, tell)
+
+
+def _may_trace(plan: Plan) -> bool:
+    model = plan.model
     if plan.task == INFERENCE or not model.hf_config or not model.exact_tensors:
         return False
-    if not all(find_spec(name) for name in _needed(model.hf_config)):
-        return False
-    if not select.is_closed_form(plan):
+    return all(find_spec(name) for name in _needed(model.hf_config))
+
+
+def _is_worth_it(sizing: Sizing, plan: Plan) -> bool:
+    model = plan.model
+    if not _may_trace(plan) or _is_known(plan):
         return False
     if plan.feed is not None or model.arch.decoder_layers:
         return True
@@ -67,7 +109,6 @@ def _is_worth_it(sizing: Sizing, plan: Plan) -> bool:
     )
 
 
-def _needed(fields: object) -> tuple[str, ...]:
+def _needed(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """Packages that build the model."""
-    is_diffusers = isinstance(fields, dict) and "_class_name" in fields
-    return ("torch", "diffusers" if is_diffusers else "transformers")
+    return ("torch", "diffusers" if "_class_name" in fields else "transformers")

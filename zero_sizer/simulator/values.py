@@ -116,9 +116,7 @@ def follow(
         _forget_written(func, args, kwargs)
 
 
-def _follows(
-    func: Any, result: Any, tensors: Sequence[Any], all_known: bool, most: int
-) -> bool:
+def _follows(func: Any, result: Any, tensors: Sequence[Any], all_known: bool, most: int) -> bool:
     """Whether the result has a value: all before it had, or a scalar is compared."""
     if all_known and _is_small(result, most) and _is_computed(func):
         return True

@@ -21,8 +21,8 @@ from zero_sizer.units import format_gib, num_bytes
 _COORDINATOR = (0, 6)  # rewritten there: github.com/deepspeedai/DeepSpeed/pull/1453
 _SECTION = "activation_checkpointing."
 _TRACED = (
-    "with torch and the model's package installed (pip install zero-sizer[deepspeed], diffusers for "
-    "its models) check traces it"
+    "with torch and the model's package installed (pip install zero-sizer[deepspeed]; diffusers "
+    "for its own models) check traces it"
 )
 _OWN_INPUTS = (
     "`zero-sizer dryrun --how simulated -- train.py` runs the training script with its own inputs"

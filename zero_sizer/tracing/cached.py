@@ -105,6 +105,8 @@ def trace_setup(
             encoder = Encoder(tracer.stacks)
             encoder.add(setup, fits)
             key = setup_key(spec, feed, asked, None if is_general else at)
-            write_cached(cache_file(key), encoder.document(head_of(spec.name, key, tracer.model_class)))
+            write_cached(
+                cache_file(key), encoder.document(head_of(spec.name, key, tracer.model_class))
+            )
             return
         raise refused

@@ -130,7 +130,9 @@ def _by_place(
     backward: dict[str, list[FittedSection]] = {OUTSIDE: []}
     for block, is_backward, section in stack.rows:
         (backward if is_backward else forward).setdefault(block, []).append(section)
-    for block in forward.keys() - backward.keys():  # its output is not used, as LLaVA's tower's last
+    for block in (
+        forward.keys() - backward.keys()
+    ):  # its output is not used, as LLaVA's tower's last
         backward[block] = [_EMPTY]
     if forward.keys() != backward.keys():
         raise WitnessError(f"blocks without a forward: {backward.keys() - forward.keys()}")

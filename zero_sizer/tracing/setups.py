@@ -206,7 +206,9 @@ def traced(subject: Subject, setup: Setup) -> Iterator[Steps]:
 
         @cache
         def trace(b: int, s: int) -> Trace:
-            batch = build.batch(b, s, where) if feed is None else batches.batch(feed, b, s, where, fed)
+            batch = (
+                build.batch(b, s, where) if feed is None else batches.batch(feed, b, s, where, fed)
+            )
             return run_step(model, blocks, recorder, batch, feed, autocast=precision == "autocast")
 
         try:
@@ -255,7 +257,9 @@ def points_of(window: tuple[int, int], most: int = LONGEST) -> tuple[Points, Poi
     start = 0 if low <= _GRID[0] else -(-low // _STEP) * _STEP
     short, long, held_out = (start + s for s in (*_GRID, _HELD_OUT))
     if held_out > most:  # a caption
-        short, long, held_out = (most * s // _HELD_OUT // _EIGHT * _EIGHT for s in (short, long, held_out))
+        short, long, held_out = (
+            most * s // _HELD_OUT // _EIGHT * _EIGHT for s in (short, long, held_out)
+        )
     every = Points(
         where=Range(with_batch=True, sequences=window),
         fitted=((2, short), (3, long), (4, short)),

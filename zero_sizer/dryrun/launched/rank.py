@@ -16,6 +16,7 @@ from zero_sizer.dryrun.measure import PinnedStorages, measure
 from zero_sizer.dryrun.owners import GPU, Owner
 from zero_sizer.dryrun.recording import PhaseRecord, RankRecord
 from zero_sizer.dryrun.task import Task
+from zero_sizer.simulator import batches
 
 _NO_GPU_NOTES = (
     "CPU ranks: storages are placed where DeepSpeed would put them on a machine with GPUs",

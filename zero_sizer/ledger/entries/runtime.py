@@ -7,7 +7,6 @@ from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, num_bytes
 
 
-
 def _batch(plan: Plan) -> tuple[int, ...]:
     """Bytes of each input of a micro batch."""
     if plan.feed is None:

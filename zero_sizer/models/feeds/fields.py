@@ -16,7 +16,11 @@ def whole(fields: Mapping[str, Any], *names: str, default: int = 0) -> int:
 def square(fields: Mapping[str, Any], name: str, default: int = 0) -> tuple[int, int]:
     """(height, width) of a field that is one number or two."""
     value = fields.get(name)
-    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
+    if (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(v, int) for v in value)
+    ):
         return value[0], value[1]
     size = whole(fields, name, default=default)
     return size, size

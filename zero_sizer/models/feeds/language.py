@@ -49,15 +49,15 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
     types = [(0 if value == 0 else 1, count) for value, count in runs]
     inputs = [ids(runs), labels(), *of.inputs]
     if kind in _TYPED:
-        inputs.append(
-            Input(name=_TYPED[kind], shape=("s",), is_integer=True, begins=tuple(types))
-        )
+        inputs.append(Input(name=_TYPED[kind], shape=("s",), is_integer=True, begins=tuple(types)))
     return Feed(
         inputs=tuple(inputs),
         loops=of.loops,
         fewest=sum(count for _, count in runs) + 1,
-        brief=(brief := f"{images.count} image{'' if images.count == 1 else 's'} of {of.height} x "
-        f"{of.width}"),
+        brief=(
+            brief := f"{images.count} image{'' if images.count == 1 else 's'} of {of.height} x "
+            f"{of.width}"
+        ),
         about=f"{brief}, {taken:,} of the tokens",
         said={"images": seen.about},
         free=("images",),
@@ -66,7 +66,11 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
 
 def _without_images(images: Images) -> Feed:
     return Feed(
-        inputs=(ids(), labels()), brief="no image", about="no image", said={"images": images.about}, free=("images",)
+        inputs=(ids(), labels()),
+        brief="no image",
+        about="no image",
+        said={"images": images.about},
+        free=("images",),
     )
 
 

@@ -52,7 +52,9 @@ def _reading(make: Callable[..., Any]) -> Callable[..., Any]:
 def _read(data: Any) -> Any:
     if type(data) is FakeTensor:
         return data.item() if data.dim() == 0 else data
-    if isinstance(data, list | tuple) and any(isinstance(v, list | tuple | FakeTensor) for v in data):
+    if isinstance(data, list | tuple) and any(
+        isinstance(v, list | tuple | FakeTensor) for v in data
+    ):
         return [_read(value) for value in data]
     return data
 
