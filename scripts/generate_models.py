@@ -19,6 +19,7 @@ from model_sources import CONFIG_FIELDS, SOURCES, Source
 
 from zero_sizer.models.layouts.architecture import from_hf_config
 from zero_sizer.models.layouts.families import FAMILIES
+from zero_sizer.models.sources.torch_module import spec_from_module
 from zero_sizer.models.spec import Architecture
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "models" / "data"
@@ -121,15 +122,11 @@ def kept_config(source: Source, config: Any) -> dict[str, Any]:
     return dict(sorted(fields.items()))
 
 
-def architecture(source: Source, config: Any, fields: dict[str, Any]) -> Architecture:
+def architecture(source: Source, model: torch.nn.Module, fields: dict[str, Any]) -> Architecture:
     """Widths; of a config with others in it, those of the language model."""
     if source.family in FAMILIES:
         return from_hf_config(fields)
-    if hasattr(diffusers, source.family):
-        return replace(from_hf_config(fields), family=source.family)
-    text = config.get_text_config(decoder=True)
-    standard = {name: getattr(text, name, None) for name in STANDARD_NAMES}
-    return replace(from_hf_config({**text.to_dict(), **standard}), family=source.family)
+    return replace(spec_from_module(model).arch, family=source.family)
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -146,7 +143,7 @@ def stored(name: str) -> dict[str, Any]:
         "model_class": source.head,
         "transformers": transformers.__version__,
         "num_params": total,
-        "arch": asdict(architecture(source, model.config, fields)),
+        "arch": asdict(architecture(source, model, fields)),
         "hf_config": fields,
         "modules": compact(module_rows(model)),  # last: render writes it apart
     }

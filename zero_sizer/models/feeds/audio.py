@@ -23,7 +23,7 @@ def whisper(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
     frames = _FRAMES_PER_POSITION * whole(fields, "max_source_positions", default=1500)
     mels = whole(fields, "num_mel_bins", default=80)
     return Feed(
-        inputs=(Input(name="input_features", shape=(mels, frames)), labels(said.target_len or "s")),
+        inputs=(Input(name="input_features", shape=(mels, frames)), labels()),
         most=whole(fields, "max_target_positions", default=448),
         brief=f"{frames // _FRAMES_PER_SECOND} s of audio",
         about=f"{frames // _FRAMES_PER_SECOND} seconds of audio, {frames // 2} frames of the "

@@ -121,8 +121,9 @@ def _architecture(hf_config: Mapping[str, Any], parameters: list[Tensor]) -> Arc
         arch = from_hf_config(fields)
     except (TypeError, ValueError, ZeroDivisionError):
         return Architecture()
+    family = str(hf_config.get("model_type") or arch.family)
     gated = any(part in tensor.name for tensor in parameters for part in _GATE_NAMES)
-    return replace(arch, gated_mlp=arch.gated_mlp or gated)
+    return replace(arch, family=family, gated_mlp=arch.gated_mlp or gated)
 
 
 def load_factory(reference: str) -> ModelSpec:
