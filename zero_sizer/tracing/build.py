@@ -100,6 +100,8 @@ def build(config: Any, dtype: torch.dtype, where: torch.device, attention: str) 
             )
         except ValueError as error:
             raise UnsupportedError(f"no {attention} attention: {error}") from error
+    if any(parameter.device.type != where.type for parameter in model.parameters()):
+        model = model.to(where)  # torch.Tensor(n), as wav2vec 2.0 calls it, knows no default device
     return model.train()
 
 

@@ -71,12 +71,14 @@ class Subject:
         changes: to the model of the config.
         feed: what a sample brings; None: token ids and labels.
         depths: blocks that are left of each stack, by its name; none: all.
+        in_blocks: whether blocks are told apart; else all that runs is one part.
     """
 
     config: Any
     changes: build.Changes = build.UNCHANGED
     feed: Feed | None = None
     depths: Mapping[str, int] = field(default_factory=dict)
+    in_blocks: bool = True
 
 
 class Tracer:
@@ -87,6 +89,8 @@ class Tracer:
         changes: to the model of the config.
         feed: what a sample brings; None: token ids and labels.
         whole: trace all blocks.
+        in_blocks: tell blocks apart; where they do not follow one another, nothing but one part
+            says what runs.
     """
 
     def __init__(
@@ -96,18 +100,21 @@ class Tracer:
         changes: build.Changes = build.UNCHANGED,
         feed: Feed | None = None,
         whole: bool = False,
+        in_blocks: bool = True,
     ) -> None:
         self.config = build.config_of(fields)
         self.model_class = build.model_class(self.config).__name__
         full = build.build(self.config, torch.bfloat16, torch.device("meta"), "eager")
         full = build.change(full, changes)
-        names = build.block_names(full)
+        names = build.block_names(full) if in_blocks else []
         self.stacks = stacks_of(names, build.kinds(full, names))
         self.windows = build.windows(self.config)
         self._seen: dict[Any, list[FittedRange]] = {}
         self.most = LONGEST if feed is None else feed.most
         depths = {} if whole else {stack.prefix: stack.traced for stack in self.stacks}
-        self.subject = Subject(config=self.config, changes=changes, feed=feed, depths=depths)
+        self.subject = Subject(
+            config=self.config, changes=changes, feed=feed, depths=depths, in_blocks=in_blocks
+        )
 
     def fits(self, setup: Setup) -> list[FittedRange]:
         """The model's step under ``setup``, for every batch and sequence.
@@ -195,7 +202,7 @@ def traced(subject: Subject, setup: Setup) -> Iterator[Steps]:
             build.cast(model, dtype)
         if setup.checkpointing:
             build.checkpoint(model)
-        blocks = build.block_names(model)
+        blocks = build.block_names(model) if subject.in_blocks else []
         owners = frozenset(
             name
             for name, module in model.named_modules()
