@@ -48,6 +48,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "crosscheck": (
         f"zero-sizer crosscheck ds.json --model llama-3-8b {_ON} --with helpers --with simulated",
         "zero-sizer crosscheck ds.json --model gpt2 --recording run.json",
+        "zero-sizer crosscheck --recording out/memory.json",
+    ),
+    "calibrate": (
+        "zero-sizer calibrate out/memory.*.json --output cluster.json",
+        "zero-sizer check ds.json --model llama-3-8b --cluster-profile cluster.json",
     ),
     "schema": (
         "zero-sizer schema --output deepspeed.schema.json",

@@ -94,6 +94,7 @@ def assumptions(search: Search, plan: Candidate | None, *, is_free: bool) -> Ite
         yield f"batch: held at micro batch {batch.micro_batch} x {batch.grad_accum}, of each GPU"
     else:
         yield "batch: free (--train-batch-size fixes it)"
+    yield from _measured(search)
     if not search.sweep:
         return
     length = "" if "seq_len" in job.workload.origins else " (assumed: --seq-len)"
@@ -113,6 +114,13 @@ def assumptions(search: Search, plan: Candidate | None, *, is_free: bool) -> Ite
         else:
             words.append(f"{expected:.0%} of communication beside compute at most")
     yield "assumed: " + ", ".join(words)
+
+
+def _measured(search: Search) -> Iterator[str]:
+    """The cluster profile that the figures rest on."""
+    profile = search.job.cluster.measured
+    if profile is not None:
+        yield f"measured: {'; '.join(profile.words())} ({profile.origin})"
 
 
 def show_doubt(verdict: Verdict, reasons: Sequence[Reason]) -> None:
