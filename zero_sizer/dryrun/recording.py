@@ -65,7 +65,7 @@ class PhaseRecord:
         device: device -> {``allocated``: bytes at the boundary, ``max_allocated``: most bytes
             within the phase, and ``reserved``/``max_reserved`` where an allocator tells; of a
             trained run ``used``: bytes that the driver has handed out, to anybody, and on the host
-            ``resident``: of the rank's process}; a figure that was not measured is left out.
+            ``resident`` and ``max_resident``: of the rank's process, now and ever}; a figure that was not measured is left out.
         live: what is alive at the boundary; empty where nobody looked.
     """
 

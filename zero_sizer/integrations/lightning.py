@@ -2,8 +2,8 @@
 
 Use it as::
 
-from zero_sizer.integrations.lightning import MemoryCallback
-trainer = lightning.Trainer(..., callbacks=[MemoryCallback()])
+    from zero_sizer.integrations.lightning import MemoryCallback
+    trainer = lightning.Trainer(..., callbacks=[MemoryCallback()])
 """
 
 import importlib

@@ -68,7 +68,7 @@ def _described(module: Any, live: ModelSpec) -> ModelSpec | None:
     adapter = _adapter_of(module)
     if adapter is not None:
         spec = lora.with_adapter(spec, lora_config.from_fields(adapter, _WHERE))
-    return replace(spec, name=live.name, origin=_WHERE)
+    return replace(spec, origin=_WHERE)
 
 
 def _base_of(module: Any) -> Any:
@@ -110,9 +110,12 @@ def _shapes(spec: ModelSpec) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _name(module: Any) -> str:
-    config = torch_module.config_fields(module)
-    named = str(config.get("_name_or_path") or "").strip("./ ")
-    return named.rpartition("/")[2] or type(module).__name__
+    """The folder or repository that it was loaded from, else the class that was made."""
+    base = _base_of(module)
+    if base is None:
+        return type(module).__name__
+    named = str(torch_module.config_fields(base).get("_name_or_path") or "").strip("./ ")
+    return named.rpartition("/")[2] or type(base).__name__
 
 
 def _own_dtype(module: Any) -> DType:

@@ -2,10 +2,10 @@
 
 Use it as::
 
-from zero_sizer.integrations.loop import watch
-with watch(model, optimizer, output="memory.json", log=accelerator.log) as memory:
-    for batch in loader:
-        ...
+    from zero_sizer.integrations.loop import watch
+    with watch(model, optimizer, output="memory.json", log=accelerator.log) as memory:
+        for batch in loader:
+            ...
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,6 @@
 """Memory of this process and its GPU, as PyTorch, the driver and the kernel count it."""
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import psutil
 import torch
 
 from zero_sizer.dryrun.owners import GPU, HOST
+from zero_sizer.units import KIB
 
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -42,7 +44,7 @@ class Meter:
 
     def read(self) -> Figures:
         """Device -> figure -> bytes."""
-        found: Figures = {HOST: {"resident": int(self._process.memory_info().rss)}}
+        found: Figures = {HOST: {"resident": int(self._process.memory_info().rss), **_most()}}
         if self._device is None:
             return found
         cuda, device = torch.cuda, self._device
@@ -57,6 +59,16 @@ class Meter:
             free, total = cuda.mem_get_info(device)
             gpu["used"] = int(total - free)
         return {GPU: gpu, **found}
+
+
+def _most() -> dict[str, int]:
+    """The most that the process ever held, where the kernel keeps it: peaks of loading too."""
+    try:
+        import resource
+    except ImportError:  # no POSIX system
+        return {}
+    unit = 1 if sys.platform == "darwin" else KIB
+    return {"max_resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
 
 
 def gpu_properties() -> Any:

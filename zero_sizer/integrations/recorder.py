@@ -115,7 +115,8 @@ class Recorder:
         self.since_log[record.name] = most(seen, record.device)
         if self._now and record.step != self._now[0].step:
             self._put_away()
-        *_, before = [None, *(p for p in self._now if p.name == record.name)]
+        same = [phase for phase in self._now if phase.name == record.name]
+        before = same[-1] if same else None
         if before is not None and before.micro_step >= _MICRO_STEPS:
             self._now.remove(before)
             record = replace(record, device=_folded(before.device, record.device))

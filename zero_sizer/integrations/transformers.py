@@ -2,8 +2,8 @@
 
 Use it as::
 
-from zero_sizer.integrations.transformers import MemoryCallback
-trainer = Trainer(..., callbacks=[MemoryCallback()])
+    from zero_sizer.integrations.transformers import MemoryCallback
+    trainer = Trainer(..., callbacks=[MemoryCallback()])
 """
 
 import gc
