@@ -16,8 +16,8 @@ from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 SCHEMA_VERSION = 1
-TRAINED = "trained"
-HOWS = ("simulated", "solo", "launched", TRAINED)
+SIMULATED, TRAINED = "simulated", "trained"
+HOWS = (SIMULATED, "solo", "launched", TRAINED)
 _MAX_BYTES = 256 * 2**20
 CATEGORIES = (
     "parameters",
@@ -65,7 +65,8 @@ class PhaseRecord:
         device: device -> {``allocated``: bytes at the boundary, ``max_allocated``: most bytes
             within the phase, and ``reserved``/``max_reserved`` where an allocator tells; of a
             trained run ``used``: bytes that the driver has handed out, to anybody, and on the host
-            ``resident`` and ``max_resident``: of the rank's process, now and ever}; a figure that was not measured is left out.
+            ``resident`` and ``max_resident``: of the rank's process, now and ever}; a figure that
+            was not measured is left out.
         live: what is alive at the boundary; empty where nobody looked.
     """
 

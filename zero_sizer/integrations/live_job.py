@@ -11,6 +11,7 @@ from zero_sizer.dryrun.from_job import model_source
 from zero_sizer.errors import InputError
 from zero_sizer.hardware import catalog
 from zero_sizer.hardware.assemble import Stated, assemble
+from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.integrations import live_model, meters
 from zero_sizer.job import fields
 from zero_sizer.job.fields import Flags
@@ -124,7 +125,9 @@ def recorded(run: Run, job: Job | None, plan: Plan | None) -> dict[str, Any]:
     if job is None:
         return found
     source, notes = model_source(job.model)
-    found |= {"name": job.model.name, "gpu": job.cluster.gpu.name if job.cluster.gpu else None}
+    row = job.cluster.gpu
+    found |= {"name": job.model.name, "gpu": row.name if row else None}
+    found["blas_bytes"] = blas_bytes(row) if row and gpu is not None else 0
     found |= {**source, "notes": notes, "optimizer": job.workload.optim}
     if plan is not None:
         found |= {

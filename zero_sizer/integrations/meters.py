@@ -37,6 +37,11 @@ class Meter:
         """True if the rank computes on a GPU."""
         return self._device is not None
 
+    @property
+    def is_simulated(self) -> bool:
+        """True under ``dryrun --how simulated``: its GPU answers the same questions."""
+        return str(torch.cuda.memory_allocated.__module__).startswith("zero_sizer.")
+
     def begin(self) -> None:
         """A phase begins: its peak starts from what is live."""
         if self._resets_peaks:

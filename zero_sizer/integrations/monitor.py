@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from zero_sizer.answer import Answer, answer_of
 from zero_sizer.dryrun.measure import PinnedStorages, measure
 from zero_sizer.dryrun.packages import versions
-from zero_sizer.dryrun.recording import TRAINED, LiveBuffer, RankRecord, Recording
+from zero_sizer.dryrun.recording import LiveBuffer, RankRecord, Recording
 from zero_sizer.integrations import expectation as expected
 from zero_sizer.integrations import live_job
 from zero_sizer.integrations.batches import sequences_of, shape_of
@@ -213,7 +213,7 @@ class Monitor:
             run, sizing.job if sizing else None, sizing.plan if sizing else None
         )
         return Recording(
-            how=TRAINED,
+            how=recorder.how,
             versions=versions(),
             world_size=run.world_size,
             job=job,

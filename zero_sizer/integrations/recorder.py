@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from zero_sizer.dryrun.owners import GPU, HOST
-from zero_sizer.dryrun.recording import LiveBuffer, PhaseRecord, StepRecord
+from zero_sizer.dryrun.recording import SIMULATED, TRAINED, LiveBuffer, PhaseRecord, StepRecord
 from zero_sizer.integrations.meters import Figures, Meter
 
 FIRST_STEPS = 2
@@ -43,6 +43,7 @@ class Recorder:
         self.steps: deque[StepRecord] = deque(maxlen=_STEPS)
         self.since_log: dict[str, Figures] = {}
         self._meter = meter
+        self._is_simulated = meter.is_simulated
         self._buffers = buffers
         self._first: list[PhaseRecord] = []
         self._highest: list[PhaseRecord] = []
@@ -50,6 +51,11 @@ class Recorder:
         self._now: list[PhaseRecord] = []
         self._tokens = 0
         self._at = time.perf_counter()
+
+    @property
+    def how(self) -> str:
+        """Kind of the recording."""
+        return SIMULATED if self._is_simulated else TRAINED
 
     def began(self) -> PhaseRecord:
         """The record of everything before the first step."""

@@ -184,7 +184,8 @@ def calibrated(cluster: Cluster) -> list[Finding]:
             code="cluster-profile",
             severity=Severity.NOTE,
             key="--cluster-profile",
-            message=f"{profile.origin}, {profile.ranks} ranks: {words}",
+            message=f"{profile.origin}, by {profile.ranks} rank"
+            f"{'s' if profile.ranks != 1 else ''}: {words}",
         )
     ]
 

@@ -13,12 +13,9 @@ _NAMES = {
 
 def show_profile(profile: ClusterProfile) -> None:
     """Print what was measured, and what stays as published."""
-    count = len(profile.recordings)
-    show_line(
-        f"{profile.gpu or 'no GPU of the table'}: {profile.ranks} ranks in {count} "
-        f"recording{'s' if count != 1 else ''}",
-        indent="",
-    )
+    where = profile.gpu or "no GPU of the table"
+    told = _count(profile.ranks, "rank"), _count(len(profile.recordings), "recording")
+    show_line(f"{where}: {' in '.join(told)}", indent="")
     rows = [
         (_NAMES[layout], *_bytes(profile.outside[layout]))
         for layout in LAYOUTS
@@ -27,12 +24,12 @@ def show_profile(profile: ClusterProfile) -> None:
     if profile.reserve is not None:
         reserve = profile.reserve
         about = f"{reserve.median:.1%}, {reserve.most:.1%} at most"
-        rows.append(("reserved beyond what is allocated", about, f"{reserve.ranks} ranks"))
+        rows.append(("reserved beyond what is allocated", about, _count(reserve.ranks, "rank")))
     if profile.process is not None:
         rows.append(("a process without its tensors", *_bytes(profile.process)))
     for name, rate in profile.rates.items():
         about = f"{rate.value:.3g} ({rate.low:.3g} to {rate.high:.3g})"
-        rows.append((name, about, f"{rate.runs} run{'s' if rate.runs != 1 else ''}"))
+        rows.append((name, about, _count(rate.runs, "run")))
     if rows:
         show_table(("measured", "", "of"), rows)
     for note in profile.notes:
@@ -47,4 +44,8 @@ def print_profile(profile: ClusterProfile) -> None:
 
 
 def _bytes(found: MeasuredBytes) -> tuple[str, str]:
-    return span(found), f"{found.ranks} rank{'s' if found.ranks != 1 else ''}"
+    return span(found), _count(found.ranks, "rank")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
