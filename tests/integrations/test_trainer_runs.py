@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 from support.answers import closed
-from support.trained_runs import ACCUMULATION, CONFIG, ROWS, STEPS, TOKENS
+from support.trained_runs import ACCUMULATION, CONFIG, FEW, ROWS, STEPS, TOKENS
 
 from zero_sizer import cli
 from zero_sizer.crosscheck import compare
@@ -121,7 +121,7 @@ def test_what_goes_wrong_is_one_line_and_the_run_goes_on(runs, name, says):
     _, (first, second) = runs
     lines = [line for line in first[name]["printed"].splitlines() if says in line]
     assert len(lines) == 1
-    assert first[name]["steps"] == second[name]["steps"] == STEPS
+    assert first[name]["steps"] == second[name]["steps"] == FEW
 
 
 def _events(data):

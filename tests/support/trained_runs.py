@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-STEPS, ROWS, TOKENS, ACCUMULATION = 5, 2, 64, 2
+STEPS, FEW, ROWS, TOKENS, ACCUMULATION = 5, 3, 2, 64, 2
 MODEL = {
     "hidden_size": 64,
     "intermediate_size": 160,
@@ -52,14 +52,14 @@ class Tokens(torch.utils.data.Dataset):
         return {"input_ids": ids, "labels": ids}
 
 
-def train(folder, model, config, *, said=None, **arguments):
+def train(folder, model, config, *, said=None, steps=FEW, **arguments):
     """A Trainer's run with the callback; returns the steps it did."""
     from transformers import Trainer, TrainingArguments
 
     from zero_sizer.integrations.transformers import MemoryCallback
 
     options = {
-        "max_steps": STEPS,
+        "max_steps": steps,
         "per_device_train_batch_size": ROWS,
         "gradient_accumulation_steps": ACCUMULATION,
         "use_cpu": True,
@@ -171,7 +171,7 @@ def run(folder, rank):
     reported = {"report_to": ["tensorboard"], "eval_strategy": "steps", "eval_steps": 3}
     runs = {
         "stage 2": lambda at: train(
-            at, llama, STAGE_2, save_strategy="steps", save_steps=3, **reported
+            at, llama, STAGE_2, steps=STEPS, save_strategy="steps", save_steps=3, **reported
         ),
         "stage 3": lambda at: train(at, lambda: pretrained(folder), STAGE_3),
         "lora": lambda at: train(at, adapted, OFFLOADED),
