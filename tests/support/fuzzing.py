@@ -17,6 +17,7 @@ from typing import Any
 
 from support import fuzz_commands as commands
 from support import fuzz_nonsense as odd
+from support import fuzz_questions as questions
 from support import fuzz_readers as readers
 from support import fuzz_tools as tools
 from support.fuzz_values import Case
@@ -64,8 +65,17 @@ TOOLS = {
     tools.read_tool: 6,
     tools.read_script: 6,
 }
+QUESTIONS = {
+    questions.calibrate: 3,
+    questions.crosscheck_alone: 2,
+    questions.check_profile: 2,
+    questions.lint: 3,
+    questions.schema: 1,
+    questions.diagnose: 3,
+}
 GROUPS = {
     "check": WHOLE,
+    "questions": QUESTIONS,
     "others": OTHER,
     "searches": SEARCHES,
     "nonsense": NONSENSE,

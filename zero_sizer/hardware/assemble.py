@@ -1,13 +1,15 @@
 """From what the user stated about the machines to a ``Cluster``."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.hardware import catalog, hostfile
 from zero_sizer.hardware.cluster import Cluster, Gpu
-from zero_sizer.hardware.measured import ClusterProfile
 from zero_sizer.util.records import dataclass
+
+if TYPE_CHECKING:
+    from zero_sizer.hardware.measured import ClusterProfile
 
 DEFAULT = "default: nothing stated"
 _MOST_RANKS = 2**20
@@ -71,7 +73,7 @@ def assemble(stated: Mapping[str, Stated]) -> Cluster:
     )
 
 
-def _measured(stated: Mapping[str, Stated]) -> ClusterProfile | None:
+def _measured(stated: Mapping[str, Stated]) -> "ClusterProfile | None":
     """The cluster profile that is named."""
     if "cluster_profile" not in stated:
         return None
@@ -81,7 +83,7 @@ def _measured(stated: Mapping[str, Stated]) -> ClusterProfile | None:
 
 
 def _require_same_gpu(
-    measured: ClusterProfile | None, gpu: Gpu | None, stated: Mapping[str, Stated]
+    measured: "ClusterProfile | None", gpu: Gpu | None, stated: Mapping[str, Stated]
 ) -> None:
     """Stops where the profile is of another GPU than the job's.
 
@@ -97,7 +99,7 @@ def _require_same_gpu(
 
 
 def _rates(
-    stated: Mapping[str, Stated], measured: ClusterProfile | None, origins: dict[str, str]
+    stated: Mapping[str, Stated], measured: "ClusterProfile | None", origins: dict[str, str]
 ) -> dict[str, float]:
     """What the user knows of the hardware's speed, and what was measured of the rest."""
     found = {name: float(stated[name].value) for name in RATES if name in stated}

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from zero_sizer.hardware.measured import ClusterProfile
 from zero_sizer.parallel import ParallelDims
 from zero_sizer.util.records import dataclass
+
+if TYPE_CHECKING:
+    from zero_sizer.hardware.measured import ClusterProfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Cluster:
     host_memory: int | None = None
     nvme: int | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
-    measured: ClusterProfile | None = None
+    measured: "ClusterProfile | None" = None
     origins: dict[str, str]
 
     def of(self, ranks: ParallelDims) -> Self:

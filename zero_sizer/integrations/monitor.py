@@ -6,10 +6,12 @@ It may never break a run: whatever goes wrong becomes one line, and the monitor 
 import atexit
 import io
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +54,17 @@ def _harmless(method: _F) -> _F:
     return guarded  # type: ignore[return-value]
 
 
+def _nothing() -> None:
+    """There is nothing to do."""
+
+
+def _at_exit(reference: "weakref.ref[Monitor]") -> None:
+    """A run ended without telling: an error that nobody caught, or an early exit."""
+    monitor = reference()
+    if monitor is not None:
+        monitor.finish(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
+
+
 class Monitor:
     """Watches one rank of a run.
 
@@ -63,7 +76,7 @@ class Monitor:
         resets_peaks: see ``Meter``.
 
     Attributes:
-        is_off: something went wrong, and nothing is watched any more.
+        is_off: the run has ended, or something went wrong: nothing is watched any more.
         answer: the prediction; None until there is one.
     """
 
@@ -89,9 +102,11 @@ class Monitor:
         self._notes: list[str] = []
         self._warned: set[str] = set()
         self._has_asked = False
+        self._leaving: Callable[[], None] = _nothing
         self._went_back = True  # a backward since the last forward
         self._highest: Figures = {}
         self._highest_phase = "init"
+        self._largest = (0, 0)  # rows and tokens of a batch
         self._engine: Any = None
         self._pinned: PinnedStorages | None = None
 
@@ -112,7 +127,8 @@ class Monitor:
             )
         self._recorder = Recorder(meter, self._buffers)
         self._note_peak(self._recorder.began().device, "init")
-        atexit.register(self._at_exit)
+        self._leaving = partial(_at_exit, weakref.ref(self))  # which must not keep a model alive
+        atexit.register(self._leaving)
         if run.config is None:
             self._say("no DeepSpeed config: memory is recorded, nothing is predicted")
         elif self._seq_len() is not None:
@@ -133,6 +149,7 @@ class Monitor:
         recorder, shape = self._watched, shape_of(batch)
         if shape is not None:
             recorder.count_tokens(shape[0] * shape[1])
+            self._largest = max(self._largest, shape, key=prod)
         if not self._has_asked and self._run is not None and self._run.config is not None:
             self._predict(batch)
 
@@ -191,7 +208,7 @@ class Monitor:
     def finish(self, error: BaseException | None = None) -> None:
         """Training has ended, of itself or by an error: the recording is written."""
         recorder = self._watched
-        atexit.unregister(self._at_exit)
+        atexit.unregister(self._leaving)
         if self._hooks is not None:
             self._hooks.remove()
         phase, step, micro_step = recorder.current, recorder.step, recorder.micro_step
@@ -202,6 +219,10 @@ class Monitor:
             self._notes.append(f"ended by {type(error).__name__}{where}: {one_line(str(error))}")
         self._compare(is_whole=False)
         self._write(is_last=True)
+        self._engine, self._hooks = None, None
+        if self._run is not None:
+            self._run = replace(self._run, model=None)
+        self.is_off = True
 
     def recording(self) -> Recording | None:
         """Everything kept so far; None before the start."""
@@ -315,8 +336,20 @@ class Monitor:
             way = text.partition(":")[0]
             if way not in self._warned:
                 self._warned.add(way)
-                self._notes.append(text)
-                self._say(f"warning: {text}", every_rank=True)
+                said = text + self._longer_batch()
+                self._notes.append(said)
+                self._say(f"warning: {said}", every_rank=True)
+
+    def _longer_batch(self) -> str:
+        """The largest batch, where it is larger than what was predicted for."""
+        plan = self.answer.sizing.plan if self.answer is not None else None
+        rows, tokens = self._largest
+        if plan is None or rows * tokens <= plan.micro_batch * plan.seq_len:
+            return ""
+        return (
+            f"; the largest batch had {rows} x {tokens} tokens, and {plan.micro_batch} x "
+            f"{plan.seq_len} were predicted: seq_len= says the most there are"
+        )
 
     def _buffers(self, phase: str) -> Iterable[LiveBuffer]:
         if self._engine is None:
@@ -346,10 +379,6 @@ class Monitor:
         recording.write(path)
         if is_last:
             self._say(f"recording written to {path}; `zero-sizer crosscheck --recording {path}`")
-
-    def _at_exit(self) -> None:
-        """The run ended without telling: an error that nobody caught, or an early exit."""
-        self.finish(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
 
     def _say(self, text: str, *, every_rank: bool = False) -> None:
         if not (self._is_first or every_rank):

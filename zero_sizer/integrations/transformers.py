@@ -50,6 +50,8 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         """Predict, and begin to record."""
         output = self._output or Path(args.output_dir) / RECORDING
         own_metrics = not getattr(args, "skip_memory_metrics", True)
+        if self.monitor is not None:  # of a run that did not end: a smaller batch is tried, say
+            self.monitor.finish()
         monitor = self.monitor = Monitor(
             output=output,
             stated=self._stated,
