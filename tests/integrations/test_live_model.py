@@ -63,6 +63,7 @@ def test_frozen_parts_are_not_trained(described):
     assert found.parameters == expected.parameters
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks by transformers' old names
 def test_an_adapted_one_is_what_the_adapter_makes_of_it(described):
     live = peft.get_peft_model(module(), peft.LoraConfig(**ADAPTER), low_cpu_mem_usage=True)
     found = spec_of(live)

@@ -136,7 +136,7 @@ def said(case: Case, code: Any, out: str, err: str) -> str:
     if _UNSEEN.search(out) or _UNSEEN.search(err):
         return "a character that steers a terminal"
     longest = max(map(len, (out + err).split("\n")))
-    is_json = "--format=json" in case.argv and bool(out)
+    is_json = bool(out) and not {"--format=json", "--format=sarif"}.isdisjoint(case.argv)
     if longest > 4_100 and not is_json:
         return f"a line of {longest} characters"
     answer = json.loads(out, parse_constant=_no_constant) if is_json else {}

@@ -51,8 +51,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "zero-sizer crosscheck --recording out/memory.json",
     ),
     "calibrate": (
-        "zero-sizer calibrate out/memory.*.json --output cluster.json",
-        "zero-sizer check ds.json --model llama-3-8b --cluster-profile cluster.json",
+        "zero-sizer calibrate out/memory.rank*.json --output cluster.json",
+        "zero-sizer calibrate one-gpu.json one-node.json --format json",
     ),
     "schema": (
         "zero-sizer schema --output deepspeed.schema.json",

@@ -108,7 +108,7 @@ class ClusterProfile:
         return f"{self.source}: measured in {count} recording{'s' if count != 1 else ''}"
 
     def words(self) -> tuple[str, ...]:
-        """What was measured, a clause each."""
+        """A clause for each thing that was measured."""
         found = [
             f"{_ABOUT[layout]} {span(self.outside[layout])}"
             for layout in LAYOUTS

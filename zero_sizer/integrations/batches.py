@@ -1,4 +1,4 @@
-"""What a batch says of the job: its rows, its tokens, whether they are padded or packed."""
+"""Facts that a batch tells of the job: its rows, its tokens, whether they are padded or packed."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run is expected to hold, and the words where it holds something else."""
+"""Bytes that a run is expected to hold, and the words where it holds something else."""
 
 from collections.abc import Iterator, Mapping
 
@@ -60,7 +60,7 @@ class Expectation:
 
 
 def expectation_of(answer: Answer) -> Expectation:
-    """What the answer expects of each GPU, widened by the model's own error."""
+    """Expectation of each GPU by the answer, widened by the model's own error."""
     found = answer.devices[Device.GPU]
     peak, need = found.peak.num_bytes, found.need
     plain = capacity.need(peak, found.capacity, need.room)

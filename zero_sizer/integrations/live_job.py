@@ -16,6 +16,7 @@ from zero_sizer.integrations import live_model, meters
 from zero_sizer.job import fields
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job, section, workload_of
+from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.util.records import dataclass
 
@@ -72,9 +73,10 @@ def _stated(values: Mapping[str, Any]) -> dict[str, Stated]:
 
 
 def _machines(run: Run) -> dict[str, Any]:
+    ranks = laid_out(run.world_size, run.local_world_size)
     found: dict[str, Any] = {
-        "nodes": max(run.world_size // max(run.local_world_size, 1), 1),
-        "gpus_per_node": run.local_world_size,
+        "nodes": ranks.nodes,
+        "gpus_per_node": ranks.ranks_per_node,
         "host_memory": meters.host_memory(),
     }
     gpu = meters.gpu_properties()

@@ -77,7 +77,7 @@ def _most() -> dict[str, int]:
 
 
 def gpu_properties() -> Any:
-    """What PyTorch says of this rank's GPU; None without one."""
+    """PyTorch's properties of this rank's GPU; None without one."""
     if not torch.cuda.is_available():
         return None
     return torch.cuda.get_device_properties(torch.cuda.current_device())

@@ -168,7 +168,7 @@ def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) 
 def section(
     said: Mapping[str, Stated], fields: tuple[stated.Field, ...], flags: Flags
 ) -> dict[str, Stated]:
-    """What flags and file state for one section."""
+    """The statements of flags and file for one section."""
     found = {field.name: said[field.name] for field in fields if field.name in said}
     for field in fields:
         value = getattr(flags, field.name, None)  # rates stand in a job file only

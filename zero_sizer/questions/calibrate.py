@@ -1,4 +1,4 @@
-"""What do recordings of trained runs tell of the cluster they ran on?
+"""Recordings of trained runs become a profile of the cluster they ran on.
 
 Nothing here is a model: a figure is the least, the median and the most that ranks measured, and a
 rate is the one with which the predicted step takes as long as the measured one.
