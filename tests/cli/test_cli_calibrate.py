@@ -92,7 +92,9 @@ def recorded(
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def written(*recordings):
         paths = [tmp_path / f"run{index}.json" for index in range(len(recordings))]
         for path, values in zip(paths, recordings, strict=True):
@@ -103,11 +105,10 @@ def write(tmp_path):
 
 
 @pytest.fixture
-def ask(tmp_path, capsys, monkeypatch):
+def ask(tmp_path, capsys, write):
     """The JSON of a question about the recorded job."""
     (tmp_path / "config.json").write_text(json.dumps(MODEL))
     (tmp_path / "ds.json").write_text(json.dumps(CONFIG))
-    monkeypatch.chdir(tmp_path)
 
     def asked(command, *words, gpu="a100-80gb"):
         argv = [command, "ds.json", "--model", "config.json", "--gpu", gpu, "--format", "json"]
