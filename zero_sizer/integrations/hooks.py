@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import torch
 
+from zero_sizer.dryrun.measure import tensors_in
+
 
 class Listener(Protocol):
     """Is told what the loop does."""
@@ -77,9 +79,9 @@ class Hooks:
         if not module.training or not torch.is_grad_enabled():
             return
         try:
-            trained = [tensor for tensor in _tensors(output) if tensor.requires_grad]
-            if trained:
-                trained[0].register_hook(self._reached)
+            for tensor in tensors_in(output):  # whatever of it the loss is made of
+                if tensor.requires_grad:
+                    tensor.register_hook(self._reached)
         except Exception as error:  # an output of an odd kind is no reason to end a run
             self._listener.give_up(f"{type(error).__name__}: {error}")
 
@@ -100,13 +102,3 @@ class Hooks:
             return result
 
         return step
-
-
-def _tensors(output: Any) -> list[Any]:
-    """The tensors of what a model returned, the loss first."""
-    if isinstance(output, Mapping):  # transformers' outputs too
-        loss = output.get("loss")
-        found = [loss, *output.values()]
-    else:
-        found = list(output) if isinstance(output, tuple | list) else [output]
-    return [item for item in found if isinstance(item, torch.Tensor)]

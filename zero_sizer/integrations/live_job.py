@@ -13,11 +13,13 @@ from zero_sizer.hardware import catalog
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.integrations import live_model, meters
+from zero_sizer.integrations.batches import sequences_of, shape_of
 from zero_sizer.job import fields
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job, section, workload_of
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
+from zero_sizer.units import ceil_div
 from zero_sizer.util.records import dataclass
 
 _RUN = "the run"
@@ -66,6 +68,24 @@ def job_of(run: Run, flags: Flags) -> Job:
         workload=workload,
         origins={"deepspeed": document.source, "model": _RUN},
     )
+
+
+def loop_with(run: Run, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The statements of a loop, with what its first batch shows.
+
+    Other rows than the config's micro batch are as many tokens all the same: DPO has two for each
+    pair, and padding-free batches have one for all.
+    """
+    loop, shape = dict(run.loop), shape_of(batch)
+    if shape is not None:
+        rows, tokens = shape[0], max(shape[1], loop.get("seq_len") or 0)
+        config = run.config or {}
+        micro_batch = config.get("train_micro_batch_size_per_gpu")
+        each = micro_batch if isinstance(micro_batch, int) and micro_batch > 0 else rows
+        loop["seq_len"] = ceil_div(rows * tokens, each)
+        loop["micro_batch"] = each
+        loop.setdefault("sequences", sequences_of(batch))
+    return loop
 
 
 def _stated(values: Mapping[str, Any]) -> dict[str, Stated]:

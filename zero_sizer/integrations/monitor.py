@@ -21,7 +21,7 @@ from zero_sizer.dryrun.packages import versions
 from zero_sizer.dryrun.recording import LiveBuffer, RankRecord, Recording
 from zero_sizer.integrations import expectation as expected
 from zero_sizer.integrations import live_job
-from zero_sizer.integrations.batches import sequences_of, shape_of
+from zero_sizer.integrations.batches import shape_of
 from zero_sizer.integrations.hooks import Hooks
 from zero_sizer.integrations.live_job import Run
 from zero_sizer.integrations.messages import say
@@ -30,7 +30,7 @@ from zero_sizer.integrations.recorder import BETWEEN, FIRST_STEPS, Recorder, mos
 from zero_sizer.questions.jobs import flags_of
 from zero_sizer.report.text import show_brief
 from zero_sizer.sizing import size
-from zero_sizer.units import GIB, ceil_div
+from zero_sizer.units import GIB
 from zero_sizer.util.terminal import one_line
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -131,8 +131,6 @@ class Monitor:
         atexit.register(self._leaving)
         if run.config is None:
             self._say("no DeepSpeed config: memory is recorded, nothing is predicted")
-        elif self._seq_len() is not None:
-            self._predict({})
 
     def follow(self, model: Any, optimizer: Any = None) -> None:
         """Put hooks on what the loop calls, which tell of its phases."""
@@ -144,8 +142,14 @@ class Monitor:
         attach(self)
 
     @_harmless
+    def note(self, text: str) -> None:
+        """Print a line on the first rank, and keep it with the recording."""
+        self._notes.append(text)
+        self._say(text)
+
+    @_harmless
     def batch(self, batch: Mapping[str, Any]) -> None:
-        """A batch is about to be run: its tokens count, and the first one's length is a fact."""
+        """A batch is about to be run: its tokens count, and before the first the job is sized."""
         recorder, shape = self._watched, shape_of(batch)
         if shape is not None:
             recorder.count_tokens(shape[0] * shape[1])
@@ -282,24 +286,12 @@ class Monitor:
             raise RuntimeError("training has not begun")
         return self._recorder
 
-    def _seq_len(self) -> int | None:
-        loop = self._run.loop if self._run is not None else {}
-        return self._stated.get("seq_len") or loop.get("seq_len")
-
     def _predict(self, batch: Mapping[str, Any]) -> None:
         """Size the job; an error is one line, and the run is recorded all the same."""
         run, self._has_asked = self._run, True
         if run is None:
             return
-        loop = dict(run.loop)
-        shape = shape_of(batch)
-        if shape is not None and self._seq_len() is None:
-            micro_batch = run.config and run.config.get("train_micro_batch_size_per_gpu")
-            rows = micro_batch if isinstance(micro_batch, int) else shape[0]
-            loop["seq_len"] = ceil_div(shape[0] * shape[1], max(rows, 1))
-            loop.setdefault("sequences", sequences_of(batch))
-            loop.setdefault("micro_batch", rows)
-        self._run = replace(run, loop=loop)
+        self._run = replace(run, loop=live_job.loop_with(run, batch))
         try:
             self.answer = answer_of(size(live_job.job_of(self._run, flags_of(self._stated))))
         except Exception as error:  # whatever we cannot size, others train

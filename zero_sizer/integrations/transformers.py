@@ -19,6 +19,10 @@ from zero_sizer.integrations.loop import begin
 from zero_sizer.integrations.monitor import Monitor
 
 RECORDING = "memory.json"
+_OF_TRL = (
+    "trl's {} computes a loss of its own, and may keep a reference model or generate: none of it "
+    "is predicted"
+)
 _LENGTHS = ("max_length", "max_seq_length", "model_max_length", "block_size")
 
 
@@ -65,6 +69,9 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             return
         called = getattr(self._trainer, "model_wrapped", None) or kwargs["model"]
         begin(monitor, called, kwargs.get("optimizer"), loop)
+        kind = type(self._trainer)
+        if kind.__module__.startswith("trl."):
+            monitor.note(_OF_TRL.format(kind.__name__))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Send what was recorded since the last time where the Trainer sends its own."""
