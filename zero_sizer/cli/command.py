@@ -24,6 +24,7 @@ _COMMANDS = {
     "crosscheck": "lay the prediction beside independent witnesses",
     "calibrate": "make a cluster profile of what trained runs recorded",
     "schema": "print the JSON Schema of a DeepSpeed config, for editors",
+    "page": "build a web page that answers in the browser",
     "models": "list the bundled models",
     "gpus": "list the known GPUs",
 }
