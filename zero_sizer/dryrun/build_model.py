@@ -228,12 +228,12 @@ def batch(task: Task, where: torch.device) -> dict[str, Any]:
 
 
 def feed_of(task: Task) -> Feed | None:
-    """What a sample brings beside or instead of token ids and labels."""
+    """Inputs of a sample beside or instead of token ids and labels."""
     return None if task.feed is None else Feed.from_json(task.feed)
 
 
 def _input_dtype(task: Task) -> Any:
-    """What the Trainer casts inputs to (trainer.py, ``_prepare_input``): the engine's dtype."""
+    """Dtype that the Trainer casts inputs to (trainer.py, ``_prepare_input``): the engine's."""
     dtypes = (("bf16", torch.bfloat16), ("fp16", torch.float16))
     on = (dtype for key, dtype in dtypes if (task.config.get(key) or {}).get("enabled"))
     return next(on, torch.float32)

@@ -1,4 +1,4 @@
-"""What each sample of a job brings: as stated, else as the model's config says."""
+"""Inputs of each sample of a job: as stated, else as the model's config says."""
 
 from zero_sizer.job.read import Job
 from zero_sizer.models.feeds import Feed, Said, feed_of
@@ -6,7 +6,7 @@ from zero_sizer.plan.assumptions import Assumptions
 
 
 def feed_of_job(job: Job, assumed: Assumptions) -> Feed | None:
-    """What a sample brings; what nobody stated of it is said, with where it comes from."""
+    """Inputs of a sample; of those that nobody stated it is said where they come from."""
     said = Said(
         images=job.workload.images,
         audio_seconds=job.workload.audio_seconds,

@@ -1,4 +1,4 @@
-"""What one sample feeds a model: the tensors that its forward is called with.
+"""Inputs of one sample: the tensors that a model's forward is called with.
 
 ``feed_of`` derives them from the model's config.json and from what the user says of a sample.
 """

@@ -34,7 +34,7 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Said:
-    """What a user says of one sample.
+    """Statements of a user about one sample.
 
     Attributes:
         images: of it, None where nobody says.
