@@ -23,11 +23,13 @@ def _table() -> Mapping[str, Any]:
     return table
 
 
+@cache
 def public_names() -> tuple[str, ...]:
     """Names of the models of which a public config is kept, sorted."""
     return tuple(sorted(_table()["configs"]))
 
 
+@cache
 def known_names() -> tuple[str, ...]:
     """Every name that needs no owner: bundled models and public configs, sorted."""
     return tuple(sorted({*bundled_names(), *public_names()}))
@@ -43,10 +45,10 @@ def find(reference: str) -> ModelSpec | None:
     """The model that a name or hub id means, tuned ones and copies included; None: not known."""
     asked = reference.lower()
     if asked in known_names():
-        return _load(asked)
+        return load_known(asked)
     name = _ids().get(asked)
     if name is not None:
-        return _load(name)
+        return load_known(name)
     name = same_shape(asked)
     return None if name is None else _of_shape(name, reference)
 
@@ -75,7 +77,8 @@ def untuned(name: str) -> str:
     return "-".join(word for word in name.split("-") if word not in _OF_TUNING)
 
 
-def _load(name: str) -> ModelSpec:
+def load_known(name: str) -> ModelSpec:
+    """The model of a known name."""
     if name in bundled_names():
         return load_bundled(name)
     from zero_sizer.models.sources.hf_config import laid_out
@@ -83,11 +86,11 @@ def _load(name: str) -> ModelSpec:
     row = public_config(name)
     spec = laid_out(row["config"], name=name, where=f"public config {row['source']}")
     assert spec is not None, name  # of a family that is laid out here; a test builds them all
-    return spec
+    return replace(spec, has_own_code=bool(row.get("own_code")))
 
 
 def _of_shape(name: str, asked: str) -> ModelSpec:
-    spec = _load(name)
+    spec = load_known(name)
     return replace(spec, origin=f"{spec.origin}, whose shape {asked} has")
 
 

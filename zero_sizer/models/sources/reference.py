@@ -5,7 +5,14 @@ from pathlib import Path
 
 from zero_sizer.errors import InputError
 from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
-from zero_sizer.models.sources.hub import find, known_names, same_shape
+from zero_sizer.models.sources.hub import (
+    find,
+    known_names,
+    load_known,
+    public_config,
+    public_names,
+    same_shape,
+)
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.files import existing
 from zero_sizer.util.records import dataclass
@@ -19,7 +26,7 @@ _LIST_COMMAND = "`zero-sizer models` lists the bundled ones"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """One bundled model for a reader; ``source`` names the public config its shapes come from."""
+    """One model for a reader; ``source`` names the public config its shapes come from."""
 
     name: str
     params: int
@@ -29,7 +36,7 @@ class ModelRow:
 
 
 def describe_all() -> tuple[ModelRow, ...]:
-    """A row for every bundled model, by name."""
+    """A row for every model that a name means, by name."""
     rows = []
     for name in bundled_names():
         stored = read_bundled(name)
@@ -43,7 +50,21 @@ def describe_all() -> tuple[ModelRow, ...]:
                 source=stored["source"],
             )
         )
-    return tuple(rows)
+    rows += map(_row_of, public_names())
+    return tuple(sorted(rows, key=lambda row: row.name))
+
+
+def _row_of(name: str) -> ModelRow:
+    """A row for a model of which a public config is kept."""
+    spec = load_known(name)
+    arch = spec.arch
+    return ModelRow(
+        name=name,
+        params=spec.num_params,
+        layers=arch.num_layers + (arch.decoder_layers or 0),
+        hidden=arch.hidden or 0,
+        source=f"{public_config(name)['source']} config.json",
+    )
 
 
 def load(reference: str, *, allow_code: bool = True) -> ModelSpec:
