@@ -11,9 +11,9 @@ import pytest
 
 from zero_sizer import models
 from zero_sizer.errors import InputError
-from zero_sizer.models.sources.hub import known_names
 from zero_sizer.models.sources.bundled import load_bundled, module_rows, read_bundled
 from zero_sizer.models.sources.hf_config import load_hf_config
+from zero_sizer.models.sources.hub import known_names
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"

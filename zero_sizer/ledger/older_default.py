@@ -30,9 +30,7 @@ def with_older_default(
     older = trainer.row(_OLDER, swaps=False)
     if older is None or plan.optimizer is not trainer.row(None, swaps=False):
         return list(findings)
-    other = replace(
-        plan, optimizer=older, group_optimizers=(older,) * len(plan.group_optimizers)
-    )
+    other = replace(plan, optimizer=older, group_optimizers=(older,) * len(plan.group_optimizers))
     with_it = totals(evaluate(entries.of(other), other, explain=False), plan.ranks_per_node)
     more = max(with_it[Device.GPU].values()) - max(moments[Device.GPU].values())
     if more <= 0:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
 from zero_sizer.models.spec import ModelSpec
 
@@ -84,8 +85,10 @@ def load_known(name: str) -> ModelSpec:
     from zero_sizer.models.sources.hf_config import laid_out
 
     row = public_config(name)
-    spec = laid_out(row["config"], name=name, where=f"public config {row['source']}")
-    assert spec is not None, name  # of a family that is laid out here; a test builds them all
+    where = f"public config {row['source']}"
+    spec = laid_out(row["config"], name=name, where=where)
+    if spec is None:
+        raise UnsupportedError(f"the family of {name} is not laid out here", where=where)
     return replace(spec, has_own_code=bool(row.get("own_code")))
 
 

@@ -61,7 +61,7 @@ def _row_of(name: str) -> ModelRow:
     return ModelRow(
         name=name,
         params=spec.num_params,
-        layers=arch.num_layers + (arch.decoder_layers or 0),
+        layers=(arch.num_layers or 0) + (arch.decoder_layers or 0),
         hidden=arch.hidden or 0,
         source=f"{public_config(name)['source']} config.json",
     )
@@ -142,5 +142,5 @@ def _unknown(name: str) -> InputError:
 def _no_file(name: str) -> InputError:
     """A path of another machine often ends with the name of the model that lies there."""
     meant = same_shape(Path(name).name.lower())
-    remedy = None if meant is None else f"if that is {meant}, say --model {meant}"
+    remedy = "" if meant is None else f"if that is {meant}, say --model {meant}"
     return InputError(f"there is no model file {shown(name)}", remedy=remedy, where="--model")
