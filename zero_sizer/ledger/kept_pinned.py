@@ -48,7 +48,7 @@ def _requested_later(plan: Plan) -> Iterator[int]:
 
 
 def kept_pinned(plan: Plan) -> Iterator[Finding]:
-    """What of it a node holds, beside what the ledger counts."""
+    """A finding where a node holds such memory beside what the ledger counts."""
     kept = kept_bytes(plan) * plan.ranks_per_node
     if kept:
         yield Finding(
