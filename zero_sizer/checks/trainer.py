@@ -70,10 +70,9 @@ def built_by_the_trainer(context: Context) -> Iterator[Finding]:
     yield context.note(
         "assumed-zero-init",
         "--zero-init",
-        "the model is taken to be built under zero.Init, as transformers does where "
-        "TrainingArguments or accelerate's plugin are made before it; else every process builds it "
-        "whole and moves it to its GPU",
-        "give --zero-init, or --no-zero-init if the script loads the model first",
+        "the model is taken to be built under zero.Init; a script that loads it before it makes "
+        "TrainingArguments puts it whole on each GPU",
+        "give --zero-init or --no-zero-init",
     )
 
 
