@@ -124,7 +124,8 @@ def test_a_gpu_must_be_stated(tmp_path, capsys):
 
 def test_a_host_has_room_for_the_processes_too(tmp_path, capsys):
     """Qwen2.5-32B, all on the host, one H100 NVL, 744 GB: killed (LlamaFactory#6755)."""
-    config = BF16 | {"zero_optimization": OFFLOAD | {"offload_param": {"device": "cpu"}}}
+    parked = {"offload_param": {"device": "cpu", "pin_memory": False}}  # PyTorch keeps nothing
+    config = BF16 | {"zero_optimization": OFFLOAD | parked}
     said = ("--model", "llama-3-8b", "--gpus-per-node", "2", "--gpu", "h100-80gb")
     said = (*said, "--seq-len", "512", "--checkpointing", "--host-memory")
     _, answer = ask(tmp_path, capsys, config, *said, "1TiB")
@@ -133,6 +134,21 @@ def test_a_host_has_room_for_the_processes_too(tmp_path, capsys):
         _, answer = ask(tmp_path, capsys, config, *said, str(peak + spare))
         assert answer["verdict"] == verdict, spare
     assert answer["devices"]["host"]["outside_bytes"]["low"] == 2 * outside.PROCESS.low
+
+
+def test_pinned_blocks_that_are_kept_decide_where_the_host_is_tight(tmp_path, capsys):
+    """GLM-4-9B, all on the host, one GPU, 252G: killed with all of it full (LlamaFactory#4629)."""
+    parked = {"offload_param": {"device": "cpu"}}  # pinned, unless it says no
+    config = BF16 | {"zero_optimization": OFFLOAD | parked}
+    said = ("--model", "THUDM/glm-4-9b-chat", "--gpus-per-node", "1", "--gpu", "h100-80gb")
+    said = (*said, "--seq-len", "512", "--checkpointing", "--host-memory")
+    code, answer = ask(tmp_path, capsys, config, *said, "252G")
+    assert (code, codes(answer)) == (3, ["pinned-kept"])
+    assert ask(tmp_path, capsys, config, *said, "300G")[0] == 0
+    _, answer = ask(tmp_path, capsys, config, *said, "100G")
+    (reason,) = answer["reasons"]
+    assert (reason["code"], answer["verdict"]) == ("host-too-small", "does_not_fit")
+    assert reason["remedy"].endswith("from init on")
 
 
 def test_workers_of_a_data_loader_are_stated_and_counted(tmp_path, capsys):

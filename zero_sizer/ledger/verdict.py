@@ -198,12 +198,13 @@ def _too_small(
 ) -> Reason:
     phase = need.moment.phase.value if need.moment else ""
     first = _first_short(need, found, moments)
+    since = ""
     if first is not None and first.phase.value != phase:
-        phase = f"{phase}, and too small from {first.phase.value} on"
+        since = f"it is too small from {first.phase.value} on"
     *others, last = [_CHEAPEST[code] for code in need.cheapest] or [""]
     even = f"{', '.join(others)} and {last}" if others else last
     tail = f"{phase}, even with {even}" if even else phase
-    return too_small(device, need.shortfall(found), tail)
+    return replace(too_small(device, need.shortfall(found), tail), remedy=since)
 
 
 def _first_short(need: Need, found: Capacity, moments: Mapping[Moment, int]) -> Moment | None:
@@ -258,7 +259,10 @@ def _undecided(
         yield from map(_of_doubt, assumed[len(decisive) :])
         return
     costs = [f for f in about if _direction(f) is not Direction.SAVE]
-    yield from map(_of_doubt, sorted(costs, key=lambda f: not is_open(f)))
+    bounded = [f for f in costs if not is_open(f)]
+    yield from (_of_doubt(f) for f in costs if is_open(f))
+    if need_of(moments, there, need.room, bounded).fit(there) is not capacity.Fit.YES:
+        yield from map(_of_doubt, bounded)
     without = need_of(moments, there, need.room, ())
     if without.fit(there) is not capacity.Fit.YES:
         yield _tight(device, without, there)
