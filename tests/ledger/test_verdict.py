@@ -139,7 +139,8 @@ def test_a_host_has_room_for_the_processes_too(tmp_path, capsys):
 def test_pinned_blocks_that_are_kept_decide_where_the_host_is_tight(tmp_path, capsys):
     """GLM-4-9B, all on the host, one GPU, 252G: killed with all of it full (LlamaFactory#4629)."""
     parked = {"offload_param": {"device": "cpu"}}  # pinned, unless it says no
-    config = BF16 | {"zero_optimization": OFFLOAD | parked}
+    saved = {"stage3_gather_16bit_weights_on_model_save": True}
+    config = BF16 | {"zero_optimization": OFFLOAD | parked | saved}
     said = ("--model", "THUDM/glm-4-9b-chat", "--gpus-per-node", "1", "--gpu", "h100-80gb")
     said = (*said, "--seq-len", "512", "--checkpointing", "--host-memory")
     code, answer = ask(tmp_path, capsys, config, *said, "252G")
