@@ -1,4 +1,4 @@
-"""Bundled models that see, hear, or read one text and write another (fields: ``model_source``)."""
+"""Bundled models that see, hear or denoise (fields: ``model_source``)."""
 
 from typing import Any
 
@@ -39,36 +39,6 @@ HEARING = {
     "whisper-large-v3-turbo": _whisper(
         "openai/whisper-large-v3-turbo", 808_878_080, 1280, (32, 4), **_LARGE_V3
     ),
-}
-
-
-def _t5(source: str, params: int | None, hidden: int, ffn: int, layers: int, *heads: int) -> Source:
-    return causal(
-        "t5",
-        "T5ForConditionalGeneration",
-        source,
-        params,
-        d_model=hidden,
-        d_ff=ffn,
-        num_layers=layers,
-        num_heads=heads[0],
-        d_kv=heads[1],
-        vocab_size=32128,
-        **({"feed_forward_proj": "gated-gelu"} if "flan" in source else {}),
-    )
-
-
-# transformers 5 ties T5's output layer whatever the config says, FLAN-T5's too: no count of the
-# hub's fits them.
-READING = {
-    "t5-small": _t5("google-t5/t5-small", 60_506_624, 512, 2048, 6, 8, 64),
-    "t5-base": _t5("google-t5/t5-base", 222_903_552, 768, 3072, 12, 12, 64),
-    "t5-large": _t5("google-t5/t5-large", 737_668_096, 1024, 4096, 24, 16, 64),
-    "t5-11b": _t5("google-t5/t5-11b", 11_307_321_344, 1024, 65536, 24, 128, 128),
-    "flan-t5-base": _t5("google/flan-t5-base", None, 768, 2048, 12, 12, 64),
-    "flan-t5-large": _t5("google/flan-t5-large", None, 1024, 2816, 24, 16, 64),
-    "flan-t5-xl": _t5("google/flan-t5-xl", None, 2048, 5120, 24, 32, 64),
-    "flan-t5-xxl": _t5("google/flan-t5-xxl", None, 4096, 10240, 24, 64, 64),
 }
 
 
@@ -338,7 +308,6 @@ DENOISING = {
 
 SEEING_AND_HEARING: dict[str, Source] = {
     **HEARING,
-    **READING,
     **SEEING,
     **VISION_LANGUAGE,
     **DENOISING,
