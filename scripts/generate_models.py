@@ -17,10 +17,10 @@ import torch
 import transformers
 from model_sources import CONFIG_FIELDS, SOURCES, Source
 
+from zero_sizer.models.feeds import feed_of
 from zero_sizer.models.layouts.architecture import from_hf_config
-from zero_sizer.models.layouts.families import FAMILIES
 from zero_sizer.models.sources.torch_module import spec_from_module
-from zero_sizer.models.spec import Architecture
+from zero_sizer.models.spec import Architecture, ModelSpec
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "models" / "data"
 MODEL_DTYPE = torch.bfloat16  # built in this one, so that tensors that keep another one show it
@@ -106,13 +106,23 @@ def compact(rows: list[list[Any]]) -> list[Any]:
     return out
 
 
+def as_written(source: Source) -> dict[str, Any]:
+    """The config.json of a model of transformers."""
+    return {**source.config, "model_type": source.family, "architectures": [source.head]}
+
+
+def is_fed(source: Source) -> bool:
+    """True if the model is fed more than tokens and labels."""
+    spec = ModelSpec(name="", origin="", parameters=(), hf_config=as_written(source))
+    return feed_of(spec) is not None
+
+
 def kept_config(source: Source, config: Any) -> dict[str, Any]:
     """The config's fields that matter here, under the family's and the standard names."""
     if hasattr(diffusers, source.family):
         return dict(sorted({**source.config, "_class_name": source.family}.items()))
-    if source.family not in FAMILIES:  # as its file says it; transformers fills in the rest
-        fields = {**source.config, "model_type": source.family, "architectures": [source.head]}
-        return dict(sorted(fields.items()))
+    if is_fed(source):  # as its file says it; transformers fills in the rest
+        return dict(sorted(as_written(source).items()))
     fields = {k: v for k, v in config.to_dict().items() if k in CONFIG_FIELDS and k not in UNKEPT}
     for name in STANDARD_NAMES:
         fields[name] = getattr(config, name)
@@ -124,7 +134,7 @@ def kept_config(source: Source, config: Any) -> dict[str, Any]:
 
 def architecture(source: Source, model: torch.nn.Module, fields: dict[str, Any]) -> Architecture:
     """Widths; of a config with others in it, those of the language model."""
-    if source.family in FAMILIES:
+    if not is_fed(source) and not hasattr(diffusers, source.family):
         return from_hf_config(fields)
     return replace(spec_from_module(model).arch, family=source.family)
 
