@@ -1,7 +1,6 @@
 """Peaks and step times of many candidates of one strategy."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
@@ -17,7 +16,7 @@ from zero_sizer.ledger.entries.states import from_first_step
 from zero_sizer.ledger.entry import Entry, evaluate
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
-from zero_sizer.ledger.requests import Rooms, rooms_of
+from zero_sizer.ledger.requests import rooms_of
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
@@ -171,8 +170,8 @@ class Sweep:
                 missing = self._family.formula("missing", values, _missing)
                 pairs = zip(outline.first, passes, strict=True)
                 passes = [hpz.highest_step(first + more, later, missing) for first, later in pairs]
-            rows = list(zip(_PASSES, passes, strict=True))
-            found.append(self._with_passes(values, at_step, rows))
+            forward, backward = passes
+            found.append(self._with_passes(values, at_step, (forward, backward)))
         return found[0], found[1]
 
     def _outline(self, values: Values, ranks: int, divides: bool) -> compose.Outline:
@@ -181,7 +180,7 @@ class Sweep:
         return cast(compose.Outline, self._family.formula(("outline", divides), there, found))
 
     def _with_passes(
-        self, values: Values, at_step: tuple[int, ...], passing: Iterable[tuple[int, int]]
+        self, values: Values, at_step: tuple[int, ...], totals: compose.Totals
     ) -> Mapping[Device, Use]:
         """The peak of every device with so many bytes in forward and backward."""
         family, lasting = self._family, self._lasting_of(values, at_step)
@@ -191,18 +190,16 @@ class Sweep:
             if found is not None:
                 device = found[0]
                 _add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
-        for place, size in passing:
-            rows[Device.GPU][place] += size
-        found = {
-            device: _highest(rows[device]) if device in rows else use
-            for device, use in lasting.uses.items()
-        }
-        rooms, row = family.formula("rooms", values, _rooms), rows[Device.GPU]
-        passes, step = (max(map(row.__getitem__, places)) for places in (_PASSES, _STEP))
-        room = rooms.beside(passes, step, found[Device.GPU].num_bytes)
+        row = rows[Device.GPU]
+        for place, size in zip(_PASSES, totals, strict=True):
+            row[place] += size
+        others = {device: _highest(of) for device, of in rows.items() if of is not row}
+        size = max(row)
+        passes, step = (max([row[place] for place in places]) for places in (_PASSES, _STEP))
+        room = rooms_of(cast(Plan, family.view(values))).beside(passes, step, size)
         error = family.formula("error", values, _error) if self._is_closed_form else 0
-        found[Device.GPU] = replace(found[Device.GPU], room=room, error=error)
-        return found
+        on_gpu = Use(size, _MOMENTS[row.index(size)], room, error)
+        return {**lasting.uses, **others, Device.GPU: on_gpu}
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
@@ -243,17 +240,12 @@ class Sweep:
     def _on(self, values: Values, rank: int) -> Values:
         return values if values.of["rank"] == rank else values.with_numbers(rank=rank)
 
-    def _passes(
-        self, values: Values, ranks: tuple[int, ...], view: View
-    ) -> tuple[tuple[int, int], ...]:
-        """Bytes of forward and backward at their moments."""
+    def _passes(self, values: Values, ranks: tuple[int, ...], view: View) -> compose.Totals:
+        """Bytes of forward and backward at their highest."""
         find = partial(self._zeros, values, ranks)
         zeros = self._family.formula("zeros", values, find, view.reads)
         plan = cast(Plan, view)
-        found = passes.totals(compose.highest_timeline(plan, zeros))
-        beside = evaluate(_BESIDE, plan, explain=False)
-        rows = [*found.items(), *((m, a.num_bytes) for a in beside for m in a.moments)]
-        return tuple((_PLACE[moment], size) for moment, size in rows)
+        return hpz.totals_with_first(plan, compose.totals_beside(plan, zeros))
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
         self._ranks_of(values, view.reads)
@@ -320,10 +312,6 @@ def _ranks(view: Any) -> _Ranks:
 
 def _missing(view: Any) -> int:
     return from_first_step(view)
-
-
-def _rooms(view: Any) -> Rooms:
-    return rooms_of(view)
 
 
 def _error(view: Any) -> int:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from operator import add
 from typing import NamedTuple
 
-from zero_sizer.timeline.program import Layout, Place, Program, getter, program_of
+from zero_sizer.timeline.program import Layout, Placed, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero import forms, gather, gradient_flow
@@ -70,11 +70,26 @@ class HeldAt(NamedTuple):
     held: Held
 
 
-_Sides = tuple[Sequence[int], Sequence[int]]
-"""Bytes at every place, within and at its end."""
+class Side(NamedTuple):
+    """Bytes of one kind at the places of a pass.
 
-_Gathered = tuple[Sequence[int], Sequence[int], Sequence[int]]
-"""The same, and at its end before the next place's modules are fetched."""
+    Attributes:
+        values: those that there are.
+        within: which of them at each place.
+        end: at its end.
+        apart: at its end as well, at another time: of parameters before the next modules are
+            fetched, of gradients after that. None where that is never more.
+    """
+
+    values: Sequence[int]
+    within: Placed
+    end: Placed
+    apart: Placed | None = None
+
+    @property
+    def most(self) -> int:
+        """The highest of all places."""
+        return max(self.within.most(self.values), self.end.most(self.values))
 
 
 class Pass:
@@ -83,28 +98,21 @@ class Pass:
     A column is one step position of one part, over the part's blocks.
 
     Args:
-        gathered: bytes of parameters at every place, within and at its end.
-        held: bytes of gradients there.
+        gathered: parameters; None where none are gathered.
+        held: gradients; bytes alone where they are the same everywhere.
         spans: where the columns lie.
-        apart: at every end, bytes of parameters before the next modules are fetched, and of
-            gradients then: a fetch comes when the hook is over. None: nothing is fetched.
 
     Attributes:
         bound: no place holds more.
     """
 
-    def __init__(
-        self,
-        gathered: _Sides,
-        held: _Sides,
-        spans: Sequence[slice],
-        apart: _Sides | None = None,
-    ) -> None:
-        self.bound = sum(max(map(max, sides)) for sides in (gathered, held)) if spans else 0
-        self._sides = (gathered, held)
+    def __init__(self, gathered: Side | None, held: Side | int, spans: Sequence[slice]) -> None:
+        most = held if isinstance(held, int) else held.most
+        self.bound = most + (gathered.most if gathered is not None else 0) if spans else 0
+        self._gathered = gathered
+        self._held = held
         self._spans = spans
-        self._apart = apart
-        self._columns: dict[int, tuple[list[int], int]] = {}
+        self._columns: dict[int, tuple[Sequence[int], int]] = {}
 
     def most(self, column: int) -> int:
         """The most that is held at any block of a column."""
@@ -126,23 +134,40 @@ class Pass:
         highest = max(together)
         return highest, together.index(highest)
 
-    def _column(self, column: int) -> tuple[list[int], int]:
+    def _column(self, column: int) -> tuple[Sequence[int], int]:
         found = self._columns.get(column)
         if found is None:
-            span = self._spans[column // 2]
-            gathered, held = (sides[column % 2][span] for sides in self._sides)
-            if column % 2 and self._apart is not None:
-                alone, after = (side[span] for side in self._apart)
-                totals = list(map(max, map(add, alone, held), map(add, gathered, after)))
-            else:
-                totals = list(map(add, gathered, held))
+            totals = self._totals(column // 2, is_end=bool(column % 2))
             found = self._columns[column] = (totals, max(totals))
         return found
+
+    def _totals(self, number: int, *, is_end: bool) -> Sequence[int]:
+        """Bytes of one position at all blocks."""
+        gathered, held = self._gathered, self._held
+        lying = () if gathered is None else _column_of(gathered, number, is_end)
+        if isinstance(held, int):
+            span = self._spans[number]
+            lying = lying or (0,) * len(range(*span.indices(span.stop)))
+            return [size + held for size in lying]
+        gradients = _column_of(held, number, is_end)
+        if gathered is None:
+            return gradients
+        totals = map(add, lying, gradients)
+        if not is_end or gathered.apart is None or held.apart is None:
+            return list(totals)
+        alone = gathered.apart.column(number, gathered.values)
+        after = held.apart.column(number, held.values)
+        # a fetch comes when the hook is over
+        return list(map(max, map(add, alone, gradients), map(add, lying, after)))
 
     def index(self, column: int, block: int) -> int:
         """The place's number in the order of the pass."""
         span = self._spans[column // 2]
         return int(span.start + block * span.step)
+
+
+def _column_of(side: Side, number: int, is_end: bool) -> Sequence[int]:
+    return (side.end if is_end else side.within).column(number, side.values)
 
 
 class Overlay:
@@ -164,33 +189,30 @@ class Overlay:
         others = map(self._reduction.of_rank, zero.others)
         flow = _flow(Identity(self._program), zero.tensors, zero.rules)
         self._highest = Highest(flow, [self._reduction, *others])
-        self._gathered = self._gathered_bytes()
-        within, ends, own = self._gathered
-        forward = len(self._program.forward)
-        start = [self._highest.start.total] * forward
-        self.forward = Pass(
-            (within[:forward], ends[:forward]), (start, start), self._program.forward_spans
-        )
-        before, hook, after = self._program.held(self._highest)
-        self.backward = Pass(
-            (within[forward:], ends[forward:]),
-            (before, hook),
-            self._program.backward_spans,
-            (own[forward:], after) if zero.ranks else None,
-        )
-        self.last_gathered = ends[-1] if ends else 0
+        forward, backward = self._gathered = self._gathered_sides()
+        program = self._program
+        self.forward = Pass(forward, self._highest.start.total, program.forward_spans)
+        held = Side(program.held_bytes(self._highest), *program.held)
+        self.backward = Pass(backward, held, program.backward_spans)
+        self.last_gathered = 0
+        if backward is not None and backward.end.numbers:
+            self.last_gathered = backward.values[backward.end.numbers[-1]]
         self.epilogue = self._highest.epilogue
 
     def at(self, column: int, block: int, *, is_backward: bool) -> HeldAt:
         """Bytes held at a place, for a reader."""
         found = self.backward if is_backward else self.forward
         index, is_end = found.index(column, block), column % 2
+        lying = self._gathered[is_backward]
+        within, end, alone = (
+            (0, 0, 0)
+            if lying is None
+            else (lying.values[of.numbers[index]] for of in (lying.within, lying.end, lying.apart))
+        )
         if not is_backward:
-            gathered = self._gathered[is_end][index]
-            return HeldAt(self._program.forward[index].label, gathered, self._highest.start)
+            label = self._program.forward[index].label
+            return HeldAt(label, end if is_end else within, self._highest.start)
         label = self._program.backward[index].label
-        number = len(self._program.forward) + index
-        within, end, alone = (bytes_at[number] for bytes_at in self._gathered)
         before, hook, after = self._program.held_at(self._highest, index)
         if not is_end:
             return HeldAt(label, within, before)
@@ -206,16 +228,16 @@ class Overlay:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
         return self._reduction.left()
 
-    def _gathered_bytes(self) -> _Gathered:
+    def _gathered_sides(self) -> tuple[Side | None, Side | None]:
+        """Parameters in forward and in backward."""
         zero, program = self._zero, self._program
-        places = len(program.forward) + len(program.backward)
         if not zero.ranks:
-            nothing = [0] * places
-            return nothing, nothing, nothing
+            return None, None
         levels = _levels(Identity(program), _gathering_of(zero))
         copied = max(*zero.share.cast_itemsizes, zero.rules.itemsize)
         self.per_rank = levels.per_rank + copied * self._reduction.flow.most_together
-        return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
+        values = _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
+        return Side(values, *levels.forward), Side(values, *levels.backward)
 
 
 class _Levels:
@@ -225,9 +247,8 @@ class _Levels:
     before it ends with, where both are of the same pass.
     """
 
-    def __init__(
-        self, places: Sequence[Place], visits: Sequence[tuple[Forms, Forms]], backward: int
-    ) -> None:
+    def __init__(self, program: Program, visits: Sequence[tuple[Forms, Forms]]) -> None:
+        places, backward = (*program.forward, *program.backward), len(program.forward)
         numbers: dict[Forms, int] = {}
         series, level = iter(visits), forms.NOTHING
         levels: list[Forms] = []
@@ -253,19 +274,18 @@ class _Levels:
         ]
         self._forms = tuple(places_of)
         self.per_rank = max([form.per_rank for form in self._forms], default=0)
-        self._getters = [getter(row) for row in rows]
+        self.forward = [Placed(row[:backward], program.forward_spans) for row in rows]
+        self.backward = [Placed(row[backward:], program.backward_spans) for row in rows]
 
-    def bytes_at(self, ranks: int, group: int) -> _Gathered:
-        """Bytes within and at the end of every place, and there before the next one's fetch."""
+    def bytes_at(self, ranks: int, group: int) -> list[int]:
+        """Bytes of each level."""
         padding = forms.Padding(ranks, group)
         sizes = [form.at(padding) for form in self._forms]
-        values = [max([sizes[place] for place in level]) for level in self._levels]
-        within, ends, own = (get(values) for get in self._getters)
-        return within, ends, own
+        return [max([sizes[place] for place in level]) for level in self._levels]
 
 
-@lru_cache(maxsize=128)
-def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
+@lru_cache(maxsize=256)
+def _gathered_at(levels: Identity, ranks: int, group: int) -> list[int]:
     return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
 
 
@@ -276,12 +296,10 @@ def _gathering_of(zero: Zero) -> Gathering:
     return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _levels(program: Identity, how: Gathering) -> _Levels:
-    places = (*program.of.forward, *program.of.backward)
-    return _Levels(
-        places, gather.gathered(how.trace(*program.of.visits), how.limits), len(program.of.forward)
-    )
+    trace = how.trace(*program.of.visits)
+    return _Levels(program.of, gather.gathered(trace, how.limits))
 
 
 @lru_cache(maxsize=256)
