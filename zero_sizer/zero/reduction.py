@@ -134,8 +134,7 @@ class Reduction:
         self._first = len(self.flow.flushes)
         if self._extents is not None:
             touched = self._extents.touched(self._share.ranks, own.rank)
-            where = (self.flow.flushes, touched, own.rank, self._parts)
-            self._first = self._extents.first_held(*where)
+            self._first = self._extents.first_held(self._share.ranks, own.rank)
             self._own_large = _own_large(self.flow, touched, self._rules, self._share)
             if not self.costs_alike:
                 self._own_costs = self._costs(self._extents, touched)
