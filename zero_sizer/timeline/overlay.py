@@ -12,7 +12,7 @@ from typing import NamedTuple
 from zero_sizer.timeline.program import Layout, Placed, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
-from zero_sizer.zero import forms, gather, gradient_flow
+from zero_sizer.zero import forms, gradient_flow, replay
 from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
 from zero_sizer.zero.highest import Highest
@@ -299,13 +299,14 @@ def _gathering_of(zero: Zero) -> Gathering:
 @lru_cache(maxsize=256)
 def _levels(program: Identity, how: Gathering) -> _Levels:
     trace = how.trace(*program.of.visits)
-    return _Levels(program.of, gather.gathered(trace, how.limits))
+    return _Levels(program.of, replay.gathered(trace, how.limits, program.of.blocks))
 
 
 @lru_cache(maxsize=256)
 def _cut(program: Identity, how: Gathering) -> tuple[tuple[int, ...], tuple[int, ...]]:
     visits, forward = program.of.visits
-    return gather.secondaries_made(how.trace(visits, forward), how.limits, forward)
+    trace = how.trace(visits, forward)
+    return replay.secondaries_made(trace, how.limits, forward, program.of.blocks)
 
 
 def _reduction(program: Program, zero: Zero, share: Share) -> Reduction:

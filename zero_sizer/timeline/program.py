@@ -84,6 +84,7 @@ class Program:
         backward_spans: see ``forward_spans``.
         order: gradients as they become complete.
         visits: of modules, and how many of them are of forward.
+        blocks: see ``zero.replay.Blocks``.
         held: which of ``held_bytes`` there are at places of backward, within, in the hook at the
             end, and after that.
     """
@@ -95,11 +96,23 @@ class Program:
         self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
         visits = tuple(v for p in (*self.forward, *self.backward) for v in p.all_visits)
         self.visits = visits, sum(len(p.all_visits) for p in self.forward)
+        self.blocks = tuple(self._blocks(layout))
         self._last = {step.parameter: position for position, step in enumerate(self.order)}
         self._numbers = list(self._sources())
         columns = zip(*self._numbers, strict=True) if self._numbers else ((), (), ())
         within, hook, after = (Placed(column, self.backward_spans) for column in columns)
         self.held = within, hook, after
+
+    def _blocks(self, layout: Layout) -> Iterator[tuple[int, ...]]:
+        """Of each part of several blocks the first visit of each, and one past the last."""
+        number = 0
+        for positions in (*layout.forward, *layout.backward[::-1]):
+            starts = [number]
+            for block in zip(*positions, strict=True):
+                number += sum([len(place.all_visits) for place in block])
+                starts.append(number)
+            if len(starts) > 3:
+                yield tuple(starts)
 
     def _sources(self) -> Iterator[tuple[int, int, int]]:
         """Per place of backward: which of ``[start, *before, *hook, *after]`` it holds.
