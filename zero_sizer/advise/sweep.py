@@ -51,6 +51,8 @@ _PASSING = frozenset(
     )
 )
 """Numbers about forward and backward, which little of what lasts reads."""
+_OF_BATCH = frozenset({_BATCH})
+_OF_ANY = frozenset((*NUMBERS, ACCUMULATES))
 _MANY = 4  # numbers of ranks from which on bounds are cheaper than each
 
 
@@ -120,6 +122,7 @@ class Sweep:
         self._is_closed_form = is_closed_form(base)
         self._is_bounded = all(tensor.trainable for tensor in base.model.parameters)
         self._worlds: set[int] = set()
+        self._reads: dict[tuple[int, int], tuple[dict[str, None], bool, bool]] = {}
         self._allocate = [_Allocate(entry, self._ranks) for entry in _LASTING]
 
     def values(self, strategy: str, **numbers: float) -> Values:
@@ -256,7 +259,7 @@ class Sweep:
 
     def _lasting(self, values: Values, view: View) -> _Sums:
         owned = self._family.formula("owned", values, partial(self._owned, values), view.reads)
-        return self._sums(owned, values, view, frozenset({_BATCH}))
+        return self._sums(owned, values, view, _OF_BATCH)
 
     def _owned(self, values: Values, view: View) -> _Sums:
         """What neither the batch nor buffers change: most of it, for many candidates."""
@@ -267,7 +270,7 @@ class Sweep:
         """What none of the numbers changes: the strategy's own, with all it does not have."""
         nothing = {device: [0] * len(_MOMENTS) for device in Device}
         every = _Sums(nothing, {}, list(range(len(_LASTING))), [])
-        return self._sums(every, values, view, frozenset((*NUMBERS, ACCUMULATES)))
+        return self._sums(every, values, view, _OF_ANY)
 
     def _sums(self, known: _Sums, values: Values, view: View, numbers: frozenset[str]) -> _Sums:
         """``known`` and those of its others that do not read ``numbers``.
@@ -278,17 +281,29 @@ class Sweep:
         rows = {device: list(row) for device, row in known.rows.items()}
         others, by_rank = [], list(known.by_rank)
         for index in known.others:
-            reads: dict[str, None] = {}
-            found = self._family.formula(index, values, self._allocate[index], reads)
-            if not numbers.isdisjoint(reads):
+            found, reads = self._family.noted(index, values, self._allocate[index])
+            before, reads_any, reads_rank = self._before(reads, numbers)
+            if reads_any:
                 others.append(index)
-            elif "rank" in reads:
+            elif reads_rank:
                 by_rank.append(index)
             elif found is not None:
                 _add(rows[found[0]], *found[1:])
-            view.reads.update(dict.fromkeys(takewhile(lambda n: n not in numbers, reads)))
+            view.reads.update(before)
         uses = {device: _highest(row) for device, row in rows.items()}
         return _Sums(rows, uses, others, by_rank)
+
+    def _before(
+        self, reads: dict[str, None], numbers: frozenset[str]
+    ) -> tuple[dict[str, None], bool, bool]:
+        """What is read before the first of ``numbers``; whether any is, and the rank."""
+        key = id(reads), id(numbers)  # both are kept: see ``view.Noted``
+        known = self._reads.get(key)
+        if known is None:
+            before = dict.fromkeys(takewhile(lambda name: name not in numbers, reads))
+            known = before, not numbers.isdisjoint(reads), "rank" in reads
+            self._reads[key] = known
+        return known
 
     def seconds(self, values: Values) -> float:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""

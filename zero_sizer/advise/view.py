@@ -83,6 +83,10 @@ class _OfReads(NamedTuple):
         return cls(dict(names), itemgetter(*compared) if compared else _nothing, {})
 
 
+Noted = tuple[Any, dict[str, None]]
+"""A result, and what was read to get it: of equal reads the same object, which must not change."""
+
+
 def _nothing(tokens: Mapping[str, Any]) -> None:
     """The key where nothing is compared."""
 
@@ -101,33 +105,32 @@ class _Results:
         self._of_all: dict[tuple[str, ...], _OfReads] = {}
         self._of_strategy: dict[int, dict[tuple[str, ...], _OfReads]] = {}
 
-    def find(self, values: Values, reads: dict[str, None]) -> Any:
-        """The result for these values, or ``_UNKNOWN``; notes what was read to get it."""
+    def find(self, values: Values) -> Noted | None:
+        """The result for these values and what was read to get it; None where it is not known."""
         tokens = values.tokens
         if values.strategy in self._of_strategy:
             for names, key_of, results in self._of_strategy[values.strategy].values():
                 found = results.get(key_of(tokens), _UNKNOWN)
                 if found is not _UNKNOWN:
-                    reads.update(names)
-                    return found
+                    return found, names
         for names, key_of, results in self._of_all.values():
             found = results.get(key_of(tokens), _UNKNOWN)
             if found is not _UNKNOWN:
-                self._add_to_strategy(values, names, found)
-                reads.update(names)
-                return found
-        return _UNKNOWN
+                return found, self._add_to_strategy(values, names, found)
+        return None
 
-    def add(self, values: Values, reads: dict[str, None], result: Any) -> None:
+    def add(self, values: Values, reads: dict[str, None], result: Any) -> Noted:
         """Keep ``result`` under what was read to get it."""
         names = tuple(reads)
         kept = self._of_all.get(names)
         if kept is None:
             kept = self._of_all[names] = _OfReads.of(reads, reads)
         kept.results[kept.key_of(values.tokens)] = result
-        self._add_to_strategy(values, kept.names, result)
+        return result, self._add_to_strategy(values, kept.names, result)
 
-    def _add_to_strategy(self, values: Values, reads: dict[str, None], result: Any) -> None:
+    def _add_to_strategy(
+        self, values: Values, reads: dict[str, None], result: Any
+    ) -> dict[str, None]:
         of_strategy = self._of_strategy.setdefault(values.strategy, {})
         names = tuple(reads)
         kept = of_strategy.get(names)
@@ -135,6 +138,7 @@ class _Results:
             numbers = (name for name in names if name in _VARYING)
             kept = of_strategy[names] = _OfReads.of(reads, numbers)
         kept.results[kept.key_of(values.tokens)] = result
+        return kept.names
 
 
 class PlanFamily:
@@ -193,21 +197,26 @@ class PlanFamily:
 
         A formula made of others hands them its own view's ``reads``.
         """
-        reads = {} if reads is None else reads
+        found, read = self.noted(key, values, compute)
+        if reads is not None:
+            reads.update(read)
+        return found
+
+    def noted(self, key: Any, values: Values, compute: Callable[["View"], Any]) -> Noted:
+        """The same as ``formula``, with what it read."""
         results = self._formulas.get(key)
         if results is None:
             results = self._formulas[key] = _Results()
-        found = results.find(values, reads)
-        if found is _UNKNOWN:
+        found = results.find(values)
+        if found is None:
             view = View(self, values)
-            found = compute(view)
-            results.add(values, view.reads, found)
-            reads.update(view.reads)
+            result = compute(view)
+            found = results.add(values, view.reads, result)
         return found
 
     def known(self, key: Any, values: Values) -> bool:
         """True if a formula's result for these values is kept."""
-        return key in self._formulas and self._formulas[key].find(values, {}) is not _UNKNOWN
+        return key in self._formulas and self._formulas[key].find(values) is not None
 
 
 def _same(plans: Iterable[Plan], name: str) -> bool:

@@ -6,6 +6,7 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 from operator import add
 from typing import NamedTuple
 
@@ -240,6 +241,21 @@ class Overlay:
         return Side(values, *levels.forward), Side(values, *levels.backward)
 
 
+class _Unions:
+    """Unions of sets of forms; of equal blocks they are made once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], tuple[Forms, tuple[Forms, ...]]] = {}
+
+    def of(self, *sets: Forms) -> Forms:
+        """All forms of these."""
+        key = tuple(map(id, sets))
+        found = self._known.get(key)
+        if found is None:  # the sets are kept, so that they stay themselves
+            found = self._known[key] = frozenset().union(*sets), sets
+        return found[0]
+
+
 class _Levels:
     """Gathered parameters at every place, for any number of ranks.
 
@@ -249,21 +265,21 @@ class _Levels:
 
     def __init__(self, program: Program, visits: Sequence[tuple[Forms, Forms]]) -> None:
         places, backward = (*program.forward, *program.backward), len(program.forward)
-        numbers: dict[Forms, int] = {}
-        series, level = iter(visits), forms.NOTHING
+        together, numbers = _Unions(), dict[Forms, int]()
+        level, done = forms.NOTHING, 0
         levels: list[Forms] = []
         ends: list[Forms] = []
         own: list[Forms] = []
         for number, place in enumerate(places):
-            met = [next(series) for _ in place.visits]
-            fetching = frozenset().union(*(found for pair in met for found in pair))
-            level = met[-1][1] if met else level
+            begun = done + len(place.visits)
+            fetching = together.of(*chain.from_iterable(visits[done:begun]))
+            done = begun + len(place.ends)
+            level = visits[begun - 1][1] if place.visits else level
             if number not in (0, backward):
-                ends[-1] |= fetching
+                ends[-1] = together.of(ends[-1], fetching)
                 fetching = forms.NEVER
-            levels.append(level | fetching)
-            for _ in place.ends:
-                level = next(series)[1]
+            levels.append(together.of(level, fetching))
+            level = visits[done - 1][1] if place.ends else level
             ends.append(level)
             own.append(level)
         rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]
