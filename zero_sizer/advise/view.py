@@ -224,6 +224,13 @@ def _same(plans: Iterable[Plan], name: str) -> bool:
     return all(value == found[0] for value in found[1:])
 
 
+_PROPERTIES: dict[str, Callable[[Any], Any]] = {
+    name: attribute.fget
+    for name, attribute in vars(Plan).items()
+    if isinstance(attribute, property) and attribute.fget is not None
+}
+
+
 class View:
     """A plan for formulas; ``reads`` collects the varied fields that they touch."""
 
@@ -235,12 +242,12 @@ class View:
         self.reads: dict[str, None] = {}
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._family.varied:
+        varied = self._values.of
+        if name in varied:
             self.reads[name] = None
-            return self._values.of[name]
-        attribute = getattr(Plan, name, None)
-        if isinstance(attribute, property) and attribute.fget is not None:
-            return attribute.fget(self)
+            return varied[name]
+        if name in _PROPERTIES:
+            return _PROPERTIES[name](self)
         return getattr(self._family.base, name)
 
     def derive(self, function: Callable[[Any], Any]) -> Any:

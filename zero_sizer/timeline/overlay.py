@@ -79,18 +79,15 @@ class Side(NamedTuple):
         within: which of them at each place.
         end: at its end.
         apart: at its end as well, at another time: of parameters before the next modules are
-            fetched, of gradients after that. None where that is never more.
+            fetched, of gradients after that.
+        most: no place has more.
     """
 
     values: Sequence[int]
     within: Placed
     end: Placed
-    apart: Placed | None = None
-
-    @property
-    def most(self) -> int:
-        """The highest of all places."""
-        return max(self.within.most(self.values), self.end.most(self.values))
+    apart: Placed
+    most: int
 
 
 class Pass:
@@ -154,7 +151,7 @@ class Pass:
         if gathered is None:
             return gradients
         totals = map(add, lying, gradients)
-        if not is_end or gathered.apart is None or held.apart is None:
+        if not is_end:
             return list(totals)
         alone = gathered.apart.column(number, gathered.values)
         after = held.apart.column(number, held.values)
@@ -193,7 +190,8 @@ class Overlay:
         forward, backward = self._gathered = self._gathered_sides()
         program = self._program
         self.forward = Pass(forward, self._highest.start.total, program.forward_spans)
-        held = Side(program.held_bytes(self._highest), *program.held)
+        values = program.held_bytes(self._highest)
+        held = Side(values, *program.held, most=max(values))
         self.backward = Pass(backward, held, program.backward_spans)
         self.last_gathered = 0
         if backward is not None and backward.end.numbers:
@@ -237,8 +235,7 @@ class Overlay:
         levels = _levels(Identity(program), _gathering_of(zero))
         copied = max(*zero.share.cast_itemsizes, zero.rules.itemsize)
         self.per_rank = levels.per_rank + copied * self._reduction.flow.most_together
-        values = _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
-        return Side(values, *levels.forward), Side(values, *levels.backward)
+        return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
 
 
 class _Unions:
@@ -293,15 +290,20 @@ class _Levels:
         self.forward = [Placed(row[:backward], program.forward_spans) for row in rows]
         self.backward = [Placed(row[backward:], program.backward_spans) for row in rows]
 
-    def bytes_at(self, ranks: int, group: int) -> list[int]:
-        """Bytes of each level."""
+    def bytes_at(self, ranks: int, group: int) -> tuple[Side, Side]:
+        """Bytes in forward and in backward."""
         padding = forms.Padding(ranks, group)
         sizes = [form.at(padding) for form in self._forms]
-        return [max([sizes[place] for place in level]) for level in self._levels]
+        values = [max([sizes[place] for place in level]) for level in self._levels]
+        forward, backward = (
+            Side(values, *placed, most=max(of.most(values) for of in placed[:2]))
+            for placed in (self.forward, self.backward)
+        )
+        return forward, backward
 
 
 @lru_cache(maxsize=256)
-def _gathered_at(levels: Identity, ranks: int, group: int) -> list[int]:
+def _gathered_at(levels: Identity, ranks: int, group: int) -> tuple[Side, Side]:
     return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
 
 
