@@ -4,7 +4,7 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 (what is gathered when, which gradients are reduced together) is followed once and kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
 from operator import add
@@ -191,7 +191,7 @@ class Overlay:
         program = self._program
         self.forward = Pass(forward, self._highest.start.total, program.forward_spans)
         values = program.held_bytes(self._highest)
-        held = Side(values, *program.held, most=max(values))
+        held = Side(values, *program.held, max(values))
         self.backward = Pass(backward, held, program.backward_spans)
         self.last_gathered = 0
         if backward is not None and backward.end.numbers:
@@ -287,19 +287,25 @@ class _Levels:
         ]
         self._forms = tuple(places_of)
         self.per_rank = max([form.per_rank for form in self._forms], default=0)
-        self.forward = [Placed(row[:backward], program.forward_spans) for row in rows]
-        self.backward = [Placed(row[backward:], program.backward_spans) for row in rows]
+        self.forward = _placed((row[:backward] for row in rows), program.forward_spans)
+        self.backward = _placed((row[backward:] for row in rows), program.backward_spans)
 
     def bytes_at(self, ranks: int, group: int) -> tuple[Side, Side]:
         """Bytes in forward and in backward."""
         padding = forms.Padding(ranks, group)
         sizes = [form.at(padding) for form in self._forms]
         values = [max([sizes[place] for place in level]) for level in self._levels]
-        forward, backward = (
-            Side(values, *placed, most=max(of.most(values) for of in placed[:2]))
-            for placed in (self.forward, self.backward)
-        )
-        return forward, backward
+        return _side(values, self.forward), _side(values, self.backward)
+
+
+def _placed(rows: Iterable[list[int]], spans: Sequence[slice]) -> tuple[Placed, Placed, Placed]:
+    within, end, apart = (Placed(row, spans) for row in rows)
+    return within, end, apart
+
+
+def _side(values: Sequence[int], placed: tuple[Placed, Placed, Placed]) -> Side:
+    within, end, apart = placed
+    return Side(values, within, end, apart, max(within.most(values), end.most(values)))
 
 
 @lru_cache(maxsize=256)

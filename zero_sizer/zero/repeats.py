@@ -23,7 +23,7 @@ class Run(NamedTuple):
     Attributes:
         start: number of the first block's first visit.
         length: visits of a block.
-        count: blocks.
+        blocks: how many.
         base: least parameter of the first block.
         shift: parameters from a block to the next; negative in backward.
         begun: visits of a block that begin a module.
@@ -32,7 +32,7 @@ class Run(NamedTuple):
 
     start: int
     length: int
-    count: int
+    blocks: int
     base: int
     shift: int
     begun: int
@@ -112,7 +112,7 @@ def _kinds(trace: Trace) -> list[tuple[Any, ...]]:
 
 
 def _are_alike(run: Run, kinds: list[tuple[Any, ...]]) -> bool:
-    first, *others = (run.parameters(block) for block in range(run.count))
+    first, *others = (run.parameters(block) for block in range(run.blocks))
     of_first = kinds[first.start : first.stop]
     return all(kinds[other.start : other.stop] == of_first for other in others)
 
@@ -167,9 +167,9 @@ def seen(
     padded = tuple(sorted([item for item in state.padded.items() if item[1]]))
     place = state.head - block * run.queued
     number = run.start + block * run.length
-    waiting = None if over is None else over - number
+    released = None if over is None else over - number
     found = Seen(
-        now=(state.num_bytes, state.available, padded, place, waiting),
+        now=(state.num_bytes, state.available, padded, place, released),
         flying=(*flying, *[i - first for i in state.lent]),
         behind=(),
         ahead=(),
@@ -180,7 +180,7 @@ def seen(
         return found
     return found._replace(
         behind=tuple([_of_block(state, run.parameters(block - n), step) for n in (2, 1)]),
-        ahead=tuple([_of_block(state, run.parameters(n), step) for n in range(block, run.count)]),
+        ahead=tuple([_of_block(state, run.parameters(n), step) for n in range(block, run.blocks)]),
     )
 
 
@@ -204,7 +204,7 @@ def skippable(run: Run, block: int, head: int, queue_end: int, asked: Sequence[A
     Uses lie as far ahead from every block, or farther by the same from each to the next: an answer
     that is the same at the last is the same in between.
     """
-    low, high = 0, min((queue_end - head) // run.queued, run.count - block)
+    low, high = 0, min((queue_end - head) // run.queued, run.blocks - block)
     while low < high:
         middle = (low + high + 1) // 2
         i_by, step_by = middle * run.shift, middle * run.begun
@@ -226,10 +226,10 @@ def move(state: State, run: Run, block: int, by: int, step: int, before: Seen) -
         step: modules that have begun.
         before: what the block before found.
     """
-    found = {n: _of_block(state, run.parameters(n), step) for n in range(block - 2, run.count)}
+    found = {n: _of_block(state, run.parameters(n), step) for n in range(block - 2, run.blocks)}
     shift = by * run.shift
     new_step = step + by * run.begun
-    for n in range(block - 1, run.count):
+    for n in range(block - 1, run.blocks):
         source = block - 2 if n < block + by - 1 else n - by
         for i, (lies, left, _, due) in zip(run.parameters(n), found[source], strict=True):
             _put(state.resident, i, lies, is_there=lies is not None)

@@ -150,14 +150,14 @@ class Replay:
         run = self._runs.get(self.number)
         if run is not None:
             first = self.state.queue_place(self._step)
-            self._run, self._queue_end, self._before = run, first + run.count * run.queued, None
+            self._run, self._queue_end, self._before = run, first + run.blocks * run.queued, None
         run = self._run
         if run is None:
             return None
         block, visits = divmod(self.number - run.start, run.length)
         if visits or block < 2:
             return None
-        if block > _TRIES or block == run.count:
+        if block > _TRIES or block == run.blocks:
             self._run = None
             return None
         before = self._before
