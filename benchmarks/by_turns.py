@@ -41,8 +41,12 @@ STRATEGIES = (
     "ZeRO-3, optimizer on NVMe, weights on host",
     "ZeRO-3, all on NVMe",
 )
-BUCKETS = ({}, {"reduce_bucket_size": 100_000_000}, {"reduce_bucket_size": 20_000_000})
-WINDOWS = (
+BUCKETS: tuple[dict[str, int], ...] = (
+    {},
+    {"reduce_bucket_size": 100_000_000},
+    {"reduce_bucket_size": 20_000_000},
+)
+WINDOWS: tuple[dict[str, int], ...] = (
     {},
     {"prefetch_bucket_size": 0},
     {"prefetch_bucket_size": 0, "max_live_parameters": 100_000_000, "max_reuse_distance": 0},

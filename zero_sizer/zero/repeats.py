@@ -74,8 +74,9 @@ def _run(visits: Sequence[Visit], starts: Sequence[int]) -> Run | None:
         return None
     for block, start in enumerate(starts[:-1]):
         here = visits[start : starts[block + 1]]
-        if len(here) != len(first) or any(
-            visit != _shifted(of, block * shift) for visit, of in zip(here, first, strict=True)
+        by = block * shift
+        if len(here) != len(first) or not all(
+            _is_shifted(visit, of, by) for visit, of in zip(here, first, strict=True)
         ):
             return None
     begun = [visit for visit in first if visit.begins]
@@ -88,17 +89,32 @@ def _indices(visit: Visit) -> Iterator[int]:
         yield from field or ()
 
 
-def _shifted(visit: Visit, by: int) -> Visit:
-    def moved(indices: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        return None if indices is None else tuple([i + by for i in indices])
-
-    return visit._replace(
-        parameters=tuple([i + by for i in visit.parameters]),
-        direct=moved(visit.direct),
-        inside=moved(visit.inside),
-        passed=tuple([i + by for i in visit.passed]),
-        saves=tuple([i + by for i in visit.saves]),
+def _is_shifted(visit: Visit, of: Visit, by: int) -> bool:
+    """Whether a visit is another one of parameters ``by`` further."""
+    if len(visit.parameters) != len(of.parameters) or visit[1:3] != of[1:3]:
+        return False
+    if [i - by for i in visit.parameters] != list(of.parameters):
+        return False
+    if visit[3:] == of[3:] == _OWN_ALONE:  # most are
+        return True
+    flags = (visit.recomputes, visit.within) == (of.recomputes, of.within)
+    return flags and all(
+        _moved(mine, -by) == other
+        for mine, other in (
+            (visit.direct, of.direct),
+            (visit.inside, of.inside),
+            (visit.passed, of.passed),
+            (visit.saves, of.saves),
+        )
     )
+
+
+_OWN_ALONE = Visit(())[3:]
+"""What a visit says beside its own parameters, where nothing."""
+
+
+def _moved(indices: tuple[int, ...] | None, by: int) -> tuple[int, ...] | None:
+    return None if indices is None else tuple([i + by for i in indices])
 
 
 def _kinds(trace: Trace) -> list[tuple[Any, ...]]:
