@@ -66,14 +66,12 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     if keeping.pieces and layout.ranks <= _FEW:
         return tuple(range(layout.ranks))  # activations decide too, when which piece is copied
     where = (layout.ranks, layout.align_tensors, layout.itemsize)
-    flat = [_Group(numels, *where) for numels in layout.groups]
+    flat, firsts, early, late = _ordered(layout)
 
     def piece(rank: int) -> int:
         return max((group.piece(rank) for group in flat), default=0)
 
     least = sum(map(sum, layout.groups)) // _SHARE
-    times = _times(layout, flat)
-    early, late = _orders(layout, *times)
     kept = _kept(layout, keeping.weights, where)
     found = {*_rising(early, kept.__getitem__, least)}
     most = sum(group.most for group in flat)
@@ -85,7 +83,7 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     large = list(_large(layout, flat, keeping))
     if large:
         part = keeping.parts * sum(group.part for group in flat)
-        first = (Change(times[0][rank], 0, rank, kept[rank] + part) for rank in early)
+        first = ((firsts[rank], 0, rank, kept[rank] + part) for rank in early)
         found.update(envelope.highest(layout.ranks, chain(first, large), least))
     if keeping.pieces:
         for order in (early, late):
@@ -111,9 +109,9 @@ def _large(layout: Layout, flat: Sequence["_Group"], keeping: Keeping) -> Iterat
     for number, numels in enumerate(layout.groups if keeping.large else ()):
         for i, numel in enumerate(numels):
             if numel > keeping.limit:
-                change = (_time(layout, number, i), int(keeping.large < 0))
+                time, turn = _time(layout, number, i), int(keeping.large < 0)
                 for rank in flat[number].owners(i):
-                    yield Change(*change, rank, numel * keeping.large)
+                    yield time, turn, rank, numel * keeping.large
 
 
 def _largest_pieces(
@@ -190,6 +188,15 @@ class _Group:
             ),
             default=0,
         )
+
+
+@lru_cache(maxsize=256)
+def _ordered(layout: Layout) -> tuple[Sequence[_Group], list[int], list[int], list[int]]:
+    """The flat buffers; when each rank's first gradient is reduced; ranks early and late."""
+    where = (layout.ranks, layout.align_tensors, layout.itemsize)
+    flat = [_Group(numels, *where) for numels in layout.groups]
+    first, last = _times(layout, flat)
+    return flat, first, *_orders(layout, first, last)
 
 
 def _times(layout: Layout, flat: Sequence[_Group]) -> tuple[list[int], list[int]]:
