@@ -48,11 +48,20 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "crosscheck": (
         f"zero-sizer crosscheck ds.json --model llama-3-8b {_ON} --with helpers --with simulated",
         "zero-sizer crosscheck ds.json --model gpt2 --recording run.json",
+        "zero-sizer crosscheck --recording out/memory.json",
+    ),
+    "calibrate": (
+        "zero-sizer calibrate out/memory.rank*.json --output cluster.json",
+        "zero-sizer calibrate one-gpu.json one-node.json --format json",
     ),
     "schema": (
         "zero-sizer schema --output deepspeed.schema.json",
         "zero-sizer schema --strict",
         "zero-sizer schema --answer check",
+    ),
+    "page": (
+        "zero-sizer page --output site --fetch",
+        "zero-sizer page --output site --pyodide node_modules/pyodide",
     ),
     "models": ("zero-sizer models", "zero-sizer models --profile path/to/config.json"),
     "gpus": ("zero-sizer gpus", "zero-sizer gpus --model llama-3-8b --seq-len 4096"),

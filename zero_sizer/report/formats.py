@@ -12,7 +12,12 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
         "markdown": "markdown.show",
         "html": "page.show",
     },
-    "choose": {"text": "advice.show_choice", "json": "advice.print_choice"},
+    "choose": {
+        "text": "advice.show_choice",
+        "json": "advice.print_choice",
+        "markdown": "choice.show_markdown",
+        "html": "choice.show_page",
+    },
     "largest": {"text": "largest.show_largest", "json": "largest.print_largest"},
     "size": {"text": "fleet.show_fleet", "json": "fleet.print_fleet"},
     "dryrun": {"text": "recording.show", "json": "recording.print_recording"},
@@ -23,6 +28,7 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
         "sarif": "sarif.print_sarif",
     },
     "diagnose": {"text": "diagnosis.show", "json": "diagnosis.print_diagnosis"},
+    "calibrate": {"text": "calibration.show_profile", "json": "calibration.print_profile"},
     "crosscheck": {"text": "crosscheck.show_answer", "json": "crosscheck.print_answer"},
     "carriers": {"text": "cards.show_cards", "json": "cards.print_cards"},
     "inference-carriers": {
