@@ -203,7 +203,7 @@ class PlanFamily:
         return found
 
     def noted(self, key: Any, values: Values, compute: Callable[["View"], Any]) -> Noted:
-        """The same as ``formula``, with what it read."""
+        """A formula's result as ``formula`` gives it, with what it read."""
         results = self._formulas.get(key)
         if results is None:
             results = self._formulas[key] = _Results()

@@ -38,7 +38,7 @@ class Batch:
     copied: bool = False
 
     def moved(self, by: int) -> "Batch":
-        """The same of other parameters, so many further."""
+        """A batch of other parameters, so many further."""
         members = tuple([i + by for i in self.members])
         return Batch(members, {i + by for i in self.waiting}, self.in_place, self.copied)
 
@@ -49,7 +49,7 @@ Asked = tuple[Reuse, int, int, bool]
 
 @dataclass
 class State:
-    """What is gathered, and what is under way.
+    """Parameters that are gathered, and those under way.
 
     Attributes:
         queue: parameters and the steps they are used at; its front is at ``head``.
@@ -102,7 +102,7 @@ class State:
         return found
 
     def form_changed(self) -> None:
-        """What is held was changed from outside."""
+        """Note that the state was changed from outside."""
         self._form = None
 
     def forget(self, parameter: int, *, but: int = 0) -> None:

@@ -75,7 +75,7 @@ def _being_pinned(plan: Plan, rank: int) -> int:
 
 
 def _beyond_pinned(plan: Plan, rank: int) -> int:
-    """The same where optimizer states were there."""
+    """Bytes by which it is higher where optimizer states are there."""
     where = (plan.dp_world_size, rank, plan.align_tensors, plan.itemsize)
     accumulated, made = _accumulated(plan), list[tuple[int, int]]()  # parameter, bytes
     for group, order in zip(sizes.groups(plan), sizes.flat_order(plan), strict=True):
