@@ -41,9 +41,9 @@ NOT_SIMULATED = ("cublas_workspace",)  # a kernel library's, which fake tensors 
 PAGE = Path(__file__).parent / "inference_parity.md"
 _HEAD = """# Inference beside the simulated run
 
-Written by `inference_parity.py --write`. Errors are of the peak of each phase, positive where `check` says
-more. A job is a model, a precision, an attention, batch x prompt + new tokens; under ZeRO-3 the ranks,
-and where the parameters lie.
+Written by `inference_parity.py --write`. Errors are of the peak of each phase, positive where
+`check` says more. A job is a model, a precision, an attention, batch x prompt + new tokens; under
+ZeRO-3 the ranks, and where the parameters lie.
 """
 REQUESTS = 2  # ZeRO-3 knows the order of modules from the first on
 _PHASES = (Phase.INIT, Phase.PREFILL, Phase.DECODE)

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from zero_sizer.cli import dryrun, options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, exit_code
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.crosscheck import compare
 from zero_sizer.crosscheck.causes import explained
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.dryrun.verdict import verdict_of
+from zero_sizer.errors import InputError
 from zero_sizer.job.fields import GOAL, TRAINING_RUN
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
@@ -22,7 +24,7 @@ WITNESSES = ("helpers", "rules", *dryrun.HOWS)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    options.add_job_options(parser, leave_out=(TRAINING_RUN, GOAL))
+    options.add_job_options(parser, needs_config=False, leave_out=(TRAINING_RUN, GOAL))
     options.add_format_option(parser, "crosscheck")
     parser.add_argument(
         "--with",
@@ -44,7 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = arguments.witness or ([] if arguments.recording else ["helpers"])
     runs = [name for name in wanted if name in dryrun.HOWS]
     dryrun.refuse_unused(arguments, runs, also=("ranks",) if runs else ())
-    job = options.job_from(arguments)
+    options.require_config(arguments, options.flags_from(arguments))
+    job = options.job_of_any_task(arguments)
+    if job.workload.task == INFERENCE and (wanted != ["rules"] or arguments.recording):
+        raise InputError(
+            "inference is laid beside rules of thumb alone",
+            remedy="take --with rules; `zero-sizer dryrun` runs it",
+            where=job.workload.origins.get("task", "--task"),
+        )
     recordings: list[Recording] = []
     checks = list(_checks(arguments, job, wanted, recordings))
     sizing = size(job)

@@ -46,8 +46,11 @@ _MODEL = "the model"
 @derived
 def of_prefill(plan: Plan) -> Highest:
     """The highest point while prompts are read: of the first request, or a later one."""
-    known = (Known.NOTHING, Known.EVERYTHING) if plan.stage == 3 else (Known.NOTHING,)
-    if plan.stage == 3 and not plan.new_tokens:  # the second request is the second forward
+    if plan.stage != 3:
+        known: tuple[Known, ...] = (Known.NOTHING,)
+    elif plan.new_tokens > 1:
+        known = (Known.NOTHING, Known.EVERYTHING)
+    else:  # the second request is the second forward
         known = tuple(Known)
     return max((_highest(plan, 0, plan.seq_len, one) for one in known), key=_total)
 

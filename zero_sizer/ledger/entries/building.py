@@ -167,8 +167,8 @@ ENTRIES = (
     Entry(
         name="copies_before_tying",
         category=Category.TEMPORARY,
-        about="transformers builds head and embeddings of their own before it ties them; their files "
-        "stay on NVMe",
+        about="transformers builds head and embeddings of their own before it ties them; files of "
+        "them stay on NVMe",
         numel=_copies_numel,
         dtype=lambda p: p.model_dtype,
         live=lambda p: (

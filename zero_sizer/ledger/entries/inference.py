@@ -207,7 +207,7 @@ ENTRIES = (
     Entry(
         name="partitions",
         category=Category.PARAMETERS,
-        about="this rank's partition of every weight; of those too small for NVMe, if they go there",
+        about="this rank's partition of every weight; with NVMe, of those too small for it",
         numel=_partitions,
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=_from_partitioning,
