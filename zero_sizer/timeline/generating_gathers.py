@@ -21,7 +21,7 @@ from zero_sizer.zero.trace import Limits, Trace
 
 
 class Known(Enum):
-    """What DeepSpeed knows of the model when a forward begins.
+    """Knowledge that DeepSpeed has of the model when a forward begins.
 
     Attributes:
         NOTHING: the first of all. Nothing is prefetched, and a module's parameters go when it has

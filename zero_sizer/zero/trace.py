@@ -65,7 +65,7 @@ class Trace:
 
     @cached_property
     def elsewhere(self) -> tuple[bool, ...]:
-        """Whether each is counted elsewhere once it has come, because it stays gathered."""
+        """Parameters that are counted elsewhere once they have come, because they stay gathered."""
         return (False,) * len(self.persistent) if self.counts_persistent else self.persistent
 
     @cached_property

@@ -101,7 +101,7 @@ def stored_bits(plan: Plan) -> int:
 
 
 def stores(bits: int) -> Callable[[Plan], bool]:
-    """Whether a plan stores its weights in so many bits."""
+    """A question of a plan: are its weights stored in so many bits."""
     return lambda plan: stored_bits(plan) == bits
 
 
