@@ -129,6 +129,10 @@ class Flags:
     nvme: str | None = _row(_HOSTS, _CLUSTER, metavar="SIZE", help="NVMe of a node")
     hostfile: str | None = _row(text, _CLUSTER, metavar="FILE", help="a DeepSpeed hostfile")
 
+    cluster_profile: str | None = _row(
+        text, _CLUSTER, metavar="FILE", help="what `zero-sizer calibrate` measured of the cluster"
+    )
+
     task: str | None = _row(
         OneOf((TRAINING, INFERENCE)),
         _WORKLOAD,
@@ -296,9 +300,10 @@ def from_file(file: Document, section: str, options: tuple[Field, ...]) -> dict[
         value = values.get(option.name)
         if value is not None:
             found[option.name] = Stated(option.parse(value, file.where(key)), file.where(key))
-    if "hostfile" in found:
-        beside = Path(file.source).parent / found["hostfile"].value
-        found["hostfile"] = Stated(str(beside), found["hostfile"].origin)
+    for name in ("hostfile", "cluster_profile"):
+        if name in found:
+            beside = Path(file.source).parent / found[name].value
+            found[name] = Stated(str(beside), found[name].origin)
     return found
 
 

@@ -13,6 +13,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.advice import (
     assumptions,
+    measured,
     plan_mapping,
     point_mapping,
     show_doubt,
@@ -229,6 +230,7 @@ def fleet_mapping(fleet: Fleet) -> dict[str, Any]:
             for row in fleet.fewest
         ],
         "stops_helping": fleet.stops_helping,
+        "measured": measured(fleet.search),
         "warnings": warnings_mapping(fleet.search),
         "fewest_of": fleet.fewest_of,
         "batch": {

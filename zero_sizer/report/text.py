@@ -52,6 +52,15 @@ def show(answer: Answer, *, timeline: bool = False) -> None:
         _findings(sizing)
 
 
+def show_brief(answer: Answer) -> None:
+    """Print the verdict, where a GPU was stated, the job, and what it takes of each device."""
+    if answer.sizing.job.cluster.gpu_memory is not None:
+        show_verdict(answer.sizing)
+    show_job(answer.sizing)
+    if answer.sizing.plan:
+        _devices(answer)
+
+
 def phases_shown(answer: Answer) -> tuple[Phase, ...]:
     """Saving and loading only where they decide; the JSON has them all."""
     highest = {found.peak.moment.phase for found in answer.devices.values() if found.is_used}
