@@ -21,7 +21,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     options.add_format_option(parser, "calibrate")
     parser.add_argument(
-        "--output", metavar="FILE", help="write the profile (JSON) here, for --cluster-profile"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write the profile (JSON) here, for --cluster-profile",
     )
     parser.set_defaults(run=run)
 

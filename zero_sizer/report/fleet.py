@@ -39,7 +39,7 @@ def show_fleet(fleet: Fleet) -> None:
     """Print the sizes, the fewest nodes per strategy, and the answer to the target."""
     job = fleet.search.job
     gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
-    print(f"{job.model.name} on nodes of {job.cluster.gpus_per_node} {gpu}")
+    show_line(f"{job.model.name} on nodes of {job.cluster.gpus_per_node} {gpu}")
     if fleet.is_free:
         show_line(
             "batch: free; at every size all are compared at what the fastest takes without "
