@@ -51,6 +51,8 @@ def runs_of(trace: Trace, blocks: tuple[tuple[int, ...], ...]) -> dict[int, Run]
         trace: any.
         blocks: of lists of blocks, the number of the first visit of each and one past the last.
     """
+    if trace.swapped is not None:  # which buffers are free is no part of ``Seen``
+        return {}
     found = _of_visits(Identity(trace.visits), blocks)
     kinds = _kinds(trace)
     return {run.start: run for run in found if _are_alike(run, kinds)}

@@ -9,6 +9,7 @@ from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.gather import State, fetch, release
 from zero_sizer.zero.repeats import Run, Seen
 from zero_sizer.zero.reuse import Reuses
+from zero_sizer.zero.swapping import Buffers
 from zero_sizer.zero.trace import Limits, Trace
 
 Blocks = tuple[tuple[int, ...], ...]
@@ -20,7 +21,7 @@ _TRIES = 12  # blocks that may differ from the one before until it is no use to 
 def gathered(trace: Trace, limits: Limits, blocks: Blocks = ()) -> list[tuple[Forms, Forms]]:
     """Gathered parameters and their buffers at each visit: while it is made, and from then on.
 
-    Persistent parameters are not counted: they have an entry of their own.
+    Persistent parameters are not counted unless the trace does: they have an entry of their own.
     """
     levels: list[tuple[Forms, Forms]] = []
     known: dict[Forms, Forms] = {}
@@ -103,6 +104,7 @@ class Replay:
         queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
         made = dict.fromkeys(trace.secondary.made)
         self.state = state = State(trace, limits, queue, made=made)
+        state.buffers = Buffers(trace.swapped) if trace.swapped is not None else None
         if not trace.is_first:
             state.resident = {i: False for i, stays in enumerate(trace.persistent) if stays}
         for i in trace.secondary.counted:
