@@ -140,7 +140,7 @@ class TwoHosts:
         self._ip("-n", self.id + "b", "addr", "flush", "dev", "eth0")
 
     def processes(self, host: str) -> list[int]:
-        """What runs on a host."""
+        """Processes of a host."""
         mark, found = f"{WORD}={self.id}{host}".encode(), []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -149,7 +149,7 @@ class TwoHosts:
         return found
 
     def left(self) -> list[str]:
-        """What a run has left when the processes of both hosts have ended; waits for that."""
+        """Whatever a run has left when the processes of both hosts have ended; waits for that."""
         for pid in (pid for host in "ab" for pid in self.processes(host)):
             with contextlib.suppress(ProcessLookupError):
                 handle = os.pidfd_open(pid)

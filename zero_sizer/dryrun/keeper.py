@@ -87,7 +87,7 @@ def _files(folder: Path, patterns: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _address() -> tuple[str, int]:
-    """This host's first address, as DeepSpeed's launcher asks for it, and a port that is free."""
+    """Address of this host, as DeepSpeed's launcher asks for it, and a port that is free."""
     told = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True)
     with socket.socket() as probe:
         probe.bind(("", 0))

@@ -42,7 +42,7 @@ class Place:
     silence: float = 30.0
 
     def command(self, prefix: str) -> list[str]:
-        """What starts the keeper there.
+        """Words that start the keeper there.
 
         Raises:
             InputError: a word that a shell on the way would read otherwise.
@@ -163,7 +163,7 @@ class Keeper:
         return next(answers([self], key, timeout))[1]
 
     def receive(self) -> None:
-        """Take what has been said.
+        """Take in every answer that has come.
 
         Raises:
             WitnessError: the keeper is gone.
@@ -176,7 +176,7 @@ class Keeper:
         self._answers.extend(found for line in whole if "beat" not in (found := json.loads(line)))
 
     def fileno(self) -> int:
-        """What ``select`` waits for."""
+        """Descriptor that ``select`` waits for."""
         return _open(self._process.stdout).fileno()
 
     def beat(self) -> None:

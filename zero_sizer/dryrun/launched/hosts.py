@@ -31,7 +31,7 @@ _FILE = ".deepspeed_env"  # runner.py:37, in the home folder and in this one
 
 @dataclass(frozen=True, kw_only=True)
 class Hosts:
-    """What a launched run over several hosts is told.
+    """Settings of a launched run over several hosts.
 
     Attributes:
         slots: ranks by host, in the order of the hostfile.

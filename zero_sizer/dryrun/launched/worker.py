@@ -58,7 +58,7 @@ def _start(rendezvous: str | None) -> Any:
 
 
 def own_address(master: str) -> str:
-    """This host's address on the way to ``master``; nothing is sent."""
+    """Address of this host on the way to ``master``; nothing is sent."""
     port = int(os.environ["MASTER_PORT"])
     family, kind, protocol, _, where = socket.getaddrinfo(master, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as probe:
