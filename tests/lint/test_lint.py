@@ -130,6 +130,29 @@ def test_a_job_file_is_held_to_its_own_cluster(tmp_path):
     assert not lint(str(path)).is_readable
 
 
+@pytest.mark.parametrize(
+    ("form", "place"),
+    [
+        ("text", "{}/ds.json:3: error"),
+        ("github", "file={}/ds.json,line=3"),
+        ("sarif", '"uri": "file://{}/ds.json"'),
+        ("json", '"file": "{}/ds.json"'),
+    ],
+)
+def test_a_line_is_of_the_file_that_has_it(tmp_path, capsys, form, place):
+    """And not of the file, here LLaMA-Factory's, that names the config."""
+    config = '{\n"train_micro_batch_size_per_gpu": 1,\n"zero_optimization": {"stage": 7}}'
+    (tmp_path / "ds.json").write_text(config)
+    lines = ("model_name_or_path: gpt2", "stage: sft", "finetuning_type: lora", "template: x")
+    text = "\n".join([*lines, "deepspeed: ds.json"])
+    (tmp_path / "job.yaml").write_text(text)
+    cli.main(["lint", "--format", form, str(tmp_path / "job.yaml")])
+    assert place.format(tmp_path) in capsys.readouterr().out
+    (tmp_path / "ds.json").write_text("{")
+    assert cli.main(["lint", "--format", form, str(tmp_path / "job.yaml")]) == 2
+    assert f"{tmp_path}/ds.json" in capsys.readouterr().out
+
+
 @pytest.fixture
 def files(tmp_path):
     (tmp_path / "good.json").write_text(json.dumps(CONFIG))
