@@ -190,6 +190,19 @@ for step in range(3):
         engine.reload_states()
         assert abs(torch.cuda.memory_allocated() - before) < 20_000
 """,
+    "hooks stay with a parameter that moves": """
+ran = []
+def note(name):
+    return lambda *of: ran.append(name)
+import torch
+net = torch.nn.Linear(1024, 1024)
+net.weight.register_hook(note("hook"))
+net.bias.register_post_accumulate_grad_hook(note("accumulated"))
+net.cuda()
+net(torch.ones(1, 1024, device="cuda")).sum().backward()
+assert sorted(ran) == ["accumulated", "hook"], ran
+"""
+    + TRAINS,
     "a short run says so": TRAINS.replace("range(3)", "range(1)"),
     # What stops a run names the line of the script.
     "E own error": """
@@ -199,6 +212,14 @@ try:
     deep()
 except KeyError as error:
     raise RuntimeError("could not do it") from error
+""",
+    "E in backward": """
+import torch
+def refuse(grad):
+    raise ValueError("not this gradient")
+weight = torch.ones(4, device="cuda", requires_grad=True)
+weight.register_hook(refuse)
+weight.sum().backward()
 """,
     "E no engine": "import torch\ntorch.ones(3)\n",
     "E no forward": TRAINS.split("for step")[0],
@@ -221,6 +242,7 @@ subprocess.run(["torchrun", "--nproc_per_node", "8", "other.py"])
 }
 SAYS = {
     "E own error": ("RuntimeError: could not do it; caused by KeyError: 'x'", ".py:3"),
+    "E in backward": ("ValueError: not this gradient", ".py:4"),
     "E no engine": ("made no engine", ""),
     "E no forward": ("ran no forward of its DeepSpeed engine", ""),
     "E another engine": ("torch's DistributedDataParallel, not with DeepSpeed", ".py:3"),
