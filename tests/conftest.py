@@ -1,9 +1,11 @@
 """Settings every test runs under: no network, no clock."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.warm import warmed
 
 # Before any test imports transformers: a name that is not on disk must fail, not be looked up.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,6 +20,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with warmed(tmp_path_factory.mktemp("warm")):
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ from zero_sizer.findings import Finding, Severity
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 pytest.importorskip("deepspeed")
 
-SAMPLES = 80
+SAMPLES = 60
 SEVERAL_RANKS, CUDA = "needs several ranks", "needs an NVIDIA GPU"
 ASYNC_IO = "reads and writes through the compiled async_io"
 # What one CPU rank without compiled kernels cannot show.

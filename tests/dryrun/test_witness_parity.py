@@ -103,10 +103,10 @@ def extras():
 
 
 CASES = tuple(cases())
-# Every case on 3 ranks, which divide nothing, and on either 2 or 4, which divide the even model.
+# Every case on 3 ranks, which divide nothing; each fourth on 2 and on 4, which divide the even model.
 BY_RANKS = {
     ranks: tuple(
-        case for i, case in enumerate(CASES) if ranks == 3 or (i + i // 4) % 2 == ranks // 4
+        case for i, case in enumerate(CASES) if ranks == 3 or (i + i // 4) % 4 == ranks // 2
     )
     for ranks in (2, 3, 4)
 }

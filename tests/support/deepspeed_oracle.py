@@ -11,6 +11,7 @@ said to know fp16, and is not asked who made it, which takes a second each time.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -58,13 +59,14 @@ class _NoKernels:
 
 def _prepare() -> None:
     import cpuinfo
-    import deepspeed.comm.torch
     from deepspeed.accelerator import get_accelerator
     from deepspeed.ops.op_builder.builder import OpBuilder
     from deepspeed.ops.op_builder.cpu.no_impl import NotImplementedBuilder
 
     OpBuilder.load = NotImplementedBuilder.load = lambda *_, **__: _NoKernels()
-    deepspeed.comm.torch.build_shm_op = lambda: None
+    # It runs a compiler for each engine. By its name: ``deepspeed.comm``'s ``torch`` is PyTorch.
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
     get_accelerator().is_fp16_supported = lambda: True
     cpuinfo.get_cpu_info = dict  # asked for the CPU's maker by every optimizer on the host
 
@@ -132,6 +134,7 @@ def _import_once(modules: list[str]) -> None:
     for name in modules:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    gc.freeze()
 
 
 def _outcome(job: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +150,7 @@ def main() -> None:
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # DeepSpeed logs to stdout
         _prepare()
+        gc.freeze()  # DeepSpeed collects at every start: not what was imported, which forks share
         json.dump([_outcome(job) for job in jobs], answers)
 
 

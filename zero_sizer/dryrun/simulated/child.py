@@ -13,6 +13,7 @@ imports torch and DeepSpeed once). Progress goes to stderr, one JSON object a li
 """
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -109,6 +110,7 @@ def main(requests_path: str, folder: str) -> int:
         return 0
     with contextlib.suppress(ZeroSizerError, ImportError):
         _import_everything(models=any(request.hf_config for request in requests))
+    gc.freeze()  # forks share what was imported: collecting it would copy it into each
     for index, request in enumerate(requests):
         child = os.fork()
         if child == 0:
