@@ -2,12 +2,15 @@
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
-from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zero_sizer import cli
+from zero_sizer.report import charts
 from zero_sizer.units import format_gib
 
 CONFIG = {
@@ -18,7 +21,7 @@ CONFIG = {
 }
 ASKED = ("--model", "llama-3.2-1b", "--gpu", "a100-40gb", "--gpus-per-node", "2", "--seq-len")
 ASKED = (*ASKED, "2048", "--checkpointing", "--attention", "sdpa", "--host-memory", "200GiB")
-VOID = {"meta", "br", "link", "path", "use", "rect"}
+VOID = {"meta", "br", "link", "path", "use", "rect", "wbr"}
 
 
 class Page(HTMLParser):
@@ -72,7 +75,7 @@ def test_a_page_is_whole_and_loads_nothing(ask):
     assert page.open == []
     assert not [link for link in page.loads if not link.startswith("#")]
     assert not re.search(r"url\((?!#)|@import|<script", text)
-    assert ("h1", {"class": "fits"}) in page.tags
+    assert ("header", {"class": "verdict fits"}) in page.tags
 
 
 def test_a_page_says_what_the_json_says(ask):
@@ -106,17 +109,57 @@ def test_the_map_holds_the_verdicts_of_check(ask):
     assert len(seen) >= 2  # else the map tells nothing
 
 
-def test_pictures_are_svg_with_text_and_the_colours_of_the_page(ask):
+def test_a_picture_shows_every_place_of_the_step_at_its_size(ask):
     _, text = ask("--format", "html")
-    pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(pictures) == 2  # GPU and host
-    for picture in pictures:
-        root = ElementTree.fromstring(picture)
-        labels = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
-        assert {"GiB", "init", "backward"} <= labels
-        assert "currentColor" in picture
-        assert "#010203" not in picture
+    answer = json.loads(ask("--format", "json", "--timeline")[1])
+    figures = re.findall(r"<figure.*?</figure>", text, re.DOTALL)
+    for device, figure in zip(("gpu", "host"), figures, strict=True):
+        points = [point["num_bytes"] for point in answer["timeline"][device]]
+        columns = [
+            int(height)
+            for path in re.findall(r'<path class="\w+" d="M\d+ 1000([^Z]*)V1000Z"/>', figure)
+            for height in re.findall(r"V(\d+)H", path)
+        ]
+        assert len(columns) == len(points)
+        (middle,) = re.findall(r'<circle class="peak" cx="[\d.]+%" cy="([\d.]+)%"', figure)
+        scale = (1000 - 10 * float(middle)) / max(points)
+        for height, size in zip(columns, points, strict=True):
+            assert abs(1000 - height - scale * size) <= 1  # of a thousand
+        assert format_gib(max(points)) in figure
+        assert 'aria-label="' in figure.partition(">")[0]
     assert ask("--format", "html")[1] == text  # the same answer is the same file
+
+
+@given(st.integers(1, 2**70))
+def test_a_scale_has_a_few_round_sizes(size):
+    lines = list(charts._grid(float(size)))
+    assert 2 <= len(lines) <= 6
+    assert lines[0] == (100.0, "0")
+    assert all(0 <= line.y <= 100 for line in lines)
+    step = float(lines[1].label)
+    assert float(f"{step:.1g}") == step
+
+
+def test_a_choice_is_laid_out_with_its_config(tmp_path, capsys):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(CONFIG))
+    said = {}
+    for form in ("json", "html", "markdown"):
+        code = cli.main(["choose", str(path), *ASKED, "--format", form])
+        said[form] = capsys.readouterr().out
+        assert code == 0
+    answer, page = json.loads(said["json"]), Page(said["html"])
+    assert page.open == []
+    plans = [row[0] for row in page.rows if len(row) >= 6][1:]
+    assert plans == [answer["chosen"]["strategy"], *(p["strategy"] for p in answer["runners_up"])]
+    (config,) = re.findall(r"<pre.*?<code>(.*?)</code>", said["html"], re.DOTALL)
+    assert json.loads(unescape(config)) == answer["config"]
+    (config,) = re.findall(r"```\n(.*?)```", said["markdown"], re.DOTALL)
+    assert json.loads(config) == answer["config"]
+    assert (
+        cli.main(["choose", str(path), *ASKED, "--largest", "micro-batch", "--format", "html"]) == 2
+    )
+    assert "take text or json" in capsys.readouterr().err
 
 
 def test_nothing_that_a_file_says_is_markup(ask, tmp_path):
@@ -175,4 +218,4 @@ def test_what_does_not_fit_shows_what_would(ask):
     assert text.startswith("**DOES NOT FIT**: each GPU is ")
     assert "### What would make it fit" in text
     code, text = ask("--format", "html", config=long)
-    assert ("h1", {"class": "does_not_fit"}) in Page(text).tags
+    assert ("header", {"class": "verdict does_not_fit"}) in Page(text).tags

@@ -19,7 +19,7 @@ from zero_sizer.job.read import Job
 from zero_sizer.job.values import share
 from zero_sizer.questions.choose import Wishes, choose, largest
 from zero_sizer.questions.jobs import job_of
-from zero_sizer.report.formats import reporter
+from zero_sizer.report.formats import FORMATS, reporter
 from zero_sizer.util.files import require_writable, write_text
 from zero_sizer.util.spelling import did_you_mean, shown
 
@@ -113,6 +113,12 @@ def _largest(job: Job, arguments: argparse.Namespace) -> int:
     for flag in ("--emit", "--emit-job", "--emit-launch", "--emit-args"):
         if getattr(arguments, flag[2:].replace("-", "_")) is not None:
             raise InputError("not with --largest", remedy="leave one of the two out", where=flag)
+    if arguments.format not in FORMATS["largest"]:
+        raise InputError(
+            f"--format {arguments.format} has no form for it",
+            remedy=f"take {' or '.join(FORMATS['largest'])}",
+            where="--largest",
+        )
     found = largest(job, options.flags_from(arguments), arguments.largest)
     reporter("largest", arguments.format)(found, job)
     return OK if found.value is not None else DOES_NOT_FIT
@@ -158,7 +164,7 @@ def _emit(choice: Choice, arguments: argparse.Namespace) -> None:
             else emitted.config_text(choice, choice.winner)
         )
         write_text(Path(path), text)
-        if arguments.format != "json":
+        if arguments.format == "text":
             emitted.show_emitted(choice, choice.winner, path)
 
 
@@ -205,7 +211,7 @@ def _write_start(start: Start, arguments: argparse.Namespace) -> None:
         print(f"{path} not written: nothing fits", file=sys.stderr)
     for path, text in emitted.start_files(start):
         write_text(Path(path), text)
-    if arguments.format != "json":
+    if arguments.format == "text":
         emitted.show_start_files(start)
 
 

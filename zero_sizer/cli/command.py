@@ -23,6 +23,7 @@ _COMMANDS = {
     "dryrun": "run the real engine (simulated, on one device, or launched) and record it",
     "crosscheck": "lay the prediction beside independent witnesses",
     "schema": "print the JSON Schema of a DeepSpeed config, for editors",
+    "page": "build a web page that answers in the browser",
     "models": "list the bundled models",
     "gpus": "list the known GPUs",
 }

@@ -54,6 +54,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "zero-sizer schema --strict",
         "zero-sizer schema --answer check",
     ),
+    "page": (
+        "zero-sizer page --output site --fetch",
+        "zero-sizer page --output site --pyodide node_modules/pyodide",
+    ),
     "models": ("zero-sizer models", "zero-sizer models --profile path/to/config.json"),
     "gpus": ("zero-sizer gpus", "zero-sizer gpus --model llama-3-8b --seq-len 4096"),
 }

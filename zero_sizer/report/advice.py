@@ -39,8 +39,8 @@ def show_choice(choice: Choice, start: Start | None = None) -> None:
     if winner is None:
         _show_nothing(choice)
     else:
-        show_line(f"CHOSEN: {_plan_line(winner)}{_with(choice)}")
-        show_line(f"on {_where(choice)}; {_pace(choice, winner)}", indent="")
+        show_line(f"CHOSEN: {plan_line(winner)}{with_flags(choice)}")
+        show_line(f"on {where(choice)}; {pace(choice, winner)}", indent="")
         for line in assumptions(choice.search, winner, is_free=choice.is_free):
             show_line(line, indent="  ")
         show_doubt(choice.verdict, choice.reasons)
@@ -53,18 +53,14 @@ def show_choice(choice: Choice, start: Start | None = None) -> None:
         print()
         _show_losses(choice.losses)
     print()
-    for line in _notes(choice):
+    for line in notes(choice):
         show_line(line)
     if start is not None:
         show_lines(start)
 
 
 def _show_nothing(choice: Choice) -> None:
-    refused = choice.losses and all(not loss.closest for loss in choice.losses)
-    word = f"NOTHING {'CAN RUN' if refused else 'FITS'}"
-    if choice.verdict is Verdict.UNCERTAIN:
-        word = "NOTHING FITS FOR CERTAIN"
-    show_line(f"{word}: {_where(choice)}")
+    show_line(f"{nothing(choice)}: {where(choice)}")
     for reason in choice.reasons[:_REASONS]:
         show_line(f"    {reason_line(reason)}", indent="      ")
     for alternative, plan in choice.others:
@@ -76,7 +72,16 @@ def _show_nothing(choice: Choice) -> None:
         show_line(line, indent="  ")
 
 
-def _with(choice: Choice) -> str:
+def nothing(choice: Choice) -> str:
+    """Verdict where there is no plan."""
+    if choice.verdict is Verdict.UNCERTAIN:
+        return "NOTHING FITS FOR CERTAIN"
+    refused = choice.losses and all(not loss.closest for loss in choice.losses)
+    return f"NOTHING {'CAN RUN' if refused else 'FITS'}"
+
+
+def with_flags(choice: Choice) -> str:
+    """Options without which no plan fits, as the end of a sentence."""
     return f", with {' '.join(choice.flags)} (nothing fits without)" if choice.flags else ""
 
 
@@ -121,13 +126,15 @@ def show_doubt(verdict: Verdict, reasons: Sequence[Reason]) -> None:
         show_words(WORDS[verdict], [reason_line(reason) for reason in reasons])
 
 
-def _where(choice: Choice) -> str:
+def where(choice: Choice) -> str:
+    """Model and machines."""
     job = choice.search.job
     gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
     return f"{job.model.name} on {job.cluster.layout} {gpu}"
 
 
-def _plan_line(candidate: Candidate) -> str:
+def plan_line(candidate: Candidate) -> str:
+    """One plan in words."""
     checkpointing = "with" if candidate.checkpointing else "without"
     steps = candidate.grad_accum
     return (
@@ -136,7 +143,8 @@ def _plan_line(candidate: Candidate) -> str:
     )
 
 
-def _pace(choice: Choice, candidate: Candidate) -> str:
+def pace(choice: Choice, candidate: Candidate) -> str:
+    """Speed of a plan in words; empty where nobody knows it."""
     speed = speed_of(choice, candidate)
     if speed is None:
         return ""
@@ -201,7 +209,7 @@ def _show_time(choice: Choice, winner: Candidate) -> None:
 
 
 def _show_losses(losses: Iterable[RejectedStrategy]) -> None:
-    rows = [(loss.strategy.name, why(loss), _least(loss), _entries(loss)) for loss in losses]
+    rows = [(loss.strategy.name, why(loss), least(loss), entries(loss)) for loss in losses]
     heads = ("strategy", "why not", "least it needs", "the largest there")
     show_table(heads, rows)
 
@@ -219,16 +227,18 @@ def why(loss: RejectedStrategy) -> str:
     return f"{missing} (micro batch {loss.closest.micro_batch}{checkpointing})"
 
 
-def _least(loss: RejectedStrategy) -> str:
-    """Per device, with the most frugal setting for it."""
+def least(loss: RejectedStrategy) -> str:
+    """Bytes of each device, with the most frugal setting for it."""
     return ", ".join(f"{d.value} {format_gib(size)}" for d, size in loss.least.items() if size)
 
 
-def _entries(loss: RejectedStrategy) -> str:
+def entries(loss: RejectedStrategy) -> str:
+    """Largest allocations there, with their sizes."""
     return ", ".join(f"{entry.name} {format_gib(entry.num_bytes)}" for entry in loss.entries[:2])
 
 
-def _notes(choice: Choice) -> Iterable[str]:
+def notes(choice: Choice) -> Iterable[str]:
+    """Notes on the search and on what the user has to do beside it."""
     yield f"{choice.considered:,} plans decided; left free: {_margins(choice.search.limits)}"
     yield from warnings(choice.search)
     if choice.is_tight:

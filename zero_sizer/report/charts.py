@@ -1,40 +1,46 @@
-"""Pictures of an answer as SVG, drawn by matplotlib, in colours that follow the page."""
+"""Pictures of an answer as figures of a page, which scale with it while their text does not.
 
-import io
-import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+By hand: pictures of plotting libraries shrink with the page, text and all, and are unreadable on a
+phone; and none of them is light enough for the page that runs in a browser.
+"""
 
-from zero_sizer.answer import Answer, DeviceAnswer
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from math import floor, log10
+from typing import NamedTuple
+
+from zero_sizer.answer import Answer, DeviceAnswer, LivePoint
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.moments import Phase
 from zero_sizer.report.text import NAMES
 from zero_sizer.units import GIB, format_gib
 
-_INK = "#010203"  # stands for the colour of the page's text
+HEIGHT = 1000  # of the drawing, in its own units
 _WORTH_A_PLOT = 2**20  # bytes
-_COLOURS = {  # told apart by the colour-blind, and on white and black: Okabe and Ito 2008
-    Phase.INIT: "#0072b2",
-    Phase.FORWARD: "#009e73",
-    Phase.BACKWARD: "#d55e00",
-    Phase.STEP: "#cc79a7",
-    Phase.SAVE: "#56b4e9",
-    Phase.LOAD: "#e69f00",
-    Phase.PREFILL: "#009e73",  # those of forward and backward, which inference has not
-    Phase.DECODE: "#d55e00",
-}
-_LIMIT = "#888888"
-_SETTINGS: Any = {
-    "svg.fonttype": "none",  # text stays text: it is read aloud, searched and scaled
-    "svg.hashsalt": "zero-sizer",  # the same answer gives the same file
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.parse_math": False,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
-    ),
-}
-_HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)
+_TALLER = 4  # a capacity this many times the highest point would leave the plot flat: not drawn
+_ROOM = 1.08  # of the highest line, for what is written above it
+_STEPS = 5  # lines across the plot at most
+_NICE = (1, 2, 5, 10, 20)  # the last for what rounding makes of the one before
+
+
+class Area(NamedTuple):
+    """One phase: outline of its columns.
+
+    Attributes:
+        phase: its name.
+        size: the most in it, as text.
+        path: of SVG.
+    """
+
+    phase: str
+    size: str
+    path: str
+
+
+class Line(NamedTuple):
+    """One line across the plot: percent from above, and what stands beside it."""
+
+    y: float
+    label: str
 
 
 class Chart(NamedTuple):
@@ -43,67 +49,79 @@ class Chart(NamedTuple):
     Attributes:
         title: what it shows.
         about: the same for those who do not see it.
-        svg: markup; what a file said stands in it as text alone.
+        areas: of the phases, in order.
+        columns: how many places there are.
+        grid: lines of round sizes.
+        capacity: line of what there is; None where it is not known, or far above.
+        peak: percent from the left and from above of the highest point.
+        size: of the highest point, as text.
     """
 
     title: str
     about: str
-    svg: str
+    areas: tuple[Area, ...]
+    columns: int
+    grid: tuple[Line, ...]
+    capacity: Line | None
+    peak: tuple[float, float]
+    size: str
 
 
 def charts_of(answer: Answer) -> tuple[Chart, ...]:
-    """A timeline of each device that is loaded.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    import matplotlib as mpl
-
-    with mpl.rc_context(_SETTINGS):
-        return tuple(_charts(answer))
-
-
-def _charts(answer: Answer) -> Iterator[Chart]:
-    for device, found in answer.devices.items():
-        if found.points and found.peak.num_bytes >= _WORTH_A_PLOT:
-            yield _timeline(device, found)
+    """A timeline of each device that is loaded."""
+    return tuple(
+        _timeline(device, found)
+        for device, found in answer.devices.items()
+        if found.points and found.peak.num_bytes >= _WORTH_A_PLOT
+    )
 
 
 def _timeline(device: Device, found: DeviceAnswer) -> Chart:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 2.8), layout="constrained")
-    axes = figure.add_subplot()
-    sizes = [point.num_bytes / GIB for point in found.points]
-    for phase in Phase:
-        places = [i for i, point in enumerate(found.points) if point.phase is phase]
-        if places:
-            heights = [sizes[i] for i in places]
-            axes.bar(places, heights, width=1, color=_COLOURS[phase], label=phase.value)
-    peak = max(range(len(sizes)), key=sizes.__getitem__)
-    axes.plot([peak], [sizes[peak]], marker="v", color=_INK, clip_on=False)
+    sizes = [point.num_bytes for point in found.points]
+    where = max(range(len(sizes)), key=sizes.__getitem__)
+    highest, point = sizes[where], found.points[where]
     capacity = found.capacity.num_bytes
-    if capacity is not None and capacity / GIB <= 4 * max(sizes):
-        axes.axhline(capacity / GIB, color=_LIMIT, linestyle="--", label="capacity")
-    axes.set(ylabel="GiB", xticks=[], xlim=(-0.5, len(sizes) - 0.5), ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(ncols=len(Phase) + 1, frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    point = found.points[peak]
-    about = (
-        f"{NAMES[device]}: highest {format_gib(point.num_bytes)} in {point.phase.value}, "
-        f"{point.place}; " + ", ".join(_phases(found))
+    is_near = capacity is not None and capacity <= _TALLER * highest
+    top = max(highest, capacity if capacity is not None and is_near else 0) * _ROOM
+    areas = tuple(_areas(found.points, top))
+    most = ", ".join(f"{area.phase} {area.size}" for area in areas)
+    return Chart(
+        title=f"{NAMES[device]} over one step, block by block",
+        about=f"{NAMES[device]}: highest {format_gib(highest)} in {point.phase.value}, "
+        f"{point.place}; {most}",
+        areas=areas,
+        columns=len(sizes),
+        grid=tuple(_grid(top)),
+        capacity=_line(capacity, top, format_gib(capacity)) if capacity and is_near else None,
+        peak=(round(100 * (where + 0.5) / len(sizes), 2), _above(highest, top)),
+        size=format_gib(highest),
     )
-    title = f"{NAMES[device]} over one step, block by block"
-    return Chart(title, about, _svg(figure))
 
 
-def _phases(found: DeviceAnswer) -> Iterator[str]:
-    for phase, size in found.phases.items():
-        if size:
-            yield f"{phase.value} {format_gib(size)}"
+def _areas(points: Sequence[LivePoint], top: float) -> Iterator[Area]:
+    start = 0
+    for phase, group in groupby(points, key=lambda point: point.phase):
+        sizes = [point.num_bytes for point in group]
+        path = [f"M{start} {HEIGHT}"]
+        for index, size in enumerate(sizes, start):
+            path.append(f"V{HEIGHT - round(HEIGHT * size / top)}H{index + 1}")
+        start += len(sizes)
+        yield Area(phase.value, format_gib(max(sizes)), "".join([*path, f"V{HEIGHT}Z"]))
 
 
-def _svg(figure: Any) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return _HEAD.sub("", out.getvalue(), count=1).replace(_INK, "currentColor")
+def _grid(top: float) -> Iterator[Line]:
+    """Lines at multiples of a round size, a few of them."""
+    least = top / GIB / _STEPS
+    power = 10.0 ** floor(log10(least))
+    step = next(factor * power for factor in _NICE if factor * power >= least)
+    for count in range(_STEPS + 1):
+        if count * step * GIB < top:
+            yield _line(count * step * GIB, top, f"{count * step:g}")
+
+
+def _line(size: float, top: float, label: str) -> Line:
+    return Line(_above(size, top), label)
+
+
+def _above(size: float, top: float) -> float:
+    return round(100 * (1 - size / top), 2)

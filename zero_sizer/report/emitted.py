@@ -44,7 +44,7 @@ def show_emitted(choice: Choice, winner: Candidate, path: str) -> None:
     print()
     show_line(f"{path} written" + ("; changed in it:" if found else "; nothing had to change"))
     if found:
-        show_table(("key", "was", "is", "why"), list(map(_row, found)))
+        show_table(("key", "was", "is", "why"), list(map(edit_row, found)))
 
 
 def start_mapping(start: Start) -> dict[str, Any]:
@@ -82,7 +82,8 @@ def show_start_files(start: Start) -> None:
         show_line(f"no argument says, the training code does: {', '.join(start.unsaid)}")
 
 
-def _row(edit: Edit) -> tuple[str, str, str, str]:
+def edit_row(edit: Edit) -> tuple[str, str, str, str]:
+    """One edit as text: key, before, after and why."""
     before = "-" if edit.before is None else json.dumps(edit.before)
     return edit.key, before, "-" if edit.after is None else json.dumps(edit.after), edit.why
 

@@ -12,7 +12,12 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
         "markdown": "markdown.show",
         "html": "page.show",
     },
-    "choose": {"text": "advice.show_choice", "json": "advice.print_choice"},
+    "choose": {
+        "text": "advice.show_choice",
+        "json": "advice.print_choice",
+        "markdown": "choice.show_markdown",
+        "html": "choice.show_page",
+    },
     "largest": {"text": "largest.show_largest", "json": "largest.print_largest"},
     "size": {"text": "fleet.show_fleet", "json": "fleet.print_fleet"},
     "dryrun": {"text": "recording.show", "json": "recording.print_recording"},

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from zero_sizer.answer import Answer
-from zero_sizer.report.sheet import Section, sheet_of
+from zero_sizer.report.sheet import Section, Sheet, sheet_of
 
 _STEERS = re.compile(r"([\\`*_\[\]<>|~&$@])")
 _MANY = 12  # rows from which a table is folded away
@@ -12,7 +12,11 @@ _MANY = 12  # rows from which a table is folded away
 
 def show(answer: Answer, *, timeline: bool = False) -> None:
     """Print the report; a timeline is a picture, which Markdown has not."""
-    sheet = sheet_of(answer)
+    show_sheet(sheet_of(answer))
+
+
+def show_sheet(sheet: Sheet) -> None:
+    """Print what is laid out already."""
     first, *others = sheet.reasons or ("",)
     print(f"**{_text(sheet.verdict)}**" + (f": {_text(first)}" if first else ""))
     for reason in others:
@@ -27,8 +31,13 @@ def _section(section: Section) -> Iterator[str]:
     yield f"### {_text(section.title)}\n"
     for line in section.lines:
         yield f"* {_text(line)}" if section.is_list else _text(line)
-    if not section.heads:
-        return
+    if section.heads:
+        yield from _table(section)
+    if section.code:
+        yield f"\n```\n{section.code.rstrip()}\n```"
+
+
+def _table(section: Section) -> Iterator[str]:
     is_folded = len(section.rows) > _MANY
     yield ""
     if is_folded:

@@ -1,4 +1,4 @@
-"""The answer of ``check`` as one HTML file that needs nothing else: to share, to print, to keep."""
+"""An answer as one HTML file that needs nothing else: to share, to print, to keep."""
 
 import shlex
 import sys
@@ -9,8 +9,8 @@ from zero_sizer.advise.fit_map import FitMap
 from zero_sizer.answer import Answer
 from zero_sizer.errors import InputError
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.report.charts import charts_of
-from zero_sizer.report.sheet import sheet_of
+from zero_sizer.report.charts import HEIGHT, Chart, charts_of
+from zero_sizer.report.sheet import Sheet, sheet_of
 from zero_sizer.report.verdict import WORDS
 from zero_sizer.units import format_gib
 from zero_sizer.version import __version__
@@ -20,7 +20,12 @@ _MARKS = {Verdict.FITS: "fits", Verdict.UNCERTAIN: "?", Verdict.DOES_NOT_FIT: "t
 
 def show(answer: Answer, *, timeline: bool = False) -> None:
     """Print the page; it always shows the timeline."""
-    print(page_of(answer, command=shlex.join(["zero-sizer", *sys.argv[1:]])))
+    print(page_of(answer, command=command()))
+
+
+def command() -> str:
+    """The line that is being answered."""
+    return shlex.join(["zero-sizer", *sys.argv[1:]])
 
 
 def page_of(answer: Answer, *, command: str = "") -> str:
@@ -31,12 +36,36 @@ def page_of(answer: Answer, *, command: str = "") -> str:
         command: that made it; empty where none did.
 
     Raises:
-        InputError: jinja2 or matplotlib is not installed.
+        InputError: jinja2 is not installed.
+    """
+    return page_of_sheet(
+        sheet_of(answer),
+        charts=charts_of(answer),
+        fit_map=_table_of(answer.fit_map),
+        command=command,
+    )
+
+
+def page_of_sheet(
+    sheet: Sheet,
+    *,
+    charts: tuple[Chart, ...] = (),
+    fit_map: dict[str, Any] | None = None,
+    command: str = "",
+) -> str:
+    """A page of what is laid out already.
+
+    Args:
+        sheet: the answer.
+        charts: pictures, which stand behind the first section.
+        fit_map: rows of verdicts, behind the pictures.
+        command: that made it; empty where none did.
+
+    Raises:
+        InputError: jinja2 is not installed.
     """
     try:
-        from jinja2 import Environment, StrictUndefined
-
-        charts = charts_of(answer)
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
         raise InputError(
             f"an HTML report needs {error.name}",
@@ -44,17 +73,25 @@ def page_of(answer: Answer, *, command: str = "") -> str:
             where="--format html",
         ) from None
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_text),
     )
-    text = files("zero_sizer.report").joinpath("data", "check.html").read_text("utf-8")
-    return environment.from_string(text).render(
-        sheet=sheet_of(answer),
-        verdict=answer.sizing.verdict.value,
+    return environment.get_template("report.html").render(
+        sheet=sheet,
         charts=charts,
-        fit_map=_table_of(answer.fit_map),
+        height=HEIGHT,
+        fit_map=fit_map,
         command=command,
         version=__version__,
     )
+
+
+def _text(name: str) -> str:
+    """A template, or the style sheet that stands in it."""
+    return files("zero_sizer.report").joinpath("data", name).read_text("utf-8")
 
 
 def _table_of(found: FitMap | None) -> dict[str, Any] | None:

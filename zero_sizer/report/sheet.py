@@ -1,4 +1,4 @@
-"""The answer of ``check`` laid out in sections, for whatever markup prints them."""
+"""An answer laid out in sections, for whatever markup prints them; that of ``check`` first."""
 
 from collections.abc import Iterator
 
@@ -22,19 +22,25 @@ class Section:
 
     Attributes:
         title: of the part.
+        name: by which a program finds it; empty where none looks.
         lines: sentences before the table.
         heads: of the columns; empty where there is no table.
         rows: cells as text.
         numbers: columns that hold figures.
+        shares: percent that each row is of a whole; empty where rows are no parts of one.
         is_list: the sentences are items of a list.
+        code: a file, as text.
     """
 
     title: str
+    name: str = ""
     lines: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     numbers: tuple[int, ...] = ()
+    shares: tuple[float, ...] = ()
     is_list: bool = False
+    code: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +49,14 @@ class Sheet:
 
     Attributes:
         verdict: in the words of the terminal, such as ``DOES NOT FIT``.
+        kind: of verdict, for a colour.
         reasons: what decides it, or what stays free.
         job: in one breath.
         sections: in order.
     """
 
     verdict: str
+    kind: Verdict
     reasons: tuple[str, ...]
     job: str
     sections: tuple[Section, ...]
@@ -61,6 +69,7 @@ def sheet_of(answer: Answer) -> Sheet:
     reasons = (free(sizing),) if fits else tuple(map(reason_line, sizing.reasons))
     return Sheet(
         verdict=told(sizing),
+        kind=sizing.verdict,
         reasons=tuple(reason for reason in reasons if reason),
         job=", ".join(job_words(sizing.job, sizing.plan)),
         sections=tuple(_sections(answer)),
@@ -82,6 +91,7 @@ def _sections(answer: Answer) -> Iterator[Section]:
             may = "may" if answer.fixes[0].doubt else "would"
             yield Section(
                 title=f"What {may} make it fit",
+                name="fixes",
                 lines=(answer.fixes[0].doubt,) if answer.fixes[0].doubt else (),
                 heads=("new peak", "time a token", "change"),
                 rows=tuple(fix_rows(answer.fixes)),
@@ -136,6 +146,7 @@ def _composition(answer: Answer, found: DeviceAnswer) -> Section:
         heads=("size", "share", "allocation", "what it is", "key:line in the config"),
         rows=tuple(rows),
         numbers=(0, 1),
+        shares=tuple(round(100 * live.num_bytes / total, 2) for live in found.live),
     )
 
 

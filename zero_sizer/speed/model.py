@@ -1,5 +1,7 @@
 """Adding the terms up: what overlaps is hidden as far as there is compute to hide it."""
 
+from math import fsum
+
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
@@ -62,8 +64,9 @@ def step_time(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> StepT
 def time_of(step: Step) -> StepTime:
     """Add up every term."""
     found = [(term, term.seconds(step) * _times(step, term)) for term in TERMS if term.when(step)]
-    overlapping = sum(seconds for term, seconds in found if term.overlaps(step))
-    compute = sum(seconds for term, seconds in found if term.kind is Kind.COMPUTE)
+    # fsum: what sum() makes of floats is another number from Python 3.12 on
+    overlapping = fsum(seconds for term, seconds in found if term.overlaps(step))
+    compute = fsum(seconds for term, seconds in found if term.kind is Kind.COMPUTE)
     visible = _visible_share(overlapping, compute, step.rates.hidden)
     parts = tuple(
         TermTime(
@@ -74,7 +77,7 @@ def time_of(step: Step) -> StepTime:
         for term, seconds in found
     )
     return StepTime(
-        seconds=sum(part.visible_seconds for part in parts),
+        seconds=fsum(part.visible_seconds for part in parts),
         parts=parts,
         tokens=step.tokens * step.plan.grad_accum,
     )
