@@ -103,7 +103,7 @@ def extras():
 
 
 CASES = tuple(cases())
-# Every case on 3 ranks, which divide nothing; each fourth on 2 and on 4, which divide the even model.
+# Every case on 3 ranks, which divide nothing; each fourth on 2 and 4, which divide the even model.
 BY_RANKS = {
     ranks: tuple(
         case for i, case in enumerate(CASES) if ranks == 3 or (i + i // 4) % 4 == ranks // 2
