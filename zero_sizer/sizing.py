@@ -94,7 +94,9 @@ def size(job: Job) -> Sizing:
         verdict, reasons = decide(plan, moments, needs, capacities, collected)
     if plan:
         collected += not_stated(plan, moments, capacities)
-    collected += [*capacity.unpublished(job.cluster), *capacity.overstated(job.cluster)]
+    cluster = job.cluster
+    collected += [*capacity.unpublished(cluster), *capacity.overstated(cluster)]
+    collected = [*capacity.calibrated(cluster), *collected]  # what all figures rest on, first
     return Sizing(
         job=job,
         plan=plan,

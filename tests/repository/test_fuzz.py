@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from support import fuzzing
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "fuzz.json"
-SLICE = {"check": 60, "others": 10, "searches": 3, "nonsense": 40, "readers": 300, "tools": 120}
+SLICE = {
+    "check": 60,
+    "others": 10,
+    "searches": 3,
+    "nonsense": 40,
+    "questions": 25,
+    "readers": 300,
+    "tools": 120,
+}
 # Cases that once broke something, each as (group, seed).
 FOUND = [
     ("nonsense", 19),  # true for a count of elements

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAX_LINES = 400
-ENGINE_ROOMS = {"dryrun", "simulator", "tracing", "crosscheck"}  # where torch is imported
+# where torch is imported
+ENGINE_ROOMS = {"dryrun", "simulator", "tracing", "crosscheck", "integrations"}
 HEAVY = {"torch", "deepspeed", "transformers", "accelerate", "peft", "numpy"}
 SLOW_TO_IMPORT = {"rich", "yaml", "hjson"}
 

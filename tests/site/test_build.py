@@ -94,7 +94,12 @@ def test_every_value_that_can_be_stated_has_its_widget():
     flags = [widget.flag for widget in widgets]
     assert len(flags) == len(set(flags))
     left_out = {option.name for option in OPTIONS if option.flag not in flags}
-    assert left_out == {"hostfile", "rates", "allow_code"}  # files and code, which it has not
+    assert left_out == {
+        "hostfile",
+        "cluster_profile",
+        "rates",
+        "allow_code",
+    }  # files and code, which it has not
 
 
 def test_what_npm_packs_is_unpacked(package, npm, tmp_path, capsys):

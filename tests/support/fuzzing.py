@@ -17,6 +17,7 @@ from typing import Any
 
 from support import fuzz_commands as commands
 from support import fuzz_nonsense as odd
+from support import fuzz_questions as questions
 from support import fuzz_readers as readers
 from support import fuzz_tools as tools
 from support.fuzz_values import Case
@@ -64,8 +65,17 @@ TOOLS = {
     tools.read_tool: 6,
     tools.read_script: 6,
 }
+QUESTIONS = {
+    questions.calibrate: 3,
+    questions.crosscheck_alone: 2,
+    questions.check_profile: 2,
+    questions.lint: 3,
+    questions.schema: 1,
+    questions.diagnose: 3,
+}
 GROUPS = {
     "check": WHOLE,
+    "questions": QUESTIONS,
     "others": OTHER,
     "searches": SEARCHES,
     "nonsense": NONSENSE,
@@ -126,7 +136,7 @@ def said(case: Case, code: Any, out: str, err: str) -> str:
     if _UNSEEN.search(out) or _UNSEEN.search(err):
         return "a character that steers a terminal"
     longest = max(map(len, (out + err).split("\n")))
-    is_json = "--format=json" in case.argv and bool(out)
+    is_json = bool(out) and not {"--format=json", "--format=sarif"}.isdisjoint(case.argv)
     if longest > 4_100 and not is_json:
         return f"a line of {longest} characters"
     answer = json.loads(out, parse_constant=_no_constant) if is_json else {}

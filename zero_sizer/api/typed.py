@@ -19,6 +19,7 @@ class JobKeywords(TypedDict, total=False):
     host_memory: int | str | None
     nvme: int | str | None
     hostfile: str | None
+    cluster_profile: str | None
     task: str | None
     prompt: int | None
     new_tokens: int | None

@@ -22,6 +22,7 @@ _COMMANDS = {
     "diagnose": "read the log of a job that ran out of memory: cause and changes",
     "dryrun": "run the real engine (simulated, on one device, or launched) and record it",
     "crosscheck": "lay the prediction beside independent witnesses",
+    "calibrate": "make a cluster profile of what trained runs recorded",
     "schema": "print the JSON Schema of a DeepSpeed config, for editors",
     "page": "build a web page that answers in the browser",
     "models": "list the bundled models",

@@ -8,7 +8,8 @@ from zero_sizer.cli import dryrun, options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, exit_code
 from zero_sizer.crosscheck import compare
 from zero_sizer.crosscheck.causes import explained
-from zero_sizer.dryrun.recording import Recording
+from zero_sizer.dryrun import to_job
+from zero_sizer.dryrun.recording import Recording, read
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.dryrun.verdict import verdict_of
 from zero_sizer.job.fields import GOAL, TRAINING_RUN
@@ -22,7 +23,7 @@ WITNESSES = ("helpers", "rules", *dryrun.HOWS)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    options.add_job_options(parser, leave_out=(TRAINING_RUN, GOAL))
+    options.add_job_options(parser, needs_config=False, leave_out=(TRAINING_RUN, GOAL))
     options.add_format_option(parser, "crosscheck")
     parser.add_argument(
         "--with",
@@ -33,7 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="may be given several times; helpers where none is given",
     )
     parser.add_argument(
-        "--recording", action="append", default=[], metavar="FILE", help="of an earlier dry run"
+        "--recording",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of an earlier dry run, or of a trained run; one that says its job needs no CONFIG",
     )
     dryrun.add_run_options(parser, ranks_help="ranks of each dry run, on one node")
     parser.set_defaults(run=run)
@@ -44,12 +49,24 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = arguments.witness or ([] if arguments.recording else ["helpers"])
     runs = [name for name in wanted if name in dryrun.HOWS]
     dryrun.refuse_unused(arguments, runs, also=("ranks",) if runs else ())
-    job = options.job_from(arguments)
+    recorded = [read(path) for path in arguments.recording]
+    job = _job(arguments, recorded)
     recordings: list[Recording] = []
     checks = list(_checks(arguments, job, wanted, recordings))
+    for recording in recorded:
+        checks.append(_against(cut_job(job, recording.job.get("layers")), recording))
+    recordings += recorded
     sizing = size(job)
     reporter("crosscheck", arguments.format)(sizing, checks)
     return _exit_code(sizing, recordings)
+
+
+def _job(arguments: argparse.Namespace, recorded: list[Recording]) -> Job:
+    """The job that is asked about; without CONFIG that of the first recording."""
+    if arguments.config is None and recorded and arguments.model is None:
+        return to_job.job_of(recorded[0], options.flags_from(arguments))
+    options.require_config(arguments, options.flags_from(arguments))
+    return options.job_from(arguments)
 
 
 def _exit_code(sizing: Sizing, recordings: list[Recording]) -> int:
@@ -75,12 +92,6 @@ def _checks(
         recording = dryrun.record(arguments, witness, _on_ranks(job, arguments.ranks))
         recordings.append(recording)
         yield _against(cut_job(job, arguments.layers), recording)
-    for path in arguments.recording:
-        from zero_sizer.dryrun.recording import read
-
-        recording = read(path)
-        recordings.append(recording)
-        yield _against(cut_job(job, recording.job.get("layers")), recording)
 
 
 def _against(job: Job, recording: Recording) -> compare.Crosscheck:

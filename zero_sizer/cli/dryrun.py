@@ -81,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="new tokens that every generate() of the script makes",
     )
     script.add_argument("--debug", action="store_true", help="a script's whole traceback")
-    parser.add_argument("--output", metavar="FILE", help="write the recording (JSON) here")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the recording (JSON) here")
     parser.set_defaults(run=run)
 
 

@@ -48,6 +48,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "crosscheck": (
         f"zero-sizer crosscheck ds.json --model llama-3-8b {_ON} --with helpers --with simulated",
         "zero-sizer crosscheck ds.json --model gpt2 --recording run.json",
+        "zero-sizer crosscheck --recording out/memory.json",
+    ),
+    "calibrate": (
+        "zero-sizer calibrate out/memory.rank*.json --output cluster.json",
+        "zero-sizer calibrate one-gpu.json one-node.json --format json",
     ),
     "schema": (
         "zero-sizer schema --output deepspeed.schema.json",

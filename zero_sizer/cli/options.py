@@ -49,7 +49,8 @@ def add_job_options(
         if option.group in leave_out:
             continue
         group = groups.get(option.group, parser)
-        group.add_argument(option.flag, **_settings(option))
+        names = (f"-{option.short}", option.flag) if option.short else (option.flag,)
+        group.add_argument(*names, **_settings(option))
         if option.check is checkpointing:
             group.add_argument("--checkpointing-how", **_HOW)
 
@@ -82,7 +83,7 @@ def _settings(option: Field) -> dict[str, Any]:
 def add_format_option(parser: argparse.ArgumentParser, command: str) -> None:
     """``--format``, of the formats that a command's answer has."""
     parser.add_argument(
-        "--format", choices=tuple(FORMATS[command]), default="text", help="of the answer"
+        "-f", "--format", choices=tuple(FORMATS[command]), default="text", help="of the answer"
     )
 
 

@@ -12,7 +12,7 @@ from zero_sizer.util import files
 
 def add_output_option(parser: argparse.ArgumentParser) -> None:
     """Declare the option."""
-    parser.add_argument("--output", metavar="FILE", help="write the answer here")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the answer here")
 
 
 def require_output(path: str | None, config: str | None) -> None:

@@ -9,7 +9,11 @@ from zero_sizer.site import build, pyodide
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        "--output", metavar="DIR", required=True, help="folder of the site; made if it is not there"
+        "-o",
+        "--output",
+        metavar="DIR",
+        required=True,
+        help="folder of the site; made if it is not there",
     )
     runtime = parser.add_mutually_exclusive_group()
     runtime.add_argument(

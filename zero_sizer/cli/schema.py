@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--answer", choices=answers(), help="of this answer's JSON instead of a DeepSpeed config"
     )
-    parser.add_argument("--output", metavar="FILE", help="write it here")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write it here")
     parser.set_defaults(run=run, format="json")
 
 

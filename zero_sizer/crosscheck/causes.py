@@ -12,7 +12,7 @@ from zero_sizer.sizing import size
 
 _MOST = 5  # differences explained
 _NAMES = 5  # entries named for each
-_SUMS = ("live", "model states")  # their categories are rows of their own
+_SUMS = ("live", "model states", "allocated")  # their categories are rows of their own
 
 
 def explained(check: Crosscheck, job: Job, recording: Recording) -> Crosscheck:
@@ -52,7 +52,7 @@ def _cause(row: Row, allocations: Iterable[Allocation], record: RankRecord) -> C
         for a in here
         if a.category.value == row.quantity and is_live(a, row.phase)
     )
-    phase = record.last(row.phase)
+    phase = record.last_listed(row.phase)
     seen = _sums(
         (buffer.name, buffer.num_bytes)
         for buffer in (phase.live if phase is not None else ())

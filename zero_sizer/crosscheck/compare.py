@@ -6,7 +6,7 @@ from typing import Any
 
 from zero_sizer.config.document import from_mapping
 from zero_sizer.crosscheck import helpers, rules
-from zero_sizer.dryrun.recording import PhaseRecord, RankRecord, Recording
+from zero_sizer.dryrun.recording import TRAINED, PhaseRecord, RankRecord, Recording
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
@@ -189,6 +189,7 @@ def recorded_job(job: Job, recording: Recording) -> Job:
         gpus_per_node=ranks.ranks_per_node,
         gpu=job.cluster.gpu,
         gpu_memory=job.cluster.gpu_memory,
+        measured=job.cluster.measured,
         origins={"nodes": "the recording", "gpus_per_node": "the recording"},
     )
     config = recording.job.get("config")
@@ -201,8 +202,11 @@ def against_recording(job: Job, recording: Recording) -> Crosscheck:
     plan = size(job).plan
     if plan is None:
         return Crosscheck(rows=(), notes=("nothing is predicted for this job",))
-    with_workspace = bool(recording.job.get("blas_bytes"))
+    on_gpu = recording.how == TRAINED and bool(recording.job.get("gpu_bytes"))
+    with_workspace = on_gpu or bool(recording.job.get("blas_bytes"))
     rows = [row for rank in recording.ranks for row in rank_rows(plan, rank, recording.how)]
+    for rank in recording.ranks if on_gpu else ():
+        rows += allocated_rows(plan, rank, recording.how)
     for rank in recording.ranks:
         rows += peak_rows(plan, rank, recording.how, with_workspace=with_workspace)
     return Crosscheck(rows=tuple(rows), notes=recording.notes)
@@ -212,8 +216,8 @@ def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
     """One rank's boundaries in the steady state beside the ledger evaluated for that rank."""
     allocations = tensors_of(plan, rank.rank)
     for name in BOUNDARIES:
-        phase = rank.last(name)
-        for device in (Device.GPU, Device.HOST) if phase is not None else ():
+        phase = rank.last_listed(name)
+        for device in (Device.GPU, Device.HOST) if phase is not None and phase.live else ():
             live = [a for a in allocations if a.device is device and is_live(a, name)]
             for quantity, predicted, witnessed in _quantities(live, phase, device.value):
                 yield Row(
@@ -225,6 +229,28 @@ def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
                     predicted=predicted,
                     witnessed=witnessed,
                 )
+
+
+def allocated_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
+    """Bytes that PyTorch had handed out at one rank's last boundaries, workspaces included.
+
+    Forward is left out: the ledger has its highest moment, which is not its end.
+    """
+    allocations = tensors_of(plan, rank.rank, with_workspace=True)
+    for name in BOUNDARIES:
+        phase = rank.last(name)
+        if phase is not None and name != "forward" and "allocated" in phase.device.get("gpu", {}):
+            yield Row(
+                witness=how,
+                device="gpu",
+                phase=name,
+                quantity="allocated",
+                rank=rank.rank,
+                predicted=sum(
+                    a.num_bytes for a in allocations if a.device is Device.GPU and is_live(a, name)
+                ),
+                witnessed=phase.device["gpu"]["allocated"],
+            )
 
 
 def is_live(allocation: Allocation, phase: str) -> bool:

@@ -1,4 +1,4 @@
-"""The recording of a dry run: what each rank held, phase by phase. JSON in, JSON out."""
+"""The recording of a run, dry or real: what each rank held, phase by phase. JSON in, JSON out."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.allocator.room import Room
-from zero_sizer.dryrun import checked
 from zero_sizer.errors import InputError
 from zero_sizer.parallel import ParallelDims
 from zero_sizer.units import format_gib
+from zero_sizer.util import checked
 from zero_sizer.util.files import read_json, write_text
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
 SCHEMA_VERSION = 1
-HOWS = ("simulated", "solo", "launched")
+SIMULATED, TRAINED = "simulated", "trained"
+HOWS = (SIMULATED, "solo", "launched", TRAINED)
 _MAX_BYTES = 256 * 2**20
 CATEGORIES = (
     "parameters",
@@ -57,13 +58,16 @@ class PhaseRecord:
     """One phase boundary on one rank.
 
     Attributes:
-        name: ``init``, ``forward``, ``backward`` or ``step``.
+        name: ``init``, ``forward``, ``backward`` or ``step``; of a trained run also ``save`` and
+            ``evaluation``.
         step: optimizer step, from 0.
         micro_step: micro step within the optimizer step, from 0.
         device: device -> {``allocated``: bytes at the boundary, ``max_allocated``: most bytes
-            within the phase, and ``reserved``/``max_reserved`` where an allocator tells};
-            a figure that was not measured is left out.
-        live: what is alive at the boundary.
+            within the phase, and ``reserved``/``max_reserved`` where an allocator tells; of a
+            trained run ``used``: bytes that the driver has handed out, to anybody, and on the host
+            ``resident`` and ``max_resident``: of the rank's process, now and ever}; a figure that
+            was not measured is left out.
+        live: what is alive at the boundary; empty where nobody looked.
     """
 
     name: str
@@ -82,24 +86,47 @@ class PhaseRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One optimizer step of a trained run, by the clock.
+
+    Attributes:
+        step: from 0.
+        seconds: since the end of the step before, whatever happened in between included.
+        tokens: of the rank's batches; 0 where they could not be counted.
+    """
+
+    step: int
+    seconds: float
+    tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankRecord:
     """Every phase boundary of one rank.
 
     Attributes:
         rank: global rank.
-        phases: in the order they were passed.
+        phases: in the order they were passed; of a trained run those of its first steps, of the
+            highest one and of the last.
+        steps: of a trained run, the last ones.
         skipped_steps: optimizer steps that fp16 loss scaling skipped.
         notes: what the reader must know about how these figures came about.
     """
 
     rank: int
     phases: tuple[PhaseRecord, ...]
+    steps: tuple[StepRecord, ...] = ()
     skipped_steps: int = 0
     notes: tuple[str, ...] = ()
 
     def last(self, name: str) -> PhaseRecord | None:
         """The last record of a phase, or None where the run had none."""
         return next((phase for phase in reversed(self.phases) if phase.name == name), None)
+
+    def last_listed(self, name: str) -> PhaseRecord | None:
+        """The last record of a phase that lists what was alive; the last at all if none does."""
+        listed = (p for p in reversed(self.phases) if p.name == name and p.live)
+        return next(listed, self.last(name))
 
     def peak(self) -> dict[str, int]:
         """Device -> most bytes seen in any phase."""
@@ -113,10 +140,10 @@ class RankRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """A dry run, as the contract writes it.
+    """A run, as the contract writes it.
 
     Attributes:
-        how: ``simulated``, ``solo`` or ``launched``.
+        how: ``simulated``, ``solo`` or ``launched`` of a dry run, ``trained`` of a real one.
         versions: package -> version.
         world_size: ranks in the run.
         job: model, config and workload that were run, with every cut that was made.
@@ -124,6 +151,8 @@ class Recording:
         log: ``see_memory_usage`` lines.
         notes: what the reader must know.
         rooms: of a simulated GPU, where others take the least and the most of it.
+        prediction: device -> ``low``, ``expected`` and ``high`` bytes of its peak, as they were
+            predicted when a trained run began; empty where nothing was.
     """
 
     how: str
@@ -134,6 +163,7 @@ class Recording:
     log: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     rooms: tuple[Room, ...] = ()
+    prediction: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -156,6 +186,7 @@ class Recording:
             "log": list(self.log),
             "notes": list(self.notes),
             "rooms": [asdict(room) for room in self.rooms],
+            "prediction": {device: dict(found) for device, found in self.prediction.items()},
             "ranks": [asdict(rank) for rank in self.ranks],
             **self.extra,
         }
@@ -214,6 +245,10 @@ def from_json(values: Any) -> Recording:
         log=checked.texts(top.get("log", ()), "log"),
         notes=checked.texts(top.get("notes", ()), "notes"),
         rooms=tuple(_room(room) for room in checked.items(top.get("rooms", ()), "rooms")),
+        prediction={
+            device: _figures(found, f"prediction of {device}")
+            for device, found in checked.mapping(top.get("prediction", {}), "prediction").items()
+        },
     )
 
 
@@ -251,6 +286,7 @@ def rank_from_json(values: Any) -> RankRecord:
     return RankRecord(
         rank=_whole(rank, "rank", most=checked.MOST_RANKS),
         phases=tuple(map(_phase, phases)),
+        steps=tuple(map(_step, checked.items(rank.get("steps", ()), "steps"))),
         skipped_steps=_whole(rank, "skipped_steps", default=0),
         notes=checked.texts(rank.get("notes", ()), "notes"),
     )
@@ -265,6 +301,15 @@ def _phase(values: Any) -> PhaseRecord:
         micro_step=_whole(phase, "micro_step"),
         device={name: _figures(figures, name) for name, figures in devices.items()},
         live=tuple(map(_buffer, checked.items(phase.get("live", ()), "live"))),
+    )
+
+
+def _step(values: Any) -> StepRecord:
+    step = checked.mapping(values, "a step")
+    return StepRecord(
+        step=_whole(step, "step"),
+        seconds=checked.number(step.get("seconds"), "a step's seconds"),
+        tokens=_whole(step, "tokens", default=0),
     )
 
 

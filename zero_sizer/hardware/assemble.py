@@ -1,12 +1,15 @@
 """From what the user stated about the machines to a ``Cluster``."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.hardware import catalog, hostfile
 from zero_sizer.hardware.cluster import Cluster, Gpu
 from zero_sizer.util.records import dataclass
+
+if TYPE_CHECKING:
+    from zero_sizer.hardware.measured import ClusterProfile
 
 DEFAULT = "default: nothing stated"
 _MOST_RANKS = 2**20
@@ -33,12 +36,12 @@ def assemble(stated: Mapping[str, Stated]) -> Cluster:
 
     Args:
         stated: any of ``nodes``, ``gpus_per_node``, ``gpu``, ``gpu_memory``, ``host_memory``,
-            ``nvme`` (already of the right type, sizes in bytes), ``hostfile`` (a path) and
-            ``RATES`` (numbers above 0).
+            ``nvme`` (already of the right type, sizes in bytes), ``hostfile`` and
+            ``cluster_profile`` (paths) and ``RATES`` (numbers above 0).
 
     Raises:
-        InputError: unknown GPU, bad hostfile, or nodes without the number of GPUs on each, or more
-            than a million GPUs.
+        InputError: unknown GPU, bad hostfile, bad profile or one of another GPU, or nodes without
+            the number of GPUs on each, or more than a million GPUs.
     """
     origins = {name: item.origin for name, item in stated.items() if name != "hostfile"}
     slots = _slots(stated, origins)
@@ -49,7 +52,11 @@ def assemble(stated: Mapping[str, Stated]) -> Cluster:
             remedy=f"at most {_MOST_RANKS:,}",
             where=where,
         )
+    measured = _measured(stated)
+    if measured is not None and measured.gpu and "gpu" not in stated:
+        stated = {**stated, "gpu": Stated(measured.gpu, measured.source)}
     gpu, gpu_memory = _gpu(stated, origins)
+    _require_same_gpu(measured, gpu, stated)
     for name in ("gpu", "gpu_memory", "host_memory", "nvme"):
         origins.setdefault(name, "not stated")
     return Cluster(
@@ -60,9 +67,47 @@ def assemble(stated: Mapping[str, Stated]) -> Cluster:
         gpu_memory=gpu_memory,
         host_memory=_value(stated, "host_memory"),
         nvme=_value(stated, "nvme"),
-        rates={name: stated[name].value for name in RATES if name in stated},
+        rates=_rates(stated, measured, origins),
+        measured=measured,
         origins=origins,
     )
+
+
+def _measured(stated: Mapping[str, Stated]) -> "ClusterProfile | None":
+    """The cluster profile that is named."""
+    if "cluster_profile" not in stated:
+        return None
+    from zero_sizer.hardware import measured
+
+    return measured.read(str(stated["cluster_profile"].value), RATES)
+
+
+def _require_same_gpu(
+    measured: "ClusterProfile | None", gpu: Gpu | None, stated: Mapping[str, Stated]
+) -> None:
+    """Stops where the profile is of another GPU than the job's.
+
+    Raises:
+        InputError: it is.
+    """
+    if measured is not None and measured.gpu and gpu is not None and gpu.name != measured.gpu:
+        raise InputError(
+            f"{measured.source} was measured on {measured.gpu}, not on {gpu.name}",
+            remedy="leave it out, or calibrate one on that GPU",
+            where=stated["cluster_profile"].origin,
+        )
+
+
+def _rates(
+    stated: Mapping[str, Stated], measured: "ClusterProfile | None", origins: dict[str, str]
+) -> dict[str, float]:
+    """What the user knows of the hardware's speed, and what was measured of the rest."""
+    found = {name: float(stated[name].value) for name in RATES if name in stated}
+    for name, rate in (measured.rates if measured is not None else {}).items():
+        if name not in found:
+            found[name] = rate.value
+            origins[name] = measured.origin if measured is not None else ""
+    return found
 
 
 def _value(stated: Mapping[str, Stated], name: str) -> Any:

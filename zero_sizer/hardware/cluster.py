@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from zero_sizer.parallel import ParallelDims
 from zero_sizer.util.records import dataclass
+
+if TYPE_CHECKING:
+    from zero_sizer.hardware.measured import ClusterProfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class Cluster:
         nvme: NVMe of a node in bytes, or None when not stated.
         rates: what the user measured or knows of the hardware's speed, by key of a job file's
             ``cluster:`` section (``inter_node_gb_per_s``, ...).
+        measured: what recordings of runs measured of this cluster; None where nobody says.
         origins: field name -> where its value comes from (flag, file and line, table row).
     """
 
@@ -83,6 +87,7 @@ class Cluster:
     host_memory: int | None = None
     nvme: int | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+    measured: "ClusterProfile | None" = None
     origins: dict[str, str]
 
     def of(self, ranks: ParallelDims) -> Self:

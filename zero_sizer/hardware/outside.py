@@ -5,7 +5,7 @@ GPU only the driver (``nvidia-smi``, ``mem_get_info``) sees them; on a host they
 themselves and the kernel's own table of pages.
 """
 
-from zero_sizer.hardware.cluster import Gpu
+from zero_sizer.hardware.cluster import Cluster, Gpu
 from zero_sizer.units import GIB, MIB, ceil_div
 from zero_sizer.util.interval import NOTHING, Interval, between
 from zero_sizer.util.records import dataclass
@@ -108,6 +108,24 @@ def of_gpu(gpu: Gpu | None, world_size: int) -> Interval:
     return between(low, high)
 
 
+def of_cluster(cluster: Cluster) -> Interval:
+    """Memory of a GPU that PyTorch does not count: measured there, or as published.
+
+    Of a profile that knows the context alone, NCCL is what was published.
+    """
+    usual = of_gpu(cluster.gpu, cluster.world_size)
+    if cluster.measured is None:
+        return usual
+    own = cluster.measured.outside_of(cluster.world_size, cluster.nodes)
+    if own is not None:
+        return own.interval
+    alone = cluster.measured.outside_of(1, 1)
+    if alone is None:
+        return usual
+    low, high = alone.low + NCCL.low, alone.high + NCCL.high
+    return between(low, high)
+
+
 def least_and_most(gpu: Gpu | None, world_size: int) -> tuple[int, int]:
     """Ends of ``of_gpu``: on which devices a run is replayed."""
     found = of_gpu(gpu, world_size)
@@ -115,7 +133,13 @@ def least_and_most(gpu: Gpu | None, world_size: int) -> tuple[int, int]:
 
 
 def of_host(
-    host_memory: int, ranks: int, *, workers: int = 0, batches: int = 0, batch_bytes: int = 0
+    host_memory: int,
+    ranks: int,
+    *,
+    workers: int = 0,
+    batches: int = 0,
+    batch_bytes: int = 0,
+    process: Interval = PROCESS.interval,
 ) -> Interval:
     """Memory that a node needs beside the tensors of its ranks.
 
@@ -125,11 +149,12 @@ def of_host(
         workers: of each rank's data loader.
         batches: that each worker has ready (``prefetch_factor``).
         batch_bytes: of one batch.
+        process: of each of them, without its tensors.
     """
     pages = ceil_div(host_memory, _PAGE) * _STRUCT_PAGE
     loaded = workers * (batches * batch_bytes)
-    low = ranks * PROCESS.low
-    high = ranks * (PROCESS.high + workers * WORKER.high + loaded) + pages
+    low = ranks * process.low
+    high = ranks * (process.high + workers * WORKER.high + loaded) + pages
     return between(low, high)
 
 

@@ -53,6 +53,7 @@ class Field:
         help: one clause.
         usual: what is shown where nobody states it.
         in_config: the DeepSpeed config says it too, so the answer shows it there.
+        short: a letter for what is typed often; empty for most.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Field:
     help: str = ""
     usual: Setting | None = None
     in_config: bool = False
+    short: str = ""
 
     @property
     def flag(self) -> str:
@@ -98,7 +100,7 @@ class Flags:
     """Statements outside the files; None is "not given". Sizes as typed, e.g. ``2TiB``."""
 
     model: str | Mapping[str, float] | None = _row(
-        text, help="bundled name, path, module:factory, or params=7e9,..."
+        text, short="m", help="bundled name, path, module:factory, or params=7e9,..."
     )
     adapter: str | None = _row(
         text, metavar="LORA", help="adapter_config.json, or r=16,targets=all-linear"
@@ -117,9 +119,9 @@ class Flags:
         bool, help="let a job YAML name a module:factory, which is imported and called"
     )
 
-    nodes: int | None = _row(Whole(1_000_000), _CLUSTER)
-    gpus_per_node: int | None = _row(Whole(1024), _CLUSTER)
-    gpu: str | None = _row(text, _CLUSTER, metavar="NAME", help="see `zero-sizer gpus`")
+    nodes: int | None = _row(Whole(1_000_000), _CLUSTER, short="n")
+    gpus_per_node: int | None = _row(Whole(1024), _CLUSTER, short="p")
+    gpu: str | None = _row(text, _CLUSTER, short="g", metavar="NAME", help="see `zero-sizer gpus`")
     gpu_memory: str | None = _row(
         Size(64 * TIB), _CLUSTER, metavar="SIZE", help="instead of what the GPU shows"
     )
@@ -128,6 +130,10 @@ class Flags:
     )
     nvme: str | None = _row(_HOSTS, _CLUSTER, metavar="SIZE", help="NVMe of a node")
     hostfile: str | None = _row(text, _CLUSTER, metavar="FILE", help="a DeepSpeed hostfile")
+
+    cluster_profile: str | None = _row(
+        text, _CLUSTER, metavar="FILE", help="what `zero-sizer calibrate` measured of the cluster"
+    )
 
     task: str | None = _row(
         OneOf((TRAINING, INFERENCE)),
@@ -155,8 +161,10 @@ class Flags:
         help="transformers' DynamicCache, which grows (default), or StaticCache",
         usual=Setting(DYNAMIC, "generate()'s default", is_default=True),
     )
-    seq_len: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="TOKENS")
-    micro_batch: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="SAMPLES", in_config=True)
+    seq_len: int | None = _row(Whole(_ANY), _WORKLOAD, short="s", metavar="TOKENS")
+    micro_batch: int | None = _row(
+        Whole(_ANY), _WORKLOAD, short="b", metavar="SAMPLES", in_config=True
+    )
     grad_accum: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="STEPS", in_config=True)
     checkpointing: bool | str | None = _row(checkpointing, _WORKLOAD)
     attention: str | None = _row(OneOf(("flash", "sdpa", "eager")), _WORKLOAD)
@@ -296,9 +304,10 @@ def from_file(file: Document, section: str, options: tuple[Field, ...]) -> dict[
         value = values.get(option.name)
         if value is not None:
             found[option.name] = Stated(option.parse(value, file.where(key)), file.where(key))
-    if "hostfile" in found:
-        beside = Path(file.source).parent / found["hostfile"].value
-        found["hostfile"] = Stated(str(beside), found["hostfile"].origin)
+    for name in ("hostfile", "cluster_profile"):
+        if name in found:
+            beside = Path(file.source).parent / found[name].value
+            found[name] = Stated(str(beside), found[name].origin)
     return found
 
 

@@ -121,11 +121,11 @@ def without_model(path: str) -> tuple[Document, Cluster | None, Workload]:
     from zero_sizer.job.readers import recognise
 
     said, flags = recognise.read(path), Flags()
-    cluster = _section(said.cluster, stated.CLUSTER, flags)
-    workload = _section(said.workload, stated.WORKLOAD, flags)
+    cluster = section(said.cluster, stated.CLUSTER, flags)
+    workload = section(said.workload, stated.WORKLOAD, flags)
     is_stated = {"nodes", "gpus_per_node", "hostfile"} & cluster.keys()
     config = said.document or document.from_mapping({}, source=path)
-    return config, assemble(cluster) if is_stated else None, _workload(workload)
+    return config, assemble(cluster) if is_stated else None, workload_of(workload)
 
 
 def model_of(flags: Flags) -> ModelSpec:
@@ -153,10 +153,10 @@ def _stand_in(values: Mapping[str, Any]) -> Document:
 
 
 def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) -> Job:
-    cluster = assemble(_section(said.cluster, stated.CLUSTER, flags))
+    cluster = assemble(section(said.cluster, stated.CLUSTER, flags))
     reference = _model_reference(said, flags)
     found = {**(said.on_cluster(cluster) if said.on_cluster else {}), **said.workload}
-    workload = _workload(_section(found, stated.WORKLOAD, flags))
+    workload = workload_of(section(found, stated.WORKLOAD, flags))
     return Job(
         document=document,
         cluster=cluster,
@@ -171,10 +171,10 @@ def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) 
     )
 
 
-def _section(
+def section(
     said: Mapping[str, Stated], fields: tuple[stated.Field, ...], flags: Flags
 ) -> dict[str, Stated]:
-    """What flags and file state for one section."""
+    """The statements of flags and file for one section."""
     found = {field.name: said[field.name] for field in fields if field.name in said}
     for field in fields:
         value = getattr(flags, field.name, None)  # rates stand in a job file only
@@ -190,7 +190,12 @@ def _flag_of(field: stated.Field, value: Any) -> str:
     return "--checkpointing-how" if says_how else field.flag
 
 
-def _workload(found: Mapping[str, Stated]) -> Workload:
+def workload_of(found: Mapping[str, Stated]) -> Workload:
+    """The workload that the stated fields mean.
+
+    Raises:
+        InputError: two of them contradict one another.
+    """
     found = _one_amount(settled(found))
     values = {name: item.value for name, item in found.items()}
     how = values.get("checkpointing")
@@ -246,10 +251,10 @@ def _model_reference(said: Statements, flags: Flags) -> Stated:
 
 def _model(reference: Stated, said: Statements, flags: Flags) -> ModelSpec:
     """The model with everything that is said of it."""
-    loaded = _quantized(_load_model(reference, flags), said, flags)
+    loaded = quantized(_load_model(reference, flags), said, flags)
     _require_task(loaded, _task(said, flags))
     model = _adapted(loaded, said, flags)
-    found = _section(said.workload, (stated.FREEZE,), flags).get(stated.FREEZE.name)
+    found = section(said.workload, (stated.FREEZE,), flags).get(stated.FREEZE.name)
     if found is None and said.frozen is not None:
         found = Stated(said.frozen.value(model), said.frozen.origin)
     return _frozen(model, found)
@@ -267,7 +272,7 @@ def _load_model(reference: Stated, flags: Flags) -> ModelSpec:
         raise InputError(error.message, remedy=error.remedy, where=reference.origin) from None
 
 
-def _quantized(spec: ModelSpec, said: Statements, flags: Flags) -> ModelSpec:
+def quantized(spec: ModelSpec, said: Statements, flags: Flags) -> ModelSpec:
     """The model as a flag, the file or its own config.json says that its weights are stored."""
     own = spec.hf_config.get("quantization_config")
     stated_here = said.quantization
@@ -275,17 +280,17 @@ def _quantized(spec: ModelSpec, said: Statements, flags: Flags) -> ModelSpec:
         stated_here = Stated(flags.quantization, "--quantization")
     if stated_here is None and own is None:
         return spec
-    from zero_sizer.models.changes import quantization as quantized
+    from zero_sizer.models.changes import quantization as packing
 
     if stated_here is None:
         if not isinstance(own, Mapping):
             raise InputError("quantization_config is not a mapping", where=spec.origin)
-        stored = quantized.from_fields(own, f"{spec.origin}: quantization_config")
+        stored = packing.from_fields(own, f"{spec.origin}: quantization_config")
     elif isinstance(stated_here.value, Mapping):
-        stored = quantized.from_fields(stated_here.value, stated_here.origin)
+        stored = packing.from_fields(stated_here.value, stated_here.origin)
     else:
-        stored = quantized.read(stated_here.value, stated_here.origin)
-    return spec if stored is None else quantized.with_quantization(spec, stored)
+        stored = packing.read(stated_here.value, stated_here.origin)
+    return spec if stored is None else packing.with_quantization(spec, stored)
 
 
 def _task(said: Statements, flags: Flags) -> Stated | None:

@@ -26,6 +26,12 @@ def of(job: Job) -> dict[str, Setting]:
         for name in names:
             value = getattr(source, name)
             found[name] = Setting(value, origins.get(name, "not stated"), value is None)
+    measured = job.cluster.measured
+    found["cluster_profile"] = Setting(
+        measured.source if measured else None,
+        measured.origin if measured else "not stated",
+        measured is None,
+    )
     for name, rate in job.cluster.rates.items():
         found[name] = Setting(rate, origins.get(name, "not stated"))
     found |= _changes_of_model(job.model)

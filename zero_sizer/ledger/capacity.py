@@ -41,11 +41,14 @@ class Capacity:
         outside: what others take of it that the ledger does not count: the CUDA context and
             communication buffers on a GPU, the processes themselves on the host.
         origin: where ``num_bytes`` comes from.
+        reserve: shares that PyTorch's allocator reserves beyond what it hands out, in the median
+            and at most.
     """
 
     num_bytes: int | None
     outside: Interval = NOTHING
     origin: str = ""
+    reserve: tuple[float, float] = _RESERVE
 
 
 def capacities(cluster: Cluster, workload: Workload | None = None) -> dict[Device, Capacity]:
@@ -56,12 +59,15 @@ def capacities(cluster: Cluster, workload: Workload | None = None) -> dict[Devic
         workers=(workload and workload.num_workers) or 0,
         batches=_batches_ahead(workload),
         batch_bytes=_batch_bytes(workload),
+        process=_process(cluster),
     )
+    measured = cluster.measured.reserve if cluster.measured is not None else None
     return {
         Device.GPU: Capacity(
             num_bytes=cluster.gpu_memory,
-            outside=outside.of_gpu(cluster.gpu, cluster.world_size),
+            outside=outside.of_cluster(cluster),
             origin=cluster.origins.get("gpu_memory") or cluster.origins.get("gpu", ""),
+            reserve=_RESERVE if measured is None else (measured.median, measured.most),
         ),
         Device.HOST: Capacity(
             num_bytes=cluster.host_memory,
@@ -70,6 +76,12 @@ def capacities(cluster: Cluster, workload: Workload | None = None) -> dict[Devic
         ),
         Device.NVME: Capacity(num_bytes=cluster.nvme, origin=cluster.origins.get("nvme", "")),
     }
+
+
+def _process(cluster: Cluster) -> Interval:
+    """Host memory of a rank's process without its tensors, measured on the cluster if it was."""
+    found = cluster.measured.process if cluster.measured is not None else None
+    return outside.PROCESS.interval if found is None else found.interval
 
 
 _USUAL_PREFETCH = 2  # torch.utils.data.DataLoader's prefetch_factor
@@ -114,7 +126,7 @@ def reserved(num_bytes: int, found: Capacity, room: int = 0) -> Interval:
     A full device makes the allocator give back whatever it caches whole, so that a reserve above
     the capacity is no reason to fail.
     """
-    median, most = (int(num_bytes * (1 + share)) for share in _RESERVE)
+    median, most = (int(num_bytes * (1 + share)) for share in found.reserve)
     limit = None if found.num_bytes is None else found.num_bytes - found.outside.low
     high = max(most, num_bytes + room)
     if limit is None or limit < num_bytes:
@@ -157,6 +169,23 @@ def unpublished(cluster: Cluster) -> list[Finding]:
             key="--gpu",
             message=f"{cluster.gpu.name}: {cluster.gpu.visible_note}",
             remedy="give --gpu-memory as torch.cuda.get_device_properties(0).total_memory shows it",
+        )
+    ]
+
+
+def calibrated(cluster: Cluster) -> list[Finding]:
+    """The cluster profile that the answer rests on, and what it measured."""
+    profile = cluster.measured
+    if profile is None:
+        return []
+    words = "; ".join(profile.words()) or "nothing that this job needs"
+    return [
+        Finding(
+            code="cluster-profile",
+            severity=Severity.NOTE,
+            key="--cluster-profile",
+            message=f"{profile.origin}, by {profile.ranks} rank"
+            f"{'s' if profile.ranks != 1 else ''}: {words}",
         )
     ]
 

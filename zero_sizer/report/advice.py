@@ -99,6 +99,7 @@ def assumptions(search: Search, plan: Candidate | None, *, is_free: bool) -> Ite
         yield f"batch: held at micro batch {batch.micro_batch} x {batch.grad_accum}, of each GPU"
     else:
         yield "batch: free (--train-batch-size fixes it)"
+    yield from filter(None, [measured(search, "measured: ")])
     if not search.sweep:
         return
     length = "" if "seq_len" in job.workload.origins else " (assumed: --seq-len)"
@@ -118,6 +119,12 @@ def assumptions(search: Search, plan: Candidate | None, *, is_free: bool) -> Ite
         else:
             words.append(f"{expected:.0%} of communication beside compute at most")
     yield "assumed: " + ", ".join(words)
+
+
+def measured(search: Search, head: str = "") -> str | None:
+    """The cluster profile that the figures rest on, in words; None without one."""
+    profile = search.job.cluster.measured
+    return None if profile is None else f"{head}{'; '.join(profile.words())} ({profile.origin})"
 
 
 def show_doubt(verdict: Verdict, reasons: Sequence[Reason]) -> None:
@@ -311,6 +318,7 @@ def choice_mapping(choice: Choice) -> dict[str, Any]:
             "seq_len": choice.search.seq_len if choice.search.sweep else None,
         },
         "considered": choice.considered,
+        "measured": measured(choice.search),
         "warnings": warnings_mapping(choice.search),
         "margins": {device.value: share for device, share in choice.search.limits.margins.items()},
     }

@@ -27,8 +27,8 @@ def show_cards(model: str, seq_len: int | None, rows: Sequence[Row]) -> None:
     table = [(gpu.name, *(_cell(found[way]) for way in ways)) for gpu, found in rows]
     show_table(("gpu", *ways), table)
     print()
-    print("LoRA: rank 16 on all linear layers; QLoRA: the same over nf4, double quantized")
-    print(f"-: more than {COUNTS[-1]}, or DeepSpeed would not run it; powers of two were tried")
+    show_line("LoRA: rank 16 on all linear layers; QLoRA: the same over nf4, double quantized")
+    show_line(f"-: more than {COUNTS[-1]}, or DeepSpeed would not run it; powers of two were tried")
 
 
 def _cell(found: Enough | None) -> str:

@@ -12,7 +12,7 @@ from zero_sizer.sizing import Sizing
 from zero_sizer.units import format_gib
 
 _WORTH_COMPARING = 2**20  # bytes of a peak: a counter or two are no memory
-_ALWAYS = ("live", "model states", "peak")
+_ALWAYS = ("live", "model states", "allocated", "peak")
 
 
 def show_answer(sizing: Sizing, checks: Sequence[Crosscheck]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from zero_sizer.advise.fixes import Fix
 from zero_sizer.advise.moves import Change
 from zero_sizer.hardware.device import Device
-from zero_sizer.report.table import show_table
+from zero_sizer.report.table import show_line, show_table
 from zero_sizer.units import format_gib
 
 
@@ -19,7 +19,7 @@ def show_fixes(fixes: Sequence[Fix]) -> None:
     doubt = fixes[0].doubt
     show_table(("new peak", "time a token", f"it {'may' if doubt else 'would'} fit with"), rows)
     if doubt:
-        print(f"may, not would: {doubt}")
+        show_line(f"may, not would: {doubt}")
 
 
 def fix_rows(fixes: Sequence[Fix]) -> list[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.advice import (
     assumptions,
+    measured,
     plan_mapping,
     point_mapping,
     show_doubt,
@@ -38,7 +39,7 @@ def show_fleet(fleet: Fleet) -> None:
     """Print the sizes, the fewest nodes per strategy, and the answer to the target."""
     job = fleet.search.job
     gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
-    print(f"{job.model.name} on nodes of {job.cluster.gpus_per_node} {gpu}")
+    show_line(f"{job.model.name} on nodes of {job.cluster.gpus_per_node} {gpu}")
     if fleet.is_free:
         show_line(
             "batch: free; at every size all are compared at what the fastest takes without "
@@ -229,6 +230,7 @@ def fleet_mapping(fleet: Fleet) -> dict[str, Any]:
             for row in fleet.fewest
         ],
         "stops_helping": fleet.stops_helping,
+        "measured": measured(fleet.search),
         "warnings": warnings_mapping(fleet.search),
         "fewest_of": fleet.fewest_of,
         "batch": {

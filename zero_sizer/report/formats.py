@@ -28,6 +28,7 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
         "sarif": "sarif.print_sarif",
     },
     "diagnose": {"text": "diagnosis.show", "json": "diagnosis.print_diagnosis"},
+    "calibrate": {"text": "calibration.show_profile", "json": "calibration.print_profile"},
     "crosscheck": {"text": "crosscheck.show_answer", "json": "crosscheck.print_answer"},
     "carriers": {"text": "cards.show_cards", "json": "cards.print_cards"},
     "inference-carriers": {

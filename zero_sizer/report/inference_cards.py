@@ -26,8 +26,10 @@ def show_cards(model: str, seq_len: int | None, rows: Sequence[Row]) -> None:
     table = [(gpu.name, *(_cell(found[way]) for way in WAYS)) for gpu, found in rows]
     show_table(("gpu", *WAYS), table)
     print()
-    print("int8: bitsandbytes' LLM.int8; int4: nf4, double quantized; in parentheses: of each GPU")
-    print(f"-: more than {COUNTS[-1]}, or of packed weights more than one")
+    show_line(
+        "int8: bitsandbytes' LLM.int8; int4: nf4, double quantized; in parentheses: of each GPU"
+    )
+    show_line(f"-: more than {COUNTS[-1]}, or of packed weights more than one")
 
 
 def _cell(found: Enough | None) -> str:

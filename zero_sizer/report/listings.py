@@ -6,7 +6,7 @@ from dataclasses import asdict
 from zero_sizer.hardware.cluster import Gpu
 from zero_sizer.models import ModelRow
 from zero_sizer.report.document import print_document
-from zero_sizer.report.table import show_table
+from zero_sizer.report.table import show_line, show_table
 from zero_sizer.units import format_gib
 
 
@@ -24,7 +24,7 @@ def show_gpus(gpus: Sequence[Gpu]) -> None:
     ]
     heads = ("gpu", "card", "PyTorch sees", "16-bit TFLOP/s", "node GB/s")
     show_table(heads, rows, right=(2, 3, 4))
-    print("* the memory on the box: nobody published what PyTorch sees")
+    show_line("* the memory on the box: nobody published what PyTorch sees")
 
 
 def print_gpus(gpus: Sequence[Gpu]) -> None:

@@ -52,6 +52,15 @@ def show(answer: Answer, *, timeline: bool = False) -> None:
         _findings(sizing)
 
 
+def show_brief(answer: Answer) -> None:
+    """Print the verdict, where a GPU was stated, the job, and what it takes of each device."""
+    if answer.sizing.job.cluster.gpu_memory is not None:
+        show_verdict(answer.sizing)
+    show_job(answer.sizing)
+    if answer.sizing.plan:
+        _devices(answer)
+
+
 def phases_shown(answer: Answer) -> tuple[Phase, ...]:
     """Saving and loading only where they decide; the JSON has them all."""
     highest = {found.peak.moment.phase for found in answer.devices.values() if found.is_used}
@@ -87,7 +96,7 @@ def _device(device: Device, found: DeviceAnswer, shown: tuple[Phase, ...]) -> li
 
 def _composition(sizing: Sizing, found: DeviceAnswer) -> None:
     place = f"{found.peak.moment.phase.value} ({found.place})"
-    print(f"{found.whose} at its peak, in {place}:")
+    show_line(f"{found.whose} at its peak, in {place}:", indent="")
     rows = [
         (
             format_gib(live.num_bytes),
@@ -124,7 +133,8 @@ def _fixes(answer: Answer) -> None:
         print()
         show_fixes(answer.fixes)
     elif not sizing.is_valid and sizing.verdict is Verdict.DOES_NOT_FIT:
-        print("\nWhat would make it fit is looked for once the errors are corrected.")
+        print()
+        show_line("What would make it fit is looked for once the errors are corrected.")
 
 
 def _speed(answer: Answer) -> None:
@@ -153,7 +163,7 @@ def _findings(sizing: Sizing) -> None:
         show_line(finding_line(sizing, finding))
     if notes > _NOTES:
         more = notes - _NOTES
-        print(f"and {more} more note{'s' if more > 1 else ''} (--format json lists them all)")
+        show_line(f"and {more} more note{'s' if more > 1 else ''} (--format json lists them all)")
 
 
 def finding_line(sizing: Sizing, finding: Finding) -> str:

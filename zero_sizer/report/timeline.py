@@ -8,6 +8,7 @@ from zero_sizer.answer import Answer, DeviceAnswer
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Phase
 from zero_sizer.report.plot import Column, draw
+from zero_sizer.report.table import show_line
 from zero_sizer.units import format_gib
 from zero_sizer.util.terminal import output_columns
 
@@ -37,7 +38,10 @@ def show_timeline(answer: Answer) -> None:
     for device, found in answer.devices.items():
         if found.points and found.peak.num_bytes >= _WORTH_A_PLOT:
             print()
-            print("\n".join(_plot(_NAME[device], found, width)))
+            title, *drawn, peak = _plot(_NAME[device], found, width)
+            show_line(title, indent="")
+            print("\n".join(drawn))
+            show_line(peak)
 
 
 def _plot(name: str, found: DeviceAnswer, width: int) -> Iterator[str]:

@@ -14,7 +14,13 @@ LIBRARIES = {"yaml": "PyYAML", "hjson": "hjson", "jinja2": "Jinja2", "markupsafe
 """Module -> distribution of what the engine imports; rich draws on terminals only."""
 
 _TAKEN = {".py", ".json", ".html", ".css"}
-_UNUSED = ("site", "dryrun", "simulator", "tracing")  # what cannot run without torch, and this
+_UNUSED = (
+    "site",
+    "dryrun",
+    "simulator",
+    "tracing",
+    "integrations",
+)  # what cannot run without torch, and this
 _DAY = (1980, 1, 1, 0, 0, 0)  # so that equal files make equal archives
 
 

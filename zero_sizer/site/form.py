@@ -10,7 +10,12 @@ from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
 from zero_sizer.units import format_gib
 from zero_sizer.util.records import dataclass
 
-_OF_FILES = ("hostfile", "rates", "allow_code")  # a browser has neither such files nor code
+_OF_FILES = (
+    "hostfile",
+    "cluster_profile",
+    "rates",
+    "allow_code",
+)  # a browser has neither such files nor code
 _FIRST = {  # what most questions need, in the order in which people think of it
     "model": "Model",
     "gpu": "GPU",

@@ -79,6 +79,7 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
             remedy="pack them, or take --attention sdpa",
         )
     task = rank_task(job, steps=steps, nvme_path=nvme_path)
+    others = outside.of_cluster(cluster)
     return Request(
         **vars(task),
         rank=rank,
@@ -86,7 +87,7 @@ def request_of(job: Job, *, rank: int, steps: int, nvme_path: str | None = None)
         local_world_size=cluster.gpus_per_node,
         gpu=cluster.gpu.name if cluster.gpu is not None else "",
         gpu_bytes=cluster.gpu_memory or NO_LIMIT,
-        outside_bytes=outside.least_and_most(cluster.gpu, cluster.world_size),
+        outside_bytes=(others.low, others.high),
         blas_bytes=blas_bytes(cluster.gpu) if cluster.gpu is not None else 0,
         host_bytes=cluster.host_memory or 0,
     )

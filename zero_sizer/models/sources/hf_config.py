@@ -59,20 +59,40 @@ def load_hf_config(path: Path) -> ModelSpec:
         UnsupportedError: its family is not known here, nor to an installed transformers.
     """
     raw = read_json(path)
-    where = str(path)
+    return spec_of_fields(raw, name=_name(raw, path), where=str(path))
+
+
+def spec_of_fields(raw: Mapping[str, Any], *, name: str, where: str) -> ModelSpec:
+    """The model that a config's fields describe.
+
+    Raises:
+        InputError: they are no config's, or a value is wrong.
+        UnsupportedError: the family is not known here, nor to an installed transformers.
+    """
+    found = laid_out(raw, name=name, where=where)
+    if found is not None:
+        return found
+    from zero_sizer.models.sources.transformers_class import load_with_transformers
+
+    return load_with_transformers(raw, _model_type(raw, where), name=name, path=Path(where))
+
+
+def laid_out(raw: Mapping[str, Any], *, name: str, where: str) -> ModelSpec | None:
+    """The model by our own layouts; None where only transformers may know it.
+
+    Raises:
+        InputError: the fields are no config's, or a value is wrong.
+    """
     model_type = _model_type(raw, where)
     head = _head(raw, model_type, where)
-    name = _name(raw, path)
     if head is None:
-        from zero_sizer.models.sources.transformers_class import load_with_transformers
-
-        return load_with_transformers(raw, model_type, name=name, path=path)
+        return None
     family = FAMILIES[model_type]
     values = resolve_fields(raw, model_type, where)
     tensors = list(_tensors(family, head, values, where))
     return ModelSpec(
         name=name,
-        origin=f"{path} ({head}{', its auto_map is not run' if 'auto_map' in raw else ''})",
+        origin=f"{where} ({head}{', its auto_map is not run' if 'auto_map' in raw else ''})",
         parameters=tuple(tensor for is_buffer, tensor in tensors if not is_buffer),
         buffers=tuple(tensor for is_buffer, tensor in tensors if is_buffer),
         arch=_arch(values, model_type, where),

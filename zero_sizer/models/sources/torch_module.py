@@ -45,7 +45,8 @@ def spec_from_module(
     """Shapes of a live module; its tensors may lie on the meta device.
 
     Args:
-        module: read, not changed. Tied tensors count once, under their first name.
+        module: read, not changed. Tied tensors count once, under their first name; one that
+            ``zero.Init`` partitioned has its whole shape.
         name: what reports call it; its class name where empty.
         origin: where it comes from.
         own_dtype: the dtype that the module was built in; tensors of it get dtype None.
@@ -70,7 +71,7 @@ def spec_from_module(
                 out.append(_tensor(qualified, tensor, type(child).__name__, own_dtype))
     if not parameters:
         raise InputError("has no parameters", where=origin or type(module).__name__)
-    hf_config = _config_fields(module)
+    hf_config = config_fields(module)
     return ModelSpec(
         name=name or type(module).__name__,
         origin=origin or f"module {type(module).__name__}",
@@ -92,14 +93,14 @@ def _tensor(name: str, tensor: Any, module_type: str, own_dtype: DType) -> Tenso
         raise UnsupportedError(f"{name} has dtype {text}, which is not modelled") from error
     return Tensor(
         name=name,
-        shape=tuple(int(size) for size in tensor.shape),
+        shape=tuple(int(size) for size in getattr(tensor, "ds_shape", tensor.shape)),
         dtype=None if dtype is own_dtype else dtype,
         trainable=bool(tensor.requires_grad),
         module_type=module_type,
     )
 
 
-def _config_fields(module: Any) -> Mapping[str, Any]:
+def config_fields(module: Any) -> Mapping[str, Any]:
     """The fields of a Hugging Face model's config, under the standard names too."""
     config = getattr(module, "config", None)
     to_dict = getattr(config, "to_dict", None)

@@ -52,6 +52,14 @@ def whole(value: Any, what: str, *, least: int = 0, most: int = MOST_BYTES) -> i
     return value
 
 
+def number(value: Any, what: str, *, most: float = 1e18) -> float:
+    """A number from 0 on."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= most:
+        raise ValueError(f"{what} is {shown(value)}, not a number from 0 to {most:g}")
+    return float(value)
+
+
 def flag(value: Any, what: str) -> bool:
     """True or false."""
     if not isinstance(value, bool):
