@@ -79,6 +79,19 @@ OLDER = {
         alibi=False,
         dtype="bfloat16",
     ),
+    # transformers' class has a head of its own with a bias, and buffers of rotary positions.
+    "gpt-j-6b": causal(
+        "gptj",
+        "GPTJForCausalLM",
+        "EleutherAI/gpt-j-6b",
+        6_050_882_784,
+        n_embd=4096,
+        n_layer=28,
+        n_head=16,
+        n_positions=2048,
+        rotary_dim=64,
+        vocab_size=50400,
+    ),
     "t5-3b": causal(
         "t5",
         "T5ForConditionalGeneration",

@@ -12,7 +12,9 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import capacity, entries
 from zero_sizer.ledger.entry import Allocation, evaluate
+from zero_sizer.ledger.kept_pinned import kept_pinned
 from zero_sizer.ledger.moments import Moment
+from zero_sizer.ledger.older_default import with_older_default
 from zero_sizer.ledger.peak import Peak, peak_of, totals
 from zero_sizer.ledger.ranks import at_highest_rank
 from zero_sizer.ledger.requests import room_of
@@ -82,6 +84,8 @@ def size(job: Job) -> Sizing:
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment) for device, per_moment in moments.items()}
     capacities = capacity.capacities(job.cluster, job.workload)
+    if plan:
+        collected = with_older_default(collected, plan, moments)
     needs = _needs(plan, moments, capacities, collected)
     verdict, reasons = (
         decide(plan, moments, needs, capacities, collected)
@@ -130,7 +134,7 @@ def _planned(job: Job) -> tuple[Planned, list[Finding]]:
     if planned.plan is None:
         return planned, collected
     plan = at_highest_rank(planned.plan)
-    collected += [_at_line(f, job) for f in remarks(plan)]
+    collected += [_at_line(f, job) for f in (*remarks(plan), *kept_pinned(plan))]
     return replace(planned, plan=plan), collected
 
 

@@ -20,6 +20,11 @@ _UNITS = {
     "gib": GIB,
     "tib": TIB,
     "pib": 2**50,
+    # as free, top, Slurm and Docker print and read them; memory modules come in these, too
+    **dict.fromkeys(("k", "ki"), KIB),
+    **dict.fromkeys(("m", "mi"), MIB),
+    **dict.fromkeys(("g", "gi"), GIB),
+    **dict.fromkeys(("t", "ti"), TIB),
 }
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _COUNT = re.compile(r"(\d+(?:\.\d*)?(?:e[+]?\d{1,3})?)\s*([kmbt]?)", re.IGNORECASE)
@@ -92,7 +97,7 @@ def next_power_of_two(value: int) -> int:
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes meant by ``"2TiB"``, ``"80GB"`` or a plain number of bytes.
+    """Bytes meant by ``"2TiB"``, ``"252G"`` (GiB), ``"80GB"`` (10^9) or a plain number of bytes.
 
     Raises:
         ValueError: not a size, negative, or an unknown unit.
@@ -103,12 +108,6 @@ def parse_size(text: str | int) -> int:
         return text
     match = _SIZE.fullmatch(text) if isinstance(text, str) else None
     unit = match.group(2).lower() if match else ""
-    if match is not None and unit in ("k", "m", "g", "t"):
-        number, letter = match.group(1)[:20], unit.upper()
-        raise ValueError(
-            f"{text!r} is {number}{letter}iB in some tools and {number}{letter}B in others: write "
-            "which is meant"
-        )
     if match is None or unit not in _UNITS:
         raise ValueError(f"{text!r} is not a size; write for example 512GiB, 2TiB or 80GB")
     number = float(match.group(1)) * _UNITS[unit]

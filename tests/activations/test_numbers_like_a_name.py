@@ -35,8 +35,6 @@ def test_peaks_are_those_of_the_name(config, adapter, checkpointing):
     numbers = model_of(Flags(model=NUMBERS, adapter=adapter))
     named = model_of(Flags(model="llama-2-7b", adapter=adapter))
     assert 0 < 1 - numbers.num_params / named.num_params < 0.01
-    if adapter and "torch_autocast" in config and not checkpointing:
-        pytest.skip("open: adapters of numbers under autocast keep a third less than the name's")
     expected = peak(named, config, checkpointing=checkpointing)
     assert peak(numbers, config, checkpointing=checkpointing) == pytest.approx(expected, rel=0.02)
 

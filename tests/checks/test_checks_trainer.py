@@ -6,7 +6,9 @@ tests/ledger/test_trainer_optimizer_parity.py shows them on the engine.
 import pytest
 from support.plans import equal_tensors, make_job
 
-from zero_sizer import sizing
+from zero_sizer import models, sizing
+from zero_sizer.findings import Direction
+from zero_sizer.hardware.device import Device
 from zero_sizer.models.spec import ModelSpec, Tensor
 
 TWO = ModelSpec(
@@ -15,15 +17,16 @@ TWO = ModelSpec(
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
 
 
-def found(optim, stage, spec=TWO, zero=None, origin="--optim", **more):
+def found(optim, stage, spec=TWO, zero=None, origin="--optim", zero_init=False, **more):
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "zero_optimization": {"stage": stage, **(zero or {})},
         **more,
     }
-    job = make_job(config, spec, 2, optim=optim, origins={"optim": origin})
+    job = make_job(config, spec, 2, optim=optim, zero_init=zero_init, origins={"optim": origin})
     codes = (
         "as-the-trainer",
+        "assumed-zero-init",
         "trainer-optimizer",
         "optim-ignored",
         "optim-swapped",
@@ -64,10 +67,29 @@ def test_a_config_with_an_optimizer_wins():
 
 
 def test_what_is_taken_for_granted_is_said():
-    assert found(None, 3) == {"as-the-trainer"}
+    assert found(None, 3, zero_init=None) == {"as-the-trainer", "assumed-zero-init"}
     own = {"optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}}
+    assert found(None, 3, zero_init=None, **own) == {"assumed-zero-init"}
     assert found(None, 3, **own) == set()
+    assert found(None, 2, zero_init=None, **own) == set()
 
 
 def test_paged_states_are_said():
     assert found("paged_adamw_8bit", 2) == {"paged-states"}
+
+
+def test_the_older_default_counts_as_it_does_when_it_is_named():
+    """Llama-2-7B at ZeRO-2 on 2 GPUs: the step is the peak, and foreach adds to it."""
+    llama = models.load("llama-2-7b")
+    config = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 2}}
+    work = {"checkpointing": True, "seq_len": 2048}
+    unnamed, older, fused = (
+        sizing.size(make_job(config, llama, 2, optim=optim, **work))
+        for optim in (None, "adamw_torch", "adamw_torch_fused")
+    )
+    more = older.peaks[Device.GPU].num_bytes - fused.peaks[Device.GPU].num_bytes
+    (note,) = [f for f in unnamed.findings if f.code == "as-the-trainer"]
+    assert (note.direction, note.num_bytes) == (Direction.COST, more)
+    assert more > 6 * 2**30
+    assert unnamed.needs[Device.GPU].high == fused.needs[Device.GPU].high + more
+    assert unnamed.needs[Device.GPU].low == fused.needs[Device.GPU].low

@@ -5,12 +5,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from support.simulated_jobs import HOST, TINY_LLAMA, request_for
+from support.plans import make_plan
+from support.simulated_jobs import HOST, TINY_LLAMA, config_of, request_for, tiny_llama
 
 from zero_sizer.dryrun import simulated
 from zero_sizer.dryrun.recording import from_json
 from zero_sizer.dryrun.simulated import outputs, parent
 from zero_sizer.errors import UnsupportedError, WitnessError
+from zero_sizer.ledger.kept_pinned import kept_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +31,12 @@ SHALLOW = {**TINY_LLAMA, "num_hidden_layers": 1}
 # Sub-groups below 1 MiB stay in memory, so the model must be wide enough to swap.
 WIDE = {**TINY_LLAMA, "hidden_size": 512, "intermediate_size": 1024, "vocab_size": 4096}
 NVME = {"device": "nvme", "nvme_path": "/tmp"}
+PINNED = {"device": "cpu", "pin_memory": True}
+TIED = {**TINY_LLAMA, "tie_word_embeddings": True}
+PARKED = [  # ranks, and the model's config
+    (ranks, {"stage": 3, "offload_param": PINNED, "offload_optimizer": optimizer}, config)
+    for ranks, optimizer, config in ((1, PINNED, TIED), (4, HOST, TINY_LLAMA), (4, PINNED, TIED))
+]
 UNKNOWN = {"optimizer": {"type": "OneBitAdam", "params": {"lr": 1e-4}}}
 REQUESTS = {
     "short": AT_64,
@@ -44,6 +52,7 @@ REQUESTS = {
     "on GPU": [request_for({"stage": 2, **BUCKET}, keep_events=True)],
     "on host": [request_for({"stage": 2, **ON_HOST})],
     "events": [request_for({"stage": 3, **ON_HOST}, keep_events=True)],
+    "parked": [request_for(zero, ranks=ranks, hf_config=config) for ranks, zero, config in PARKED],
     "nvme": [
         request_for({"stage": 3, "offload_optimizer": NVME, **BUCKET}, ranks=2, hf_config=WIDE)
     ],
@@ -125,6 +134,14 @@ def test_events_add_up_to_what_the_phases_say(answers):
     # After the last phase the engine itself goes; before that the sums are the same.
     assert peak == answer["phases"][0]["device"]["gpu"]["max_allocated"]
     assert last["gpu"]["reserved"] >= last["gpu"]["allocated"]
+
+
+def test_pinned_blocks_of_partitions_that_moved_are_kept_to_the_byte(answers, tmp_path):
+    for answer, (ranks, zero, config) in zip(answers["parked"], PARKED, strict=True):
+        plan = make_plan(config_of(zero), tiny_llama(tmp_path, **config), ranks, zero_init=True)
+        host = answer["phases"][-1]["device"]["host"]
+        kept = host["reserved"] - host["allocated"]
+        assert kept == kept_bytes(plan) > 0, ranks
 
 
 def test_trace_file_names_phase_and_module(tmp_path, answers):

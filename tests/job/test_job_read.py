@@ -13,7 +13,7 @@ from zero_sizer.hardware.assemble import RATES
 from zero_sizer.job import fields as stated
 from zero_sizer.job import read as job
 from zero_sizer.job.fields import Flags
-from zero_sizer.units import GIB, TIB
+from zero_sizer.units import GIB, TIB, parse_size
 
 ROOT = Path(__file__).parents[2]
 JOBS = ROOT / "deepspeed_configs" / "jobs"
@@ -116,7 +116,6 @@ BASE = f"model: {NUMBERS}\ndeepspeed: {{}}\n"
         (BASE + "cluster: {nodes: 2}", 3, "--gpus-per-node"),
         (BASE + "cluster: {nodes: 1000000, gpus_per_node: 8}", 3, "more than any cluster"),
         (BASE + "cluster: {host_memory: 2TXB}", 3, "not a size"),
-        (BASE + "cluster: {host_memory: 252G}", 3, "252GiB in some tools and 252GB"),
         ("model: some/Qwen2.5-7B-Tuned\ndeepspeed: {}", 1, "did you mean qwen2.5-7b"),
         ("model: some/Qwen2.5-7B-Tuned\ndeepspeed: {}", 1, "config.json"),
         (BASE + "cluster: {host_memory: 0}", 3, "between 1 MiB"),
@@ -175,6 +174,13 @@ def test_a_bad_flag_is_named(flags):
     with pytest.raises(InputError) as caught:
         job.read(DEMO, Flags(model=NUMBERS, **flags))
     assert caught.value.where == "--" + next(iter(flags)).replace("_", "-")
+
+
+def test_sizes_are_read_as_free_and_shops_write_them():
+    """``free -h`` writes 252Gi for what older ones call 252G (LlamaFactory#4629 states it so)."""
+    of = {"252G": 252 * GIB, "252Gi": 252 * GIB, "1T": 1024 * GIB, "512m": GIB // 2,
+          "80GB": 80 * 10**9, "1.5 TiB": 1536 * GIB}  # fmt: skip
+    assert {text: parse_size(text) for text in of} == of
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", ".", "nul\0.yaml"])

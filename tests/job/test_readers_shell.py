@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zero_sizer.errors import InputError, ZeroSizerError
+from zero_sizer.errors import InputError, UnsupportedError, ZeroSizerError
 from zero_sizer.job import read as job
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.readers import shell_words
@@ -50,6 +50,9 @@ def read(tmp_path):
         (f"python prepare.py --model_name_or_path nothing\ndeepspeed --num_gpus 4 {ARGUMENTS}",
          (1, 4)),
         (f"L='deepspeed --num_gpus 4'\nC=\"{ARGUMENTS}\"\n$L $C", (1, 4)),
+        # argparse knows an option by its beginning: hiyouga/LlamaFactory#3307
+        (f"python -m torch.distributed.run --nproc_per_node=4 --nnode=2 {ARGUMENTS}", (2, 4)),
+        (f"deepspeed --num_gpu 4 {ARGUMENTS}", (1, 4)),
     ],
 )  # fmt: skip
 def test_the_launcher_line_is_found(read, text, ranks):
@@ -103,6 +106,46 @@ def test_a_file_that_the_line_names_is_read_with_its_overrides(read, tmp_path):
 def test_trl_dpo_is_more_than_fine_tuning(read):
     found = read("trl dpo --model_name_or_path gpt2 --deepspeed ds.json")
     assert "tool-option-not-modelled" in {f.code for f in found.findings}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_said"),
+    [
+        ("scripts/run_dpo.py --model_name_or_path gpt2 --deepspeed ds.json --bf16", True),
+        ("train_ppo.py --model_name_or_path gpt2 --deepspeed ds.json --bf16", True),
+        ("llava/train/train_mem.py --model_name_or_path gpt2 --deepspeed ds.json "
+         "--vision_tower openai/clip-vit-large-patch14-336", True),  # haotian-liu/LLaVA#528
+        ("finetune.py --model_name_or_path gpt2 --deepspeed ds.json --bf16", False),
+    ],
+)  # fmt: skip
+def test_what_a_script_keeps_beside_the_model_is_said(read, arguments, is_said):
+    found = {f.code for f in read(f"deepspeed --num_gpus 8 {arguments}").findings}
+    assert ("tool-option-not-modelled" in found) is is_said
+
+
+def test_the_precision_of_accelerate_counts_where_the_script_names_none(read):
+    """transformers 5.23 training_args.py; allenai/open-instruct's scripts say it so."""
+    line = (
+        "accelerate launch --mixed_precision {} --use_deepspeed --num_processes 8 "
+        "--deepspeed_config_file ds.json train.py --model_name_or_path gpt2 --output_dir o {}"
+    )
+    assert read(line.format("bf16", "")).workload.precision == "bf16"
+    assert read(line.format("no", "")).workload.precision == "fp32"
+    assert read(line.format("bf16", "--fp16")).workload.precision == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("line", "tool"),
+    [
+        ("deepspeed --module openrlhf.cli.train_dpo --zero_stage 3 --micro_train_batch_size 1 "
+         "--pretrain codellama/CodeLlama-34b-hf", "OpenRLHF"),  # OpenRLHF#193
+        ("deepspeed main.py --data_split 0,10,0 --lora_dim 8 --zero_stage 3 --deepspeed "
+         "--model_name_or_path bigscience/bloom-3b", "DeepSpeed-Chat"),  # DeepSpeedExamples#665
+    ],
+)  # fmt: skip
+def test_scripts_that_make_their_own_config_are_refused_by_name(read, line, tool):
+    with pytest.raises(UnsupportedError, match=f"{tool}.*--zero_stage"):
+        read(line)
 
 
 def test_options_of_accelerate_win_over_its_file(read, tmp_path):

@@ -94,7 +94,8 @@ def test_variables_in_front_and_those_of_slurm():
 @pytest.mark.parametrize(
     ("line", "kind", "says"),
     [
-        ("deepspeed --num_gpu 8 train.py", InputError, "no option --num_gpu .*--num_gpus"),
+        ("deepspeed --nom_gpus 8 train.py", InputError, "no option --nom_gpus .*--num_gpus"),
+        ("accelerate launch --num_process 8 train.py", InputError, "no option --num_process .*"),
         ("deepspeed --num_gpus $GPUS train.py", InputError, "not a whole number.*variable"),
         ("deepspeed --num_gpus", InputError, "no value"),
         ("deepspeed --num_gpus 8", InputError, "no script after deepspeed"),

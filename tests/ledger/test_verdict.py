@@ -124,7 +124,8 @@ def test_a_gpu_must_be_stated(tmp_path, capsys):
 
 def test_a_host_has_room_for_the_processes_too(tmp_path, capsys):
     """Qwen2.5-32B, all on the host, one H100 NVL, 744 GB: killed (LlamaFactory#6755)."""
-    config = BF16 | {"zero_optimization": OFFLOAD | {"offload_param": {"device": "cpu"}}}
+    parked = {"offload_param": {"device": "cpu", "pin_memory": False}}
+    config = BF16 | {"zero_optimization": OFFLOAD | parked}
     said = ("--model", "llama-3-8b", "--gpus-per-node", "2", "--gpu", "h100-80gb")
     said = (*said, "--seq-len", "512", "--checkpointing", "--host-memory")
     _, answer = ask(tmp_path, capsys, config, *said, "1TiB")

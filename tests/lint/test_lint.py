@@ -25,7 +25,13 @@ VALID = sorted((ROOT / "deepspeed_configs").glob("*.json"))
 FORMATS = ("text", "json", "github", "sarif")
 # What a model or the cluster decides, as their messages say.
 DECIDED_ELSEWHERE = {
-    *("assumed-load-dtype", "saved-in-every-process", "auto-unresolved", "auto-default"),
+    *(
+        "assumed-zero-init",
+        "assumed-load-dtype",
+        "saved-in-every-process",
+        "auto-unresolved",
+        "auto-default",
+    ),
     *("nvme-unused", "small-sub-groups", "offload-ratio-idle", "nvme-buffer-size"),
     *("batch-triangle", "checkpointing-section", "not-modelled", "sequence-parallel-alone"),
     *("tensor-parallel-world-size", "hpz-world-size", "expert-parallel-size", "hpz-across-nodes"),

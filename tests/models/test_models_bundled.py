@@ -13,6 +13,7 @@ from zero_sizer import models
 from zero_sizer.errors import InputError
 from zero_sizer.models.sources.bundled import load_bundled, module_rows, read_bundled
 from zero_sizer.models.sources.hf_config import load_hf_config
+from zero_sizer.models.sources.hub import known_names
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -131,7 +132,8 @@ def test_the_largest_models_load_in_milliseconds(name):
 
 def test_describe_all_has_a_row_for_each():
     rows = {row.name: row for row in models.describe_all()}
-    assert tuple(rows) == models.bundled_names()
+    assert tuple(rows) == known_names()
+    assert rows["yi-34b"].params == 34_388_917_248
     assert rows["llama-2-7b"] == models.ModelRow(
         name="llama-2-7b",
         params=6_738_415_616,

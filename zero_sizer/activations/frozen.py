@@ -88,7 +88,7 @@ def unsaved(
         saves = saves_inputs and name not in closed
         is_kept |= name not in closed and _keeps_8_bits(rules, group)
         if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves):
-            found.append(_input(tensor, group, run, of))
+            found.append(_input(rules, tensor, group, run, of))
     return found
 
 
@@ -109,7 +109,7 @@ def kept_by_adapters(
         is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
         is_kept |= _keeps_8_bits(rules, group) or rules.adapted[adapted[0]].drops
         if not is_kept and not _base_keeps(rules, group, saves_inputs=saves_inputs):
-            found[adapted[0]] = _input(tensor, group, run, of)
+            found[adapted[0]] = _input(rules, tensor, group, run, of)
     return found
 
 
@@ -121,7 +121,7 @@ def _casts(
         return
     is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
     if not is_kept:
-        into = tensor.shape[0 if tensor.module_type == "Conv1D" else -1]
+        into, _ = widths_of(tensor, rules.spec.arch)
         size = num_bytes(of.tokens * into, of.dtype)
         yield Unsaved(size, f"/{name}", False, name, is_cast=is_held(name))
     if is_closed:  # its input needs no gradient, for which the weight is kept
@@ -170,7 +170,7 @@ def _of_activation(
         return
     for before, name in pairwise(run):
         if name in closed and name.endswith(_AFTER_ACTIVATION):
-            out = rules.own[f"{before}.weight"].shape[0]
+            _, out = widths_of(rules.own[f"{before}.weight"], rules.spec.arch)
             yield Unsaved(num_bytes(of.tokens * out, of.dtype), f"/{before}", True, before)
 
 
@@ -211,8 +211,8 @@ def _is_activation(rules: Rules, name: str) -> bool:
     return is_relu and name.endswith(_AFTER_ACTIVATION)
 
 
-def _input(tensor: Tensor, group: list[str], run: list[str], of: Sizes) -> Unsaved:
-    into = tensor.shape[0 if tensor.module_type == "Conv1D" else -1]
+def _input(rules: Rules, tensor: Tensor, group: list[str], run: list[str], of: Sizes) -> Unsaved:
+    into, _ = widths_of(tensor, rules.spec.arch)
     dtype = of.held if of.casts and is_held(group[0]) else of.dtype
     size = num_bytes(of.tokens * into, dtype)
     end = _last_beside(group[-1], run)
@@ -232,7 +232,7 @@ def beside_autograd(rules: Rules, run: list[str], of: Sizes) -> int:
         if rules.is_packed(name) and name not in met:
             met.update(rules.group(name))
             tensor = rules.own[f"{name}.weight"]
-            into = tensor.shape[-1] if tensor.is_matrix else widths_of(tensor, rules.spec.arch)[0]
+            into, _ = widths_of(tensor, rules.spec.arch)
             found += num_bytes(of.tokens * into, of.dtype)
     return found
 

@@ -53,10 +53,27 @@ def _default(context: Context) -> Iterator[Finding]:
     """The assumption that a Trainer runs the config."""
     if context.document.has("optimizer") or engine.offloads_optimizer(context):
         return
-    at_3 = context.stage == 3 and context.workload.zero_init is None
-    built = ", and the model as built under zero.Init (--no-zero-init if not)" if at_3 else ""
-    message = "the config has none: torch's fused AdamW is counted, as the Hugging Face Trainer "
-    yield context.note("as-the-trainer", "optimizer", f"{message}brings{built}", "give --optim")
+    yield context.note(
+        "as-the-trainer",
+        "optimizer",
+        "the config has none: torch's fused AdamW is counted, as the Hugging Face Trainer brings",
+        "give --optim",
+    )
+
+
+def built_by_the_trainer(context: Context) -> Iterator[Finding]:
+    """The assumption that weights are partitioned as the model is built."""
+    if context.stage != 3 or context.workload.zero_init is not None:
+        return
+    if context.model is None or context.model.quantization is not None:
+        return
+    yield context.note(
+        "assumed-zero-init",
+        "--zero-init",
+        "the model is taken to be built under zero.Init; a script that loads it before it makes "
+        "TrainingArguments puts it whole on each GPU",
+        "give --zero-init or --no-zero-init",
+    )
 
 
 def _swapped(context: Context, name: str, origin: str) -> Iterator[Finding]:
@@ -80,4 +97,4 @@ def _has_two_groups(context: Context) -> bool:
     return len(selection.trainer_groups(FUSED_ADAM, context.model)) > 1
 
 
-RULES: tuple[Rule, ...] = (brought_by_the_trainer,)
+RULES: tuple[Rule, ...] = (brought_by_the_trainer, built_by_the_trainer)

@@ -126,7 +126,7 @@ class Flags:
         Size(64 * TIB), _CLUSTER, metavar="SIZE", help="instead of what the GPU shows"
     )
     host_memory: str | None = _row(
-        _HOSTS, _CLUSTER, metavar="SIZE", help="RAM of a node, e.g. 2TiB"
+        _HOSTS, _CLUSTER, metavar="SIZE", help="RAM of a node, e.g. 2TiB, or 252G as free prints it"
     )
     nvme: str | None = _row(_HOSTS, _CLUSTER, metavar="SIZE", help="NVMe of a node")
     hostfile: str | None = _row(text, _CLUSTER, metavar="FILE", help="a DeepSpeed hostfile")

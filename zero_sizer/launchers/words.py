@@ -5,6 +5,9 @@ from collections.abc import Collection, Sequence
 from zero_sizer.errors import InputError
 from zero_sizer.util.spelling import did_you_mean
 
+_ABBREVIATE = frozenset({"deepspeed", "torchrun"})
+"""Launchers that know an option by its beginning, as argparse does unless told otherwise."""
+
 
 def take(
     words: Sequence[str],
@@ -40,6 +43,8 @@ def take(
         name = word.lstrip("-").replace("-", "_")
         if not word.startswith("--"):
             name = (short or {}).get(name, name)
+        elif launcher in _ABBREVIATE and name not in values and name not in flags:
+            name = _completed(name, (*values, *flags))
         if name in flags:
             found[name] = value or "true"
         elif name in values or name.startswith(prefixes or ("\0",)):
@@ -54,6 +59,12 @@ def take(
                 where="after --",
             )
     return found, rest
+
+
+def _completed(name: str, known: Sequence[str]) -> str:
+    """The option that ``name`` begins, as argparse understands it, where it is only one."""
+    begun = [option for option in known if option.startswith(name)]
+    return begun[0] if len(begun) == 1 else name
 
 
 def number(options: dict[str, str], name: str, launcher: str) -> int | None:

@@ -160,7 +160,7 @@ def decide(
     loaded = [d for d in Device if max(moments[d].values()) or d is Device.GPU]
     short = [d for d in loaded if needs[d].fit(found[d]) is capacity.Fit.NO]
     if short:
-        reasons = [_too_small(d, needs[d], found[d]) for d in short]
+        reasons = [_too_small(d, needs[d], found[d], moments[d]) for d in short]
         if any(f.code == "assumed-gpus-per-node" for f in findings):  # one is what was asked about
             more = "one GPU is counted: give --gpus-per-node if there are more"
             reasons = [replace(r, remedy=more) if r.device == "gpu" else r for r in reasons]
@@ -193,12 +193,28 @@ def not_stated(
         )
 
 
-def _too_small(device: Device, need: Need, found: Capacity) -> Reason:
+def _too_small(
+    device: Device, need: Need, found: Capacity, moments: Mapping[Moment, int]
+) -> Reason:
     phase = need.moment.phase.value if need.moment else ""
+    first = _first_short(need, found, moments)
+    since = ""
+    if first is not None and first.phase.value != phase:
+        since = f"it is too small from {first.phase.value} on"
     *others, last = [_CHEAPEST[code] for code in need.cheapest] or [""]
     even = f"{', '.join(others)} and {last}" if others else last
     tail = f"{phase}, even with {even}" if even else phase
-    return too_small(device, need.shortfall(found), tail)
+    return replace(too_small(device, need.shortfall(found), tail), remedy=since)
+
+
+def _first_short(need: Need, found: Capacity, moments: Mapping[Moment, int]) -> Moment | None:
+    """The moment at which the run ends; None where what was assumed or may be saved moves it."""
+    total = max(moments.values()) + found.outside.low
+    if found.num_bytes is None or need.cheapest or need.low != total:
+        return None
+    room = found.num_bytes - found.outside.low
+    in_order = sorted(moments, key=lambda m: (m is not Moment.LOADED, list(Moment).index(m)))
+    return next((m for m in in_order if moments[m] > room), None)
 
 
 def too_small(device: Device, num_bytes: int, phase: str) -> Reason:
@@ -243,7 +259,10 @@ def _undecided(
         yield from map(_of_doubt, assumed[len(decisive) :])
         return
     costs = [f for f in about if _direction(f) is not Direction.SAVE]
-    yield from map(_of_doubt, sorted(costs, key=lambda f: not is_open(f)))
+    bounded = [f for f in costs if not is_open(f)]
+    yield from (_of_doubt(f) for f in costs if is_open(f))
+    if need_of(moments, there, need.room, bounded).fit(there) is not capacity.Fit.YES:
+        yield from map(_of_doubt, bounded)
     without = need_of(moments, there, need.room, ())
     if without.fit(there) is not capacity.Fit.YES:
         yield _tight(device, without, there)

@@ -119,6 +119,8 @@ class ModelSpec:
         shared: modules that run with a parameter that stands under another module's name, where
             the module itself says so; the first parameter is meant.
         freeze: what was stated as not trained, in ``parameters`` already.
+        has_own_code: the model comes with classes of its own, for which transformers' of equal
+            sizes stand.
     """
 
     name: str
@@ -133,6 +135,7 @@ class ModelSpec:
     base: "ModelSpec | None" = None
     shared: frozenset[str] = frozenset()
     freeze: "Freeze | None" = None
+    has_own_code: bool = False
 
     def matrix_of(self, tensor: Tensor) -> tuple[int, ...]:
         """Shape, as a product meets it; of numbers, what is laid out flat stands for a matrix."""

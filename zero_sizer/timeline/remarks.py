@@ -27,6 +27,8 @@ _OWN_INPUTS = (
 
 def remarks(plan: Plan) -> Iterator[Finding]:
     """Where they are in closed form, not modelled, or not what the config seems to say."""
+    if plan.model.has_own_code:
+        yield _about_own_code(plan)
     fed = besides_tokens(plan.model)
     if fed:
         yield _about_other_inputs(plan, fed)
@@ -67,6 +69,18 @@ def _about_model(plan: Plan) -> Iterator[Finding]:
             less_bytes=error.below,
         )
         yield from _about_widths(plan)
+
+
+def _about_own_code(plan: Plan) -> Finding:
+    """Layers that are joined are gathered together, and keep the same for backward."""
+    return Finding(
+        code="model-of-own-code",
+        severity=Severity.NOTE,
+        key="--model",
+        message=f"{plan.model.name} comes with code of its own (trust_remote_code), which is not "
+        f"run: layers of its sizes are counted as transformers' {plan.model.arch.family} has them",
+        remedy=_OWN_INPUTS,
+    )
 
 
 def _about_other_inputs(plan: Plan, fed: str) -> Finding:

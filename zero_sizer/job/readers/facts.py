@@ -223,10 +223,18 @@ def _misspelt(tool: Tool, file: Document) -> Iterator[Finding]:
             ))  # fmt: skip
 
 
+NOT_MODELLED = "tool-option-not-modelled"
+
+
+def is_default(stated: Stated) -> bool:
+    """True if a tool's default stands where the file says nothing."""
+    return stated.origin.startswith("default of")
+
+
 def not_modelled(message: str, direction: Direction, remedy: str = ASK_THE_ENGINE) -> Finding:
     """A finding that the prediction leaves something out, and which way that moves it."""
     return Finding(
-        code="tool-option-not-modelled",
+        code=NOT_MODELLED,
         severity=Severity.WARNING,
         message=message,
         remedy=remedy,

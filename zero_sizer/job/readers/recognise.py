@@ -38,6 +38,7 @@ class Recogniser:
         return is_all and (not self.one_of or any(key in values for key in self.one_of))
 
 
+_OWN_CONFIG = "it makes its DeepSpeed config of --zero_stage and its like: write that as JSON"
 _BY_HAND = "state the model, the lengths and the DeepSpeed config in a job YAML"
 _ARGUMENTS = (
     *("output_dir", "per_device_train_batch_size", "num_train_epochs", "save_strategy"),
@@ -84,6 +85,17 @@ TABLE = (
         tool="LLM Foundry",
         one_of=("device_train_microbatch_size", "global_train_batch_size"),
         remedy=f"LLM Foundry trains with FSDP, not DeepSpeed; {_BY_HAND}",
+    ),
+    Recogniser(
+        tool="OpenRLHF",
+        one_of=("micro_train_batch_size", "micro_rollout_batch_size"),
+        remedy=f"{_OWN_CONFIG}; {_BY_HAND}",
+    ),
+    Recogniser(
+        tool="DeepSpeed-Chat",
+        needs=("zero_stage",),
+        one_of=("data_split", "only_optimize_lora", "actor_zero_stage", "lora_dim"),
+        remedy=f"{_OWN_CONFIG}; {_BY_HAND}",
     ),
     Recogniser(
         tool="accelerate",

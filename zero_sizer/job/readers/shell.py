@@ -25,6 +25,7 @@ _COUNTS = (
     *("num_machines", "machine_rank", "nodes", "ntasks", "ntasks_per_node", "gpus_per_node"),
 )
 _TRL_SCRIPTS = ("sft", "dpo", "grpo", "kto", "reward", "rloo", "orpo", "gkd", "online_dpo")
+_MORE_THAN_TUNING = frozenset({"dpo", "grpo", "kto", "ppo", "rloo", "rlhf", "orpo", "simpo"})
 _ReadArguments = Callable[[Document], Statements | None]
 
 
@@ -45,7 +46,7 @@ def read(path: str, read_arguments: _ReadArguments) -> Statements:
     command, launch, notes = _chosen(path, found, variables)
     said = _arguments(path, text, command, launch, read_arguments)
     if launch.options.get("config_file") or launch.environment.get("ACCELERATE_USE_DEEPSPEED"):
-        said = said.over(_accelerate(path, text, command, launch))
+        said = _over_accelerate(said, _accelerate(path, text, command, launch))
     cluster = {
         **said.cluster,
         **sbatch.cluster(path, f"{path}:{command.first}", launch, directives),
@@ -57,6 +58,18 @@ def read(path: str, read_arguments: _ReadArguments) -> Statements:
         cluster=cluster,
         findings=(*said.findings, *notes),
     )
+
+
+def _over_accelerate(said: Statements, outer: Statements) -> Statements:
+    """The script's statements over its launcher's; a precision that it leaves out is the latter's.
+
+    transformers 5.23 training_args.py: without ``bf16`` and ``fp16``, ``mixed_precision`` counts.
+    """
+    both = said.over(outer)
+    own, given = said.workload.get("precision"), outer.workload.get("precision")
+    if given is None or own is None or own.value != "fp32" or not facts.is_default(own):
+        return both
+    return replace(both, workload={**both.workload, "precision": given})
 
 
 def _text(path: str) -> str:
@@ -115,7 +128,10 @@ def _chosen(
 
 
 def _is_launcher(words: Sequence[str]) -> bool:
-    known = ("deepspeed", "torchrun", "accelerate", "srun", "trl", "llamafactory-cli", "swift")
+    known = (
+        *("deepspeed", "torchrun", "accelerate", "srun", "trl", "llamafactory-cli", "swift"),
+        *("torch.distributed.run", "torch.distributed.launch"),
+    )
     return any(Path(word[:200]).name in known for word in words)
 
 
@@ -170,13 +186,13 @@ def _arguments(
     program, *words = launch.command
     file, positional = _document(path, text, command, words)
     said = _of_program(path, program, file, positional, read_arguments)
-    findings = (*said.findings, *_left_to_variables(file, words))
+    notes = (*_left_to_variables(file, words), *_by_its_name(said, program, file))
     is_switch = (
         "deepspeed" not in file.values
         and "--deepspeed" in words
         and all(map(_is_option, words[words.index("--deepspeed") + 1 :][:1]))
     )
-    return replace(said, findings=findings, makes_config=is_switch)
+    return replace(said, findings=(*said.findings, *notes), makes_config=is_switch)
 
 
 def _of_program(
@@ -196,6 +212,18 @@ def _of_program(
     if tool:
         return _of_kind(recognise.reader_of(tool)(file), program, file)
     return read_arguments(file) or _loose(file)
+
+
+def _by_its_name(said: Statements, program: str, file: Document) -> Iterator[Finding]:
+    """What a script such as ``run_dpo.py`` keeps beside, where its arguments do not say so."""
+    kinds = set(re.split(r"[^a-z]+", Path(program).stem.lower())) & _MORE_THAN_TUNING
+    is_said = any(found.code == facts.NOT_MODELLED for found in said.findings)
+    if kinds and program.endswith(".py") and not is_said:
+        message = (
+            f"{program} is {sorted(kinds)[0].upper()} by its name, which keeps more models or "
+        )
+        note = facts.not_modelled(f"{message}samples at once than fine-tuning does", Direction.COST)
+        yield replace(note, file=file.source)
 
 
 def _left_to_variables(file: Document, words: Sequence[str]) -> Iterator[Finding]:

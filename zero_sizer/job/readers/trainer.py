@@ -50,6 +50,11 @@ def trainer_facts(**defaults: Any) -> tuple[Fact, ...]:
 
 TRAINER_LEFT_OUT = (
     LeftOut(
+        key="vision_tower", message="puts a vision tower and its images before the model",
+        direction=Direction.COST,
+        remedy="`zero-sizer dryrun --how simulated -- train.py` runs the script with its images",
+    ),
+    LeftOut(
         key="torch_compile", message="compiles the model, which moves what is kept",
         direction=Direction.EITHER,
     ),

@@ -49,7 +49,8 @@ def _tied_copies(model: Identity) -> dict[str, int]:
     return dict.fromkeys((*stacks, *heads), numel) if numel else {}
 
 
-def _copies_numel(plan: Plan) -> tuple[int, ...]:
+def copies_numel(plan: Plan) -> tuple[int, ...]:
+    """Elements of one rank's partitions of the modules that are tied only when they are built."""
     copies, ranks, group = (
         _tied_copies(Identity(plan.model)).values(),
         plan.dp_world_size,
@@ -169,7 +170,7 @@ ENTRIES = (
         name="copies_before_tying",
         category=Category.TEMPORARY,
         about="transformers builds head and embeddings of their own before it ties them",
-        numel=_copies_numel,
+        numel=copies_numel,
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.BUILT, Moment.FILLED}),
         when=under_init,

@@ -1,12 +1,18 @@
 """From what a user writes after ``--model`` to a ``ModelSpec``."""
 
 import re
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from zero_sizer.errors import InputError
 from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
+from zero_sizer.models.sources.hub import (
+    find,
+    known_names,
+    load_known,
+    public_config,
+    public_names,
+    same_shape,
+)
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.files import existing
 from zero_sizer.util.records import dataclass
@@ -15,23 +21,12 @@ from zero_sizer.util.spelling import did_you_mean, shown
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-_OF_TUNING = frozenset({"instruct", "chat", "it", "hf", "base", "meta", "deduped"})
-_TUNED = {  # by their cards, under other names
-    "meta-llama/llama-3.3-70b-instruct": "llama-3.1-70b",
-    "deepseek-ai/deepseek-v3-base": "deepseek-v3",
-    "deepseek-ai/deepseek-r1": "deepseek-v3",
-    "deepseek-ai/deepseek-r1-zero": "deepseek-v3",
-    "deepseek-ai/deepseek-r1-distill-llama-8b": "llama-3.1-8b",
-    "deepseek-ai/deepseek-r1-distill-llama-70b": "llama-3.1-70b",
-    "deepseek-ai/deepseek-r1-distill-qwen-14b": "qwen2.5-14b",
-    "deepseek-ai/deepseek-r1-distill-qwen-32b": "qwen2.5-32b",
-}
 _LIST_COMMAND = "`zero-sizer models` lists the bundled ones"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """One bundled model for a reader; ``source`` names the public config its shapes come from."""
+    """One model for a reader; ``source`` names the public config its shapes come from."""
 
     name: str
     params: int
@@ -41,7 +36,7 @@ class ModelRow:
 
 
 def describe_all() -> tuple[ModelRow, ...]:
-    """A row for every bundled model, by name."""
+    """A row for every model that a name means, by name."""
     rows = []
     for name in bundled_names():
         stored = read_bundled(name)
@@ -55,7 +50,21 @@ def describe_all() -> tuple[ModelRow, ...]:
                 source=stored["source"],
             )
         )
-    return tuple(rows)
+    rows += map(_row_of, public_names())
+    return tuple(sorted(rows, key=lambda row: row.name))
+
+
+def _row_of(name: str) -> ModelRow:
+    """A row for a model of which a public config is kept."""
+    spec = load_known(name)
+    arch = spec.arch
+    return ModelRow(
+        name=name,
+        params=spec.num_params,
+        layers=(arch.num_layers or 0) + (arch.decoder_layers or 0),
+        hidden=arch.hidden or 0,
+        source=f"{public_config(name)['source']} config.json",
+    )
 
 
 def load(reference: str, *, allow_code: bool = True) -> ModelSpec:
@@ -90,36 +99,10 @@ def load(reference: str, *, allow_code: bool = True) -> ModelSpec:
         from zero_sizer.models.sources.numbers import load_numbers
 
         return load_numbers(name)
-    by_repository = _bundled_repositories().get(name.lower())
-    if by_repository:
-        return load_bundled(by_repository)
-    other = _same_shape(name.lower())
-    if other:
-        spec = load_bundled(other)
-        return replace(spec, origin=f"{spec.origin}, whose shape {name} has")
+    found = find(name)
+    if found is not None:
+        return found
     raise _unknown(name)
-
-
-def _same_shape(name: str) -> str | None:
-    """The bundled model that ``name`` was tuned from: tuning changes no shape.
-
-    Of a hub repository the owner is the same, and the name but for words such as ``Instruct``; a
-    quantized or lengthened one has words that are kept, and is another model.
-    """
-    found = _TUNED.get(name)
-    owner, slash, base = name.rpartition("/")
-    if found is None and slash:
-        plain = {_untuned(of): at for of, at in _bundled_repositories().items()}
-        found = plain.get(f"{owner}/{_untuned(base)}")
-    elif found is None:
-        found = {_untuned(of): of for of in bundled_names()}.get(_untuned(base))
-    return found
-
-
-def _untuned(name: str) -> str:
-    owner, slash, base = name.rpartition("/")
-    words = (word for word in base.split("-") if word not in _OF_TUNING)
-    return f"{owner}{slash}{'-'.join(words)}"
 
 
 def _from_path(path: Path) -> ModelSpec:
@@ -144,22 +127,20 @@ def _in_folder(folder: Path) -> Path:
     )
 
 
-@cache
-def _bundled_repositories() -> dict[str, str]:
-    """Lower-case hub repository -> bundled name (the shortest, where several share one)."""
-    found: dict[str, str] = {}
-    for name in sorted(bundled_names(), key=len, reverse=True):
-        found[read_bundled(name)["source"].split()[0].lower()] = name
-    return found
-
-
 def _unknown(name: str) -> InputError:
     if not name:
         return InputError("no model is named", remedy=_LIST_COMMAND)
     if name.endswith((".json", ".safetensors")) or name.startswith((".", "/", "~")):
-        return InputError(f"there is no model file {shown(name)}", where="--model")
-    hint = did_you_mean(name.lower().rpartition("/")[2], bundled_names(), count=3)
+        return _no_file(name)
+    hint = did_you_mean(name.lower().rpartition("/")[2], known_names(), count=3)
     own = f"its config.json says it: hf download {name[:60]} config.json --local-dir ."
     is_hub = _HUB_ID.fullmatch(name) is not None
     remedy = "; ".join(part for part in (hint, own if is_hub else "", _LIST_COMMAND) if part)
     return InputError(f"unknown model {shown(name)}", remedy=remedy, where="--model")
+
+
+def _no_file(name: str) -> InputError:
+    """A path of another machine often ends with the name of the model that lies there."""
+    meant = same_shape(Path(name).name.lower())
+    remedy = "" if meant is None else f"if that is {meant}, say --model {meant}"
+    return InputError(f"there is no model file {shown(name)}", remedy=remedy, where="--model")

@@ -1,0 +1,96 @@
+"""Models by the ids that people write: of the hub, of who copies from it, and of other machines."""
+
+import pytest
+from support.plans import make_job
+
+from zero_sizer import models
+from zero_sizer.errors import InputError
+from zero_sizer.models.sources import hub
+from zero_sizer.sizing import size
+
+PUBLISHED = {  # parameters of the weights, from their safetensors or cards
+    "Qwen/Qwen1.5-7B-Chat": 7_721_324_544,
+    "Qwen/Qwen2-72B-Instruct": 72_706_203_648,
+    "Qwen/Qwen2.5-Coder-32B-Instruct": 32_763_876_352,
+    "Qwen/QwQ-32B": 32_763_876_352,
+    "Qwen/Qwen3-30B-A3B-Instruct-2507": 30_532_122_624,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": 1_777_088_000,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": 7_615_616_512,
+    "NousResearch/Llama-2-70b-chat-hf": 68_976_648_192,
+    "unsloth/Meta-Llama-3.1-8B-Instruct": 8_030_261_248,
+    "LLM-Research/Meta-Llama-3-8B-Instruct": 8_030_261_248,
+    "huggyllama/llama-7b": 6_738_415_616,
+    "lmsys/vicuna-13b-v1.5": 13_015_864_320,
+    "codellama/CodeLlama-34b-Instruct-hf": 33_743_970_304,
+    "deepseek-ai/deepseek-coder-33b-instruct": 33_342_991_360,
+    "mistralai/Mistral-7B-Instruct-v0.2": 7_241_732_096,
+    "HuggingFaceH4/zephyr-7b-beta": 7_241_732_096,
+    "EleutherAI/gpt-j-6b": 6_050_882_784,
+    "01-ai/Yi-34B-Chat": 34_388_917_248,
+    "Qwen/Qwen-14B-Chat": 14_167_290_880,
+    "THUDM/glm-4-9b-chat": 9_399_951_360,
+    "baichuan-inc/Baichuan2-13B-Chat": 13_896_668_160,
+    "internlm/internlm2_5-7b-chat": 7_737_708_544,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_ids_that_people_write_resolve(name):
+    assert models.load(name).num_params == PUBLISHED[name]
+    assert models.load(name.lower()).num_params == PUBLISHED[name]
+
+
+def test_every_public_config_has_its_published_parameters():
+    for name in hub.public_names():
+        row = hub.public_config(name)
+        spec = models.load(row["source"])
+        assert spec.name == name
+        assert spec.num_params == (row["params"] or spec.num_params), name
+        assert spec.hf_config["dtype"] or spec.arch.family in ("bloom", "gpt2", "t5"), name
+
+
+def test_the_table_is_consistent():
+    table = hub._table()
+    ids = [hub_id.lower() for ids in table["same_shape"].values() for hub_id in ids]
+    ids += [row["source"].lower() for row in table["configs"].values()]
+    assert len(ids) == len(set(ids))
+    assert set(table["same_shape"]) <= set(hub.known_names())
+    assert not set(hub.public_names()) & set(models.bundled_names())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unsloth/Meta-Llama-3.1-8B-bnb-4bit",  # packed
+        "TheBloke/Llama-2-7B-Chat-AWQ",
+        "unsloth/phi-4",  # rewritten as a Llama
+        "somebody/Qwen2.5-7B-Instruct",  # may be anything
+        "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4",
+    ],
+)
+def test_other_shapes_and_unknown_owners_do_not_resolve(name):
+    with pytest.raises(InputError, match=r"unknown model.*hf download"):
+        models.load(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/mnt/nvme_raid0/Qwen2-7B-Instruct", "qwen2.5-7b"),  # LlamaFactory#4642
+        ("/data1/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b"),  # LlamaFactory#2379
+        ("/mnt/data_nas/models/vicuna-7b-v1.5", "llama-2-7b"),  # LLaVA#528
+    ],
+)
+def test_a_path_of_another_machine_says_which_model_it_may_be(path, name):
+    with pytest.raises(InputError, match=f"--model {name}"):
+        models.load(path)
+
+
+def test_a_model_with_code_of_its_own_is_said_to_be_counted_as_another():
+    config = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 2}}
+    said = {
+        name: [f.code for f in size(make_job(config, models.load(name), 8)).findings]
+        for name in ("Qwen/Qwen-7B-Chat", "Qwen/Qwen1.5-7B-Chat")
+    }
+    assert "model-of-own-code" in said["Qwen/Qwen-7B-Chat"]
+    assert "model-of-own-code" not in said["Qwen/Qwen1.5-7B-Chat"]
