@@ -92,7 +92,9 @@ def add_run_options(
     group = parser.add_argument_group("dry run")
     group.add_argument("--ranks", type=count, help=ranks_help)
     group.add_argument("--layers", type=count, help="keep only this many layers of the model")
-    group.add_argument("--steps", type=count, help="optimizer steps (2)")
+    group.add_argument(
+        "--steps", type=count, help="optimizer steps, or requests of ZeRO-Inference (2)"
+    )
     group.add_argument(
         "--timeout", type=seconds, metavar="SECONDS", help="launched, solo: then stop (600)"
     )
