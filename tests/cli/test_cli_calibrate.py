@@ -218,6 +218,23 @@ def test_the_reserve_is_what_was_reserved_over_what_was_allocated(write, ask):
     assert reserved["expected"] == int(gpu["peak_bytes"] * 1.25)
 
 
+def _listing(pinned):
+    """A recording whose last phase lists 1 GiB of tensors on the host and 2 GiB on the GPU."""
+    found = recorded()
+    row = {"name": "x", "category": "gradients", "num_storages": 1}
+    found["ranks"][0]["phases"][-1]["live"] = [
+        {**row, "device": "host", "pinned": pinned, "num_bytes": GIB},
+        {**row, "device": "gpu", "pinned": False, "num_bytes": 2 * GIB},
+    ]
+    return found
+
+
+def test_a_process_is_what_is_resident_beside_its_tensors(write):
+    process = _profile(write(_listing(pinned=False)))["process"]
+    assert process == {"low": 2 * GIB, "expected": 2 * GIB, "high": 2 * GIB, "ranks": 1}
+    assert _profile(write(_listing(pinned=True)))["process"] is None
+
+
 @pytest.mark.parametrize("command", ["check", "choose", "size"])
 def test_answers_that_rest_on_a_profile_name_it(command, write, ask, capsys):
     _profile(write(recorded(outside=20 * GIB)))

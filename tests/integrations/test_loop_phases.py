@@ -129,6 +129,24 @@ def test_nothing_is_left_on_the_model(loop):
     assert loop.hooks() == before
 
 
+def test_a_loop_without_deepspeed_is_recorded_all_the_same(loop, monkeypatch):
+    from importlib import metadata
+
+    version = metadata.version
+
+    def missing(name):
+        if name == "deepspeed":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    with watch(loop.model, loop.optimizer) as monitor:
+        loop.loss().backward()
+        loop.step()
+    assert "deepspeed" not in monitor.recording().versions
+    assert names(recorded(monitor), 0) == STEP
+
+
 def test_gradients_are_what_they_are_without(loop):
     loop.loss().backward()
     alone = loop.model.embedding.weight.grad.clone()

@@ -27,6 +27,7 @@ _COMMANDS = {
     "page": "build a web page that answers in the browser",
     "models": "list the bundled models",
     "gpus": "list the known GPUs",
+    "completion": "print a script with which a shell completes commands and options",
 }
 
 _TAKE_A_LINE = ("dryrun", "guard")
@@ -99,7 +100,12 @@ def _named(arguments: Sequence[str]) -> str | None:
     return next((a for a in arguments if a in _COMMANDS), None)
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser of every command, each with all of its options."""
+    return _parser((), is_whole=True)
+
+
+def _parser(arguments: Sequence[str], *, is_whole: bool = False) -> argparse.ArgumentParser:
     parser = Parser(
         prog="zero-sizer",
         description="Know what a DeepSpeed job needs before you launch it.",
@@ -116,7 +122,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         subparser = subparsers.add_parser(
             command, help=summary, description=summary, allow_abbrev=False
         )
-        if command == named:  # nor is any other imported
+        if is_whole or command == named:  # nor is any other imported
             import_module(f"zero_sizer.cli.{command}").configure(subparser)
             subparser.set_defaults(parser=subparser)
             subparser.example_of = command

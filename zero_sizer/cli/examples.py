@@ -63,6 +63,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "zero-sizer page --output site --fetch",
         "zero-sizer page --output site --pyodide node_modules/pyodide",
     ),
+    "completion": (
+        "zero-sizer completion bash",
+        "zero-sizer completion zsh",
+    ),
     "models": ("zero-sizer models", "zero-sizer models --profile path/to/config.json"),
     "gpus": ("zero-sizer gpus", "zero-sizer gpus --model llama-3-8b --seq-len 4096"),
 }

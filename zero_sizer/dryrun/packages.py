@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+from contextlib import suppress
 
 from zero_sizer.errors import WitnessError
 
@@ -14,6 +15,15 @@ PACKAGES = ("torch", "deepspeed", "transformers")
 def versions() -> dict[str, str]:
     """Package -> its version, as recordings say it."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def installed() -> dict[str, str]:
+    """Package -> its version, of those that are there: a loop need not have all of them."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def require_packages(*, recent: bool = False) -> None:

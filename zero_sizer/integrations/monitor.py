@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from zero_sizer.answer import Answer, answer_of
 from zero_sizer.dryrun.measure import PinnedStorages, measure
-from zero_sizer.dryrun.packages import versions
+from zero_sizer.dryrun.packages import installed
 from zero_sizer.dryrun.recording import LiveBuffer, RankRecord, Recording
 from zero_sizer.integrations import expectation as expected
 from zero_sizer.integrations import live_job
@@ -239,7 +239,7 @@ class Monitor:
         )
         return Recording(
             how=recorder.how,
-            versions=versions(),
+            versions=installed(),
             world_size=run.world_size,
             job=job,
             ranks=(

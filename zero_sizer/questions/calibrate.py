@@ -146,11 +146,17 @@ def _process(recordings: Iterable[tuple[str, Recording]]) -> MeasuredBytes | Non
             sizes = [
                 max(phase.device["host"]["resident"] - _in_process(phase, on_gpu), 0)
                 for phase in rank.phases
-                if phase.live and "resident" in phase.device.get("host", {})
+                if _tells_process(phase)
             ]
             if sizes:
                 found.append(sizes)
     return _measured(found) if found else None
+
+
+def _tells_process(phase: PhaseRecord) -> bool:
+    """True if all of its tensors are known, and none is pinned: those need not be resident."""
+    is_measured = "resident" in phase.device.get("host", {})
+    return is_measured and bool(phase.live) and not any(b.pinned for b in phase.live)
 
 
 def _in_process(phase: PhaseRecord, on_gpu: bool) -> int:

@@ -11,18 +11,19 @@ in 16 bits: partitions are cast before, tensors after, out of what was copied or
 
 from collections.abc import Iterator, Sequence
 from dataclasses import field
-from itertools import chain
+from itertools import chain, islice
 
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.reuse import Reuses, Visit
+from zero_sizer.zero.swapping import Buffers
 from zero_sizer.zero.trace import Limits, Trace
 
 
 def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
     """Gathered parameters and their buffers at each visit: while it is made, and from then on.
 
-    Persistent parameters are not counted: they have an entry of their own.
+    Persistent parameters are not counted unless the trace does: they have an entry of their own.
     """
     levels = []
     known: dict[Forms, Forms] = {}
@@ -53,6 +54,7 @@ def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State
     """What is held while each visit is made, and the state after it."""
     queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
     state = _State(trace, limits, queue, made=dict.fromkeys(trace.secondary.made))
+    state.buffers = Buffers(trace.swapped) if trace.swapped is not None else None
     if not trace.is_first:
         state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
     for i in trace.secondary.counted:
@@ -111,6 +113,7 @@ class _State:
     fetched_for: dict[int, int] = field(default_factory=dict)
     made: dict[int, None] = field(default_factory=dict)  # they have a secondary partition
     secondary: dict[tuple[int, int], int] = field(default_factory=dict)  # those made here
+    buffers: Buffers | None = None  # of NVMe
     _form: Form | None = None
 
     def form(self) -> Form:
@@ -168,6 +171,10 @@ def _fetch(state: _State, step: int, module: tuple[int, ...]) -> set[Form]:
         discarded.add(i)
     if state.limits.prefetch_bucket_size > 0:
         peaks |= _prefetch(state)
+        if state.buffers is not None:
+            in_flight = sum(state.trace.numels[i] for i in state.inflight)
+            ahead = (i for i, _ in islice(state.queue, state.head, None))
+            state.buffers.read_ahead(ahead, state.trace.numels, in_flight)
     return peaks
 
 
@@ -179,6 +186,8 @@ def _prefetch(state: _State) -> set[Form]:
     numel = 0
     while state.head < len(state.queue) and numel < limit:
         i, used_at = state.queue[state.head]
+        if state.buffers is not None and state.buffers.is_away(i):
+            break
         state.head += 1
         state.fetched_for[i] = max(state.fetched_for.get(i, -1), used_at)
         if _absent(state, i) and i not in chosen:
@@ -202,6 +211,8 @@ def _gather(state: _State, parameters: list[int]) -> set[Form]:
             others = [i for i in parameters if i not in state.made]
             return _gather(state, apart) | _gather(state, others)
     state.available += sum(trace.numels[i] for i in parameters)
+    if state.buffers is not None:
+        _through_buffers(state.buffers, parameters, trace.persistent)
     if trace.one_by_one:
         state.inflight.update({i: _Batch((i,), {i}, in_place=True) for i in parameters})
         state.hold(parameters, 1, is_padded=True)
@@ -215,6 +226,17 @@ def _gather(state: _State, parameters: list[int]) -> set[Form]:
         state.hold(buffer, 1, is_padded=True)
         found |= _brought(state, buffer)
     return found
+
+
+def _through_buffers(
+    buffers: Buffers, parameters: Sequence[int], persistent: Sequence[bool]
+) -> None:
+    """Partitions are read before they are gathered; of what stays the buffer is free again."""
+    for i in parameters:
+        buffers.read(i)
+    for i in parameters:
+        if persistent[i]:
+            buffers.give_back(i)
 
 
 def _brought(state: _State, buffer: list[int]) -> set[Form]:
@@ -252,11 +274,11 @@ def _wait(state: _State, i: int) -> set[Form]:
         batch.copied = True
         if batch.in_place:
             state.resident[i] = True
-            if state.trace.persistent[i]:  # counted elsewhere from now on
+            if state.trace.elsewhere[i]:  # from now on
                 state.hold((i,), -1, is_padded=True)
             return set()
         state.resident.update(dict.fromkeys(batch.members, False))
-        passing = [i for i in batch.members if not state.trace.persistent[i]]
+        passing = [i for i in batch.members if not state.trace.elsewhere[i]]
         state.hold(passing, 1, is_padded=False)
         beside = _copied_beside(state.trace, batch.members)
     peak = state.form()
@@ -276,7 +298,7 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
     for i in reversed(members):
         if trace.is_cast(i):
             most = max(most, trace.numels[i] * trace.gather_itemsizes[i] - coming)
-        coming += 0 if trace.persistent[i] else trace.numels[i] * trace.itemsizes[i]
+        coming += 0 if trace.elsewhere[i] else trace.numels[i] * trace.itemsizes[i]
     return most
 
 
@@ -313,6 +335,8 @@ def _let_go(state: _State, i: int) -> set[Form]:
     if is_padded is None:
         return set()
     peaks = state.cut(i)
+    if state.buffers is not None:
+        state.buffers.give_back(i)
     state.left.setdefault(i, []).append(is_padded)
     state.available -= state.trace.numels[i]
     return peaks

@@ -340,12 +340,13 @@ ENTRIES = (
         name="param_swap_buffers",
         category=Category.OFFLOAD,
         about="pool through which parameters are read from NVMe",
-        numel=lambda p: p.param_buffer_count * _aligned(p, p.param_buffer_size),
-        dtype=lambda p: p.model_dtype,
+        numel=sizes.nvme_buffer_bytes,
+        dtype=lambda p: DType.UINT8,
         live=ALWAYS,
         when=lambda p: is_zero3(p) and p.param_device is Device.NVME,
         device=lambda p: Device.HOST,
         pinned=lambda p: True,
+        by_deepspeed=True,
         source="runtime/swap_tensor/partitioned_param_swapper.py:80-130",
     ),
     Entry(
@@ -369,6 +370,7 @@ ENTRIES = (
         when=lambda p: is_zero3(p) and p.optimizer_device is Device.NVME,
         device=lambda p: Device.HOST,
         pinned=lambda p: True,
+        by_deepspeed=True,
         source="runtime/swap_tensor/optimizer_utils.py:184-190",
     ),
     Entry(
