@@ -14,7 +14,7 @@ from zero_sizer.timeline.program import program_of
 from zero_sizer.timeline.unpacking import relative
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.forms import Padding, highest
-from zero_sizer.zero.gather import gathered
+from zero_sizer.zero.replay import gathered
 from zero_sizer.zero.reuse import Visit
 from zero_sizer.zero.swapping import Swapped
 from zero_sizer.zero.trace import Limits, Trace
