@@ -62,9 +62,11 @@ def measure(commands: tuple[tuple[str, ...], ...], runs: int) -> dict[tuple[str,
     return measured
 
 
-def one_run(command: tuple[str, ...]) -> Run:
+def one_run(command: tuple[str, ...], tree: Path = ROOT) -> Run:
+    """One run with the package of a checkout."""
     used, start = processor_seconds(), time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, env=_ENVIRONMENT, capture_output=True, check=False)
+    path = {**_ENVIRONMENT, "PYTHONPATH": str(tree.resolve())}
+    done = subprocess.run(command, cwd=tree, env=path, capture_output=True, check=False)
     run = (time.perf_counter() - start, processor_seconds() - used)
     if done.returncode not in (0, 1) or done.stderr:
         raise SystemExit(f"{shlex.join(command)}\n{done.stderr.decode()}")

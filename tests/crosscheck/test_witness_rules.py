@@ -15,6 +15,8 @@ from zero_sizer.crosscheck.rules.record import (
     mlp_bytes,
     sample_bytes,
 )
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import without_config
 from zero_sizer.sizing import size
 
 B = 10**9
@@ -158,3 +160,42 @@ def test_command_line(tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)["rows"]
     adam = next(row for row in rows if row["phase"] == "16 bytes a parameter")
     assert adam["witnessed"] == 16 * models.load("gpt2").num_params
+
+
+def about_14b(**flags):
+    values = {"model": "qwen2.5-14b", "attention": "sdpa", "prompt": 1792, "new_tokens": 256}
+    sizing = size(without_config({}, Flags(task="inference", batch_size=1, **values, **flags)))
+    return {answer.rule.name: answer for answer in rules.answers(sizing)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "weights", "factor"),
+    [
+        ({"precision": "fp32"}, "weights in fp32", "inference in fp32"),
+        ({"precision": "bf16"}, "weights in fp16 or bf16", "inference in fp16"),
+        ({"quantization": "int8"}, "weights in int8", "inference in int8"),
+        ({"quantization": "awq"}, "weights in int4", "inference in int4"),
+    ],
+)
+def test_rules_about_inference_answer_by_the_bits_of_the_weights(flags, weights, factor):
+    found = about_14b(**flags)
+    assert set(found) == {weights, factor, "KV cache", "CUDA context"}
+    if "precision" in flags:
+        assert found[weights].ledger == found[weights].low
+    else:
+        assert found[weights].ledger > found[weights].low, "embedding and head are not packed"
+
+
+def test_the_rule_of_the_cache_counts_every_head_and_the_last_token():
+    found = about_14b(precision="fp16")["KV cache"]
+    heads, of_keys, tokens = 40, 8, 1792 + 256
+    assert found.low == 2 * 48 * 5120 * tokens * 2
+    assert found.ledger * heads * tokens == found.low * of_keys * (tokens - 1)
+
+
+def test_inference_is_laid_beside_rules_alone(capsys):
+    command = ["crosscheck", "--task", "inference", "--model", "gpt2"]
+    assert cli.main([*command, "--with", "rules"]) == 0
+    assert "KV cache" in capsys.readouterr().out
+    assert cli.main([*command, "--with", "helpers"]) == 2
+    assert "--with rules" in capsys.readouterr().err

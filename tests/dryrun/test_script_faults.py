@@ -190,6 +190,19 @@ for step in range(3):
         engine.reload_states()
         assert abs(torch.cuda.memory_allocated() - before) < 20_000
 """,
+    "hooks stay with a parameter that moves": """
+ran = []
+def note(name):
+    return lambda *of: ran.append(name)
+import torch
+net = torch.nn.Linear(1024, 1024)
+net.weight.register_hook(note("hook"))
+net.bias.register_post_accumulate_grad_hook(note("accumulated"))
+net.cuda()
+net(torch.ones(1, 1024, device="cuda")).sum().backward()
+assert sorted(ran) == ["accumulated", "hook"], ran
+"""
+    + TRAINS,
     "a short run says so": TRAINS.replace("range(3)", "range(1)"),
     # What stops a run names the line of the script.
     "E own error": """
@@ -200,6 +213,19 @@ try:
 except KeyError as error:
     raise RuntimeError("could not do it") from error
 """,
+    "E in backward": """
+import torch
+def refuse(grad):
+    raise ValueError("not this gradient")
+weight = torch.ones(4, device="cuda", requires_grad=True)
+weight.register_hook(refuse)
+weight.sum().backward()
+""",
+    "E process of its own": TRAINS.replace('"stage": 2', '"stage": 2, **ZENFLOW').replace(
+        "import deepspeed",
+        "ZENFLOW = {'offload_optimizer': {'device': 'cpu'}, 'zenflow': {'topk_ratio': 0.1, "
+        "'update_interval': 2, 'full_warm_up_rounds': 0, 'overlap_step': True}}\nimport deepspeed",
+    ),
     "E no engine": "import torch\ntorch.ones(3)\n",
     "E no forward": TRAINS.split("for step")[0],
     "E another engine": """
@@ -221,6 +247,8 @@ subprocess.run(["torchrun", "--nproc_per_node", "8", "other.py"])
 }
 SAYS = {
     "E own error": ("RuntimeError: could not do it; caused by KeyError: 'x'", ".py:3"),
+    "E in backward": ("ValueError: not this gradient", ".py:4"),
+    "E process of its own": ("overlap_step steps in a process of its own", ".py:11"),
     "E no engine": ("made no engine", ""),
     "E no forward": ("ran no forward of its DeepSpeed engine", ""),
     "E another engine": ("torch's DistributedDataParallel, not with DeepSpeed", ".py:3"),
@@ -229,6 +257,7 @@ SAYS = {
     "E starts ranks": ("starts ranks of its own: torchrun", ".py:3"),
 }
 REMEDIES = {
+    "E process of its own": '"overlap_step": false',
     "E no engine": "--deepspeed FILE",
     "E generate": "--generate-tokens",
     "E offline": "fetches nothing",

@@ -237,6 +237,23 @@ def test_llama_factory_freezes_all_but_the_last_layers(write):
 
 
 @pytest.mark.parametrize(
+    "more", ["", "freeze_trainable_layers: 13", "freeze_trainable_modules: mlp"]
+)
+def test_what_llama_factory_freezes_stays_frozen_in_an_emitted_job(write, tmp_path, capsys, more):
+    from zero_sizer import cli
+
+    path, out = write(LF.replace("full", "freeze") + more), str(tmp_path / "chosen.yaml")
+    path = write(Path(path).read_text().replace("gpt2", "llama-3.2-3b"))
+    cluster = ["--gpus-per-node", "8", "--gpu", "a100-80gb", "--host-memory", "2TiB"]
+    assert cli.main(["choose", path, *cluster, "--emit-job", out]) == 0
+    before, after = (job.read(name).model for name in (path, out))
+    assert len(before.freeze.patterns) < 20  # 28 layers, of which up to 27 are frozen in part
+    trained = [[t.name for t in spec.parameters if t.trainable] for spec in (before, after)]
+    assert trained[0] == trained[1] != []
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
     ("text", "direction"),
     [
         (LF + "stage: dpo", Direction.COST),

@@ -215,3 +215,50 @@ def test_no_script_ends_in_a_traceback(tmp_path_factory, text):
     path.write_text(f"{text}\ndeepspeed train.py --bf16 {text}")
     with contextlib.suppress(ZeroSizerError):
         job.read(str(path), Flags(model="gpt2"))
+
+
+# As in the repositories of ms-swift, open-instruct and DeepSpeedExamples.
+@pytest.mark.parametrize(
+    ("text", "ranks"),
+    [
+        (f"python submit.py --gpus 8 -- torchrun --nproc_per_node 8 {ARGUMENTS}", 8),
+        (f'run_cmd="torchrun --nproc_per_node 4 {ARGUMENTS}"\necho $run_cmd\neval ${{run_cmd}}', 4),
+        (f"uv run --extra train torchrun --nproc_per_node 2 {ARGUMENTS}", 2),
+        (f"n=2 m=$n\ntorchrun --nproc_per_node $m {ARGUMENTS}", 2),
+        (f"torchrun --nproc_per_node 8 {ARGUMENTS}\nsrun trl vllm-serve --model gpt2 &", 8),
+    ],
+)
+def test_lines_that_repositories_have(read, text, ranks):
+    found = read(text)
+    assert (found.model.name, found.cluster.world_size) == ("gpt2", ranks)
+
+
+def test_files_are_found_from_the_top_of_a_repository(tmp_path):
+    """The script lies deep inside, and names files as seen from where it is started."""
+    deep = tmp_path / "examples" / "multi-node"
+    deep.mkdir(parents=True)
+    (tmp_path / "examples" / "ds.json").write_text(DS)
+    (deep / "hosts.txt").write_text("a slots=4\nb slots=4\n")
+    words = ARGUMENTS.replace("ds.json", "examples/ds.json")
+    text = f"deepspeed --hostfile=./examples/multi-node/hosts.txt {words}"
+    (deep / "train.sh").write_text(text)
+    found = job.read(str(deep / "train.sh"), Flags())
+    assert (found.cluster.world_size, found.document.get("zero_optimization.stage")) == (8, 2)
+    (deep / "train.sh").write_text(text.replace("hosts.txt", "none.txt"))
+    with pytest.raises(InputError, match=r"none\.txt"):
+        job.read(str(deep / "train.sh"), Flags())
+
+
+def test_a_tool_that_is_started_by_its_path_keeps_its_presets(read):
+    said = "--model gpt2 --tuner_type full --deepspeed zero2 --max_length 64"
+    found = read(f"torchrun --nproc_per_node 4 swift/cli/sft.py {said}")
+    assert found.document.get("zero_optimization.stage") == 2
+    assert found.workload.seq_len == 64
+
+
+@pytest.mark.parametrize("switch", ["--deepspeed", "--deepspeed --zero_stage 3"])
+def test_a_program_that_makes_its_own_config_is_run_not_read(read, switch):
+    """DeepSpeed-Chat: --zero_stage and --offload, and a config made of them in Python."""
+    with pytest.raises(InputError, match="makes its DeepSpeed config itself") as error:
+        read(f"deepspeed main.py --model_name_or_path gpt2 {switch}")
+    assert "dryrun" in error.value.remedy

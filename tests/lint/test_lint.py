@@ -25,7 +25,13 @@ VALID = sorted((ROOT / "deepspeed_configs").glob("*.json"))
 FORMATS = ("text", "json", "github", "sarif")
 # What a model or the cluster decides, as their messages say.
 DECIDED_ELSEWHERE = {
-    *("assumed-load-dtype", "saved-in-every-process", "auto-unresolved", "auto-default"),
+    *(
+        "assumed-zero-init",
+        "assumed-load-dtype",
+        "saved-in-every-process",
+        "auto-unresolved",
+        "auto-default",
+    ),
     *("nvme-unused", "small-sub-groups", "offload-ratio-idle", "nvme-buffer-size"),
     *("batch-triangle", "checkpointing-section", "not-modelled", "sequence-parallel-alone"),
     *("tensor-parallel-world-size", "hpz-world-size", "expert-parallel-size", "hpz-across-nodes"),
@@ -128,6 +134,29 @@ def test_a_job_file_is_held_to_its_own_cluster(tmp_path):
     assert lint(str(path)).findings[0].code == "batch-triangle"
     path.write_text(json.dumps({"deepspeed": config, "modle": "gpt2"}))
     assert not lint(str(path)).is_readable
+
+
+@pytest.mark.parametrize(
+    ("form", "place"),
+    [
+        ("text", "{}/ds.json:3: error"),
+        ("github", "file={}/ds.json,line=3"),
+        ("sarif", '"uri": "file://{}/ds.json"'),
+        ("json", '"file": "{}/ds.json"'),
+    ],
+)
+def test_a_line_is_of_the_file_that_has_it(tmp_path, capsys, form, place):
+    """And not of the file, here LLaMA-Factory's, that names the config."""
+    config = '{\n"train_micro_batch_size_per_gpu": 1,\n"zero_optimization": {"stage": 7}}'
+    (tmp_path / "ds.json").write_text(config)
+    lines = ("model_name_or_path: gpt2", "stage: sft", "finetuning_type: lora", "template: x")
+    text = "\n".join([*lines, "deepspeed: ds.json"])
+    (tmp_path / "job.yaml").write_text(text)
+    cli.main(["lint", "--format", form, str(tmp_path / "job.yaml")])
+    assert place.format(tmp_path) in capsys.readouterr().out
+    (tmp_path / "ds.json").write_text("{")
+    assert cli.main(["lint", "--format", form, str(tmp_path / "job.yaml")]) == 2
+    assert f"{tmp_path}/ds.json" in capsys.readouterr().out
 
 
 @pytest.fixture

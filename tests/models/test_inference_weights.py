@@ -1,5 +1,9 @@
 """Weights by precision: the articles' figures, and layouts beside those of the packages."""
 
+import json
+from math import prod
+from pathlib import Path
+
 import pytest
 
 from zero_sizer.errors import InputError, UnsupportedError
@@ -9,7 +13,6 @@ from zero_sizer.job.read import model_of, without_config
 from zero_sizer.models.changes import quantization
 from zero_sizer.models.spec import Tensor
 from zero_sizer.sizing import size
-from zero_sizer.units import num_bytes
 
 
 def weights(model: str, **flags) -> dict[str, int]:
@@ -49,63 +52,32 @@ def test_four_bits_a_weight_with_a_scale_and_a_zero_point_for_128(how, noted):
     assert 8 * stored == numel * 4 + numel * (16 + 4) // 128 + 32 * rows
 
 
-def layout(how: str, rows: int, columns: int) -> dict[str, tuple[tuple[int, ...], str]]:
-    tensor = Tensor("layer.weight", (columns, rows), module_type="Linear")
-    read = quantization.read(how, "--quantization")
-    found = [quantization.packed(tensor, read), *quantization.statistics(tensor, read)]
-    return {t.name.rpartition(".")[2]: (t.shape, t.dtype.value) for t in found}
-
-
-def test_gptq_packs_rows_and_notes_their_group():
-    assert layout("gptq", 4096, 11008) == {
-        "weight": ((512, 11008), "int32"),
-        "qzeros": ((32, 1376), "int32"),
-        "scales": ((32, 11008), "float16"),
-        "g_idx": ((4096,), "int32"),
-    }
-    assert layout("gptq,bits=8,group=-1", 4096, 64)["scales"] == ((1, 64), "float16")
-
-
-def test_awq_packs_columns():
-    assert layout("awq", 4096, 11008) == {
-        "weight": ((4096, 1376), "int32"),
-        "qzeros": ((32, 1376), "int32"),
-        "scales": ((32, 11008), "float16"),
-    }
-
-
-def test_fp8_has_a_scale_a_block():
-    found = layout("fp8", 7168, 2112)
-    assert found == {
-        "weight": ((2112, 7168), "float8_e4m3fn"),
-        "weight_scale_inv": ((17, 56), "float32"),
-    }
-
-
-@pytest.mark.parametrize("how", ["nf4", "nf4,double", "fp4", "int8"])
-@pytest.mark.parametrize("shape", [(64, 128), (96, 200), (130, 70)])
-def test_bitsandbytes_to_the_byte(how, shape):
-    pytest.importorskip("bitsandbytes")
-    import torch
-    from bitsandbytes import functional
-
-    weight = torch.randn(shape)
+def layout(how: str, shape: tuple[int, int]) -> list[tuple[int, str]]:
+    """Elements and dtype of each tensor of a layer."""
     tensor = Tensor("layer.weight", shape, module_type="Linear")
     read = quantization.read(how, "--quantization")
-    if how == "int8":
-        codes, scales, _ = functional.int8_vectorwise_quant(weight.half())
-        stored = codes.nbytes + scales.nbytes
-    else:
-        codes, state = functional.quantize_4bit(
-            weight, quant_type=how[:3], compress_statistics=read.double, blocksize=64
-        )
-        stored = codes.nbytes + state.absmax.nbytes + state.code.nbytes
-        if state.nested:
-            nested = state.state2
-            stored += state.offset.nbytes + nested.absmax.nbytes + nested.code.nbytes
-    packed = quantization.packed(tensor, read)
-    rows = [packed, *quantization.statistics(tensor, read)]
-    assert sum(num_bytes(row.numel, row.dtype) for row in rows) == stored
+    found = [quantization.packed(tensor, read), *quantization.statistics(tensor, read)]
+    return sorted((t.numel, t.dtype.value) for t in found)
+
+
+RECORDED = json.loads((Path(__file__).parent.parent / "data/quantized_layouts.json").read_text())
+"""As bitsandbytes, gptqmodel, AutoAWQ and transformers make them."""
+
+
+@pytest.mark.parametrize("how", sorted({layer["how"] for layer in RECORDED["layers"]}))
+def test_layers_have_the_tensors_that_the_packages_make(how):
+    layers = [layer for layer in RECORDED["layers"] if layer["how"] == how]
+    for layer in layers:
+        made = sorted((prod(shape), dtype) for shape, dtype in layer["tensors"])
+        assert layout(how, tuple(layer["shape"])) == made, layer["shape"]
+
+
+def test_an_fp8_layer_of_this_transformers():
+    transformers_fp8 = pytest.importorskip("transformers.integrations.finegrained_fp8")
+    made = transformers_fp8.FP8Linear(2112, 7168, block_size=(128, 128))
+    tensors = (made.weight, made.weight_scale_inv)
+    found = sorted((t.numel(), str(t.dtype).removeprefix("torch.")) for t in tensors)
+    assert layout("fp8", (7168, 2112)) == found
 
 
 @pytest.mark.parametrize("how", ["gptq", "awq", "fp8"])

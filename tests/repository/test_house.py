@@ -98,7 +98,13 @@ def test_no_file_names_a_private_path_or_host():
 
 
 def test_scripts_are_valid_bash():
-    for name in ("scripts/demo", "scripts/test", "scripts/venv.sh", ".ci/run"):
+    for name in (
+        "scripts/demo",
+        "scripts/get_browser",
+        "scripts/test",
+        "scripts/venv.sh",
+        ".ci/run",
+    ):
         done = run("bash", "-n", name)
         assert done.returncode == 0, done.stderr
 

@@ -48,6 +48,7 @@ def server(tmp_path_factory):
     words = ["page", "--output", str(folder), "--pyodide", str(require_pyodide())]
     assert cli.main(words) == 0
     server = Server(folder)
+    server.folder = folder
     yield server
     server.close()
 
@@ -268,6 +269,13 @@ def test_a_phone_shows_it_without_scrolling_sideways(page, scheme):
     )
     assert small == 0  # WCAG 2.2, 2.5.8
     page.emulate_media(color_scheme="light")
+
+
+def test_a_page_that_is_opened_as_a_file_says_what_it_needs(page, server):
+    opened = page.context.browser.new_page()
+    opened.goto((server.folder / "index.html").as_uri())
+    assert "only from a web server" in opened.get_by_role("status").inner_text()
+    opened.close()
 
 
 def test_a_file_goes_where_it_belongs(page, tmp_path):

@@ -1,4 +1,4 @@
-"""Gathering replayed for one number of ranks: slow and simple, against ``zero_sizer.zero.gather``.
+"""Gathering replayed for one number of ranks: slow and simple, against ``zero_sizer.zero.replay``.
 
 The same rules written down a second time: levels are numbers, and nothing is kept between calls.
 """

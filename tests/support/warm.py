@@ -49,14 +49,19 @@ def warmed(folder: Path) -> Iterator[None]:
     servers: list[subprocess.Popen[bytes]] = []
 
     def fork(
-        self: Keeper, command: Any, *, log: Any = None, env: Any = MappingProxyType({})
+        self: Keeper,
+        command: Any,
+        *,
+        log: Any = None,
+        env: Any = MappingProxyType({}),
+        cwd: str = "",
     ) -> None:
         is_one = len(command) > 2 and command[1] == "-m" and command[2] in MODULES
         if is_one and _read_early(env) == before:
             if not servers:
                 servers.append(_served(path))
             command = [sys.executable, "-I", "-S", __file__, str(path), *command[2:]]
-        start(self, command, log=log, env=env)
+        start(self, command, log=log, env=env, cwd=cwd)
 
     Keeper.start = fork  # type: ignore[method-assign]
     try:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zero_sizer.zero.envelope import Change, highest, tops
+from zero_sizer.zero.envelope import highest, tops
 
 HOLDERS = st.lists(st.integers(0, 50), min_size=1, max_size=5)
 CHANGES = st.lists(st.tuples(st.integers(0, 9), st.integers(-20, 20), st.integers(0, 4)))
@@ -23,11 +23,11 @@ def test_tops_are_the_most_at_every_time(starts, changes):
 
 @given(st.integers(1, 5), CHANGES, st.integers(0, 10))
 def test_those_found_hold_as_much_as_any_up_to_a_bound(holders, changes, least):
-    rows = [Change(time, 0, holder % holders, amount) for time, amount, holder in changes]
+    rows = [(time, 0, holder % holders, amount) for time, amount, holder in changes]
     found = highest(holders, rows, least)
     for time in range(10):
         held = [0] * holders
-        for change in rows:
-            held[change.holder] += change.amount if change.time <= time else 0
-        if any(change.time == time for change in rows):
+        for when, _, holder, amount in rows:
+            held[holder] += amount if when <= time else 0
+        if any(when == time for when, *_ in rows):
             assert max(held) <= max(held[holder] for holder in found) + least

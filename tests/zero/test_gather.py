@@ -8,7 +8,7 @@ from support.plain_gather import Trace as PlainTrace
 from support.plain_gather import gathered_bytes
 
 from zero_sizer.zero.forms import Padding, highest
-from zero_sizer.zero.gather import gathered, secondaries_made
+from zero_sizer.zero.replay import gathered, secondaries_made
 from zero_sizer.zero.reuse import Visit
 from zero_sizer.zero.secondary import NONE, Secondary
 from zero_sizer.zero.trace import Gathering, Limits, Trace

@@ -17,7 +17,7 @@ from zero_sizer.activations import structure
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PREFIX = "inference."
 _DATA = Path(__file__).parent / "data"
 _BUNDLED = "bundled model "
@@ -33,16 +33,17 @@ class Point(NamedTuple):
     Attributes:
         num_bytes: live beside the weights, the cache included.
         place: what is running: ``block 12``, ``head``, ...
-        linear: name of the linear layer that runs, without its block; empty where none does.
+        linear: name of the linear layer that runs, or that ran last, without its block; empty
+            where none did in the block.
         block: number of the block; -1 outside of blocks.
-        begins: the block, or the head, is only about to run.
+        is_over: the linear layer does not run any more.
     """
 
     num_bytes: int
     place: str
     linear: str = ""
     block: int = -1
-    begins: bool = False
+    is_over: bool = True
 
 
 def structure_of(spec: ModelSpec) -> str | None:
@@ -156,10 +157,11 @@ class Profile:
 def _span(
     found: Mapping[str, Any], values: list[int], base: int, place: str, block: int
 ) -> Iterator[Point]:
-    yield Point(base, place, "", block, begins=True)
-    yield Point(base + max(values[p] for p in found["peaks"]), place, "", block)
+    for name, levels in found["after"].items():
+        yield Point(base + max(values[p] for p in levels), place, name, block)
     for name, levels in found["linears"].items():
-        yield Point(base + max(values[p] for p in levels), f"{place}, {name}", name, block)
+        at = f"{place}, {name}"
+        yield Point(base + max(values[p] for p in levels), at, name, block, is_over=False)
 
 
 def _monomials(b: int, s: int) -> tuple[int, ...]:

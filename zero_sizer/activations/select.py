@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from zero_sizer import activations
 from zero_sizer.activations import (
     block_sizes,
-    changed_model,
     clamps,
     loss,
     masks,
@@ -23,7 +22,6 @@ from zero_sizer.activations import (
 )
 from zero_sizer.activations.checkpointing import Inputs
 from zero_sizer.activations.levels import depths_of
-from zero_sizer.activations.lora import Sizes
 from zero_sizer.activations.masks import Mask
 from zero_sizer.activations.store import Asked, load_setup
 from zero_sizer.config import workload
@@ -157,6 +155,8 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
     base = plan.model.base
     if base is None:
         return None
+    from zero_sizer.activations import changed_model  # most jobs train the model as it is
+    from zero_sizer.activations.lora import Sizes
 
     def adapt(recomputes: bool) -> MicroStep:
         dtype = plan.autocast_dtype or plan.model_dtype

@@ -100,6 +100,8 @@ def job_values(choice: Choice, winner: Candidate, model: Any) -> dict[str, Any]:
     found["workload"] = dict(_workload(job))
     if "freeze" in said.workload:
         found["workload"]["freeze"] = list(said.workload["freeze"].value)
+    elif job.model.freeze is not None:  # what another tool's file says in its own words
+        found["workload"]["freeze"] = list(job.model.freeze.patterns)
     if said.adapter is not None:
         found["adapter"] = _whole(said.adapter.value)
     if said.quantization is not None:

@@ -1,7 +1,6 @@
 """Peaks and step times of many candidates of one strategy."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
@@ -17,7 +16,7 @@ from zero_sizer.ledger.entries.states import from_first_step
 from zero_sizer.ledger.entry import Entry, evaluate
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
-from zero_sizer.ledger.requests import Rooms, rooms_of
+from zero_sizer.ledger.requests import rooms_of
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
@@ -52,6 +51,8 @@ _PASSING = frozenset(
     )
 )
 """Numbers about forward and backward, which little of what lasts reads."""
+_OF_BATCH = frozenset({_BATCH})
+_OF_ANY = frozenset((*NUMBERS, ACCUMULATES))
 _MANY = 4  # numbers of ranks from which on bounds are cheaper than each
 
 
@@ -121,6 +122,7 @@ class Sweep:
         self._is_closed_form = is_closed_form(base) or base.feed is not None
         self._is_bounded = all(tensor.trainable for tensor in base.model.parameters)
         self._worlds: set[int] = set()
+        self._reads: dict[tuple[int, int], tuple[dict[str, None], bool, bool]] = {}
         self._allocate = [_Allocate(entry, self._ranks) for entry in _LASTING]
 
     def values(self, strategy: str, **numbers: float) -> Values:
@@ -171,8 +173,8 @@ class Sweep:
                 missing = self._family.formula("missing", values, _missing)
                 pairs = zip(outline.first, passes, strict=True)
                 passes = [hpz.highest_step(first + more, later, missing) for first, later in pairs]
-            rows = list(zip(_PASSES, passes, strict=True))
-            found.append(self._with_passes(values, at_step, rows))
+            forward, backward = passes
+            found.append(self._with_passes(values, at_step, (forward, backward)))
         return found[0], found[1]
 
     def _outline(self, values: Values, ranks: int, divides: bool) -> compose.Outline:
@@ -181,7 +183,7 @@ class Sweep:
         return cast(compose.Outline, self._family.formula(("outline", divides), there, found))
 
     def _with_passes(
-        self, values: Values, at_step: tuple[int, ...], passing: Iterable[tuple[int, int]]
+        self, values: Values, at_step: tuple[int, ...], totals: compose.Totals
     ) -> Mapping[Device, Use]:
         """The peak of every device with so many bytes in forward and backward."""
         family, lasting = self._family, self._lasting_of(values, at_step)
@@ -191,18 +193,16 @@ class Sweep:
             if found is not None:
                 device = found[0]
                 _add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
-        for place, size in passing:
-            rows[Device.GPU][place] += size
-        found = {
-            device: _highest(rows[device]) if device in rows else use
-            for device, use in lasting.uses.items()
-        }
-        rooms, row = family.formula("rooms", values, _rooms), rows[Device.GPU]
-        passes, step = (max(map(row.__getitem__, places)) for places in (_PASSES, _STEP))
-        room = rooms.beside(passes, step, found[Device.GPU].num_bytes)
+        row = rows[Device.GPU]
+        for place, size in zip(_PASSES, totals, strict=True):
+            row[place] += size
+        others = {device: _highest(of) for device, of in rows.items() if of is not row}
+        size = max(row)
+        passes, step = (max([row[place] for place in places]) for places in (_PASSES, _STEP))
+        room = rooms_of(cast(Plan, family.view(values))).beside(passes, step, size)
         error = family.formula("error", values, _error) if self._is_closed_form else 0
-        found[Device.GPU] = replace(found[Device.GPU], room=room, error=error)
-        return found
+        on_gpu = Use(size, _MOMENTS[row.index(size)], room, error)
+        return {**lasting.uses, **others, Device.GPU: on_gpu}
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
@@ -243,17 +243,12 @@ class Sweep:
     def _on(self, values: Values, rank: int) -> Values:
         return values if values.of["rank"] == rank else values.with_numbers(rank=rank)
 
-    def _passes(
-        self, values: Values, ranks: tuple[int, ...], view: View
-    ) -> tuple[tuple[int, int], ...]:
-        """Bytes of forward and backward at their moments."""
+    def _passes(self, values: Values, ranks: tuple[int, ...], view: View) -> compose.Totals:
+        """Bytes of forward and backward at their highest."""
         find = partial(self._zeros, values, ranks)
         zeros = self._family.formula("zeros", values, find, view.reads)
         plan = cast(Plan, view)
-        found = passes.totals(compose.highest_timeline(plan, zeros))
-        beside = evaluate(_BESIDE, plan, explain=False)
-        rows = [*found.items(), *((m, a.num_bytes) for a in beside for m in a.moments)]
-        return tuple((_PLACE[moment], size) for moment, size in rows)
+        return hpz.totals_with_first(plan, compose.totals_beside(plan, zeros))
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
         self._ranks_of(values, view.reads)
@@ -264,7 +259,7 @@ class Sweep:
 
     def _lasting(self, values: Values, view: View) -> _Sums:
         owned = self._family.formula("owned", values, partial(self._owned, values), view.reads)
-        return self._sums(owned, values, view, frozenset({_BATCH}))
+        return self._sums(owned, values, view, _OF_BATCH)
 
     def _owned(self, values: Values, view: View) -> _Sums:
         """What neither the batch nor buffers change: most of it, for many candidates."""
@@ -275,7 +270,7 @@ class Sweep:
         """What none of the numbers changes: the strategy's own, with all it does not have."""
         nothing = {device: [0] * len(_MOMENTS) for device in Device}
         every = _Sums(nothing, {}, list(range(len(_LASTING))), [])
-        return self._sums(every, values, view, frozenset((*NUMBERS, ACCUMULATES)))
+        return self._sums(every, values, view, _OF_ANY)
 
     def _sums(self, known: _Sums, values: Values, view: View, numbers: frozenset[str]) -> _Sums:
         """``known`` and those of its others that do not read ``numbers``.
@@ -286,17 +281,29 @@ class Sweep:
         rows = {device: list(row) for device, row in known.rows.items()}
         others, by_rank = [], list(known.by_rank)
         for index in known.others:
-            reads: dict[str, None] = {}
-            found = self._family.formula(index, values, self._allocate[index], reads)
-            if not numbers.isdisjoint(reads):
+            found, reads = self._family.noted(index, values, self._allocate[index])
+            before, reads_any, reads_rank = self._before(reads, numbers)
+            if reads_any:
                 others.append(index)
-            elif "rank" in reads:
+            elif reads_rank:
                 by_rank.append(index)
             elif found is not None:
                 _add(rows[found[0]], *found[1:])
-            view.reads.update(dict.fromkeys(takewhile(lambda n: n not in numbers, reads)))
+            view.reads.update(before)
         uses = {device: _highest(row) for device, row in rows.items()}
         return _Sums(rows, uses, others, by_rank)
+
+    def _before(
+        self, reads: dict[str, None], numbers: frozenset[str]
+    ) -> tuple[dict[str, None], bool, bool]:
+        """What is read before the first of ``numbers``; whether any is, and the rank."""
+        key = id(reads), id(numbers)  # both are kept: see ``view.Noted``
+        known = self._reads.get(key)
+        if known is None:
+            before = dict.fromkeys(takewhile(lambda name: name not in numbers, reads))
+            known = before, not numbers.isdisjoint(reads), "rank" in reads
+            self._reads[key] = known
+        return known
 
     def seconds(self, values: Values) -> float:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""
@@ -320,10 +327,6 @@ def _ranks(view: Any) -> _Ranks:
 
 def _missing(view: Any) -> int:
     return from_first_step(view)
-
-
-def _rooms(view: Any) -> Rooms:
-    return rooms_of(view)
 
 
 def _error(view: Any) -> int:

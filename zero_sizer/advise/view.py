@@ -7,8 +7,9 @@ under the values read: thousands of candidates cost little more than the distinc
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
+from operator import itemgetter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from zero_sizer.plan.plan import Plan
 from zero_sizer.util.records import dataclass
@@ -33,6 +34,7 @@ NUMBERS = (
 """Fields that vary within a strategy: plain numbers, nothing else in a plan follows from them."""
 ACCUMULATES = "accumulates"
 """All that memory knows of ``grad_accum``."""
+_VARYING = frozenset((*NUMBERS, ACCUMULATES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +44,101 @@ class Values:
     Attributes:
         of: field -> value.
         tokens: field -> what stands for the value when results are looked up.
+        strategy: number of the strategy, whose other fields are all the same.
     """
 
     of: Mapping[str, Any]
     tokens: Mapping[str, Any]
+    strategy: int
 
     def with_numbers(self, **numbers: float) -> "Values":
         """Copies the values with other numbers (of ``NUMBERS``)."""
         if "grad_accum" in numbers:
             stated = SimpleNamespace(grad_accum=numbers["grad_accum"])
             numbers[ACCUMULATES] = getattr(Plan, ACCUMULATES).fget(stated)
-        return Values({**self.of, **numbers}, {**self.tokens, **numbers})
+        of, tokens = {**self.of, **numbers}, {**self.tokens, **numbers}
+        return Values(of, tokens, self.strategy)
+
+
+_UNKNOWN = object()
+
+
+class _OfReads(NamedTuple):
+    """Results for which the same fields were read.
+
+    Attributes:
+        names: the fields, in the order in which they were first read.
+        key_of: what the results are kept by, from the values' tokens.
+        results: key -> result.
+    """
+
+    names: dict[str, None]
+    key_of: Callable[[Mapping[str, Any]], Any]
+    results: dict[Any, Any]
+
+    @classmethod
+    def of(cls, names: Mapping[str, None], compared: Iterable[str]) -> "_OfReads":
+        """No results yet; ``compared`` are the fields that tell them apart."""
+        compared = tuple(compared)
+        return cls(dict(names), itemgetter(*compared) if compared else _nothing, {})
+
+
+Noted = tuple[Any, dict[str, None]]
+"""A result, and what was read to get it: of equal reads the same object, which must not change."""
+
+
+def _nothing(tokens: Mapping[str, Any]) -> None:
+    """The key where nothing is compared."""
 
 
 class _Results:
-    """Results of one formula by the varied values that it read, in the order it read them."""
+    """Results of one formula, by the varied values that it read.
+
+    What it reads may depend on what it has read: each set of fields has results of its own. A
+    result whose fields all have equal values is the one, whichever set they are. Within a strategy
+    few sets occur, and numbers alone tell their results apart.
+    """
+
+    __slots__ = ("_of_all", "_of_strategy")
 
     def __init__(self) -> None:
-        self._root: list[Any] = []  # [] unknown, [name, {token: node}] or [None, result]
+        self._of_all: dict[tuple[str, ...], _OfReads] = {}
+        self._of_strategy: dict[int, dict[tuple[str, ...], _OfReads]] = {}
 
-    def find(self, values: Values, reads: dict[str, None]) -> list[Any]:
-        """The node of these values: ``[None, result]``, or ``[]`` where nothing is known yet."""
-        node = self._root
+    def find(self, values: Values) -> Noted | None:
+        """The result for these values and what was read to get it; None where it is not known."""
         tokens = values.tokens
-        while node and node[0] is not None:
-            name, branches = node
-            reads[name] = None
-            node = branches.setdefault(tokens[name], [])
-        return node
+        if values.strategy in self._of_strategy:
+            for names, key_of, results in self._of_strategy[values.strategy].values():
+                found = results.get(key_of(tokens), _UNKNOWN)
+                if found is not _UNKNOWN:
+                    return found, names
+        for names, key_of, results in self._of_all.values():
+            found = results.get(key_of(tokens), _UNKNOWN)
+            if found is not _UNKNOWN:
+                return found, self._add_to_strategy(values, names, found)
+        return None
 
-    def add(self, values: Values, reads: Mapping[str, None], result: Any) -> None:
+    def add(self, values: Values, reads: dict[str, None], result: Any) -> Noted:
         """Keep ``result`` under what was read to get it."""
-        node = self._root
-        for name in reads:
-            if not node:
-                node.extend([name, {}])
-            node = node[1].setdefault(values.tokens[name], [])
-        node[:] = [None, result]
+        names = tuple(reads)
+        kept = self._of_all.get(names)
+        if kept is None:
+            kept = self._of_all[names] = _OfReads.of(reads, reads)
+        kept.results[kept.key_of(values.tokens)] = result
+        return result, self._add_to_strategy(values, kept.names, result)
+
+    def _add_to_strategy(
+        self, values: Values, reads: dict[str, None], result: Any
+    ) -> dict[str, None]:
+        of_strategy = self._of_strategy.setdefault(values.strategy, {})
+        names = tuple(reads)
+        kept = of_strategy.get(names)
+        if kept is None:
+            numbers = (name for name in names if name in _VARYING)
+            kept = of_strategy[names] = _OfReads.of(reads, numbers)
+        kept.results[kept.key_of(values.tokens)] = result
+        return kept.names
 
 
 class PlanFamily:
@@ -95,16 +155,19 @@ class PlanFamily:
             name for name in names if name in NUMBERS or not _same(plans.values(), name)
         ) | {ACCUMULATES}
         self._distinct: dict[str, list[Any]] = {name: [] for name in self.varied}
-        self._values = {name: self._values_of(plan) for name, plan in plans.items()}
+        self._values = {
+            name: self._values_of(plan, number) for number, (name, plan) in enumerate(plans.items())
+        }
         self._formulas: dict[Any, _Results] = {}
 
     def values(self, strategy: str) -> Values:
         """The varied fields of a strategy's plan."""
         return self._values[strategy]
 
-    def _values_of(self, plan: Plan) -> Values:
+    def _values_of(self, plan: Plan, strategy: int) -> Values:
         of = {name: getattr(plan, name) for name in self.varied}
-        return Values(of, {name: self._token(name, value) for name, value in of.items()})
+        tokens = {name: self._token(name, value) for name, value in of.items()}
+        return Values(of, tokens, strategy)
 
     def _token(self, name: str, value: Any) -> Any:
         """The number itself, or the place of an equal value among those met so far."""
@@ -134,36 +197,38 @@ class PlanFamily:
 
         A formula made of others hands them its own view's ``reads``.
         """
-        return self._kept(self._formulas, key, values, {} if reads is None else reads, compute)
+        found, read = self.noted(key, values, compute)
+        if reads is not None:
+            reads.update(read)
+        return found
+
+    def noted(self, key: Any, values: Values, compute: Callable[["View"], Any]) -> Noted:
+        """A formula's result as ``formula`` gives it, with what it read."""
+        results = self._formulas.get(key)
+        if results is None:
+            results = self._formulas[key] = _Results()
+        found = results.find(values)
+        if found is None:
+            view = View(self, values)
+            result = compute(view)
+            found = results.add(values, view.reads, result)
+        return found
 
     def known(self, key: Any, values: Values) -> bool:
         """True if a formula's result for these values is kept."""
-        return key in self._formulas and bool(self._formulas[key].find(values, {}))
-
-    def _kept(
-        self,
-        kept: dict[Any, _Results],
-        key: Any,
-        values: Values,
-        reads: dict[str, None],
-        compute: Callable[["View"], Any],
-    ) -> Any:
-        results = kept.get(key)
-        if results is None:
-            results = kept[key] = _Results()
-        node = results.find(values, reads)
-        if node:
-            return node[1]
-        view = View(self, values)
-        result = compute(view)
-        results.add(values, view.reads, result)
-        reads.update(view.reads)
-        return result
+        return key in self._formulas and self._formulas[key].find(values) is not None
 
 
 def _same(plans: Iterable[Plan], name: str) -> bool:
     found = [getattr(plan, name) for plan in plans]
     return all(value == found[0] for value in found[1:])
+
+
+_PROPERTIES: dict[str, Callable[[Any], Any]] = {
+    name: attribute.fget
+    for name, attribute in vars(Plan).items()
+    if isinstance(attribute, property) and attribute.fget is not None
+}
 
 
 class View:
@@ -177,12 +242,12 @@ class View:
         self.reads: dict[str, None] = {}
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._family.varied:
+        varied = self._values.of
+        if name in varied:
             self.reads[name] = None
-            return self._values.of[name]
-        attribute = getattr(Plan, name, None)
-        if isinstance(attribute, property) and attribute.fget is not None:
-            return attribute.fget(self)
+            return varied[name]
+        if name in _PROPERTIES:
+            return _PROPERTIES[name](self)
         return getattr(self._family.base, name)
 
     def derive(self, function: Callable[[Any], Any]) -> Any:

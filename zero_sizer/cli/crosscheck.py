@@ -6,12 +6,14 @@ from dataclasses import replace
 
 from zero_sizer.cli import dryrun, options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, exit_code
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.crosscheck import compare
 from zero_sizer.crosscheck.causes import explained
 from zero_sizer.dryrun import to_job
 from zero_sizer.dryrun.recording import Recording, read
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.dryrun.verdict import verdict_of
+from zero_sizer.errors import InputError
 from zero_sizer.job.fields import GOAL, TRAINING_RUN
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
@@ -51,6 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     dryrun.refuse_unused(arguments, runs, also=("ranks",) if runs else ())
     recorded = [read(path) for path in arguments.recording]
     job = _job(arguments, recorded)
+    if job.workload.task == INFERENCE and (wanted != ["rules"] or recorded):
+        raise InputError(
+            "inference is laid beside rules of thumb alone",
+            remedy="take --with rules; `zero-sizer dryrun` runs it",
+            where=job.workload.origins.get("task", "--task"),
+        )
     recordings: list[Recording] = []
     checks = list(_checks(arguments, job, wanted, recordings))
     for recording in recorded:
@@ -66,7 +74,7 @@ def _job(arguments: argparse.Namespace, recorded: list[Recording]) -> Job:
     if arguments.config is None and recorded and arguments.model is None:
         return to_job.job_of(recorded[0], options.flags_from(arguments))
     options.require_config(arguments, options.flags_from(arguments))
-    return options.job_from(arguments)
+    return options.job_of_any_task(arguments)
 
 
 def _exit_code(sizing: Sizing, recordings: list[Recording]) -> int:

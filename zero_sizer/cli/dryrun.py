@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import of_verdict
@@ -17,10 +17,14 @@ from zero_sizer.dryrun.answer import answer_of
 from zero_sizer.dryrun.recording import Recording, merged
 from zero_sizer.dryrun.simulated.outputs import Outputs
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.hardware import hostfile
 from zero_sizer.job import fields
 from zero_sizer.job.read import Job
 from zero_sizer.report.formats import reporter
 from zero_sizer.util.files import require_writable
+
+if TYPE_CHECKING:
+    from zero_sizer.dryrun.launched.hosts import Hosts
 
 HOWS = ("simulated", "solo", "launched")
 _FILES = ("trace", "snapshot")
@@ -58,6 +62,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--snapshot", metavar="FILE", help="simulated: a PyTorch memory snapshot of the GPU"
     )
+    several = parser.add_argument_group("launched over the hosts of --hostfile")
+    several.add_argument(
+        "--rsh",
+        metavar="COMMAND",
+        help="runs a command on the host that follows (ssh): 'srun --overlap -N1 -n1 -w'",
+    )
+    several.add_argument(
+        "--master",
+        metavar="HOST[:PORT]",
+        help="where the ranks meet (the first host's first address, a free port)",
+    )
     script = parser.add_argument_group("after --")
     script.add_argument(
         "--generate-tokens",
@@ -77,7 +92,9 @@ def add_run_options(
     group = parser.add_argument_group("dry run")
     group.add_argument("--ranks", type=count, help=ranks_help)
     group.add_argument("--layers", type=count, help="keep only this many layers of the model")
-    group.add_argument("--steps", type=count, help="optimizer steps (2)")
+    group.add_argument(
+        "--steps", type=count, help="optimizer steps, or requests of ZeRO-Inference (2)"
+    )
     group.add_argument(
         "--timeout", type=seconds, metavar="SECONDS", help="launched, solo: then stop (600)"
     )
@@ -119,6 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in _FILES:
         require_writable(getattr(arguments, name), f"--{name}")
     if arguments.script is not None:
+        _refuse_hosts(arguments, "a script")
         recording = of_script(arguments)
     elif arguments.config is None and arguments.task != INFERENCE:
         raise InputError("nothing to run", remedy="give CONFIG, or a script after --")
@@ -128,8 +146,9 @@ def run(arguments: argparse.Namespace) -> int:
         job = options.job_of_any_task(arguments)
         if job.workload.task == INFERENCE and arguments.how != "simulated":
             raise UnsupportedError(f"inference runs with --how simulated, not {arguments.how}")
+        hosts = _hosts(arguments)
         recording = _of_ranks(
-            arguments, job.cluster.world_size, lambda: record(arguments, arguments.how, job)
+            arguments, job.cluster.world_size, lambda: record(arguments, arguments.how, job, hosts)
         )
     if arguments.output:
         recording.write(arguments.output)
@@ -155,8 +174,16 @@ def _of_ranks(
     return merged(found)
 
 
-def record(arguments: argparse.Namespace, how: str, job: Job) -> Recording:
+def record(
+    arguments: argparse.Namespace, how: str, job: Job, hosts: "Hosts | None" = None
+) -> Recording:
     """The recording of one dry run of a job; options that this kind lacks are left out.
+
+    Args:
+        arguments: of the command line.
+        how: the kind of dry run.
+        job: as read.
+        hosts: of a launched run; None: this machine.
 
     Raises:
         UnsupportedError: this kind of dry run is not there.
@@ -165,6 +192,7 @@ def record(arguments: argparse.Namespace, how: str, job: Job) -> Recording:
     runner = _runner(how)
     accepted = inspect.signature(runner).parameters
     settings = {**_DEFAULTS, **_given(arguments), "outputs": _outputs(arguments)}
+    settings["hosts"] = hosts
     settings = {name: value for name, value in settings.items() if name in accepted}
     with Progress(f"{how}: starting the engine", None, patience=0) as progress:
         progress.at(0, None, f"{how}: starting the engine")
@@ -202,14 +230,34 @@ def refuse_unused(
 
 
 def _refuse_cluster(arguments: argparse.Namespace) -> None:
-    """A launched run is of this machine, on so many ranks as ``--ranks`` says."""
-    for name in ("nodes", "gpus_per_node", "hostfile") if arguments.how == "launched" else ():
+    """A launched run is of this machine and ``--ranks`` of it, or of the hosts of a hostfile."""
+    if arguments.how != "launched" or arguments.hostfile is None:
+        _refuse_hosts(arguments, "a run without --how launched and --hostfile")
+    for name in ("nodes", "gpus_per_node") if arguments.how == "launched" else ():
         if getattr(arguments, name, None) is not None:
             raise InputError(
-                "does not apply to --how launched, which runs on this machine",
-                remedy="--ranks says how many processes",
+                "does not apply to --how launched, which runs on this machine or over --hostfile",
+                remedy="--ranks says how many processes run here",
                 where="--" + name.replace("_", "-"),
             )
+    if arguments.how == "launched" and arguments.hostfile and arguments.ranks is not None:
+        raise InputError("the slots of --hostfile say how many", where="--ranks")
+
+
+def _refuse_hosts(arguments: argparse.Namespace, what: str) -> None:
+    for name in ("rsh", "master"):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"does not apply to {what}", where=f"--{name}")
+
+
+def _hosts(arguments: argparse.Namespace) -> "Hosts | None":
+    """The hosts of a launched run; None: this machine. A job file's hostfile starts nothing."""
+    if arguments.how != "launched" or arguments.hostfile is None:
+        return None
+    from zero_sizer.dryrun.launched.hosts import SSH, Hosts
+
+    slots = hostfile.read(arguments.hostfile)
+    return Hosts(slots=slots, rsh=arguments.rsh or SSH, master=arguments.master or "")
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:

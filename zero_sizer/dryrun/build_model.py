@@ -258,7 +258,7 @@ def client_optimizer(task: Task, model: Any) -> Any:
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         return DeepSpeedCPUAdam(groups)
-    optimizer = _trainer_optimizer(task.optimizer, model, groups)
+    optimizer = _trainer_optimizer(task, model, groups)
     if swaps:
         from accelerate.utils.deepspeed import map_pytorch_optim_to_deepspeed
 
@@ -266,21 +266,38 @@ def client_optimizer(task: Task, model: Any) -> Any:
     return optimizer
 
 
-def _trainer_optimizer(name: str, model: Any, groups: list[dict[str, Any]]) -> Any:
+def _trainer_optimizer(task: Task, model: Any, groups: list[dict[str, Any]]) -> Any:
     """The optimizer that ``TrainingArguments.optim`` names, with the Trainer's arguments."""
     from transformers import Trainer, TrainingArguments
 
     try:
         arguments = TrainingArguments(
-            output_dir="unused", optim=name, optim_target_modules="all-linear", use_cpu=True
+            output_dir="unused",
+            optim=task.optimizer,
+            optim_target_modules="all-linear",
+            use_cpu=True,
         )
         made, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
     except (ImportError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UnsupportedError(f"optim {name}: {reason}") from None
-    if "model" in options:  # LOMO's, which walk the model themselves
-        return made(**options)
+        raise UnsupportedError(f"optim {task.optimizer}: {reason}") from None
+    if "model" in options:  # LOMO's, which walk the model themselves, and ask for stage 3
+        with _trainer_knows(task.config):
+            return made(**options)
     return made(options.pop("params", groups), **options)
+
+
+@contextmanager
+def _trainer_knows(config: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, transformers says whether the config has stage 3, as it does under the Trainer."""
+    from transformers.integrations import deepspeed
+
+    kept = deepspeed.HfDeepSpeedConfig(dict(config))  # is known to transformers while it lives
+    try:
+        yield
+    finally:
+        del kept
+        deepspeed.unset_hf_deepspeed_config()
 
 
 def _weight_decay_groups(model: Any) -> list[dict[str, Any]]:

@@ -37,11 +37,11 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
 
     Args:
         job: as read, its model cut where that is wanted.
-        steps: optimizer steps.
+        steps: optimizer steps, or requests of inference.
         nvme_path: where swap files go.
     """
     if job.workload.task == INFERENCE:
-        return _inference_task(job, nvme_path=nvme_path)
+        return _inference_task(job, requests=steps, nvme_path=nvme_path)
     settings, _ = resolve(
         job.document, job.workload, world_size=job.cluster.world_size, model=job.model
     )
@@ -87,7 +87,7 @@ def _feed(plan: Plan, source: Mapping[str, Any]) -> dict[str, Any] | None:
     return plan.feed.to_json() if plan.feed is not None and "hf_config" in source else None
 
 
-def _inference_task(job: Job, *, nvme_path: str | None) -> Task:
+def _inference_task(job: Job, *, requests: int, nvme_path: str | None) -> Task:
     """Forward and generate; no optimizer, and DeepSpeed where the config has a stage."""
     from zero_sizer.config.inference import is_inference_config
     from zero_sizer.plan.inference import plan_inference
@@ -131,7 +131,7 @@ def _inference_task(job: Job, *, nvme_path: str | None) -> Task:
         sequences=plan.sequences,
         zero_init=plan.zero_init,
         built_dtype=plan.model_dtype.value,
-        steps=1,
+        steps=requests if plan.stage == 3 else 1,  # elsewhere each is like the first
         notes=(*model_notes, *notes),
     )
 

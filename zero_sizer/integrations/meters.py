@@ -52,16 +52,15 @@ class Meter:
         found: Figures = {HOST: {"resident": int(self._process.memory_info().rss), **_most()}}
         if self._device is None:
             return found
-        cuda, device = torch.cuda, self._device
+        stats = torch.cuda.memory_stats(self._device)  # once: each question asks for all of them
+        ends = {"current": "", "peak": "max_"} if self.has_peaks else {"current": ""}
         gpu = {
-            "allocated": int(cuda.memory_allocated(device)),
-            "reserved": int(cuda.memory_reserved(device)),
+            f"{prefix}{what}": int(stats.get(f"{what}_bytes.all.{end}", 0))
+            for what in ("allocated", "reserved")
+            for end, prefix in ends.items()
         }
-        if self.has_peaks:
-            gpu["max_allocated"] = int(cuda.max_memory_allocated(device))
-            gpu["max_reserved"] = int(cuda.max_memory_reserved(device))
         with suppress(RuntimeError):  # a driver that does not tell
-            free, total = cuda.mem_get_info(device)
+            free, total = torch.cuda.mem_get_info(self._device)
             gpu["used"] = int(total - free)
         return {GPU: gpu, **found}
 

@@ -87,6 +87,12 @@ def read(config: Config, flags: Flags | None = None, *, instead: Instead | None 
     if said.document is not None:
         return _job(said, flags, said.document, is_named=True)
     if instead is None:
+        if said.makes_config:
+            raise InputError(
+                "--deepspeed is a switch here: the program makes its DeepSpeed config itself",
+                remedy="zero-sizer dryrun --how simulated -- LINE runs it; or give the config",
+                where=said.source,
+            )
         raise InputError(
             f"this file of {said.tool} names no DeepSpeed config",
             remedy="add deepspeed: ds.json to it; `zero-sizer choose` finds a config for it",

@@ -35,6 +35,7 @@ class Statements:
         workload: by the names of the workload's options, typed; ``freeze`` too.
         on_cluster: what else it says of the workload on a cluster.
         findings: what the file says that is not modelled, and what is odd about it.
+        makes_config: no file names a DeepSpeed config, since the program makes its own.
     """
 
     source: str = ""
@@ -48,6 +49,7 @@ class Statements:
     workload: Mapping[str, Stated] = field(default_factory=dict)
     on_cluster: OnCluster | None = None
     findings: tuple[Finding, ...] = ()
+    makes_config: bool = False
 
     @property
     def hostfile(self) -> str | None:

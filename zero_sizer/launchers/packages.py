@@ -16,6 +16,7 @@ _MODULES = {  # package -> subcommands that train, and the module that each rank
     "axolotl": (("train",), "axolotl.cli.train"),
 }
 # trl hands these on to accelerate (trl/cli.py): a name among its own YAML files, or a path.
+_NO_TRAINING = ("vllm-serve", "chat", "env", "skills")
 _OF_ACCELERATE = ("num_processes", "num_machines", "mixed_precision", "config_file")
 
 
@@ -50,6 +51,8 @@ def _trl(subcommand: str, words: list[str]) -> Launch:
             rest.append(f"{word}={value}" if equals else word)
     if "config_file" in options:
         options["config_file"] = _of_trl(options["config_file"])
+    if subcommand in _NO_TRAINING:
+        raise UnsupportedError(f"trl {subcommand} does not train", remedy="trl sft, dpo, grpo, ...")
     module = f"trl.scripts.{subcommand}"
     if "config_file" in options:
         return accelerate.launch({**options, "module": "true"}, [module, *rest])

@@ -17,7 +17,9 @@ _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 _PYTHON = re.compile(r"^python(\d+(\.\d+)?)?$")
 _PYTHON_VALUES = ("-X", "-W")
 _COUNTING = (deepspeed.NAME, accelerate.NAME, *packages.NAMES)  # as many ranks as GPUs shown
-_IN_FRONT = ("env", "nohup", "time", "exec", "command")
+_IN_FRONT = ("env", "nohup", "time", "exec", "command", "eval")
+_RUN = ("uv", "poetry", "pipenv", "pdm")  # ``uv run [options] LINE``
+_RUN_VALUES = ("--with", "--extra", "--group", "--python", "-p", "--project", "--directory")
 _MODULES = {
     "torch.distributed.run": torchrun.read,
     "torch.distributed.launch": lambda words: torchrun.read(words, legacy=True),
@@ -86,7 +88,15 @@ def _launcher(word: str, rest: list[str]) -> Launch:
         return accelerate.read(rest[name == "accelerate" :])
     if name in packages.NAMES:
         return packages.read(name, rest)
+    if name in _RUN and rest[:1] == ["run"]:
+        return _read(_without_options(rest[1:]))
     return Launch(command=(word, *rest))
+
+
+def _without_options(words: list[str]) -> list[str]:
+    while words and words[0].startswith("-"):
+        words = words[2 if words[0] in _RUN_VALUES else 1 :]
+    return words
 
 
 def _python(words: list[str]) -> Launch:

@@ -46,6 +46,8 @@ class Entry:
         when: whether this job has it at all.
         device: where it lives.
         pinned: page-locked, so the host allocator rounds each request to a power of two.
+        by_deepspeed: page-locked by DeepSpeed itself, which rounds nothing up
+            (csrc/aio/py_lib/deepspeed_pin_tensor.cpp).
         in_blocks: small and many, so what the GPU's allocator rounds each up by is counted too.
         once_per_node: one rank of a node has it, not each.
         about: one clause for the reader.
@@ -63,6 +65,7 @@ class Entry:
     when: Callable[[Plan], bool] = field(default=lambda p: True)
     device: Callable[[Plan], Device] = field(default=lambda p: Device.GPU)
     pinned: Callable[[Plan], bool] = field(default=lambda p: False)
+    by_deepspeed: bool = False
     in_blocks: bool = False
     node_bytes: Callable[[Plan], int] | None = None
     once_per_node: bool = False
@@ -142,7 +145,7 @@ def _allocation(entry: Entry, plan: Plan) -> dict[str, Any] | None:
         "device": entry.device(plan),
         "pinned": pinned,
         "num_bytes": sum(sizes),
-        "rounding_bytes": _rounding(sizes, is_pinned=pinned, in_blocks=entry.in_blocks),
+        "rounding_bytes": _rounding(sizes, entry, is_pinned=pinned),
         "node_bytes": node_bytes,
         "moments": entry.live(plan) if callable(entry.live) else entry.live,
         "once_per_node": entry.once_per_node,
@@ -150,7 +153,7 @@ def _allocation(entry: Entry, plan: Plan) -> dict[str, Any] | None:
     }
 
 
-def _rounding(sizes: Iterable[int], *, is_pinned: bool, in_blocks: bool) -> int:
-    if is_pinned:
+def _rounding(sizes: Iterable[int], entry: Entry, *, is_pinned: bool) -> int:
+    if is_pinned and not entry.by_deepspeed:
         return sum(next_power_of_two(size) - size for size in sizes)
-    return sum(round_up(size, GPU_BLOCK) - size for size in sizes) if in_blocks else 0
+    return sum(round_up(size, GPU_BLOCK) - size for size in sizes) if entry.in_blocks else 0

@@ -10,6 +10,7 @@ from zero_sizer.config.workload import INFERENCE
 from zero_sizer.hardware.outside import batches_on_gpu
 from zero_sizer.ledger.moments import PASSES, STEP
 from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import derived
 from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -69,6 +70,7 @@ def _of_inference(plan: Plan) -> int:
     return max(found)
 
 
+@derived
 def _of_passes(plan: Plan) -> int:
     """Logits as the loss takes them, scores, feed-forward, a gather, a bucket of gradients."""
     arch, tokens = plan.model.arch, plan.micro_batch * plan.seq_len
@@ -81,6 +83,7 @@ def _of_passes(plan: Plan) -> int:
     return max(found)
 
 
+@derived
 def _of_step(plan: Plan) -> int:
     """The largest partition's gradients as one flat tensor of the master's dtype.
 

@@ -79,6 +79,7 @@ _BY_FUNCTION: dict[str, Phase] = {
 
 _LIBRARY = re.compile(r"(?:^|/)(?:deepspeed|torch|accelerate|transformers|peft|trl|lightning)/")
 _BACKWARD_FILES = ("torch/autograd/",)
+_STEP_FILES = ("torch/optim/", "deepspeed/ops/adam/", "bitsandbytes/optim/")
 _FORWARD = ("forward", "compute_loss", "_call_impl", "_wrapped_call_impl")
 
 
@@ -93,6 +94,8 @@ def phase_of(frames: list[Frame]) -> tuple[Phase | None, str]:
             told = (Phase.BACKWARD, frame.function)
         elif frame.function in _BY_FUNCTION and not _is_of_user(frame, file):
             told = (_BY_FUNCTION[frame.function], frame.function)
+        elif told[0] is None and any(part in file for part in _STEP_FILES):
+            told = (Phase.STEP, frame.function)
         elif frame.function in _FORWARD and told[0] is None:
             told = (Phase.FORWARD, frame.function)
     return told

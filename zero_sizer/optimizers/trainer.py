@@ -85,8 +85,8 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     ),
     **dict.fromkeys(
         ("lomo", "adalomo"),
-        ("", "NotImplementedError in the first step: LOMO updates weights in a backward of its "
-        "own, and DeepSpeed calls step()"),
+        ("", "NotImplementedError in the first step, at stage 3 AttributeError in its backward: "
+        "LOMO updates weights in a backward of its own, and DeepSpeed calls step()"),
     ),
     **dict.fromkeys(
         ("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"),

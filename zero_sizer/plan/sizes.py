@@ -9,7 +9,7 @@ from typing import TypeVar
 from zero_sizer.hardware.device import Device
 from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.plan.plan import Plan, derived, derived_of_rank
-from zero_sizer.units import CODES, DType, num_bytes
+from zero_sizer.units import CODES, DType, num_bytes, round_up
 from zero_sizer.zero import partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -196,6 +196,29 @@ def persistent_bytes(plan: Plan) -> int:
     """Bytes of the stage-3 parameters that stay gathered, each padded to the ranks."""
     kept = compress(zip(numels(plan), itemsizes(plan), strict=True), is_persistent(plan))
     return sum([partition.padded(n, plan.dp_world_size) * size for n, size in kept])
+
+
+@derived
+def is_on_nvme(plan: Plan) -> tuple[bool, ...]:
+    """Which stage-3 partitions lie on NVMe; smaller ones stay in host memory.
+
+    partition_parameters.py:1820 and partitioned_param_swapper.py:94,137.
+    """
+    if plan.param_device is not Device.NVME:
+        return (False,) * len(numels(plan))
+    least, ranks = max(2**20, plan.aio_block_size), plan.dp_world_size
+    parts = [partition.tensor_partition(n, ranks) for n in numels(plan)]
+    return tuple([n * plan.itemsize >= least for n in parts])
+
+
+@derived
+def nvme_buffer_bytes(plan: Plan) -> int:
+    """Bytes of all buffers that parameters are read into, each aligned to the AIO unit.
+
+    partitioned_param_swapper.py:95-100,123; the unit is in elements of the model's dtype.
+    """
+    unit = 1024 * plan.aio_parallelism // plan.itemsize
+    return plan.param_buffer_count * round_up(plan.param_buffer_size, unit) * plan.itemsize
 
 
 @derived

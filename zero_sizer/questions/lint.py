@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -43,7 +44,8 @@ class Linted:
 
     Attributes:
         file: as it was named.
-        findings: what is wrong or worth knowing, worst first.
+        findings: what is wrong or worth knowing, worst first; where a line is of another file
+            than the one named, as of the config that a job file names, with that file.
     """
 
     file: str
@@ -66,13 +68,19 @@ def lint(config: str | Mapping[str, Any]) -> Linted:
     try:
         document, cluster, workload = _read(config)
     except InputError as error:
-        return Linted(file=name, findings=(_unreadable(error),))
+        return Linted(file=name, findings=(_unreadable(error, name),))
     clusters = [cluster] if cluster is not None else list(_clusters(document))
     found = [_findings(document, workload, each) for each in clusters]
     certain = [f for f in found[0] if all(_same(f) in set(map(_same, other)) for other in found)]
     severities = list(Severity)
     order = sorted(certain, key=lambda f: (severities.index(f.severity), f.line))
-    return Linted(file=name, findings=tuple(order))
+    return Linted(file=name, findings=tuple(_placed(f, document.source, name) for f in order))
+
+
+def _placed(finding: Finding, source: str, name: str) -> Finding:
+    """The finding with the file that its line is of, where that is not the file ``name``."""
+    is_of_config = finding.line > 0 and not finding.file
+    return replace(finding, file=source) if is_of_config and source != name else finding
 
 
 def _read(config: str | Mapping[str, Any]) -> tuple[Document, Cluster | None, Workload]:
@@ -94,12 +102,13 @@ def _standard_input() -> bytes:
     return raw
 
 
-def _unreadable(error: InputError) -> Finding:
-    line = error.where.rpartition(":")[2]
+def _unreadable(error: InputError, name: str) -> Finding:
+    file, _, line = error.where.rpartition(":")
     return Finding(
         code=UNREADABLE,
         severity=Severity.ERROR,
         line=int(line[:9]) if line.isdecimal() else 0,
+        file=file if line.isdecimal() and file != name else "",
         message=error.message,
         remedy=error.remedy,
     )

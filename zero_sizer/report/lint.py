@@ -30,7 +30,7 @@ def show(found: Sequence[Linted]) -> None:
 
 
 def _line(file: str, finding: Finding) -> str:
-    where = f"{place(file)}:{finding.line}" if finding.line else place(file)
+    where = place(finding.file or file) + (f":{finding.line}" if finding.line else "")
     return one_line(f"{where}: {finding.severity.value}: {words(finding)} [{finding.code}]")
 
 
@@ -79,7 +79,7 @@ def print_github(found: Sequence[Linted]) -> None:
     """Print workflow commands, of which GitHub makes annotations of a pull request."""
     for linted in found:
         for finding in linted.findings:
-            properties = [f"file={_property(place(linted.file))}"]
+            properties = [f"file={_property(place(finding.file or linted.file))}"]
             if finding.line:
                 properties.append(f"line={finding.line}")
             properties.append(f"title={_property(finding.code)}")

@@ -37,6 +37,9 @@ def show(answer: RunAnswer, *, files: Mapping[str, str] = NO_FILES) -> None:
         f"{recording.world_size}, DeepSpeed {recording.versions.get('deepspeed', '?')}"
     )
     print()
+    if len(recording.ranks) > 1:
+        _ranks(recording)
+        print()
     _phases(rank)
     print()
     if recording.log:
@@ -106,6 +109,19 @@ def _blocks(lines: Sequence[str]) -> list[list[str]]:
         else:
             blocks.append([line])
     return blocks
+
+
+def _ranks(recording: Recording) -> None:
+    """What each rank held at most, and where it ran."""
+    slots = recording.job.get("hosts") or {}
+    hosts = [host for host, count in slots.items() for _ in range(count)]
+    rows = []
+    for rank in recording.ranks:
+        peak = rank.peak()
+        where = [hosts[rank.rank]] if hosts else []
+        rows.append([str(rank.rank), *where, *(gib(peak.get(name, 0)) for name in ("gpu", "host"))])
+    heads = ("rank", *(["host"] if hosts else []), "GPU peak, GiB", "host peak, GiB")
+    show_table(heads, rows, right=(0, len(heads) - 2, len(heads) - 1))
 
 
 def _phases(rank: RankRecord) -> None:

@@ -51,7 +51,7 @@ def _rule(code: str) -> dict[str, Any]:
 
 
 def _result(file: str, finding: Finding, number: int) -> dict[str, Any]:
-    place: dict[str, Any] = {"artifactLocation": {"uri": _uri(file)}}
+    place: dict[str, Any] = {"artifactLocation": {"uri": _uri(finding.file or file)}}
     if finding.line:
         place["region"] = {"startLine": finding.line}
     return {

@@ -87,8 +87,12 @@ def register(*, local_world_size: int) -> None:
     import torch
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+    from zero_sizer.simulator.patches.backward import device_guard
+
     hook = type("SimulatedHook", (torch._C._acc.PrivateUse1Hooks,), _HOOK)()
-    _setup_privateuseone_for_python_backend(NAME, backend_module=_module, hook=hook)
+    _setup_privateuseone_for_python_backend(
+        NAME, backend_module=_module, hook=hook, device_guard=device_guard()
+    )
     _registered = True
 
 

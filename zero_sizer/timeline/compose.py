@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,11 +15,11 @@ from zero_sizer.activations import (
 )
 from zero_sizer.activations.select import knows_loss
 from zero_sizer.config import workload
-from zero_sizer.plan.plan import Plan, derived_of_rank
+from zero_sizer.plan.plan import Plan, derived, derived_of_rank
 from zero_sizer.timeline import zero_rules
 from zero_sizer.timeline.blocks import BlockPeak, block_peaks
 from zero_sizer.timeline.overlay import Zero, interned, overlay_of
-from zero_sizer.timeline.peaks import Timeline, timeline
+from zero_sizer.timeline.peaks import Timeline, highest_totals, timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import Layout
 from zero_sizer.timeline.reduction_rules import owns_of
@@ -36,19 +36,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+Totals = tuple[int, int]
+"""Bytes of the highest points of forward and of backward."""
+
+
 @derived_of_rank
 def timeline_of(plan: Plan) -> Timeline:
     """The highest points of forward and backward."""
-    return highest_timeline(plan, None)
-
-
-def highest_timeline(plan: Plan, zeros: tuple[Zero, ...] | None) -> Timeline:
-    """The highest points of forward and backward beside what ZeRO holds (None: on one rank)."""
-    found = [one for _, one in _timelines(plan, zeros)]
+    found = [one for _, one in _timelines(plan)]
     return Timeline(
         forward=max((one.forward for one in found), key=lambda at: at.total),
         backward=max((one.backward for one in found), key=lambda at: at.total),
     )
+
+
+def totals_beside(plan: Plan, zeros: Iterable[Zero]) -> Totals:
+    """Bytes of the highest points beside what ZeRO holds in these micro steps."""
+    step, layout = select.activations_of(plan), places_of(plan)
+    found = [highest_totals(step, overlay_of(layout, zero)) for zero in zeros]
+    return max(f for f, _ in found), max(b for _, b in found)
 
 
 def zeros_of(plan: Plan) -> tuple[Zero, ...]:
@@ -106,20 +112,20 @@ def outline(plan: Plan, *, divides: bool) -> Outline:
     if zeros[0].secondary.ranks:
         zeros.append(initial_zero_of(plan))
     zeros = [interned(replace(z, share=replace(z.share, divides=divides))) for z in zeros]
-    found = [timeline(step, layout, zero) for zero in zeros]
-    totals = [(one.forward.total, one.backward.total) for one in found]
+    overlays = [overlay_of(layout, zero) for zero in zeros]
+    totals = [highest_totals(step, overlay) for overlay in overlays]
     if zeros[0].secondary.ranks:
         first = totals.pop()
     return Outline(
         later=(max(f for f, _ in totals), max(b for _, b in totals)),
         first=first,
-        per_rank=max(overlay_of(layout, zero).per_rank for zero in zeros),
+        per_rank=max(overlay.per_rank for overlay in overlays),
     )
 
 
 def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     """The highest point of every block, each pass as in the micro step that is highest there."""
-    step, layout, found = select.activations_of(plan), places_of(plan), list(_timelines(plan, None))
+    step, layout, found = select.activations_of(plan), places_of(plan), list(_timelines(plan))
     in_forward, _ = max(found, key=lambda one: one[1].forward.total)
     in_backward, _ = max(found, key=lambda one: one[1].backward.total)
     forward = (p for p in block_peaks(step, layout, in_forward) if not p.is_backward)
@@ -127,12 +133,13 @@ def block_peaks_of(plan: Plan) -> list[BlockPeak]:
     return [*forward, *backward]
 
 
-def _timelines(plan: Plan, zeros: tuple[Zero, ...] | None) -> Iterator[tuple[Zero, Timeline]]:
+def _timelines(plan: Plan) -> Iterator[tuple[Zero, Timeline]]:
     step, layout = select.activations_of(plan), places_of(plan)
-    for zero in zeros or zeros_of(plan):
+    for zero in zeros_of(plan):
         yield zero, timeline(step, layout, zero)
 
 
+@derived
 def places_of(plan: Plan) -> Layout:
     """The places of a training step."""
     asked: tuple[int, ...] = ()

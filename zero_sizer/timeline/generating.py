@@ -7,19 +7,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from zero_sizer.activations import inference
-from zero_sizer.hardware.device import Device
 from zero_sizer.models import kv_cache
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
-from zero_sizer.timeline import compose
-from zero_sizer.timeline.program import program_of
+from zero_sizer.timeline.generating_gathers import NOTHING, Gathers, Known, gathers_of
 from zero_sizer.timeline.unpacking import relative, unpacked_bytes
 from zero_sizer.units import DType, num_bytes
 from zero_sizer.util.identity import Identity
-from zero_sizer.zero.forms import Padding, highest
-from zero_sizer.zero.gather import gathered
-from zero_sizer.zero.reuse import Visit
-from zero_sizer.zero.trace import Limits, Trace
 
 
 class Highest(NamedTuple):
@@ -29,27 +23,36 @@ class Highest(NamedTuple):
         num_bytes: activations and the cache, as if that grew.
         unpacked: beside them, of a product with packed weights.
         gathered: of ZeRO-3's parameters.
+        persistent: of those parameters that stay gathered, where all of them are there.
         place: what is running.
     """
 
     num_bytes: int
     unpacked: int
     gathered: int
+    persistent: int
     place: str
 
     @property
     def total(self) -> int:
         """All together."""
-        return self.num_bytes + self.unpacked + self.gathered
+        return self.num_bytes + self.unpacked + self.gathered + self.persistent
 
 
-NOTHING = Highest(0, 0, 0, "")
+_NOTHING = Highest(0, 0, 0, 0, "")
+_MODEL = "the model"
 
 
 @derived
 def of_prefill(plan: Plan) -> Highest:
-    """The highest point while prompts are read."""
-    return _highest(plan, 0, plan.seq_len)
+    """The highest point while prompts are read: of the first request, or a later one."""
+    if plan.stage != 3:
+        known: tuple[Known, ...] = (Known.NOTHING,)
+    elif plan.new_tokens > 1:
+        known = (Known.NOTHING, Known.EVERYTHING)
+    else:  # the second request is the second forward
+        known = tuple(Known)
+    return max((_highest(plan, 0, plan.seq_len, one) for one in known), key=_total)
 
 
 @derived
@@ -59,11 +62,13 @@ def of_decode(plan: Plan) -> Highest:
     A run of ``n`` new tokens decodes ``n - 1`` times: the prefill makes the first of them.
     """
     if plan.new_tokens < 2:
-        return NOTHING
-    found = [_highest(plan, 1, plan.seq_len)]
+        return _NOTHING
+    known = (Known.ORDER, Known.EVERYTHING) if plan.stage == 3 else (Known.EVERYTHING,)
+    found = [_highest(plan, 1, plan.seq_len, one) for one in known]
     if plan.new_tokens > 2:
-        found.append(_highest(plan, 2, plan.seq_len + plan.new_tokens - 3))
-    return max(found, key=lambda one: one.total)
+        last = plan.seq_len + plan.new_tokens - 3
+        found.append(_highest(plan, 2, last, Known.EVERYTHING))
+    return max(found, key=_total)
 
 
 @derived
@@ -73,20 +78,26 @@ def is_traced(plan: Plan) -> bool:
     return profile is not None and bool(_traced(plan, profile, 0, plan.seq_len))
 
 
-def _highest(plan: Plan, phase: int, tokens: int) -> Highest:
+def _highest(plan: Plan, phase: int, tokens: int, known: Known) -> Highest:
     rows = plan.micro_batch * (plan.seq_len if phase == 0 else 1)
     profile = inference.load(plan.model)
     found = _traced(plan, profile, phase, tokens) if profile is not None else []
-    points = found or [inference.Point(_closed_form(plan, phase, tokens), "the model")]
-    gathers = _gathered_at(plan, is_first=phase == 0)
+    points = found or [inference.Point(_closed_form(plan, phase, tokens), _MODEL)]
+    gathers = gathers_of(plan, known)
+    is_there = known is Known.EVERYTHING and gathers is not NOTHING
+    persistent = sizes.persistent_bytes(plan) if is_there else 0
     return max(
         (
-            Highest(level, _unpacked(plan, point.linear, rows), size, point.place)
+            Highest(level, _unpacked(plan, point, rows), size, persistent, point.place)
             for point in points
             for level, size in _beside(plan, gathers, point, rows)
         ),
-        key=lambda one: one.total,
+        key=_total,
     )
+
+
+def _total(found: Highest) -> int:
+    return found.total
 
 
 def _traced(
@@ -108,10 +119,10 @@ def _traced(
     )
 
 
-def _unpacked(plan: Plan, linear: str, rows: int) -> int:
-    if not linear or plan.model.quantization is None:
+def _unpacked(plan: Plan, point: inference.Point, rows: int) -> int:
+    if point.is_over or plan.model.quantization is None:
         return 0
-    return unpacked_bytes(plan.model, linear, rows, plan.model_dtype)
+    return unpacked_bytes(plan.model, point.linear, rows, plan.model_dtype)
 
 
 def _closed_form(plan: Plan, phase: int, tokens: int) -> int:
@@ -143,38 +154,21 @@ def _closed_form(plan: Plan, phase: int, tokens: int) -> int:
     return cache + kept + max(attention, wide, norm, logits)
 
 
-class _Gathers(NamedTuple):
-    """Bytes of gathered parameters, by number of the block (-1 is outside).
-
-    Attributes:
-        fetching: while a module's parameters are brought, by its name without the block.
-        running: while it runs.
-        between: in a block, while no module runs that has parameters.
-        begins: in a block, while parameters of another module than a linear layer are brought.
-        before: the most in embeddings, before the first block ends a module.
-    """
-
-    fetching: dict[tuple[int, str], int]
-    running: dict[tuple[int, str], int]
-    between: dict[int, int]
-    begins: dict[int, int]
-    before: int = 0
-
-
 def _beside(
-    plan: Plan, gathers: _Gathers, point: inference.Point, rows: int
+    plan: Plan, gathers: Gathers, point: inference.Point, rows: int
 ) -> Iterator[tuple[int, int]]:
     """Levels at a point with what is gathered then; a weight is there before the output."""
     key = point.block, point.linear
-    if point.linear and key in gathers.running:
-        output = _output_bytes(plan, point, rows)
-        yield point.num_bytes, gathers.running[key]
-        yield max(point.num_bytes - output, 0), gathers.fetching[key]
+    if point.place == _MODEL:
+        yield point.num_bytes, gathers.most
     elif point.place == inference.BEFORE:
         yield point.num_bytes, gathers.before
+    elif point.is_over:
+        yield point.num_bytes, gathers.after.get(key, 0)
     else:
-        found = gathers.begins if point.begins else gathers.between
-        yield point.num_bytes, found.get(point.block, 0)
+        output = _output_bytes(plan, point, rows)
+        yield point.num_bytes, gathers.running.get(key, 0)
+        yield max(point.num_bytes - output, 0), gathers.fetching.get(key, 0)
 
 
 def _output_bytes(plan: Plan, point: inference.Point, rows: int) -> int:
@@ -188,113 +182,3 @@ def _widths(model: Identity) -> dict[str, int]:
     """Outputs of each layer, by its name without the block."""
     found = {relative(t.module): t.matrix[0] for t in model.of.parameters if len(t.matrix) == 2}
     return found | {"lm_head": model.of.arch.vocab or 0}
-
-
-def _gathered_at(plan: Plan, *, is_first: bool) -> _Gathers:
-    if plan.stage != 3 or not sizes.gathers_copies(plan):
-        return _Gathers({}, {}, {}, {})
-    # what lies on NVMe is never gathered ahead (partitioned_param_coordinator.py:436-440)
-    waits = is_first or plan.param_device is Device.NVME
-    limits = Limits(
-        prefetch_bucket_size=0 if waits else plan.prefetch_bucket_size,
-        max_live_parameters=plan.max_live_parameters,
-        max_reuse_distance=0 if is_first else plan.max_reuse_distance,
-    )
-    return _gathers(
-        Identity(plan.model),
-        *_visits(plan),
-        limits,
-        sizes.itemsizes(plan),
-        sizes.is_persistent(plan),
-        plan.dp_world_size,
-        plan.param_device is not Device.GPU,
-        is_first,
-    )
-
-
-@lru_cache(maxsize=32)
-def _gathers(  # noqa: PLR0913 (all that a cached answer depends on)
-    model: Identity,
-    names: tuple[str, ...],
-    visits: tuple[Visit, ...],
-    limits: Limits,
-    itemsizes: tuple[int, ...],
-    persistent: tuple[bool, ...],
-    ranks: int,
-    is_parked: bool,
-    is_first: bool,
-) -> _Gathers:
-    numels = tuple(tensor.numel for tensor in model.of.parameters)
-    trace = Trace(
-        *(numels, itemsizes, itemsizes, persistent, visits, ranks == 1, is_parked),
-        is_first=is_first,
-    )
-    padding = Padding(ranks)
-    fetching: dict[tuple[int, str], int] = {}
-    running: dict[tuple[int, str], int] = {}
-    between: dict[int, int] = {}
-    begins: dict[int, int] = {}
-    before = 0
-    for name, visit, pair in zip(names, visits, gathered(trace, limits), strict=True):
-        during, after = (highest(forms, padding) if forms else 0 for forms in pair)
-        number = next((int(part) for part in name.split(".") if part.isdigit()), -1)
-        if not between and number < 0:  # embeddings
-            before = max(before, during, after)
-        elif not visit.begins:
-            between[number] = max(between.get(number, 0), during, after)
-        elif visit.parameters and _is_linear(model, name):
-            fetching[number, relative(name)] = max(during, after)
-            running[number, relative(name)] = after
-        else:
-            begins[number] = max(begins.get(number, 0), during, after)
-    return _Gathers(fetching, running, between, begins, before)
-
-
-def _is_linear(model: Identity, name: str) -> bool:
-    return name == "lm_head" or name in _linears(model)
-
-
-@lru_cache(maxsize=32)
-def _linears(model: Identity) -> frozenset[str]:
-    kinds = ("Linear", "Conv1D")
-    return frozenset(t.module for t in model.of.parameters if t.module_type.startswith(kinds))
-
-
-def _visits(plan: Plan) -> tuple[tuple[str, ...], tuple[Visit, ...]]:
-    """Modules of a forward in the order in which they run, and their names.
-
-    A container, which has no parameters, bears the name of what runs next in it; a head that is
-    tied to an embedding its own.
-    """
-    visits, count = program_of(compose.places_of(plan)).visits
-    forward = visits[:count]
-    if not forward:
-        return _in_order_of_parameters(Identity(plan.model))
-    parameters = plan.model.parameters
-    names: list[str] = []
-    following = "lm_head"
-    tied = {plan.model.parameters[0].module} if plan.model.arch.tied_embeddings else set()
-    for visit in forward[::-1]:
-        if visit.parameters:
-            module = parameters[visit.parameters[0]].module
-            is_head = module in tied and following == "lm_head"
-            following = "lm_head" if is_head else module
-        names.append(following)
-    return tuple(names[::-1]), forward
-
-
-@lru_cache(maxsize=32)
-def _in_order_of_parameters(model: Identity) -> tuple[tuple[str, ...], tuple[Visit, ...]]:
-    """Of a model that nobody traced."""
-    owned: dict[str, list[int]] = {}
-    for index, tensor in enumerate(model.of.parameters):
-        owned.setdefault(tensor.module, []).append(index)
-    if model.of.arch.tied_embeddings and owned:
-        owned["lm_head"] = next(iter(owned.values()))
-    names = tuple(name for name in owned for _ in range(2))
-    visits = [
-        visit
-        for found in map(tuple, owned.values())
-        for visit in (Visit(found), Visit(found, begins=False, ends=True))
-    ]
-    return names, tuple(visits)

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 
+from zero_sizer.config.workload import STATIC
 from zero_sizer.findings import Direction, Finding, Severity
+from zero_sizer.models import kv_cache
 from zero_sizer.models.changes.records import AWQ, GPTQ
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import generating
 from zero_sizer.timeline.unpacking import whole_weight
+from zero_sizer.units import DType, num_bytes
 
 
 def remarks(plan: Plan) -> Iterator[Finding]:
@@ -22,6 +25,8 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             direction=Direction.COST,
             num_bytes=whole_weight(model),
         )
+    if plan.cache == STATIC and plan.new_tokens > 1:
+        yield _static_cache(plan)
     if not generating.is_traced(plan):
         size = generating.of_prefill(plan).num_bytes
         yield Finding(
@@ -35,3 +40,23 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             num_bytes=size + size // 4,  # 0.49 to 1.15 of the profile in 330 draws
             less_bytes=size // 2,
         )
+
+
+def _static_cache(plan: Plan) -> Finding:
+    """Attention of a static cache meets its empty places too, and concatenates nothing."""
+    empty = plan.micro_batch * plan.seq_len * (plan.new_tokens - 1) * (plan.model.arch.heads or 0)
+    scores = empty * (DType.FP32.itemsize + 2 * plan.itemsize) if plan.attention == "eager" else 0
+    longest = plan.seq_len + plan.new_tokens - 1
+    layers = [kv_cache.static(layer, longest) for layer in kv_cache.layers_of(plan.model)]
+    return Finding(
+        code="static-cache-not-traced",
+        severity=Severity.NOTE,
+        key="--cache",
+        message="activations are those of a cache that grows: scores of a static one are as wide "
+        "as the longest sequence, and no layer is concatenated; transformers compiles its decode "
+        "on a GPU, whose pools of graphs are not counted",
+        remedy="zero-sizer dryrun --how simulated shows all but those pools",
+        direction=Direction.EITHER,
+        num_bytes=scores,
+        less_bytes=num_bytes(plan.micro_batch * max(layers, default=0), plan.model_dtype),
+    )

@@ -4,15 +4,16 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 (what is gathered when, which gradients are reduced together) is followed once and kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from operator import add
 from typing import NamedTuple
 
-from zero_sizer.timeline.program import Layout, Place, Program, getter, program_of
+from zero_sizer.timeline.program import Layout, Placed, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
-from zero_sizer.zero import forms, gather, gradient_flow
+from zero_sizer.zero import forms, gradient_flow, replay
 from zero_sizer.zero.forms import Form, Forms
 from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
 from zero_sizer.zero.highest import Highest
@@ -70,11 +71,23 @@ class HeldAt(NamedTuple):
     held: Held
 
 
-_Sides = tuple[Sequence[int], Sequence[int]]
-"""Bytes at every place, within and at its end."""
+class Side(NamedTuple):
+    """Bytes of one kind at the places of a pass.
 
-_Gathered = tuple[Sequence[int], Sequence[int], Sequence[int]]
-"""The same, and at its end before the next place's modules are fetched."""
+    Attributes:
+        values: those that there are.
+        within: which of them at each place.
+        end: at its end.
+        apart: at its end as well, at another time: of parameters before the next modules are
+            fetched, of gradients after that.
+        most: no place has more.
+    """
+
+    values: Sequence[int]
+    within: Placed
+    end: Placed
+    apart: Placed
+    most: int
 
 
 class Pass:
@@ -83,28 +96,21 @@ class Pass:
     A column is one step position of one part, over the part's blocks.
 
     Args:
-        gathered: bytes of parameters at every place, within and at its end.
-        held: bytes of gradients there.
+        gathered: parameters; None where none are gathered.
+        held: gradients; bytes alone where they are the same everywhere.
         spans: where the columns lie.
-        apart: at every end, bytes of parameters before the next modules are fetched, and of
-            gradients then: a fetch comes when the hook is over. None: nothing is fetched.
 
     Attributes:
         bound: no place holds more.
     """
 
-    def __init__(
-        self,
-        gathered: _Sides,
-        held: _Sides,
-        spans: Sequence[slice],
-        apart: _Sides | None = None,
-    ) -> None:
-        self.bound = sum(max(map(max, sides)) for sides in (gathered, held)) if spans else 0
-        self._sides = (gathered, held)
+    def __init__(self, gathered: Side | None, held: Side | int, spans: Sequence[slice]) -> None:
+        most = held if isinstance(held, int) else held.most
+        self.bound = most + (gathered.most if gathered is not None else 0) if spans else 0
+        self._gathered = gathered
+        self._held = held
         self._spans = spans
-        self._apart = apart
-        self._columns: dict[int, tuple[list[int], int]] = {}
+        self._columns: dict[int, tuple[Sequence[int], int]] = {}
 
     def most(self, column: int) -> int:
         """The most that is held at any block of a column."""
@@ -126,23 +132,40 @@ class Pass:
         highest = max(together)
         return highest, together.index(highest)
 
-    def _column(self, column: int) -> tuple[list[int], int]:
+    def _column(self, column: int) -> tuple[Sequence[int], int]:
         found = self._columns.get(column)
         if found is None:
-            span = self._spans[column // 2]
-            gathered, held = (sides[column % 2][span] for sides in self._sides)
-            if column % 2 and self._apart is not None:
-                alone, after = (side[span] for side in self._apart)
-                totals = list(map(max, map(add, alone, held), map(add, gathered, after)))
-            else:
-                totals = list(map(add, gathered, held))
+            totals = self._totals(column // 2, is_end=bool(column % 2))
             found = self._columns[column] = (totals, max(totals))
         return found
+
+    def _totals(self, number: int, *, is_end: bool) -> Sequence[int]:
+        """Bytes of one position at all blocks."""
+        gathered, held = self._gathered, self._held
+        lying = () if gathered is None else _column_of(gathered, number, is_end)
+        if isinstance(held, int):
+            span = self._spans[number]
+            lying = lying or (0,) * len(range(*span.indices(span.stop)))
+            return [size + held for size in lying]
+        gradients = _column_of(held, number, is_end)
+        if gathered is None:
+            return gradients
+        totals = map(add, lying, gradients)
+        if not is_end:
+            return list(totals)
+        alone = gathered.apart.column(number, gathered.values)
+        after = held.apart.column(number, held.values)
+        # a fetch comes when the hook is over
+        return list(map(max, map(add, alone, gradients), map(add, lying, after)))
 
     def index(self, column: int, block: int) -> int:
         """The place's number in the order of the pass."""
         span = self._spans[column // 2]
         return int(span.start + block * span.step)
+
+
+def _column_of(side: Side, number: int, is_end: bool) -> Sequence[int]:
+    return (side.end if is_end else side.within).column(number, side.values)
 
 
 class Overlay:
@@ -164,33 +187,31 @@ class Overlay:
         others = map(self._reduction.of_rank, zero.others)
         flow = _flow(Identity(self._program), zero.tensors, zero.rules)
         self._highest = Highest(flow, [self._reduction, *others])
-        self._gathered = self._gathered_bytes()
-        within, ends, own = self._gathered
-        forward = len(self._program.forward)
-        start = [self._highest.start.total] * forward
-        self.forward = Pass(
-            (within[:forward], ends[:forward]), (start, start), self._program.forward_spans
-        )
-        before, hook, after = self._program.held(self._highest)
-        self.backward = Pass(
-            (within[forward:], ends[forward:]),
-            (before, hook),
-            self._program.backward_spans,
-            (own[forward:], after) if zero.ranks else None,
-        )
-        self.last_gathered = ends[-1] if ends else 0
+        forward, backward = self._gathered = self._gathered_sides()
+        program = self._program
+        self.forward = Pass(forward, self._highest.start.total, program.forward_spans)
+        values = program.held_bytes(self._highest)
+        held = Side(values, *program.held, max(values))
+        self.backward = Pass(backward, held, program.backward_spans)
+        self.last_gathered = 0
+        if backward is not None and backward.end.numbers:
+            self.last_gathered = backward.values[backward.end.numbers[-1]]
         self.epilogue = self._highest.epilogue
 
     def at(self, column: int, block: int, *, is_backward: bool) -> HeldAt:
         """Bytes held at a place, for a reader."""
         found = self.backward if is_backward else self.forward
         index, is_end = found.index(column, block), column % 2
+        lying = self._gathered[is_backward]
+        within, end, alone = (
+            (0, 0, 0)
+            if lying is None
+            else (lying.values[of.numbers[index]] for of in (lying.within, lying.end, lying.apart))
+        )
         if not is_backward:
-            gathered = self._gathered[is_end][index]
-            return HeldAt(self._program.forward[index].label, gathered, self._highest.start)
+            label = self._program.forward[index].label
+            return HeldAt(label, end if is_end else within, self._highest.start)
         label = self._program.backward[index].label
-        number = len(self._program.forward) + index
-        within, end, alone = (bytes_at[number] for bytes_at in self._gathered)
         before, hook, after = self._program.held_at(self._highest, index)
         if not is_end:
             return HeldAt(label, within, before)
@@ -206,16 +227,30 @@ class Overlay:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
         return self._reduction.left()
 
-    def _gathered_bytes(self) -> _Gathered:
+    def _gathered_sides(self) -> tuple[Side | None, Side | None]:
+        """Parameters in forward and in backward."""
         zero, program = self._zero, self._program
-        places = len(program.forward) + len(program.backward)
         if not zero.ranks:
-            nothing = [0] * places
-            return nothing, nothing, nothing
+            return None, None
         levels = _levels(Identity(program), _gathering_of(zero))
         copied = max(*zero.share.cast_itemsizes, zero.rules.itemsize)
         self.per_rank = levels.per_rank + copied * self._reduction.flow.most_together
         return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
+
+
+class _Unions:
+    """Unions of sets of forms; of equal blocks they are made once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], tuple[Forms, tuple[Forms, ...]]] = {}
+
+    def of(self, *sets: Forms) -> Forms:
+        """All forms of these."""
+        key = tuple(map(id, sets))
+        found = self._known.get(key)
+        if found is None:  # the sets are kept, so that they stay themselves
+            found = self._known[key] = frozenset().union(*sets), sets
+        return found[0]
 
 
 class _Levels:
@@ -225,24 +260,23 @@ class _Levels:
     before it ends with, where both are of the same pass.
     """
 
-    def __init__(
-        self, places: Sequence[Place], visits: Sequence[tuple[Forms, Forms]], backward: int
-    ) -> None:
-        numbers: dict[Forms, int] = {}
-        series, level = iter(visits), forms.NOTHING
+    def __init__(self, program: Program, visits: Sequence[tuple[Forms, Forms]]) -> None:
+        places, backward = (*program.forward, *program.backward), len(program.forward)
+        together, numbers = _Unions(), dict[Forms, int]()
+        level, done = forms.NOTHING, 0
         levels: list[Forms] = []
         ends: list[Forms] = []
         own: list[Forms] = []
         for number, place in enumerate(places):
-            met = [next(series) for _ in place.visits]
-            fetching = frozenset().union(*(found for pair in met for found in pair))
-            level = met[-1][1] if met else level
+            begun = done + len(place.visits)
+            fetching = together.of(*chain.from_iterable(visits[done:begun]))
+            done = begun + len(place.ends)
+            level = visits[begun - 1][1] if place.visits else level
             if number not in (0, backward):
-                ends[-1] |= fetching
+                ends[-1] = together.of(ends[-1], fetching)
                 fetching = forms.NEVER
-            levels.append(level | fetching)
-            for _ in place.ends:
-                level = next(series)[1]
+            levels.append(together.of(level, fetching))
+            level = visits[done - 1][1] if place.ends else level
             ends.append(level)
             own.append(level)
         rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]
@@ -253,19 +287,29 @@ class _Levels:
         ]
         self._forms = tuple(places_of)
         self.per_rank = max([form.per_rank for form in self._forms], default=0)
-        self._getters = [getter(row) for row in rows]
+        self.forward = _placed((row[:backward] for row in rows), program.forward_spans)
+        self.backward = _placed((row[backward:] for row in rows), program.backward_spans)
 
-    def bytes_at(self, ranks: int, group: int) -> _Gathered:
-        """Bytes within and at the end of every place, and there before the next one's fetch."""
+    def bytes_at(self, ranks: int, group: int) -> tuple[Side, Side]:
+        """Bytes in forward and in backward."""
         padding = forms.Padding(ranks, group)
         sizes = [form.at(padding) for form in self._forms]
         values = [max([sizes[place] for place in level]) for level in self._levels]
-        within, ends, own = (get(values) for get in self._getters)
-        return within, ends, own
+        return _side(values, self.forward), _side(values, self.backward)
 
 
-@lru_cache(maxsize=128)
-def _gathered_at(levels: Identity, ranks: int, group: int) -> _Gathered:
+def _placed(rows: Iterable[list[int]], spans: Sequence[slice]) -> tuple[Placed, Placed, Placed]:
+    within, end, apart = (Placed(row, spans) for row in rows)
+    return within, end, apart
+
+
+def _side(values: Sequence[int], placed: tuple[Placed, Placed, Placed]) -> Side:
+    within, end, apart = placed
+    return Side(values, within, end, apart, max(within.most(values), end.most(values)))
+
+
+@lru_cache(maxsize=256)
+def _gathered_at(levels: Identity, ranks: int, group: int) -> tuple[Side, Side]:
     return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
 
 
@@ -276,18 +320,17 @@ def _gathering_of(zero: Zero) -> Gathering:
     return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _levels(program: Identity, how: Gathering) -> _Levels:
-    places = (*program.of.forward, *program.of.backward)
-    return _Levels(
-        places, gather.gathered(how.trace(*program.of.visits), how.limits), len(program.of.forward)
-    )
+    trace = how.trace(*program.of.visits)
+    return _Levels(program.of, replay.gathered(trace, how.limits, program.of.blocks))
 
 
 @lru_cache(maxsize=256)
 def _cut(program: Identity, how: Gathering) -> tuple[tuple[int, ...], tuple[int, ...]]:
     visits, forward = program.of.visits
-    return gather.secondaries_made(how.trace(visits, forward), how.limits, forward)
+    trace = how.trace(visits, forward)
+    return replay.secondaries_made(trace, how.limits, forward, program.of.blocks)
 
 
 def _reduction(program: Program, zero: Zero, share: Share) -> Reduction:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from zero_sizer.activations.levels import MicroStep, StepLevels
-from zero_sizer.timeline.overlay import Overlay, Zero, overlay_of
+from zero_sizer.timeline.overlay import Overlay, Pass, Zero, overlay_of
 from zero_sizer.timeline.program import Layout
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
@@ -84,9 +84,24 @@ def after_backward(activations: int, overlay: Overlay) -> Instant:
     )
 
 
+def highest_totals(step: MicroStep, overlay: Overlay) -> tuple[int, int]:
+    """Bytes of the highest points of forward and backward, wherever they are."""
+    rows = _rows(Identity(step))
+    over = rows.remaining + overlay.last_gathered + overlay.epilogue.total
+    backward = _find(rows.backward, overlay.backward)[0]
+    return _find(rows.forward, overlay.forward)[0], max(backward, over)
+
+
 def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> Instant:
     """The highest place; the first of equals."""
     found = overlay.backward if is_backward else overlay.forward
+    _, column, block, activations = _find(rows, found)
+    at = overlay.at(column, block, is_backward=is_backward)
+    return Instant(place=at.label, activations=activations, gathered=at.gathered, held=at.held)
+
+
+def _find(rows: tuple[_Row, ...], found: Pass) -> tuple[int, int, int, int]:
+    """Bytes of the highest place, its column and block, and activations there."""
     best, where = -1, (0, 0, 0)  # column, block, activations
     for below, column, first, slope in rows:
         if found.bound - below < best:
@@ -96,9 +111,7 @@ def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> 
         total, block = found.highest_beside(column, first, slope)
         if total > best or (total == best and (column, block) < where[:2]):
             best, where = total, (column, block, first + slope * block)
-    column, block, activations = where
-    at = overlay.at(column, block, is_backward=is_backward)
-    return Instant(place=at.label, activations=activations, gathered=at.gathered, held=at.held)
+    return best, *where
 
 
 @lru_cache(maxsize=512)

@@ -46,8 +46,48 @@ class Layout:
     backward: tuple[Positions, ...]
 
 
+class Placed:
+    """Which of some values there is at each place of a pass.
+
+    Few columns can hold the highest place, so each is looked up when it is asked for.
+
+    Args:
+        numbers: of each place the number of its value.
+        spans: where the columns lie among the places.
+    """
+
+    def __init__(self, numbers: Sequence[int], spans: Sequence[slice]) -> None:
+        self.numbers = numbers
+        self._spans = spans
+        self._columns: dict[int, _Getter] = {}
+        self._all = getter(sorted(set(numbers)))
+
+    def most(self, values: Sequence[int]) -> int:
+        """The highest value of all places."""
+        return max(self._all(values), default=0)
+
+    def column(self, number: int, values: Sequence[int]) -> Sequence[int]:
+        """The values of one column."""
+        found = self._columns.get(number)
+        if found is None:
+            found = self._columns[number] = getter(self.numbers[self._spans[number]])
+        return found(values)
+
+
 class Program:
-    """A layout, flat, in the order in which it runs."""
+    """A layout, flat, in the order in which it runs.
+
+    Attributes:
+        forward: its places.
+        forward_spans: where the columns of forward lie among them.
+        backward: see ``forward``.
+        backward_spans: see ``forward_spans``.
+        order: gradients as they become complete.
+        visits: of modules, and how many of them are of forward.
+        blocks: see ``zero.replay.Blocks``.
+        held: which of ``held_bytes`` there are at places of backward, within, in the hook at the
+            end, and after that.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self.forward, self.forward_spans = _flat(layout.forward)
@@ -56,10 +96,23 @@ class Program:
         self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
         visits = tuple(v for p in (*self.forward, *self.backward) for v in p.all_visits)
         self.visits = visits, sum(len(p.all_visits) for p in self.forward)
+        self.blocks = tuple(self._blocks(layout))
         self._last = {step.parameter: position for position, step in enumerate(self.order)}
-        sources = list(self._sources())
-        self._getters = [getter(list(column)) for column in zip(*sources, strict=True)]
-        self._numbers = sources
+        self._numbers = list(self._sources())
+        columns = zip(*self._numbers, strict=True) if self._numbers else ((), (), ())
+        within, hook, after = (Placed(column, self.backward_spans) for column in columns)
+        self.held = within, hook, after
+
+    def _blocks(self, layout: Layout) -> Iterator[tuple[int, ...]]:
+        """Of each part of several blocks the first visit of each, and one past the last."""
+        number = 0
+        for positions in (*layout.forward, *layout.backward[::-1]):
+            starts = [number]
+            for block in zip(*positions, strict=True):
+                number += sum([len(place.all_visits) for place in block])
+                starts.append(number)
+            if len(starts) > 3:
+                yield tuple(starts)
 
     def _sources(self) -> Iterator[tuple[int, int, int]]:
         """Per place of backward: which of ``[start, *before, *hook, *after]`` it holds.
@@ -75,15 +128,14 @@ class Program:
                 after = 1 + 2 * count + position
                 yield 1 + position, 1 + count + position, after
 
-    def held(self, reduction: Highest) -> Sequence[Sequence[int]]:
-        """Bytes at every place of backward, within, in its hook and after that."""
-        values = [
+    def held_bytes(self, reduction: Highest) -> list[int]:
+        """Bytes of which ``held`` says which there are at every place of backward."""
+        return [
             reduction.start.total,
             *reduction.before_totals(),
             *reduction.hook_totals(),
             *reduction.after_totals(),
         ]
-        return [get(values) for get in self._getters] or [[], [], []]
 
     def held_at(self, reduction: Highest, index: int) -> list[Held]:
         """Bytes held at one place, by kind."""
@@ -116,9 +168,12 @@ def _flat(parts: Sequence[Positions]) -> tuple[tuple[Place, ...], tuple[slice, .
     return tuple(places), tuple(spans)
 
 
-def getter(numbers: list[int]) -> Callable[[Sequence[int]], Sequence[int]]:
+_Getter = Callable[[Sequence[int]], Sequence[int]]
+
+
+def getter(numbers: Sequence[int]) -> _Getter:
     """``[values[number] for number in numbers]``, fast."""
     if len(numbers) < 2:
         return lambda values: [values[number] for number in numbers]
-    found: Callable[[Sequence[int]], Sequence[int]] = itemgetter(*numbers)
+    found: _Getter = itemgetter(*numbers)
     return found

@@ -90,6 +90,7 @@ def unknown_zero_of(plan: Plan) -> Zero | None:
     return interned(replace(zero, limits=_without_trace(zero.limits)))
 
 
+@derived_of_rank
 def initial_zero_of(plan: Plan) -> Zero:
     """Zero of the first step with hpZ: init made every partition, and no step has dropped one."""
     zero = zero_of(plan)

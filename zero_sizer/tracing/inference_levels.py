@@ -69,18 +69,22 @@ class Levels:
         }
 
     def _span(self, first: int, end: int, base: Poly) -> dict[str, Any]:
+        """Levels while each linear layer runs, and after each until the next one does."""
         linears: dict[str, list[Poly]] = {}
-        running = ""
+        after: dict[str, list[Poly]] = {}
+        running = last = ""
         for event, level in self._levels[first:end]:
+            if _is(event, "ends"):
+                running, last = "", running
+            if not running:
+                after.setdefault(last, []).append(symbolic.add(level, base, -1))
+            elif isinstance(event, Made):
+                linears.setdefault(running, []).append(symbolic.add(level, base, -1))
             if _is(event, "module"):
                 running = relative(event.name)  # type: ignore[union-attr]
-            elif _is(event, "ends"):
-                running = ""
-            elif running and isinstance(event, Made):
-                linears.setdefault(running, []).append(symbolic.add(level, base, -1))
         return {
-            "peaks": self._highest(first, end, base),
             "linears": {name: list(self._envelope(found)) for name, found in linears.items()},
+            "after": {name: list(self._envelope(found)) for name, found in after.items()},
         }
 
     def _highest(self, first: int, end: int, base: Poly) -> list[Poly]:

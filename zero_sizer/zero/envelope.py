@@ -4,23 +4,12 @@ from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import groupby, pairwise
 from operator import itemgetter
-from typing import NamedTuple
 
+Change = tuple[int, int, int, int]
+"""One of them holds more from then on, or less: when, in which turn, which, and how much more.
 
-class Change(NamedTuple):
-    """One of them holds more from then on, or less.
-
-    Attributes:
-        time: when.
-        turn: of changes at the same time those with a lower turn come first.
-        holder: which.
-        amount: how much more.
-    """
-
-    time: int
-    turn: int
-    holder: int
-    amount: int
+Of changes at the same time those with a lower turn come first.
+"""
 
 
 def tops(
@@ -57,11 +46,11 @@ def highest(holders: int, changes: Iterable[Change], least: int) -> set[int]:
     heapify(heap)
     found = {0}
     for _, together in groupby(sorted(changes), key=itemgetter(0, 1)):
-        for change in together:
-            held[change.holder] += change.amount
-            entry = (-held[change.holder], change.holder)
+        for _, _, holder, amount in together:
+            held[holder] += amount
+            entry = (-held[holder], holder)
             heappush(heap, entry)
-            if change.holder in found:
+            if holder in found:
                 heappush(of_found, entry)
         most = _top(heap, held)
         if held[most] > held[_top(of_found, held)] + least:

@@ -1,12 +1,12 @@
 """Where a flow's tensors and buckets lie in the partitions of ZeRO-1 and ZeRO-2."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
-from zero_sizer.zero.gradient_flow import Flow, Flush, Tensors
+from zero_sizer.zero.gradient_flow import Flow, Tensors
 
 ALIKE = 2  # pieces of one tensor that are reduced together: the later ones are no larger
 
@@ -23,15 +23,13 @@ class Extents:
         self._of: dict[int, tuple[int, int, int]] = {}  # tensor -> group, first and last element
         self._spans: dict[int, list[tuple[int, int]]] = {}
         self._touched: dict[int, list[list[int]]] = {}
+        self._first: dict[int, list[int]] = {}
+        self._members = [flush.members for flush in flow.flushes]
         for number, (group, numels) in enumerate(zip(groups, self._groups, strict=True)):
             starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
             for index, start, numel in zip(group, starts, numels, strict=True):
                 self._of[index] = (number, start, start + max(numel, 1) - 1)
         self._buckets = [self._bucket(flush.members) for flush in flow.flushes]
-        self._is_solid = [
-            len(found) == 1 and found[0][2] - found[0][1] + 1 == flush.numel
-            for found, flush in zip(self._buckets, flow.flushes, strict=True)
-        ]  # its tensors lie one after the other
 
     def _bucket(self, members: Sequence[int]) -> list[tuple[int, int, int]]:
         """Per group with tensors in the bucket: its number, first and last element."""
@@ -90,16 +88,26 @@ class Extents:
                 return True
         return False
 
-    def first_held(
-        self, flushes: Sequence[Flush], touched: Iterable[int], rank: int, parts: Sequence[int]
-    ) -> int:
-        """The first of some buckets of which the rank's partitions hold a piece."""
-        mine = (
-            number
-            for number in touched
-            if self._is_solid[number] or self.holds(flushes[number].members, rank, parts)
-        )
-        return next(mine, len(flushes))
+    def first_held(self, ranks: int, rank: int) -> int:
+        """The first bucket of which a rank's partitions hold a piece; one past the last: none."""
+        known = self._first.get(ranks)
+        if known is None:
+            known = self._first[ranks] = self._first_of_all(ranks, self.parts(ranks))
+        return known[rank]
+
+    def _first_of_all(self, ranks: int, parts: Sequence[int]) -> list[int]:
+        found, missing = [len(self._members)] * ranks, ranks
+        for number, members in enumerate(self._members):
+            for i in members:
+                group, low, high = self._of[i]
+                part = parts[group]
+                for rank in range(low // part, high // part + 1):
+                    if found[rank] > number:
+                        missing -= found[rank] == len(self._members)
+                        found[rank] = number
+            if not missing:
+                break
+        return found
 
     def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
         """Elements of the largest piece of a tensor in the rank's partitions."""

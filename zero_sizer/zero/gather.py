@@ -1,4 +1,4 @@
-"""Which stage-3 parameters are gathered at which point of a step.
+"""How stage-3 parameters are fetched and released, and what is held meanwhile.
 
 DeepSpeed decides it from the order in which modules run; this follows deepspeed 0.19.8
 runtime/zero/partitioned_param_coordinator.py: fetch (``_fetch_sub_module_impl``), prefetch, and
@@ -9,77 +9,21 @@ for, beside the tensors copied out of it. Under ``torch_autocast`` the weights o
 in 16 bits: partitions are cast before, tensors after, out of what was copied or the buffer.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import field
-from itertools import chain
+from itertools import chain, islice
+from operator import itemgetter
 
 from zero_sizer.util.records import dataclass
-from zero_sizer.zero.forms import Form, Forms
-from zero_sizer.zero.reuse import Reuses, Visit
+from zero_sizer.zero.forms import Form
+from zero_sizer.zero.reuse import Reuse, Reuses, Visit
+from zero_sizer.zero.swapping import Buffers
 from zero_sizer.zero.trace import Limits, Trace
 
 
-def gathered(trace: Trace, limits: Limits) -> list[tuple[Forms, Forms]]:
-    """Gathered parameters and their buffers at each visit: while it is made, and from then on.
-
-    Persistent parameters are not counted: they have an entry of their own.
-    """
-    levels = []
-    known: dict[Forms, Forms] = {}
-    for during, state in _replayed(trace, limits):
-        after = frozenset([state.form()])
-        forms = frozenset(during)
-        levels.append((known.setdefault(forms, forms), known.setdefault(after, after)))
-    return levels
-
-
-def secondaries_made(
-    trace: Trace, limits: Limits, forward: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Parameters whose secondary partitions the first ``forward`` visits make, and all visits."""
-    made: tuple[int, ...] = ()
-    in_forward = 0
-    for number, (_, state) in enumerate(_replayed(trace, limits), 1):
-        if number == forward:
-            in_forward = len(state.made)
-        if number == len(trace.visits):
-            made = tuple(state.made)
-    known = trace.secondary.made
-    first, both = (tuple(i for i in some if i not in known) for some in (made[:in_forward], made))
-    return first, both
-
-
-def _replayed(trace: Trace, limits: Limits) -> Iterator[tuple[set[Form], "_State"]]:
-    """What is held while each visit is made, and the state after it."""
-    queue = [(i, step) for step, module in enumerate(trace.modules) for i in module]
-    state = _State(trace, limits, queue, made=dict.fromkeys(trace.secondary.made))
-    if not trace.is_first:
-        state.resident = {i: False for i, persistent in enumerate(trace.persistent) if persistent}
-    for i in trace.secondary.counted:
-        state.hold_secondary(i)
-    begun = [visit for visit in trace.visits if visit.begins]
-    reuse = Reuses(begun, trace.numels, limits.max_reuse_distance)
-    step = 0
-    over: Visit | None = None
-    for visit in trace.visits:
-        during: set[Form] = set()
-        if visit.begins:
-            if over is not None:
-                during |= _release(state, reuse, step, over)
-            during |= _fetch(state, step, visit.parameters)
-            step, over = step + 1, visit if visit.ends else None
-        else:
-            if over is not None and over.recomputes:
-                during |= _release(state, reuse, step, over)
-                over = None
-            during |= _release(state, reuse, step, visit)
-        for i in visit.passed:
-            state.forget(i)
-        yield during, state
-
-
 @dataclass
-class _Batch:
+class Batch:
     """Parameters gathered in one call.
 
     Attributes:
@@ -94,23 +38,52 @@ class _Batch:
     in_place: bool
     copied: bool = False
 
+    def moved(self, by: int) -> "Batch":
+        """A batch of other parameters, so many further."""
+        members = tuple([i + by for i in self.members])
+        return Batch(members, {i + by for i in self.waiting}, self.in_place, self.copied)
+
+
+Asked = tuple[Reuse, int, int, bool]
+"""Whether a parameter is used again soon: who was asked, the parameter, the step, the answer."""
+
 
 @dataclass
-class _State:
+class State:
+    """Parameters that are gathered, and those under way.
+
+    Attributes:
+        queue: parameters and the steps they are used at; its front is at ``head``.
+        available: elements that count towards ``max_live_parameters``.
+        num_bytes: of gathered tensors and gather buffers now, without padding.
+        padded: elements and bytes of one -> how many such tensors lie padded.
+        resident: parameter -> whether it lies padded.
+        left: released, but referred to.
+        lent: to the module that is open.
+        inflight: their gathers are under way.
+        fetched_for: the last step that a parameter was taken from the queue for.
+        made: they have a secondary partition.
+        secondary: those made here, as ``padded``.
+        asked: questions about next uses since somebody last looked.
+        buffers: of NVMe.
+    """
+
     trace: Trace
     limits: Limits
-    queue: list[tuple[int, int]]  # (parameter, step it is used at), front at ``head``
+    queue: list[tuple[int, int]]
     head: int = 0
     available: int = 0
-    num_bytes: int = 0  # of gathered tensors and gather buffers now, without padding
-    padded: dict[tuple[int, int], int] = field(default_factory=dict)  # those that lie padded
-    resident: dict[int, bool] = field(default_factory=dict)  # parameter -> lies padded
-    left: dict[int, list[bool]] = field(default_factory=dict)  # released, but referred to
-    lent: dict[int, None] = field(default_factory=dict)  # to the module that is open
-    inflight: dict[int, _Batch] = field(default_factory=dict)
+    num_bytes: int = 0
+    padded: dict[tuple[int, int], int] = field(default_factory=dict)
+    resident: dict[int, bool] = field(default_factory=dict)
+    left: dict[int, list[bool]] = field(default_factory=dict)
+    lent: dict[int, None] = field(default_factory=dict)
+    inflight: dict[int, Batch] = field(default_factory=dict)
     fetched_for: dict[int, int] = field(default_factory=dict)
-    made: dict[int, None] = field(default_factory=dict)  # they have a secondary partition
-    secondary: dict[tuple[int, int], int] = field(default_factory=dict)  # those made here
+    made: dict[int, None] = field(default_factory=dict)
+    secondary: dict[tuple[int, int], int] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    buffers: Buffers | None = None
     _form: Form | None = None
 
     def form(self) -> Form:
@@ -120,6 +93,20 @@ class _State:
             secondary = tuple(sorted([(*k, n) for k, n in self.secondary.items()]))
             self._form = Form(self.num_bytes, padded, secondary=secondary)
         return self._form
+
+    def queue_place(self, step: int) -> int:
+        """Place in the queue of the first parameter that is used at ``step`` or later."""
+        return bisect_left(self.queue, step, key=itemgetter(1))
+
+    def is_near(self, reuse: Reuse, parameter: int, step: int) -> bool:
+        """See ``Reuse``; that it was asked is noted."""
+        found = reuse.is_near(parameter, step)
+        self.asked.append((reuse, parameter, step, found))
+        return found
+
+    def form_changed(self) -> None:
+        """Note that the state was changed from outside."""
+        self._form = None
 
     def forget(self, parameter: int, *, but: int = 0) -> None:
         """Nothing refers to what was released of it, ``but`` for the first so many."""
@@ -155,7 +142,8 @@ class _State:
                 self.padded[key] = self.padded.get(key, 0) + sign
 
 
-def _fetch(state: _State, step: int, module: tuple[int, ...]) -> set[Form]:
+def fetch(state: State, step: int, module: tuple[int, ...]) -> set[Form]:
+    """Fetch a module's parameters, and more ahead; the levels meanwhile."""
     peaks = _gather(state, [i for i in module if _absent(state, i)])
     for i in module:
         peaks |= _wait(state, i)
@@ -168,10 +156,14 @@ def _fetch(state: _State, step: int, module: tuple[int, ...]) -> set[Form]:
         discarded.add(i)
     if state.limits.prefetch_bucket_size > 0:
         peaks |= _prefetch(state)
+        if state.buffers is not None:
+            in_flight = sum(state.trace.numels[i] for i in state.inflight)
+            ahead = (i for i, _ in islice(state.queue, state.head, None))
+            state.buffers.read_ahead(ahead, state.trace.numels, in_flight)
     return peaks
 
 
-def _prefetch(state: _State) -> set[Form]:
+def _prefetch(state: State) -> set[Form]:
     limit = min(
         state.limits.max_live_parameters - state.available, state.limits.prefetch_bucket_size
     )
@@ -179,6 +171,8 @@ def _prefetch(state: _State) -> set[Form]:
     numel = 0
     while state.head < len(state.queue) and numel < limit:
         i, used_at = state.queue[state.head]
+        if state.buffers is not None and state.buffers.is_away(i):
+            break
         state.head += 1
         state.fetched_for[i] = max(state.fetched_for.get(i, -1), used_at)
         if _absent(state, i) and i not in chosen:
@@ -187,11 +181,11 @@ def _prefetch(state: _State) -> set[Form]:
     return _gather(state, list(chosen))
 
 
-def _absent(state: _State, i: int) -> bool:
+def _absent(state: State, i: int) -> bool:
     return i not in state.resident and i not in state.inflight
 
 
-def _gather(state: _State, parameters: list[int]) -> set[Form]:
+def _gather(state: State, parameters: list[int]) -> set[Form]:
     """Start a gather; the levels while it is made."""
     if not parameters:
         return {state.form()}
@@ -202,13 +196,15 @@ def _gather(state: _State, parameters: list[int]) -> set[Form]:
             others = [i for i in parameters if i not in state.made]
             return _gather(state, apart) | _gather(state, others)
     state.available += sum(trace.numels[i] for i in parameters)
+    if state.buffers is not None:
+        _through_buffers(state.buffers, parameters, trace.persistent)
     if trace.one_by_one:
-        state.inflight.update({i: _Batch((i,), {i}, in_place=True) for i in parameters})
+        state.inflight.update({i: Batch((i,), {i}, in_place=True) for i in parameters})
         state.hold(parameters, 1, is_padded=True)
         return {state.form()}
     buffers = trace.buffers(parameters)
     in_place = len(parameters) == 1 and not trace.is_cast(parameters[0])
-    batch = _Batch(tuple(chain(*buffers)), set(parameters), in_place)
+    batch = Batch(tuple(chain(*buffers)), set(parameters), in_place)
     state.inflight.update(dict.fromkeys(parameters, batch))
     found: set[Form] = set()
     for buffer in buffers:
@@ -217,7 +213,18 @@ def _gather(state: _State, parameters: list[int]) -> set[Form]:
     return found
 
 
-def _brought(state: _State, buffer: list[int]) -> set[Form]:
+def _through_buffers(
+    buffers: Buffers, parameters: Sequence[int], persistent: Sequence[bool]
+) -> None:
+    """Partitions are read before they are gathered; of what stays the buffer is free again."""
+    for i in parameters:
+        buffers.read(i)
+    for i in parameters:
+        if persistent[i]:
+            buffers.give_back(i)
+
+
+def _brought(state: State, buffer: list[int]) -> set[Form]:
     """The levels while partitions are put into a buffer (partition_parameters.py:1358-1362).
 
     Parked ones are brought to the GPU first, all of them. Where they are cast, the casts wait for
@@ -241,7 +248,7 @@ def _brought(state: _State, buffer: list[int]) -> set[Form]:
     return {form._replace(brought=tuple(sorted(brought))) for brought in levels}
 
 
-def _wait(state: _State, i: int) -> set[Form]:
+def _wait(state: State, i: int) -> set[Form]:
     """Finish the gather of ``i``; the level while its call's copies are made, if they are."""
     batch = state.inflight.pop(i, None)
     if batch is None:
@@ -252,11 +259,11 @@ def _wait(state: _State, i: int) -> set[Form]:
         batch.copied = True
         if batch.in_place:
             state.resident[i] = True
-            if state.trace.persistent[i]:  # counted elsewhere from now on
+            if state.trace.elsewhere[i]:  # from now on
                 state.hold((i,), -1, is_padded=True)
             return set()
         state.resident.update(dict.fromkeys(batch.members, False))
-        passing = [i for i in batch.members if not state.trace.persistent[i]]
+        passing = [i for i in batch.members if not state.trace.elsewhere[i]]
         state.hold(passing, 1, is_padded=False)
         beside = _copied_beside(state.trace, batch.members)
     peak = state.form()
@@ -276,11 +283,11 @@ def _copied_beside(trace: Trace, members: tuple[int, ...]) -> int:
     for i in reversed(members):
         if trace.is_cast(i):
             most = max(most, trace.numels[i] * trace.gather_itemsizes[i] - coming)
-        coming += 0 if trace.persistent[i] else trace.numels[i] * trace.itemsizes[i]
+        coming += 0 if trace.elsewhere[i] else trace.numels[i] * trace.itemsizes[i]
     return most
 
 
-def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> set[Form]:
+def release(state: State, reuse: Reuses, next_step: int, visit: Visit) -> set[Form]:
     """Let go of what a visit gathered; the levels where a secondary partition lies beside it."""
     near, trace = reuse.of(visit), state.trace
     peaks: set[Form] = set()
@@ -294,7 +301,7 @@ def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> set[
             state.lent[i] = None
             continue
         is_lent = visit.within and i in state.lent
-        if trace.persistent[i] or skipped or is_lent or near.is_near(i, next_step):
+        if trace.persistent[i] or skipped or is_lent or state.is_near(near, i, next_step):
             continue
         peaks |= _let_go(state, i)
         if not (is_kept and reuse.fetched.is_used(i, next_step)):
@@ -307,12 +314,14 @@ def _release(state: _State, reuse: Reuses, next_step: int, visit: Visit) -> set[
     return peaks
 
 
-def _let_go(state: _State, i: int) -> set[Form]:
+def _let_go(state: State, i: int) -> set[Form]:
     """Release a parameter, if it is there."""
     is_padded = state.resident.pop(i, None)
     if is_padded is None:
         return set()
     peaks = state.cut(i)
+    if state.buffers is not None:
+        state.buffers.give_back(i)
     state.left.setdefault(i, []).append(is_padded)
     state.available -= state.trace.numels[i]
     return peaks

@@ -102,6 +102,10 @@ Level = tuple[int, int]
 keeps; plain, because thousands are made."""
 
 
+Sizes = tuple[tuple[int, int], ...]
+"""Elements of tensors, and how many of them have so many."""
+
+
 class Flush(NamedTuple):
     """The reduction of a bucket.
 
@@ -109,7 +113,7 @@ class Flush(NamedTuple):
         level: when it begins.
         members: parameter indices.
         numel: elements of all of them.
-        sizes: elements, and how many of them have so many.
+        sizes: see ``Sizes``.
         buffer: which of two alternating buffers it used (``overlap_comm``).
         is_apart: whether its members are ``Tensors.apart``.
     """
@@ -117,7 +121,7 @@ class Flush(NamedTuple):
     level: Level
     members: tuple[int, ...]
     numel: int
-    sizes: tuple[tuple[int, int], ...]
+    sizes: Sizes
     buffer: int = 0
     is_apart: bool = False
 
@@ -168,6 +172,13 @@ class Flow:
     def flush_totals(self) -> tuple[int, ...]:
         """Bytes when each reduction begins."""
         return tuple(sum(flush.level) for flush in self.flushes)
+
+    @cached_property
+    def kinds(self) -> tuple[tuple[tuple[Sizes, bool], ...], tuple[int, ...]]:
+        """Kinds of reductions: sizes, and whether they are apart; the number of each's kind."""
+        numbers: dict[tuple[Sizes, bool], int] = {}
+        found = [numbers.setdefault((f.sizes, f.is_apart), len(numbers)) for f in self.flushes]
+        return tuple(numbers), tuple(found)
 
     @cached_property
     def most_together(self) -> int:

@@ -5,7 +5,7 @@ few ranks suffice: along that order those that keep more than every rank before.
 less than a thousandth of the weights are left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, islice
 
@@ -66,13 +66,12 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     if keeping.pieces and layout.ranks <= _FEW:
         return tuple(range(layout.ranks))  # activations decide too, when which piece is copied
     where = (layout.ranks, layout.align_tensors, layout.itemsize)
-    flat = [_Group(numels, *where) for numels in layout.groups]
+    flat, firsts, early, late = _ordered(layout)
 
     def piece(rank: int) -> int:
         return max((group.piece(rank) for group in flat), default=0)
 
     least = sum(map(sum, layout.groups)) // _SHARE
-    early, late = _orders(layout, flat)
     kept = _kept(layout, keeping.weights, where)
     found = {*_rising(early, kept.__getitem__, least)}
     most = sum(group.most for group in flat)
@@ -84,7 +83,7 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     large = list(_large(layout, flat, keeping))
     if large:
         part = keeping.parts * sum(group.part for group in flat)
-        first = (Change(_first(layout, flat, rank), 0, rank, kept[rank] + part) for rank in early)
+        first = ((firsts[rank], 0, rank, kept[rank] + part) for rank in early)
         found.update(envelope.highest(layout.ranks, chain(first, large), least))
     if keeping.pieces:
         for order in (early, late):
@@ -110,9 +109,9 @@ def _large(layout: Layout, flat: Sequence["_Group"], keeping: Keeping) -> Iterat
     for number, numels in enumerate(layout.groups if keeping.large else ()):
         for i, numel in enumerate(numels):
             if numel > keeping.limit:
-                change = (_time(layout, number, i), int(keeping.large < 0))
+                time, turn = _time(layout, number, i), int(keeping.large < 0)
                 for rank in flat[number].owners(i):
-                    yield Change(*change, rank, numel * keeping.large)
+                    yield time, turn, rank, numel * keeping.large
 
 
 def _largest_pieces(
@@ -136,14 +135,6 @@ def _largest_pieces(
         for place in _rising(order, waiting.__getitem__, least):
             if waiting[place]:
                 yield flat[tensors[place][1]].largest_owner(tensors[place][2])
-
-
-def _first(layout: Layout, flat: Sequence["_Group"], rank: int) -> int:
-    """When the first of a rank's gradients is reduced."""
-    spans: Iterable[Sequence[int]] = (range(*group.span(rank)) for group in flat)
-    if layout.turns is None:  # they are reduced in their order, or against it
-        spans = (span[:: max(len(span) - 1, 1)] for span in spans)
-    return min((_time(layout, n, i) for n, span in enumerate(spans) for i in span), default=0)
 
 
 def _time(layout: Layout, group: int, tensor: int) -> int:
@@ -199,19 +190,37 @@ class _Group:
         )
 
 
-def _orders(layout: Layout, flat: Sequence[_Group]) -> tuple[list[int], list[int]]:
+@lru_cache(maxsize=256)
+def _ordered(layout: Layout) -> tuple[Sequence[_Group], list[int], list[int], list[int]]:
+    """The flat buffers; when each rank's first gradient is reduced; ranks early and late."""
+    where = (layout.ranks, layout.align_tensors, layout.itemsize)
+    flat = [_Group(numels, *where) for numels in layout.groups]
+    first, last = _times(layout, flat)
+    return flat, first, *_orders(layout, first, last)
+
+
+def _times(layout: Layout, flat: Sequence[_Group]) -> tuple[list[int], list[int]]:
+    """When the first and the last of each rank's gradients are reduced."""
+    first, last = [], []
+    for rank in range(layout.ranks):
+        spans = [group.span(rank) for group in flat]
+        if layout.turns is None:  # they are reduced in their order, or against it
+            turns = [turn for low, high in spans if high > low for turn in (low, high - 1)]
+        else:
+            pairs = zip(spans, layout.turns, strict=True)
+            turns = [turn for (low, high), of in pairs for turn in of[low:high]]
+        low, high = min(turns, default=0), max(turns, default=0)
+        first.append(-high if layout.last_first else low)
+        last.append(-low if layout.last_first else high)
+    return first, last
+
+
+def _orders(layout: Layout, first: list[int], last: list[int]) -> tuple[list[int], list[int]]:
     """Ranks as their first gradient is reduced, then as their last one is, the latest first."""
     ranks = list(range(layout.ranks))
     if layout.turns is None:
         return (ranks[::-1], ranks) if layout.last_first else (ranks, ranks[::-1])
-    spans = [[group.span(rank) for group in flat] for rank in ranks]
-    turns = [
-        [t for (low, high), of in zip(found, layout.turns, strict=True) for t in of[low:high]]
-        for found in spans
-    ]
-    lowest = sorted(ranks, key=lambda r: min(turns[r], default=0))
-    highest = sorted(ranks, key=lambda r: -max(turns[r], default=0))
-    return (highest, lowest) if layout.last_first else (lowest, highest)
+    return sorted(ranks, key=first.__getitem__), sorted(ranks, key=lambda rank: -last[rank])
 
 
 def _rising(

@@ -134,8 +134,7 @@ class Reduction:
         self._first = len(self.flow.flushes)
         if self._extents is not None:
             touched = self._extents.touched(self._share.ranks, own.rank)
-            where = (self.flow.flushes, touched, own.rank, self._parts)
-            self._first = self._extents.first_held(*where)
+            self._first = self._extents.first_held(self._share.ranks, own.rank)
             self._own_large = _own_large(self.flow, touched, self._rules, self._share)
             if not self.costs_alike:
                 self._own_costs = self._costs(self._extents, touched)
@@ -282,10 +281,9 @@ class _Alike(NamedTuple):
 
 def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Alike:
     """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
-    kinds = {(flush.sizes, flush.is_apart) for flush in flow.flushes}
-    costs = {kind: _scatter(*kind, rules, share) for kind in kinds}
-    found = [costs[flush.sizes, flush.is_apart] for flush in flow.flushes]
-    return _alike(flow, found, [])
+    kinds, numbers = flow.kinds
+    costs = [_scatter(*kind, rules, share) for kind in kinds]
+    return _alike(flow, [costs[number] for number in numbers], [])
 
 
 def _alike(flow: Flow, costs: list[tuple[int, int]], reduced: list[int]) -> _Alike:
@@ -332,8 +330,12 @@ def _of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) ->
     parts = extents.of.parts(share.ranks)
     found = []
     for flush, (low, high) in zip(flow.of.flushes, extents.of.ranks(share.ranks), strict=True):
-        slices = [] if low == high else [flush.numel]
-        if slices and rules.is_large(flush.numel):
+        if low == high or not share.copies:  # one slice, or no copy of any
+            size = flush.numel * share.cast_itemsizes[flush.is_apart]
+            found.append((size, size))
+            continue
+        slices = [flush.numel]
+        if rules.is_large(flush.numel):
             slices = extents.of.slices(flush.members[0], parts, rules.bucket_numel)
         found.append(_flattened(flush, slices, rules, share))
     costs = [(copies, 0) for copies, _ in found]

@@ -2,7 +2,10 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
+
+from zero_sizer.util.identity import Identity
 
 
 class Visit(NamedTuple):
@@ -49,33 +52,53 @@ class Reuses:
     for all within it where the one that releases is a leaf.
     """
 
-    def __init__(self, begun: list[Visit], numels: tuple[int, ...], distance: int) -> None:
-        self.fetched = Reuse([v.parameters for v in begun], numels, distance)
-        self._direct = self._inside = self.fetched
-        if any(visit.direct is not None for visit in begun):
-            direct = [v.parameters if v.direct is None else v.direct for v in begun]
-            inside = [v.parameters if v.inside is None else v.inside for v in begun]
-            self._direct = Reuse(direct, numels, distance)
-            self._inside = Reuse(inside, numels, distance)
+    def __init__(self, visits: tuple[Visit, ...], numels: tuple[int, ...], distance: int) -> None:
+        fetched, direct, inside = _uses_of(Identity(visits), numels)
+        self.fetched = Reuse(fetched, distance)
+        self._direct = self.fetched if direct is fetched else Reuse(direct, distance)
+        self._inside = self.fetched if inside is fetched else Reuse(inside, distance)
 
     def of(self, visit: Visit) -> "Reuse":
         """The walk where ``visit`` releases."""
         return self._direct if visit.direct is None else self._inside
 
 
+class Uses:
+    """Steps at which parameters are used.
+
+    Attributes:
+        before: elements of all modules before each step.
+        of: parameter -> its steps.
+    """
+
+    def __init__(self, modules: list[tuple[int, ...]], numels: tuple[int, ...]) -> None:
+        self.before = [0]
+        self.of: dict[int, list[int]] = {}
+        for step, module in enumerate(modules):
+            self.before.append(self.before[-1] + sum([numels[i] for i in module]))
+            for i in module:
+                self.of.setdefault(i, []).append(step)
+
+
+@lru_cache(maxsize=32)
+def _uses_of(identity: Identity, numels: tuple[int, ...]) -> tuple[Uses, Uses, Uses]:
+    """Of what is fetched, of what modules own themselves, and of all within leaves."""
+    begun = [visit for visit in identity.of if visit.begins]
+    fetched = Uses([v.parameters for v in begun], numels)
+    if all(visit.direct is None for visit in begun):
+        return fetched, fetched, fetched
+    direct = [v.parameters if v.direct is None else v.direct for v in begun]
+    inside = [v.parameters if v.inside is None else v.inside for v in begun]
+    return fetched, Uses(direct, numels), Uses(inside, numels)
+
+
 class Reuse:
     """Answers whether a parameter is used again within ``distance`` elements of the trace."""
 
-    def __init__(
-        self, modules: list[tuple[int, ...]], numels: tuple[int, ...], distance: int
-    ) -> None:
+    def __init__(self, uses: Uses, distance: int) -> None:
         self._distance = distance
-        self._before = [0]  # elements of all modules before each step
-        self._uses: dict[int, list[int]] = {}
-        for step, module in enumerate(modules):
-            self._before.append(self._before[-1] + sum(numels[i] for i in module))
-            for i in module:
-                self._uses.setdefault(i, []).append(step)
+        self._before = uses.before
+        self._uses = uses.of
 
     def is_used(self, i: int, step: int) -> bool:
         """True if parameter ``i`` is used at ``step`` or later."""

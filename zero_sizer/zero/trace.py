@@ -7,6 +7,7 @@ from typing import NamedTuple
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero.reuse import Visit, saving
 from zero_sizer.zero.secondary import NONE, Secondary
+from zero_sizer.zero.swapping import Swapped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,9 @@ class Trace:
         one_by_one: each parameter is brought by itself: one rank, offloaded (``NoGatherHandle``).
         is_first: before the first optimizer step, which gathers those that stay gathered: until
             then each comes with the first that is gathered with it.
+        counts_persistent: those that stay gathered are counted, from when they come; else they are
+            elsewhere.
+        swapped: partitions that lie on NVMe; None: nothing waits for that.
     """
 
     numels: tuple[int, ...]
@@ -51,11 +55,18 @@ class Trace:
     lent: frozenset[int] = frozenset()
     secondary: Secondary = NONE
     is_first: bool = False
+    counts_persistent: bool = False
+    swapped: Swapped | None = None
 
     @property
     def modules(self) -> list[tuple[int, ...]]:
         """Parameters of each module that begins to run: what DeepSpeed's own trace holds."""
         return [visit.parameters for visit in self.visits if visit.begins]
+
+    @cached_property
+    def elsewhere(self) -> tuple[bool, ...]:
+        """Parameters that are counted elsewhere once they have come, because they stay gathered."""
+        return (False,) * len(self.persistent) if self.counts_persistent else self.persistent
 
     @cached_property
     def casts(self) -> bool:

@@ -4,10 +4,14 @@ Every rule is one declared record. Its formula reads a few numbers of the job an
 ledger's number next to it is this job's, per GPU, and one line says why the two differ.
 """
 
+from zero_sizer.crosscheck.rules.inference import INFERENCE_RULES
 from zero_sizer.crosscheck.rules.record import Rule, numbers_of
-from zero_sizer.crosscheck.rules.table import RULES
+from zero_sizer.crosscheck.rules.table import TRAINING_RULES
 from zero_sizer.sizing import Sizing
 from zero_sizer.util.records import dataclass
+
+RULES = (*TRAINING_RULES, *INFERENCE_RULES)
+"""All of them, in reading order; those about both tasks stand first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ def answers(sizing: Sizing) -> tuple[Answer, ...]:
             ledger=rule.ledger(sizing),
         )
         for rule in RULES
-        if rule.when(plan)
+        if plan.task in rule.tasks and rule.when(plan)
     )
 
 

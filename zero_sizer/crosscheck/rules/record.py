@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from math import prod
 
+from zero_sizer.config.workload import TRAINING
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing
 from zero_sizer.util.records import dataclass
@@ -17,7 +18,7 @@ class Numbers:
     Attributes:
         params: elements of the model (P).
         micro_batch: samples a GPU takes at once (b).
-        seq_len: tokens of a sample (s).
+        seq_len: tokens of a sample (s), of inference with those that are generated.
         hidden: width (d).
         heads: attention heads (h).
         layers: layers, encoder and decoder together (L).
@@ -62,6 +63,7 @@ class Rule:
         ledger: the ledger's bytes of that quantity, per GPU.
         why: why the ledger's number is another one, in one line.
         when: the jobs it is about.
+        tasks: training, inference, or both.
         source: where it is from.
     """
 
@@ -73,6 +75,7 @@ class Rule:
     ledger: Ledger
     why: str
     when: Callable[[Plan], bool] = lambda plan: True
+    tasks: tuple[str, ...] = (TRAINING,)
     source: str = COMMON
 
 
@@ -82,13 +85,24 @@ def numbers_of(plan: Plan) -> Numbers:
     return Numbers(
         params=plan.model.num_params,
         micro_batch=plan.micro_batch,
-        seq_len=plan.seq_len,
+        seq_len=plan.seq_len + plan.new_tokens,
         hidden=arch.hidden or 0,
         heads=arch.heads or 0,
         layers=(arch.num_layers or 0) + (arch.decoder_layers or 0),
         ranks=plan.dp_world_size,
         weight_bytes=plan.itemsize,
     )
+
+
+def stored_bits(plan: Plan) -> int:
+    """Bits in which the weights are stored."""
+    how = plan.model.quantization
+    return how.bits if how is not None else 8 * plan.model_dtype.itemsize
+
+
+def stores(bits: int) -> Callable[[Plan], bool]:
+    """A question of a plan: are its weights stored in so many bits."""
+    return lambda plan: stored_bits(plan) == bits
 
 
 def attention_bytes(n: Numbers) -> float:

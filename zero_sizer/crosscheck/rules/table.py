@@ -1,7 +1,8 @@
-"""The rules, in reading order. Those whose ``when`` is always False are about other jobs."""
+"""Rules about training, in reading order; what is said of weights is said of inference too."""
 
 from collections.abc import Callable, Iterable
 
+from zero_sizer.config.workload import INFERENCE, TRAINING
 from zero_sizer.crosscheck.rules.record import (
     COMMON,
     Formula,
@@ -11,6 +12,7 @@ from zero_sizer.crosscheck.rules.record import (
     korthikanti_bytes,
     layer_bytes,
     mlp_bytes,
+    stores,
 )
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation, Category
@@ -18,7 +20,6 @@ from zero_sizer.ledger.moments import STEPPING, Moment
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing
-from zero_sizer.units import DType
 
 _KORTHIKANTI = "arXiv:2205.05198 section 4.1"
 _ZERO = "arXiv:1910.02054 section 5"
@@ -107,30 +108,40 @@ def _stage(stage: int) -> Callable[[Plan], bool]:
 
 
 _ONE_COPY = (
-    "one whole copy: so it is below stage 3, which keeps 1/N and gathers the rest layer by layer"
+    "one whole copy: so it is below stage 3, which keeps 1/N and gathers the rest layer by layer; "
+    "of packed weights, embeddings and head stay in 16 bits, and scales come on top"
 )
 _NO_GELU = (
     "no flash attention, grouped queries, gated MLP, logits or loss, and what a block's "
     "implementation keeps in fp32"
 )
-_WEIGHTS = _after_step(Category.PARAMETERS)
 
-RULES = (
+
+def _weights(sizing: Sizing) -> int:
+    """Bytes of the weights between two steps, or before the first request."""
+    is_inference = sizing.plan is not None and sizing.plan.task == INFERENCE
+    moment = Moment.READY if is_inference else Moment.DONE
+    found = (a for a in sizing.allocations if a.category is Category.PARAMETERS)
+    return sum(a.num_bytes for a in found if moment in a.moments)
+
+
+TRAINING_RULES = (
     *(
         Rule(
             name=f"weights in {label}",
             text=f"{num_bytes:g} bytes x P",
             quantity="weights",
             formula=_per_param(num_bytes),
-            ledger=_WEIGHTS,
+            ledger=_weights,
             why=_ONE_COPY,
-            when=when,
+            when=stores(bits),
+            tasks=(TRAINING, INFERENCE),
         )
-        for label, num_bytes, when in (
-            ("fp32", 4, lambda p: p.model_dtype is DType.FP32),
-            ("fp16 or bf16", 2, _is_16bit),
-            ("int8", 1, lambda p: False),
-            ("int4", 0.5, lambda p: False),
+        for label, num_bytes, bits in (
+            ("fp32", 4, 32),
+            ("fp16 or bf16", 2, 16),
+            ("int8", 1, 8),
+            ("int4", 0.5, 4),
         )
     ),
     Rule(
@@ -334,19 +345,7 @@ RULES = (
         formula=lambda n: 200e6,
         highest=lambda n: 900e6,
         ledger=_context,
+        tasks=(TRAINING, INFERENCE),
         why="with several GPUs NCCL's buffers come on top; the ledger's is its lower end",
-    ),
-    *(
-        Rule(
-            name=f"inference in {label}",
-            text=f"1.2 to 1.3 x {num_bytes:g} bytes x P",
-            quantity="everything",
-            formula=_per_param(1.2 * num_bytes),
-            highest=_per_param(1.3 * num_bytes),
-            ledger=_peak,
-            why="no gradients, no optimizer: not about training",
-            when=lambda p: False,
-        )
-        for label, num_bytes in (("fp16", 2), ("int8", 1), ("int4", 0.5))
     ),
 )

@@ -18,11 +18,12 @@ from typing import Any
 import torch
 
 
-def prepare(accelerator: Any) -> None:
+def prepare(accelerator: Any, address: str) -> None:
     """Change this process as the module says.
 
     Args:
         accelerator: DeepSpeed's CPU accelerator.
+        address: this host's, at which other ranks reach this one.
     """
     from zero_sizer.dryrun.launched import kernels, quiet
 
@@ -34,7 +35,7 @@ def prepare(accelerator: Any) -> None:
     cpuinfo: Any = importlib.import_module("cpuinfo")
     cpuinfo.get_cpu_info = cache(cpuinfo.get_cpu_info)
     accelerator.is_fp16_supported = lambda: True
-    quiet.install()
+    quiet.install(address)
     if not uses_compiled_kernels():
         kernels.install()
 

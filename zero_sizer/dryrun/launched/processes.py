@@ -1,45 +1,81 @@
-"""Starting the ``deepspeed`` launcher so that nothing it starts can outlive us."""
+"""Starting DeepSpeed's launcher on every host so that nothing it starts can outlive us."""
 
+import base64
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from zero_sizer.dryrun.keeping import Keeper
+from zero_sizer.dryrun.keeping import Keeper, answers
+from zero_sizer.dryrun.launched.hosts import Host
 
-_UNUSED_PORT = "29500"  # of the launcher's variables; the ranks meet in a file
+_UNUSED = ("127.0.0.1", 29500)  # of the launcher's variables, where the ranks meet in a file
 
 
-def launch(arguments: list[str], *, ranks: int, keeper: Keeper, timeout: float) -> int:
-    """Run the worker module under the ``deepspeed`` launcher and wait for it.
+def launch(
+    hosts: Sequence[Host],
+    arguments: Sequence[str],
+    *,
+    meet: tuple[str, int] | None = None,
+    timeout: float,
+) -> int:
+    """Run the worker module under ``deepspeed.launcher.launch`` on every host and wait for it.
 
     Args:
-        arguments: of the worker.
-        ranks: processes to start on this machine.
-        keeper: gets the logs into its folder: ``launcher.log`` and one log per rank.
+        hosts: the first has rank 0. Each gets logs into its keeper's folder: ``launcher.log`` and
+            one per rank.
+        arguments: of the worker; ``{folder}`` in them is the folder of the host's keeper.
+        meet: address and port at which the ranks meet; in a file of the only host where None.
         timeout: seconds until everything is stopped.
 
     Returns:
-        The launcher's exit code.
+        The first exit code that is not 0, as soon as it is there; else 0.
 
     Raises:
-        subprocess.TimeoutExpired: it took too long; all is stopped with the keeper.
+        subprocess.TimeoutExpired: it took too long; all is stopped with the keepers.
+        WitnessError: a host was lost.
     """
-    folder = keeper.folder
-    command = [sys.executable, "-m", "deepspeed.launcher.runner"]
-    command += ["--num_gpus", str(ranks)]
-    command += ["--master_addr", "127.0.0.1", "--master_port", _UNUSED_PORT]
-    # A hostfile would make the launcher start ranks on other machines.
-    command += ["--hostfile", str(folder / "no-hostfile")]
-    command += ["--enable_each_rank_log", str(folder / "ranks")]
-    command += ["--module", "zero_sizer.dryrun.launched.worker", *arguments]
-    command += ["--rendezvous", str(folder / "rendezvous")]
-    keeper.start(command, log=folder / "launcher.log", env=_importable())
-    return keeper.wait(timeout)
+    world = {host.name: list(range(host.ranks)) for host in hosts}
+    encoded = base64.urlsafe_b64encode(json.dumps(world).encode()).decode()
+    address, port = meet or _UNUSED
+    for number, host in enumerate(hosts):
+        folder = host.keeper.folder
+        command = [sys.executable, "-u", "-m", "deepspeed.launcher.launch"]
+        command += [f"--world_info={encoded}", f"--node_rank={number}"]
+        command += [f"--master_addr={address}", f"--master_port={port}"]
+        command += [f"--enable_each_rank_log={folder / 'ranks'}"]
+        command += ["--module", "zero_sizer.dryrun.launched.worker"]
+        command += [word.format(folder=folder) for word in arguments]
+        command += [] if meet else ["--rendezvous", str(folder / "rendezvous")]
+        host.keeper.start(
+            command,
+            log=folder / "launcher.log",
+            env={**host.environment, **_importable(host.environment)},
+            cwd=str(Path.cwd()),  # as DeepSpeed's launcher does (multinode_runner.py:110)
+        )
+    keepers = [host.keeper for host in hosts]
+    for _, answer in answers(keepers, "code", timeout):
+        if answer["code"] != 0:
+            return int(answer["code"])
+    return 0
 
 
-def _importable() -> Mapping[str, str]:
+def gather(hosts: Sequence[Host], keeper: Keeper) -> None:
+    """Bring what the hosts wrote into the folder of ``keeper``, with the times of its writing."""
+    for host in hosts:
+        if host.keeper is keeper:
+            continue
+        for file in host.keeper.get("out/*.json", "ranks/*.log", "launcher.log"):
+            path = keeper.folder / file["name"]
+            path.parent.mkdir(exist_ok=True)
+            with path.open("a", encoding="utf-8") as whole:  # every host has a launcher.log
+                whole.write(file["text"])
+            os.utime(path, ns=(file["changed"], file["changed"]))
+
+
+def _importable(environment: Mapping[str, str]) -> dict[str, str]:
     """PYTHONPATH under which the ranks import what this process imports."""
     package_root = str(Path(__file__).parents[3])
-    paths = [package_root, os.environ.get("PYTHONPATH", "")]
+    paths = [package_root, environment.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))]
     return {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -13,18 +13,25 @@ from torch.distributed import distributed_c10d
 
 
 class _OneThread(dist.ProcessGroupGloo):  # type: ignore[misc]  # torch is not followed by mypy
-    """gloo with a single worker thread instead of two."""
+    """gloo with a single worker thread instead of two, at the address of this host."""
+
+    address = "127.0.0.1"
 
     def __init__(self, store: Any, rank: int, size: int, *, timeout: Any) -> None:
         options = dist.ProcessGroupGloo._Options()
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname=self.address)]
         options._threads = 1
         options._timeout = timeout
         super().__init__(store, rank, size, options)
 
 
-def install() -> None:
-    """Give every gloo group of this process one worker thread. Before any group is made."""
+def install(address: str) -> None:
+    """Give every gloo group of this process one worker thread. Before any group is made.
+
+    Args:
+        address: this host's, at which other ranks reach this one.
+    """
+    _OneThread.address = address
     module: Any = distributed_c10d
     module.ProcessGroupGloo = _OneThread
 

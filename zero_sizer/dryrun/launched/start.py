@@ -10,11 +10,14 @@ from zero_sizer.dryrun.launched import cpu
 from zero_sizer.dryrun.measure import PinnedStorages
 
 
-def start(local_rank: int, **group: Any) -> tuple[PinnedStorages | None, str]:
+def start(
+    local_rank: int, *, address: str = "127.0.0.1", **group: Any
+) -> tuple[PinnedStorages | None, str]:
     """Join the process group.
 
     Args:
         local_rank: the device to take.
+        address: this host's, at which a CPU rank is reached.
         group: arguments of ``deepspeed.init_distributed``; its backend is the accelerator's own
             where they name none.
 
@@ -25,7 +28,7 @@ def start(local_rank: int, **group: Any) -> tuple[PinnedStorages | None, str]:
     accelerator.set_device(local_rank)
     on_cpu = accelerator.device_name() == "cpu"
     if on_cpu:
-        cpu.prepare(accelerator)
+        cpu.prepare(accelerator, address)
     deepspeed.init_distributed(
         **{"dist_backend": accelerator.communication_backend_name(), **group}
     )

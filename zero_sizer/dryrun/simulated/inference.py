@@ -29,33 +29,35 @@ class _Held:
 
 
 def run(request: Request, module: Any, where: Any, observer: Observer) -> None:
-    """Brings the model to the GPU and runs it; init has begun.
+    """Brings the model to the GPU and runs ``steps`` requests; init has begun.
 
-    The prefill lasts until the second forward begins, and the decode to the end.
+    A request's prefill lasts until its second forward begins, and its decode to its end.
     """
     model, engine = _engine(request, module, where)
     observer.end(engine)
     ids = torch.zeros((request.micro_batch, request.seq_len), dtype=torch.long, device=where)
     mask = torch.ones_like(ids)
-    observer.begin("prefill", step=0, micro_step=0)
-    with torch.no_grad(), ExitStack() as stack:
-        if not request.new_tokens:
-            found = model(input_ids=ids, attention_mask=mask)
-        else:
-            patches = Patches()
-            stack.callback(patches.undo)
-            generation.install(patches, request.new_tokens, [])
-            _follow(model, engine, observer)
-            found = model.generate(
-                ids,
-                attention_mask=mask,
-                max_new_tokens=request.new_tokens,
-                do_sample=False,
-                pad_token_id=0,
-                cache_implementation="static" if request.cache == "static" else None,
-            )
-    observer.end(engine)
-    del found
+    follower = _Follower(engine, observer)
+    model.register_forward_pre_hook(follower.begins, prepend=True)  # before DeepSpeed fetches
+    for step in range(request.steps):
+        follower.start(step)
+        with torch.no_grad(), ExitStack() as stack:
+            if not request.new_tokens:
+                found = model(input_ids=ids, attention_mask=mask)
+            else:
+                patches = Patches()
+                stack.callback(patches.undo)
+                generation.install(patches, request.new_tokens, [])
+                found = model.generate(
+                    ids,
+                    attention_mask=mask,
+                    max_new_tokens=request.new_tokens,
+                    do_sample=False,
+                    pad_token_id=0,
+                    cache_implementation="static" if request.cache == "static" else None,
+                )
+        observer.end(engine)
+        del found
 
 
 def _engine(request: Request, module: Any, where: Any) -> tuple[Any, Any]:
@@ -70,14 +72,21 @@ def _engine(request: Request, module: Any, where: Any) -> tuple[Any, Any]:
     return module, _Held(module)
 
 
-def _follow(model: Any, engine: Any, observer: Observer) -> None:
-    """The second forward ends the prefill."""
-    begun = [0]
+class _Follower:
+    """Tells the observer of a request's phases: the second forward ends the prefill."""
 
-    def begins(*_: Any) -> None:
-        begun[0] += 1
-        if begun[0] == 2:
-            observer.end(engine)
-            observer.begin("decode", step=0, micro_step=0)
+    def __init__(self, engine: Any, observer: Observer) -> None:
+        self._engine, self._observer = engine, observer
+        self._step = self._begun = 0
 
-    model.register_forward_pre_hook(begins, prepend=True)  # before DeepSpeed fetches
+    def start(self, step: int) -> None:
+        """A request begins."""
+        self._step, self._begun = step, 0
+        self._observer.begin("prefill", step=step, micro_step=0)
+
+    def begins(self, *_: Any) -> None:
+        """A forward begins."""
+        self._begun += 1
+        if self._begun == 2:
+            self._observer.end(self._engine)
+            self._observer.begin("decode", step=self._step, micro_step=0)

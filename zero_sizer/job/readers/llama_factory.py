@@ -14,6 +14,7 @@ from zero_sizer.hardware.assemble import Stated
 from zero_sizer.job.readers import facts, trainer
 from zero_sizer.job.readers.facts import Fact, LeftOut, Tool, flag
 from zero_sizer.job.statements import Statements
+from zero_sizer.models.changes.freeze import patterns_of
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.spelling import shown
 
@@ -189,7 +190,8 @@ def _frozen(file: Document) -> Stated:
         chosen = range(max(0, layers - count), layers) if count > 0 else range(min(-count, layers))
         trained = [f".{i}.{'' if m == 'all' else m}" for i in chosen for m in modules] + extra
         names = (tensor.name for tensor in spec.parameters)
-        return tuple(name for name in names if not any(part in name for part in trained))
+        frozen = (name for name in names if not any(part in name for part in trained))
+        return patterns_of(frozen, spec)
 
     where = file.where(key) if file.values.get(key) is not None else file.where("finetuning_type")
     return Stated(frozen, where)

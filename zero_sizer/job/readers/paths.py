@@ -61,23 +61,38 @@ def _inline(written: str, where: str) -> Document:
 
 
 def found(file: Document, key: str, named: str, tool: str) -> tuple[str, list[Finding]]:
-    """Path of a file that another names, looked for in the working folder and beside that.
+    """Path of a file that another names, and a note where it was not in the working folder.
 
     Raises:
-        InputError: it is in neither.
+        InputError: it is nowhere.
     """
-    beside = Path(file.source).parent / named
-    if existing(named) is not None:
-        return named, []
-    if existing(beside) is None:
+    path = near(file.source, named)
+    if path is None:
+        beside = Path(file.source).parent / named
         places = " nor ".join(dict.fromkeys((shown(named), shown(str(beside)))))
         raise InputError(f"{key}: no file {places}", where=file.where(key))
+    if path == named:
+        return named, []
     note = Finding(
         code="file-beside",
         severity=Severity.NOTE,
-        message=f"read from {beside}; {tool} looks for {named} in the folder it is started in",
+        message=f"read from {path}; {tool} looks for {named} in the folder it is started in",
     )
-    return str(beside), [at(file, key, note)]
+    return path, [at(file, key, note)]
+
+
+def near(source: str, named: str) -> str | None:
+    """Path of a file that ``source`` names: from the working folder, that of ``source`` or above.
+
+    Repositories have their scripts deep inside and start them from the top.
+    """
+    if existing(named) is not None:
+        return named
+    folder = Path(source).parent
+    for above in (folder, *folder.parents, *folder.absolute().parents):
+        if existing(above / named) is not None:
+            return str(above / named)
+    return None
 
 
 def model(file: Document, key: str) -> Stated | None:
@@ -89,6 +104,5 @@ def model(file: Document, key: str) -> Stated | None:
     named = text(file, key)
     if named is None:
         return None
-    beside = Path(file.source).parent / named
-    is_beside = existing(named) is None and "/" in named and existing(beside) is not None
-    return Stated(str(beside) if is_beside else named, file.where(key))
+    path = near(file.source, named) if "/" in named else named
+    return Stated(path or named, file.where(key))

@@ -10,12 +10,12 @@ from typing import Any
 from zero_sizer.config.document import Document
 from zero_sizer.errors import InputError, ZeroSizerError
 from zero_sizer.findings import Direction, Finding, Severity
-from zero_sizer.job.readers import accelerate, facts, recognise, sbatch
+from zero_sizer.job.readers import accelerate, facts, paths, recognise, sbatch
 from zero_sizer.job.readers.shell_words import UNKNOWN, Command, commands
 from zero_sizer.job.statements import Statements
 from zero_sizer.launchers import reader as launchers
 from zero_sizer.launchers.launch import Launch
-from zero_sizer.util.files import existing, read_bytes
+from zero_sizer.util.files import read_bytes
 from zero_sizer.util.spelling import shown
 
 _MAX_BYTES = 2**18
@@ -95,7 +95,7 @@ def _chosen(
     problem: ZeroSizerError | None = None
     where = path
     for command in found:
-        words = _countable([*passed, *_beside(path, command.words)])
+        words = _countable([*passed, *_beside(path, _handed_on(command.words))])
         try:
             launch = launchers.read(words, needs_script=False)
         except ZeroSizerError as error:
@@ -107,7 +107,8 @@ def _chosen(
     launched = [item for item in read if item[1].launcher] or read
     if not launched:
         if problem is not None:
-            raise InputError(problem.message, remedy=problem.remedy, where=where)
+            about = "" if problem.where in ("", "after --") else f"{problem.where}: "
+            raise InputError(f"{about}{problem.message}", remedy=problem.remedy, where=where)
         raise InputError(
             "no line in this script starts a training that is known here",
             remedy=f"known: {launchers.KNOWN}",
@@ -134,6 +135,13 @@ def _is_launcher(words: Sequence[str]) -> bool:
     return any(Path(word[:200]).name in known for word in words)
 
 
+def _handed_on(words: Sequence[str]) -> Sequence[str]:
+    """What a program in front starts elsewhere: ``submit.py --gpus 8 -- accelerate launch ...``."""
+    if "--" in words and _is_launcher(words[words.index("--") + 1 :][:1]):
+        return words[words.index("--") + 1 :]
+    return words
+
+
 def _beside(path: str, words: Sequence[str]) -> list[str]:
     """The words, with files of launchers that lie beside the script found there."""
     found = list(words)
@@ -143,12 +151,11 @@ def _beside(path: str, words: Sequence[str]) -> list[str]:
         if key not in ("config_file", "hostfile") or not name.startswith("--"):
             continue
         named = value if equals else "".join(words[index + 1 : index + 2])
-        beside = Path(path).parent / named
-        if named and existing(named) is None and existing(beside) is not None:
-            if equals:
-                found[index] = f"{name}={beside}"
-            else:
-                found[index + 1] = str(beside)
+        beside = paths.near(path, named) if named else None
+        if beside is not None and equals:
+            found[index] = f"{name}={beside}"
+        elif beside is not None:
+            found[index + 1] = beside
     return found
 
 
@@ -180,7 +187,12 @@ def _arguments(
     file, positional = _document(path, text, command, words)
     said = _of_program(path, program, file, positional, read_arguments)
     notes = (*_left_to_variables(file, words), *_by_its_name(said, program, file))
-    return replace(said, findings=(*said.findings, *notes))
+    is_switch = (
+        "deepspeed" not in file.values
+        and "--deepspeed" in words
+        and all(map(_is_option, words[words.index("--deepspeed") + 1 :][:1]))
+    )
+    return replace(said, findings=(*said.findings, *notes), makes_config=is_switch)
 
 
 def _of_program(
@@ -242,7 +254,7 @@ def _tool(program: str) -> str:
     """Whose program it is, by its module or script."""
     if program.startswith("llamafactory"):
         return "LLaMA-Factory"
-    if program.startswith("swift.cli"):
+    if ".swift.cli." in f".{program.replace('/', '.')}":  # also torchrun swift/cli/sft.py
         return "ms-swift"
     if program.startswith("axolotl"):
         return "axolotl"
@@ -264,9 +276,7 @@ def _of_kind(said: Statements, program: str, file: Document) -> Statements:
 
 def _with_file(path: str, file: Document, named: str, tool: str) -> Statements:
     """What a file says that the line names, with the line's own arguments instead of its."""
-    beside = Path(path).parent / named
-    where = str(beside) if existing(named) is None and existing(beside) is not None else named
-    base = recognise.document(where)
+    base = recognise.document(paths.near(path, named) or named)
     merged = replace(base, values={**base.values, **_plain_keys(file)})
     row = recognise.recognised(merged.values)
     if tool:

@@ -54,9 +54,22 @@ def commands(text: str, variables: dict[str, str], where: str) -> Iterator[Comma
         if assigned and (value := _one_value(assigned.group(2))) is not None:
             variables[assigned.group(1)] = expanded(value, variables, where)
             continue
+        _take_up(written, variables, where)
         for words in _split(expanded(written, variables, where)):
             variables.update(_assigned(words))
             yield Command(words=words, first=first, last=last)
+
+
+def _take_up(line: str, variables: dict[str, str], where: str) -> None:
+    """Assignments alone on a line, of which one may use the one before: ``a=1 b=$a``."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:
+        return
+    if words and len(_assigned(tuple(words))) == len(words):
+        for word in words:
+            name, _, value = word.partition("=")
+            variables[name] = expanded(value, variables, where)
 
 
 def _assigned(words: tuple[str, ...]) -> dict[str, str]:

@@ -8,11 +8,10 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import (
     being_cut,
     is_cut_whole,
-    parked_on,
     under_init,
 )
 from zero_sizer.ledger.entry import Category, Entry
-from zero_sizer.ledger.moments import Moment
+from zero_sizer.ledger.moments import ALWAYS, IN_INFERENCE, Moment
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
@@ -169,13 +168,18 @@ ENTRIES = (
     Entry(
         name="copies_before_tying",
         category=Category.TEMPORARY,
-        about="transformers builds head and embeddings of their own before it ties them",
+        about="transformers builds head and embeddings of their own before it ties them; files of "
+        "them stay on NVMe",
         numel=copies_numel,
         dtype=lambda p: p.model_dtype,
-        live=frozenset({Moment.BUILT, Moment.FILLED}),
+        live=lambda p: (
+            ALWAYS | IN_INFERENCE
+            if p.param_device is Device.NVME
+            else frozenset({Moment.BUILT, Moment.FILLED})
+        ),
         when=under_init,
-        device=parked_on,
-        pinned=lambda p: p.param_device is Device.HOST,
+        device=lambda p: p.param_device,
+        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
         source="transformers 5.23 modeling_utils.py, PreTrainedModel.tie_weights",
     ),
 )

@@ -15,7 +15,14 @@ from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, STEP, Moment, Phase
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
-from zero_sizer.timeline.compose import first_step_of, secondary_cut, timeline_of
+from zero_sizer.timeline.compose import (
+    Totals,
+    first_step_of,
+    secondary_cut,
+    timeline_of,
+    totals_beside,
+)
+from zero_sizer.timeline.zero_rules import initial_zero_of
 from zero_sizer.units import DType, next_power_of_two, num_bytes
 from zero_sizer.zero import construction
 from zero_sizer.zero.secondary import numels
@@ -88,6 +95,15 @@ def highest_step(first: int, later: int, missing: int) -> int:
     ``missing`` are the states that the first step makes: it is without them.
     """
     return max(first - missing, later)
+
+
+def totals_with_first(plan: Plan, later: Totals) -> Totals:
+    """Highest points of forward and backward, in the first step of all too."""
+    if not _is_on(plan):
+        return later
+    first, missing = totals_beside(plan, (initial_zero_of(plan),)), from_first_step(plan)
+    forward, backward = (highest_step(*pair, missing) for pair in zip(first, later, strict=True))
+    return forward, backward
 
 
 def _beyond_later(plan: Plan, *, in_forward: bool) -> int:

@@ -2,6 +2,7 @@
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import SOURCE
+from zero_sizer.ledger.entries.conditions import parked_on
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import IN_INFERENCE, RUNS, Moment
 from zero_sizer.models import kv_cache
@@ -50,11 +51,19 @@ def _is_partitioned(plan: Plan) -> bool:
     return plan.stage == 3
 
 
-def _partitions(plan: Plan) -> tuple[int, ...]:
+def _from_partitioning(plan: Plan) -> frozenset[Moment]:
+    return IN_INFERENCE if plan.zero_init else RUNS | {Moment.READY}
+
+
+def _partitions(plan: Plan, *, on_nvme: bool = False) -> tuple[int, ...]:
+    parts = zip(sizes.numels(plan), sizes.dtypes(plan), sizes.is_on_nvme(plan), strict=True)
     ranks = plan.dp_world_size
     return tuple(
-        num_bytes(tensor_partition(n, ranks), dtype)
-        for n, dtype in zip(sizes.numels(plan), sizes.dtypes(plan), strict=True)
+        [
+            num_bytes(tensor_partition(n, ranks), dtype)
+            for n, dtype, swapped in parts
+            if swapped is on_nvme
+        ]
     )
 
 
@@ -128,6 +137,19 @@ def _gathered(moment: Moment) -> Entry:
     )
 
 
+def _persistent(moment: Moment) -> Entry:
+    return Entry(
+        name=f"persistent_parameters_in_{moment.phase.value}",
+        category=Category.PARAMETERS,
+        about="small tensors that stay gathered once the first tokens have brought them",
+        numel=lambda p: _highest(p, moment).persistent,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
+        live=frozenset({moment}),
+        when=lambda p: _is_partitioned(p) and (moment is Moment.PREFILL or p.new_tokens > 1),
+        source="runtime/zero/partitioned_param_coordinator.py:508-509,634",
+    )
+
+
 def _unpacked(moment: Moment) -> Entry:
     return Entry(
         name=f"weight_being_unpacked_in_{moment.phase.value}",
@@ -185,24 +207,25 @@ ENTRIES = (
     Entry(
         name="partitions",
         category=Category.PARAMETERS,
-        about="this rank's partition of every weight",
+        about="this rank's partition of every weight; with NVMe, of those too small for it",
         numel=_partitions,
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
-        live=lambda p: IN_INFERENCE if p.zero_init else RUNS | {Moment.READY},
+        live=_from_partitioning,
         when=_is_partitioned,
-        device=lambda p: p.param_device,
-        pinned=lambda p: p.param_device is Device.HOST and p.param_pinned,
-        source="runtime/zero/partition_parameters.py:1693-1830",
+        device=parked_on,
+        pinned=lambda p: p.param_device is not Device.GPU and p.param_pinned,
+        source="runtime/zero/partition_parameters.py:1693-1850",
     ),
     Entry(
-        name="persistent_parameters",
+        name="param_swap_files",
         category=Category.PARAMETERS,
-        about="small tensors that stay gathered between forwards",
-        numel=sizes.persistent_bytes,
+        about="this rank's partitions on NVMe",
+        numel=lambda p: _partitions(p, on_nvme=True),
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
-        live=RUNS,
-        when=lambda p: _is_partitioned(p) and sizes.gathers_copies(p),
-        source="runtime/zero/parameter_offload.py:317-335",
+        live=_from_partitioning,
+        when=_is_partitioned,
+        device=lambda p: Device.NVME,
+        source="runtime/swap_tensor/partitioned_param_swapper.py",
     ),
     Entry(
         name="module_weights_before_partitioning",
@@ -215,16 +238,17 @@ ENTRIES = (
         source="runtime/zero/parameter_offload.py:120-180",
     ),
     Entry(
-        name="nvme_buffers",
+        name="param_swap_buffers",
         category=Category.OFFLOAD,
-        about="pinned buffers that partitions pass through on their way from NVMe",
-        numel=lambda p: p.param_buffer_count * p.param_buffer_size,
-        dtype=lambda p: p.model_dtype,
+        about="pool through which parameters are read from NVMe",
+        numel=sizes.nvme_buffer_bytes,
+        dtype=lambda p: DType.UINT8,
         live=IN_INFERENCE,
         when=lambda p: _is_partitioned(p) and p.param_device is Device.NVME,
         device=lambda p: Device.HOST,
         pinned=lambda p: True,
-        source="runtime/swap_tensor/partitioned_param_swapper.py:80-120",
+        by_deepspeed=True,
+        source="runtime/swap_tensor/partitioned_param_swapper.py:80-130",
     ),
     Entry(
         name="model_on_host",
@@ -250,6 +274,7 @@ ENTRIES = (
     *(_activations(moment) for moment in (Moment.PREFILL, Moment.DECODE)),
     *(_unpacked(moment) for moment in (Moment.PREFILL, Moment.DECODE)),
     *(_gathered(moment) for moment in (Moment.PREFILL, Moment.DECODE)),
+    *(_persistent(moment) for moment in (Moment.PREFILL, Moment.DECODE)),
     Entry(
         name="cublas_workspace",
         category=Category.RUNTIME,

@@ -71,6 +71,11 @@ def _being_pinned(plan: Plan, rank: int) -> int:
 
     The last gradient comes first. Optimizer states that the first step makes are not there yet.
     """
+    return max(_beyond_pinned(plan, rank) - from_first_step(plan, Device.HOST), 0)
+
+
+def _beyond_pinned(plan: Plan, rank: int) -> int:
+    """Bytes by which it is higher where optimizer states are there."""
     where = (plan.dp_world_size, rank, plan.align_tensors, plan.itemsize)
     accumulated, made = _accumulated(plan), list[tuple[int, int]]()  # parameter, bytes
     for group, order in zip(sizes.groups(plan), sizes.flat_order(plan), strict=True):
@@ -78,15 +83,16 @@ def _being_pinned(plan: Plan, rank: int) -> int:
             pieces = partition.pieces(sizes.ordered(plan, group), *where)
             made += [(order[p.number], num_bytes(p.numel, plan.model_dtype)) for p in pieces]
     parts = [size for _, size in sorted(made, reverse=True)]
-    pinned = sum(map(next_power_of_two, parts))
-    beyond = construction.most_being_pinned(parts) - pinned
-    return max(beyond - from_first_step(plan, Device.HOST), 0)
+    return construction.most_being_pinned(parts) - sum(map(next_power_of_two, parts))
 
 
 def _being_pinned_on_node(plan: Plan) -> int:
     """Bytes of all ranks of the first node, or of the last: embedding and head are there."""
-    nodes = list(ranks_of(plan).by_node())
-    return max(sum(_being_pinned(plan, rank) for rank in ranks) for ranks in {nodes[0], nodes[-1]})
+    nodes, states = list(ranks_of(plan).by_node()), from_first_step(plan, Device.HOST)
+    return max(
+        sum([max(_beyond_pinned(plan, rank) - states, 0) for rank in ranks])
+        for ranks in {nodes[0], nodes[-1]}
+    )
 
 
 @lru_cache(maxsize=64)
@@ -340,12 +346,13 @@ ENTRIES = (
         name="param_swap_buffers",
         category=Category.OFFLOAD,
         about="pool through which parameters are read from NVMe",
-        numel=lambda p: p.param_buffer_count * _aligned(p, p.param_buffer_size),
-        dtype=lambda p: p.model_dtype,
+        numel=sizes.nvme_buffer_bytes,
+        dtype=lambda p: DType.UINT8,
         live=ALWAYS,
         when=lambda p: is_zero3(p) and p.param_device is Device.NVME,
         device=lambda p: Device.HOST,
         pinned=lambda p: True,
+        by_deepspeed=True,
         source="runtime/swap_tensor/partitioned_param_swapper.py:80-130",
     ),
     Entry(
@@ -369,6 +376,7 @@ ENTRIES = (
         when=lambda p: is_zero3(p) and p.optimizer_device is Device.NVME,
         device=lambda p: Device.HOST,
         pinned=lambda p: True,
+        by_deepspeed=True,
         source="runtime/swap_tensor/optimizer_utils.py:184-190",
     ),
     Entry(

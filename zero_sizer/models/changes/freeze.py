@@ -29,6 +29,31 @@ def patterns(value: object) -> tuple[str, ...]:
     return tuple(items)
 
 
+def patterns_of(names: Iterable[str], spec: ModelSpec) -> tuple[str, ...]:
+    """Few patterns that name exactly these parameters: whole modules, layers by their digits."""
+    chosen = set(names)
+    others = set(_names(t.name for t in spec.parameters if t.name not in chosen))
+    whole = set()
+    for name in chosen:
+        parts = name.split(".")
+        prefixes = (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+        whole.add(next(prefix for prefix in prefixes if prefix not in others))
+    digits: dict[tuple[str, str], list[str]] = {}
+    for name in sorted(whole):
+        parts = name.split(".")
+        at = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+        if at is None:
+            digits[name, ""] = []
+            continue
+        before, after = ".".join([*parts[:at], parts[at][:-1]]), ".".join(["", *parts[at + 1 :]])
+        digits.setdefault((before, after), []).append(parts[at][-1])
+    return tuple(f"{before}{_one_of(found)}{after}" for (before, after), found in digits.items())
+
+
+def _one_of(digits: list[str]) -> str:
+    return f"[{''.join(digits)}]" if len(digits) > 1 else "".join(digits)
+
+
 def with_freeze(spec: ModelSpec, freeze: Freeze) -> ModelSpec:
     """``spec`` with what the patterns name no longer trained; under an adapter by peft's names."""
     parameters = tuple(

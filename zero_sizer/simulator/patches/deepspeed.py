@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from zero_sizer.errors import UnsupportedError
 from zero_sizer.simulator.patches import rank_meshes, short_loops
 from zero_sizer.simulator.tracker import GPU, Tracker
 from zero_sizer.simulator.undo import Patches
@@ -40,6 +41,7 @@ def engine_patches(
     _everywhere(
         patches, "see_memory_usage", lambda module: _memory_log(module, tracker, log, host_total)
     )
+    _everywhere(patches, "start_optimizer_process", lambda module: _starts_no_process)
     _keep_shapes(patches)
     partitioning = importlib.import_module("deepspeed.runtime.zero.partition_parameters")
     # zero.Init puts back the constructor that was there when DeepSpeed was imported
@@ -53,6 +55,14 @@ def engine_patches(
         yield patches
     finally:
         patches.undo()
+
+
+def _starts_no_process(*_: Any, **__: Any) -> None:
+    """ZenFlow's, which would share memory that is not there (zenflow_utils.py:159)."""
+    raise UnsupportedError(
+        "ZenFlow's overlap_step steps in a process of its own, which is not simulated",
+        remedy='set "overlap_step": false in the dry run; the memory of that process is beside it',
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from zero_sizer.simulator import values
+from zero_sizer.simulator.patches import backward
 from zero_sizer.simulator.undo import Patches
 
 
@@ -22,6 +23,8 @@ def torch_patches() -> Iterator[Patches]:
     patches.set(FakeTensor, "__deepcopy__", _deepcopy)
     patches.set(torch.nn.Module, "_apply", _apply)
     patches.set(torch, "tensor", _reading(torch.tensor))
+    variable = torch.autograd.Variable
+    patches.set(variable, "_execution_engine", backward.Engine(variable._execution_engine))
     # Other tensor classes than these get a loop over tensors, which holds other temporaries.
     for name in ("torch.optim.optimizer", "torch.utils._foreach_utils"):
         module = importlib.import_module(name)
@@ -76,6 +79,9 @@ def _set_data(tensor: Any, value: Any) -> None:
         content = _DATA.__get__(value)  # no view that would keep the old content alive
         content.requires_grad_(tensor.requires_grad)
         torch._C._swap_tensor_impl(tensor, content)
+        for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+            if getattr(tensor, name):  # torch's own hooks are of the content that went away
+                setattr(tensor, name, getattr(tensor, name))
         tensor._fake_device, content._fake_device = content._fake_device, tensor._fake_device
         _empty(content)
     else:

@@ -23,10 +23,6 @@ let asked = null;
 let page = "";
 
 function start() {
-  if (location.protocol === "file:") {
-    problem("Browsers run this page only from a web server: python -m http.server --directory FOLDER");
-    return;
-  }
   // Of a blob, so that the thread obeys this page's policy: it can ask this server and no other.
   const source = `import ${JSON.stringify(new URL("worker.js", import.meta.url).href)};`;
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));

@@ -1,0 +1,189 @@
+"""This checkout beside earlier ones, run by turns: a cold `check`, and sweeps of plans.
+
+    python benchmarks/by_turns.py --against ../at-f33c18d ../at-4c8a454
+    python benchmarks/by_turns.py --against ../at-f33c18d --write
+
+A machine that others use is slow for all of them in the same round, so ratios are what counts.
+Each sweep is a process of its own and evaluates the same candidates in the same order: the twelve
+strategies that all checkouts know, 1 to 64 nodes of 8 GPUs, checkpointed or not, buckets and
+windows drawn at random, for each 8 of 128 micro batches and accumulations.
+"""
+
+import argparse
+import gc
+import importlib
+import os
+import random
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cold_start import ROOT, demo_check, machine, one_run, replace_section
+
+MODELS = ("gpt2", "llama-3-8b", "mixtral-8x7b", "llama-3-70b")
+WARM_UP, COUNT, BATCHES = 2000, 2000, 8
+STRATEGIES = (
+    "no ZeRO",
+    "ZeRO-1",
+    "ZeRO-2",
+    "ZeRO-3",
+    "ZeRO-3, hpZ",
+    "ZeRO-1, optimizer on host",
+    "ZeRO-2, optimizer on host",
+    "ZeRO-3, optimizer on host",
+    "ZeRO-3, all on host",
+    "ZeRO-3, optimizer on NVMe",
+    "ZeRO-3, optimizer on NVMe, weights on host",
+    "ZeRO-3, all on NVMe",
+)
+BUCKETS: tuple[dict[str, int], ...] = (
+    {},
+    {"reduce_bucket_size": 100_000_000},
+    {"reduce_bucket_size": 20_000_000},
+)
+WINDOWS: tuple[dict[str, int], ...] = (
+    {},
+    {"prefetch_bucket_size": 0},
+    {"prefetch_bucket_size": 0, "max_live_parameters": 100_000_000, "max_reuse_distance": 0},
+)
+
+
+def candidates(seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Candidates, ``BATCHES`` micro batches at a time."""
+    draw = random.Random(seed)
+    while True:
+        strategy = draw.choice(STRATEGIES)
+        numbers: dict[str, Any] = {
+            "dp_world_size": 8 * draw.randint(1, 64),
+            "checkpointing": draw.random() < 0.5,
+            **(draw.choice(BUCKETS) if "ZeRO-" in strategy else {}),
+            **(draw.choice(WINDOWS) if "ZeRO-3" in strategy else {}),
+        }
+        for batch in draw.sample(range(1, 129), BATCHES):
+            yield (
+                strategy,
+                {**numbers, "micro_batch": batch, "grad_accum": draw.randint(1, 16)},
+            )
+
+
+def sweep_of(model: str) -> Any:
+    """The sweep of a model, in whatever checkout is imported."""
+    from zero_sizer.advise.choose import Options, search_of
+    from zero_sizer.advise.config import default_config
+
+    try:
+        read = importlib.import_module("zero_sizer.job.read")
+        flags = importlib.import_module("zero_sizer.job.fields").Flags
+    except ImportError:
+        read = importlib.import_module("zero_sizer.job")
+        flags = read.Flags
+    stated = flags(
+        model=model,
+        gpus_per_node=8,
+        gpu="h100-80gb",
+        host_memory="2TiB",
+        nvme="30TB",
+        seq_len=1024,
+        attention="flash",
+    )
+    return search_of(read.without_config(default_config(), stated), Options()).sweep
+
+
+def sweep(model: str) -> float:
+    """Evaluations a second of the processor, after as many to warm up."""
+    found, drawn = sweep_of(model), candidates(1)
+    gc.disable()  # as the command line does
+    for _, (name, numbers) in zip(range(WARM_UP), drawn, strict=False):
+        found.uses(found.values(name, **numbers))
+    chosen = [next(drawn) for _ in range(COUNT)]
+    start = time.process_time()
+    for name, numbers in chosen:
+        found.uses(found.values(name, **numbers))
+    return COUNT / (time.process_time() - start)
+
+
+def in_tree(tree: Path, model: str) -> float:
+    """The sweep in another process, with the package of ``tree``."""
+    line = [sys.executable, __file__, "--sweep", model]
+    path = {**os.environ, "PYTHONPATH": str(tree.resolve())}
+    done = subprocess.run(line, env=path, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def cold(tree: Path) -> float:
+    """Seconds of the processor of one cold `check`."""
+    return one_run(demo_check(), tree)[1]
+
+
+def name_of(tree: Path) -> str:
+    """The commit of a checkout."""
+    if tree == ROOT:
+        return "now"
+    line = ["git", "-C", str(tree), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--against", type=Path, nargs="+", default=[])
+    parser.add_argument("--rounds", type=int, default=3, help="of the sweeps")
+    parser.add_argument("--starts", type=int, default=15, help="of a cold check")
+    parser.add_argument("--write", action="store_true", help="update benchmarks/results.md")
+    parser.add_argument("--sweep", help="of this model, in this process, and no more")
+    options = parser.parse_args()
+    if options.sweep:
+        print(sweep(options.sweep))
+        return 0
+    section = render([*options.against, ROOT], options)
+    print(section)
+    if options.write:
+        replace_section(section)
+    return 0
+
+
+def render(trees: list[Path], options: argparse.Namespace) -> str:
+    for tree in trees:  # fills the caches
+        cold(tree)
+    starts = [[cold(tree) for tree in trees] for _ in range(options.starts)]
+    rows = [_row("cold `check`, ms", [[1000 * s for s in row] for row in starts], is_cost=True)]
+    for model in MODELS:
+        rounds = [[in_tree(tree, model) for tree in trees] for _ in range(options.rounds)]
+        rows.append(_row(f"sweep of {model}, plans a second", rounds))
+    names = [name_of(tree) for tree in trees]
+    ratios = [f"against {name}" for name in names[:-1]]
+    return "\n".join(
+        [
+            "## Beside earlier commits",
+            "",
+            f"By turns, {options.starts} rounds of `{shlex.join(demo_check()[2:])}` and "
+            f"{options.rounds} of each sweep ({COUNT} candidates after {WARM_UP} to warm up, the "
+            "same in all), by `benchmarks/by_turns.py`. Medians of the processor's time; the last "
+            "columns are the medians of a round's ratios, above 1 where this is faster.",
+            "",
+            f"| what | {' | '.join([*names, *ratios])} |",
+            f"|---|{'---|' * (2 * len(names) - 1)}",
+            *rows,
+            "",
+            machine(),
+            "",
+        ]
+    )
+
+
+def _row(what: str, rounds: list[list[float]], *, is_cost: bool = False) -> str:
+    columns = list(zip(*rounds, strict=True))
+    ratios = [
+        median((a / b if is_cost else b / a) for a, b in zip(before, columns[-1], strict=True))
+        for before in columns[:-1]
+    ]
+    cells = [f"{median(column):,.0f}" for column in columns]
+    return f"| {' | '.join([what, *cells, *(f'{ratio:.2f}' for ratio in ratios)])} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

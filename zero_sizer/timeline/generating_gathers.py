@@ -1,0 +1,182 @@
+"""Parameters that ZeRO-Inference gathers while modules of a forward run."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
+
+from zero_sizer.hardware.device import Device
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
+from zero_sizer.timeline import compose
+from zero_sizer.timeline.program import program_of
+from zero_sizer.timeline.unpacking import relative
+from zero_sizer.util.identity import Identity
+from zero_sizer.zero.forms import Padding, highest
+from zero_sizer.zero.replay import gathered
+from zero_sizer.zero.reuse import Visit
+from zero_sizer.zero.swapping import Swapped
+from zero_sizer.zero.trace import Limits, Trace
+
+
+class Known(Enum):
+    """Knowledge that DeepSpeed has of the model when a forward begins.
+
+    Attributes:
+        NOTHING: the first of all. Nothing is prefetched, and a module's parameters go when it has
+            run, those that shall stay among them (partitioned_param_coordinator.py:508-509).
+        ORDER: the second. Modules' order is known; no optimizer step gathers what shall stay, so
+            that comes with the first that is gathered with it.
+        EVERYTHING: what stays is there.
+    """
+
+    NOTHING = "nothing"
+    ORDER = "order"
+    EVERYTHING = "everything"
+
+
+class Gathers(NamedTuple):
+    """Bytes of gathered parameters, by number of the block (-1 is outside).
+
+    Attributes:
+        fetching: while a linear layer's parameters are brought, by its name without the block.
+        running: while it runs.
+        after: from when it has run until the next one's are brought; of "" from the block's
+            beginning.
+        before: the most in embeddings, before the first block begins.
+    """
+
+    fetching: dict[tuple[int, str], int]
+    running: dict[tuple[int, str], int]
+    after: dict[tuple[int, str], int]
+    before: int = 0
+
+    @property
+    def most(self) -> int:
+        """The most at any time."""
+        found = (*self.fetching.values(), *self.after.values())
+        return max(self.before, max(found, default=0))
+
+
+NOTHING = Gathers({}, {}, {})
+
+
+def gathers_of(plan: Plan, known: Known) -> Gathers:
+    """Gathered parameters of one forward; nothing where none has to be gathered."""
+    if plan.stage != 3 or not sizes.gathers_copies(plan):
+        return NOTHING
+    limits = Limits(
+        prefetch_bucket_size=0 if known is Known.NOTHING else plan.prefetch_bucket_size,
+        max_live_parameters=plan.max_live_parameters,
+        max_reuse_distance=0 if known is Known.NOTHING else plan.max_reuse_distance,
+    )
+    return _gathers(
+        Identity(plan.model),
+        *_visits(plan),
+        limits,
+        sizes.itemsizes(plan),
+        sizes.is_persistent(plan),
+        plan.dp_world_size,
+        plan.param_device is not Device.GPU,
+        known,
+        _swapped(plan),
+    )
+
+
+def _swapped(plan: Plan) -> Swapped | None:
+    if plan.param_device is not Device.NVME:
+        return None
+    return Swapped(sizes.is_on_nvme(plan), plan.param_buffer_count)
+
+
+@lru_cache(maxsize=32)
+def _gathers(  # noqa: PLR0913 (all that a cached answer depends on)
+    model: Identity,
+    names: tuple[str, ...],
+    visits: tuple[Visit, ...],
+    limits: Limits,
+    itemsizes: tuple[int, ...],
+    persistent: tuple[bool, ...],
+    ranks: int,
+    is_parked: bool,
+    known: Known,
+    swapped: Swapped | None,
+) -> Gathers:
+    numels = tuple(tensor.numel for tensor in model.of.parameters)
+    stays = (False,) * len(numels) if known is Known.NOTHING else persistent
+    trace = Trace(
+        *(numels, itemsizes, itemsizes, stays, visits, ranks == 1, is_parked),
+        is_first=known is not Known.EVERYTHING,
+        counts_persistent=known is not Known.EVERYTHING,
+        swapped=swapped,
+    )
+    padding = Padding(ranks)
+    found = Gathers({}, {}, {})
+    before, key = 0, (-1, "")
+    for name, visit, pair in zip(names, visits, gathered(trace, limits), strict=True):
+        during, after = (highest(forms, padding) if forms else 0 for forms in pair)
+        number = next((int(part) for part in name.split(".") if part.isdigit()), -1)
+        if number < 0 and not (found.after or found.running):  # embeddings
+            before = max(before, during, after)
+            continue
+        if number != key[0]:
+            key = number, ""
+        if visit.parameters and _is_linear(model, name):
+            key = number, relative(name)
+            if visit.begins:
+                found.fetching[key] = max(during, after)
+                found.running[key] = after
+                continue
+        found.after[key] = max(found.after.get(key, 0), during, after)
+    return found._replace(before=before)
+
+
+def _is_linear(model: Identity, name: str) -> bool:
+    return name == "lm_head" or name in _linears(model)
+
+
+@lru_cache(maxsize=32)
+def _linears(model: Identity) -> frozenset[str]:
+    kinds = ("Linear", "Conv1D")
+    return frozenset(t.module for t in model.of.parameters if t.module_type.startswith(kinds))
+
+
+def _visits(plan: Plan) -> tuple[tuple[str, ...], tuple[Visit, ...]]:
+    """Modules of a forward in the order in which they run, and their names.
+
+    A container, which has no parameters, bears the name of what runs next in it; a head that is
+    tied to an embedding its own.
+    """
+    visits, count = program_of(compose.places_of(plan)).visits
+    forward = visits[:count]
+    if not forward:
+        return _in_order_of_parameters(Identity(plan.model))
+    parameters = plan.model.parameters
+    names: list[str] = []
+    following = "lm_head"
+    tied = {plan.model.parameters[0].module} if plan.model.arch.tied_embeddings else set()
+    for visit in forward[::-1]:
+        if visit.parameters:
+            module = parameters[visit.parameters[0]].module
+            is_head = module in tied and following == "lm_head"
+            following = "lm_head" if is_head else module
+        names.append(following)
+    return tuple(names[::-1]), forward
+
+
+@lru_cache(maxsize=32)
+def _in_order_of_parameters(model: Identity) -> tuple[tuple[str, ...], tuple[Visit, ...]]:
+    """Of a model that nobody traced."""
+    owned: dict[str, list[int]] = {}
+    for index, tensor in enumerate(model.of.parameters):
+        owned.setdefault(tensor.module, []).append(index)
+    if model.of.arch.tied_embeddings and owned:
+        owned["lm_head"] = next(iter(owned.values()))
+    names = tuple(name for name in owned for _ in range(2))
+    visits = [
+        visit
+        for found in map(tuple, owned.values())
+        for visit in (Visit(found), Visit(found, begins=False, ends=True))
+    ]
+    return names, tuple(visits)
