@@ -4,6 +4,7 @@ from collections import Counter
 from functools import lru_cache
 from itertools import chain
 
+from zero_sizer.config.workload import TRAINING
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import (
     being_cut,
@@ -173,7 +174,7 @@ ENTRIES = (
         numel=copies_numel,
         dtype=lambda p: p.model_dtype,
         live=lambda p: (
-            ALWAYS | IN_INFERENCE
+            (ALWAYS if p.task == TRAINING else IN_INFERENCE)
             if p.param_device is Device.NVME
             else frozenset({Moment.BUILT, Moment.FILLED})
         ),
