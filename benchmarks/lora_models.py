@@ -63,11 +63,12 @@ def main() -> int:
         head = "| model | simulated GiB | predicted GiB | error |\n|---|---|---|---|\n"
         about = __doc__.split("\n\n")[2].partition(" `--write`")[0]
         section = f"## LoRA on whole models\n\n{about}\n\n{head}" + "\n".join(rows) + "\n"
-        _write(section)
+        replace_section(section)
     return int(worst > LIMIT)
 
 
-def _write(section: str) -> None:
+def replace_section(section: str) -> None:
+    """Put a section of benchmarks/results.md in the place of the one of its title."""
     title = section.splitlines()[0]
     text = RESULTS.read_text()
     found = re.search(rf"^{re.escape(title)}\n.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)

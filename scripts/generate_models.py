@@ -8,15 +8,19 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 import transformers
 from model_sources import CONFIG_FIELDS, SOURCES, Source
 
+from zero_sizer.models.feeds import feed_of
 from zero_sizer.models.layouts.architecture import from_hf_config
+from zero_sizer.models.sources.torch_module import spec_from_module
+from zero_sizer.models.spec import Architecture, ModelSpec
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "models" / "data"
 MODEL_DTYPE = torch.bfloat16  # built in this one, so that tensors that keep another one show it
@@ -27,6 +31,10 @@ STANDARD_NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads")
 def build(source: Source) -> torch.nn.Module:
     """The model of ``source`` on the meta device, in ``MODEL_DTYPE``."""
     fields = {key: value for key, value in source.config.items() if key != "dtype"}
+    if hasattr(diffusers, source.family):
+        with torch.device("meta"):
+            denoiser: torch.nn.Module = getattr(diffusers, source.family).from_config(fields)
+        return torch.nn.Module.to(denoiser, MODEL_DTYPE)
     config = transformers.AutoConfig.for_model(source.family, **fields)
     model_class = getattr(transformers, source.head)
     with torch.device("meta"):
@@ -34,9 +42,13 @@ def build(source: Source) -> torch.nn.Module:
     return model
 
 
-def _shape(tensor: torch.Tensor, first_names: dict[int, str], name: str) -> list[int] | str:
+def _shape(tensor: torch.Tensor, first_names: dict[int, str], name: str) -> Any:
+    """Shape; the first name of a tied one; a mapping of one that is not trained."""
     first = first_names.setdefault(id(tensor), name)
-    return list(tensor.shape) if first == name else first
+    if first != name:
+        return first
+    shape = list(tensor.shape)
+    return shape if tensor.requires_grad else {"shape": shape, "trainable": False}
 
 
 def _buffer(tensor: torch.Tensor) -> dict[str, Any]:
@@ -94,8 +106,23 @@ def compact(rows: list[list[Any]]) -> list[Any]:
     return out
 
 
+def as_written(source: Source) -> dict[str, Any]:
+    """The config.json of a model of transformers."""
+    return {**source.config, "model_type": source.family, "architectures": [source.head]}
+
+
+def is_fed(source: Source) -> bool:
+    """True if the model is fed more than tokens and labels."""
+    spec = ModelSpec(name="", origin="", parameters=(), hf_config=as_written(source))
+    return feed_of(spec) is not None
+
+
 def kept_config(source: Source, config: Any) -> dict[str, Any]:
     """The config's fields that matter here, under the family's and the standard names."""
+    if hasattr(diffusers, source.family):
+        return dict(sorted({**source.config, "_class_name": source.family}.items()))
+    if is_fed(source):  # as its file says it; transformers fills in the rest
+        return dict(sorted(as_written(source).items()))
     fields = {k: v for k, v in config.to_dict().items() if k in CONFIG_FIELDS and k not in UNKEPT}
     for name in STANDARD_NAMES:
         fields[name] = getattr(config, name)
@@ -103,6 +130,13 @@ def kept_config(source: Source, config: Any) -> dict[str, Any]:
         fields["dtype"] = source.config["dtype"]
     fields["architectures"] = [source.head]
     return dict(sorted(fields.items()))
+
+
+def architecture(source: Source, model: torch.nn.Module, fields: dict[str, Any]) -> Architecture:
+    """Widths; of a config with others in it, those of the language model."""
+    if not is_fed(source) and not hasattr(diffusers, source.family):
+        return from_hf_config(fields)
+    return replace(spec_from_module(model).arch, family=source.family)
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -119,7 +153,7 @@ def stored(name: str) -> dict[str, Any]:
         "model_class": source.head,
         "transformers": transformers.__version__,
         "num_params": total,
-        "arch": asdict(from_hf_config(fields)),
+        "arch": asdict(architecture(source, model, fields)),
         "hf_config": fields,
         "modules": compact(module_rows(model)),  # last: render writes it apart
     }

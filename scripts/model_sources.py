@@ -3,7 +3,15 @@
 from model_source import CONFIG_FIELDS, Source
 from model_sources_llama import LLAMA, MISTRAL, QWEN
 from model_sources_other import OLDER, OTHERS
+from model_sources_seeing import SEEING_AND_HEARING
 
 __all__ = ["CONFIG_FIELDS", "SOURCES", "Source"]
 
-SOURCES: dict[str, Source] = {**LLAMA, **MISTRAL, **QWEN, **OLDER, **OTHERS}
+SOURCES: dict[str, Source] = {
+    **LLAMA,
+    **MISTRAL,
+    **QWEN,
+    **OLDER,
+    **OTHERS,
+    **SEEING_AND_HEARING,
+}

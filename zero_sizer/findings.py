@@ -53,6 +53,7 @@ class Finding:
 
 
 ACTIVATIONS_UNKNOWN = "activations-unknown"
+CLOSED_FORM = "activations-in-closed-form"
 """Code of the finding that some activations are counted as nothing."""
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from support.plans import make_job, make_plan
+from support.profiled import profiled_names
 
 from zero_sizer import activations, models
 from zero_sizer.activations import names, select
@@ -13,7 +14,7 @@ from zero_sizer.findings import Direction, Severity
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import read
 from zero_sizer.models.changes import freeze, lora, lora_config, records
-from zero_sizer.models.sources.bundled import bundled_names, load_bundled
+from zero_sizer.models.sources.bundled import load_bundled
 from zero_sizer.plan import sizes
 from zero_sizer.sizing import size
 
@@ -123,7 +124,7 @@ def _steps(spec):
             yield found.evaluate(variant, kinds[0], 1, 64, checkpointing=checkpointing)
 
 
-@pytest.mark.parametrize("name", bundled_names())
+@pytest.mark.parametrize("name", profiled_names())
 def test_every_profile_speaks_of_its_own_model(name):
     spec = load_bundled(name)
     for step in _steps(spec):

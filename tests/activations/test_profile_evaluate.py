@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.profiled import profiled_names
 
 from zero_sizer import activations, models
 from zero_sizer.activations import store, structure
 from zero_sizer.cli import main
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.models.sources.bundled import bundled_names, read_bundled
+from zero_sizer.models.sources.bundled import read_bundled
 
 LLAMA_LIKE = ("llama-2-7b", "llama-3-8b", "llama-3-70b", "qwen2.5-7b", "smollm2-360m")
 # Measured on a GPU, copies of the hidden states that one layer's forward leaves behind:
@@ -47,7 +48,7 @@ def evaluate(profile, setup, b, s):
     return profile.evaluate(variant, attention, b, s, checkpointing=checkpointing)
 
 
-@pytest.mark.parametrize("name", bundled_names())
+@pytest.mark.parametrize("name", profiled_names())
 def test_every_model_has_a_profile_of_its_depth(name):
     profile = bundled(name)
     arch = models.load(name).arch
@@ -69,7 +70,7 @@ def in_cycles(name, setup, s):
     return 2 * arch.heads * s * s * (4 if variant == "fp32" else 2)
 
 
-@pytest.mark.parametrize("name", bundled_names())
+@pytest.mark.parametrize("name", profiled_names())
 def test_what_forward_saves_backward_frees(name):
     profile = bundled(name)
     for setup in setups(profile):

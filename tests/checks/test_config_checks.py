@@ -23,7 +23,9 @@ INVALID = sorted(EXAMPLES.glob("invalid/*/*.json"))
 VALID = sorted(EXAMPLES.glob("valid/*.json"))
 # 12.5 M parameters on each of 8 ranks: one sub-group at the default size.
 MODEL = ModelSpec(name="hundred-million", origin="test", parameters=(Tensor("w", (10**4, 10**4)),))
-NEED_MORE = ("adapter.py", "forward.py", "freeze.py", "saving.py", "shapes.py", "trainer.py")
+NEED_MORE = (
+    *("adapter.py", "forward.py", "freeze.py", "inputs.py", "saving.py", "shapes.py", "trainer.py"),
+)
 EIGHT_GPUS = Cluster(nodes=1, gpus_per_node=8, origins={})
 
 
@@ -44,7 +46,8 @@ def codes_in_source() -> dict[str, set[str]]:
 
     Rules about adapters need a model that has one (test_models_adapter), those about its forward
     and about what is frozen need flags (test_checks_forward, test_freeze), those about shapes heads
-    and experts (test_checks_shapes), the Trainer's a flag (test_checks_trainer).
+    and experts (test_checks_shapes), the Trainer's a flag (test_checks_trainer), those about inputs
+    a model that takes none (models/test_feeds).
     """
     found: dict[str, set[str]] = {}
     rules = sorted((ROOT / "zero_sizer" / "checks").glob("*.py"))

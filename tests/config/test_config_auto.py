@@ -191,6 +191,8 @@ def test_the_hidden_size_is_the_one_transformers_reads(name: str) -> None:
     from transformers import CONFIG_MAPPING
 
     spec = load_bundled(name)
+    if "_class_name" in spec.hf_config:
+        pytest.skip("diffusers fills in nothing")
     config = CONFIG_MAPPING[spec.hf_config["model_type"]].from_dict(dict(spec.hf_config))
     owner = config if hasattr(config, "hidden_size") else config.text_config
     assert hidden_size(spec) == owner.hidden_size

@@ -19,26 +19,26 @@ def case(model, depth, at, variants=None, padded=()):
     from zero_sizer.tracing.setups import Setup, Tracer
 
     fields = {**read_bundled(model)["hf_config"], "num_hidden_layers": depth}
-    config = Tracer(fields, whole=True).config
+    subject = Tracer(fields, whole=True).subject
     setup, seen = Setup(variant="bf16", attention="flash", checkpointing=True), {}
     usual = build.checkpoint
     for name, arguments in (variants or {}).items():
         build.checkpoint = lambda model, a=arguments: model.activation_checkpointing_enable(**a)
-        seen[name] = rows(config, setup, at)
+        seen[name] = rows(subject, setup, at)
     build.checkpoint = usual
     if padded:
         pad(build)
     for attention, checkpointing in padded:
         setup = Setup(variant="bf16", attention=attention, checkpointing=checkpointing)
-        seen[f"{attention} {checkpointing}"] = rows(config, setup, at)
+        seen[f"{attention} {checkpointing}"] = rows(subject, setup, at)
     return seen
 
 
-def rows(config, setup, at):
+def rows(subject, setup, at):
     from zero_sizer.tracing import fitted
     from zero_sizer.tracing.setups import traced
 
-    with traced(config, setup) as (trace, owners):
+    with traced(subject, setup) as (trace, owners):
         return [
             (block, is_backward, max(p[0] for s in section.steps for p in s.peaks), end)
             for block, is_backward, section in fitted.measure(trace(*at), owners).rows

@@ -24,7 +24,7 @@ def case(fields, points, setups):
     for variant, attention, checkpointing in setups:
         setup = Setup(variant=variant, attention=attention, checkpointing=checkpointing)
         encoder.add(setup, short.fits(setup))
-        with traced(whole.config, setup) as (trace, owners):
+        with traced(whole.subject, setup) as (trace, owners):
             for b, s in points:
                 observed = asdict(observe(trace(b, s), owners))
                 seen.append(

@@ -99,7 +99,7 @@ class Names:
         return module in self._lookups
 
     def owned(self, module: str) -> tuple[int, ...]:
-        """Parameters a module uses; a tied one's stand under another name, the first.
+        """Parameters a module uses; a tied one's stand under another name.
 
         Raises:
             UnknownNameError: the model has no such module.
@@ -108,7 +108,7 @@ class Names:
         if found is not None:
             return found
         if module in self._tied:
-            return (0,)
+            return (self.index.get(self._tied[module], 0),)
         raise UnknownNameError(f"no parameters of {module!r}: the profile is another model's")
 
     def parameter(self, name: str) -> int:
@@ -246,7 +246,7 @@ def check(spec: ModelSpec, step: MicroStep) -> None:
 @lru_cache(maxsize=256)
 def _check(spec: Identity, rows: tuple[_Row, ...]) -> None:
     known = {tensor.name for tensor in spec.of.parameters}
-    modules = {name.rpartition(".")[0] for name in known} | tied_modules(spec.of)
+    modules = {name.rpartition(".")[0] for name in known} | tied_modules(spec.of).keys()
     for blocks, first, count, labels in rows:
         for number in (first, first + count - 1):
             prefix = f"{blocks}.{number}" if blocks else ""

@@ -9,7 +9,7 @@ from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 
-_FALLBACK = ("flash", "sdpa", "eager")  # transformers' own order where a model lacks one
+FALLBACK = ("flash", "sdpa", "eager")  # transformers' own order where a model lacks one
 _Poly = tuple[tuple[int, int], ...]  # (which monomial, coefficient), zeros left out
 
 
@@ -218,7 +218,7 @@ class Profile:
             UnsupportedError: the variant was not traced with any.
         """
         known = self.attentions.get(variant, ())
-        for kind in _FALLBACK[_FALLBACK.index(attention) :] if attention in _FALLBACK else ():
+        for kind in FALLBACK[FALLBACK.index(attention) :] if attention in FALLBACK else ():
             if kind in known:
                 return kind
         raise UnsupportedError(f"{self.name} has no profile of {attention} attention in {variant}")

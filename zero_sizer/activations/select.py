@@ -23,6 +23,7 @@ from zero_sizer.activations import (
 from zero_sizer.activations.checkpointing import Inputs
 from zero_sizer.activations.levels import depths_of
 from zero_sizer.activations.masks import Mask
+from zero_sizer.activations.store import Asked, load_setup
 from zero_sizer.config import workload
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
     from zero_sizer.activations.levels import MicroStep
     from zero_sizer.models.spec import ModelSpec
+
+
+_UNKNOWN = 2**60
 
 
 @derived
@@ -91,6 +95,16 @@ def closed_form_error(plan: Plan) -> block_sizes.Error:
     layers = max(block_sizes.num_layers(arch), 1)
     kept = max(round(layers * (1 - recomputed_share(plan))), 1)
     return block_sizes.error(arch, kept * one, dtype, eager=eager)
+
+
+def error_above(plan: Plan) -> int:
+    """Bytes that activations may take beyond the prediction; beyond any memory where nobody knows.
+
+    A closed form counts tokens of one stack: it says nothing about images, frames and latents.
+    """
+    if not is_closed_form(plan):
+        return 0
+    return closed_form_error(plan).above if plan.feed is None else _UNKNOWN
 
 
 def knows_loss(plan: Plan) -> bool:
@@ -291,8 +305,22 @@ def _makes_no_mask(plan: Plan) -> bool:
     return flash.saved == sdpa.saved
 
 
+@derived
+def wanted(plan: Plan) -> tuple[Asked, ...]:
+    """Setups of the model, or of its base, that the activations are made of."""
+    variant = _variant(plan) if plan.model.base is None else _base_variant(plan)
+    found = [Asked(variant, plan.attention, plan.checkpointing)]
+    takes_all = plan.checkpointing_how.takes_all and inputs_of(plan) is None
+    if plan.checkpointing and not takes_all:
+        found.append(Asked(variant, plan.attention, False))
+    return tuple(found)
+
+
 def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> MicroStep:
-    profile = activations.load(model)
+    profile = activations.load(model) if plan.feed is None else None
+    if profile is None:
+        asked = Asked(variant, plan.attention, recomputes)
+        profile = load_setup(model, plan.feed, asked, (plan.micro_batch, plan.seq_len))
     if profile is None:
         raise UnsupportedError(f"{model.name} has no profile")
     if model.base is None and variant not in profile.attentions:

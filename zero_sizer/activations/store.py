@@ -5,11 +5,12 @@ import os
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zero_sizer.activations import structure
 from zero_sizer.activations.profile import Profile
 from zero_sizer.errors import InputError
+from zero_sizer.models.feeds.records import Feed
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
 
@@ -57,11 +58,21 @@ _FIELDS = [
 ]
 
 
+_NESTED = ("text_config", "vision_config", "audio_config")
+
+
 def key_of(spec: ModelSpec) -> str:
-    """Key that tells models apart whose profiles differ: tensors, and the fields above."""
+    """Key that tells models apart whose profiles differ: tensors, and the fields above.
+
+    Of a config with others in it, or of diffusers, all fields count: any may decide what runs.
+    """
     import hashlib  # only for models that are not bundled
 
     fields = {name: spec.hf_config[name] for name in _FIELDS if name in spec.hf_config}
+    if "_class_name" in spec.hf_config or any(
+        isinstance(spec.hf_config.get(n), Mapping) for n in _NESTED
+    ):
+        fields = dict(spec.hf_config)
     shapes = [(tensor.name, tensor.shape, tensor.trainable) for tensor in spec.parameters]
     if spec.adapter is not None:
         fields["adapter drops"] = spec.adapter.lora_dropout > 0
@@ -69,6 +80,50 @@ def key_of(spec: ModelSpec) -> str:
         fields["quantization"] = spec.quantization.to_json()
     text = json.dumps([fields, shapes], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Asked(NamedTuple):
+    """One way of running a model: what ``Profile.evaluate`` takes."""
+
+    variant: str
+    attention: str
+    checkpointing: bool
+
+
+def setup_key(
+    spec: ModelSpec, feed: Feed | None, asked: Asked, at: tuple[int, int] | None = None
+) -> str:
+    """Key of one setup's profile.
+
+    Args:
+        spec: the model.
+        feed: what a sample brings; None: token ids and labels.
+        asked: the setup.
+        at: (batch, sequence), where the profile holds at no other.
+    """
+    import hashlib
+
+    fed = [] if feed is None else [feed.to_json()["inputs"], dict(feed.options), feed.target]
+    text = json.dumps([_key(Identity(spec)), fed, asked, at], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def load_setup(
+    spec: ModelSpec, feed: Feed | None, asked: Asked, at: tuple[int, int]
+) -> Profile | None:
+    """The profile of one setup in the user's cache, for any batch and sequence, or for these."""
+    if not spec.exact_tensors or not spec.hf_config:
+        return None
+    return _setup(Identity(spec), Identity(feed), asked) or _setup(
+        Identity(spec), Identity(feed), asked, at
+    )
+
+
+@lru_cache(maxsize=256)
+def _setup(
+    spec: Identity, feed: Identity, asked: Asked, at: tuple[int, int] | None = None
+) -> Profile | None:
+    return read_cached(cache_file(setup_key(spec.of, feed.of, asked, at)))
 
 
 def cache_file(key: str) -> Path:
@@ -161,6 +216,7 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(document, separators=(",", ":")) + "\n")
     _from_cache.cache_clear()
+    _setup.cache_clear()
 
 
 def _seal_of(document: Mapping[str, Any]) -> str:

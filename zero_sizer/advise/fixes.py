@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, islice
 
-from zero_sizer.activations.select import closed_form_error, is_closed_form
+from zero_sizer.activations.select import error_above
 from zero_sizer.advise import moves
 from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.moves import Change, Move
@@ -254,7 +254,7 @@ def _size(job: Job) -> _Tried | None:
     moments = totals(allocations, job.cluster.gpus_per_node)
     peaks = {device: peak_of(per_moment).num_bytes for device, per_moment in moments.items()}
     known = capacity.capacities(job.cluster, job.workload)
-    error = closed_form_error(plan).above if is_closed_form(plan) else 0
+    error = error_above(plan)
     return _Tried(
         plan=plan,
         peaks=peaks,

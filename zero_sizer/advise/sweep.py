@@ -5,7 +5,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from zero_sizer.activations.select import closed_form_error, is_closed_form
+from zero_sizer.activations.select import error_above, is_closed_form
 from zero_sizer.advise.view import ACCUMULATES, NUMBERS, PlanFamily, Values, View
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
@@ -119,7 +119,7 @@ class Sweep:
         self._ranks = base.ranks_per_node
         self._rates = rates_of(cluster, base.autocast_dtype or base.model_dtype, Case.EXPECTED)
         self._work = work_of(base.model)
-        self._is_closed_form = is_closed_form(base)
+        self._is_closed_form = is_closed_form(base) or base.feed is not None
         self._is_bounded = all(tensor.trainable for tensor in base.model.parameters)
         self._worlds: set[int] = set()
         self._reads: dict[tuple[int, int], tuple[dict[str, None], bool, bool]] = {}
@@ -330,7 +330,7 @@ def _missing(view: Any) -> int:
 
 
 def _error(view: Any) -> int:
-    return closed_form_error(view).above
+    return error_above(view)
 
 
 class _Allocate:

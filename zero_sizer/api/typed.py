@@ -26,6 +26,9 @@ class JobKeywords(TypedDict, total=False):
     batch_size: int | None
     cache: str | None
     seq_len: int | None
+    images: Mapping[str, int | str] | int | str | None
+    audio_seconds: float | str | None
+    target_len: int | None
     micro_batch: int | None
     grad_accum: int | None
     checkpointing: bool | str | None

@@ -2,6 +2,7 @@
 
 from dataclasses import field
 
+from zero_sizer.models.feeds.records import Images
 from zero_sizer.util.records import dataclass
 
 LIGER_KERNELS, OWN_KERNELS = "liger", "transformers"
@@ -58,6 +59,9 @@ class Workload:
         micro_batch: samples per GPU and micro step (``--micro-batch``).
         grad_accum: micro steps per optimizer step (``--grad-accum``).
         seq_len: tokens per sample (``--seq-len``).
+        images: of each sample, where the model sees (``--images``).
+        audio_seconds: of each sample's recording, where it hears.
+        target_len: tokens of an encoder-decoder's labels (None: as many as ``seq_len``).
         checkpointing: activation checkpointing, None when not stated.
         checkpointing_how: of which blocks and by what, where it is on.
         attention: ``flash``, ``sdpa`` or ``eager``.
@@ -96,6 +100,9 @@ class Workload:
     micro_batch: int | None = None
     grad_accum: int | None = None
     seq_len: int | None = None
+    images: Images | None = None
+    audio_seconds: float | None = None
+    target_len: int | None = None
     checkpointing: bool | None = None
     checkpointing_how: Checkpointing = Checkpointing()
     attention: str | None = None

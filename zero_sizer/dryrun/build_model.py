@@ -10,7 +10,11 @@ from zero_sizer.dryrun.simulated import checkpointing
 from zero_sizer.dryrun.task import Task
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.changes.records import Freeze
+from zero_sizer.models.feeds import Feed
+from zero_sizer.models.sources.diffusers_class import build as build_with_diffusers
+from zero_sizer.models.sources.diffusers_class import is_diffusers
 from zero_sizer.models.sources.untrusted import harmless, offline
+from zero_sizer.simulator import batches
 from zero_sizer.simulator.operators import flash
 from zero_sizer.simulator.undo import Patches
 
@@ -63,6 +67,8 @@ def _from_config(task: Task, with_values: bool) -> Any:
     from transformers import CONFIG_MAPPING
 
     fields = harmless(task.hf_config, "the model's config")
+    if is_diffusers(fields):
+        return _from_diffusers(task, fields, with_values)
     fields.pop("quantization_config", None)  # else transformers asks for bitsandbytes
     model_type = str(fields.pop("model_type", ""))
     if model_type not in CONFIG_MAPPING:
@@ -83,6 +89,16 @@ def _from_config(task: Task, with_values: bool) -> Any:
             model = model_class._from_config(config, attn_implementation=attention, **kwargs)
     if task.quantization is not None:
         return model
+    return _with_storage(model, "cpu")
+
+
+def _from_diffusers(task: Task, fields: Mapping[str, Any], with_values: bool) -> Any:
+    """As from_pretrained makes it: on the host, under ``zero.Init`` only where the script says."""
+    with _zero_init(task):
+        if task.zero_init or with_values:
+            return build_with_diffusers(fields)
+        with torch.device("meta"):
+            model = build_with_diffusers(fields)
     return _with_storage(model, "cpu")
 
 
@@ -199,13 +215,28 @@ def _with_lora(model: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def batch(task: Task, where: torch.device) -> dict[str, Any]:
-    """Token ids and labels of one micro step, on the GPU."""
+    """Inputs of one micro step, on the GPU: token ids and labels, or as the feed says."""
+    feed = feed_of(task)
+    if feed is not None:
+        return batches.batch(feed, task.micro_batch, task.seq_len, where, _input_dtype(task))
     shape = (task.micro_batch, task.seq_len)
     ids = torch.zeros(shape, dtype=torch.long, device=where)
     found = {"input_ids": ids, "labels": torch.zeros_like(ids)}
     if task.sequences != "equal" and task.attention != "flash" and task.hf_config:
         found["attention_mask"] = torch.ones_like(ids)
     return found
+
+
+def feed_of(task: Task) -> Feed | None:
+    """Inputs of a sample beside or instead of token ids and labels."""
+    return None if task.feed is None else Feed.from_json(task.feed)
+
+
+def _input_dtype(task: Task) -> Any:
+    """Dtype that the Trainer casts inputs to (trainer.py, ``_prepare_input``): the engine's."""
+    dtypes = (("bf16", torch.bfloat16), ("fp16", torch.float16))
+    on = (dtype for key, dtype in dtypes if (task.config.get(key) or {}).get("enabled"))
+    return next(on, torch.float32)
 
 
 def client_optimizer(task: Task, model: Any) -> Any:

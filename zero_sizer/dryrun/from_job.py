@@ -14,6 +14,7 @@ from zero_sizer.job.read import Job
 from zero_sizer.models.changes.quantization import converted
 from zero_sizer.models.changes.records import BITSANDBYTES
 from zero_sizer.models.positions import longest_sequence
+from zero_sizer.models.sources.diffusers_class import is_diffusers
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan.plan import Plan
 from zero_sizer.plan.resolve import plan_job
@@ -68,6 +69,7 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
         micro_batch=plan.micro_batch,
         grad_accum=int(config.get("gradient_accumulation_steps", 1)),
         seq_len=plan.seq_len,
+        feed=_feed(plan, source),
         checkpointing=plan.checkpointing,
         checkpointing_how=asdict(plan.checkpointing_how),
         attention=plan.attention,
@@ -78,6 +80,11 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
         steps=steps,
         notes=(*model_notes, *notes),
     )
+
+
+def _feed(plan: Plan, source: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The feed of a model that is built from its config; a factory's has the usual convention."""
+    return plan.feed.to_json() if plan.feed is not None and "hf_config" in source else None
 
 
 def _inference_task(job: Job, *, requests: int, nvme_path: str | None) -> Task:
@@ -177,7 +184,7 @@ def model_source(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
         about["quantization"] = {**model.quantization.to_json(), "modules": names}
     if model.origin.startswith("factory "):
         return {"factory": model.origin.removeprefix("factory "), **about}, []
-    if model.hf_config.get("model_type"):
+    if model.hf_config.get("model_type") or is_diffusers(model.hf_config):
         return {"hf_config": dict(model.hf_config), **about}, []
     if model.quantization is not None:
         raise UnsupportedError(

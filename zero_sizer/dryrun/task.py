@@ -28,6 +28,7 @@ class Task:
         micro_batch: samples of a micro step.
         grad_accum: micro steps of an optimizer step.
         seq_len: tokens of a sample.
+        feed: ``Feed.to_json`` of what a sample brings; None: token ids and labels.
         checkpointing: activation checkpointing.
         checkpointing_how: fields of ``config.workload.Checkpointing`` that are not default.
         attention: ``flash``, ``sdpa`` or ``eager``.
@@ -55,6 +56,7 @@ class Task:
     micro_batch: int = 1
     grad_accum: int = 1
     seq_len: int = 1
+    feed: Mapping[str, Any] | None = None
     checkpointing: bool = False
     checkpointing_how: Mapping[str, Any] = field(default_factory=dict)
     attention: str = "flash"

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from zero_sizer.simulator import batches
+
 
 class Observer(Protocol):
     """Is told when a phase begins and ends."""
@@ -37,6 +39,7 @@ def train(
     steps: int,
     grad_accum: int,
     observer: Observer,
+    loss_of: Callable[[Any, dict[str, Any]], Any] = lambda output, batch: batches.loss_of(output),
 ) -> None:
     """``steps`` optimizer steps of ``grad_accum`` micro steps each.
 
@@ -45,6 +48,7 @@ def train(
         make_batch: keyword arguments of one forward, on the device.
         steps: optimizer steps.
         grad_accum: micro steps of each.
+        loss_of: the loss, from what a model returned and the batch.
         observer: told about forward, backward and step of every micro step.
     """
     for step in range(steps):
@@ -52,7 +56,7 @@ def train(
             batch = make_batch()  # stays until the next one, as a loop variable does
             _to_train(engine.optimizer)
             observer.begin("forward", step=step, micro_step=micro_step)
-            loss = loss_of(engine(**batch))
+            loss = loss_of(engine(**batch), batch)
             observer.end(engine)
             observer.begin("backward", step=step, micro_step=micro_step)
             engine.backward(loss)
@@ -68,10 +72,3 @@ def _to_train(optimizer: Any) -> None:
     switch = getattr(optimizer, "train", None)
     if callable(switch):
         switch()
-
-
-def loss_of(output: Any) -> Any:
-    """The loss in what a model returned: a tensor, an object with ``.loss``, or a tuple."""
-    if hasattr(output, "loss"):
-        return output.loss
-    return output[0] if isinstance(output, tuple | list) else output

@@ -17,6 +17,7 @@ _LAYER_COUNTS = (
     "num_decoder_layers",
     "encoder_layers",
     "decoder_layers",
+    "depth",
 )
 _PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
 _LAYER_INDEX = re.compile(r"(?:^|\.)(\d+)\.")
@@ -74,13 +75,16 @@ def _at_most(count: int | None, layers: int) -> int | None:
 
 
 def _cut_fields(fields: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    cut = dict(fields)
-    for name in _LAYER_COUNTS:
-        if isinstance(cut.get(name), int):
-            cut[name] = min(cut[name], layers)
-    for name in _PER_LAYER:
-        if isinstance(cut.get(name), list):
-            cut[name] = cut[name][:layers]
+    """A config, and those in it, with fewer layers."""
+    cut: dict[str, Any] = {
+        name: _cut_fields(value, layers) if isinstance(value, Mapping) else value
+        for name, value in fields.items()
+    }
+    for name, value in fields.items():
+        if name in _LAYER_COUNTS and isinstance(value, int):
+            cut[name] = min(value, layers)
+        elif name in _PER_LAYER and isinstance(value, list):
+            cut[name] = value[:layers]
     return cut
 
 

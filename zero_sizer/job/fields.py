@@ -22,6 +22,7 @@ from zero_sizer.job.values import (
     Whole,
     checkpointing,
     day,
+    images,
     optim,
     rate,
     release,
@@ -162,6 +163,21 @@ class Flags:
         usual=Setting(DYNAMIC, "generate()'s default", is_default=True),
     )
     seq_len: int | None = _row(Whole(_ANY), _WORKLOAD, short="s", metavar="TOKENS")
+    images: Any = _row(
+        images,
+        _WORKLOAD,
+        metavar="IMAGES",
+        help="of each sample: how many, and pixels where they are free, e.g. 2,size=1344x896",
+    )
+    audio_seconds: float | str | None = _row(
+        Number(86400), _WORKLOAD, metavar="SECONDS", help="of each sample's recording"
+    )
+    target_len: int | None = _row(
+        Whole(_ANY),
+        _WORKLOAD,
+        metavar="TOKENS",
+        help="of an encoder-decoder's labels; --seq-len is the encoder's",
+    )
     micro_batch: int | None = _row(
         Whole(_ANY), _WORKLOAD, short="b", metavar="SAMPLES", in_config=True
     )

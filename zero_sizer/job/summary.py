@@ -34,6 +34,8 @@ def of(job: Job) -> dict[str, Setting]:
     )
     for name, rate in job.cluster.rates.items():
         found[name] = Setting(rate, origins.get(name, "not stated"))
+    if job.workload.images is not None:
+        found["images"] = Setting(job.workload.images.about, found["images"].origin)
     found |= _changes_of_model(job.model)
     how = job.workload.checkpointing_how.about
     if job.workload.checkpointing and how:

@@ -1,10 +1,12 @@
 """Checks of stated values: each gives the typed value, or ValueError in the user's words."""
 
 import re
+from collections.abc import Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
+from zero_sizer.models.feeds.records import Images
 from zero_sizer.units import MIB, TIB, parse_count, parse_size
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import did_you_mean, shown
@@ -175,6 +177,40 @@ def checkpointing(value: Any) -> bool | Checkpointing:
             "offload is transformers'; DeepSpeed's is activation_checkpointing.cpu_checkpointing"
         )
     return Checkpointing(**fields)
+
+
+_SIDE = Whole(65_536)
+_COUNT = Whole(4_096, lowest=0)
+_IMAGES_WORDS = "write how many, and size=PIXELS or size=HEIGHTxWIDTH behind a comma: 2,size=1024"
+
+
+def images(value: Any) -> Images:
+    """How many and how large: ``2``, ``1,size=448x896``, or a mapping of count and size."""
+    if isinstance(value, Images):
+        return value
+    if isinstance(value, Mapping):
+        unknown = [str(key) for key in value if key not in ("count", "size")]
+        if unknown:
+            raise ValueError(f"{shown(unknown[0])} is neither count nor size")
+        count, size = value.get("count", 1), value.get("size")
+    else:
+        first, _, rest = str(value).partition(",")
+        word, _, size = rest.strip().partition("=")
+        if isinstance(value, bool) or not first.strip().isdecimal() or (rest and word != "size"):
+            raise ValueError(f"{shown(value)} is not a number of images; {_IMAGES_WORDS}")
+        count = int(first)
+    return Images(_COUNT(count), *_sides(size or None))
+
+
+def _sides(size: Any) -> tuple[int, ...]:
+    """(height, width), or nothing where none is said."""
+    if size is None:
+        return ()
+    sides = str(size).lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
+        raise ValueError(f"size {shown(size)} is not pixels; {_IMAGES_WORDS}")
+    found = [_SIDE(int(side)) for side in sides]
+    return found[0], found[-1]
 
 
 _CHECKPOINTING_WORDS = "every-K, first-K, offload, reentrant, deepspeed"

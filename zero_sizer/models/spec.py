@@ -116,8 +116,8 @@ class ModelSpec:
         adapter: the LoRA adapter that ``parameters`` have already, None without one.
         quantization: how the linear layers are stored, None where they are not quantized.
         base: the model with every weight trained, without adapter and quantization.
-        shared: modules that run with a parameter that stands under another module's name, where
-            the module itself says so; the first parameter is meant.
+        shared: modules that run with a parameter that stands under another module's name, and
+            that name, where the source says so.
         freeze: what was stated as not trained, in ``parameters`` already.
         has_own_code: the model comes with classes of its own, for which transformers' of equal
             sizes stand.
@@ -133,7 +133,7 @@ class ModelSpec:
     adapter: "Adapter | None" = None
     quantization: "Quantization | None" = None
     base: "ModelSpec | None" = None
-    shared: frozenset[str] = frozenset()
+    shared: Mapping[str, str] = field(default_factory=dict)
     freeze: "Freeze | None" = None
     has_own_code: bool = False
 

@@ -50,6 +50,7 @@ def plan_inference(job: Job) -> Planned:
         micro_batch=batch,
         seq_len=prompt,
         new_tokens=new_tokens,
+        feed=None,
         cache=job.workload.cache or DYNAMIC,
         tp_size=config.tp_size if config is not None else 1,
         model_dtype=dtype,
@@ -65,7 +66,10 @@ def plan_inference(job: Job) -> Planned:
     )
 
 
-_OF_TRAINING = ("assumed-precision", "assumed-checkpointing", "assumed-micro-batch")
+_OF_TRAINING = (
+    *("assumed-precision", "assumed-checkpointing", "assumed-micro-batch"),
+    *("assumed-images", "assumed-audio-seconds"),
+)
 
 
 def _without_optimizer(settings: Settings) -> Settings:

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from zero_sizer.config.workload import DYNAMIC, TRAINING, Checkpointing
 from zero_sizer.hardware.device import Device
+from zero_sizer.models.feeds.records import Feed
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.units import DType
@@ -101,6 +102,7 @@ class Plan:
     grad_accum: int = _read("gradient_accumulation_steps")
     micro_batch: int = _read("train_micro_batch_size_per_gpu")
     seq_len: int = _read("seq_len")
+    feed: Feed | None = _read("model", "images", "audio_seconds", "target_len")
     checkpointing: bool = _read("checkpointing")
     checkpointing_how: Checkpointing = _read("checkpointing")
     cpu_checkpointing: bool = _read(_ACT + "cpu_checkpointing")

@@ -20,6 +20,7 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.optimizers import selection, trainer
 from zero_sizer.optimizers.table import Optimizer
 from zero_sizer.plan.assumptions import Assumptions
+from zero_sizer.plan.feed import feed_of_job
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
 from zero_sizer.util.records import dataclass
@@ -110,13 +111,16 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
             Direction.COST,
         )
     grad_accum = settings["gradient_accumulation_steps"]
-    seq_len = job.workload.seq_len
+    feed = feed_of_job(job, assumed)
+    seq_len = job.workload.seq_len if feed is None or feed.has_tokens else 1
     if seq_len is None:
         limit = longest_sequence(job.model) or job.model.arch.max_positions or _ASSUMED_SEQ_LEN
+        if feed is not None:
+            limit = max(min(limit, feed.most), feed.fewest)
         seq_len = assumed.take(
             "seq_len",
-            min(limit, _ASSUMED_SEQ_LEN),
-            f"no sequence length was given: {min(limit, _ASSUMED_SEQ_LEN)} tokens assumed",
+            likely := max(min(limit, _ASSUMED_SEQ_LEN), feed.fewest if feed is not None else 1),
+            f"no sequence length was given: {likely} tokens assumed",
             "give --seq-len",
             Direction.EITHER,
         )
@@ -158,6 +162,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "micro_batch": int(micro_batch),
         "grad_accum": int(grad_accum) if _is_positive(grad_accum) else 1,
         "seq_len": seq_len,
+        "feed": feed,
         "checkpointing": checkpointing,
         "checkpointing_how": job.workload.checkpointing_how,
         "attention": attention,
@@ -206,6 +211,8 @@ def _builds_under_zero_init(job: Job, stage: int) -> bool:
     """
     if job.model.quantization is not None:
         return False
+    if "_class_name" in job.model.hf_config:  # nor does diffusers, unless a script enters it
+        return bool(job.workload.zero_init)
     return stage == 3 if job.workload.zero_init is None else job.workload.zero_init
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from zero_sizer.answer import Answer, answer_of
 from zero_sizer.config.workload import INFERENCE
+from zero_sizer.findings import ACTIVATIONS_UNKNOWN, CLOSED_FORM
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Config
-from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.questions.jobs import goal_of, job_of
 from zero_sizer.sizing import size
 
@@ -35,7 +35,7 @@ def check(
     job = job_of(config, flags, takes_inference=True)
     goal = goal_of(flags, job)
     sizing = size(job)
-    if sizing.verdict is Verdict.UNCERTAIN:
+    if any(finding.code in (CLOSED_FORM, ACTIVATIONS_UNKNOWN) for finding in sizing.findings):
         from zero_sizer.questions.profile import with_profile
 
         sizing = with_profile(sizing, tell)

@@ -15,6 +15,7 @@ from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import InputError
 from zero_sizer.job.fields import RUN, Flags
 from zero_sizer.job.read import Job
+from zero_sizer.models.feeds import feed_of
 from zero_sizer.questions.jobs import goal_of
 from zero_sizer.util.records import dataclass
 
@@ -54,6 +55,7 @@ def choose(job: Job, flags: Flags, wishes: Wishes, progress: Progress = unseen) 
         ZeroSizerError: the question makes no sense.
     """
     wanted = _options(job, flags, wishes)
+    _traced(job, progress)
     with progress("choosing", len(strategies(job))) as tick:
         choice = advice.choose(job, replace(wanted, tick=tick))
         goal = wanted.goal
@@ -77,6 +79,7 @@ def largest(job: Job, flags: Flags, what: str) -> Largest:
         from zero_sizer.advise import largest_inference
 
         return largest_inference.largest_of(job, what)
+    _traced(job, unseen)
     if what == "batch-size":
         raise InputError(
             "is about inference",
@@ -98,9 +101,20 @@ def size(job: Job, flags: Flags, wishes: Wishes, progress: Progress = unseen) ->
             "two targets", remedy="give this or --target-tokens-per-second", where="--target-days"
         )
     wanted = _options(job, flags, wishes)
+    _traced(job, progress)
     find = partial(fleet, max_nodes=most, fewest_of=wishes.fewest, tokens_per_second=speed)
     with progress("sizing", len(node_counts(most)) * len(strategies(job))) as tick:
         return find(job, replace(wanted, tick=tick))
+
+
+def _traced(job: Job, progress: Progress) -> None:
+    """Profiles of a model that sees, hears or denoises, for the plans that are compared."""
+    if job.workload.task == INFERENCE or feed_of(job.model) is None:
+        return
+    from zero_sizer.questions.profile import with_variants
+
+    with progress(f"tracing {job.model.name}, once", 0):
+        with_variants(job, lambda line: None)
 
 
 def refuse_nodes(flags: Flags) -> None:

@@ -1,48 +1,114 @@
-"""A profile traced on the way, where the closed form alone keeps a verdict open."""
+"""A profile traced on the way, where the closed form would say too little."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
+from typing import Any
 
-from zero_sizer import activations
+from zero_sizer.activations import select, store
+from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import ZeroSizerError
+from zero_sizer.findings import CLOSED_FORM, Finding, Severity
+from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.inputs import besides_tokens
+from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
-
-_CLOSED_FORM = "activations-in-closed-form"
-_NEEDED = ("torch", "transformers")
 
 
 def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
     """Sizes the job again with a profile of its model, traced and kept for later, if that may help.
 
-    Only where nothing else keeps the verdict open, and torch and transformers are installed.
+    Of a text model only where nothing else keeps the verdict open; of one that reads and writes, or
+    is fed more than tokens, always: no closed form knows what it keeps.
 
     Args:
         sizing: without the profile.
         tell: is told what is being done, for whoever waits.
     """
-    if not _is_worth_it(sizing):
+    plan = sizing.plan
+    if plan is None or not _is_worth_it(sizing, plan):
         return sizing
-    spec = sizing.job.model
-    tell(f"tracing {spec.name}, once")
     try:
-        from zero_sizer.tracing.cached import trace_to_cache
-
-        trace_to_cache(spec, tell)
-    except (ZeroSizerError, OSError):  # untrainable, or nowhere to write: the closed form stays
-        return sizing
+        _trace(plan, tell)
+    except (ZeroSizerError, OSError) as error:  # untrainable, or nowhere to write
+        return replace(sizing, findings=(*sizing.findings, _not_traced(plan.model.name, error)))
     return size(sizing.job)
 
 
-def _is_worth_it(sizing: Sizing) -> bool:
-    model = sizing.job.model
+def with_variants(job: Job, tell: Callable[[str], None]) -> None:
+    """Traces what plans of a job may run: at stage 3 and below, with and without checkpointing.
+
+    Only of a model that no closed form knows, where torch and its package are installed.
+
+    Args:
+        job: whose plans are compared.
+        tell: is told what is being done, for whoever waits.
+    """
+    plan = size(job).plan
+    if plan is None or (plan.feed is None and not job.model.arch.decoder_layers):
+        return
+    for stage, on in product((2, 3), (False, True)):
+        other = replace(
+            plan,
+            stage=stage,
+            checkpointing=on,
+            saves_linear_inputs=stage == 3,
+        )
+        if _is_known(other) or not _may_trace(other):
+            continue
+        with suppress(ZeroSizerError, OSError):  # then such plans are not decided
+            _trace(other, tell)
+
+
+def _is_known(plan: Plan) -> bool:
+    return not select.is_closed_form(plan)
+
+
+def _not_traced(name: str, error: Exception) -> Finding:
+    """The closed form stays, and why."""
+    text = " ".join(str(error).split())[:300]
+    return Finding(
+        code="not-traced",
+        severity=Severity.NOTE,
+        key="--model",
+        message=f"{name} could not be traced: {text}",
+        remedy="`zero-sizer dryrun --how simulated -- train.py` runs the training script",
+    )
+
+
+def _trace(plan: Plan, tell: Callable[[str], None]) -> None:
+    """Traces the setups of a plan that are not there."""
+    from zero_sizer.tracing.cached import trace_setup
+
+    model, at = plan.model.base or plan.model, (plan.micro_batch, plan.seq_len)
+    for asked in select.wanted(plan):
+        if store.load_setup(model, plan.feed, asked, at) is None:
+            trace_setup(model, plan.feed, asked, at, tell)
+
+
+def _may_trace(plan: Plan) -> bool:
+    model = plan.model
+    if plan.task == INFERENCE or not model.hf_config or not model.exact_tensors:
+        return False
+    return all(find_spec(name) for name in _needed(model.hf_config))
+
+
+def _is_worth_it(sizing: Sizing, plan: Plan) -> bool:
+    model = plan.model
+    if not _may_trace(plan) or _is_known(plan):
+        return False
+    if plan.feed is not None or model.arch.decoder_layers:
+        return True
     return (
         sizing.verdict is Verdict.UNCERTAIN
-        and {reason.code for reason in sizing.reasons} == {_CLOSED_FORM}
-        and bool(model.hf_config)
-        and model.exact_tensors
+        and {reason.code for reason in sizing.reasons} == {CLOSED_FORM}
         and not besides_tokens(model)
-        and activations.load(model) is None
-        and all(find_spec(name) for name in _NEEDED)
     )
+
+
+def _needed(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Packages that build the model."""
+    return ("torch", "diffusers" if "_class_name" in fields else "transformers")

@@ -34,7 +34,10 @@ def print_gpus(gpus: Sequence[Gpu]) -> None:
 
 def show_models(models: Sequence[ModelRow]) -> None:
     """Print one row a model."""
-    rows = [(r.name, f"{r.params:,}", str(r.layers), str(r.hidden), r.source) for r in models]
+    rows = [
+        (r.name, f"{r.params:,}", str(r.layers or "-"), str(r.hidden or "-"), r.source)
+        for r in models
+    ]
     show_table(("model", "parameters", "layers", "hidden", "source"), rows, right=(1, 2, 3))
 
 

@@ -99,13 +99,23 @@ def job_words(job: Job, plan: Plan | None) -> Iterator[str]:
     yield f"{cluster.layout} {gpu}"
     if plan is None:
         return
-    yield f"micro batch {plan.micro_batch} x {plan.seq_len} tokens"
+    yield _batch(plan)
     if plan.grad_accum > 1:
         yield f"{plan.grad_accum} gradient accumulation steps"
     how = plan.checkpointing_how.about if plan.checkpointing else ""
     on = "activation checkpointing" + (f" ({how})" if how else "")
     yield on if plan.checkpointing else "no activation checkpointing"
     yield f"{plan.attention} attention"
+
+
+def _batch(plan: Plan) -> str:
+    """The micro batch in words: samples, and what each brings."""
+    feed = plan.feed
+    if feed is None:
+        return f"micro batch {plan.micro_batch} x {plan.seq_len} tokens"
+    tokens = f"{plan.seq_len} tokens" if feed.has_tokens else ""
+    brings = " with ".join(part for part in (tokens, feed.brief) if part)
+    return f"micro batch {plan.micro_batch} x {brings}"
 
 
 def _inference(job: Job, plan: Plan) -> Iterator[str]:

@@ -110,10 +110,11 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         notes: receives what the reader must know, each once.
 
     Attributes:
-        keeps_values: whether small values that a script makes are kept (values.py).
+        keeps_values: elements of the largest tensor whose values are kept where a script makes
+            them (values.py); 0: none.
     """
 
-    keeps_values = False
+    keeps_values = 0
 
     def __init__(
         self, tracker: Tracker, answers: Mapping[Any, Answer], notes: list[str] | None = None
@@ -168,7 +169,7 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         if found is not None:
             return found
         result = self._answered(func, types, args, kwargs)
-        values.follow(func, args, kwargs, result)
+        values.follow(func, args, kwargs, result, self.keeps_values)
         return result
 
     def _answered(

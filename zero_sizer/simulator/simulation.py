@@ -13,6 +13,11 @@ from zero_sizer.simulator.tracker import Tracker
 from zero_sizer.util.environment import environment
 from zero_sizer.util.records import dataclass
 
+OF_SCRIPTS = 2**12
+"""Elements of the largest tensor whose values are kept for a script: flags, counts, lengths."""
+OF_INPUTS = 2**18
+"""The same for a model that reads its inputs: token ids of a batch, places of its patches."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
@@ -56,7 +61,7 @@ class Simulation:
 
 @contextmanager
 def simulated(
-    rank: Rank, *, keep_events: bool = False, keep_values: bool = False
+    rank: Rank, *, keep_events: bool = False, keep_values: int = 0
 ) -> Iterator[Simulation]:
     """Inside, this process is ``rank`` and every tensor is fake; outside, all is as before.
 
@@ -67,7 +72,8 @@ def simulated(
     Args:
         rank: who to be.
         keep_events: keep every allocation and free.
-        keep_values: keep small values that the program makes itself, and read them back.
+        keep_values: elements of the largest tensor whose values are kept and read back, where the
+            program makes them itself; 0: none.
     """
     outside = rank.outside_bytes if rank.gpu_bytes != NO_LIMIT else ()
     room_bytes = [rank.gpu_bytes - num_bytes for num_bytes in outside]

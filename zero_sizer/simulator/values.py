@@ -58,9 +58,14 @@ def forget(tensor: Any) -> None:
 
 
 def keep(tensor: Any, value: Any) -> None:
-    """``tensor`` is known to hold ``value``, a real tensor of the same shape."""
+    """``tensor`` is known to hold ``value``, a real tensor of the same shape, if it is small."""
     if value.numel() <= MOST_ELEMENTS:
-        tensor.__dict__[_KNOWN] = _Known(value, [True])
+        hold(tensor, value)
+
+
+def hold(tensor: Any, value: Any) -> None:
+    """``tensor`` is known to hold ``value``, whatever its size; so are small results of it."""
+    tensor.__dict__[_KNOWN] = _Known(value, [True])
 
 
 def healthy(tensor: Any) -> bool | int | float:
@@ -81,13 +86,23 @@ def read(func: Any, args: Sequence[Any]) -> Any:
     return None if any(value is None for value in found) else _compute(func, found, {})
 
 
-def follow(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
-    """Notes what ``result`` holds, and forgets what ``func`` has overwritten."""
+def follow(
+    func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, most: int
+) -> None:
+    """Notes what ``result`` holds, and forgets what ``func`` has overwritten.
+
+    Args:
+        func: the operator.
+        args: its arguments.
+        kwargs: more of them.
+        result: what it returned.
+        most: elements of the largest result that is computed.
+    """
     tensors = list(_tensors(args)) if args else []
     if kwargs:
         tensors += _tensors(tuple(kwargs.values()))
     if not tensors:
-        if func.overloadpacket in _FACTORIES and _is_small(result):
+        if func.overloadpacket in _FACTORIES and _is_small(result, most):
             _note(func, result, _compute(func, args, {**kwargs, "device": "cpu"}), tensors)
         return
     if func.namespace == "c10d":
@@ -95,15 +110,15 @@ def follow(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: An
             _forget_all(tensors)
         return
     known = [value is not None for value in map(_value, tensors)]
-    if _follows(func, result, tensors, all(known)):
+    if _follows(func, result, tensors, all(known), most):
         _note(func, result, _computed(func, args, kwargs), tensors)
     elif any(known) and func._schema.is_mutable:
         _forget_written(func, args, kwargs)
 
 
-def _follows(func: Any, result: Any, tensors: Sequence[Any], all_known: bool) -> bool:
+def _follows(func: Any, result: Any, tensors: Sequence[Any], all_known: bool, most: int) -> bool:
     """Whether the result has a value: all before it had, or a scalar is compared."""
-    if all_known and _is_small(result) and _is_computed(func):
+    if all_known and _is_small(result, most) and _is_computed(func):
         return True
     return func.overloadpacket in _COMPARISONS and _is_scalar(result, tensors)
 
@@ -136,10 +151,10 @@ def _is_computed(func: Any) -> bool:
     )
 
 
-def _is_small(result: Any) -> bool:
+def _is_small(result: Any, most: int) -> bool:
     found = list(_tensors((result,)))
     return bool(found) and all(
-        type(tensor) is FakeTensor and tensor.numel() <= MOST_ELEMENTS for tensor in found
+        type(tensor) is FakeTensor and tensor.numel() <= most for tensor in found
     )
 
 

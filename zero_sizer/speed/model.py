@@ -47,7 +47,9 @@ class StepTime:
 
 
 def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | None:
-    """Step that the terms read; None when no GPU was named."""
+    """Step that the terms read; None when no GPU was named, or work is not counted by tokens."""
+    if plan.feed is not None:
+        return None
     rates = rates_of(cluster, plan.autocast_dtype or plan.model_dtype, case)
     if rates is None:
         return None

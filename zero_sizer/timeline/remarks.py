@@ -11,7 +11,7 @@ from zero_sizer.activations.masks import EQUAL, PADDED
 from zero_sizer.config import workload
 from zero_sizer.config.settings import MODELS_DEEPSPEED
 from zero_sizer.config.workload import DEEPSPEED, LIGER_KERNELS
-from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Direction, Finding, Severity
+from zero_sizer.findings import ACTIVATIONS_UNKNOWN, CLOSED_FORM, Direction, Finding, Severity
 from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
@@ -20,6 +20,10 @@ from zero_sizer.units import format_gib, num_bytes
 
 _COORDINATOR = (0, 6)  # rewritten there: github.com/deepspeedai/DeepSpeed/pull/1453
 _SECTION = "activation_checkpointing."
+_TRACED = (
+    "with torch and the model's package installed (pip install zero-sizer[deepspeed]; diffusers "
+    "for its own models) check traces it"
+)
 _OWN_INPUTS = (
     "`zero-sizer dryrun --how simulated -- train.py` runs the training script with its own inputs"
 )
@@ -30,7 +34,7 @@ def remarks(plan: Plan) -> Iterator[Finding]:
     if plan.model.has_own_code:
         yield _about_own_code(plan)
     fed = besides_tokens(plan.model)
-    if fed:
+    if fed and (plan.feed is None or select.is_closed_form(plan)):
         yield _about_other_inputs(plan, fed)
     yield from _about_model(plan)
     yield from _about_sequences(plan)
@@ -59,7 +63,7 @@ def _about_model(plan: Plan) -> Iterator[Finding]:
     else:
         error = select.closed_form_error(plan)
         yield Finding(
-            code="activations-in-closed-form",
+            code=CLOSED_FORM,
             severity=Severity.NOTE,
             message=f"no activation profile of {plan.model.name} fits this job: activations are in "
             "closed form (arXiv:2205.05198), which leaves out what an implementation adds",
@@ -85,13 +89,15 @@ def _about_own_code(plan: Plan) -> Finding:
 
 def _about_other_inputs(plan: Plan, fed: str) -> Finding:
     """A sequence length says nothing of frames, patches or latents."""
+    what = f"{plan.model.name} is fed {fed}, which --seq-len and --micro-batch do not measure"
+    if plan.feed is not None:
+        what = f"each sample brings {plan.model.name} {plan.feed.about}"
     return Finding(
         code="inputs-not-modelled",
         severity=Severity.WARNING,
         key="--model",
-        message=f"{plan.model.name} is fed {fed}, which --seq-len and --micro-batch do not "
-        "measure: what it keeps of them is not counted",
-        remedy=_OWN_INPUTS,
+        message=f"{what}: what it keeps of them is not counted",
+        remedy=_OWN_INPUTS if plan.feed is None else _TRACED,
         direction=Direction.EITHER,
     )
 
@@ -262,6 +268,8 @@ def _most_gathered(plan: Plan) -> int:
 
 def _better(plan: Plan) -> str:
     """What tells more than the closed form, of such a model."""
+    if plan.feed is not None:
+        return _TRACED
     if besides_tokens(plan.model):
         return _OWN_INPUTS
     if not plan.model.exact_tensors:

@@ -9,11 +9,14 @@ import torch
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.changes.quantization import converted
 from zero_sizer.models.layouts.families import FAMILIES
+from zero_sizer.models.sources.diffusers_class import CLASS, is_diffusers
+from zero_sizer.models.sources.diffusers_class import build as build_with_diffusers
 from zero_sizer.models.sources.untrusted import harmless, offline
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.simulator.undo import Patches
 
 _NOT_READ = ("model_type", "dtype", "quantization_config")
+_DEPTHS = ("num_hidden_layers", "depth", "encoder_layers", "decoder_layers")
 ATTENTION = {"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}
 
 
@@ -41,23 +44,31 @@ def changes_of(spec: ModelSpec) -> Changes:
 
 
 def config_of(fields: Mapping[str, Any]) -> Any:
-    """transformers' config object of a config.json's fields."""
+    """Config object of a config.json's fields: transformers', or diffusers' fields as they are."""
     from transformers import CONFIG_MAPPING
 
     kept = harmless(fields, "the model's config")
+    if is_diffusers(fields):
+        return kept
     values = {key: value for key, value in kept.items() if key not in _NOT_READ}
     model_type = str(fields.get("model_type", ""))
     if model_type not in CONFIG_MAPPING:
         raise UnsupportedError(f"transformers has no model type {model_type!r}")
     config = CONFIG_MAPPING[model_type](**values)
     config.use_cache = False  # as the Trainer sets it
-    if config.is_encoder_decoder:  # to shift the labels with
-        config.decoder_start_token_id = config.pad_token_id = 0
+    if config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0  # to shift the labels with
+    if config.is_encoder_decoder and config.pad_token_id is None:
+        config.pad_token_id = 0
     return config
 
 
 def model_class(config: Any) -> Any:
     """The class that is trained: the config's own, else the family's causal language model."""
+    if isinstance(config, Mapping):
+        import diffusers
+
+        return getattr(diffusers, config[CLASS])
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -78,12 +89,19 @@ def build(config: Any, dtype: torch.dtype, where: torch.device, attention: str) 
         UnsupportedError: it has no such attention.
     """
     with offline(), _without_values(), torch.device(where):
+        if isinstance(config, Mapping):
+            if attention != ATTENTION["sdpa"] and where.type != "meta":  # of shapes alone
+                raise UnsupportedError(f"no {attention} attention in diffusers")
+            model = build_with_diffusers(config)
+            return torch.nn.Module.to(model, dtype).train()  # without advice to load it otherwise
         try:
             model = model_class(config)._from_config(
                 config, attn_implementation=attention, dtype=dtype
             )
         except ValueError as error:
             raise UnsupportedError(f"no {attention} attention: {error}") from error
+    if any(parameter.device.type != where.type for parameter in model.parameters()):
+        model = model.to(where)  # torch.Tensor(n), as wav2vec 2.0 calls it, knows no default device
     return model.train()
 
 
@@ -141,20 +159,44 @@ def _without_values() -> Iterator[None]:
 def kinds(model: Any, names: list[str]) -> list[Any]:
     """Keys that tell blocks of ``model`` apart: class, parameters, kind of attention."""
     modules = dict(model.named_modules())
-    layer_types = getattr(model.config, "layer_types", None) or ()
     found = []
-    for index, name in enumerate(names):
+    for name in names:
         module = modules[name]
         shapes = tuple((key, tuple(value.shape)) for key, value in module.named_parameters())
-        layer_type = layer_types[index] if len(layer_types) == len(names) else ""
-        found.append((type(module).__name__, shapes, layer_type))
+        stack, _, number = name.rpartition(".")
+        owner = modules[stack.rpartition(".")[0]]
+        depth = len(modules[stack])
+        found.append((type(module).__name__, shapes, _attention_of(owner, int(number), depth)))
     return found
+
+
+def _attention_of(owner: Any, number: int, depth: int) -> str:
+    """Kind of attention of block ``number``, where the config of its stack tells them apart."""
+    config = getattr(owner, "config", None)
+    layer_types = getattr(config, "layer_types", None) or ()
+    whole = getattr(config, "fullatt_block_indexes", None) or ()  # of Qwen2.5-VL's tower
+    kind = layer_types[number] if len(layer_types) == depth else ""
+    return f"{kind} full" if number in whole else kind
+
+
+def cut(model: Any, depths: Mapping[str, int]) -> None:
+    """Leaves the first blocks of each stack, so many as ``depths`` says by its name."""
+    for name, depth in depths.items():
+        stack, owner = model.get_submodule(name), model.get_submodule(name.rpartition(".")[0])
+        config = getattr(owner, "config", None)
+        for key in _DEPTHS:  # hidden states are counted from the last one by it
+            if getattr(config, key, None) == len(stack):
+                setattr(config, key, depth)
+        del stack[depth:]
 
 
 def windows(config: Any) -> list[int]:
     """Sequence lengths from which on attention is local, where the config has such layers."""
-    layer_types = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None)
+    if isinstance(config, Mapping):
+        return []
+    text = config.get_text_config(decoder=True)
+    layer_types = getattr(text, "layer_types", None)
+    window = getattr(text, "sliding_window", None)
     if not window or (layer_types is not None and "sliding_attention" not in layer_types):
         return []
     return [int(window)]
@@ -172,7 +214,10 @@ def shorten(config: Any, depths: list[int]) -> None:
 
 def checkpoint(model: Any) -> None:
     """Gradient checkpointing as the Trainer switches it on."""
-    model.activation_checkpointing_enable()
+    if hasattr(model, "enable_gradient_checkpointing"):  # diffusers' name of it
+        model.enable_gradient_checkpointing()
+    else:
+        model.activation_checkpointing_enable()
 
 
 def batch(b: int, s: int, where: torch.device) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from zero_sizer.errors import WitnessError
 from zero_sizer.tracing import symbolic
 from zero_sizer.tracing.depth import Stack
-from zero_sizer.tracing.fitted import FittedSection, FittedStack, FittedStep
+from zero_sizer.tracing.fitted import FittedSection, FittedStack, FittedStep, Range
 from zero_sizer.tracing.sections import OUTSIDE
 from zero_sizer.tracing.setups import FittedRange, Setup
 from zero_sizer.tracing.symbolic import ZERO, Poly
@@ -94,7 +94,7 @@ class Encoder:
             pattern = [fit.stack.late[name] for name in names[start : start + stack.period]]
             late.append(self._polys.index(reduce(symbolic.add, pattern) if pattern else ZERO))
         return {
-            "batch": [1, None if fit.where.with_batch else 1],
+            "batch": _batch(fit.where),
             "sequence": list(fit.where.sequences),
             "outside": [self._pair(pair) for pair in outside],
             "blocks": blocks,
@@ -117,6 +117,12 @@ class Encoder:
         return flops, gradient, self._labels.index(labels), *levels
 
 
+def _batch(where: Range) -> list[int | None]:
+    if where.samples is not None:
+        return [where.samples, where.samples]
+    return [1, None if where.with_batch else 1]
+
+
 def _by_place(
     stack: FittedStack,
 ) -> tuple[dict[str, list[FittedSection]], dict[str, list[FittedSection]]]:
@@ -124,8 +130,12 @@ def _by_place(
     backward: dict[str, list[FittedSection]] = {OUTSIDE: []}
     for block, is_backward, section in stack.rows:
         (backward if is_backward else forward).setdefault(block, []).append(section)
+    for block in (
+        forward.keys() - backward.keys()
+    ):  # its output is not used, as LLaVA's tower's last
+        backward[block] = [_EMPTY]
     if forward.keys() != backward.keys():
-        raise WitnessError(f"blocks without a backward: {forward.keys() ^ backward.keys()}")
+        raise WitnessError(f"blocks without a forward: {backward.keys() - forward.keys()}")
     return forward, backward
 
 

@@ -196,7 +196,7 @@ def _ranges(tracers: Sequence[Tracer], setup: Setup) -> list[Points]:
     """Where the fits hold: one sample apart wherever its trace is another at any widths."""
     found: dict[Range, Points] = {}
     for tracer in tracers:
-        with traced(tracer.config, setup) as (trace, owners):
+        with traced(tracer.subject, setup) as (trace, owners):
             for window in tracer.ranges():
                 for points in points_that_differ(trace, owners, window):
                     found[points.where] = points
@@ -204,7 +204,7 @@ def _ranges(tracers: Sequence[Tracer], setup: Setup) -> list[Points]:
 
 
 def _sized(tracer: Tracer, setup: Setup, ranges: Sequence[Points]) -> Iterator[_Sized]:
-    with traced(tracer.config, setup) as (trace, owners):
+    with traced(tracer.subject, setup) as (trace, owners):
         for points in ranges:
             yield _at(trace, owners, points)
 

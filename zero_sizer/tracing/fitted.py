@@ -22,11 +22,13 @@ class Range:
 
     Attributes:
         with_batch: b >= 2; else b = 1, where torch copies less.
+        samples: the only b, where no polynomial was found; None otherwise.
         sequences: smallest and largest s.
     """
 
     with_batch: bool
     sequences: tuple[int, int]
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def put_together(
 def measure(trace: Trace, owners: frozenset[str]) -> FittedStack:
     """One trace's own byte counts, as constants."""
     sizes = [(size, 0, 0, 0, 0, 0) for size in trace.sizes]
-    return put_together(trace, sizes, (), owners, lambda levels: [max(levels)])
+    flops = [(index, (count, 0, 0, 0, 0, 0)) for index, count in trace.flops]
+    return put_together(trace, sizes, flops, owners, lambda levels: [max(levels)])
 
 
 def _fit_all(values: Mapping[Point, Sequence[int]], held_out: Point, where: Range) -> list[Poly]:

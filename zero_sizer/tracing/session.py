@@ -22,8 +22,9 @@ _ANSWERS: dict[Any, Any] = {}  # what operators return, for all traces of this p
 class _TracingMode(SimulatedMode):
     """Tells the recorder which operator runs, and its floating-point operations."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, *, keeps_values: int) -> None:
         super().__init__(recorder, {**answers.table(), experts.OPERATOR.default: experts.answer})  # type: ignore[arg-type]  # same methods
+        self.keeps_values = keeps_values
         self._recorder = recorder
         self._results = _ANSWERS
         from torch.utils.flop_counter import flop_registry
@@ -49,10 +50,14 @@ class _TracingMode(SimulatedMode):
 
 
 @contextmanager
-def fake_gpu(recorder: Recorder) -> Iterator[torch.device]:
+def fake_gpu(recorder: Recorder, *, keeps_values: int = 0) -> Iterator[torch.device]:
     """Inside, tensors on the returned device are fake and the recorder hears of their storages.
 
     The cyclic garbage collector is off: what it frees when would be chance.
+
+    Args:
+        recorder: is told.
+        keeps_values: elements of the largest tensor whose values are kept (``simulator.values``).
     """
     device.register(local_world_size=1)
     with ExitStack() as stack:
@@ -64,7 +69,7 @@ def fake_gpu(recorder: Recorder) -> Iterator[torch.device]:
         stack.enter_context(autocast.registered())
         stack.enter_context(flash.installed())
         stack.enter_context(_as_on_a_gpu())
-        stack.enter_context(_TracingMode(recorder))
+        stack.enter_context(_TracingMode(recorder, keeps_values=keeps_values))
         yield torch.device(device.NAME, 0)
 
 

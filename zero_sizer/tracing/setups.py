@@ -3,12 +3,18 @@
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import field
 from functools import cache
 from typing import Any
 
 import torch
 
 from zero_sizer.errors import UnsupportedError
+from zero_sizer.models.feeds import Feed
+from zero_sizer.models.feeds.records import LONGEST
+from zero_sizer.simulator import batches
+from zero_sizer.simulator.simulation import OF_INPUTS
 from zero_sizer.tracing import build, fitted, linear, session, symbolic
 from zero_sizer.tracing.depth import stacks_of
 from zero_sizer.tracing.fitted import FittedStack, Range
@@ -23,10 +29,10 @@ TRAINED_VARIANTS = (*VARIANTS, "autocast zero3")
 BIASED_VARIANTS = (*VARIANTS, *(f"{v} zero3" for v in VARIANTS))
 # Where weights are frozen, ZeRO-3's linear layers save more than torch's.
 FROZEN_VARIANTS = (*VARIANTS, *(f"{v} zero3" for v in (*VARIANTS, "mixed")))
-_LONGEST = 2**20
 _GRID = (128, 320)  # every model bundled takes 512 positions
 _HELD_OUT = 448
 _STEP = 64
+_EIGHT = 8  # what kernels pad to
 _ROUNDING = 8 * 512  # bytes: what torch's allocator rounds a few small storages by
 _IDS = 16  # bytes a token: two integers, as copies of ids and labels
 
@@ -56,13 +62,35 @@ class FittedRange:
     stack: FittedStack
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model to be traced.
+
+    Attributes:
+        config: of transformers or diffusers.
+        changes: to the model of the config.
+        feed: what a sample brings; None: token ids and labels.
+        depths: blocks that are left of each stack, by its name; none: all.
+        in_blocks: whether blocks are told apart; else all that runs is one part.
+    """
+
+    config: Any
+    changes: build.Changes = build.UNCHANGED
+    feed: Feed | None = None
+    depths: Mapping[str, int] = field(default_factory=dict)
+    in_blocks: bool = True
+
+
 class Tracer:
     """Traces a model of a config at the smallest depth that shows every kind of block.
 
     Args:
         fields: the config.json.
         changes: to the model of the config.
+        feed: what a sample brings; None: token ids and labels.
         whole: trace all blocks.
+        in_blocks: tell blocks apart; where they do not follow one another, nothing but one part
+            says what runs.
     """
 
     def __init__(
@@ -70,19 +98,23 @@ class Tracer:
         fields: Mapping[str, Any],
         *,
         changes: build.Changes = build.UNCHANGED,
+        feed: Feed | None = None,
         whole: bool = False,
+        in_blocks: bool = True,
     ) -> None:
         self.config = build.config_of(fields)
-        self.changes = changes
         self.model_class = build.model_class(self.config).__name__
         full = build.build(self.config, torch.bfloat16, torch.device("meta"), "eager")
         full = build.change(full, changes)
-        names = build.block_names(full)
+        names = build.block_names(full) if in_blocks else []
         self.stacks = stacks_of(names, build.kinds(full, names))
         self.windows = build.windows(self.config)
         self._seen: dict[Any, list[FittedRange]] = {}
-        if not whole:
-            build.shorten(self.config, [stack.traced for stack in self.stacks])
+        self.most = LONGEST if feed is None else feed.most
+        depths = {} if whole else {stack.prefix: stack.traced for stack in self.stacks}
+        self.subject = Subject(
+            config=self.config, changes=changes, feed=feed, depths=depths, in_blocks=in_blocks
+        )
 
     def fits(self, setup: Setup) -> list[FittedRange]:
         """The model's step under ``setup``, for every batch and sequence.
@@ -90,12 +122,26 @@ class Tracer:
         Raises:
             UnsupportedError: transformers does not run the model so.
         """
-        with traced(self.config, setup, self.changes) as (trace, owners):
+        with traced(self.subject, setup) as (trace, owners):
             known = self._known(setup, trace)
             if not known:
                 windows = list(self.ranges())
-                known += [fit for window in windows for fit in _fit_range(trace, owners, window)]
+                known += [
+                    fit
+                    for window in windows
+                    for fit in _fit_range(trace, owners, window, self.most)
+                ]
             return known
+
+    def at(self, setup: Setup, b: int, s: int) -> FittedRange:
+        """The model's step for one batch and sequence.
+
+        Raises:
+            UnsupportedError: transformers does not run the model so.
+        """
+        with traced(self.subject, setup) as (trace, owners):
+            where = Range(with_batch=b > 1, sequences=(s, s), samples=b)
+            return FittedRange(where=where, stack=fitted.measure(trace(b, s), owners))
 
     def _known(self, setup: Setup, trace: Callable[[int, int], Trace]) -> list[FittedRange]:
         """The fits of another attention that makes the very same trace, else an empty list."""
@@ -108,33 +154,34 @@ class Tracer:
         Raises:
             UnsupportedError: transformers does not run the model so.
         """
-        with traced(self.config, setup, self.changes) as (trace, _):
+        with traced(self.subject, setup) as (trace, _):
             return self._probed(trace)
 
     def _probed(self, trace: Callable[[int, int], Trace]) -> tuple[Any, ...]:
-        probes = [trace(3, s) for s in (_HELD_OUT, *(w + _HELD_OUT for w in self.windows))]
+        probes = [trace(*points_of(window, self.most)[0].held_out) for window in self.ranges()]
         return tuple((probe.events, probe.sizes) for probe in probes)
 
     def ranges(self) -> Iterator[tuple[int, int]]:
         """Smallest and largest sequence of each kind of attention mask."""
-        low = 1
+        low = max(self.subject.feed.fewest, 1) if self.subject.feed is not None else 1
         for window in self.windows:  # from here on a mask is made
+            if window <= low:
+                continue
             yield low, window - 1
             low = window
-        yield low, _LONGEST
+        yield low, LONGEST
 
 
 Steps = tuple[Callable[[int, int], Trace], frozenset[str]]
 
 
 @contextmanager
-def traced(config: Any, setup: Setup, changes: build.Changes = build.UNCHANGED) -> Iterator[Steps]:
+def traced(subject: Subject, setup: Setup) -> Iterator[Steps]:
     """A function that traces a step at (b, s), and the names of the modules that own parameters.
 
     Args:
-        config: of transformers.
+        subject: the model.
         setup: how to run it.
-        changes: to the model of the config.
 
     Raises:
         UnsupportedError: transformers does not run the model so.
@@ -144,24 +191,32 @@ def traced(config: Any, setup: Setup, changes: build.Changes = build.UNCHANGED) 
         raise UnsupportedError("flash attention takes 16-bit tensors only")
     recorder = Recorder()
     dtype = torch.bfloat16 if precision in ("bf16", "mixed") else torch.float32
-    with session.fake_gpu(recorder) as where, linear.installed(is_on=bool(is_zero3)):
+    feed = subject.feed
+    fake = session.fake_gpu(recorder, keeps_values=OF_INPUTS if feed is not None else 0)
+    with fake as where, linear.installed(is_on=bool(is_zero3)):
+        config = deepcopy(subject.config)  # a cut changes it
         model = build.build(config, dtype, where, build.ATTENTION[setup.attention])
-        model = build.change(model, changes)
+        build.cut(model, subject.depths)
+        model = build.change(model, subject.changes)
         if precision == "bf16":
             build.cast(model, dtype)
         if setup.checkpointing:
             build.checkpoint(model)
-        blocks = build.block_names(model)
+        blocks = build.block_names(model) if subject.in_blocks else []
         owners = frozenset(
             name
             for name, module in model.named_modules()
             if any(parameter is not None for parameter in module._parameters.values())
         )
 
+        fed = torch.float32 if precision == "autocast" else dtype
+
         @cache
         def trace(b: int, s: int) -> Trace:
-            batch = build.batch(b, s, where)
-            return run_step(model, blocks, recorder, batch, autocast=precision == "autocast")
+            batch = (
+                build.batch(b, s, where) if feed is None else batches.batch(feed, b, s, where, fed)
+            )
+            return run_step(model, blocks, recorder, batch, feed, autocast=precision == "autocast")
 
         try:
             yield trace, owners
@@ -171,10 +226,13 @@ def traced(config: Any, setup: Setup, changes: build.Changes = build.UNCHANGED) 
 
 
 def _fit_range(
-    trace: Callable[[int, int], Trace], owners: frozenset[str], window: tuple[int, int]
+    trace: Callable[[int, int], Trace],
+    owners: frozenset[str],
+    window: tuple[int, int],
+    most: int,
 ) -> list[FittedRange]:
     found = []
-    for points in points_that_differ(trace, owners, window):
+    for points in points_that_differ(trace, owners, window, most):
         stack = fitted.fit(traces_at(trace, points), points.held_out, owners, points.where)
         found.append(FittedRange(where=points.where, stack=stack))
     return found
@@ -195,11 +253,20 @@ class Points:
     held_out: symbolic.Point
 
 
-def points_of(window: tuple[int, int]) -> tuple[Points, Points]:
-    """For several samples, and for one, where torch copies less."""
+def points_of(window: tuple[int, int], most: int = LONGEST) -> tuple[Points, Points]:
+    """For several samples, and for one, where torch copies less.
+
+    Args:
+        window: smallest and largest sequence.
+        most: tokens that the model takes.
+    """
     low, _ = window
     start = 0 if low <= _GRID[0] else -(-low // _STEP) * _STEP
     short, long, held_out = (start + s for s in (*_GRID, _HELD_OUT))
+    if held_out > most:  # a caption
+        short, long, held_out = (
+            most * s // _HELD_OUT // _EIGHT * _EIGHT for s in (short, long, held_out)
+        )
     every = Points(
         where=Range(with_batch=True, sequences=window),
         fitted=((2, short), (3, long), (4, short)),
@@ -214,10 +281,13 @@ def points_of(window: tuple[int, int]) -> tuple[Points, Points]:
 
 
 def points_that_differ(
-    trace: Callable[[int, int], Trace], owners: frozenset[str], window: tuple[int, int]
+    trace: Callable[[int, int], Trace],
+    owners: frozenset[str],
+    window: tuple[int, int],
+    most: int = LONGEST,
 ) -> list[Points]:
     """The points for several samples; before them those for one, where its trace is another."""
-    every, alone = points_of(window)
+    every, alone = points_of(window, most)
     stack = fitted.fit(traces_at(trace, every), every.held_out, owners, every.where)
     measured = fitted.measure(trace(*alone.held_out), owners)
     return [every] if _agrees(stack, measured, alone.held_out[1]) else [alone, every]

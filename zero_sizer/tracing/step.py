@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from zero_sizer.models.feeds import Feed
+from zero_sizer.simulator import batches
 from zero_sizer.tracing.recorder import Event, Recorder, in_order_of_backward
 from zero_sizer.util.records import dataclass
 
@@ -30,6 +32,7 @@ def run_step(
     blocks: Sequence[str],
     recorder: Recorder,
     batch: dict[str, Any],
+    feed: Feed | None = None,
     *,
     autocast: bool,
 ) -> Trace:
@@ -40,10 +43,11 @@ def run_step(
         blocks: qualified names of its blocks.
         recorder: of the device that the model and batch are on.
         batch: keyword arguments of the forward.
+        feed: what the batch was made of, where it is more than token ids and labels.
         autocast: whether the forward runs under bf16 autocast.
     """
     recorder.events, recorder.sizes, recorder.flops = [], [], []
-    where = next(iter(batch.values())).device
+    where = next(value for value in batch.values() if torch.is_tensor(value)).device
     with _hooks(model, blocks, recorder):
         recorder.on = True
         try:
@@ -51,7 +55,7 @@ def run_step(
             with context:
                 output = model(**batch)
             recorder.mark("loss")
-            loss = output.loss
+            loss = batches.loss_of(output, feed, batch)
             del output
             recorder.mark("backward")
             loss.backward()

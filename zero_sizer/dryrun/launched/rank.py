@@ -16,6 +16,7 @@ from zero_sizer.dryrun.measure import PinnedStorages, measure
 from zero_sizer.dryrun.owners import GPU, Owner
 from zero_sizer.dryrun.recording import PhaseRecord, RankRecord
 from zero_sizer.dryrun.task import Task
+from zero_sizer.simulator import batches
 
 _NO_GPU_NOTES = (
     "CPU ranks: storages are placed where DeepSpeed would put them on a machine with GPUs",
@@ -49,12 +50,14 @@ class Run:
             self.begin("init")
             self._engine = self._initialize()
             self.end(self._engine)
+            feed = build_model.feed_of(self._task)
             engine_loop.train(
                 self._engine,
                 self._next_batch,
                 steps=self._task.steps,
                 grad_accum=self._engine.gradient_accumulation_steps(),
                 observer=self,
+                loss_of=lambda output, batch: batches.loss_of(output, feed, batch),
             )
         skipped = int(self._engine.skipped_steps)
         notes = (*_NO_GPU_NOTES, *cpu.notes()) if self._pinned is not None else ()
@@ -81,6 +84,11 @@ class Run:
         return engine_loop.initialize(self._task.config, module, client)
 
     def _next_batch(self) -> dict[str, Any]:
+        feed, task = build_model.feed_of(self._task), self._task
+        if feed is not None:
+            where = torch.device(get_accelerator().current_device_name())
+            self._batch = build_model.batch(task, where)
+            return self._batch
         shape = (self._task.micro_batch, self._task.seq_len)
         device = get_accelerator().current_device_name()
         tokens = torch.randint(0, self._task.vocab or 2, shape, device=device)

@@ -37,6 +37,8 @@ def _call_torch(model: Any, how: Checkpointing) -> None:
         _keep_first(model, how)
     elif hasattr(model, "gradient_checkpointing_enable") and not (settings or how.first):
         model.gradient_checkpointing_enable()
+    elif hasattr(model, "enable_gradient_checkpointing") and not (settings or how.first):
+        model.enable_gradient_checkpointing()  # of diffusers
     else:
         name = "activation" if settings or how.first else "gradient"
         raise UnsupportedError(

@@ -35,17 +35,17 @@ def record(request: Request, report: Report) -> dict[str, Any]:
     """Runs the request in this process; returns the recording's mapping."""
     from zero_sizer.dryrun import training_loop as loop
     from zero_sizer.dryrun.simulated.observer import PhaseObserver
-    from zero_sizer.simulator.simulation import Rank, simulated
+    from zero_sizer.simulator.simulation import Rank
 
     started = time.perf_counter()
     rank = Rank(**{field.name: getattr(request, field.name) for field in fields(Rank)})
     with contextlib.ExitStack() as stack:
-        simulation = stack.enter_context(simulated(rank, keep_events=request.keep_events))
+        simulation = stack.enter_context(_of(request, rank))
         import deepspeed
         import torch
 
         from zero_sizer.dryrun import build_model
-        from zero_sizer.simulator import device, modules
+        from zero_sizer.simulator import batches, device, modules
 
         stack.enter_context(build_model.attention_packages(request))
         where = torch.device(device.NAME, 0)
@@ -64,14 +64,23 @@ def record(request: Request, report: Report) -> dict[str, Any]:
         observer.end(engine)
         if request.keep_events:
             modules.follow(engine.module, simulation.tracker)
+        feed = build_model.feed_of(request)
         loop.train(
             engine,
             lambda: build_model.batch(request, where),
             steps=request.steps,
             grad_accum=engine.gradient_accumulation_steps(),
             observer=observer,
+            loss_of=lambda output, batch: batches.loss_of(output, feed, batch),
         )
     return _recording(request, observer, simulation, started)
+
+
+def _of(request: Request, rank: Any) -> Any:
+    from zero_sizer.simulator.simulation import OF_INPUTS, simulated
+
+    most = OF_INPUTS if request.feed is not None else 0
+    return simulated(rank, keep_events=request.keep_events, keep_values=most)
 
 
 def _recording(request: Request, observer: Any, simulation: Any, started: float) -> dict[str, Any]:

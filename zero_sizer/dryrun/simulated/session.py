@@ -11,7 +11,7 @@ from zero_sizer.hardware import catalog, outside
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.simulator.device import NO_LIMIT
 from zero_sizer.simulator.operators import trl_kernels
-from zero_sizer.simulator.simulation import Rank, Simulation, simulated
+from zero_sizer.simulator.simulation import OF_SCRIPTS, Rank, Simulation, simulated
 from zero_sizer.simulator.tracker import Event
 from zero_sizer.simulator.undo import Patches
 from zero_sizer.units import parse_size
@@ -219,7 +219,7 @@ def simulate(
         host_bytes=parse_size(host_memory) if host_memory is not None else 0,
     )
     patches = Patches()
-    with simulated(who, keep_values=True) as simulation:
+    with simulated(who, keep_values=OF_SCRIPTS) as simulation:
         import torch
         from deepspeed.accelerator import get_accelerator
 

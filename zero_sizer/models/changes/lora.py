@@ -100,13 +100,17 @@ def _modules(spec: ModelSpec) -> Iterator[_Module]:
         yield _Module(head, "Linear", ())
 
 
-def tied_modules(spec: ModelSpec) -> frozenset[str]:
-    """Modules that run with the first parameter, which stands under another module's name."""
+def tied_modules(spec: ModelSpec) -> dict[str, str]:
+    """Modules that run with a parameter that stands under another name, and that name.
+
+    Of layouts that do not say, it is the first parameter, whose name is left empty.
+    """
     base = spec.base or spec
-    head = _tied_head(base)
-    names = {*base.shared, head} if head else set(base.shared)
     start = PREFIX if spec.adapter is not None else ""
-    return frozenset(start + name for name in names) | _tied_lookups(spec)
+    head = _tied_head(base)
+    found = {start + head: ""} if head else {}
+    found |= dict.fromkeys(_tied_lookups(spec), "")
+    return found | {start + module: start + name for module, name in base.shared.items()}
 
 
 def lookups(spec: ModelSpec) -> frozenset[str]:

@@ -23,6 +23,7 @@ class ModuleRow:
         name: qualified name; empty for the model.
         module_type: class name.
         parameters: name -> shape, or the qualified name of the tensor that it is tied to.
+        frozen: names of the parameters that are not trained.
         buffers: name -> shape and the dtype that it keeps, None where it follows the model's.
     """
 
@@ -30,6 +31,7 @@ class ModuleRow:
     module_type: str
     parameters: Mapping[str, tuple[int, ...] | str]
     buffers: Mapping[str, tuple[tuple[int, ...], DType | None]]
+    frozen: frozenset[str] = frozenset()
 
 
 @cache
@@ -74,12 +76,19 @@ def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
+def _shape(stored: Any) -> tuple[int, ...] | str:
+    if isinstance(stored, str):
+        return stored
+    return tuple(stored["shape"] if isinstance(stored, dict) else stored)
+
+
 def _row(item: list[Any]) -> ModuleRow:
     name, module_type, parameters, buffers = item + [{}] * (4 - len(item))
     return ModuleRow(
         name=name,
         module_type=module_type,
-        parameters={k: v if isinstance(v, str) else tuple(v) for k, v in parameters.items()},
+        parameters={k: _shape(v) for k, v in parameters.items()},
+        frozen=frozenset(k for k, v in parameters.items() if isinstance(v, dict)),
         buffers={
             k: (tuple(v["shape"]), DType(v["dtype"]) if "dtype" in v else None)
             for k, v in buffers.items()
@@ -92,12 +101,16 @@ def load_bundled(name: str) -> ModelSpec:
     stored = read_bundled(name)
     parameters: list[Tensor] = []
     buffers: list[Tensor] = []
+    shared: dict[str, str] = {}
     for prefix, rows in _blocks(stored):
         for row in rows:
             start = _join(prefix, row.name) + "." if prefix or row.name else ""
             for key, shape in row.parameters.items():
-                if not isinstance(shape, str):
-                    parameters.append(Tensor(start + key, shape, None, True, row.module_type))
+                if isinstance(shape, str):
+                    shared.setdefault(start.removesuffix("."), shape)
+                else:
+                    trains = key not in row.frozen
+                    parameters.append(Tensor(start + key, shape, None, trains, row.module_type))
             for key, (shape, dtype) in row.buffers.items():
                 buffers.append(Tensor(start + key, shape, dtype, False, row.module_type))
     return ModelSpec(
@@ -107,4 +120,5 @@ def load_bundled(name: str) -> ModelSpec:
         buffers=tuple(buffers),
         arch=Architecture(**stored["arch"]),
         hf_config=stored["hf_config"],
+        shared=shared,
     )

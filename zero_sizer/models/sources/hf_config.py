@@ -69,6 +69,10 @@ def spec_of_fields(raw: Mapping[str, Any], *, name: str, where: str) -> ModelSpe
         InputError: they are no config's, or a value is wrong.
         UnsupportedError: the family is not known here, nor to an installed transformers.
     """
+    if isinstance(raw.get("_class_name"), str) and "model_type" not in raw:
+        from zero_sizer.models.sources.diffusers_class import load_with_diffusers
+
+        return load_with_diffusers(raw, name=name, path=Path(where))
     found = laid_out(raw, name=name, where=where)
     if found is not None:
         return found

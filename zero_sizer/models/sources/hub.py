@@ -13,7 +13,7 @@ from zero_sizer.models.spec import ModelSpec
 
 _DATA = Path(__file__).parents[1] / "data" / "hub.json"
 _OF_TUNING = frozenset(
-    {"instruct", "chat", "it", "hf", "base", "meta", "deduped", "ms", "instruct-2507", "2507"}
+    {"instruct", "chat", "it", "hf", "base", "meta", "deduped", "pt", "ms", "instruct-2507", "2507"}
 )
 """Words in a model's name that change no shape; ``int4``, ``awq`` or ``32k`` are not among them."""
 

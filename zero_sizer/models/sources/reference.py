@@ -26,12 +26,15 @@ _LIST_COMMAND = "`zero-sizer models` lists the bundled ones"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """One model for a reader; ``source`` names the public config its shapes come from."""
+    """One model for a reader; ``source`` names the public config its shapes come from.
+
+    A UNet has no layers and no width that are all alike.
+    """
 
     name: str
     params: int
-    layers: int
-    hidden: int
+    layers: int | None
+    hidden: int | None
     source: str
 
 
@@ -45,7 +48,7 @@ def describe_all() -> tuple[ModelRow, ...]:
             ModelRow(
                 name=name,
                 params=stored["num_params"],
-                layers=arch["num_layers"] + (arch["decoder_layers"] or 0),
+                layers=(arch["num_layers"] or 0) + (arch["decoder_layers"] or 0) or None,
                 hidden=arch["hidden"],
                 source=stored["source"],
             )

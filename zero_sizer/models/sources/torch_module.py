@@ -57,17 +57,17 @@ def spec_from_module(
     """
     parameters: list[Tensor] = []
     buffers: list[Tensor] = []
-    seen: set[int] = set()
-    shared: set[str] = set()
+    seen: dict[int, str] = {}
+    shared: dict[str, str] = {}
     for path, child in module.named_modules():
         for store, out in ((child._parameters, parameters), (child._buffers, buffers)):
             for key, tensor in store.items():
                 if tensor is not None and id(tensor) in seen and store is child._parameters:
-                    shared.add(path)
+                    shared.setdefault(path, seen[id(tensor)])
                 if tensor is None or id(tensor) in seen:
                     continue
-                seen.add(id(tensor))
                 qualified = f"{path}.{key}" if path else key
+                seen[id(tensor)] = qualified
                 out.append(_tensor(qualified, tensor, type(child).__name__, own_dtype))
     if not parameters:
         raise InputError("has no parameters", where=origin or type(module).__name__)
@@ -79,7 +79,7 @@ def spec_from_module(
         buffers=tuple(buffers),
         arch=_architecture(hf_config, parameters),
         hf_config=hf_config,
-        shared=frozenset(shared),
+        shared=shared,
     )
 
 
@@ -122,8 +122,9 @@ def _architecture(hf_config: Mapping[str, Any], parameters: list[Tensor]) -> Arc
         arch = from_hf_config(fields)
     except (TypeError, ValueError, ZeroDivisionError):
         return Architecture()
+    family = str(hf_config.get("model_type") or arch.family)
     gated = any(part in tensor.name for tensor in parameters for part in _GATE_NAMES)
-    return replace(arch, gated_mlp=arch.gated_mlp or gated)
+    return replace(arch, family=family, gated_mlp=arch.gated_mlp or gated)
 
 
 def load_factory(reference: str) -> ModelSpec:

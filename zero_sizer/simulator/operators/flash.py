@@ -81,7 +81,15 @@ def _flash_unpadded(  # noqa: PLR0913 (the package's signature)
     softcap: float = 0.0,
     deterministic: bool = False,
 ) -> Any:
-    raise NotImplementedError("padded batches are not traced")
+    """``flash_attn_varlen_func``: q, k, v of (tokens of all sequences, heads, head dim)."""
+    head_dim = q.shape[-1]
+    output = torch.ops.aten._flash_attention_forward(
+        *(_pad(tensor) for tensor in (q, k, v)),
+        *(cu_seqlens_q, cu_seqlens_k, int(max_seqlen_q), int(max_seqlen_k)),
+        *(dropout_p, causal, False),
+        scale=head_dim**-0.5 if softmax_scale is None else softmax_scale,
+    )[0]
+    return output[..., :head_dim]
 
 
 def _pad(tensor: Any) -> Any:

@@ -43,6 +43,9 @@ def engine_patches(
     )
     _everywhere(patches, "start_optimizer_process", lambda module: _starts_no_process)
     _keep_shapes(patches)
+    partitioning = importlib.import_module("deepspeed.runtime.zero.partition_parameters")
+    # zero.Init puts back the constructor that was there when DeepSpeed was imported
+    patches.set(partitioning, "_orig_torch_tensor", importlib.import_module("torch").tensor)
     rank_meshes.install(patches)
     # Optimizers on the host ask for the CPU's maker, in child processes that take seconds.
     patches.set(importlib.import_module("cpuinfo"), "get_cpu_info", dict)

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ def torch_patches() -> Iterator[Patches]:
     patches.set(FakeTensor, "record_stream", lambda self, stream: None)
     patches.set(FakeTensor, "__deepcopy__", _deepcopy)
     patches.set(torch.nn.Module, "_apply", _apply)
+    patches.set(torch, "tensor", _reading(torch.tensor))
     variable = torch.autograd.Variable
     patches.set(variable, "_execution_engine", backward.Engine(variable._execution_engine))
     # Other tensor classes than these get a loop over tensors, which holds other temporaries.
@@ -38,6 +40,26 @@ def torch_patches() -> Iterator[Patches]:
     finally:
         torch._C._set_only_lift_cpu_tensors(only_cpu)
         patches.undo()
+
+
+def _reading(make: Callable[..., Any]) -> Callable[..., Any]:
+    """``torch.tensor`` of a list that holds tensors: it reads them where no mode is asked."""
+
+    @wraps(make)
+    def tensor(data: Any, *args: Any, **kwargs: Any) -> Any:
+        return make(_read(data) if isinstance(data, list | tuple) else data, *args, **kwargs)
+
+    return tensor
+
+
+def _read(data: Any) -> Any:
+    if type(data) is FakeTensor:
+        return data.item() if data.dim() == 0 else data
+    if isinstance(data, list | tuple) and any(
+        isinstance(v, list | tuple | FakeTensor) for v in data
+    ):
+        return [_read(value) for value in data]
+    return data
 
 
 _DATA = torch._C.TensorBase.data

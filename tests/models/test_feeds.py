@@ -1,0 +1,152 @@
+"""Inputs derived from configs: what published models are fed, and what users say of a sample."""
+
+import pytest
+
+from zero_sizer import models
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import without_config
+from zero_sizer.job.values import images
+from zero_sizer.models.feeds import Feed, Images, Said, feed_of
+from zero_sizer.sizing import size
+
+
+def tensors(name, **said):
+    """Shape of each input of one sample of 2048 tokens."""
+    feed = feed_of(models.load(name), Said(**said))
+    return {
+        given.name: (given.num_rows(1), *(2048 if n == "s" else n for n in given.shape))
+        for given in feed.inputs
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # preprocessor_config.json of each on the hub
+        ("whisper-large-v3", {"input_features": (1, 128, 3000), "labels": (1, 2048)}),
+        ("whisper-small", {"input_features": (1, 80, 3000), "labels": (1, 2048)}),
+        ("vit-base", {"pixel_values": (1, 3, 224, 224), "labels": (1,)}),
+        ("clip-vit-large", {"input_ids": (1, 2048), "pixel_values": (1, 3, 224, 224)}),
+        # train_text_to_image_sdxl.py: latents of 1024 pixels, CLIP's 77 tokens of both encoders
+        (
+            "sdxl-unet",
+            {
+                "sample": (1, 4, 128, 128),
+                "timestep": (1,),
+                "encoder_hidden_states": (1, 77, 2048),
+                "added_cond_kwargs.text_embeds": (1, 1280),
+                "added_cond_kwargs.time_ids": (1, 6),
+            },
+        ),
+        # train_dreambooth_flux.py: 1024 pixels packed by squares of two latents, 512 of T5's tokens
+        (
+            "flux.1-dev",
+            {
+                "hidden_states": (1, 4096, 64),
+                "timestep": (1,),
+                "encoder_hidden_states": (1, 512, 4096),
+                "pooled_projections": (1, 768),
+                "img_ids": (4096, 3),
+                "txt_ids": (512, 3),
+                "guidance": (1,),
+            },
+        ),
+    ],
+)
+def test_inputs_are_those_of_the_public_processors_and_scripts(name, expected):
+    assert tensors(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "tokens"),
+    [
+        ("llava-1.5-7b", None, 576),  # image_seq_length of its config.json
+        ("llava-1.5-7b", Images(3), 3 * 576),
+        ("gemma-3-4b", None, 256),  # mm_tokens_per_image
+        # 448 x 448: 256 tokens, as the model cards of Qwen2-VL count them (28 x 28 pixels each)
+        ("qwen2.5-vl-7b", Images(1, 448, 448), 256),
+        ("qwen2-vl-7b", Images(2, 280, 560), 2 * 200),
+        ("qwen3-vl-8b", Images(1, 512, 512), 256),  # 32 x 32 pixels each
+    ],
+)
+def test_images_take_the_published_number_of_tokens(name, said, tokens):
+    feed = feed_of(models.load(name), Said(images=said))
+    ids = next(given for given in feed.inputs if given.name == "input_ids")
+    assert sum(count for value, count in ids.begins if value) == tokens
+    assert feed.fewest > tokens
+    assert f"{tokens:,} of the tokens" in feed.about
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("height", "width"), [(448, 448), (500, 333), (1024, 768), (1080, 1920)])
+def test_qwen_rounds_images_as_its_processor_does(height, width):
+    """Within its limits of pixels, which are a processor's to set."""
+    module = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    rows, columns = (
+        side // 14 for side in module.smart_resize(height, width, 28, 56 * 56, 14 * 14 * 4 * 16384)
+    )
+    feed = feed_of(models.load("qwen2.5-vl-7b"), Said(images=Images(1, height, width)))
+    grid = next(given for given in feed.inputs if given.name == "image_grid_thw")
+    assert grid.begins == ((1, 1), (rows, 1), (columns, 1))
+
+
+def test_text_models_have_no_feed_unless_they_write_another_length():
+    assert feed_of(models.load("llama-3-8b")) is None
+    assert feed_of(models.load("t5-large")) is None
+    feed = feed_of(models.load("t5-large"), Said(target_len=128))
+    assert [given.shape for given in feed.inputs] == [("s",), (128,)]
+
+
+def test_a_feed_survives_its_json():
+    for name in ("qwen2.5-vl-7b", "sdxl-unet", "flux.1-dev", "clip-vit-large"):
+        feed = feed_of(models.load(name))
+        assert Feed.from_json(feed.to_json()) == feed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2", Images(2)),
+        (3, Images(3)),
+        ("1,size=448", Images(1, 448, 448)),
+        ("4, size=1344x896", Images(4, 1344, 896)),
+        ({"count": 2, "size": 512}, Images(2, 512, 512)),
+        ({"size": "640x480"}, Images(1, 640, 480)),
+        ("0", Images(0)),
+    ],
+)
+def test_images_are_read_in_every_form(text, expected):
+    assert images(text) == expected
+
+
+@pytest.mark.parametrize("text", ["many", "2,width=3", "1,size=0", "1,size=3x4x5", True, {"n": 1}])
+def test_other_words_for_images_are_refused(text):
+    with pytest.raises(ValueError, match=r"\w"):
+        images(text)
+
+
+def codes(flags):
+    """Findings of a job at stage 2, by code."""
+    config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 2}}
+    return {finding.code: finding for finding in size(without_config(config, flags)).findings}
+
+
+def test_a_sequence_shorter_than_its_images_is_an_error():
+    found = codes(Flags(model="llava-1.5-7b", seq_len=512, gpus_per_node=8))
+    assert found["images-beyond-sequence"].severity.value == "error"
+    assert "577" in found["images-beyond-sequence"].remedy
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("llama-3-8b", {"images": "2"}),
+        ("vit-base", {"audio_seconds": 30}),
+        ("whisper-small", {"audio_seconds": 12.5}),  # padded to 30 whatever it is
+        ("llama-3-8b", {"target_len": 128}),
+    ],
+)
+def test_what_a_model_does_not_take_is_said(model, said):
+    flags = Flags(model=model, gpus_per_node=8, seq_len=128, **said)
+    assert "input-not-taken" in codes(flags)
+    assert "input-not-taken" not in codes(Flags(model=model, gpus_per_node=8, seq_len=128))

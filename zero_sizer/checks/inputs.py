@@ -1,0 +1,50 @@
+"""Inputs that a model does not take, or that do not go into its sequence."""
+
+from collections.abc import Iterator
+
+from zero_sizer.config.context import Context, Rule
+from zero_sizer.findings import Finding
+from zero_sizer.models.feeds import Feed, Said, feed_of
+
+_NAMES = ("images", "audio_seconds", "target_len")
+
+
+def _feed(context: Context) -> Feed | None:
+    if context.model is None:
+        return None
+    said = {name: getattr(context.workload, name) for name in _NAMES}
+    return feed_of(context.model, Said(**said))
+
+
+def not_taken(context: Context) -> Iterator[Finding]:
+    """A length or an image that the model's forward has no place for."""
+    if context.model is None:
+        return
+    feed = _feed(context)
+    for name in _NAMES:
+        if getattr(context.workload, name) is None or (feed is not None and name in feed.free):
+            continue
+        takes = feed.about if feed is not None else "tokens and labels"
+        yield context.warning(
+            "input-not-taken",
+            f"--{name.replace('_', '-')}",
+            f"says nothing of {context.model.name}, which is fed {takes}: it changes nothing here",
+            "leave it out",
+        )
+
+
+def images_beyond_sequence(context: Context) -> Iterator[Finding]:
+    """transformers 5.23 modeling_llava.py:209, modeling_qwen2_5_vl.py:1103: features != tokens."""
+    feed, seq_len = _feed(context), context.workload.seq_len
+    if feed is None or seq_len is None or context.model is None or seq_len >= feed.fewest:
+        return
+    yield context.error(
+        "images-beyond-sequence",
+        "--seq-len",
+        f"ValueError in the forward: {context.model.name} is fed {feed.about}, and sequences are "
+        f"cut to {seq_len:,}: image features and image tokens do not match",
+        f"give at least {feed.fewest:,} tokens, or fewer or smaller --images",
+    )
+
+
+RULES: tuple[Rule, ...] = (not_taken, images_beyond_sequence)

@@ -1,0 +1,189 @@
+"""Language models that see: images among their tokens, or that read one text and write another."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zero_sizer.models.feeds.fields import nested, square, whole
+from zero_sizer.models.feeds.records import Feed, Images, Input, Said, ids, labels
+from zero_sizer.util.records import dataclass
+
+_TYPES = "mm_token_type_ids"
+_QWEN_SIDE = 1024  # pixels; a photograph within Qwen's usual limits of pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    """One image as a model takes it.
+
+    Attributes:
+        inputs: tensors that it brings.
+        tokens: of the sequence that it takes.
+        height: pixels.
+        width: pixels.
+        around: further tokens that stand beside it.
+        loops: see ``Feed``.
+    """
+
+    inputs: tuple[Input, ...]
+    tokens: int
+    height: int
+    width: int
+    around: int = 0
+    loops: bool = False
+
+
+def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
+    """Token ids with places for each image, its pixels, and a label for every token."""
+    kind = str(fields.get("model_type", ""))
+    if kind not in _PICTURES or not name.endswith("ForConditionalGeneration"):
+        return None
+    images = said.images or Images()
+    if not images.count:
+        return _without_images(images)
+    of, token = _PICTURES[kind](fields, images), _image_token(fields)
+    runs: list[tuple[int, int]] = []
+    for _ in range(images.count):
+        runs += [(0, of.around), (token, of.tokens)] if of.around else [(token, of.tokens)]
+    seen = Images(images.count, of.height, of.width)
+    taken = images.count * of.tokens
+    types = [(0 if value == 0 else 1, count) for value, count in runs]
+    inputs = [ids(runs), labels(), *of.inputs]
+    if kind in _TYPED:
+        inputs.append(Input(name=_TYPED[kind], shape=("s",), is_integer=True, begins=tuple(types)))
+    return Feed(
+        inputs=tuple(inputs),
+        loops=of.loops,
+        fewest=sum(count for _, count in runs) + 1,
+        brief=(
+            brief := f"{images.count} image{'' if images.count == 1 else 's'} of {of.height} x "
+            f"{of.width}"
+        ),
+        about=f"{brief}, {taken:,} of the tokens",
+        said={"images": seen.about},
+        free=("images",),
+    )
+
+
+def _without_images(images: Images) -> Feed:
+    return Feed(
+        inputs=(ids(), labels()),
+        brief="no image",
+        about="no image",
+        said={"images": images.about},
+        free=("images",),
+    )
+
+
+def _image_token(fields: Mapping[str, Any]) -> int:
+    return whole(fields, "image_token_id", "image_token_index", default=1)
+
+
+def _llava(fields: Mapping[str, Any], images: Images) -> _Picture:
+    """Resized to what the tower takes, whatever the image is."""
+    tower = nested(fields, "vision_config")
+    height, width = square(tower, "image_size", 336)
+    patch, _ = square(tower, "patch_size", 14)
+    per_image = (height // patch) * (width // patch)
+    per_image += fields.get("vision_feature_select_strategy") == "full"
+    return _fixed(fields, images, per_image, (height, width))
+
+
+def _gemma(fields: Mapping[str, Any], images: Images) -> _Picture:
+    """Pooled to so many tokens as the config says (PaliGemma: the tower's patches)."""
+    tower = nested(fields, "vision_config")
+    height, width = square(tower, "image_size", 224)
+    patch, _ = square(tower, "patch_size", 14)
+    per_image = whole(fields, "mm_tokens_per_image", default=(height // patch) * (width // patch))
+    return _fixed(fields, images, per_image, (height, width))
+
+
+def _internvl(fields: Mapping[str, Any], images: Images) -> _Picture:
+    """One tile: half the tower's patches each way."""
+    tower = nested(fields, "vision_config")
+    height, width = square(tower, "image_size", 448)
+    patch, _ = square(tower, "patch_size", 14)
+    ratio = fields.get("downsample_ratio")
+    ratio = ratio if isinstance(ratio, float) and 0 < ratio <= 1 else 0.5
+    per_image = int((height // patch) * ratio) * int((width // patch) * ratio)
+    return _fixed(fields, images, per_image, (height, width))
+
+
+def _fixed(
+    fields: Mapping[str, Any], images: Images, tokens: int, size: tuple[int, int]
+) -> _Picture:
+    channels = whole(nested(fields, "vision_config"), "num_channels", default=3)
+    pixels = Input(name="pixel_values", shape=(channels, *size), rows=images.count)
+    return _Picture(inputs=(pixels,), tokens=tokens, height=size[0], width=size[1])
+
+
+def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
+    """Patches in a row, as many as the image has, merged by squares on the way to the tokens.
+
+    Its processor rounds each side to whole merged patches (smart_resize).
+    """
+    tower = nested(fields, "vision_config")
+    patch = whole(tower, "patch_size", default=14)
+    merge = whole(tower, "spatial_merge_size", default=2)
+    channels = whole(tower, "in_channels", "in_chans", default=3)
+    depth = whole(tower, "temporal_patch_size", default=2)
+    height = images.height or _QWEN_SIDE
+    sides = [_rounded(side, patch * merge) for side in (height, images.width or height)]
+    rows, columns = (side // patch for side in sides)
+    pixels = Input(
+        name="pixel_values",
+        shape=(channels * depth * patch * patch,),
+        rows=images.count * rows * columns,
+    )
+    grid = Input(
+        name="image_grid_thw",
+        shape=(3,),
+        rows=images.count,
+        is_integer=True,
+        begins=((1, 1), (rows, 1), (columns, 1)),
+    )
+    return _Picture(
+        inputs=(pixels, grid),
+        tokens=rows * columns // merge**2,
+        height=sides[0],
+        width=sides[1],
+        around=1,
+        loops=True,
+    )
+
+
+def _rounded(side: int, to: int) -> int:
+    return max(round(side / to), 1) * to
+
+
+_Pictures = Callable[[Mapping[str, Any], Images], _Picture]
+_PICTURES: Mapping[str, _Pictures] = {
+    **dict.fromkeys(("llava", "vipllava"), _llava),
+    **dict.fromkeys(("gemma3", "paligemma"), _gemma),
+    "internvl": _internvl,
+    **dict.fromkeys(
+        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _qwen
+    ),
+}
+_TYPED = {
+    **dict.fromkeys(("gemma3", "paligemma"), "token_type_ids"),
+    **dict.fromkeys(
+        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _TYPES
+    ),
+}
+
+
+def encoder_decoder(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
+    """Token ids for the encoder, labels of another length for the decoder."""
+    if said.target_len is None or not fields.get("is_encoder_decoder", _is_t5(fields)):
+        return None
+    return Feed(
+        inputs=(ids(), labels(said.target_len)),
+        brief=f"{said.target_len:,} of the decoder",
+        about=f"--seq-len tokens for the encoder, {said.target_len:,} for the decoder",
+        said={"target_len": said.target_len},
+        free=("target_len",),
+    )
+
+
+def _is_t5(fields: Mapping[str, Any]) -> bool:
+    return fields.get("model_type") in ("t5", "mt5", "umt5", "longt5")

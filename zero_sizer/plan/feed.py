@@ -1,0 +1,27 @@
+"""Inputs of each sample of a job: as stated, else as the model's config says."""
+
+from zero_sizer.job.read import Job
+from zero_sizer.models.feeds import Feed, Said, feed_of
+from zero_sizer.plan.assumptions import Assumptions
+
+
+def feed_of_job(job: Job, assumed: Assumptions) -> Feed | None:
+    """Inputs of a sample; of those that nobody stated it is said where they come from."""
+    said = Said(
+        images=job.workload.images,
+        audio_seconds=job.workload.audio_seconds,
+        target_len=job.workload.target_len,
+    )
+    feed = feed_of(job.model, said)
+    if feed is None:
+        return None
+    for name, value in feed.said.items():
+        if getattr(said, name) is None:
+            assumed.take(
+                name,
+                value,
+                f"each sample is taken to bring {feed.about}, as the config of {job.model.name} "
+                "says",
+                f"--{name.replace('_', '-')} says another" if name in feed.free else "",
+            )
+    return feed
