@@ -9,6 +9,7 @@ from support.warm import warmed
 
 # Before any test imports transformers: a name that is not on disk must fail, not be looked up.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("FORCE_COLOR", None)  # answers are compared as plain text
 
 # A busy machine makes wall-clock limits a coin toss; in CI the examples are the same each time.
 settings.register_profile("local", deadline=None, print_blob=True)

@@ -3,6 +3,7 @@
 import pytest
 
 from zero_sizer import models
+from zero_sizer.findings import Direction
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import without_config
 from zero_sizer.job.values import images
@@ -150,3 +151,19 @@ def test_what_a_model_does_not_take_is_said(model, said):
     flags = Flags(model=model, gpus_per_node=8, seq_len=128, **said)
     assert "input-not-taken" in codes(flags)
     assert "input-not-taken" not in codes(Flags(model=model, gpus_per_node=8, seq_len=128))
+
+
+@pytest.mark.parametrize(
+    ("name", "by_data"),
+    [
+        ("llava-1.5-7b", {"assumed-images"}),  # a conversation brings as many as it likes
+        ("qwen2.5-vl-7b", {"assumed-images"}),
+        ("vit-base", set()),  # its processor makes every image 224 x 224
+        ("whisper-small", set()),  # and its, every recording 30 seconds
+        ("flux.1-dev", set()),
+    ],
+)
+def test_what_only_the_samples_tell_is_no_ground_for_a_fit(name, by_data):
+    found = codes(Flags(model=name, gpus_per_node=8, seq_len=2048)).values()
+    costs = {finding.code for finding in found if finding.direction is Direction.COST}
+    assert costs & {"assumed-images", "assumed-audio-seconds"} == by_data

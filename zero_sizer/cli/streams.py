@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from zero_sizer.cli import colour
+
 _MOST = 4_000  # characters of a line for a person
 # Beside what steers: separators that are new lines for some, marks that nobody sees, tags.
 _UNSEEN = re.compile(
@@ -55,6 +57,7 @@ class Outlet:
         self._stream = stream
         self._is_gone = stream is None
         self._column = 0
+        self._is_coloured = colour.is_taken(stream)
         self.is_whole = False
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
@@ -66,9 +69,15 @@ class Outlet:
     def write(self, text: str) -> int:
         """Write ``text``, escaped; of a line for a person the first ``_MOST`` characters."""
         size = len(text)
-        if not self.is_whole:
-            text = "\n".join(self._cut(line) for line in self._lines(text))
-        self._try("write", escaped(text, self.encoding))
+        if self.is_whole:
+            self._try("write", escaped(text, self.encoding))
+            return size
+        lines = []
+        for line in self._lines(text):
+            starts = self._column == 0
+            line = escaped(self._cut(line), self.encoding)
+            lines.append(colour.painted(line) if starts and self._is_coloured else line)
+        self._try("write", "\n".join(lines))
         return size
 
     def _lines(self, text: str) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Inputs of each sample of a job: as stated, else as the model's config says."""
 
+from zero_sizer.findings import Direction
 from zero_sizer.job.read import Job
 from zero_sizer.models.feeds import Feed, Said, feed_of
 from zero_sizer.plan.assumptions import Assumptions
@@ -23,5 +24,7 @@ def feed_of_job(job: Job, assumed: Assumptions) -> Feed | None:
                 f"each sample is taken to bring {feed.about}, as the config of {job.model.name} "
                 "says",
                 f"--{name.replace('_', '-')} says another" if name in feed.free else "",
+                # a sample may bring more, and nobody knows how much more
+                Direction.COST if name in feed.left_to_data else None,
             )
     return feed

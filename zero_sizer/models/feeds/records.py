@@ -121,6 +121,12 @@ class Feed:
         """True if a sample has a sequence of tokens whose length is free."""
         return any(TOKENS in given.shape for given in self.inputs)
 
+    @property
+    def left_to_data(self) -> tuple[str, ...]:
+        """Flags that only the samples tell: how many images a text has, how long a recording is."""
+        of_text = ("images",) if self.has_tokens else ()
+        return tuple(name for name in self.free if name in ("audio_seconds", *of_text))
+
     def to_json(self) -> dict[str, Any]:
         """The feed as JSON values."""
         return asdict(self)
