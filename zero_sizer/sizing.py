@@ -117,6 +117,13 @@ def size(job: Job) -> Sizing:
     )
 
 
+def planned_of(job: Job) -> tuple[Planned, list[Finding]]:
+    """The plan of a training job on its first rank, and all that its config and rules say."""
+    context, findings = checks.resolved(job)
+    planned = plan_job(job, context.settings)
+    return planned, [*findings, *checks.run(context), *planned.findings]
+
+
 def _planned(job: Job) -> tuple[Planned, list[Finding]]:
     """The plan on the rank that needs most, and everything found on the way to it."""
     if job.workload.task == INFERENCE:
@@ -129,9 +136,7 @@ def _planned(job: Job) -> tuple[Planned, list[Finding]]:
             return planned, [*planned.findings]
         found = [*rules.findings(job, planned.plan), *generating_remarks.remarks(planned.plan)]
         return planned, [*planned.findings, *found]
-    context, findings = checks.resolved(job)
-    planned = plan_job(job, context.settings)
-    collected = [*findings, *checks.run(context), *planned.findings]
+    planned, collected = planned_of(job)
     if planned.plan is None:
         return planned, collected
     plan = at_highest_rank(planned.plan)

@@ -5,14 +5,12 @@ from zero_sizer.findings import Finding, Severity
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import is_doubt
 from zero_sizer.plan.plan import Plan
-from zero_sizer.plan.resolve import plan_job
+from zero_sizer.sizing import planned_of
 
 
 def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
     """The plan of a job, and the findings that stop it."""
-    context, found = checks.resolved(job)
-    planned = plan_job(job, context.settings)
-    everything = (*found, *checks.run(context), *planned.findings)
+    planned, everything = planned_of(job)
     errors = tuple(f for f in everything if f.severity is Severity.ERROR)
     unknown = tuple(planned.findings) if planned.plan is None else ()
     return planned.plan, errors or unknown
