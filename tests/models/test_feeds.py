@@ -145,6 +145,9 @@ def test_a_sequence_shorter_than_its_images_is_an_error():
         ("vit-base", {"audio_seconds": 30}),
         ("whisper-small", {"audio_seconds": 12.5}),  # padded to 30 whatever it is
         ("llama-3-8b", {"target_len": 128}),
+        ("vit-base", {"images": "2"}),  # one image a sample
+        ("sdxl-unet", {"images": "0"}),
+        ("llava-1.5-7b", {"images": "1,size=1344"}),  # resized to 336
     ],
 )
 def test_what_a_model_does_not_take_is_said(model, said):
@@ -167,3 +170,19 @@ def test_what_only_the_samples_tell_is_no_ground_for_a_fit(name, by_data):
     found = codes(Flags(model=name, gpus_per_node=8, seq_len=2048)).values()
     costs = {finding.code for finding in found if finding.direction is Direction.COST}
     assert costs & {"assumed-images", "assumed-audio-seconds"} == by_data
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("vit-base", "1"),
+        ("sdxl-unet", "1,size=768"),
+        ("llava-1.5-7b", "3"),
+        ("llava-1.5-7b", "1,size=336"),
+        ("qwen2.5-vl-7b", "2,size=1000"),  # rounded to 1008, as the answer shows
+        ("qwen2.5-vl-7b", "0"),
+    ],
+)
+def test_images_that_a_model_takes_bring_no_warning(model, said):
+    flags = Flags(model=model, gpus_per_node=8, seq_len=4096, images=said)
+    assert "input-not-taken" not in codes(flags)
