@@ -7,6 +7,7 @@ from zero_sizer.findings import Direction
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import without_config
 from zero_sizer.job.values import images
+from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.feeds import Feed, Images, Said, feed_of
 from zero_sizer.sizing import size
 
@@ -186,3 +187,23 @@ def test_what_only_the_samples_tell_is_no_ground_for_a_fit(name, by_data):
 def test_images_that_a_model_takes_bring_no_warning(model, said):
     flags = Flags(model=model, gpus_per_node=8, seq_len=4096, images=said)
     assert "input-not-taken" not in codes(flags)
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "is_told"),
+    [
+        ("vit-base", None, False),
+        ("whisper-small", None, False),
+        ("llava-1.5-7b", "1", False),
+        ("llava-1.5-7b", None, False),  # nobody says that prompts are text alone
+        ("llava-1.5-7b", "0", True),
+        ("vit-base", "0", False),  # which reads nothing else
+        ("llama-3-8b", None, True),
+    ],
+)
+def test_inference_that_counts_tokens_alone_is_no_fit_of_other_inputs(model, images, is_told):
+    flags = Flags(model=model, gpus_per_node=1, gpu="h100-80gb", task="inference", images=images)
+    answer = size(without_config({}, flags))
+    assert (answer.verdict is Verdict.FITS) == is_told
+    codes_of_it = {finding.code for finding in answer.findings}
+    assert ("inputs-not-modelled" in codes_of_it) != is_told
