@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from cold_start import machine, replace_section
 
@@ -35,10 +34,6 @@ from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.attention import FLASH, LACKS, SDPA
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "benchmarks"))
 
 TOLERANCE = 1.01
 MODELS = (

@@ -17,7 +17,7 @@ from zero_sizer.config.resolve import resolve
 from zero_sizer.config.workload import Workload
 from zero_sizer.errors import InputError
 
-FAST, SLOW = 150, 3000
+FAST, SLOW = 150, 1200
 EXAMPLES = [json.loads(path.read_text(encoding="utf-8")) for path in (*VALID, *INVALID)]
 KEYS = sorted(
     {key for config in EXAMPLES for value in [config] for key in value}

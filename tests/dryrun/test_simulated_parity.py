@@ -4,13 +4,11 @@ The benchmark draws hundreds and commits the errors; here a few are drawn each t
 agree to the byte, the peaks of init and step within 1 %, those of forward and backward within 3 %.
 """
 
-import importlib.util
-import sys
-
+import parity
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from repository.test_house import ROOT
+from support.engine_parity import states_that_differ
 
 from zero_sizer import models
 from zero_sizer.config import document
@@ -19,50 +17,16 @@ from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.errors import ZeroSizerError
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.read import Job
-from zero_sizer.ledger.entries import ENTRIES
-from zero_sizer.ledger.entry import evaluate
-from zero_sizer.ledger.moments import Moment
 
 pytestmark = pytest.mark.slow
 
-STATES = ("parameters", "master_weights", "optimizer_states", "gradients")
 TOLERANCE = {"init": 0.01, "step": 0.01, "forward": 0.03, "backward": 0.03}
-
-
-def benchmark():
-    """benchmarks/parity.py as a module."""
-    path = ROOT / "benchmarks" / "parity.py"
-    spec = importlib.util.spec_from_file_location("parity_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-PARITY = benchmark()
 
 
 @st.composite
 def jobs(draw):
     """One of the benchmark's jobs: model x stage x offload x precision x optimizer x ranks ..."""
-    return PARITY.draw(lambda options: draw(st.sampled_from(options)))
-
-
-def predicted_states(case, moment):
-    allocations = evaluate(ENTRIES, PARITY.plan_of(case), explain=False)
-    return {
-        (device, category): sum(
-            a.num_bytes
-            for a in allocations
-            if moment in a.moments and a.device.value == device and a.category.value == category
-        )
-        for device in ("gpu", "host")
-        for category in STATES
-    }
-
-
-def simulated_states(record):
-    return {(d, c): record.num_bytes(c, d) for d in ("gpu", "host") for c in STATES}
+    return parity.draw(lambda options: draw(st.sampled_from(options)))
 
 
 @given(drawn=st.lists(jobs(), min_size=7, max_size=7, unique_by=lambda case: case.name))
@@ -75,15 +39,12 @@ def simulated_states(record):
 )
 def test_any_job_is_predicted(drawn):
     taken = 0
-    for case, recording in zip(drawn, PARITY.run_batch(drawn), strict=True):
+    for case, recording in zip(drawn, parity.run_batch(drawn), strict=True):
         if isinstance(recording, ZeroSizerError):
             continue  # DeepSpeed or the model refuses it
         taken += 1
-        rank = recording.ranks[0]
-        for name, moment in (("init", Moment.READY), ("step", Moment.DONE)):
-            found = simulated_states(rank.last(name))
-            assert found == predicted_states(case, moment), (case.name, name)
-        for device, phase, predicted, simulated in PARITY.compare(case, recording):
+        assert list(states_that_differ(case, recording.ranks[0])) == []
+        for device, phase, predicted, simulated in parity.compare(case, recording):
             if simulated > 2**20:
                 error = abs(predicted / simulated - 1)
                 wrong = (case.name, device, phase, predicted, simulated)
@@ -187,15 +148,15 @@ def hard_case(name):
         workload=workload,
         origins={},
     )
-    return PARITY.Case(name, cut_job(job, 4))
+    return parity.Case(name, cut_job(job, 4))
 
 
 @pytest.mark.parametrize("part", range(3))  # each within the time a test has, on a busy machine
 def test_what_was_hard_to_predict_stays_predicted(part):
     cases = [hard_case(name) for name in list(HARD)[part::3]]
-    for case, recording in zip(cases, PARITY.run_batch(cases), strict=True):
+    for case, recording in zip(cases, parity.run_batch(cases), strict=True):
         assert not isinstance(recording, ZeroSizerError), (case.name, recording)
-        for device, phase, predicted, simulated in PARITY.compare(case, recording):
+        for device, phase, predicted, simulated in parity.compare(case, recording):
             if simulated > 2**20:
                 wrong = (case.name, device, phase, predicted / simulated - 1)
                 assert abs(predicted / simulated - 1) <= 0.01, wrong

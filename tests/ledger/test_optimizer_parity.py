@@ -3,13 +3,11 @@
 Model states agree to the byte after init and after a step, the peaks of both within 1 %.
 """
 
+import parity
 import pytest
-from dryrun.test_simulated_parity import PARITY, predicted_states, simulated_states
+from support.engine_parity import differences
 from support.plans import make_job
 from support.simulated_jobs import HOST, tiny_llama
-
-from zero_sizer.errors import ZeroSizerError
-from zero_sizer.ledger.moments import Moment
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +82,7 @@ def case(spec, name, params, stage, precision, zero):
         config["optimizer"] = {"type": name, "params": {"lr": 1e-4, **params}}
     config |= PRECISIONS.get(precision, {precision: {"enabled": True}})
     workload = {"seq_len": 16, "zero_init": stage == 3, "attention": "eager"}
-    return PARITY.Case(
+    return parity.Case(
         f"{name} {params} stage {stage} {precision} {zero}", make_job(config, spec, 4, **workload)
     )
 
@@ -92,19 +90,4 @@ def case(spec, name, params, stage, precision, zero):
 def test_states_to_the_byte_and_peaks_of_init_and_step(tmp_path):
     spec = tiny_llama(tmp_path, **WIDE)  # tensors that blocks of 512 bytes leave alone
     cases = [case(spec, *row) for row in GRID]
-    different = []
-    for one, recording in zip(cases, PARITY.run_batch(cases), strict=True):
-        if isinstance(recording, ZeroSizerError):
-            different.append((one.name, str(recording)))
-            continue
-        rank = recording.ranks[0]
-        for name, moment in (("init", Moment.READY), ("step", Moment.DONE)):
-            found, predicted = simulated_states(rank.last(name)), predicted_states(one, moment)
-            if found != predicted:
-                different.append((one.name, name, predicted, found))
-        for device, phase, predicted, simulated in PARITY.compare(one, recording):
-            if phase in ("init", "step") and simulated > 2**12:
-                error = predicted / simulated - 1
-                if abs(error) > 0.01:
-                    different.append((one.name, device, phase, predicted, simulated))
-    assert different == []
+    assert list(differences(cases, above=2**12)) == []

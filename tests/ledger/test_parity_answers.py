@@ -5,8 +5,8 @@ The benchmark draws hundreds of such jobs; here stand a few that were once answe
 
 from dataclasses import replace
 
+import parity
 import pytest
-from dryrun.test_simulated_parity import PARITY
 
 from zero_sizer import models
 from zero_sizer.config import document
@@ -92,7 +92,7 @@ def case_of(name):
         ),
         origins={},
     )
-    return PARITY.Case(name, job, name)
+    return parity.Case(name, job, name)
 
 
 def t5_of(precision, zero, checkpointing, batch=(8, 256)):
@@ -113,21 +113,21 @@ def t5_of(precision, zero, checkpointing, batch=(8, 256)):
         cluster=Cluster(nodes=1, gpus_per_node=ranks, origins={}),
         workload=Workload(seq_len=batch[1], **how),
     )
-    return PARITY.Case(f"a T5 in {precision}, {zero}, {checkpointing=}", job)
+    return parity.Case(f"a T5 in {precision}, {zero}, {checkpointing=}", job)
 
 
 def test_the_answer_is_that_of_the_highest_rank():
-    drawn = map(PARITY.case_of, DRAWN)
+    drawn = map(parity.case_of, DRAWN)
     wanted = [*map(case_of, JOBS), *drawn]
-    cases = list(PARITY.asked(wanted))
+    cases = list(parity.asked(wanted))
     assert len(cases) == len(wanted)  # none is in closed form
     wrong = []
-    for (case, requests), answer in zip(cases, PARITY.simulate(cases), strict=True):
+    for (case, requests), answer in zip(cases, parity.simulate(cases), strict=True):
         assert "simulated" in answer, (case.name, answer)
-        entry = PARITY.entry_of(case, requests, answer)
+        entry = parity.entry_of(case, requests, answer)
         wrong += [
             (case.name, device, phase, f"{error:+.2%}")
-            for device, phase, error in PARITY.errors_of(entry)
+            for device, phase, error in parity.errors_of(entry)
             if abs(error) > 0.005
         ]
     assert wrong == []
@@ -135,17 +135,17 @@ def test_the_answer_is_that_of_the_highest_rank():
 
 def test_a_t5_keeps_what_it_clamps_in_fp16():
     zero = {"stage": 2}
-    cases = list(PARITY.asked(t5_of(FP16, zero, again) for again in (False, True)))
+    cases = list(parity.asked(t5_of(FP16, zero, again) for again in (False, True)))
     assert len(cases) == 2
-    for (case, requests), answer in zip(cases, PARITY.simulate(cases), strict=True):
-        for found in PARITY.errors_of(PARITY.entry_of(case, requests, answer)):
+    for (case, requests), answer in zip(cases, parity.simulate(cases), strict=True):
+        for found in parity.errors_of(parity.entry_of(case, requests, answer)):
             assert abs(found[2]) < 0.001, (case.name, found)  # without them 0.6 % below
 
 
 def test_a_t5s_recomputed_weight_stays_beside_the_one_gathered_anew():
     zero = {"stage": 3, "memory_efficient_linear": False}
     zero |= {"stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": 0}
-    ((case, requests),) = PARITY.asked([t5_of(BF16, zero, True, (4, 512))])
-    (answer,) = PARITY.simulate([(case, requests)])
-    for found in PARITY.errors_of(PARITY.entry_of(case, requests, answer)):
+    ((case, requests),) = parity.asked([t5_of(BF16, zero, True, (4, 512))])
+    (answer,) = parity.simulate([(case, requests)])
+    for found in parity.errors_of(parity.entry_of(case, requests, answer)):
         assert abs(found[2]) < 0.001, (case.name, found)  # without it 0.8 % below

@@ -4,8 +4,8 @@ import random
 from dataclasses import replace
 from itertools import islice
 
+import parity
 import pytest
-from dryrun.test_simulated_parity import PARITY
 from support.advise_jobs import job_on
 from support.simulated_jobs import config_of, job_for, tiny_llama
 
@@ -109,8 +109,8 @@ def unlike(jobs):
 )
 def test_no_rank_of_a_drawn_job_needs_more(count):
     """Of any precision, bucket and offload; small worlds leave nothing out."""
-    drawn = (case.job for case in PARITY.cases(7, ["plain", "buckets", "states", "optimizer"]))
-    hard = (PARITY.case_of(identity).job for identity in HARD)
+    drawn = (case.job for case in parity.cases(7, ["plain", "buckets", "states", "optimizer"]))
+    hard = (parity.case_of(identity).job for identity in HARD)
     for plan in islice(unlike(drawn), count) if count else unlike(hard):
         most = max(peak(plan.at_rank(rank)) for rank in range(plan.dp_world_size))
         assert peak(at_highest_rank(plan)) >= most * (1 - ALIKE), plan
@@ -226,8 +226,8 @@ def test_only_muons_gradients_add_up_on_the_host_in_fp32(tmp_path):
         data_types={"grad_accum_dtype": "fp32"},
     )
     job = job_for(config, tiny_llama(tmp_path, hidden_size=128, vocab_size=4000), 4)
-    recordings = PARITY.run_requests(
-        [PARITY.request_of(job, rank=rank, steps=3) for rank in range(4)]
+    recordings = parity.run_requests(
+        [parity.request_of(job, rank=rank, steps=3) for rank in range(4)]
     )
     last = simulated(recordings, "host")[-1]
     found = totals(size(job).allocations, 4)[Device.HOST][Moment.UPDATE]
@@ -244,14 +244,14 @@ def test_the_rank_that_needs_most_is_the_engines(seed):
         ranks, per_node = job.cluster.world_size, job.cluster.gpus_per_node
         # Muon's momentum is staged from the second step on
         steps = 3 if job.document.get("optimizer.type") == "Muon" else 2
-        recordings = PARITY.run_requests(
-            [PARITY.request_of(job, rank=rank, steps=steps) for rank in range(ranks)]
+        recordings = parity.run_requests(
+            [parity.request_of(job, rank=rank, steps=steps) for rank in range(ranks)]
         )
         if any(isinstance(found, ZeroSizerError) for found in recordings):
             continue  # DeepSpeed refuses it
         taken += 1
         found = size(job)
-        allocations = [a for a in found.allocations if a.name not in PARITY.NOT_SIMULATED]
+        allocations = [a for a in found.allocations if a.name not in parity.NOT_SIMULATED]
         moments = {
             device: {moment: size for moment, size in found.items() if moment.phase in STEPPING}
             for device, found in totals(allocations, per_node).items()

@@ -6,14 +6,14 @@ DeepSpeed cannot step ends as the rule says.
 
 from importlib.util import find_spec
 
+import parity
 import pytest
-from dryrun.test_simulated_parity import PARITY, predicted_states, simulated_states
+from support.engine_parity import differences
 from support.plans import make_job
 from support.simulated_jobs import HOST, tiny_llama
 
 from zero_sizer import sizing
 from zero_sizer.errors import ZeroSizerError
-from zero_sizer.ledger.moments import Moment
 
 pytestmark = pytest.mark.slow
 
@@ -55,34 +55,20 @@ def case(spec, optim, stage, precision, zero, more):
         **more,
     }
     workload = {"seq_len": 16, "zero_init": stage == 3, "attention": "eager", "optim": optim}
-    return PARITY.Case(f"{optim} {stage} {precision}", make_job(config, spec, 4, **workload))
+    return parity.Case(f"{optim} {stage} {precision}", make_job(config, spec, 4, **workload))
 
 
 def test_states_to_the_byte_and_peaks_of_init_and_step(tmp_path):
     spec = tiny_llama(tmp_path, **WIDE)
     cases = [case(spec, *row) for row in GRID if is_installed(row[0])]
-    different = []
-    for one, recording in zip(cases, PARITY.run_batch(cases), strict=True):
-        if isinstance(recording, ZeroSizerError):
-            different.append((one.name, str(recording)))
-            continue
-        rank = recording.ranks[0]
-        for name, moment in (("init", Moment.READY), ("step", Moment.DONE)):
-            found, predicted = simulated_states(rank.last(name)), predicted_states(one, moment)
-            if found != predicted:
-                different.append((one.name, name, predicted, found))
-        for device, phase, predicted, simulated in PARITY.compare(one, recording):
-            is_told = phase in ("init", "step") and simulated > 2**15
-            if is_told and abs(predicted / simulated - 1) > 0.01:
-                different.append((one.name, device, phase, predicted, simulated))
-    assert different == []
+    assert list(differences(cases, above=2**15)) == []
 
 
 def test_what_cannot_step_ends_as_the_rule_says(tmp_path):
     spec = tiny_llama(tmp_path, **WIDE)
     rows = [row for row in FAILS if is_installed(row[0])]
     cases = [case(spec, optim, stage, "bf16", {}, {}) for optim, stage, _ in rows]
-    for (optim, stage, kind), one, found in zip(rows, cases, PARITY.run_batch(cases), strict=True):
+    for (optim, stage, kind), one, found in zip(rows, cases, parity.run_batch(cases), strict=True):
         assert isinstance(found, ZeroSizerError), (optim, stage)
         assert kind in str(found), (optim, found)
         (said,) = [f for f in sizing.size(one.job).findings if f.code == "trainer-optimizer"]

@@ -1,14 +1,12 @@
 """docs/articles.md, in both languages, says what the commands beside it say today."""
 
 import re
-import sys
 from pathlib import Path
 
+import generate_articles
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-import generate_articles  # noqa: E402
 
 
 @pytest.mark.slow

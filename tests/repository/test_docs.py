@@ -1,9 +1,9 @@
 """The pages of docs/ are about this code: generated where they can be, checked where not."""
 
 import re
-import sys
 from pathlib import Path
 
+import generate_docs
 import pytest
 from support.plans import make_job
 
@@ -17,8 +17,6 @@ from zero_sizer.zero.partition import tensor_partition
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-sys.path.insert(0, str(ROOT / "scripts"))
-import generate_docs  # noqa: E402
 
 PAGES = tuple(sorted(path.name for path in DOCS.glob("*.md")))
 

@@ -78,6 +78,21 @@ def test_reporters_get_a_finished_answer_and_compute_nothing():
     assert not found, "let zero_sizer/answer.py compute it"
 
 
+def test_few_modules_are_loose_and_architecture_names_every_room():
+    loose = [path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")]
+    assert len(loose) <= 8, "a module has a room"
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [f"**{path.parent.name}/**" for path in PACKAGE.glob("*/__init__.py")]
+    missing = [name for name in (*rooms, *loose) if name not in page]
+    assert not missing, "say in docs/architecture.md what it is for"
+
+
+def test_tests_stand_in_rooms_of_the_same_names():
+    rooms = {path.stem for path in PACKAGE.iterdir()} | {"data", "repository", "support"}
+    found = {path.parent.name for path in (ROOT / "tests").glob("*/*.py")}
+    assert found <= rooms
+
+
 def test_every_format_has_its_function():
     missing = [
         f"{answer} --format {name}: {function}"

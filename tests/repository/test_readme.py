@@ -1,12 +1,11 @@
 """The README shows what the commands print today."""
 
 import re
-import sys
 from pathlib import Path
 
+import refresh_readme
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-import refresh_readme  # noqa: E402
 
 
 def test_the_demo_in_the_readme_is_what_check_prints():

@@ -19,7 +19,7 @@ from zero_sizer.ledger.entries import forward_backward
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.plan import sizes
 from zero_sizer.timeline import compose
-from zero_sizer.timeline.compose import zeros_of
+from zero_sizer.timeline.micro_steps import zeros_of
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.zero_rules import leaves_of
 from zero_sizer.units import DType

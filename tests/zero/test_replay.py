@@ -7,9 +7,8 @@ from support.advise_jobs import job_on
 
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.ladder import settings_of
-from zero_sizer.timeline import compose, overlay
+from zero_sizer.timeline import compose, micro_steps, overlay
 from zero_sizer.timeline.program import program_of
-from zero_sizer.timeline.zero_rules import initial_zero_of
 from zero_sizer.zero import replay
 
 
@@ -29,8 +28,8 @@ def traces(model, count, seed):
         }
         plan = search.sweep.plan(search.sweep.values(strategy.name, **numbers))
         program = program_of(compose.places_of(plan))
-        zeros = compose.zeros_of(plan)
-        first = (initial_zero_of(plan),) if zeros[0].secondary.ranks else ()
+        zeros = micro_steps.zeros_of(plan)
+        first = (micro_steps.zero_at_first(plan),) if zeros[0].secondary.ranks else ()
         for zero in {*zeros, *first}:
             how = overlay._gathering_of(zero)
             yield how.trace(*program.visits), how.limits, program

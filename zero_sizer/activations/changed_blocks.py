@@ -94,7 +94,7 @@ def pieces(spec: ModelSpec, part: PartLevels, *, is_first_apart: bool) -> Iterat
         is_last = index + 1 == part.first + part.count
         is_apart = is_first_apart and bool(trained.get(index))
         if is_last or is_apart or trained.get(index + 1) != trained.get(index):
-            yield ComposedPart(part.blocks, first, index + 1 - first, part.forward, part.backward)
+            yield ComposedPart.like(part, blocks=range(first, index + 1))
             first = index + 1
             is_first_apart = is_first_apart and not is_apart
 

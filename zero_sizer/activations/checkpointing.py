@@ -5,7 +5,7 @@ begins. So some blocks can be taken from the one profile and the rest from the o
 variant keeps elsewhere than on the GPU moves the levels of the sections it concerns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -48,14 +48,13 @@ def mixed(checkpointed: MicroStep, plain: MicroStep, recomputes: Chooses) -> Act
     late = remaining(found) - remaining(checkpointed)
     if late:
         last = parts[-1]
-        forward = moved(last.forward, end=-late)
-        parts[-1] = ComposedPart(last.blocks, last.first, last.count, forward, last.backward)
+        parts[-1] = ComposedPart.like(last, forward=moved(last.forward, end=-late))
     return Activations(tuple(parts))
 
 
-def _blocks(part: PartLevels) -> Iterator[tuple[str, int]]:
-    if part.blocks:
-        yield from ((part.blocks, part.first + number) for number in range(part.count))
+def _blocks(part: PartLevels) -> range:
+    """Numbers of the blocks; none of what lies outside of them."""
+    return range(part.first, part.first + part.count) if part.blocks else range(0)
 
 
 def _append(parts: list[PartLevels], part: ComposedPart) -> None:
@@ -67,8 +66,8 @@ def _append(parts: list[PartLevels], part: ComposedPart) -> None:
         and last.forward is part.forward
         and last.backward is part.backward
     ):
-        count = last.count + part.count
-        parts[-1] = ComposedPart(part.blocks, last.first, count, part.forward, part.backward)
+        end = last.first + last.count + part.count
+        parts[-1] = ComposedPart.like(part, blocks=range(last.first, end))
     else:
         parts.append(part)
 
@@ -203,11 +202,15 @@ def by_block(
     for place, part in enumerate(step.parts):
         if not part.blocks:
             parts.append(part)
-        for blocks, index in _blocks(part):
+        for index in _blocks(part):
             key = (place, kind(number))
             if key not in made:
                 made[key] = make(number, part)
-            _append(parts, ComposedPart(blocks, index, 1, *made[key]))
+            forward, backward = made[key]
+            blocks = range(index, index + 1)
+            _append(
+                parts, ComposedPart.like(part, blocks=blocks, forward=forward, backward=backward)
+            )
             number += 1
     return parts
 
@@ -216,15 +219,14 @@ def _hold_first(parts: list[PartLevels], size: int) -> None:
     """The first input stays until the model's forward is over, which the last part begins with."""
     where = next(index for index, part in enumerate(parts) if part.blocks)
     first, last = parts[where], parts[-1]
-    held = ComposedPart(
-        first.blocks, first.first, 1, moved(first.forward, end=size), first.backward
+    second, end = first.first + 1, first.first + first.count
+    held = ComposedPart.like(
+        first, blocks=range(first.first, second), forward=moved(first.forward, end=size)
     )
-    rest = ComposedPart(
-        first.blocks, first.first + 1, first.count - 1, first.forward, first.backward
-    )
+    rest = ComposedPart.like(first, blocks=range(second, end))
     parts[where : where + 1] = [held, rest] if rest.count else [held]
     forward = moved(last.forward, within=-size, end=-size)
-    parts[-1] = ComposedPart(last.blocks, last.first, last.count, forward, last.backward)
+    parts[-1] = ComposedPart.like(last, forward=forward)
 
 
 def _is_held(plain: MicroStep, size: int) -> bool:

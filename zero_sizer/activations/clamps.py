@@ -37,13 +37,8 @@ def _part(part: PartLevels, size: int) -> PartLevels:
     backward = _backward(part.backward, size, recomputes=recomputes)
     *others, last = backward.steps  # all of them are gone, whatever is frozen
     end = part.forward.end + part.backward.end - forward.end
-    return ComposedPart(
-        part.blocks,
-        part.first,
-        part.count,
-        forward,
-        ComposedSection((*others, last._replace(end=end))),
-    )
+    backward = ComposedSection((*others, last._replace(end=end)))
+    return ComposedPart.like(part, forward=forward, backward=backward)
 
 
 def _forward(steps: Sequence[StepLevels], size: int) -> Iterator[Level]:

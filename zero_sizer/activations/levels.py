@@ -119,6 +119,21 @@ class ComposedPart:
     forward: SectionLevels
     backward: SectionLevels
 
+    @classmethod
+    def like(
+        cls,
+        part: PartLevels,
+        *,
+        blocks: range | None = None,
+        forward: SectionLevels | None = None,
+        backward: SectionLevels | None = None,
+    ) -> "ComposedPart":
+        """A part with other sections, or of others of its list's blocks."""
+        first, count = (part.first, part.count) if blocks is None else (blocks.start, len(blocks))
+        forward = part.forward if forward is None else forward
+        backward = part.backward if backward is None else backward
+        return cls(part.blocks, first, count, forward, backward)
+
 
 class Activations(NamedTuple):
     """One micro step."""

@@ -227,12 +227,8 @@ def _whole(last: PartLevels, kind: str, sizes: Sizes, usual: Bytes) -> ComposedP
         _level(first, other.backward - usual.backward)._replace(end=first.end + less),
         *(_level(step, less) for step in after),
     ]
-    return ComposedPart(
-        last.blocks,
-        last.first,
-        last.count,
-        ComposedSection((*forward,)),
-        ComposedSection((*backward,)),
+    return ComposedPart.like(
+        last, forward=ComposedSection((*forward,)), backward=ComposedSection((*backward,))
     )
 
 
@@ -255,12 +251,8 @@ def _linear(last: PartLevels, sizes: Sizes, usual: Bytes) -> ComposedPart:
         *(Level("", step.completes, at, at) for step, at in zip(own, levels, strict=True)),
         *(_level(step, less) for step in rest),
     ]
-    return ComposedPart(
-        last.blocks,
-        last.first,
-        last.count,
-        ComposedSection((*forward,)),
-        ComposedSection((*backward,)),
+    return ComposedPart.like(
+        last, forward=ComposedSection((*forward,)), backward=ComposedSection((*backward,))
     )
 
 

@@ -80,9 +80,9 @@ def masked(step: MicroStep, mask: Mask, recomputes: Callable[[int], bool] | None
 
     first, *parts = by_block(step, kind, make)
     begun = moved(first.forward, within=mask.shared, end=mask.shared)
-    parts = [ComposedPart(first.blocks, first.first, first.count, begun, first.backward), *parts]
+    parts = [ComposedPart.like(first, forward=begun), *parts]
     if recomputes is None:
         last = parts[-1]
         over = moved(last.forward, within=-mask.shared, end=-mask.shared)
-        parts[-1] = ComposedPart(last.blocks, last.first, last.count, over, last.backward)
+        parts[-1] = ComposedPart.like(last, forward=over)
     return Activations(tuple(parts))

@@ -38,7 +38,7 @@ def _part(part: PartLevels, spec: ModelSpec, tokens: int, dtype: DType) -> PartL
         for step, width in zip(part.backward.steps, widths, strict=True)
     )
     # levels are absolute: only what a hook at the end of these steps sees is higher
-    return ComposedPart(part.blocks, part.first, part.count, part.forward, ComposedSection(steps))
+    return ComposedPart.like(part, backward=ComposedSection(steps))
 
 
 def _with(step: StepLevels, size: int) -> Level:

@@ -1,10 +1,14 @@
 """Which micro batches are worth trying, and the micro steps that go with each."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
+from zero_sizer.config import document
+from zero_sizer.config.batch import ACCUM, MICRO, TRAIN
 from zero_sizer.config.document import Document
 from zero_sizer.config.workload import Workload
+from zero_sizer.job.read import Job
 from zero_sizer.util.records import dataclass
 
 _LARGEST = 1024
@@ -70,7 +74,7 @@ def _choices(batch: Batch, ranks: int) -> Sequence[tuple[int, int]]:
 
 
 def batch_of(
-    document: Document, workload: Workload, ranks: int, train_batch: int | None = None
+    text: Document, workload: Workload, ranks: int, train_batch: int | None = None
 ) -> Batch:
     """Reads the limits of the batch from the flags and the config.
 
@@ -78,8 +82,8 @@ def batch_of(
     the config, or by the config's micro batch and micro steps together with the cluster they were
     written for.
     """
-    written = {name: document.get(name) for name in _KEYS}
-    micro, accum, train = (value if _is_count(value) else None for value in written.values())
+    written = (text.get(name) for name in (MICRO, ACCUM, TRAIN))
+    micro, accum, train = (value if _is_count(value) else None for value in written)
     fixed = train_batch or train
     if fixed is None and workload.micro_batch is None and micro and accum:
         fixed = micro * accum * ranks
@@ -91,7 +95,19 @@ def batch_of(
     )
 
 
-_KEYS = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
+def with_batch(job: Job, micro_batch: int, grad_accum: int | None = None) -> Job:
+    """The job with another micro batch, written into its config in place of a flag.
+
+    Where ``grad_accum`` is given, the train batch is what follows from both; else it stays stated.
+    """
+    values = {**job.document.values, MICRO: micro_batch}
+    workload = replace(job.workload, micro_batch=None)
+    if grad_accum is not None:
+        values.pop(TRAIN, None)
+        values[ACCUM] = grad_accum
+        workload = replace(workload, grad_accum=None)
+    text = document.from_mapping(values, source=job.document.source)
+    return replace(job, document=text, workload=workload)
 
 
 def _is_count(value: object) -> bool:

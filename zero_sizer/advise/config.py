@@ -6,6 +6,7 @@ from typing import Any
 
 from zero_sizer.advise.ladder import Tuning, with_keys
 from zero_sizer.advise.strategy import Strategy
+from zero_sizer.config import batch
 from zero_sizer.hardware import catalog
 
 _HAS_BF16 = (8, 0)  # compute capability, from Ampere on
@@ -19,7 +20,6 @@ _OURS = (
     "cpu_offload_use_pin_memory",
     "zero_hpz_partition_size",
 )
-BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
 
 def usual_precision(gpu: str | None) -> str:
@@ -44,7 +44,7 @@ def default_config(precision: str | None = None) -> dict[str, Any]:
 
 def strategy_config(values: Mapping[str, Any], strategy: Strategy) -> dict[str, Any]:
     """The user's config turned to ``strategy``; what it says of buffers stays."""
-    config = {key: deepcopy(value) for key, value in values.items() if key not in BATCH}
+    config = {key: deepcopy(value) for key, value in values.items() if key not in batch.KEYS}
     before = values.get(ZERO)
     kept = {
         key: deepcopy(value)
@@ -76,7 +76,7 @@ def chosen_config(
     config = strategy_config(values, strategy)
     config[ZERO] = with_keys(config[ZERO], setting)
     return {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": grad_accum,
+        batch.MICRO: micro_batch,
+        batch.ACCUM: grad_accum,
         **config,
     }

@@ -7,8 +7,9 @@ from typing import Any
 
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice
-from zero_sizer.advise.config import BATCH, ZERO
+from zero_sizer.advise.config import ZERO
 from zero_sizer.advise.search import Search
+from zero_sizer.config import batch
 from zero_sizer.config.document import from_mapping
 from zero_sizer.job.read import Job
 from zero_sizer.job.statements import NONE_GIVEN
@@ -71,7 +72,7 @@ def tuned(search: Search, plan: Candidate) -> list[Edit]:
 
 def _why(key: str, winner: Candidate, *, is_gone: bool) -> str:
     name = key.removeprefix(ZERO + ".")
-    if key in BATCH:
+    if key in batch.KEYS:
         return "the batch and its accumulation follow from the other two" if is_gone else "chosen"
     if key in _MADE_UP:
         return "made up: no config was given, set your own"

@@ -1,9 +1,8 @@
 """Map of what fits: micro batches against numbers of nodes, all else as it was stated."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from zero_sizer.config import document
+from zero_sizer.advise.batch import with_batch
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
@@ -13,7 +12,6 @@ from zero_sizer.util.records import dataclass
 _BATCHES = (1, 2, 4, 8, 16, 32)
 _NODES = tuple(2**power for power in range(20))
 _SHOWN = 5  # columns
-_MICRO, _ACCUM = "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +80,8 @@ def _around(nodes: int) -> tuple[int, ...]:
 
 
 def _at(job: Job, batch: int, grad_accum: int, nodes: int) -> Cell | None:
-    values: Mapping[str, object] = {
-        **{key: value for key, value in job.document.values.items() if key != "train_batch_size"},
-        _MICRO: batch,
-        _ACCUM: grad_accum,
-    }
-    text = document.from_mapping(dict(values), source=job.document.source)
-    workload = replace(job.workload, micro_batch=None, grad_accum=None)
     cluster = replace(job.cluster, nodes=nodes)
-    sizing = size(replace(job, document=text, workload=workload, cluster=cluster))
+    sizing = size(replace(with_batch(job, batch, grad_accum), cluster=cluster))
     return None if sizing.plan is None else _cell(sizing)
 
 

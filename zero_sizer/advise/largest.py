@@ -12,9 +12,9 @@ from typing import Any
 
 from zero_sizer import models
 from zero_sizer.advise.alternatives import alternatives
+from zero_sizer.advise.batch import with_batch
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Options, search_of
-from zero_sizer.config import document
 from zero_sizer.errors import InputError
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
@@ -145,10 +145,7 @@ def _frugal_jobs(job: Job, options: Options) -> Iterator[tuple[str, Job]]:
 
 
 def _micro_batch(_: Job, job: Job, value: int) -> Job:
-    values = {**job.document.values, "train_micro_batch_size_per_gpu": value}
-    workload = replace(job.workload, micro_batch=None)
-    text = document.from_mapping(values, source=job.document.source)
-    return replace(job, document=text, workload=workload)
+    return with_batch(job, value)
 
 
 def _seq_len(_: Job, job: Job, value: int) -> Job:

@@ -8,6 +8,7 @@ from typing import Any
 from zero_sizer.activations import select
 from zero_sizer.advise.alternatives import Alternative
 from zero_sizer.config import document, workload
+from zero_sizer.config.batch import ACCUM, MICRO, TRAIN
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.plan import sizes
@@ -18,7 +19,6 @@ from zero_sizer.util.records import dataclass
 _ZERO = "zero_optimization"
 _SMALL_BUCKET = 50_000_000  # elements
 _SUB_GROUP = 100_000_000
-_MICRO, _ACCUM = "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ def smaller_batches(plan: Plan) -> Iterator[Move]:
 
 
 def _micro_batch(size: int, steps: int) -> Move:
-    changes = {_MICRO: size, _ACCUM: steps}
+    changes = {MICRO: size, ACCUM: steps}
 
     def apply(job: Job) -> Job:
         free = replace(job.workload, micro_batch=None, grad_accum=None)
@@ -220,7 +220,7 @@ def more_nodes(job: Job, nodes: int) -> Move:
     """More nodes of the same kind; each GPU keeps its micro batch."""
 
     def apply(before: Job) -> Job:
-        values = {k: v for k, v in before.document.values.items() if k != "train_batch_size"}
+        values = {k: v for k, v in before.document.values.items() if k != TRAIN}
         cluster = replace(before.cluster, nodes=nodes, slots=())
         text = document.from_mapping(values, source=before.document.source)
         return replace(before, document=text, cluster=cluster)

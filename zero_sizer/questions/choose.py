@@ -17,6 +17,7 @@ from zero_sizer.job.fields import RUN, Flags
 from zero_sizer.job.read import Job
 from zero_sizer.models.feeds import feed_of
 from zero_sizer.questions.jobs import goal_of
+from zero_sizer.util.gc_paused import collector_off
 from zero_sizer.util.records import dataclass
 
 FEWEST = ("gpus", "nodes")
@@ -48,6 +49,7 @@ class Wishes:
     target_tokens_per_second: float | None = None
 
 
+@collector_off()
 def choose(job: Job, flags: Flags, wishes: Wishes, progress: Progress = unseen) -> Choice:
     """The fastest plan that fits.
 
@@ -64,6 +66,7 @@ def choose(job: Job, flags: Flags, wishes: Wishes, progress: Progress = unseen) 
     return choice
 
 
+@collector_off()
 def largest(job: Job, flags: Flags, what: str) -> Largest:
     """The largest micro batch, sequence, model or LoRA rank that ``check`` calls a fit.
 
@@ -89,6 +92,7 @@ def largest(job: Job, flags: Flags, what: str) -> Largest:
     return largest_of(job, what)
 
 
+@collector_off()
 def size(job: Job, flags: Flags, wishes: Wishes, progress: Progress = unseen) -> Fleet:
     """The fewest nodes that fit.
 

@@ -1,7 +1,4 @@
-"""From a plan to its timeline: which variant of the profile, which rules of reduction.
-
-``Plan`` asks this module, so it knows plans only by name (``TYPE_CHECKING``).
-"""
+"""From a plan to its timeline: which variant of the profile, which rules of reduction."""
 
 from __future__ import annotations
 
@@ -9,28 +6,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from zero_sizer.activations import (
-    loss,
-    select,
-)
+from zero_sizer.activations import loss, select
 from zero_sizer.activations.select import knows_loss
 from zero_sizer.config import workload
 from zero_sizer.plan.plan import Plan, derived, derived_of_rank
-from zero_sizer.timeline import zero_rules
 from zero_sizer.timeline.blocks import BlockPeak, block_peaks
+from zero_sizer.timeline.micro_steps import zero_after_step, zero_at_first, zeros_of
 from zero_sizer.timeline.overlay import Zero, interned, overlay_of
 from zero_sizer.timeline.peaks import Timeline, highest_totals, timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import Layout
 from zero_sizer.timeline.reduction_rules import owns_of
-from zero_sizer.timeline.zero_rules import (
-    earlier_zero_of,
-    first_zero_of,
-    initial_zero_of,
-    leaves_of,
-    unknown_zero_of,
-    unstepped_zero_of,
-)
+from zero_sizer.timeline.zero_rules import leaves_of, zero_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,12 +44,6 @@ def totals_beside(plan: Plan, zeros: Iterable[Zero]) -> Totals:
     return max(f for f, _ in found), max(b for _, b in found)
 
 
-def zeros_of(plan: Plan) -> tuple[Zero, ...]:
-    """ZeRO's holdings in the last micro step, and in earlier ones that can hold more."""
-    earlier = (earlier_zero_of(plan), unknown_zero_of(plan), unstepped_zero_of(plan))
-    return (zero_rules.zero_of(plan), *(zero for zero in earlier if zero is not None))
-
-
 def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
     """ZeRO's holdings on several ranks; at every place the one that holds most is meant."""
     zeros = zeros_of(plan)
@@ -74,25 +55,27 @@ def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
 
 def left_by_backward(plan: Plan) -> tuple[int, ...]:
     """Elements of the storages that gradients keep alive when backward is over (stage 1)."""
-    return overlay_of(places_of(plan), zero_rules.zero_of(plan)).left()
+    return overlay_of(places_of(plan), zero_of(plan)).left()
 
 
 def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
     """Parameters whose secondary partitions (hpZ) a first micro step makes, in that order."""
-    return overlay_of(places_of(plan), first_zero_of(plan)).secondaries_made(in_forward=in_forward)
+    return overlay_of(places_of(plan), zero_after_step(plan)).secondaries_made(
+        in_forward=in_forward
+    )
 
 
 def first_step_of(plan: Plan) -> Timeline:
-    """The highest points of the first micro step of all, with hpZ."""
-    return timeline(select.activations_of(plan), places_of(plan), initial_zero_of(plan))
+    """The highest points of ``micro_steps.FIRST``."""
+    return timeline(select.activations_of(plan), places_of(plan), zero_at_first(plan))
 
 
 class Outline(NamedTuple):
     """Highest totals of forward and backward, in bytes.
 
     Attributes:
-        later: in the micro steps that are the highest.
-        first: in the first of all, with hpZ.
+        later: in the micro steps of ``zeros_of``.
+        first: in ``micro_steps.FIRST``; None without hpZ.
         per_rank: bytes that one more rank adds at most.
     """
 
@@ -110,7 +93,7 @@ def outline(plan: Plan, *, divides: bool) -> Outline:
     zeros, first = list(zeros_of(plan)), None
     step, layout = select.activations_of(plan), places_of(plan)
     if zeros[0].secondary.ranks:
-        zeros.append(initial_zero_of(plan))
+        zeros.append(zero_at_first(plan))
     zeros = [interned(replace(z, share=replace(z.share, divides=divides))) for z in zeros]
     overlays = [overlay_of(layout, zero) for zero in zeros]
     totals = [highest_totals(step, overlay) for overlay in overlays]

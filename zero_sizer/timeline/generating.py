@@ -10,10 +10,11 @@ from zero_sizer.activations import inference
 from zero_sizer.models import kv_cache
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
-from zero_sizer.timeline.generating_gathers import NOTHING, Gathers, Known, gathers_of
+from zero_sizer.timeline.generating_gathers import NOTHING, Gathers, gathers_of
 from zero_sizer.timeline.unpacking import relative, unpacked_bytes
 from zero_sizer.units import DType, num_bytes
 from zero_sizer.util.identity import Identity
+from zero_sizer.zero.trace import Known
 
 
 class Highest(NamedTuple):

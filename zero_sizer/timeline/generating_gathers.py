@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,28 +11,13 @@ from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import compose
 from zero_sizer.timeline.program import program_of
 from zero_sizer.timeline.unpacking import relative
+from zero_sizer.timeline.zero_rules import limits_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.forms import Padding, highest
 from zero_sizer.zero.replay import gathered
 from zero_sizer.zero.reuse import Visit
 from zero_sizer.zero.swapping import Swapped
-from zero_sizer.zero.trace import Limits, Trace
-
-
-class Known(Enum):
-    """Knowledge that DeepSpeed has of the model when a forward begins.
-
-    Attributes:
-        NOTHING: the first of all. Nothing is prefetched, and a module's parameters go when it has
-            run, those that shall stay among them (partitioned_param_coordinator.py:508-509).
-        ORDER: the second. Modules' order is known; no optimizer step gathers what shall stay, so
-            that comes with the first that is gathered with it.
-        EVERYTHING: what stays is there.
-    """
-
-    NOTHING = "nothing"
-    ORDER = "order"
-    EVERYTHING = "everything"
+from zero_sizer.zero.trace import Known, Limits, Trace
 
 
 class Gathers(NamedTuple):
@@ -66,15 +50,10 @@ def gathers_of(plan: Plan, known: Known) -> Gathers:
     """Gathered parameters of one forward; nothing where none has to be gathered."""
     if plan.stage != 3 or not sizes.gathers_copies(plan):
         return NOTHING
-    limits = Limits(
-        prefetch_bucket_size=0 if known is Known.NOTHING else plan.prefetch_bucket_size,
-        max_live_parameters=plan.max_live_parameters,
-        max_reuse_distance=0 if known is Known.NOTHING else plan.max_reuse_distance,
-    )
     return _gathers(
         Identity(plan.model),
         *_visits(plan),
-        limits,
+        limits_of(plan, known),
         sizes.itemsizes(plan),
         sizes.is_persistent(plan),
         plan.dp_world_size,

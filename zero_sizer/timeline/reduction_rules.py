@@ -1,7 +1,4 @@
-"""From a plan to the rules by which gradients are reduced, and what one rank holds of them.
-
-``Plan`` asks this module, so it knows plans only by name (``TYPE_CHECKING``).
-"""
+"""From a plan to the rules by which gradients are reduced, and what one rank holds of them."""
 
 from __future__ import annotations
 

@@ -1,13 +1,8 @@
-"""From a plan to what ZeRO brings to forward and backward: gathering, and rules of reduction.
-
-``Plan`` asks this module, so it knows plans only by name (``TYPE_CHECKING``).
-"""
+"""From a plan to what ZeRO brings to forward and backward: gathering, and rules of reduction."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from zero_sizer.config.workload import NON_REENTRANT
 from zero_sizer.plan import sizes
@@ -21,16 +16,13 @@ from zero_sizer.zero import leaf_modules
 from zero_sizer.zero.gradient_flow import Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
 from zero_sizer.zero.secondary import NONE, Secondary
-from zero_sizer.zero.trace import Limits
+from zero_sizer.zero.trace import Known, Limits
 from zero_sizer.zero.wrapper import Wrapper
-
-if TYPE_CHECKING:
-    pass
 
 
 @derived_of_rank
 def zero_of(plan: Plan) -> Zero:
-    """Rules that ZeRO brings to forward and backward."""
+    """Rules that ZeRO brings to forward and backward of a step's last micro step."""
     secondary = _secondary(plan)
     gathers = plan.wrapper is Wrapper.ZERO3 and (sizes.gathers_copies(plan) or secondary.ranks)
     # a gathered parameter that is this rank's partition itself takes nothing
@@ -42,100 +34,28 @@ def zero_of(plan: Plan) -> Zero:
         persistent=sizes.is_persistent(plan),
         kept=_kept_gathers(plan),
         recomputed=_kept_recomputed(plan),
-        lent=_frozen(Identity(plan.model)) if plan.checkpointing else frozenset(),
+        lent=frozen_of(Identity(plan.model)) if plan.checkpointing else frozenset(),
         views=_views(plan),
         itemsizes=itemsizes,
         gather_itemsizes=_gather_itemsizes(plan) if sizes.gathers_copies(plan) else itemsizes,
         ranks=plan.dp_world_size if gathers else 0,
         is_parked=plan.param_device.name != "GPU",
         secondary=secondary,
-        limits=Limits(
-            prefetch_bucket_size=plan.prefetch_bucket_size,
-            max_live_parameters=plan.max_live_parameters,
-            max_reuse_distance=plan.max_reuse_distance,
-        ),
+        limits=limits_of(plan, Known.EVERYTHING),
         rules=rules_of(plan),
         share=share_of(plan),
     )
     return interned(zero)
 
 
-def earlier_zero_of(plan: Plan) -> Zero | None:
-    """Rules of the micro steps before the last, where gradients are kept that then go.
-
-    With offload they are added up, on the host or in a buffer of fp32, but not cleared before the
-    last (stage_1_and_2.py:2166-2176); stage 1 reduces in the last only.
-    """
-    if not (plan.accumulates and plan.offloads_optimizer and zero_of(plan).rules.clones_large):
-        return None
-    if plan.stage != 2:
-        return None
-    if not zero_of(plan).rules.is_large(sizes.largest_tensor(plan)):
-        return None  # nothing is kept: without the norms of the last step it is never higher
-    share = replace(zero_of(plan).share, offloads=False, keeps_own_large=True)
-    return interned(replace(zero_of(plan), share=share))
-
-
-def unknown_zero_of(plan: Plan) -> Zero | None:
-    """Rules of the first step of all, whose order of modules DeepSpeed does not know yet.
-
-    Nothing is fetched ahead or kept for reuse (partitioned_param_coordinator.py:468,585,634), so
-    what backward refers to by another tensor is gathered a second time beside it.
-    """
-    zero = zero_of(plan)
-    if not (zero.views or zero.kept or zero.recomputed) or not zero.ranks:
-        return None
-    if zero.secondary.ranks or _holds_more_later(plan):
-        return None
-    return interned(replace(zero, limits=_without_trace(zero.limits)))
-
-
-@derived_of_rank
-def initial_zero_of(plan: Plan) -> Zero:
-    """Zero of the first step with hpZ: init made every partition, and no step has dropped one."""
-    zero = zero_of(plan)
-    everything = frozenset(range(len(sizes.numels(plan))))
-    secondary = zero.secondary._replace(made=everything, counted=everything - zero.secondary.made)
-    limits = _without_trace(zero.limits)
-    return interned(replace(zero, limits=limits, secondary=secondary))
-
-
-def _without_trace(limits: Limits) -> Limits:
-    return replace(limits, prefetch_bucket_size=0, max_reuse_distance=0)
-
-
-def unstepped_zero_of(plan: Plan) -> Zero | None:
-    """Rules of micro steps before the first optimizer step that know the order of modules.
-
-    Tensors that stay gathered are not yet, so one that is fetched ahead together with a large one
-    makes that be copied out of the buffer which it lies in by itself later.
-    """
-    zero = zero_of(plan)
-    is_other = zero.ranks > 1 and any(zero.persistent) and zero.limits.prefetch_bucket_size > 0
-    if not (plan.accumulates and is_other) or _holds_more_later(plan):
-        return None
-    return interned(replace(zero, is_first=True))
-
-
-def _holds_more_later(plan: Plan) -> bool:
-    """Whether optimizer states, made in the first step, outweigh what is gathered before it.
-
-    They are counted in all steps; those of adapters are less than the largest frozen tensor.
-    """
-    if plan.offloads_optimizer:
-        return False
-    sizes_of = zip(sizes.numels(plan), sizes.itemsizes(plan), strict=True)
-    frozen = _frozen(Identity(plan.model))
-    largest = max((n * size for i, (n, size) in enumerate(sizes_of) if i in frozen), default=0)
-    states = len(plan.optimizer.states) * plan.master_dtype.itemsize * sizes.partition_numel(plan)
-    return states > largest
-
-
-@derived_of_rank
-def first_zero_of(plan: Plan) -> Zero:
-    """Rules of the first micro step after an optimizer step, which dropped what it could."""
-    made = zero_of(plan).secondary.made & _frozen(Identity(plan.model))
-    return interned(replace(zero_of(plan), secondary=zero_of(plan).secondary._replace(made=made)))
+def limits_of(plan: Plan, known: Known) -> Limits:
+    """Limits of gathering where DeepSpeed knows so much; all that is early needs the order."""
+    is_traced = known is not Known.NOTHING
+    return Limits(
+        prefetch_bucket_size=plan.prefetch_bucket_size if is_traced else 0,
+        max_live_parameters=plan.max_live_parameters,
+        max_reuse_distance=plan.max_reuse_distance if is_traced else 0,
+    )
 
 
 def _gather_itemsizes(plan: Plan) -> tuple[int, ...]:
@@ -160,7 +80,7 @@ def _secondary(plan: Plan) -> Secondary:
     made = (
         frozenset(range(len(sizes.numels(plan))))
         if plan.accumulates
-        else _frozen(Identity(plan.model))
+        else frozen_of(Identity(plan.model))
     )
     parked = plan.param_device.name != "GPU"
     itemsizes = tuple(
@@ -170,7 +90,8 @@ def _secondary(plan: Plan) -> Secondary:
 
 
 @lru_cache(maxsize=64)
-def _frozen(model: Identity) -> frozenset[int]:
+def frozen_of(model: Identity) -> frozenset[int]:
+    """Parameters that are not trained."""
     return frozenset(i for i, tensor in enumerate(model.of.parameters) if not tensor.trainable)
 
 

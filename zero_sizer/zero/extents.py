@@ -43,7 +43,7 @@ class Extents:
     def parts(self, ranks: int) -> list[int]:
         """Elements of a rank's partition of each group's flat buffer."""
         flat = (partition.flat_numel(numels, ranks, *self._alignment) for numels in self._groups)
-        return [max(numel // ranks, 1) for numel in flat]
+        return [max(partition.flat_partition(numel, ranks), 1) for numel in flat]
 
     def ranks(self, ranks: int) -> list[tuple[int, int]]:
         """First and last rank whose partition each bucket touches."""

@@ -7,7 +7,7 @@ does. So levels are kept as forms: elements, and how many tensors of which size 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from zero_sizer.zero.partition import padded
+from zero_sizer.zero.partition import flat_partition, padded
 
 
 class Form(NamedTuple):
@@ -33,9 +33,9 @@ class Form(NamedTuple):
             total += count * each * padding[size]
         for size, each, is_secondary in self.brought:
             ranks = padding.group if is_secondary else padding.ranks
-            total += (size + padding[size]) // ranks * each
+            total += flat_partition(size + padding[size], ranks) * each
         for size, each, count in self.secondary:
-            total += count * each * ((size + padding[size]) // padding.group)
+            total += count * each * flat_partition(size + padding[size], padding.group)
         return total
 
     @property

@@ -150,7 +150,8 @@ class _Group:
     ) -> None:
         self._numels = numels
         self._starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
-        self.part = max(partition.flat_numel(numels, ranks, align_tensors, itemsize) // ranks, 1)
+        flat = partition.flat_numel(numels, ranks, align_tensors, itemsize)
+        self.part = max(partition.flat_partition(flat, ranks), 1)
         self.most = min(self.part, max(numels, default=0))
 
     def span(self, rank: int) -> tuple[int, int]:

@@ -77,7 +77,7 @@ def touched(
         weights: what to add up instead of each tensor's elements.
     """
     offsets, _ = flat_offsets(numels, align_tensors, itemsize)
-    part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
+    part = flat_partition(flat_numel(numels, ranks, align_tensors, itemsize), ranks)
     totals = [0] * (ranks + 1)  # differences: many ranks may lie inside one tensor
     for start, numel, weight in zip(offsets, numels, weights or numels, strict=True):
         if numel:
@@ -170,7 +170,7 @@ def pieces(
 ) -> tuple[Piece, ...]:
     """Pieces that a rank's partition of a group is made of; ``numels`` in flat order."""
     starts, _ = flat_offsets(numels, align_tensors, itemsize)
-    part = flat_numel(numels, ranks, align_tensors, itemsize) // ranks
+    part = flat_partition(flat_numel(numels, ranks, align_tensors, itemsize), ranks)
     first, end = rank * part, (rank + 1) * part
     found = (
         Piece(i, numels[i], min(starts[i] + numels[i], end) - max(starts[i], first))

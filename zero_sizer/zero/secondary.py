@@ -8,7 +8,7 @@ stage3.py:2846); those of frozen parameters stay.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from zero_sizer.zero.partition import padded
+from zero_sizer.zero.partition import flat_partition, padded
 
 
 class Secondary(NamedTuple):
@@ -33,4 +33,4 @@ NONE = Secondary(0)
 
 def numels(tensors: Iterable[int], ranks: int, group: int) -> tuple[int, ...]:
     """Elements of each tensor's secondary partition: what is padded for all ranks, cut by few."""
-    return tuple([padded(numel, ranks) // group for numel in tensors])
+    return tuple([flat_partition(padded(numel, ranks), group) for numel in tensors])

@@ -1,6 +1,7 @@
 """Order of modules and limits, which decide when stage-3 parameters are gathered."""
 
 from collections.abc import Iterable
+from enum import Enum
 from functools import cached_property
 from typing import NamedTuple
 
@@ -8,6 +9,23 @@ from zero_sizer.util.records import dataclass
 from zero_sizer.zero.reuse import Visit, saving
 from zero_sizer.zero.secondary import NONE, Secondary
 from zero_sizer.zero.swapping import Swapped
+
+
+class Known(Enum):
+    """Knowledge that DeepSpeed has of the model when a forward begins.
+
+    Attributes:
+        NOTHING: the first of all. Nothing is fetched ahead or kept for reuse, and a module's
+            parameters go when it has run, those that shall stay among them
+            (partitioned_param_coordinator.py:468,508-509,585,634).
+        ORDER: the order of modules. No optimizer step has gathered what shall stay, so that comes
+            with the first that is gathered with it.
+        EVERYTHING: what stays is there.
+    """
+
+    NOTHING = "nothing"
+    ORDER = "order"
+    EVERYTHING = "everything"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from zero_sizer.timeline.compose import (
     timeline_of,
     totals_beside,
 )
-from zero_sizer.timeline.zero_rules import initial_zero_of
+from zero_sizer.timeline.micro_steps import zero_at_first
 from zero_sizer.units import DType, next_power_of_two, num_bytes
 from zero_sizer.zero import construction
 from zero_sizer.zero.secondary import numels
@@ -101,7 +101,7 @@ def totals_with_first(plan: Plan, later: Totals) -> Totals:
     """Highest points of forward and backward, in the first step of all too."""
     if not _is_on(plan):
         return later
-    first, missing = totals_beside(plan, (initial_zero_of(plan),)), from_first_step(plan)
+    first, missing = totals_beside(plan, (zero_at_first(plan),)), from_first_step(plan)
     forward, backward = (highest_step(*pair, missing) for pair in zip(first, later, strict=True))
     return forward, backward
 

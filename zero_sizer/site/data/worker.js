@@ -7,7 +7,7 @@ async function start() {
   const [python, packed] = await Promise.all([loadPyodide(), read("./engine.zip")]);
   python.unpackArchive(packed, "zip", { extractDir: "/engine" });
   python.runPython("import sys; sys.path.insert(0, '/engine')");
-  const browser = python.pyimport("zero_sizer.browser");
+  const browser = python.pyimport("zero_sizer.cli.browser");
   self.postMessage({ ready: true });
   return browser;
 }
