@@ -100,7 +100,8 @@ def size(job: Job) -> Sizing:
         collected += not_stated(plan, moments, capacities)
     cluster = job.cluster
     collected += [*capacity.unpublished(cluster), *capacity.overstated(cluster)]
-    collected = [*capacity.calibrated(cluster), *collected]  # what all figures rest on, first
+    # what all figures rest on, first
+    collected = [*capacity.calibrated(cluster), *capacity.decimal(cluster), *collected]
     return Sizing(
         job=job,
         plan=plan,

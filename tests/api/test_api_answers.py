@@ -115,7 +115,7 @@ def test_names_are_there_before_they_are_imported():
     with pytest.raises(AttributeError, match="no attribute 'chek'"):
         zero_sizer.chek  # noqa: B018
     assert "seq_len" in signature(zero_sizer.check).parameters
-    assert "seq_len: as --seq-len" in (zero_sizer.check.__doc__ or "")
+    assert "seq_len: of each sample" in (zero_sizer.check.__doc__ or "")
 
 
 def test_the_package_itself_is_light():

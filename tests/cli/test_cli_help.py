@@ -1,12 +1,14 @@
 """Help: examples that work, ways to ask for it, widths."""
 
 import itertools
+import re
 import shlex
 from importlib import import_module
 
 import pytest
 
 from zero_sizer import __version__, cli
+from zero_sizer.advise.limits import MARGINS
 from zero_sizer.cli.command import _COMMANDS, _split_script
 from zero_sizer.cli.examples import EXAMPLES
 from zero_sizer.cli.parser import Parser
@@ -72,6 +74,25 @@ def test_every_argument_that_is_needed_stands_in_the_usage(command):
     needed = [a for a in parser._actions if a.required]
     usage = parser.format_usage()
     assert all((a.metavar or a.option_strings[-1]) in usage for a in needed)
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_every_option_has_a_word_and_the_margin_its_default(command):
+    parser = Parser()
+    import_module(f"zero_sizer.cli.{command}").configure(parser)
+    about = {action.dest: action.help for action in parser._actions}
+    assert [name for name, text in about.items() if not text] == []
+    if "margin" in about:
+        shares = re.findall(r"([\d.]+) of (\w+)", about["margin"])
+        assert [(float(part), word) for part, word in shares] == [
+            (part, device.value) for device, part in MARGINS.items()
+        ]
+
+
+def test_alone_it_shows_its_help_and_is_no_success(capsys):
+    code, said = asked(capsys)
+    assert (code, said.out) == (2, "")
+    assert said.err == asked(capsys, "--help")[1].out
 
 
 def test_help_of_a_command_by_its_name(capsys):

@@ -26,10 +26,17 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "required: COMMAND (`zero-sizer -h`"),
         (["checks"], "did you mean check?"),
         (["check"], "required: CONFIG (`zero-sizer check -h`"),
         ([*CHECK, "--attenshun", "sdpa"], "--attenshun sdpa (did you mean --attention?)"),
+        ([*CHECK, "--gpus", "8"], "--gpus 8 (did you mean --gpus-per-node?)"),
+        ([*CHECK, "--num_gpus=8"], "--num_gpus=8 (did you mean --gpus-per-node?)"),
+        ([*CHECK, "--nnodes", "2"], "--nnodes 2 (did you mean --nodes?)"),
+        ([*CHECK, "--cutoff_len", "9"], "--cutoff_len 9 (did you mean --seq-len?)"),
+        ([*CHECK, "--seq-len", "4.5k"], "--seq-len: '4.5k' is not a whole number"),
+        (["check", DEMO, "--model", "gpt-oss-20b"], "'gpt-oss-20b' (any other by its config.json"),
+        (["check", DEMO, "--model", "lama-3-8b"], "'lama-3-8b' (did you mean llama-3-8b or"),
+        ([*CHECK, "--gpu", "a100"], "'a100' could be any of a100-40gb, a100-80gb"),
         ([*CHECK, "--attention", "flsh"], "--attention: invalid choice: 'flsh'"),
         ([*CHECK, "--nodes", "two"], "--nodes: 'two' is not a whole number"),
         ([*CHECK, "another.json"], "unrecognized arguments: another.json"),

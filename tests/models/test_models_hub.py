@@ -74,6 +74,17 @@ def test_other_shapes_and_unknown_owners_do_not_resolve(name):
 
 
 @pytest.mark.parametrize(
+    ("asked", "offered"),
+    [("gpt-neo-20b", "gpt-neox-20b"), ("llama3-8b", "llama-3-8b"), ("gpt-oss-120b", None)],
+)
+def test_a_suggestion_is_of_the_same_family(asked, offered):
+    with pytest.raises(InputError, match=r"config\.json") as raised:
+        models.load(asked)
+    assert ("did you mean" in str(raised.value)) is (offered is not None)
+    assert offered is None or f"did you mean {offered}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("path", "name"),
     [
         ("/mnt/nvme_raid0/Qwen2-7B-Instruct", "qwen2.5-7b"),  # LlamaFactory#4642

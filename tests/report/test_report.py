@@ -83,6 +83,23 @@ def test_more_memory_than_the_card_has_is_said(capsys):
         assert codes.get("gpu-memory-above-card") == ("warning" if told else None)
 
 
+@pytest.mark.parametrize(
+    ("size", "read"), [("128GB", "119.21 GiB"), ("128GiB", None), ("128G", None)]
+)
+def test_how_a_decimal_size_was_read_is_said(capsys, size, read):
+    """Memory is sold in GiB: a host of 128 GB has more than 128 x 10^9 bytes."""
+    _, text, said = answer(capsys, "--model", "gpt2", "--gpu", "l4", "--host-memory", size)
+    told = [f["message"] for f in said["findings"] if f["code"] == "decimal-memory"]
+    assert told == ([f"128GB was read as 128 x 10^9 bytes, {read}"] if read else [])
+    assert ("write 128GiB [decimal-memory]" in " ".join(text.split())) is bool(read)
+
+
+def test_a_length_in_thousands_is_a_power_of_two(capsys):
+    _, text, said = answer(capsys, "--model", "qwen2.5-0.5b", "--seq-len", "4k")
+    assert said["job"]["seq_len"] == {"value": 4096, "origin": "--seq-len"}
+    assert "x 4096 tokens" in " ".join(text.split())
+
+
 def test_the_job_names_adapter_and_quantization(capsys):
     _, _, said = answer(capsys, "--model", "gpt2", *LORA, "--quantization", "nf4,double")
     job = said["job"]

@@ -30,6 +30,30 @@ def test_docstrings_stand_alone():
     assert not found
 
 
+UNCLEAR = (
+    *("^there is$", "short of, at least", "micro steps", "with checkpointing"),
+    *("says nothing new", "errors are mended"),
+)
+"""New users stumbled over these: capacity, shortfall, gradient accumulation steps, activation
+checkpointing, the same as ZeRO-3 on one node, corrected."""
+
+
+def test_what_is_printed_has_the_words_of_the_field():
+    found = []
+    for path in sorted((ROOT / "zero_sizer").rglob("*.py")):
+        text = path.read_text()
+        if not re.search("|".join(word.strip("^$") for word in UNCLEAR), text):
+            continue
+        tree = ast.parse(text)
+        alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):  # what stands alone is a docstring
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if is_text and id(node) not in alone and " " in node.value.strip():
+                words = [word for word in UNCLEAR if re.search(word, node.value)]
+                found += [f"{path.relative_to(ROOT)}:{node.lineno}: {word}" for word in words]
+    assert not found
+
+
 def texts():
     """Path -> text of every file under version control that a person reads."""
     listed = subprocess.run(

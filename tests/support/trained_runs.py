@@ -203,7 +203,7 @@ def main(folder, rank, ranks):
 
     from zero_sizer.dryrun.launched import cpu
 
-    cpu.prepare(get_accelerator())
+    cpu.prepare(get_accelerator(), "127.0.0.1")
     where = f"file://{folder / 'rendezvous'}"
     init_distributed(dist_backend="gloo", init_method=where, rank=rank, world_size=ranks)
     torch.manual_seed(0)

@@ -81,7 +81,7 @@ def batch(context: Context) -> Iterator[Finding]:
             message = f"{shown(value)} is accepted by DeepSpeed, although no whole number"
             if key == "gradient_accumulation_steps" and isfinite(value):
                 message += (
-                    ": the optimizer steps wherever the micro steps are a multiple of it "
+                    ": the optimizer steps wherever the micro batches are a multiple of it "
                     "(engine.py:3463), and gradients are divided by it all the same"
                 )
         else:

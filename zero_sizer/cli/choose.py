@@ -10,6 +10,7 @@ from pathlib import Path
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.largest import WHAT
 from zero_sizer.advise.launch import KINDS, Files
+from zero_sizer.advise.limits import MARGINS
 from zero_sizer.advise.start import Start, start_of
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
@@ -66,7 +67,10 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
         help="of one optimizer step over all GPUs; free where neither this nor the config says",
     )
     group.add_argument(
-        "--margin", type=_share, help="share of every device to leave free, e.g. 0.05"
+        "--margin",
+        type=_share,
+        help="share of every device to leave free "
+        f"({', '.join(f'{part:g} of {device.value}' for device, part in MARGINS.items())})",
     )
 
 

@@ -76,6 +76,9 @@ def _say(text: str) -> None:
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    if not arguments:
+        _parser(()).print_help(sys.stderr)
+        raise SystemExit(2)
     own, script = _split_script(_helped(list(arguments)))
     parsed, unknown = _parser(own).parse_known_args(own, argparse.Namespace(script=script))
     if unknown:

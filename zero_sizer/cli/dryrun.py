@@ -51,7 +51,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.usage = "%(prog)s --how HOW [options] CONFIG|-- LINE"
     options.add_format_option(parser, "dryrun")
-    parser.add_argument("--how", choices=HOWS, required=True)
+    parser.add_argument(
+        "--how",
+        choices=HOWS,
+        required=True,
+        help="on a GPU that is simulated, as one rank on a real one, or with all ranks",
+    )
     group = add_run_options(parser)
     group.add_argument(
         "--rank",

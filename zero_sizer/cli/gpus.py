@@ -2,7 +2,7 @@
 
 import argparse
 
-from zero_sizer.cli.options import add_format_option, count
+from zero_sizer.cli.options import add_format_option, tokens
 from zero_sizer.cli.progress import Progress
 from zero_sizer.config.workload import INFERENCE, TRAINING
 from zero_sizer.errors import InputError
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=TRAINING,
         help="with --model: what they carry it for",
     )
-    parser.add_argument("--seq-len", type=count, metavar="TOKENS", help="with --model")
+    parser.add_argument("--seq-len", type=tokens, metavar="TOKENS", help="with --model")
     parser.set_defaults(run=run)
 
 

@@ -7,7 +7,7 @@ from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import InputError
 from zero_sizer.job.fields import GOAL, OPTIONS, TRAINING_RUN, Field, Flags
 from zero_sizer.job.read import Job
-from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
+from zero_sizer.job.values import TOKENS_OF_K, OneOf, Whole, checkpointing, in_thousands, yes_or_no
 from zero_sizer.models.changes.freeze import patterns
 from zero_sizer.questions.jobs import flags_of, job_of
 from zero_sizer.report.formats import FORMATS
@@ -70,7 +70,7 @@ def _settings(option: Field) -> dict[str, Any]:
     if isinstance(check, OneOf):
         found["choices"] = check.choices
     elif isinstance(check, Whole):
-        found["type"] = count if check.lowest else whole
+        found["type"] = tokens if check.thousand else count if check.lowest else whole
     elif check in (yes_or_no, checkpointing):
         found |= {"action": argparse.BooleanOptionalAction, "default": None}
     elif check is patterns:
@@ -121,6 +121,11 @@ def require_config(arguments: argparse.Namespace, flags: Flags) -> None:
 def flags_from(arguments: argparse.Namespace) -> Flags:
     """The shared options that were given."""
     return flags_of(vars(arguments))
+
+
+def tokens(text: str) -> int:
+    """A whole number from 1 on; ``4k`` is 4096."""
+    return count(str(in_thousands(text, TOKENS_OF_K)))
 
 
 def whole(text: str) -> int:

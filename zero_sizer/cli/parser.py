@@ -66,10 +66,19 @@ class Parser(argparse.ArgumentParser):
         unknown, choice = _UNKNOWN.search(message), _CHOICE.search(message)
         hint = ""
         if unknown:
-            hint = did_you_mean(unknown[1].partition("=")[0], self._options())
+            hint = self._meant(unknown[1].partition("=")[0])
         elif choice:
             hint = did_you_mean(choice[1], [word.strip(" '") for word in choice[2].split(",")])
         return hint or f"`{self.prog} -h` lists what there is"
+
+    def _meant(self, option: str) -> str:
+        """A question about the option of ours that one of a launcher or script says, or nearly."""
+        from zero_sizer.launchers.arguments import field_of  # only where something is wrong
+
+        field = field_of(option)
+        own = f"--{field.replace('_', '-')}" if field else ""
+        known = list(self._options())
+        return f"did you mean {own}?" if own in known else did_you_mean(option, known)
 
     def _options(self) -> Iterable[str]:
         return self._option_string_actions

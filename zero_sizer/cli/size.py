@@ -16,7 +16,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_format_option(parser, "size")
     add_choice_options(parser)
     target = parser.add_argument_group("target")
-    target.add_argument("--max-nodes", type=options.count, default=64, help="largest size (64)")
+    target.add_argument(
+        "--max-nodes", type=options.count, default=64, metavar="N", help="largest size (64)"
+    )
     target.add_argument(
         "--fewest",
         choices=FEWEST,

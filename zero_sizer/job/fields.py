@@ -15,6 +15,7 @@ from zero_sizer.config.workload import DYNAMIC, INFERENCE, STATIC, TRAINING
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import RATES, Stated
 from zero_sizer.job.values import (
+    TOKENS_OF_K,
     Amount,
     Number,
     OneOf,
@@ -120,8 +121,10 @@ class Flags:
         bool, help="let a job YAML name a module:factory, which is imported and called"
     )
 
-    nodes: int | None = _row(Whole(1_000_000), _CLUSTER, short="n")
-    gpus_per_node: int | None = _row(Whole(1024), _CLUSTER, short="p")
+    nodes: int | None = _row(Whole(1_000_000), _CLUSTER, short="n", help="machines (1)")
+    gpus_per_node: int | None = _row(
+        Whole(1024), _CLUSTER, short="p", help="ranks of each machine (1)"
+    )
     gpu: str | None = _row(text, _CLUSTER, short="g", metavar="NAME", help="see `zero-sizer gpus`")
     gpu_memory: str | None = _row(
         Size(64 * TIB), _CLUSTER, metavar="SIZE", help="instead of what the GPU shows"
@@ -162,7 +165,13 @@ class Flags:
         help="transformers' DynamicCache, which grows (default), or StaticCache",
         usual=Setting(DYNAMIC, "generate()'s default", is_default=True),
     )
-    seq_len: int | None = _row(Whole(_ANY), _WORKLOAD, short="s", metavar="TOKENS")
+    seq_len: int | str | None = _row(
+        Whole(_ANY, thousand=TOKENS_OF_K),
+        _WORKLOAD,
+        short="s",
+        metavar="TOKENS",
+        help="of each sample, 4k is 4096 (2048, or the most that the model takes)",
+    )
     images: Any = _row(
         images,
         _WORKLOAD,
@@ -179,11 +188,26 @@ class Flags:
         help="of an encoder-decoder's labels; --seq-len is the encoder's",
     )
     micro_batch: int | None = _row(
-        Whole(_ANY), _WORKLOAD, short="b", metavar="SAMPLES", in_config=True
+        Whole(_ANY),
+        _WORKLOAD,
+        short="b",
+        metavar="SAMPLES",
+        help='of a GPU at once, for "auto" or where the config has none',
+        in_config=True,
     )
-    grad_accum: int | None = _row(Whole(_ANY), _WORKLOAD, metavar="STEPS", in_config=True)
-    checkpointing: bool | str | None = _row(checkpointing, _WORKLOAD)
-    attention: str | None = _row(OneOf(("flash", "sdpa", "eager")), _WORKLOAD)
+    grad_accum: int | None = _row(
+        Whole(_ANY),
+        _WORKLOAD,
+        metavar="STEPS",
+        help="gradient accumulation steps, likewise",
+        in_config=True,
+    )
+    checkpointing: bool | str | None = _row(
+        checkpointing, _WORKLOAD, help="activation checkpointing of every block (off)"
+    )
+    attention: str | None = _row(
+        OneOf(("flash", "sdpa", "eager")), _WORKLOAD, help="its implementation (sdpa)"
+    )
     sequences: str | None = _row(
         OneOf(("equal", "padded", "packed")),
         _WORKLOAD,
@@ -228,6 +252,7 @@ class Flags:
     zero_init: bool | None = _row(
         yes_or_no,
         _WORKLOAD,
+        help="whether the model is built under zero.Init (at stage 3 it is)",
         usual=Setting("at stage 3", "as the Hugging Face Trainer does", is_default=True),
     )
 

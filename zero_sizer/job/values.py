@@ -15,20 +15,40 @@ if TYPE_CHECKING:
     from datetime import date
 
 
+TOKENS_OF_K = 1024
+"""Lengths are powers of two: a model of 4k takes 4096 tokens, one of 128k 131,072."""
+
+
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A whole number from ``lowest`` to ``highest``."""
+    """A whole number from ``lowest`` to ``highest``.
+
+    Attributes:
+        highest: the most that it may be.
+        lowest: the least.
+        thousand: what a ``k`` behind it stands for; 0: none may stand there.
+    """
 
     highest: int
     lowest: int = 1
+    thousand: int = 0
 
     def __call__(self, value: Any) -> int:
         """The number, if it is one."""
+        if self.thousand and isinstance(value, str):
+            value = in_thousands(value, self.thousand)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{shown(value)} is not a whole number")
         if not self.lowest <= value <= self.highest:
             raise ValueError(f"{shown(value)} is not between {self.lowest} and {self.highest:,}")
         return value
+
+
+def in_thousands(text: str, thousand: int) -> int | str:
+    """``4k`` as a number; any other text as it is."""
+    number = text.strip().lower().removesuffix("k")
+    is_one = number.isascii() and number.isdecimal() and len(number) < 10
+    return int(number) * thousand if is_one and number != text.strip() else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,12 @@ def stated_by(command: Sequence[str]) -> dict[str, Said]:
     return found
 
 
+def field_of(option: str) -> str | None:
+    """Flag of ours that an option of a launcher or training script says; None for any other."""
+    name = option.lstrip("-").replace("-", "_")
+    return _MEANINGS[name][0] if name in _MEANINGS else _COUNTS.get(name)
+
+
 def _arguments(command: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     """(Name with underscores, value or None) of each argument that begins with two dashes."""
     words = list(command[1:])
@@ -87,3 +93,8 @@ _MEANINGS: Mapping[str, tuple[str, Callable[[str | None], Any]]] = {
     "block_size": ("seq_len", _number),
     "cutoff_len": ("seq_len", _number),
 }
+_COUNTS: Mapping[str, str] = {
+    **dict.fromkeys(("gpus", "num_gpus", "nproc_per_node", "ngpus", "devices"), "gpus_per_node"),
+    **dict.fromkeys(("nnodes", "num_nodes", "num_machines"), "nodes"),
+}
+"""Of launchers, Lightning and batch systems, as people type them to us."""

@@ -12,13 +12,14 @@ from zero_sizer.findings import Finding, Severity
 from zero_sizer.hardware import outside
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
-from zero_sizer.units import format_gib
+from zero_sizer.units import GIB, format_gib
 from zero_sizer.util.interval import NOTHING, Interval
 from zero_sizer.util.records import dataclass
 
 FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"}
 """Option that states how much there is of a device."""
 
+_GB = 10**9
 _RESERVE = (0.09, 0.22)
 """What PyTorch's caching allocator reserved beyond the most that it handed out, of that: in the
 median and at most, in fourteen replayed jobs of whole models (docs/limits.md)."""
@@ -187,6 +188,24 @@ def calibrated(cluster: Cluster) -> list[Finding]:
             message=f"{profile.origin}, by {profile.ranks} rank"
             f"{'s' if profile.ranks != 1 else ''}: {words}",
         )
+    ]
+
+
+def decimal(cluster: Cluster) -> list[Finding]:
+    """Memory in units of 10^9 bytes, in which none is sold: a host of 128 GB has 128 GiB."""
+    stated = {"--gpu-memory": cluster.gpu_memory, "--host-memory": cluster.host_memory}
+    if cluster.gpu is not None and cluster.gpu_memory == cluster.gpu.visible_bytes:
+        del stated["--gpu-memory"]
+    return [
+        Finding(
+            code="decimal-memory",
+            severity=Severity.NOTE,
+            key=key,
+            message=f"{size // _GB}GB was read as {size // _GB} x 10^9 bytes, {format_gib(size)}",
+            remedy=f"where {size // _GB} GiB are meant, write {size // _GB}GiB",
+        )
+        for key, size in stated.items()
+        if size is not None and size % _GB == 0 and size % GIB
     ]
 
 

@@ -128,7 +128,12 @@ def show(check: Crosscheck) -> None:
     """Print the rows (of each quantity the rank furthest off), then the reasons and notes."""
     rows = [row for row in worst_ranks(check.rows) if _is_worth_showing(row)]
     heads = ("witness", "device", "phase", "what", "predicted", "witnessed", "error")
-    show_table(heads, (_cells(row) for row in rows), right=(4, 5, 6))
+    witnesses = {row.witness for row in rows}
+    own = len(witnesses) != 1  # a column of one word would only widen the table
+    if not own:
+        print(f"witness: {witnesses.pop()}")
+    table = [_cells(row)[not own :] for row in rows]
+    show_table(heads[not own :], table, right=range(3 + own, 6 + own))
     if check.differences:
         print("\nPredicted minus helper, part by part:")
         show_table(("", "", ""), _reasons(check.differences), right=(1,))

@@ -184,7 +184,7 @@ def _detail(fleet: Fleet, row: Fewest) -> str:
     keys = "".join(f"; {_edited(edit)}" for edit in tuned(fleet.search, row.plan))
     return (
         f"micro batch {row.plan.micro_batch} x {row.plan.grad_accum} {checkpointing} "
-        "checkpointing, "
+        "activation checkpointing, "
         f"{row.plan.tokens_per_second:,.0f} tokens/s{keys}"
     )
 

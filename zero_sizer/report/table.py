@@ -1,6 +1,6 @@
 """Plain tables and lines. Not by rich: importing it costs a fifth of the time `check` may take."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 
@@ -23,31 +23,51 @@ def show_table(
 ) -> None:
     """Print a table; the columns in ``right`` are right-aligned and never broken."""
     table = [tuple(heads), *map(tuple, rows)] if any(heads) else list(map(tuple, rows))
-    widths = _widths(table, right, output_columns())
+    gap, widths = _layout(table, right, output_columns())
     for row in table:
         for cells in _lines(row, widths, right):
             aligned = [
                 cell.rjust(size) if index in right else cell.ljust(size)
                 for index, (cell, size) in enumerate(zip(cells, widths, strict=True))
             ]
-            print((" " * _GAP).join(aligned).rstrip())
+            print((" " * gap).join(aligned).rstrip())
 
 
-def _widths(table: Sequence[Sequence[str]], right: Container[int], width: int) -> list[int]:
-    """As wide as the contents; while that is too wide, the widest left column gives way.
+def _layout(
+    table: Sequence[Sequence[str]], right: Container[int], width: int
+) -> tuple[int, list[int]]:
+    """Columns between the columns, and how wide each is: as its contents while there is room.
 
-    None gives way below what a word needs: a line may then be longer than the output is wide.
+    Else left columns give way, the widest first: to their longest word, then with less between
+    them, and only then within words. A line may be longer than the output where that is too wide.
     """
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    columns = list(zip(*table, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    if sum(widths) + _GAP * (len(widths) - 1) <= width:
+        return _GAP, widths
     loose = [index for index in range(len(widths)) if index not in right]
-    excess = sum(widths) + _GAP * (len(widths) - 1) - width
-    while excess > 0 and loose:
-        widest = max(loose, key=lambda index: widths[index])
-        if widths[widest] <= _NARROWEST:
+    words = {index: max(_NARROWEST, *map(_longest_word, columns[index])) for index in loose}
+    narrowest = dict.fromkeys(loose, _NARROWEST)
+    for gap, least in ((_GAP, words), (1, words), (_GAP, narrowest)):
+        found = _narrowed(widths, least, width - gap * (len(widths) - 1))
+        if sum(found) + gap * (len(found) - 1) <= width:
+            return gap, found
+    return _GAP, found
+
+
+def _narrowed(widths: Sequence[int], least: Mapping[int, int], width: int) -> list[int]:
+    """The widest of the columns in ``least`` that may still give way does, until all have room."""
+    found = list(widths)
+    for _ in range(sum(found) - width):
+        wide = [index for index in least if found[index] > least[index]]
+        if not wide:
             break
-        widths[widest] -= 1
-        excess -= 1
-    return widths
+        found[max(wide, key=lambda index: found[index])] -= 1
+    return found
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, wrap(text, 1, break_long_words=False)), default=0)
 
 
 def _lines(

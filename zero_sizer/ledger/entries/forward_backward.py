@@ -61,7 +61,7 @@ ENTRIES = (
     *_entry(
         "gradients",
         Category.GRADIENTS,
-        "gradients produced, kept for this rank, or left by earlier micro steps",
+        "gradients produced, kept for this rank, or left by earlier micro batches",
         lambda at: at.held.gradients,
         "runtime/zero/stage_1_and_2.py:1024-1045,1415-1485, runtime/zero/stage3.py:1575-1720",
     ),

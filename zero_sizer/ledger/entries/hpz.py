@@ -158,7 +158,7 @@ def _in_pass(moment: Moment) -> tuple[Entry, ...]:
     return (
         _of_trained(
             f"hpz_secondary_partition_in_{moment.phase.value}",
-            "those of earlier micro steps, or made on the host as weights are released",
+            "those of earlier micro batches, or made on the host as weights are released",
             lambda p: frozenset({moment}),
             numel=lambda p: _kept_numel(p, in_forward=in_forward),
             when=lambda p: p.accumulates or _parked(p),

@@ -16,11 +16,13 @@ from zero_sizer.models.sources.hub import (
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.files import existing
 from zero_sizer.util.records import dataclass
-from zero_sizer.util.spelling import did_you_mean, shown
+from zero_sizer.util.spelling import did_you_mean, nearest, shown
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
+_SIZE = re.compile(r"-(\d+x)?\d+(\.\d+)?[bm]\b.*")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_OWN_CONFIG = "any other by its config.json: --model path/to/config.json"
 _LIST_COMMAND = "`zero-sizer models` lists the bundled ones"
 
 
@@ -135,11 +137,22 @@ def _unknown(name: str) -> InputError:
         return InputError("no model is named", remedy=_LIST_COMMAND)
     if name.endswith((".json", ".safetensors")) or name.startswith((".", "/", "~")):
         return _no_file(name)
-    hint = did_you_mean(name.lower().rpartition("/")[2], known_names(), count=3)
+    base = name.lower().rpartition("/")[2]
+    hint = did_you_mean(base, _of_this_family(base), count=3)
     own = f"its config.json says it: hf download {name[:60]} config.json --local-dir ."
     is_hub = _HUB_ID.fullmatch(name) is not None
-    remedy = "; ".join(part for part in (hint, own if is_hub else "", _LIST_COMMAND) if part)
+    remedy = "; ".join(
+        part for part in (hint, own if is_hub else _OWN_CONFIG, _LIST_COMMAND) if part
+    )
     return InputError(f"unknown model {shown(name)}", remedy=remedy, where="--model")
+
+
+def _of_this_family(name: str) -> list[str]:
+    """Known names that are like ``name`` without their sizes too: gpt-oss is no gpt-neox."""
+    own = _SIZE.sub("", name)
+    families = {_SIZE.sub("", known) for known in known_names()}
+    near = set(nearest(own, families, count=len(families), cutoff=0.75))
+    return [known for known in known_names() if _SIZE.sub("", known) in near]
 
 
 def _no_file(name: str) -> InputError:
