@@ -55,6 +55,8 @@ class Finding:
 ACTIVATIONS_UNKNOWN = "activations-unknown"
 CLOSED_FORM = "activations-in-closed-form"
 """Code of the finding that some activations are counted as nothing."""
+INPUTS_NOT_MODELLED = "inputs-not-modelled"
+"""Code of the finding that what a sample brings besides tokens is counted as nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,3 +49,23 @@ def test_a_profile_is_traced_once_and_decides(ask, monkeypatch, tmp_path):
     assert list((tmp_path / "cache" / "zero_sizer" / "profiles").glob("*.json"))
     assert need["low_bytes"] <= answer["devices"]["gpu"]["low_bytes"]
     assert answer["devices"]["gpu"]["high_bytes"] <= need["high_bytes"]
+
+
+@pytest.mark.slow
+def test_a_class_that_refuses_the_input_is_what_keeps_the_verdict_open(ask):
+    """ViT takes the pixels of its config alone: the job would die in its first forward."""
+    pytest.importorskip("transformers")
+    code, answer = ask("--model", "vit-base", "--gpu", "h100-80gb", "--images", "1,size=384")
+    refused = "Input image size (384*384) doesn't match model (224*224)"
+    assert code == 3
+    assert [reason for reason in answer["reasons"] if refused in reason["remedy"]]
+    (found,) = [f for f in answer["findings"] if f["code"] == "not-traced"]
+    assert (found["severity"], refused in found["message"]) == ("warning", True)
+
+
+def test_a_forward_that_raises_for_want_of_tokens_is_not_traced(ask, monkeypatch):
+    """4,096 images are 5.6 million tokens, which would be run image by image."""
+    monkeypatch.setattr(tracing, "_trace", None)
+    code, answer = ask("--model", "qwen2.5-vl-7b", "--gpu", "h100-80gb", "--images", "4096")
+    assert code == 1
+    assert "images-beyond-sequence" in {finding["code"] for finding in answer["findings"]}

@@ -185,7 +185,9 @@ def test_what_is_outside_is_the_least_and_the_most_that_ranks_measured(tmp_path_
     paths = []
     for index, sizes in enumerate(runs):
         paths.append(str(folder / f"{index}.json"))
-        (folder / f"{index}.json").write_text(json.dumps(recorded(outside=sizes, gpu_name="")))
+        (folder / f"{index}.json").write_text(
+            json.dumps(recorded(outside=sizes, gpu_name="", rank=index))
+        )
     found = calibrate(paths).outside["one_node"]
     later = [size for sizes in runs for size in sizes[1:]]  # the first step still loads
     assert (found.low, found.high, found.ranks) == (min(later), max(later), len(runs))
@@ -250,7 +252,7 @@ def test_answers_that_rest_on_a_profile_name_it(command, write, ask, capsys):
 
 
 def test_a_full_gpu_is_told_by_what_was_measured(write, ask):
-    _profile(write(recorded(outside=78 * GIB)))
+    _profile(write(recorded(outside=78 * GIB, allocated=GIB // 2)))
     assert ask("check")["verdict"] == "fits"
     assert ask("check", "--cluster-profile", "cluster.json")["verdict"] == "does_not_fit"
     fewest = ask("size", "--cluster-profile", "cluster.json", "--max-nodes", "1")
@@ -318,3 +320,42 @@ def test_a_step_that_no_rate_explains_is_said(write):
     values = _profile(write(recorded(seconds=1e6)))
     assert values["rates"] == {}
     assert any("no matmul_tflops explains that" in note for note in values["notes"])
+
+
+def _refused(paths, capsys):
+    assert cli.main(["calibrate", *paths]) == 2
+    return capsys.readouterr().err
+
+
+def test_one_run_counts_once(write, capsys):
+    """A pattern that a shell fills in twice would weigh a run twice."""
+    paths = write(recorded(), recorded(), recorded(seconds=0.6))
+    assert "run1.json: holds what" in _refused(paths, capsys)
+    assert cli.main(["calibrate", paths[0], paths[2]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ({"used": 10**14}, "its GPU has"),
+        ({"max_allocated": 1}, "gpu.allocated is"),
+        ({"max_reserved": 1}, "gpu.max_allocated is"),
+    ],
+)
+def test_figures_that_no_run_measures_make_no_profile(write, capsys, figures, says):
+    run = recorded()
+    run["ranks"][0]["phases"][0]["device"]["gpu"].update(figures)
+    assert says in _refused(write(run), capsys)
+
+
+def test_a_job_that_deepspeed_refuses_gives_no_rate(write):
+    config = {**CONFIG, "zero_optimization": {"stage": "three"}}
+    found = calibrate(write(recorded(config=config)))
+    assert not found.rates
+    assert any("zero_optimization.stage" in note for note in found.notes)
+
+
+def test_a_key_of_a_profile_that_nobody_reads_is_refused(write, ask, tmp_path):
+    values = _profile(write(recorded()))
+    (tmp_path / "cluster.json").write_text(json.dumps({**values, "rate": {"matmul_tflops": 1}}))
+    assert "it has 'rate', none of" in ask("check", "--cluster-profile", "cluster.json")

@@ -7,6 +7,7 @@ from zero_sizer.findings import Direction
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import without_config
 from zero_sizer.job.values import images
+from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.feeds import Feed, Images, Said, feed_of
 from zero_sizer.sizing import size
 
@@ -145,6 +146,9 @@ def test_a_sequence_shorter_than_its_images_is_an_error():
         ("vit-base", {"audio_seconds": 30}),
         ("whisper-small", {"audio_seconds": 12.5}),  # padded to 30 whatever it is
         ("llama-3-8b", {"target_len": 128}),
+        ("vit-base", {"images": "2"}),  # one image a sample
+        ("sdxl-unet", {"images": "0"}),
+        ("llava-1.5-7b", {"images": "1,size=1344"}),  # resized to 336
     ],
 )
 def test_what_a_model_does_not_take_is_said(model, said):
@@ -167,3 +171,39 @@ def test_what_only_the_samples_tell_is_no_ground_for_a_fit(name, by_data):
     found = codes(Flags(model=name, gpus_per_node=8, seq_len=2048)).values()
     costs = {finding.code for finding in found if finding.direction is Direction.COST}
     assert costs & {"assumed-images", "assumed-audio-seconds"} == by_data
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("vit-base", "1"),
+        ("sdxl-unet", "1,size=768"),
+        ("llava-1.5-7b", "3"),
+        ("llava-1.5-7b", "1,size=336"),
+        ("qwen2.5-vl-7b", "2,size=1000"),  # rounded to 1008, as the answer shows
+        ("qwen2.5-vl-7b", "0"),
+    ],
+)
+def test_images_that_a_model_takes_bring_no_warning(model, said):
+    flags = Flags(model=model, gpus_per_node=8, seq_len=4096, images=said)
+    assert "input-not-taken" not in codes(flags)
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "is_told"),
+    [
+        ("vit-base", None, False),
+        ("whisper-small", None, False),
+        ("llava-1.5-7b", "1", False),
+        ("llava-1.5-7b", None, False),  # nobody says that prompts are text alone
+        ("llava-1.5-7b", "0", True),
+        ("vit-base", "0", False),  # which reads nothing else
+        ("llama-3-8b", None, True),
+    ],
+)
+def test_inference_that_counts_tokens_alone_is_no_fit_of_other_inputs(model, images, is_told):
+    flags = Flags(model=model, gpus_per_node=1, gpu="h100-80gb", task="inference", images=images)
+    answer = size(without_config({}, flags))
+    assert (answer.verdict is Verdict.FITS) == is_told
+    codes_of_it = {finding.code for finding in answer.findings}
+    assert ("inputs-not-modelled" in codes_of_it) != is_told

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
-from zero_sizer.findings import Direction, Finding, Severity
+from zero_sizer.findings import INPUTS_NOT_MODELLED, Direction, Finding, Severity
 from zero_sizer.job.inference import NOT_READ
 from zero_sizer.job.read import Job
 from zero_sizer.models import kv_cache
+from zero_sizer.models.feeds import Said, feed_of
+from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.plan.plan import Plan
 
@@ -14,7 +16,7 @@ _ZERO = "zero_optimization"
 
 def findings(job: Job, plan: Plan) -> list[Finding]:
     """Everything about a job of inference, in no order."""
-    return [*_config(job, plan), *_workload(job, plan), *_model(plan)]
+    return [*_config(job, plan), *_workload(job, plan), *_inputs(job), *_model(plan)]
 
 
 def _config(job: Job, plan: Plan) -> Iterator[Finding]:
@@ -112,6 +114,25 @@ def _workload(job: Job, plan: Plan) -> Iterator[Finding]:
         message="vLLM, SGLang and TGI reserve a fraction of the GPU for weights and cache together "
         "(vLLM's gpu_memory_utilization, 0.9), whatever a request needs: what is counted here is "
         "transformers' own generate",
+    )
+
+
+def _inputs(job: Job) -> Iterator[Finding]:
+    """Prefill and decode are counted of tokens: towers and encoders beside them are not."""
+    fed, images = besides_tokens(job.model), job.workload.images
+    feed = feed_of(job.model, Said(images=images))
+    may_be_text = feed is not None and feed.has_tokens and "images" in feed.free
+    if not fed or (may_be_text and images is not None and images.count == 0):
+        return
+    yield Finding(
+        code=INPUTS_NOT_MODELLED,
+        severity=Severity.WARNING,
+        key="--task",
+        message=f"{job.model.name} is fed {fed}, and inference counts tokens alone: what it "
+        "computes and keeps of them is not counted",
+        remedy="`zero-sizer dryrun --how simulated -- generate.py` runs a script with its own "
+        "inputs" + ("; give --images 0 where prompts are text alone" if may_be_text else ""),
+        direction=Direction.COST,
     )
 
 

@@ -21,6 +21,7 @@ def not_taken(context: Context) -> Iterator[Finding]:
     if context.model is None:
         return
     feed = _feed(context)
+    yield from _other_images(context, feed)
     for name in _NAMES:
         if getattr(context.workload, name) is None or (feed is not None and name in feed.free):
             continue
@@ -31,6 +32,26 @@ def not_taken(context: Context) -> Iterator[Finding]:
             f"says nothing of {context.model.name}, which is fed {takes}: it changes nothing here",
             "leave it out",
         )
+
+
+def _other_images(context: Context, feed: Feed | None) -> Iterator[Finding]:
+    """Images of another number or size than the model takes: one each, or resized on the way."""
+    stated = context.workload.images
+    if stated is None or feed is None or "images" not in feed.free or context.model is None:
+        return
+    taken = str(feed.said["images"])
+    if stated.height is None or feed.loops:  # Qwen's processor only rounds, which ``about`` shows
+        is_taken = taken.partition(",")[0] == str(stated.count)
+    else:
+        is_taken = taken == stated.about
+    if is_taken:
+        return
+    yield context.warning(
+        "input-not-taken",
+        "--images",
+        f"{stated.about} is not what {context.model.name} takes: each sample brings {feed.about}",
+        f"say --images {taken}",
+    )
 
 
 def images_beyond_sequence(context: Context) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ def require_output(path: str | None, config: str | None) -> None:
     own, there = (None if name is None else files.existing(name) for name in (config, path))
     if own is not None and there is not None and own.samefile(there):
         raise InputError(
-            f"{path} is the config that is asked about",
+            f"{path} is a file that is read",
             remedy="name another file",
             where="--output",
         )

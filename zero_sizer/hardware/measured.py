@@ -169,6 +169,7 @@ def _from_json(values: Any, path: str, rates: tuple[str, ...]) -> ClusterProfile
     version = top.get("schema_version")
     if version != SCHEMA_VERSION or "outside" not in top:
         raise ValueError(f"schema_version {SCHEMA_VERSION} and outside are expected")
+    checked.only(top, tuple(ClusterProfile().to_json()), "it")
     outside = checked.mapping(top["outside"], "outside")
     found = checked.mapping(top.get("rates", {}), "rates")
     reserve, process = top.get("reserve"), top.get("process")

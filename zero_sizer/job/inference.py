@@ -9,7 +9,7 @@ from zero_sizer.hardware.assemble import Stated
 ONLY = ("prompt", "new_tokens", "batch_size", "cache")
 NOT_READ = (
     *("grad_accum", "checkpointing", "loss", "kernels", "num_workers", "prefetch"),
-    *("tokens", "samples", "epochs", "freeze"),
+    *("tokens", "samples", "epochs", "freeze", "audio_seconds", "target_len"),
 )
 """Statements about training that say nothing about inference."""
 

@@ -6,11 +6,13 @@ rate is the one with which the predicted step takes as long as the measured one.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from json import dumps
 from statistics import median
 
 from zero_sizer.dryrun import to_job
 from zero_sizer.dryrun.recording import TRAINED, PhaseRecord, RankRecord, Recording, read
 from zero_sizer.errors import InputError, ZeroSizerError
+from zero_sizer.findings import Severity
 from zero_sizer.hardware import catalog
 from zero_sizer.hardware.measured import (
     ONE_GPU,
@@ -23,6 +25,7 @@ from zero_sizer.hardware.measured import (
 )
 from zero_sizer.sizing import size
 from zero_sizer.speed.achieved import achieved
+from zero_sizer.units import format_gib
 
 _FIRST = 1  # steps from which on everything is there that a step brings
 _FEWEST_STEPS = 3  # whose seconds tell of a steady state
@@ -35,9 +38,10 @@ def calibrate(paths: Sequence[str]) -> ClusterProfile:
         paths: of recordings that trained runs wrote.
 
     Raises:
-        InputError: a file is no such recording, or they come from different GPUs.
+        InputError: a file is no such recording or is given twice, or they come from different GPUs.
     """
     recordings = [(path, _read(path)) for path in paths]
+    _require_different(recordings)
     gpu = _gpu(recordings)
     notes: list[str] = []
     ranks = [rank for _, recording in recordings for rank in recording.ranks]
@@ -61,7 +65,46 @@ def _read(path: str) -> Recording:
             remedy="give what a Trainer's callback or loop.watch wrote",
             where=path,
         )
+    for rank in recording.ranks:
+        for phase in rank.phases:
+            _require_possible(phase, int(recording.job.get("gpu_bytes") or 0), path)
     return recording
+
+
+def _require_possible(phase: PhaseRecord, capacity: int, path: str) -> None:
+    """PyTorch hands out no more than it reserves, and no GPU more than it has.
+
+    Raises:
+        InputError: a file says otherwise: every later answer would rest on it.
+    """
+    figures = phase.device.get("gpu", {})
+    for less, more in (("allocated", "max_allocated"), ("max_allocated", "max_reserved")):
+        if {less, more} <= figures.keys() and figures[less] > figures[more]:
+            raise InputError(
+                f"step {phase.step}, {phase.name}: gpu.{less} is {format_gib(figures[less])}, and "
+                f"gpu.{more} {format_gib(figures[more])}: no run measures that",
+                where=path,
+            )
+    if capacity and figures.get("used", 0) > capacity:
+        raise InputError(
+            f"step {phase.step}, {phase.name}: gpu.used is {format_gib(figures['used'])}, and its "
+            f"GPU has {format_gib(capacity)}",
+            where=path,
+        )
+
+
+def _require_different(recordings: Iterable[tuple[str, Recording]]) -> None:
+    """One run counts once.
+
+    Raises:
+        InputError: two files hold the same recording.
+    """
+    seen: dict[str, str] = {}
+    for path, recording in recordings:
+        text = dumps(recording.to_json(), sort_keys=True)
+        if text in seen:
+            raise InputError(f"holds what {seen[text]} holds", remedy="name it once", where=path)
+        seen[text] = path
 
 
 def _gpu(recordings: Iterable[tuple[str, Recording]]) -> str:
@@ -191,9 +234,14 @@ def _rate(path: str, recording: Recording, notes: list[str]) -> tuple[str, float
         return "", None
     try:
         job = to_job.job_of(recording)
-        plan = size(job).plan
+        sizing = size(job)
+        plan = sizing.plan
     except ZeroSizerError as error:
         notes.append(f"{path}: no rate: {error.message}")
+        return "", None
+    broken = next((f for f in sizing.findings if f.severity is Severity.ERROR), None)
+    if broken is not None:
+        notes.append(f"{path}: no rate: {broken.key}: {broken.message}")
         return "", None
     reached = None if plan is None else achieved(plan, job.cluster, max(steady))
     if reached is None:

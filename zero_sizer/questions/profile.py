@@ -10,12 +10,14 @@ from typing import Any
 from zero_sizer.activations import select, store
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import ZeroSizerError
-from zero_sizer.findings import CLOSED_FORM, Finding, Severity
+from zero_sizer.findings import CLOSED_FORM, INPUTS_NOT_MODELLED, Finding, Severity
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
+
+_TRACING_HELPS = (CLOSED_FORM, INPUTS_NOT_MODELLED)
 
 
 def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
@@ -31,10 +33,12 @@ def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
     plan = sizing.plan
     if plan is None or not _is_worth_it(sizing, plan):
         return sizing
+    if plan.feed is not None and plan.seq_len < plan.feed.fewest:
+        return _without_tracing(sizing, "its forward raises, and so is not traced")
     try:
         _trace(plan, tell)
     except (ZeroSizerError, OSError) as error:  # untrainable, or nowhere to write
-        return replace(sizing, findings=(*sizing.findings, _not_traced(plan.model.name, error)))
+        return _not_traced(sizing, plan, error)
     return size(sizing.job)
 
 
@@ -67,16 +71,25 @@ def _is_known(plan: Plan) -> bool:
     return not select.is_closed_form(plan)
 
 
-def _not_traced(name: str, error: Exception) -> Finding:
+def _not_traced(sizing: Sizing, plan: Plan, error: Exception) -> Sizing:
     """The closed form stays, and why."""
-    text = " ".join(str(error).split())[:300]
-    return Finding(
+    text = " ".join(str(error).split())[:300].rstrip(".")
+    known = _without_tracing(sizing, f"it could not be traced: {text}")
+    refused = Finding(
         code="not-traced",
-        severity=Severity.NOTE,
+        severity=Severity.NOTE if plan.feed is None else Severity.WARNING,
         key="--model",
-        message=f"{name} could not be traced: {text}",
+        message=f"{plan.model.name} could not be traced: {text}",
         remedy="`zero-sizer dryrun --how simulated -- train.py` runs the training script",
     )
+    return replace(known, findings=(*known.findings, refused))
+
+
+def _without_tracing(sizing: Sizing, why: str) -> Sizing:
+    """Says why tracing does not help in place of the advice to trace."""
+    findings = (replace(f, remedy=why) if f.code in _TRACING_HELPS else f for f in sizing.findings)
+    reasons = (replace(r, remedy=why) if r.code in _TRACING_HELPS else r for r in sizing.reasons)
+    return replace(sizing, findings=tuple(findings), reasons=tuple(reasons))
 
 
 def _trace(plan: Plan, tell: Callable[[str], None]) -> None:

@@ -11,7 +11,14 @@ from zero_sizer.activations.masks import EQUAL, PADDED
 from zero_sizer.config import workload
 from zero_sizer.config.settings import MODELS_DEEPSPEED
 from zero_sizer.config.workload import DEEPSPEED, LIGER_KERNELS
-from zero_sizer.findings import ACTIVATIONS_UNKNOWN, CLOSED_FORM, Direction, Finding, Severity
+from zero_sizer.findings import (
+    ACTIVATIONS_UNKNOWN,
+    CLOSED_FORM,
+    INPUTS_NOT_MODELLED,
+    Direction,
+    Finding,
+    Severity,
+)
 from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
@@ -93,7 +100,7 @@ def _about_other_inputs(plan: Plan, fed: str) -> Finding:
     if plan.feed is not None:
         what = f"each sample brings {plan.model.name} {plan.feed.about}"
     return Finding(
-        code="inputs-not-modelled",
+        code=INPUTS_NOT_MODELLED,
         severity=Severity.WARNING,
         key="--model",
         message=f"{what}: what it keeps of them is not counted",

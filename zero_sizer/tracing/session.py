@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from zero_sizer.models.sources.transformers_class import only_errors
 from zero_sizer.simulator import answers, device
 from zero_sizer.simulator.mode import SimulatedMode
 from zero_sizer.simulator.operators import attention, autocast, flash
@@ -59,10 +60,13 @@ def fake_gpu(recorder: Recorder, *, keeps_values: int = 0) -> Iterator[torch.dev
         recorder: is told.
         keeps_values: elements of the largest tensor whose values are kept (``simulator.values``).
     """
+    import transformers
+
     device.register(local_world_size=1)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        stack.enter_context(only_errors(transformers))
         stack.enter_context(collector_off())
         stack.enter_context(patches.torch_patches())
         stack.enter_context(attention.fused_attention())

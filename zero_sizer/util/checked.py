@@ -17,6 +17,13 @@ def mapping(value: Any, what: str) -> Mapping[str, Any]:
     return value
 
 
+def only(values: Mapping[str, Any], known: Collection[str], what: str) -> None:
+    """No keys but these: another one is read by nobody."""
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{what} has {shown(key)}, none of {', '.join(known)}")
+
+
 def items(value: Any, what: str, *, most: int = _MOST_ITEMS) -> list[Any]:
     """A list of at most ``most`` items."""
     if not isinstance(value, list | tuple):

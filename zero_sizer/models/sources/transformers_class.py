@@ -54,7 +54,7 @@ def _load(
         raise unknown_family(model_type, path, auto_map=auto_map, reason=reason)
     for key in ("model_type", "dtype", "torch_dtype"):
         fields.pop(key, None)
-    with _only_errors(transformers):
+    with only_errors(transformers):
         module = _build(transformers, model_type, fields, path)
     from zero_sizer.models.sources.torch_module import spec_from_module
 
@@ -90,7 +90,7 @@ def _require_hidden_size(config: Any, fields: Mapping[str, Any], path: Path) -> 
 
 
 @contextmanager
-def _only_errors(transformers: Any) -> Iterator[None]:
+def only_errors(transformers: Any) -> Iterator[None]:
     """Keeps transformers' advice about tokens and the like off the terminal."""
     before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
