@@ -16,10 +16,11 @@ from zero_sizer.crosscheck import helpers  # noqa: E402
 from zero_sizer.hardware.device import Device  # noqa: E402
 from zero_sizer.units import GIB  # noqa: E402
 
-SHOWN = "lf1221-z2-oom"  # an out-of-memory message names its bytes; what it leaves open of the job is noted
+SHOWN = "lf1221-z2-oom"  # an out-of-memory message names its bytes
 _READ_AS = ("highest", "peak", "device_used", "host_peak")
+_MEASURED = "measured: a GPU at its out-of-memory error, what it refused included"
 _WHO = (
-    "`zero-sizer check`",
+    "zero_sizer",
     "DeepSpeed's helper, `estimate_zero*_model_states_mem_needs`",
     "the ZeRO paper's formula: 2P + 14P/N bytes at stage 2, 16P/N at stage 3",
 )
@@ -36,7 +37,7 @@ def table() -> str:
     lines = [
         f"| | {source} | error: median of {len(found)} published runs | worst |",
         "|---|---|---|---|",
-        f"| measured: a GPU at its out-of-memory error, what it refused included | {row.measured[0] / GIB:.1f} GiB | | |",
+        f"| {_MEASURED} | {row.measured[0] / GIB:.1f} GiB | | |",
     ]
     for index, who in enumerate(_WHO):
         errors = [abs(_error(row, said[index])) for row, said in found.values()]

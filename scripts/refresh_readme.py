@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Refresh the outputs shown in README.md.")
     parser.parse_args()
     text = put(README.read_text(), "demo", demo_output())
-    README.write_text(text.replace(compared(text), comparison.table()))
+    README.write_text(text.replace(f"\n{compared(text)}\n", f"\n{comparison.table()}\n"))
     PICTURE.write_text(picture_text())
 
 
