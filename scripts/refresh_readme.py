@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
+import comparison  # noqa: E402
 import picture  # noqa: E402
 
 PICTURE = ROOT / "docs" / "answer.svg"
@@ -25,7 +26,8 @@ def main() -> None:
     """Rewrite the blocks between the markers."""
     parser = argparse.ArgumentParser(description="Refresh the outputs shown in README.md.")
     parser.parse_args()
-    README.write_text(put(README.read_text(), "demo", demo_output()))
+    text = put(README.read_text(), "demo", demo_output())
+    README.write_text(text.replace(f"\n{compared(text)}\n", f"\n{comparison.table()}\n"))
     PICTURE.write_text(picture_text())
 
 
@@ -33,6 +35,15 @@ def picture_text() -> str:
     """The picture at the top of README.md."""
     arguments = shlex.split(picture.COMMAND)[1:]
     return picture.svg_of(picture.COMMAND, run(*arguments, columns=picture.COLUMNS))
+
+
+def compared(text: str) -> str:
+    """The table beside other tools, as ``text`` has it."""
+    _, start, rest = text.partition("<!-- compared:start -->\n")
+    body, end, _ = rest.partition("\n<!-- compared:end -->")
+    if not (start and end):
+        raise ValueError("README.md has no markers compared:start and compared:end")
+    return body
 
 
 def demo_command() -> str:

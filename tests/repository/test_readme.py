@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import refresh_readme
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,13 @@ def test_the_demo_in_the_readme_is_what_check_prints():
 def test_the_demo_in_the_readme_is_the_one_the_script_runs():
     shown = refresh_readme.block((ROOT / "README.md").read_text(), "demo")
     assert shown.splitlines()[0] == "$ " + refresh_readme.demo_command()
+
+
+@pytest.mark.slow
+def test_the_table_beside_other_tools_is_what_they_say():
+    pytest.importorskip("deepspeed")
+    shown = refresh_readme.compared((ROOT / "README.md").read_text())
+    assert shown == refresh_readme.comparison.table()
 
 
 def test_the_picture_is_what_check_prints_and_loads_nothing():
