@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from zero_sizer.errors import UnsupportedError
+from zero_sizer.models.changes.lora import PREFIX
 from zero_sizer.models.feeds import Feed
 from zero_sizer.models.feeds.records import LONGEST
 from zero_sizer.simulator import batches
@@ -111,7 +112,8 @@ class Tracer:
         self.windows = build.windows(self.config)
         self._seen: dict[Any, list[FittedRange]] = {}
         self.most = LONGEST if feed is None else feed.most
-        depths = {} if whole else {stack.prefix: stack.traced for stack in self.stacks}
+        own = {stack.prefix.removeprefix(PREFIX): stack.traced for stack in self.stacks}
+        depths = {} if whole else own  # the base is cut, before peft wraps it
         self.subject = Subject(
             config=self.config, changes=changes, feed=feed, depths=depths, in_blocks=in_blocks
         )
