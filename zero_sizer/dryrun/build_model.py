@@ -132,7 +132,9 @@ def _attention(task: Task, model_class: Any, *, fake: bool) -> str:
 
 
 def _like(tensor: Any, where: Any) -> Any:
-    empty = torch.empty_like(tensor, device=where)
+    # not empty_like, which asks for the values of a buffer that is a constant (Gemma's scale)
+    shape, stride = tensor.shape, tensor.stride()
+    empty = torch.empty_strided(shape, stride, dtype=tensor.dtype, device=where)
     if isinstance(tensor, torch.nn.Parameter):
         return torch.nn.Parameter(empty, requires_grad=tensor.requires_grad)
     return empty
