@@ -9,7 +9,9 @@ from support.warm import warmed
 
 # Before any test imports transformers: a name that is not on disk must fail, not be looked up.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.pop("FORCE_COLOR", None)  # answers are compared as plain text
+# Answers are compared as plain text of one width; readline, once imported, sets workers' COLUMNS.
+for name in ("FORCE_COLOR", "COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 # A busy machine makes wall-clock limits a coin toss; in CI the examples are the same each time.
 settings.register_profile("local", deadline=None, print_blob=True)

@@ -54,6 +54,8 @@ def _run(arguments: Sequence[str], output: Outlet) -> int:
         _say(str(error))
         return error.exit_code
     except OSError as error:
+        if output.has_failed:  # said once, by the caller
+            raise
         _say(
             f"{error.filename}: {error.strerror}"
             if error.filename

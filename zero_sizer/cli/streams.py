@@ -50,6 +50,7 @@ class Outlet:
 
     Attributes:
         is_whole: lines are never cut (a JSON document).
+        has_failed: what was written could not be stored.
     """
 
     def __init__(self, stream: Any, *, may_be_lost: bool = False) -> None:
@@ -59,6 +60,7 @@ class Outlet:
         self._column = 0
         self._is_coloured = colour.is_taken(stream)
         self.is_whole = False
+        self.has_failed = False
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     @property
@@ -109,6 +111,9 @@ class Outlet:
         except self._lost:
             self._is_gone = True
             self._forget()
+        except OSError:
+            self.has_failed = True
+            raise
 
     def _forget(self) -> None:
         """What Python still holds goes nowhere, so that its own last flush succeeds."""
