@@ -6,7 +6,7 @@ from zero_sizer.findings import INPUTS_NOT_MODELLED, Direction, Finding, Severit
 from zero_sizer.job.inference import NOT_READ
 from zero_sizer.job.read import Job
 from zero_sizer.models import kv_cache
-from zero_sizer.models.feeds import Said, feed_of
+from zero_sizer.models.feeds import feed_of
 from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.plan.plan import Plan
@@ -120,7 +120,7 @@ def _workload(job: Job, plan: Plan) -> Iterator[Finding]:
 def _inputs(job: Job) -> Iterator[Finding]:
     """Prefill and decode are counted of tokens: towers and encoders beside them are not."""
     fed, images = besides_tokens(job.model), job.workload.images
-    feed = feed_of(job.model, Said(images=images))
+    feed = feed_of(job.model, job.workload.said)
     may_be_text = feed is not None and feed.has_tokens and "images" in feed.free
     if not fed or (may_be_text and images is not None and images.count == 0):
         return

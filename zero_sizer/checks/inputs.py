@@ -4,16 +4,13 @@ from collections.abc import Iterator
 
 from zero_sizer.config.context import Context, Rule
 from zero_sizer.findings import Finding
-from zero_sizer.models.feeds import Feed, Said, feed_of
+from zero_sizer.models.feeds import Feed, feed_of
 
 _NAMES = ("images", "audio_seconds", "target_len")
 
 
 def _feed(context: Context) -> Feed | None:
-    if context.model is None:
-        return None
-    said = {name: getattr(context.workload, name) for name in _NAMES}
-    return feed_of(context.model, Said(**said))
+    return None if context.model is None else feed_of(context.model, context.workload.said)
 
 
 def not_taken(context: Context) -> Iterator[Finding]:

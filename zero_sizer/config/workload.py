@@ -2,7 +2,7 @@
 
 from dataclasses import field
 
-from zero_sizer.models.feeds.records import Images
+from zero_sizer.models.feeds.records import Images, Said
 from zero_sizer.util.records import dataclass
 
 LIGER_KERNELS, OWN_KERNELS = "liger", "transformers"
@@ -119,6 +119,13 @@ class Workload:
     samples: int | None = None
     epochs: float | None = None
     origins: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def said(self) -> Said:
+        """Statements about one sample, for ``models.feeds``."""
+        return Said(
+            images=self.images, audio_seconds=self.audio_seconds, target_len=self.target_len
+        )
 
 
 TRANSFORMERS, SIXTEEN_BITS = "transformers", "transformers-16bit"

@@ -2,17 +2,13 @@
 
 from zero_sizer.findings import Direction
 from zero_sizer.job.read import Job
-from zero_sizer.models.feeds import Feed, Said, feed_of
+from zero_sizer.models.feeds import Feed, feed_of
 from zero_sizer.plan.assumptions import Assumptions
 
 
 def feed_of_job(job: Job, assumed: Assumptions) -> Feed | None:
     """Inputs of a sample; of those that nobody stated it is said where they come from."""
-    said = Said(
-        images=job.workload.images,
-        audio_seconds=job.workload.audio_seconds,
-        target_len=job.workload.target_len,
-    )
+    said = job.workload.said
     feed = feed_of(job.model, said)
     if feed is None:
         return None
