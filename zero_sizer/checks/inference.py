@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from zero_sizer.checks import tensor_inference
 from zero_sizer.findings import INPUTS_NOT_MODELLED, Direction, Finding, Severity
 from zero_sizer.job.inference import NOT_READ
 from zero_sizer.job.read import Job
@@ -16,7 +17,13 @@ _ZERO = "zero_optimization"
 
 def findings(job: Job, plan: Plan) -> list[Finding]:
     """Everything about a job of inference, in no order."""
-    return [*_config(job, plan), *_workload(job, plan), *_inputs(job), *_model(plan)]
+    return [
+        *_config(job, plan),
+        *tensor_inference.findings(job, plan),
+        *_workload(job, plan),
+        *_inputs(job),
+        *_model(plan),
+    ]
 
 
 def _config(job: Job, plan: Plan) -> Iterator[Finding]:
@@ -66,12 +73,14 @@ def _config(job: Job, plan: Plan) -> Iterator[Finding]:
             Severity.WARNING,
             Direction.COST,
         )
-    if document.get("weight_quantization") is not None or document.get("quant") is not None:
+    for key in ("weight_quantization.post_init_quant", "quant"):
+        if not document.get(key):
+            continue
         yield finding(
             "weight-quantization-not-modelled",
-            "weight_quantization" if document.has("weight_quantization") else "quant",
-            "DeepSpeed's own quantized_initialization is not counted: weights are counted in "
-            f"{plan.model_dtype.value}",
+            key,
+            "what a script quantizes once the model is there is not counted: weights are counted "
+            f"in {plan.model_dtype.value}",
             "use --quantization, or read the answer as the most that it takes",
             Severity.WARNING,
             Direction.EITHER,

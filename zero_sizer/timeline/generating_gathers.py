@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from zero_sizer.activations import inference
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
@@ -21,26 +22,32 @@ from zero_sizer.zero.trace import Known, Limits, Trace
 
 
 class Gathers(NamedTuple):
-    """Bytes of gathered parameters, by number of the block (-1 is outside).
+    """Bytes of gathered parameters, by number of the block and name of the module within.
 
     Attributes:
-        fetching: while a linear layer's parameters are brought, by its name without the block.
+        begins: while a module's parameters are brought.
         running: while it runs.
         after: from when it has run until the next one's are brought; of "" from the block's
-            beginning.
-        before: the most in embeddings, before the first block begins.
+            beginning. Cut as ``inference.Point`` says: each module that begins may prefetch.
     """
 
-    fetching: dict[tuple[int, str], int]
+    begins: dict[tuple[int, str], int]
     running: dict[tuple[int, str], int]
-    after: dict[tuple[int, str], int]
-    before: int = 0
+    after: dict[tuple[int, str], list[int]]
 
     @property
     def most(self) -> int:
         """The most at any time."""
-        found = (*self.fetching.values(), *self.after.values())
-        return max(self.before, max(found, default=0))
+        return max((*self.begins.values(), *map(max, self.after.values())), default=0)
+
+    def at(self, point: inference.Point) -> int:
+        """What is gathered at a point of a profile; the most, if no such module is known."""
+        key = point.block, point.module
+        if point.when == inference.AFTER:
+            parts = self.after.get(key, [self.most])
+            return parts[point.part] if point.parts == len(parts) else max(parts)
+        found = self.begins if point.when == inference.BEGINS else self.running
+        return found.get(key, self.most)
 
 
 NOTHING = Gathers({}, {}, {})
@@ -92,33 +99,39 @@ def _gathers(  # noqa: PLR0913 (all that a cached answer depends on)
     )
     padding = Padding(ranks)
     found = Gathers({}, {}, {})
-    before, key = 0, (-1, "")
+    keys, outside, held, runs = [(inference.BEFORE, "")], inference.BEFORE, 0, False
+    found.after[keys[0]] = [0]
     for name, visit, pair in zip(names, visits, gathered(trace, limits), strict=True):
         during, after = (highest(forms, padding) if forms else 0 for forms in pair)
-        number = next((int(part) for part in name.split(".") if part.isdigit()), -1)
-        if number < 0 and not (found.after or found.running):  # embeddings
-            before = max(before, during, after)
-            continue
-        if number != key[0]:
-            key = number, ""
-        if visit.parameters and _is_linear(model, name):
-            key = number, relative(name)
-            if visit.begins:
-                found.fetching[key] = max(during, after)
-                found.running[key] = after
-                continue
-        found.after[key] = max(found.after.get(key, 0), during, after)
-    return found._replace(before=before)
-
-
-def _is_linear(model: Identity, name: str) -> bool:
-    return name == "lm_head" or name in _linears(model)
-
-
-@lru_cache(maxsize=32)
-def _linears(model: Identity) -> frozenset[str]:
-    kinds = ("Linear", "Conv1D")
-    return frozenset(t.module for t in model.of.parameters if t.module_type.startswith(kinds))
+        number = next((int(part) for part in name.split(".") if part.isdigit()), outside)
+        if number >= 0:
+            outside = inference.HEAD
+        if number != keys[0][0]:
+            keys, runs = [(number, "")], False
+            found.after[keys[0]] = [held]
+        most = max(during, after)
+        if visit.begins and visit.parameters:  # of several modules where they are a leaf
+            owners = dict.fromkeys(model.of.parameters[i].module for i in visit.parameters)
+            keys = [(number, relative(one)) for one in (owners if len(owners) > 1 else [name])]
+            found.begins.update(dict.fromkeys(keys, most))
+            found.running.update(dict.fromkeys(keys, after))
+            if len(keys) > 1:
+                found.after.update({key: [most] for key in keys})
+            runs = True
+        elif runs and not visit.parameters:
+            found.running.update({key: max(found.running[key], most) for key in keys})
+        else:
+            runs = False
+            for key in keys:
+                parts = found.after.setdefault(key, [])
+                if visit.begins:
+                    parts += [most, after]
+                elif parts:
+                    parts[-1] = max(parts[-1], most)
+                else:
+                    parts.append(most)
+        held = after
+    return found
 
 
 def _visits(plan: Plan) -> tuple[tuple[str, ...], tuple[Visit, ...]]:
