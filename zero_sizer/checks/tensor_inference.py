@@ -13,6 +13,7 @@ from zero_sizer.models.changes import tensor_slices
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import generating
+from zero_sizer.units import format_gib, num_bytes
 
 _FLAG, _KEY = "--tensor-parallel", "tensor_parallel"
 
@@ -34,14 +35,15 @@ def findings(job: Job, plan: Plan) -> Iterator[Finding]:
     if plan.tp_size == 1:
         return
     if plan.tp_size != job.cluster.world_size:
+        has_more = plan.tp_size < job.cluster.world_size
         yield Finding(
             code="tensor-parallel-ranks",
             severity=Severity.ERROR,
             key=key,
             line=line,
-            message=f"init_inference makes one group, of ranks 0 to {plan.tp_size - 1}, and the job "
-            f"has {job.cluster.world_size}: " + ("the others fail" if plan.tp_size
-            < job.cluster.world_size else "there is no such group"),
+            message=f"init_inference makes one group, of ranks 0 to {plan.tp_size - 1}, and the "
+            f"job has {job.cluster.world_size}: "
+            + ("the others fail" if has_more else "there is no such group"),
             remedy=f"give --gpus-per-node {plan.tp_size}, or as many ranks as there are",
         )
     error = tensor_slices.refusal(job.model) or _fails(job.model)
@@ -72,6 +74,17 @@ def findings(job: Job, plan: Plan) -> Iterator[Finding]:
 
 def _of_slice(plan: Plan, key: str, line: int) -> Iterator[Finding]:
     model = plan.model
+    whole = model.whole or model
+    yield Finding(
+        code="whole-model-before-slicing",
+        severity=Severity.NOTE,
+        key=key,
+        line=line,
+        message="every process loads the whole model on its host first; a script that loads it on "
+        "its GPU (device=local_rank, device_map) holds "
+        f"{format_gib(num_bytes(whole.num_params, plan.model_dtype))} there before it is sliced",
+        remedy="load it on the CPU, or on meta with a checkpoint config",
+    )
     if inference.profiled(model) is model:
         return
     size = generating.of_prefill(plan).num_bytes
@@ -94,8 +107,10 @@ def _fails(model: ModelSpec) -> str:
         return "RuntimeError: expanded size: its attention adds alibi of all heads to those cut"
     if family == "phi3":
         return "RuntimeError: size of tensor: its attention splits queries, keys and values whole"
-    if family == "falcon" and fields.get("multi_query") and not fields.get(
-        "new_decoder_architecture"
+    if (
+        family == "falcon"
+        and fields.get("multi_query")
+        and not fields.get("new_decoder_architecture")
     ):
         return "RuntimeError: shape is invalid: its one key and value head is cut as well"
     return ""

@@ -153,8 +153,8 @@ def _stand_in(values: Mapping[str, Any]) -> Document:
 
 
 def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) -> Job:
-    workload = section(said.workload, stated.WORKLOAD, flags)
-    cluster = assemble(cluster_of(section(said.cluster, stated.CLUSTER, flags), workload))
+    on_what = section(said.cluster, stated.CLUSTER, flags)
+    cluster = assemble(cluster_of(on_what, section(said.workload, stated.WORKLOAD, flags)))
     reference = _model_reference(said, flags)
     found = {**(said.on_cluster(cluster) if said.on_cluster else {}), **said.workload}
     workload = workload_of(section(found, stated.WORKLOAD, flags))

@@ -8,7 +8,7 @@ from zero_sizer.activations import inference
 from zero_sizer.models import kv_cache
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
-from zero_sizer.timeline.generating_gathers import NOTHING, Gathers, gathers_of
+from zero_sizer.timeline.generating_gathers import NOTHING, gathers_of
 from zero_sizer.timeline.unpacked_codes import decoded_bytes
 from zero_sizer.timeline.unpacking import unpacked_bytes
 from zero_sizer.units import DType, num_bytes

@@ -97,41 +97,66 @@ def _gathers(  # noqa: PLR0913 (all that a cached answer depends on)
         counts_persistent=known is not Known.EVERYTHING,
         swapped=swapped,
     )
-    padding = Padding(ranks)
-    found = Gathers({}, {}, {})
-    keys, outside, held, runs = [(inference.BEFORE, "")], inference.BEFORE, 0, False
-    found.after[keys[0]] = [0]
+    padding, walk = Padding(ranks), _Walk(model)
     for name, visit, pair in zip(names, visits, gathered(trace, limits), strict=True):
         during, after = (highest(forms, padding) if forms else 0 for forms in pair)
-        number = next((int(part) for part in name.split(".") if part.isdigit()), outside)
+        walk.meet(name, visit, max(during, after), after)
+    return walk.found
+
+
+class _Walk:
+    """Sorts what is gathered at each visit by module, as a profile has its levels.
+
+    Attributes:
+        found: so far.
+    """
+
+    def __init__(self, model: Identity) -> None:
+        self.found = Gathers({}, {}, {(inference.BEFORE, ""): [0]})
+        self._model = model
+        self._keys = [(inference.BEFORE, "")]
+        self._outside = inference.BEFORE
+        self._runs = False
+        self._held = 0
+
+    def meet(self, name: str, visit: Visit, most: int, after: int) -> None:
+        """The next visit, of ``name``: the most meanwhile, and what stays."""
+        number = next((int(part) for part in name.split(".") if part.isdigit()), self._outside)
         if number >= 0:
-            outside = inference.HEAD
-        if number != keys[0][0]:
-            keys, runs = [(number, "")], False
-            found.after[keys[0]] = [held]
-        most = max(during, after)
-        if visit.begins and visit.parameters:  # of several modules where they are a leaf
-            owners = dict.fromkeys(model.of.parameters[i].module for i in visit.parameters)
-            keys = [(number, relative(one)) for one in (owners if len(owners) > 1 else [name])]
-            found.begins.update(dict.fromkeys(keys, most))
-            found.running.update(dict.fromkeys(keys, after))
-            if len(keys) > 1:
-                found.after.update({key: [most] for key in keys})
-            runs = True
-        elif runs and not visit.parameters:
-            found.running.update({key: max(found.running[key], most) for key in keys})
+            self._outside = inference.HEAD
+        if number != self._keys[0][0]:
+            self._keys, self._runs = [(number, "")], False
+            self.found.after[self._keys[0]] = [self._held]
+        if visit.begins and visit.parameters:
+            self._begin(number, name, visit, most, after)
+        elif self._runs and not visit.parameters:  # inside of a module that owns some as well
+            running = self.found.running
+            running.update({key: max(running[key], most) for key in self._keys})
         else:
-            runs = False
-            for key in keys:
-                parts = found.after.setdefault(key, [])
-                if visit.begins:
-                    parts += [most, after]
-                elif parts:
-                    parts[-1] = max(parts[-1], most)
-                else:
-                    parts.append(most)
-        held = after
-    return found
+            self._follow(visit, most, after)
+        self._held = after
+
+    def _begin(self, number: int, name: str, visit: Visit, most: int, after: int) -> None:
+        """A module with parameters, or a leaf that is made of several."""
+        owners = dict.fromkeys(self._model.of.parameters[i].module for i in visit.parameters)
+        names = owners if len(owners) > 1 else [name]
+        self._keys, self._runs = [(number, relative(one)) for one in names], True
+        self.found.begins.update(dict.fromkeys(self._keys, most))
+        self.found.running.update(dict.fromkeys(self._keys, after))
+        if len(self._keys) > 1:
+            self.found.after.update({key: [most] for key in self._keys})
+
+    def _follow(self, visit: Visit, most: int, after: int) -> None:
+        """A module has run, or one without parameters begins."""
+        self._runs = False
+        for key in self._keys:
+            parts = self.found.after.setdefault(key, [])
+            if visit.begins:
+                parts += [most, after]
+            elif parts:
+                parts[-1] = max(parts[-1], most)
+            else:
+                parts.append(most)
 
 
 def _visits(plan: Plan) -> tuple[tuple[str, ...], tuple[Visit, ...]]:

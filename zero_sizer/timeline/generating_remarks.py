@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from zero_sizer.config.workload import STATIC
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.models import kv_cache
+from zero_sizer.models.attention import FLASH
 from zero_sizer.models.changes.records import AWQ, GPTQ
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import generating
 from zero_sizer.timeline.unpacking import whole_weight
 from zero_sizer.units import DType, num_bytes
+
+_INDEXED = 24  # bytes of a token's place in a mask, and in what is left of it (flash_attn)
 
 
 def remarks(plan: Plan) -> Iterator[Finding]:
@@ -45,18 +48,24 @@ def remarks(plan: Plan) -> Iterator[Finding]:
 def _static_cache(plan: Plan) -> Finding:
     """Attention of a static cache meets its empty places too, and concatenates nothing."""
     empty = plan.micro_batch * plan.seq_len * (plan.new_tokens - 1) * (plan.model.arch.heads or 0)
-    scores = empty * (DType.FP32.itemsize + 2 * plan.itemsize) if plan.attention == "eager" else 0
     longest = plan.seq_len + plan.new_tokens - 1
     layers = [kv_cache.static(layer, longest) for layer in kv_cache.layers_of(plan.model)]
+    layer = num_bytes(plan.micro_batch * max(layers, default=0), plan.model_dtype)
+    more = 0
+    if plan.attention == "eager":
+        more = empty * (DType.FP32.itemsize + 2 * plan.itemsize)
+    elif plan.attention == FLASH:  # takes the tokens that are there out of the cache
+        more = layer + _INDEXED * plan.micro_batch * longest
     return Finding(
         code="static-cache-not-traced",
         severity=Severity.NOTE,
         key="--cache",
-        message="activations are those of a cache that grows: scores of a static one are as wide "
-        "as the longest sequence, and no layer is concatenated; transformers compiles its decode "
-        "on a GPU, whose pools of graphs are not counted",
+        message="activations are those of a cache that grows: eager scores of a static one are as "
+        "wide as the longest sequence, flash copies a layer without its empty places, and none is "
+        "concatenated; transformers compiles its decode on a GPU, but with flash: the pools of "
+        "those graphs are not counted",
         remedy="zero-sizer dryrun --how simulated shows all but those pools",
         direction=Direction.EITHER,
-        num_bytes=scores,
-        less_bytes=num_bytes(plan.micro_batch * max(layers, default=0), plan.model_dtype),
+        num_bytes=more,
+        less_bytes=layer,
     )

@@ -16,7 +16,11 @@ HEADS = ("lm_head", "embed_out")
 GRAIN = 64  # DeepSpeedTPConfig.tp_grain_size
 _NEAR_EVEN = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 _ROWS = ("out_proj", "o_proj", "down_proj")
-_ROWS_OF = {"gpt_neox": "attention.dense", "falcon": "self_attention.dense", "phi": "self_attn.dense"}
+_ROWS_OF = {
+    "gpt_neox": "attention.dense",
+    "falcon": "self_attention.dense",
+    "phi": "self_attn.dense",
+}
 _NORMS = ("LayerNorm", "layer_norm")
 _NORMS_OF_A_BLOCK = (*_NORMS, "ln_1", "ln_2")
 _FUSED = ("qkv_proj", "query_key_value", "attn.Wqkv", "self_attn.W_pack", "c_attn")
@@ -73,8 +77,6 @@ def unknown(spec: ModelSpec) -> str:
     """Why the slices of a model are not known here; empty where they are."""
     if spec.quantization is not None or spec.adapter is not None:
         return "of packed or adapted layers"
-    if not spec.exact_tensors:
-        return "of a model that is numbers alone"
     if spec.arch.decoder_layers or not spec.arch.heads or not _first_block(spec):
         return "of models that are no decoder"
     return ""
@@ -99,14 +101,15 @@ def of_rank(spec: ModelSpec, ranks: int, rank: int, grain: int = GRAIN) -> Model
     its inputs; one that is tied to an embedding becomes a tensor of its own.
 
     Args:
-        spec: the whole model, of exact tensors and neither packed nor adapted.
+        spec: the whole model, neither packed nor adapted; of numbers, its plausible layout.
         ranks: that share it.
         rank: which of them.
         grain: ``tensor_parallel.tp_grain_size``.
     """
     cut = Cut(ranks, rank, grain, _kv_heads(spec))
     reduced = _reduced(spec)
-    parameters = [_sliced(tensor, cut, reduced, spec.arch) for tensor in spec.parameters]
+    whole = [replace(tensor, shape=spec.matrix_of(tensor)) for tensor in spec.parameters]
+    parameters = [_sliced(tensor, cut, reduced, spec.arch) for tensor in whole]
     if spec.arch.tied_embeddings and not any(_is_head(tensor) for tensor in spec.parameters):
         table = spec.parameters[0]
         head = Tensor("lm_head.weight", table.shape, None, False, "Linear")
@@ -114,7 +117,7 @@ def of_rank(spec: ModelSpec, ranks: int, rank: int, grain: int = GRAIN) -> Model
     return replace(
         spec,
         parameters=tuple(parameters),
-        arch=_arch(spec.arch, cut, zip(spec.parameters, parameters, strict=False)),
+        arch=_arch(spec.arch, cut, zip(whole, parameters, strict=False)),
         whole=spec,
     )
 
@@ -125,9 +128,7 @@ def _kv_heads(spec: ModelSpec) -> int | None:
     return stated or spec.arch.kv_heads or spec.arch.heads
 
 
-def _arch(
-    arch: Architecture, cut: Cut, pairs: Iterable[tuple[Tensor, Tensor]]
-) -> Architecture:
+def _arch(arch: Architecture, cut: Cut, pairs: Iterable[tuple[Tensor, Tensor]]) -> Architecture:
     """Widths of a rank: of its heads, and of the feed-forward that comes last in a block."""
     heads, kv_heads = arch.heads or 0, arch.kv_heads or arch.heads or 0
     divided = cut.kv_heads or kv_heads or 1
@@ -145,12 +146,12 @@ def _arch(
     )
 
 
-def _sliced(
-    tensor: Tensor, cut: Cut, reduced: frozenset[str], arch: Architecture
-) -> Tensor:
+def _sliced(tensor: Tensor, cut: Cut, reduced: frozenset[str], arch: Architecture) -> Tensor:
     name = _called(tensor.module)
     is_bias = tensor.name.endswith(".bias")
-    if not tensor.module_type.endswith("Linear") or not (is_bias or tensor.name.endswith(".weight")):
+    if not tensor.module_type.endswith("Linear") or not (
+        is_bias or tensor.name.endswith(".weight")
+    ):
         return tensor
     if _is_head(tensor):
         return tensor if is_bias else _with(tensor, 1, cut.width(tensor.shape[1], "lm_head"))
