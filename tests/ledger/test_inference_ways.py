@@ -1,4 +1,4 @@
-"""DeepSpeed's ways of inference beside its engine, simulated: AutoTP, its own codes, a static cache."""
+"""DeepSpeed's ways of inference beside its engine, simulated: AutoTP, codes, a static cache."""
 
 import inference_parity as benchmark
 import pytest
