@@ -19,7 +19,7 @@ from zero_sizer.hardware import catalog
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.read import Job
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
-from zero_sizer.plan.resolve import plan_job
+from zero_sizer.plan.resolve import plan_of
 from zero_sizer.speed import Case, step_time
 
 ROOT = Path(__file__).parent.parent
@@ -134,7 +134,7 @@ def _result(row: Mapping[str, Any], job: Job, measured: float) -> Result:
     settings, _ = resolve.resolve(
         job.document, job.workload, world_size=job.cluster.world_size, model=job.model
     )
-    plan = plan_job(job, settings).plan
+    plan = plan_of(job, settings).plan
     times = [step_time(plan, job.cluster, case) for case in Case] if plan else []
     low, expected, high = (time.tokens_per_second for time in reversed(times) if time)
     return Result(row, measured, (low, expected, high))
