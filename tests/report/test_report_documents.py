@@ -2,16 +2,15 @@
 
 import json
 import re
+import sys
 from html import unescape
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from zero_sizer import cli
-from zero_sizer.report import charts
-from zero_sizer.units import format_gib
+from zero_sizer.units import GIB, format_gib
 
 CONFIG = {
     "bf16": {"enabled": True},
@@ -109,35 +108,117 @@ def test_the_map_holds_the_verdicts_of_check(ask):
     assert len(seen) >= 2  # else the map tells nothing
 
 
+def drawings(text):
+    """SVG pictures of a page, each as a screen and as a phone show it, parsed."""
+    for around in re.findall(r'<div class="drawing".*?</div>\n</div>', text, re.DOTALL):
+        pictures = re.findall(r"<svg.*?</svg>", around, re.DOTALL)
+        yield tuple(re.sub(r' xmlns="[^"]*"', "", picture) for picture in pictures)
+
+
+def series(picture):
+    """Class of each series -> its groups."""
+    found = {}
+    for group in picture.iter("g"):
+        if group.get("class", "").startswith("series "):
+            found.setdefault(group.get("class").split()[1], []).append(group)
+    return found
+
+
+def read_off(picture):
+    """Height in the picture -> GiB, by the labels of its axis."""
+    ticks = {}
+    for guide in picture.iter("g"):
+        if guide.get("class") == "guides":
+            height = float(re.match(r"M0\.0+ ([\d.]+) h", guide.find("path").get("d"))[1])
+            number, unit = guide.find("text").text.split()
+            assert unit == "GiB"
+            ticks[float(number)] = height
+    assert 3 <= len(ticks) <= 9
+    (low, below), *_, (high, above) = sorted(ticks.items())
+    assert low == 0
+    return lambda height: (height - below) * high / (above - below)
+
+
+def columns(picture):
+    """Sizes of all columns of a timeline in GiB, from left to right."""
+    value = read_off(picture)
+    for kind, groups in series(picture).items():
+        for path in (path for group in groups for path in group.findall("path")):
+            if kind == "capacity":
+                continue
+            numbers = list(map(float, re.findall(r"[\d.]+", path.get("d"))))
+            corners = list(zip(numbers[::2], numbers[1::2], strict=True))[1:-1]
+            for (left, one), (right, other) in zip(corners[::2], corners[1::2], strict=True):
+                assert right > left
+                assert one == other
+                yield value(one)
+
+
 def test_a_picture_shows_every_place_of_the_step_at_its_size(ask):
     _, text = ask("--format", "html")
     answer = json.loads(ask("--format", "json", "--timeline")[1])
+    found = list(drawings(text))
+    for device, timeline in zip(("gpu", "host"), found[::2], strict=True):
+        points = [point["num_bytes"] / GIB for point in answer["timeline"][device]]
+        phases = [point["phase"] for point in answer["timeline"][device]]
+        for picture in map(ElementTree.fromstring, timeline):
+            assert list(columns(picture)) == pytest.approx(points, abs=1e-4 * max(points))
+            drawn = [kind for kind in series(picture) if kind not in ("capacity", "peak")]
+            assert drawn == list(dict.fromkeys(phases))
+            (peak,) = picture.iter("circle")
+            assert read_off(picture)(float(peak.get("cy"))) == pytest.approx(max(points), rel=1e-4)
     figures = re.findall(r"<figure.*?</figure>", text, re.DOTALL)
-    for device, figure in zip(("gpu", "host"), figures, strict=True):
-        points = [point["num_bytes"] for point in answer["timeline"][device]]
-        columns = [
-            int(height)
-            for path in re.findall(r'<path class="\w+" d="M\d+ 1000([^Z]*)V1000Z"/>', figure)
-            for height in re.findall(r"V(\d+)H", path)
-        ]
-        assert len(columns) == len(points)
-        (middle,) = re.findall(r'<circle class="peak" cx="[\d.]+%" cy="([\d.]+)%"', figure)
-        scale = (1000 - 10 * float(middle)) / max(points)
-        for height, size in zip(columns, points, strict=True):
-            assert abs(1000 - height - scale * size) <= 1  # of a thousand
-        assert format_gib(max(points)) in figure
-        assert 'aria-label="' in figure.partition(">")[0]
+    for device, keys in zip(("gpu", "host"), figures, strict=True):
+        assert format_gib(answer["devices"][device]["peak_bytes"]) in keys
+        assert format_gib(answer["devices"][device]["capacity_bytes"]) in keys
+        assert 'aria-label="' in keys.partition(">")[0]
+    near = series(ElementTree.fromstring(found[0][0]))["capacity"][0].find("path").get("d")
+    height = float(re.search(r" ([\d.]+)$", near)[1])
+    capacity = answer["devices"]["gpu"]["capacity_bytes"] / GIB
+    assert read_off(ElementTree.fromstring(found[0][0]))(height) == pytest.approx(
+        capacity, rel=1e-4
+    )
     assert ask("--format", "html")[1] == text  # the same answer is the same file
 
 
-@given(st.integers(1, 2**70))
-def test_a_scale_has_a_few_round_sizes(size):
-    lines = list(charts._grid(float(size)))
-    assert 2 <= len(lines) <= 6
-    assert lines[0] == (100.0, "0")
-    assert all(0 <= line.y <= 100 for line in lines)
-    step = float(lines[1].label)
-    assert float(f"{step:.1g}") == step
+def test_a_bar_shows_what_the_peak_consists_of(ask):
+    _, text = ask("--format", "html")
+    answer = json.loads(ask("--format", "json")[1])
+    for device, ranks, bars in zip(
+        ("gpu", "host"), (1, 2), list(drawings(text))[1::2], strict=True
+    ):
+        found = answer["devices"][device]
+        live = [
+            (a["num_bytes"] + a["rounding_bytes"]) * ranks
+            for a in answer["allocations"]
+            if a["device"] == device and found["peak_moment"] in a["moments"]
+        ]
+        sizes = sorted(live, reverse=True)
+        assert sum(sizes) == found["peak_bytes"]
+        for picture in map(ElementTree.fromstring, bars):
+            boxes = [bar for bar in picture.iter("rect") if "rect" in bar.get("class")]
+            widths = [float(bar.get("width")) for bar in boxes]
+            assert [width / sum(widths) for width in widths] == pytest.approx(
+                [size / sum(sizes) for size in sizes], abs=1e-4
+            )
+            told = [d.text for d in picture.iter("desc") if d.get("class") == "value"]
+            assert told == [f"{size / GIB:.6g} GiB" for size in sizes]
+
+
+def test_a_picture_brings_no_style_script_or_date_of_its_own(ask):
+    _, text = ask("--format", "html")
+    (body,) = re.findall(r"<body.*</body>", text, re.DOTALL)
+    assert "<svg" in body
+    for strange in ("<style", "<script", "style=", "<!--", "<title>Pygal", "pygal"):
+        assert strange not in body
+
+
+def test_a_page_without_the_library_says_how_to_get_it(ask, monkeypatch, capsys):
+    for name in ("pygal", "jinja2"):
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, name, None)
+            assert ask("--format", "html")[0] == 2
+            assert ask("--format", "markdown")[0] == 0
 
 
 def test_a_choice_is_laid_out_with_its_config(tmp_path, capsys):

@@ -261,7 +261,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(page, scheme):
     press(page, "Check it")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     texts = ["h1", ".verdict p", "small", "th", ".map td", "button.main", "#status", ".cards td"]
-    texts += [".legend li", "#config", "#command"]
+    texts += [".legend li", ".drawing .narrow text", "#config", "#command"]
     assert {k: v for k, v in contrasts(page, texts).items() if v < 4.5} == {}
     small = page.evaluate(
         "[...document.querySelectorAll('button, select, .button')].filter(e => e.offsetHeight"

@@ -93,7 +93,9 @@ def contrasts(page, selectors):
           };
           return Object.fromEntries(selectors.map((selector) => {
             const element = document.querySelector(selector);
-            const two = [getComputedStyle(element).color, behind(element)].map(bright);
+            const { color, fill } = getComputedStyle(element);
+            const ink = element instanceof SVGElement ? fill : color;
+            const two = [ink, behind(element)].map(bright);
             return [selector, (Math.max(...two) + 0.05) / (Math.min(...two) + 0.05)];
           }));
         }""",
