@@ -92,6 +92,7 @@ def test_a_page_says_what_the_json_says(ask):
         assert f"[{finding['code']}]" in said
 
 
+@pytest.mark.slow
 def test_the_map_holds_the_verdicts_of_check(ask):
     _, text = ask("--format", "html")
     page = Page(text)
@@ -221,6 +222,7 @@ def test_a_page_without_the_library_says_how_to_get_it(ask, monkeypatch, capsys)
             assert ask("--format", "markdown")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_choice_is_laid_out_with_its_config(tmp_path, capsys):
     path = tmp_path / "ds.json"
     path.write_text(json.dumps(CONFIG))
@@ -241,6 +243,78 @@ def test_a_choice_is_laid_out_with_its_config(tmp_path, capsys):
         cli.main(["choose", str(path), *ASKED, "--largest", "micro-batch", "--format", "html"]) == 2
     )
     assert "take text or json" in capsys.readouterr().err
+
+
+def _cells(text):
+    """Rows of the tables of Markdown."""
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1:-1] for line in re.findall(r"^\|.*\|$", text, re.MULTILINE)
+    ]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+@pytest.mark.slow
+def test_the_sizes_of_a_cluster_are_laid_out(tmp_path, capsys):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(CONFIG))
+    said = {}
+    for form in ("json", "html", "markdown"):
+        words = ["size", str(path), *ASKED, "--max-nodes", "4", "--tokens", "1B"]
+        assert cli.main([*words, "--format", form]) == 0
+        said[form] = capsys.readouterr().out
+    answer, page = json.loads(said["json"]), Page(said["html"])
+    assert page.open == []
+    assert ("header", {"class": "verdict fits"}) in page.tags
+    for rows in (
+        [[" ".join(c.split()) for c in row] for row in page.rows],
+        _cells(said["markdown"]),
+    ):
+        sizes = [row for row in rows if len(row) == 8 and row[0].isdigit()]
+        assert len(sizes) >= 3
+        of = {size["nodes"]: size for size in answer["sizes"]}
+        for row in sizes:
+            size = of[int(row[0])]
+            assert row[2] == size["best"]["strategy"]
+            assert row[5] == f"{size['best']['tokens_per_second']:,.0f}"
+        told = {
+            row[0]: row[1] for row in rows if row[0] in {f["strategy"] for f in answer["fewest"]}
+        }
+        for found in answer["fewest"]:
+            plan = found["plan"]
+            assert told[found["strategy"]].startswith(str(plan["nodes"]) if plan else "none")
+        assert sum(row[0].isdigit() for row in rows) >= 2 * len(sizes)  # and the curve
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("choose",), "text"),
+        (("choose",), "markdown"),
+        (("choose", "--largest", "micro-batch"), "json"),
+        (("size", "--max-nodes", "1"), "html"),
+    ],
+)
+def test_a_search_goes_to_a_file_whole(tmp_path, capsys, words, named):
+    path, target = tmp_path / "ds.json", tmp_path / "answer"
+    path.write_text(json.dumps(CONFIG))
+    line = [words[0], str(path), *ASKED, *words[1:], "--format", named]
+    code = cli.main(line)
+    printed = capsys.readouterr().out
+    assert (cli.main([*line, "--output", str(target)]), code) == (0, 0)
+    said = capsys.readouterr().out
+    assert said.endswith(f"   written to {target}\n")
+    assert said.startswith("largest micro-batch: " if "--largest" in words else "FITS   ")
+    assert target.read_text() == printed
+    assert cli.main([*line, "--output", str(path)]) == 2  # CONFIG itself
+    assert json.loads(path.read_text()) == CONFIG
+
+
+def test_an_answer_and_a_config_are_two_files(tmp_path, capsys):
+    target = tmp_path / "both.json"
+    words = ["choose", *ASKED, "--output", str(target), "--emit", str(target)]
+    assert cli.main(words) == 2
+    assert "is the file of --output, too" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_nothing_that_a_file_says_is_markup(ask, tmp_path):
