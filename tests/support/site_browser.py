@@ -14,7 +14,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-PYODIDE = Path(sys.prefix) / "pyodide"  # scripts/get_browser puts it there
+PYODIDE = Path(sys.prefix) / "pyodide"  # scripts/get_programs puts it there
 START, PATIENCE = 180_000, 30_000  # milliseconds: a busy machine is slow, not wrong
 
 
@@ -55,7 +55,7 @@ def chromium():
 def require_pyodide():
     """Folder of Pyodide; skips the test where there is none."""
     if not PYODIDE.is_dir():
-        pytest.skip("needs Pyodide: scripts/get_browser .venv-test")
+        pytest.skip("needs Pyodide: scripts/get_programs .venv-test")
     return PYODIDE
 
 
