@@ -11,7 +11,11 @@ config = {"zero_optimization": {"stage": 3}, "bf16": {"enabled": True},
 job = dict(model="llama-3.2-1b", gpu="a100-40gb", gpus_per_node=2, seq_len=1024)
 """
 RESULTS = {
-    "zero_sizer.check(config, **job, micro_batch=4)": ("FITS", "capacity", "activations_in_backward"),
+    "zero_sizer.check(config, **job, micro_batch=4)": (
+        "FITS",
+        "capacity",
+        "activations_in_backward",
+    ),
     "zero_sizer.check(config, **job, micro_batch=[1, 64])": ("micro_batch", "fits", "does_not_fit"),
     "zero_sizer.choose(**job)": ("ZeRO", "tokens"),
     "zero_sizer.size(model='llama-3.2-1b', gpu='a100-40gb', gpus_per_node=2, max_nodes=1)": (
