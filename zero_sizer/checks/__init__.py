@@ -14,6 +14,7 @@ from zero_sizer.checks import (
     idle,
     ignored,
     inputs,
+    measured,
     numbers,
     offload,
     optimizer,
@@ -50,6 +51,7 @@ RULES: tuple[Rule, ...] = (
     *idle.RULES,
     *numbers.RULES,
     *saving.RULES,
+    *measured.RULES,
 )
 
 
