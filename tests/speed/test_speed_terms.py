@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from support.advise_jobs import job_on
 
 from zero_sizer import models, sizing, speed
 from zero_sizer.config import document
+from zero_sizer.config.workload import REENTRANT, Checkpointing
 from zero_sizer.hardware import catalog
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
@@ -19,7 +21,7 @@ from zero_sizer.job.fields import Flags
 from zero_sizer.plan import sizes
 from zero_sizer.speed import Case, step_time
 from zero_sizer.speed.model import step_of
-from zero_sizer.speed.rates import by_prefix, peak_flops, rates_of, table
+from zero_sizer.speed.rates import Protocol, by_prefix, peak_flops, rates_of, table
 from zero_sizer.speed.step import Kind
 from zero_sizer.speed.terms import TERMS
 from zero_sizer.speed.work import work_of
@@ -89,7 +91,8 @@ def test_volumes_are_those_of_the_zero_paper(stage, volumes):
     """
     plan = plan_of(stage, zero={"stage3_max_reuse_distance": 0} if stage == 3 else None)
     step = step_of(plan, CLUSTER)
-    free = replace(step, rates=replace(step.rates, node_latency=0.0, network_latency=0.0))
+    at_once = Protocol(base=0.0, hop=0.0, network_hop=0.0, share=1.0, most=inf)
+    free = replace(step, rates=replace(step.rates, protocols=(at_once,)))
     found = sum(
         term.seconds(free) for term in TERMS if term.kind is Kind.COMMUNICATION and term.when(free)
     )
@@ -122,12 +125,23 @@ def test_one_rank_says_nothing_to_anybody():
 
 
 def test_recomputation_is_one_more_forward_of_the_blocks():
+    """Less the products that end blocks, where torch's own checkpoint stops early."""
     plan = plan_of(3)
-    plain, again = seconds(plan), seconds(replace(plan, checkpointing=True))
+    whole = Checkpointing(by=REENTRANT)
+    plain, again, early = (
+        seconds(p)["matrix_products"]
+        for p in (
+            plan,
+            replace(plan, checkpointing=True, checkpointing_how=whole),
+            replace(plan, checkpointing=True),
+        )
+    )
     work = work_of(plan.model)
-    more = again["matrix_products"] / plain["matrix_products"] - 1
-    share = work.block_flops / (work.block_flops + work.head_flops)
-    assert more == pytest.approx(share / 3)
+    pass_flops = work.block_flops + work.head_flops
+    assert again / plain - 1 == pytest.approx(work.block_flops / pass_flops / 3)
+    assert early / plain - 1 == pytest.approx(
+        (work.block_flops - work.last_flops) / pass_flops / 3
+    )
 
 
 def test_frozen_weights_have_no_gradient_product():

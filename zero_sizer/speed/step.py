@@ -69,14 +69,29 @@ class Step:
             return 0.0
         inside = num_bytes * (ranks - 1) / ranks / self.rates.node_link
         between = num_bytes * (self.nodes - 1) / self.nodes / self.rates.network
-        latency = self.rates.node_latency + (self.nodes - 1) * self.rates.network_latency
-        return max(inside if plan.ranks_per_node > 1 else 0.0, between) + calls * latency
+        slower = max(inside if plan.ranks_per_node > 1 else 0.0, between)
+        return self._ring_seconds(num_bytes, calls, slower, ranks, self.nodes)
 
     def node_gather_seconds(self, num_bytes: float, calls: float) -> float:
         """Seconds of an all-gather among the ranks of one node."""
         ranks = ranks_of(self.plan).ranks_on_a_node
         inside = num_bytes * (ranks - 1) / ranks / self.rates.node_link
-        return inside + calls * self.rates.node_latency
+        return self._ring_seconds(num_bytes, calls, inside, ranks, 1)
+
+    def _ring_seconds(
+        self, num_bytes: float, calls: float, transfer: float, ranks: int, nodes: int
+    ) -> float:
+        """Transfer, and a hop for every other rank of the ring in every call.
+
+        ``transfer``: seconds at the full rate of the links. NCCL takes the protocol that its own
+        model of both finds fastest for a message (src/graph/tuning.cc).
+        """
+        inside, across = ranks - nodes, nodes - 1
+        return min(
+            calls * (way.base + inside * way.hop + across * way.network_hop)
+            + max(transfer / way.share, num_bytes / way.most)
+            for way in self.rates.protocols
+        )
 
     def reduce_seconds(self, num_bytes: float, calls: float) -> float:
         """All-reduce: a reduce-scatter and an all-gather."""
