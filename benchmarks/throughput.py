@@ -31,6 +31,13 @@ DOC = ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 _STAGE = {"FULL_SHARD": 3, "SHARD_GRAD_OP": 2}
+# Rows without autocast are of torch 1.13 (submit_benchmarks.py's image), whose checkpoints do not
+# stop early: torch's do from 2.1 on.
+_CHECKPOINTS = {
+    "bf16": Checkpointing(by=REENTRANT),
+    "amp_bf16": Checkpointing(),
+    "amp_fp8": Checkpointing(),
+}
 # An H100's FP8 matrix product of 8192^3 (Azure's benchmarking guide, H100 v5), and the share
 # of such a measurement that training keeps (rates.json).
 FP8_TFLOPS = 1290.1
@@ -105,6 +112,8 @@ def job_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Job:
     kept = rates_table()["matmul"]["training"][Case.EXPECTED]
     config = {
         "bf16": {"enabled": True},
+        # the table's MP Mode: DEFAULT with autocast, PURE without (composer mosaic_parallelism.py)
+        "communication_data_type": "fp32" if row["precision"].startswith("amp") else "bf16",
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
         "zero_optimization": {
             "stage": _STAGE[row["sharding"]],
@@ -130,6 +139,7 @@ def job_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Job:
         workload=Workload(
             seq_len=row["seq_len"],
             checkpointing=row["activation_checkpointing"],
+            checkpointing_how=_CHECKPOINTS[row["precision"]],
             attention="flash",
             # 36 bytes a logit. The runs': a fused loss (6), and two metrics of torch's cross
             # entropy, each on an fp32 copy (14): llmfoundry/models/mpt/modeling_mpt.py, loss_fn
@@ -142,7 +152,7 @@ def job_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Job:
 
 def predict(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Result:
     """The row beside its prediction."""
-    return _result(row, job_of(row, facts), row["tokens_per_s_per_gpu"])
+    return result(row, job_of(row, facts), row["tokens_per_s_per_gpu"])
 
 
 def planned(job: Job) -> tuple[Plan, Cluster]:
@@ -155,7 +165,8 @@ def planned(job: Job) -> tuple[Plan, Cluster]:
     return plan, job.cluster
 
 
-def _result(row: Mapping[str, Any], job: Job, measured: float) -> Result:
+def result(row: Mapping[str, Any], job: Job, measured: float) -> Result:
+    """A measured throughput beside the job's prediction."""
     plan, cluster = planned(job)
     times = [step_time(plan, cluster, case) for case in Case]
     low, expected, high = (time.tokens_per_second for time in reversed(times) if time)
@@ -197,7 +208,7 @@ def deepspeed_results() -> list[Result]:
             origins={},
         )
         tokens = row["samples_per_s"] * facts["seq_len"] / facts["gpus"]
-        found.append(_result(row, job, tokens))
+        found.append(result(row, job, tokens))
     return found
 
 

@@ -49,7 +49,7 @@ class Rates:
 
     Attributes:
         matmul: FLOP/s of large matrix products.
-        attention: FLOP/s of a fused attention kernel.
+        attention: FLOP/s of a fused attention kernel's forward.
         eager_attention: FLOP/s of attention as plain matrix products.
         memory: bytes/s of device memory.
         elementwise_passes: memory traffic over what fused kernels move.
@@ -140,10 +140,15 @@ def _rates(name: str, dtype: DType, case: Case, overrides: tuple[tuple[str, floa
         return share(row) * top * 1e9
 
     peak = peak_flops(gpu, dtype)
-    matmul = stated["matmul_tflops"] * 1e12 if "matmul_tflops" in stated else share("matmul") * peak
+    def product(key: str, row: str) -> float:
+        """FLOP/s: what the user stated is taken as it is."""
+        return stated[key] * 1e12 if key in stated else share(row) * peak
+
+    matmul = product("matmul_tflops", "matmul")
+    attention = product("attention_tflops", "attention")
     return Rates(
         matmul=matmul,
-        attention=min(share("attention") * peak, matmul),
+        attention=attention if "attention_tflops" in stated else min(attention, matmul),
         eager_attention=matmul,
         memory=share("memory") * gpu.memory_gb_per_s * 1e9,
         elementwise_passes=share("elementwise_passes"),
@@ -176,7 +181,7 @@ def _protocols(gpu: Gpu) -> tuple[Protocol, ...]:
 # field of Rates -> key in a job file (or ""), row of the table, divisor and unit for the reader
 _SHOWN = (
     ("matmul", "matmul_tflops", "matmul", 1e12, "TFLOP/s"),
-    ("attention", "", "attention", 1e12, "TFLOP/s"),
+    ("attention", "attention_tflops", "attention", 1e12, "TFLOP/s"),
     ("memory", "", "memory", 1e9, "GB/s"),
     ("elementwise_passes", "", "elementwise_passes", 1.0, "x"),
     ("eager_share", "", "eager_share", 1.0, "of 1"),

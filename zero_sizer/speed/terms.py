@@ -10,7 +10,7 @@ from zero_sizer.speed.work import gathers
 _KORTHIKANTI = "arXiv:2205.05198 appendix A"
 _ZERO_PAPER = "arXiv:1910.02054 section 7"
 _SCORE_BYTES = 28  # scores written, masked, softmax in fp32, cast, read for the values
-_BACKWARD_SHARE = 0.86  # backward's rate of a fused kernel's forward: 63 and 73 % of the peak
+BACKWARD_SHARE = 0.86  # backward's rate of a fused kernel's forward: 63 and 73 % of the peak
 _GRADIENT_CAST_BYTES = 6  # 16-bit gradient read, fp32 copy written
 
 
@@ -47,7 +47,7 @@ def _attention(step: Step) -> float:
     square = step.tokens * work.attention_flops * plan.seq_len
     if plan.attention == "eager":
         return square * (3 + step.recompute) / step.rates.eager_attention
-    passes = 1 + step.recompute + 2.5 / _BACKWARD_SHARE
+    passes = 1 + step.recompute + 2.5 / BACKWARD_SHARE
     return square * work.attention_share * passes / step.rates.attention
 
 
