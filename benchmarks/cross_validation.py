@@ -4,9 +4,10 @@
 
 Three constants of zero_sizer/speed/data/rates.json are fitted to measured runs: the shares that
 training keeps of measured matrix products and of fused attention, and the passes of elementwise
-work over GPU memory. Here they are fitted again to all runs but those of one model, of one GPU, of
-one sequence length or of more than one node, and the runs left out are predicted. Everything else in
-the model is a published rate or a count.
+work over GPU memory. Here they are fitted again to all runs but those of one model, of one GPU,
+of one sequence length or of more than one node, and the runs left out are predicted. Everything
+else in the model is a published rate or a count. Then come runs that nothing was fitted to
+(benchmarks/holdout.py).
 """
 
 import statistics
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import holdout
 import throughput
 
 from zero_sizer.speed import Case
@@ -34,7 +36,7 @@ GROUPS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "sequence length": lambda row: row["seq_len"],
 }
 _A_NODE = 8  # GPUs
-_ROUNDS = 60
+_ROUNDS = 30
 _FLAT = 0.01  # relative error below which a run pulls with its square
 
 
@@ -78,9 +80,9 @@ def runs() -> list[Run]:
     facts, now = throughput.read(), committed()
     found = []
     for row in facts["rows"]:
-        plan, cluster = throughput.planned(throughput.job_of(row, facts))
+        plan, cluster = throughput.planned(throughput.timed_job_of(row, facts))
         time = step_time(plan, cluster)
-        assert time is not None
+        assert time is not None  # noqa: S101
         seconds = {part.term.name: part.visible_seconds for part in time.parts}
         parts = tuple(seconds[term] / c for (_, term, _), c in zip(FITTED, now, strict=True))
         rest = sum(s for name, s in seconds.items() if name not in {t for _, t, _ in FITTED})
@@ -96,13 +98,13 @@ def fit(found: Iterable[Run]) -> list[float]:
     weights, constants = [1.0] * len(rows), committed()
     for _ in range(_ROUNDS):
         size = len(FITTED)
+        pulled = [(w, *row) for w, row in zip(weights, rows, strict=True)]
         matrix = [
-            [sum(w * a[i] * a[j] for w, (a, _) in zip(weights, rows)) for j in range(size)]
-            for i in range(size)
+            [sum(w * a[i] * a[j] for w, a, _ in pulled) for j in range(size)] for i in range(size)
         ]
-        right = [sum(w * a[i] * b for w, (a, b) in zip(weights, rows)) for i in range(size)]
+        right = [sum(w * a[i] * b for w, a, b in pulled) for i in range(size)]
         constants = _solve(matrix, right)
-        misses = [sum(x * c for x, c in zip(a, constants)) - b for a, b in rows]
+        misses = [sum(x * c for x, c in zip(a, constants, strict=True)) - b for _, a, b in pulled]
         weights = [1 / max(abs(miss), _FLAT) for miss in misses]
     return constants
 
@@ -118,7 +120,9 @@ def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
     return [line[-1] for line in rows]
 
 
-def left_out(found: Sequence[Run], key: Callable[[Mapping[str, Any]], Any]) -> dict[Any, list[float]]:
+def left_out(
+    found: Sequence[Run], key: Callable[[Mapping[str, Any]], Any]
+) -> dict[Any, list[float]]:
     """Errors of each group's runs with constants fitted to all others."""
     groups: dict[Any, list[Run]] = {}
     for run in found:
@@ -133,7 +137,9 @@ def left_out(found: Sequence[Run], key: Callable[[Mapping[str, Any]], Any]) -> d
 def summary(errors: Sequence[float]) -> tuple[float, float, float]:
     """Median and 90th percentile of the absolute errors, and the worst."""
     sizes = sorted(map(abs, errors))
-    ninth = statistics.quantiles(sizes, n=10, method="inclusive")[-1] if len(sizes) > 1 else sizes[0]
+    ninth = (
+        statistics.quantiles(sizes, n=10, method="inclusive")[-1] if len(sizes) > 1 else sizes[0]
+    )
     return statistics.median(sizes), ninth, max(errors, key=abs)
 
 
@@ -163,7 +169,8 @@ def _line(name: str, errors: Sequence[float]) -> str:
 
 def whole_text() -> str:
     """What docs/speed.md shows."""
-    return table_of(runs())
+    others = holdout.table_of(holdout.results(), holdout.results(is_stated=True))
+    return f"{table_of(runs())}\n\n{others}"
 
 
 def main() -> None:

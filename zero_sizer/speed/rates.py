@@ -140,6 +140,7 @@ def _rates(name: str, dtype: DType, case: Case, overrides: tuple[tuple[str, floa
         return share(row) * top * 1e9
 
     peak = peak_flops(gpu, dtype)
+
     def product(key: str, row: str) -> float:
         """FLOP/s: what the user stated is taken as it is."""
         return stated[key] * 1e12 if key in stated else share(row) * peak

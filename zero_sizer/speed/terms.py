@@ -1,7 +1,7 @@
 """The parts of a step's time, each declared with its formula and source."""
 
 from zero_sizer.activations import loss, select
-from zero_sizer.config.workload import LIGER, LIGER_KERNELS, NON_REENTRANT
+from zero_sizer.config.workload import FUSED_LINEAR, LIGER, LIGER_KERNELS, NON_REENTRANT
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
 from zero_sizer.speed.step import Kind, Per, Step, Term, offloads_params
@@ -38,8 +38,10 @@ def _operands(step: Step) -> float:
     per_token = work.operand_elements * inside + work.head_operand_elements * outside
     per_token -= work.last_operand_elements * _stopped(step)
     elements = step.tokens * per_token + work.weight_elements * inside
-    again = loss.repeated(step.plan.loss, select.loss_sizes(step.plan))
-    return (elements * step.plan.itemsize + again) / step.rates.memory
+    num_bytes = elements * step.plan.itemsize
+    if step.plan.loss == FUSED_LINEAR:
+        num_bytes += loss.repeated(step.plan.loss, select.loss_sizes(step.plan))
+    return num_bytes / step.rates.memory
 
 
 def _attention(step: Step) -> float:
@@ -217,8 +219,8 @@ TERMS = (
         about="scores and values; a fused kernel computes the causal half, and scores again",
         seconds=_attention,
         per=Per.MICRO_STEP,
-        formula="4 x layers x width x sequence x tokens x (1/2 if causal) x (1 + recomputed + 2.5 / 0.86) "
-        "/ attention rate",
+        formula="4 x layers x width x sequence x tokens x (1/2 if causal) "
+        "x (1 + recomputed + 2.5 / 0.86) / attention rate",
         source="arXiv:2307.08691 section 4.1",
     ),
     Term(

@@ -15,9 +15,9 @@ from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 
 _BIDIRECTIONAL = frozenset({"bert", "roberta", "t5", "mt5", "electra", "deberta-v2"})
-# Elements that eager kernels move, forward and backward, in 16-bit ones, less those of a fused kernel
-# (2 and 5, 2 and 2), counted in LlamaRMSNorm.forward and apply_rotary_pos_emb (transformers
-# 5.23 models/llama/modeling_llama.py): the norm works on an fp32 copy of its input.
+# 16-bit elements that eager kernels move, forward and backward, less those of a fused kernel (2 and
+# 5, 2 and 2), counted in LlamaRMSNorm.forward and apply_rotary_pos_emb (transformers 5.23
+# models/llama/modeling_llama.py): the norm works on an fp32 copy of its input.
 _EAGER_NORM = (18 - 2, 42 - 5)
 _EAGER_ROTATION = (10 - 2, 15 - 2)
 _NORMS_AFTER_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
