@@ -2,6 +2,7 @@
 
 from math import fsum
 
+from zero_sizer.activations import select
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
@@ -54,7 +55,13 @@ def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | 
     if rates is None:
         return None
     nodes = ranks_of(plan).nodes
-    return Step(plan=plan, rates=rates, work=work_of(plan.model), nodes=nodes)
+    return Step(
+        plan=plan,
+        rates=rates,
+        work=work_of(plan.model),
+        nodes=nodes,
+        recompute=select.recomputed_share(plan),
+    )
 
 
 def step_time(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> StepTime | None:
@@ -65,21 +72,27 @@ def step_time(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> StepT
 
 def time_of(step: Step) -> StepTime:
     """Add up every term."""
-    found = [(term, term.seconds(step) * _times(step, term)) for term in TERMS if term.when(step)]
+    found = [
+        (term, term.seconds(step) * _times(step, term), term.overlaps(step))
+        for term in TERMS
+        if term.when(step)
+    ]
     # fsum: what sum() makes of floats is another number from Python 3.12 on
-    overlapping = fsum(seconds for term, seconds in found if term.overlaps(step))
-    compute = fsum(seconds for term, seconds in found if term.kind is Kind.COMPUTE)
+    overlapping = fsum([seconds for _, seconds, overlaps in found if overlaps])
+    compute = fsum([seconds for term, seconds, _ in found if term.kind is Kind.COMPUTE])
     visible = _visible_share(overlapping, compute, step.rates.hidden)
     parts = tuple(
-        TermTime(
-            term=term,
-            seconds=seconds,
-            visible_seconds=seconds * (visible if term.overlaps(step) else 1.0),
-        )
-        for term, seconds in found
+        [
+            TermTime(
+                term=term,
+                seconds=seconds,
+                visible_seconds=seconds * visible if overlaps else seconds,
+            )
+            for term, seconds, overlaps in found
+        ]
     )
     return StepTime(
-        seconds=fsum(part.visible_seconds for part in parts),
+        seconds=fsum([part.visible_seconds for part in parts]),
         parts=parts,
         tokens=step.tokens * step.plan.grad_accum,
     )
