@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from zero_sizer.checks import tensor_inference
+from zero_sizer.checks.measured import of_another_gpu
 from zero_sizer.findings import INPUTS_NOT_MODELLED, Direction, Finding, Severity
 from zero_sizer.job.inference import NOT_READ
 from zero_sizer.job.read import Job
@@ -23,6 +24,7 @@ def findings(job: Job, plan: Plan) -> list[Finding]:
         *_workload(job, plan),
         *_inputs(job),
         *_model(plan),
+        *of_another_gpu(job.cluster),
     ]
 
 
