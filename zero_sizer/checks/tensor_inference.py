@@ -6,13 +6,11 @@ forward fail once their layers are cut; GPT-2 is refused before.
 
 from collections.abc import Iterator
 
-from zero_sizer.activations import inference
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.job.read import Job
 from zero_sizer.models.changes import tensor_slices
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan.plan import Plan
-from zero_sizer.timeline import generating
 from zero_sizer.units import format_gib, num_bytes
 
 _FLAG, _KEY = "--tensor-parallel", "tensor_parallel"
@@ -84,20 +82,6 @@ def _of_slice(plan: Plan, key: str, line: int) -> Iterator[Finding]:
         "its GPU (device=local_rank, device_map) holds "
         f"{format_gib(num_bytes(whole.num_params, plan.model_dtype))} there before it is sliced",
         remedy="load it on the CPU, or on meta with a checkpoint config",
-    )
-    if inference.profiled(model) is model:
-        return
-    size = generating.of_prefill(plan).num_bytes
-    yield Finding(
-        code="activations-of-whole-layers",
-        severity=Severity.NOTE,
-        key=key,
-        line=line,
-        message="weights and cache are those of a rank, activations beside them those of whole "
-        "layers: nobody traced this structure with fewer heads than fill its width",
-        remedy="zero-sizer dryrun --how simulated shows them",
-        direction=Direction.SAVE,
-        less_bytes=size - size // plan.tp_size,
     )
 
 

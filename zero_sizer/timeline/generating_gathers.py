@@ -41,7 +41,7 @@ class Gathers(NamedTuple):
         return max((*self.begins.values(), *map(max, self.after.values())), default=0)
 
     def at(self, point: inference.Point) -> int:
-        """What is gathered at a point of a profile; the most, if no such module is known."""
+        """Bytes gathered at a point of a profile; the most, if no such module is known."""
         key = point.block, point.module
         if point.when == inference.AFTER:
             parts = self.after.get(key, [self.most])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from zero_sizer.activations import inference
 from zero_sizer.config.workload import STATIC
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.models import kv_cache
@@ -30,6 +31,8 @@ def remarks(plan: Plan) -> Iterator[Finding]:
         )
     if plan.cache == STATIC and plan.new_tokens > 1:
         yield _static_cache(plan)
+    if inference.profiled(model) is not model:
+        yield _of_whole_layers(plan)
     if not generating.is_traced(plan):
         size = generating.of_prefill(plan).num_bytes
         yield Finding(
@@ -43,6 +46,21 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             num_bytes=size + size // 4,  # 0.49 to 1.15 of the profile in 330 draws
             less_bytes=size // 2,
         )
+
+
+def _of_whole_layers(plan: Plan) -> Finding:
+    """Of a rank's slice of layers, where no profile has fewer heads than fill the width."""
+    size = generating.of_prefill(plan).num_bytes
+    return Finding(
+        code="activations-of-whole-layers",
+        severity=Severity.NOTE,
+        key="tensor_parallel",
+        message="weights and cache are those of a rank, activations beside them those of whole "
+        "layers: nobody traced this structure with fewer heads than fill its width",
+        remedy="zero-sizer dryrun --how simulated shows them",
+        direction=Direction.SAVE,
+        less_bytes=size - size // plan.tp_size,
+    )
 
 
 def _static_cache(plan: Plan) -> Finding:

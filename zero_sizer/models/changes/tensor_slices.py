@@ -7,14 +7,11 @@ how wide a rank's share is, fusedqkv_utils.py and layers.py what is cut in parts
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
 
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.util.identity import Identity
+from zero_sizer.zero.tensor_cut import GRAIN, HEADS, Cut
 
-HEADS = ("lm_head", "embed_out")
-GRAIN = 64  # DeepSpeedTPConfig.tp_grain_size
-_NEAR_EVEN = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 _ROWS = ("out_proj", "o_proj", "down_proj")
 _ROWS_OF = {
     "gpt_neox": "attention.dense",
@@ -30,37 +27,6 @@ _KV_HEADS = (
     *("num_key_value_heads", "num_kv_heads", "multi_query_group_num", "n_head_kv", "kv_n_heads"),
     *("num_attention_heads", "n_heads", "attention_heads"),
 )
-
-
-class Cut(NamedTuple):
-    """A cut over ranks.
-
-    Attributes:
-        ranks: that share the layers.
-        rank: whose slice is meant.
-        grain: elements of which a share of the feed-forward and of the head is a multiple.
-        kv_heads: by which attention is divided; None where the config has none.
-    """
-
-    ranks: int
-    rank: int
-    grain: int
-    kv_heads: int | None
-
-    def width(self, total: int, name: str = "") -> int:
-        """Elements of a dimension that the rank holds (``tp_shard.get_shard_size``)."""
-        heads = self.kv_heads
-        is_even = "mlp" in name or name in HEADS or any(part in name for part in _NEAR_EVEN)
-        if heads and total % heads == 0 and not is_even:
-            return total // heads * self.share(heads)
-        if total < self.grain:
-            return self.share(total)
-        grains, rest = divmod(total, self.grain)
-        return self.share(grains) * self.grain + (rest if self.rank == self.ranks - 1 else 0)
-
-    def share(self, count: int) -> int:
-        """The rank's share of things that are not divided; the first ranks have the rest."""
-        return count // self.ranks + (self.rank < count % self.ranks)
 
 
 _ASSERTS = ("deberta", "flaubert", "fsmt", "gpt2", "led", "longformer", "xlm", "xlnet")
