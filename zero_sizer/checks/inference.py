@@ -62,7 +62,7 @@ def _config(job: Job, plan: Plan) -> Iterator[Finding]:
             "",
             f"each of the {plan.dp_world_size} GPUs holds the whole model and runs its own "
             "sequences: nothing splits it",
-            "give a DeepSpeed config of stage 3 (ZeRO-Inference) to share it",
+            "give a DeepSpeed config of stage 3 (ZeRO-Inference) or --tensor-parallel to share it",
             Severity.NOTE,
         )
     if document.get("hybrid_engine.enabled") is True:
