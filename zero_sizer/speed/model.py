@@ -2,7 +2,6 @@
 
 from math import fsum
 
-from zero_sizer.activations import select
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
@@ -55,13 +54,7 @@ def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | 
     if rates is None:
         return None
     nodes = ranks_of(plan).nodes
-    return Step(
-        plan=plan,
-        rates=rates,
-        work=work_of(plan.model),
-        nodes=nodes,
-        recompute=select.recomputed_share(plan),
-    )
+    return Step(plan=plan, rates=rates, work=work_of(plan.model), nodes=nodes)
 
 
 def step_time(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> StepTime | None:
