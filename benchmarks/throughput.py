@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer import models
-from zero_sizer.config import document, resolve
+from zero_sizer.config import document
 from zero_sizer.config.workload import REENTRANT, Checkpointing, Workload
 from zero_sizer.hardware import catalog
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.read import Job
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.plan.plan import Plan
-from zero_sizer.plan.resolve import plan_job
+from zero_sizer.plan.resolve import plan_of, settings_of
 from zero_sizer.speed import Case, step_time
 from zero_sizer.speed.rates import table as rates_table
 
@@ -171,10 +171,8 @@ def predict(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Result:
 
 def planned(job: Job) -> tuple[Plan, Cluster]:
     """The job's plan, and its cluster."""
-    settings, _ = resolve.resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
-    plan = plan_job(job, settings).plan
+    settings, _ = settings_of(job)
+    plan = plan_of(job, settings).plan
     assert plan is not None  # noqa: S101
     return plan, job.cluster
 

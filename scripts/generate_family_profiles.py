@@ -56,6 +56,7 @@ _FURTHER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen1.5-7b": ("qwen2.5-14b", {"num_key_value_heads": 40}),
     "phi-2-of-the-hub": ("phi-2", {"partial_rotary_factor": 0.4}),
     "phi-3-medium": ("phi-3-mini", {"num_key_value_heads": 8}),
+    "phi-4-mini": ("phi-4", {"partial_rotary_factor": 0.75, "tie_word_embeddings": True}),
     "galactica-30b": ("opt-1.3b", {"activation_function": "gelu"}),
     "qwen1.5-0.5b": ("qwen2.5-0.5b", {"num_key_value_heads": 14}),
     "falcon-40b": ("falcon-7b", {"new_decoder_architecture": True, "num_kv_heads": 8}),
