@@ -5,7 +5,6 @@ from dataclasses import field
 from enum import Enum
 from math import inf
 
-from zero_sizer.activations import select
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
@@ -41,22 +40,19 @@ class Step:
         rates: what the hardware reaches.
         work: what the model computes.
         nodes: nodes that the ranks stand on.
+        recompute: extra forward passes through the blocks.
     """
 
     plan: Plan
     rates: Rates
     work: Work
     nodes: int
+    recompute: float
 
     @property
     def tokens(self) -> int:
         """Tokens of one micro step on one GPU."""
         return self.plan.micro_batch * self.plan.seq_len
-
-    @property
-    def recompute(self) -> float:
-        """Extra forward passes through the blocks."""
-        return select.recomputed_share(self.plan)
 
     def gather_seconds(self, num_bytes: float, calls: float) -> float:
         """All-gather (or reduce-scatter) of ``num_bytes`` over all ranks, in ``calls`` pieces.
