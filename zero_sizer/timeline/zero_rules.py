@@ -119,7 +119,8 @@ def _kept_gathers(plan: Plan) -> frozenset[int]:
     Packed weights, which a product saves beside autograd (bitsandbytes 0.50.2
     autograd/_functions.py, MatMul4Bit), and stacked experts, which it saves transposed
     (transformers 5.23 integrations/moe.py, unless ``is_transposed``; Llama 4 has a ``torch.bmm`` of
-    its own), as Falcon's own linear layer does (modeling_falcon.py); recomputation saves them for its own block only. What autocast casts is a tensor of its own.
+    its own), as Falcon's own linear layer does (modeling_falcon.py); recomputation saves them for
+    its own block only. What autocast casts is a tensor of its own.
     """
     saves, model = not plan.checkpointing, Identity(plan.model)
     packed = frozenset[int]() if _forward_saves_nothing(plan) else _packed(model)
