@@ -55,7 +55,7 @@ def _with_kernels(known: Mapping[str, Any]) -> dict[str, Any]:
     return {**dict.fromkeys(FLASH_ATTN_KERNEL_DEVICES, known["flash_attention_2"]), **known}
 
 
-class _Sinks(torch.autograd.Function):
+class _Sinks(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed by mypy
     """Sinks have a gradient; the kernel keeps for it nothing that it does not keep anyway."""
 
     @staticmethod
