@@ -53,7 +53,7 @@ class _Header:
     """A file of PyTorch's without tensors."""
 
     def metadata(self) -> dict[str, str]:
-        """What says which framework wrote it."""
+        """The framework that wrote it."""
         return {"format": "pt"}
 
     def keys(self) -> list[str]:
