@@ -75,7 +75,7 @@ def name_of(structure: str) -> str:
         _KV_HEADS[said["kv_heads"]],
         "tied" if is_tied else "",
         "windowed" if said["window"] else "",
-        said["activation"],
+        said["activation"] or said["words"].get("feed_forward_proj", ""),
         "dropout" if said.get("drops") else "",
         f"rotated-{rotated:g}" if rotated != 1.0 else "",
     )
