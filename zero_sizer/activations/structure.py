@@ -250,7 +250,7 @@ def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] 
         **document,
         "name": f"{spec.name}, by its family",
         "polynomials": polynomials,
-        "stacks": [{**stack, "depth": spec.arch.num_layers} for stack in document["stacks"]],
+        "stacks": [{**stack, "depth": _depth(spec, stack)} for stack in document["stacks"]],
     }
     if window is not None:
         found["setups"] = [
@@ -258,6 +258,12 @@ def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] 
             for setup in document["setups"]
         ]
     return found
+
+
+def _depth(spec: ModelSpec, stack: Mapping[str, Any]) -> int | None:
+    """Blocks of a stack; an encoder-decoder's decoder has a number of its own."""
+    is_decoder = spec.arch.decoder_layers and str(stack["blocks"]).startswith("decoder")
+    return spec.arch.decoder_layers if is_decoder else spec.arch.num_layers
 
 
 def _has_traced_proportions(document: Mapping[str, Any], widths: Mapping[str, int]) -> bool:
