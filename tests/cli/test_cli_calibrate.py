@@ -419,3 +419,11 @@ def test_a_key_of_a_profile_that_nobody_reads_is_refused(write, ask, tmp_path):
     values = _profile(write(recorded()))
     (tmp_path / "cluster.json").write_text(json.dumps({**values, "rate": {"matmul_tflops": 1}}))
     assert "it has 'rate', none of" in ask("check", "--cluster-profile", "cluster.json")
+
+
+def test_a_run_whose_loss_is_not_predicted_gives_no_rate(write):
+    said = "DPOTrainer computes a loss of its own: none of it is in the prediction"
+    found = calibrate(write(recorded(left_out=[said])))
+    assert not found.rates
+    assert found.outside  # which has nothing to do with it
+    assert any(said in note for note in found.notes)
