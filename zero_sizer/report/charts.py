@@ -41,7 +41,7 @@ class Drawing(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """What a device holds.
+    """Bytes that a device holds, place by place.
 
     Attributes:
         title: what the timeline shows.

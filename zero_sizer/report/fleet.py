@@ -159,7 +159,7 @@ def curve(fleet: Fleet) -> Table | None:
 
 
 def goal_lines(fleet: Fleet) -> Iterator[str]:
-    """What the curve's days and prices assume, where no run says it."""
+    """Assumptions of the curve's days and prices, where no run says them."""
     is_said = fleet.target_run is not None or fleet.miss is not None
     first = fleet.curve[0].training if fleet.curve else None
     if first is not None and not is_said and (len(fleet.curve) >= 2 or fleet.goal is not None):
