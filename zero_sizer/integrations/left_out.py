@@ -1,4 +1,4 @@
-"""What a Trainer does beyond the model's own loss, which no prediction holds."""
+"""Losses that a trainer computes itself, and models that it keeps: in no prediction."""
 
 from collections.abc import Iterator
 from typing import Any
