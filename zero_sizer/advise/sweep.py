@@ -1,10 +1,12 @@
 """Peaks and step times of many candidates of one strategy."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from itertools import takewhile
+from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
+from zero_sizer.activations.levels import MicroStep
 from zero_sizer.activations.select import error_above, is_closed_form
 from zero_sizer.advise.view import ACCUMULATES, NUMBERS, PlanFamily, Values, View
 from zero_sizer.hardware.cluster import Cluster
@@ -13,10 +15,10 @@ from zero_sizer.ledger import entries
 from zero_sizer.ledger.entries import forward_backward as passes
 from zero_sizer.ledger.entries import hpz
 from zero_sizer.ledger.entries.states import from_first_step
-from zero_sizer.ledger.entry import Entry, evaluate
+from zero_sizer.ledger.entry import Entry, footprint
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
-from zero_sizer.ledger.requests import rooms_of
+from zero_sizer.ledger.requests import Rooms, rooms_of
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
@@ -26,7 +28,9 @@ from zero_sizer.speed.rates import Rates, rates_of
 from zero_sizer.speed.step import Step
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
-from zero_sizer.timeline.overlay import Zero
+from zero_sizer.timeline.overlay import Overlay, Zero
+from zero_sizer.timeline.program import Layout
+from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -52,7 +56,10 @@ _PASSING = frozenset(
 )
 """Numbers about forward and backward, which little of what lasts reads."""
 _OF_BATCH = frozenset({_BATCH})
+_OF_BATCHES = _OF_BATCH | {"grad_accum"}
+_OF_GROUP = tuple(sorted({*NUMBERS, ACCUMULATES} - _OF_BATCHES))
 _OF_ANY = frozenset((*NUMBERS, ACCUMULATES))
+_Overlays = tuple[Overlay, ...]
 _MANY = 4  # numbers of ranks from which on bounds are cheaper than each
 
 
@@ -104,6 +111,23 @@ class _Ranks(NamedTuple):
     apart: bool
 
 
+class _Group:
+    """Candidates that differ in their batch alone.
+
+    Attributes:
+        parts: what they have in common, by name.
+        uses: micro batch -> peaks.
+        overlays: what ZeRO holds at the places of each layout that a micro step can have.
+    """
+
+    __slots__ = ("overlays", "parts", "uses")
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Any] = {}
+        self.uses: dict[int, Mapping[Device, Use]] = {}
+        self.overlays: dict[Identity, tuple[_Overlays, _Overlays]] = {}
+
+
 class Sweep:
     """Every candidate plan of a job on one kind of node.
 
@@ -122,6 +146,8 @@ class Sweep:
         self._is_closed_form = is_closed_form(base) or base.feed is not None
         self._is_bounded = all(tensor.trainable for tensor in base.model.parameters)
         self._worlds: set[int] = set()
+        self._groups: dict[Any, _Group] = {}
+        self._of_group = itemgetter(*_OF_GROUP)
         self._reads: dict[tuple[int, int], tuple[dict[str, None], bool, bool]] = {}
         self._allocate = [_Allocate(entry, self._ranks) for entry in _LASTING]
 
@@ -135,28 +161,54 @@ class Sweep:
 
     def uses(self, values: Values) -> Mapping[Device, Use]:
         """The peak of every device, as ``sizing.size`` would give it."""
-        ranks, at_step, apart = self._ranks_of(values, {})
-        if not apart:
-            return self._uses(values, ranks, at_step)
-        each = [self._uses(values.with_numbers(rank=rank), (rank,), (rank,)) for rank in ranks]
-        return max(each, key=lambda found: found[Device.GPU].num_bytes)
+        group = self._group(values)
+        found = self._ranks_of(group, values)
+        if not found.apart:
+            return self._uses(group, values, found)
+        each = []
+        for rank in found.all:
+            there = values.with_numbers(rank=rank)
+            each.append(self._uses(self._group(there), there, _Ranks((rank,), (rank,), False)))
+        return max(each, key=lambda uses: uses[Device.GPU].num_bytes)
 
-    def _uses(
-        self, values: Values, ranks: tuple[int, ...], at_step: tuple[int, ...]
-    ) -> Mapping[Device, Use]:
+    def _group(self, values: Values) -> _Group:
+        key = values.strategy, self._of_group(values.tokens)
+        found = self._groups.get(key)
+        if found is None:
+            found = self._groups[key] = _Group()
+        return found
+
+    def _once(
+        self, group: _Group, name: str, values: Values, compute: Callable[[View], Any]
+    ) -> Any:
+        """A formula that all of a group have in common; asked anew where it reads the batch."""
+        found = group.parts.get(name)
+        if found is None:
+            found, reads = self._family.noted(name, values, compute)
+            if _OF_BATCHES.isdisjoint(reads):
+                group.parts[name] = found
+        return found
+
+    def _uses(self, group: _Group, values: Values, ranks: _Ranks) -> Mapping[Device, Use]:
         """The peak of every device, at every moment of the rank that holds most then."""
-        found = self._family.formula("passes", values, partial(self._passes, values, ranks))
-        return self._with_passes(values, at_step, found)
+        batch = values.of[_BATCH]
+        found = group.uses.get(batch)
+        if found is None:
+            passes = self._passes(group, values, ranks.all)
+            found = self._with_passes(group, values, ranks.at_step, passes)
+            group.uses[batch] = found
+        return found
 
     def between(self, values: Values) -> tuple[Mapping[Device, Use], Mapping[Device, Use]] | None:
         """A lower and an upper bound of ``uses``, from other numbers of ranks; None: none is known.
 
         Where many numbers of ranks are asked about, powers of two tell of most of the others.
         """
-        of, known = values.of, self._family.known("passes", values)
+        of, group = values.of, self._group(values)
+        known = of[_BATCH] in group.uses
         if known or not self._is_bounded or of["wrapper"] is not Wrapper.ZERO3:
             return None
-        ranks, alike, at_step = of["dp_world_size"], *self._ranks_of(values, {})[:2]
+        ranks, alike, at_step = of["dp_world_size"], *self._ranks_of(group, values)[:2]
         self._worlds.add(ranks)
         above = self._ranks
         while above < ranks:
@@ -174,7 +226,7 @@ class Sweep:
                 pairs = zip(outline.first, passes, strict=True)
                 passes = [hpz.highest_step(first + more, later, missing) for first, later in pairs]
             forward, backward = passes
-            found.append(self._with_passes(values, at_step, (forward, backward)))
+            found.append(self._with_passes(group, values, at_step, (forward, backward)))
         return found[0], found[1]
 
     def _outline(self, values: Values, ranks: int, divides: bool) -> compose.Outline:
@@ -183,10 +235,10 @@ class Sweep:
         return cast(compose.Outline, self._family.formula(("outline", divides), there, found))
 
     def _with_passes(
-        self, values: Values, at_step: tuple[int, ...], totals: compose.Totals
+        self, group: _Group, values: Values, at_step: tuple[int, ...], totals: compose.Totals
     ) -> Mapping[Device, Use]:
         """The peak of every device with so many bytes in forward and backward."""
-        family, lasting = self._family, self._lasting_of(values, at_step)
+        family, lasting = self._family, self._lasting_of(group, values, at_step)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
         for index in lasting.others:
             found = family.formula(index, values, self._allocate[index])
@@ -199,27 +251,32 @@ class Sweep:
         others = {device: _highest(of) for device, of in rows.items() if of is not row}
         size = max(row)
         passes, step = (max([row[place] for place in places]) for places in (_PASSES, _STEP))
-        room = rooms_of(cast(Plan, family.view(values))).beside(passes, step, size)
+        rooms = cast(Rooms, family.formula("rooms", values, _rooms))
+        room = rooms.beside(passes, step, size)
         error = family.formula("error", values, _error) if self._is_closed_form else 0
         on_gpu = Use(size, _MOMENTS[row.index(size)], room, error)
         return {**lasting.uses, **others, Device.GPU: on_gpu}
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
-        _, at_step, _ = self._ranks_of(values, {})
-        return self._lasting_of(values, at_step).uses
+        group = self._group(values)
+        at_step = self._ranks_of(group, values).at_step
+        return self._lasting_of(group, values, at_step).uses
 
-    def _ranks_of(self, values: Values, reads: dict[str, None]) -> _Ranks:
-        return cast(_Ranks, self._family.formula("ranks", values, _ranks, reads))
+    def _ranks_of(self, group: _Group, values: Values) -> _Ranks:
+        return cast(_Ranks, self._once(group, "ranks", values, _ranks))
 
-    def _lasting_of(self, values: Values, ranks: tuple[int, ...]) -> _Sums:
+    def _lasting_of(self, group: _Group, values: Values, ranks: tuple[int, ...]) -> _Sums:
         """Everything but forward and backward that the micro batch does not change."""
         key = "lasting" if len(ranks) == 1 else "highest lasting"
-        found = self._family.formula(key, values, partial(self._highest_lasting, values, ranks))
+        found = group.parts.get(key)
+        if found is None:
+            compute = partial(self._highest_lasting, values, ranks)
+            found = self._once(group, key, values, compute)
         return cast(_Sums, found)
 
     def _highest_lasting(self, values: Values, ranks: tuple[int, ...], view: View) -> _Sums:
-        self._ranks_of(values, view.reads)
+        self._family.formula("ranks", values, _ranks, view.reads)
         known = self._lasting(values, view)
         if not known.by_rank:
             return known
@@ -243,15 +300,27 @@ class Sweep:
     def _on(self, values: Values, rank: int) -> Values:
         return values if values.of["rank"] == rank else values.with_numbers(rank=rank)
 
-    def _passes(self, values: Values, ranks: tuple[int, ...], view: View) -> compose.Totals:
+    def _passes(self, group: _Group, values: Values, ranks: tuple[int, ...]) -> compose.Totals:
         """Bytes of forward and backward at their highest."""
-        find = partial(self._zeros, values, ranks)
-        zeros = self._family.formula("zeros", values, find, view.reads)
-        plan = cast(Plan, view)
-        return hpz.totals_with_first(plan, compose.totals_beside(plan, zeros))
+        found = self._family.formula("micro step", values, compose.micro_step_of)
+        step, layout = cast(tuple[MicroStep, Layout], found)
+        of_layout = Identity(layout)
+        overlays = group.overlays.get(of_layout)
+        if overlays is None:
+            find = partial(self._zeros, values, ranks)
+            zeros = self._once(group, "zeros", values, find)
+            first = self._once(group, "first", values, hpz.first_of)
+            overlays = compose.overlays_of(layout, zeros), compose.overlays_of(layout, first)
+            group.overlays[of_layout] = overlays
+        later, first = overlays
+        totals = compose.highest_of(step, later)
+        if not first:
+            return totals
+        missing = self._once(group, "missing", values, _missing)
+        return hpz.with_first(compose.highest_of(step, first), totals, missing)
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
-        self._ranks_of(values, view.reads)
+        self._family.formula("ranks", values, _ranks, view.reads)
         of_first = self._family.view(self._on(values, ranks[0]))
         found = compose.zeros_of_all(cast(Plan, of_first), ranks)
         view.reads.update(of_first.reads)
@@ -325,6 +394,10 @@ def _ranks(view: Any) -> _Ranks:
     return _Ranks(ranks, ranks if apart else step_candidates(view), apart)
 
 
+def _rooms(view: Any) -> Rooms:
+    return rooms_of(view)
+
+
 def _missing(view: Any) -> int:
     return from_first_step(view)
 
@@ -343,12 +416,16 @@ class _Allocate:
         self._ranks = ranks
 
     def __call__(self, view: Any) -> tuple[Device, int, tuple[int, ...]] | None:
-        found = evaluate((self._entry,), view, explain=False)
-        if not found:
+        found = footprint(self._entry, view, self._ranks)
+        if found is None:
             return None
-        allocation = found[0]
-        size = allocation.on_device(self._ranks)
-        return allocation.device, size, tuple(_PLACE[m] for m in allocation.moments)
+        device, size, moments = found
+        return device, size, _places(moments)
+
+
+@lru_cache(maxsize=256)
+def _places(moments: frozenset[Moment]) -> tuple[int, ...]:
+    return tuple([_PLACE[moment] for moment in moments])
 
 
 def _add(row: list[int], size: int, places: tuple[int, ...]) -> None:

@@ -218,11 +218,6 @@ class Overlay:
         is_hook = alone + hook.total > end + after.total
         return HeldAt(label, alone, hook) if is_hook else HeldAt(label, end, after)
 
-    def secondaries_made(self, *, in_forward: bool) -> tuple[int, ...]:
-        """Parameters whose secondary partitions forward makes, or both passes, in that order."""
-        forward, both = _cut(Identity(self._program), _gathering_of(self._zero))
-        return forward if in_forward else both
-
     def left(self) -> tuple[int, ...]:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
         return self._reduction.left()
@@ -331,6 +326,12 @@ def _cut(program: Identity, how: Gathering) -> tuple[tuple[int, ...], tuple[int,
     visits, forward = program.of.visits
     trace = how.trace(visits, forward)
     return replay.secondaries_made(trace, how.limits, forward, program.of.blocks)
+
+
+def secondaries_made(layout: Layout, zero: Zero, *, in_forward: bool) -> tuple[int, ...]:
+    """Parameters whose secondary partitions forward makes, or both passes, in that order."""
+    forward, both = _cut(Identity(program_of(layout)), _gathering_of(zero))
+    return forward if in_forward else both
 
 
 def _reduction(program: Program, zero: Zero, share: Share) -> Reduction:
