@@ -62,6 +62,11 @@ class Zero:
     is_first: bool = False
     others: tuple[Own, ...] = ()
 
+    def __hash__(self) -> int:
+        """Hash of what is short: long tuples are mostly the same objects, and soon compared."""
+        short = (self.ranks, self.is_parked, self.is_first, self.secondary.ranks, self.others)
+        return hash((short, self.limits, self.rules, self.share))
+
 
 class HeldAt(NamedTuple):
     """Bytes that ZeRO holds at one place, while the step runs or at its end."""

@@ -28,6 +28,8 @@ class Scheme(Enum):
     HOOKED = "as they are produced, through the ZeRO bucket"  # stage 2, stage 1 with overlap_comm
     SCATTERED = "as they are produced, reduce-scattered"  # stage 3
 
+    __hash__ = object.__hash__  # members are unique; Enum's own hash is slow
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
@@ -80,6 +82,10 @@ class Tensors:
     groups: tuple[tuple[int, ...], ...]
     numels: tuple[int, ...]
     apart: frozenset[int] = frozenset()
+
+    def __hash__(self) -> int:
+        """Hash of how many there are: the tuples are long, and mostly the same objects."""
+        return hash((len(self.groups), len(self.numels), len(self.apart)))
 
 
 class Completion(NamedTuple):
