@@ -5,7 +5,7 @@ Neither the batch nor the sequence changes it. What does not depend on the numbe
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from operator import add
 from typing import NamedTuple
@@ -15,9 +15,17 @@ from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero import forms, gradient_flow, replay
 from zero_sizer.zero.forms import Form, Forms
-from zero_sizer.zero.gradient_flow import Flow, Rules, Tensors
+from zero_sizer.zero.gradient_flow import Flow, Rules, Scheme, Tensors
 from zero_sizer.zero.highest import Highest
-from zero_sizer.zero.reduction import Held, Own, Reduction, Share
+from zero_sizer.zero.reduction import (
+    Costs,
+    Held,
+    Own,
+    Reduction,
+    Share,
+    ceilings,
+    most_costs,
+)
 from zero_sizer.zero.secondary import Secondary
 from zero_sizer.zero.trace import Gathering, Limits
 
@@ -104,17 +112,25 @@ class Pass:
         gathered: parameters; None where none are gathered.
         held: gradients; bytes alone where they are the same everywhere.
         spans: where the columns lie.
+        hooks: which of the gradients' bytes are worked out late; None: none are.
 
     Attributes:
         bound: no place holds more.
     """
 
-    def __init__(self, gathered: Side | None, held: Side | int, spans: Sequence[slice]) -> None:
+    def __init__(
+        self,
+        gathered: Side | None,
+        held: Side | int,
+        spans: Sequence[slice],
+        hooks: "Hooks | None" = None,
+    ) -> None:
         most = held if isinstance(held, int) else held.most
         self.bound = most + (gathered.most if gathered is not None else 0) if spans else 0
         self._gathered = gathered
         self._held = held
         self._spans = spans
+        self.hooks = hooks
         self._columns: dict[int, tuple[Sequence[int], int]] = {}
 
     def most(self, column: int) -> int:
@@ -152,6 +168,8 @@ class Pass:
             span = self._spans[number]
             lying = lying or (0,) * len(range(*span.indices(span.stop)))
             return [size + held for size in lying]
+        if is_end and self.hooks is not None:
+            self.hooks.fill(number)
         gradients = _column_of(held, number, is_end)
         if gathered is None:
             return gradients
@@ -173,6 +191,90 @@ def _column_of(side: Side, number: int, is_end: bool) -> Sequence[int]:
     return (side.end if is_end else side.within).column(number, side.values)
 
 
+class Hooks:
+    """Bytes at hooks that reduce what ranks share, worked out where they may be the highest.
+
+    Attributes:
+        nothing: stands for those that are not worked out yet.
+        most: no hook has more.
+        values: of which ``Program.held`` says which there are.
+    """
+
+    def __init__(self, overlay: "Overlay") -> None:
+        flow, zero = overlay.flow, overlay.zero
+        costs = most_costs(flow, zero.tensors, zero.rules, zero.share)
+        self._of = overlay
+        self._ceilings = _ceilings_of(Identity(overlay.program), Identity(flow), costs)
+        self._own = overlay.highest.most_own
+        self._first = 1 + len(flow.hook)
+        self.nothing = (-1,) * len(flow.hook)
+        self.most = self._ceilings.most + self._own
+        self.values: list[int] = []
+
+    def fill(self, number: int) -> None:
+        """Put the bytes of a column's hooks among all."""
+        for source in self._ceilings.sources(number):
+            self._value(source)
+
+    def _value(self, source: int) -> int:
+        found = self.values[source]
+        if found < 0:
+            found = self.values[source] = self._of.highest.hook_total(source - self._first)
+        return found
+
+    def highest_beside(self, number: int, first: int, slope: int, best: int) -> int:
+        """The highest total of a column; ``best`` where none is higher than that.
+
+        Args:
+            number: of the column.
+            first: what lies beside at the first block.
+            slope: what each further block adds to that.
+            best: a total that is known.
+        """
+        values, most = self._ceilings.column(number)
+        least = best - self._own - first  # a place that may be higher has more than that
+        if most + max(slope * (len(values) - 1), 0) <= least:
+            return best
+        totals = list(map(add, values, range(0, slope * len(values), slope))) if slope else values
+        places = [(total, block) for block, total in enumerate(totals) if total > least]
+        sources = self._ceilings.sources(number)
+        for total, block in sorted(places, reverse=True):
+            if total <= best - self._own - first:
+                break
+            best = max(best, self._value(sources[block]) + first + slope * block)
+        return best
+
+
+class _Ceilings:
+    """Bytes that no rank of any number exceeds beside its own, at hooks of a program."""
+
+    def __init__(self, program: Program, flow: Flow, costs: Costs) -> None:
+        before, _, after = flow.totals
+        hooks, _ = ceilings(Identity(flow), costs)
+        self._values = program.held_bytes(sum(flow.start), before, hooks, after)
+        self._placed = program.held[1]
+        self._spans = program.backward_spans
+        self._columns: dict[int, tuple[Sequence[int], int]] = {}
+        self.most = max(self._values)
+
+    def column(self, number: int) -> tuple[Sequence[int], int]:
+        """Those of one column, and the highest."""
+        found = self._columns.get(number)
+        if found is None:
+            values = self._placed.column(number, self._values)
+            found = self._columns[number] = values, max(values)
+        return found
+
+    def sources(self, number: int) -> Sequence[int]:
+        """Which of ``Program.held`` there are in one column."""
+        return self._placed.numbers[self._spans[number]]
+
+
+@lru_cache(maxsize=256)
+def _ceilings_of(program: Identity, flow: Identity, costs: Costs) -> _Ceilings:
+    return _Ceilings(program.of, flow.of, costs)
+
+
 class Overlay:
     """Bytes that ZeRO holds at every place of a layout.
 
@@ -180,28 +282,69 @@ class Overlay:
         forward: in the order of the parts.
         backward: in the order in which parts run, the last first.
         last_gathered: gathered bytes at the end.
-        epilogue: highest after the last gradient.
         per_rank: bytes that one more rank adds at most (stage 3: padding).
     """
 
     def __init__(self, layout: Layout, zero: Zero) -> None:
         self.per_rank = 0
-        self._program = program_of(layout)
-        self._zero = zero
-        self._reduction = _reduction(self._program, zero, zero.share)
-        others = map(self._reduction.of_rank, zero.others)
-        flow = _flow(Identity(self._program), zero.tensors, zero.rules)
-        self._highest = Highest(flow, [self._reduction, *others])
+        program = self.program = program_of(layout)
+        self.zero = zero
+        self.flow = _flow(Identity(program), zero.tensors, zero.rules)
         forward, backward = self._gathered = self._gathered_sides()
-        program = self._program
-        self.forward = Pass(forward, self._highest.start.total, program.forward_spans)
-        values = program.held_bytes(self._highest)
-        held = Side(values, *program.held, max(values))
-        self.backward = Pass(backward, held, program.backward_spans)
+        held = max([own.held for own in (zero.share.own, *zero.others)])
+        start = sum(self.flow.start) + held
+        self.forward = Pass(forward, start, program.forward_spans)
+        self.backward = self._backward(backward, start)
         self.last_gathered = 0
         if backward is not None and backward.end.numbers:
             self.last_gathered = backward.values[backward.end.numbers[-1]]
-        self.epilogue = self._highest.epilogue
+
+    def _backward(self, gathered: Side | None, start: int) -> "Pass":
+        flow, program, zero = self.flow, self.program, self.zero
+        spans, hooks = program.backward_spans, None
+        if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
+            more = start - sum(flow.start)
+            columns = [_more(totals, more) for totals in flow.totals]
+            values = program.held_bytes(start, *columns)
+            most = max(values)
+        elif zero.rules.scheme is Scheme.HOOKED:
+            hooks = Hooks(self)
+            before, after = self.highest.before_totals(), self.highest.after_totals()
+            hooks.values = values = program.held_bytes(start, before, hooks.nothing, after)
+            most = max(*values, hooks.most)
+        else:
+            columns = [of() for of in self.highest.columns]
+            values = program.held_bytes(start, *columns)
+            most = max(values)
+        return Pass(gathered, Side(values, *program.held, most), spans, hooks)
+
+    @cached_property
+    def _reduction(self) -> Reduction:
+        return _reduction(self.program, self.zero, self.zero.share)
+
+    @cached_property
+    def highest(self) -> Highest:
+        others = map(self._reduction.of_rank, self.zero.others)
+        return Highest(self.flow, [self._reduction, *others])
+
+    @cached_property
+    def epilogue(self) -> Held:
+        """The highest after the last gradient."""
+        return self.highest.epilogue
+
+    @cached_property
+    def epilogue_ceiling(self) -> int:
+        """Bytes that ``epilogue`` does not exceed."""
+        zero = self.zero
+        if zero.rules.scheme not in (Scheme.DEFERRED, Scheme.HOOKED):
+            return self.epilogue.total
+        costs = most_costs(self.flow, zero.tensors, zero.rules, zero.share)
+        owns = (zero.share.own, *zero.others)
+        if zero.rules.scheme is Scheme.HOOKED:
+            own = self.highest.most_own + max([own.afterwards for own in owns])
+        else:  # what is larger than the bucket can only be freed
+            own = max([own.held + own.kept + own.afterwards for own in owns])
+        return ceilings(Identity(self.flow), costs)[1] + own
 
     def at(self, column: int, block: int, *, is_backward: bool) -> HeldAt:
         """Bytes held at a place, for a reader."""
@@ -214,10 +357,10 @@ class Overlay:
             else (lying.values[of.numbers[index]] for of in (lying.within, lying.end, lying.apart))
         )
         if not is_backward:
-            label = self._program.forward[index].label
-            return HeldAt(label, end if is_end else within, self._highest.start)
-        label = self._program.backward[index].label
-        before, hook, after = self._program.held_at(self._highest, index)
+            label = self.program.forward[index].label
+            return HeldAt(label, end if is_end else within, self.highest.start)
+        label = self.program.backward[index].label
+        before, hook, after = self.program.held_at(self.highest, index)
         if not is_end:
             return HeldAt(label, within, before)
         is_hook = alone + hook.total > end + after.total
@@ -229,7 +372,7 @@ class Overlay:
 
     def _gathered_sides(self) -> tuple[Side | None, Side | None]:
         """Parameters in forward and in backward."""
-        zero, program = self._zero, self._program
+        zero, program = self.zero, self.program
         if not zero.ranks:
             return None, None
         levels = _levels(Identity(program), _gathering_of(zero))
@@ -337,6 +480,10 @@ def secondaries_made(layout: Layout, zero: Zero, *, in_forward: bool) -> tuple[i
     """Parameters whose secondary partitions forward makes, or both passes, in that order."""
     forward, both = _cut(Identity(program_of(layout)), _gathering_of(zero))
     return forward if in_forward else both
+
+
+def _more(totals: Sequence[int], more: int) -> Sequence[int]:
+    return [total + more for total in totals] if more else totals
 
 
 def _reduction(program: Program, zero: Zero, share: Share) -> Reduction:

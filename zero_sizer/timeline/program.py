@@ -1,6 +1,6 @@
 """The places of a step, flat, in the order in which they run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
@@ -128,14 +128,11 @@ class Program:
                 after = 1 + 2 * count + position
                 yield 1 + position, 1 + count + position, after
 
-    def held_bytes(self, reduction: Highest) -> list[int]:
+    def held_bytes(
+        self, start: int, before: Iterable[int], hook: Iterable[int], after: Iterable[int]
+    ) -> list[int]:
         """Bytes of which ``held`` says which there are at every place of backward."""
-        return [
-            reduction.start.total,
-            *reduction.before_totals(),
-            *reduction.hook_totals(),
-            *reduction.after_totals(),
-        ]
+        return [start, *before, *hook, *after]
 
     def held_at(self, reduction: Highest, index: int) -> list[Held]:
         """Bytes held at one place, by kind."""

@@ -1,7 +1,7 @@
 """Memory of one rank while gradients flow (``gradient_flow``): its part, and reduction copies."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
@@ -117,7 +117,7 @@ class Reduction:
             of_any = replace(share, own=NOTHING_OWN)
             self.alike = _of_others(Identity(flow), Identity(self._extents), rules, of_any)
         else:
-            self.alike = _alike(flow, [], [])
+            self.alike = Alike(flow, _nothing)
         self._take(share.own)
 
     def of_rank(self, own: Own) -> Self:
@@ -152,7 +152,7 @@ class Reduction:
         costs = {}
         for number in touched:
             flush = flow.flushes[number]
-            copies, reduced = self.alike.costs[number][0], self.alike.reduced[number]
+            copies, _, reduced = self.alike.cost(number)
             if share.is_compact and len(flush.members) > 1:
                 # each is added on its own: none is merged with the next
                 copies, reduced = _flattened(flush, [flush.numel], rules, share)
@@ -230,7 +230,8 @@ class Reduction:
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
         level = self.flow.flushes[number].level
-        copies, offload = self._own_costs.get(number, self.alike.costs[number])
+        own_costs = self._own_costs.get(number)
+        copies, offload = self.alike.cost(number)[:2] if own_costs is None else own_costs
         own = self._own_before(number) - self._own_before(number + 1)  # frees come last
         going = self._held(level, number + 1, offload)
         return self._held(level, number, copies), going._replace(gradients=going.gradients + own)
@@ -258,42 +259,71 @@ class Reduction:
             yield self._held(flow.closing[0][0], 0, max(copies, default=0))
 
 
+def _nothing(number: int) -> tuple[int, int, int]:
+    """The cost where nothing is reduced."""
+    return 0, 0, 0
+
+
 def total_of(held: Held) -> int:
     """All bytes, to compare by."""
     return held.total
 
 
-class _Alike(NamedTuple):
-    """What reductions cost a rank that owns nothing of them.
+class Alike:
+    """Costs of reductions for a rank that owns nothing of them, each worked out when asked for.
 
-    Attributes:
-        costs: of each, bytes of its copies, and of those on the way to the host.
-        reduced: bytes of the copy that was reduced.
-        totals: bytes at the worst of each, without what is kept.
-        hooks: the same of each hook.
+    Args:
+        flow: the reductions.
+        cost: of one: bytes of its copies, of those on the way to the host, and of the copy that
+            was reduced.
+        by_kind: whether those of a kind cost alike.
     """
 
-    costs: list[tuple[int, int]]
-    reduced: list[int]
-    totals: list[int]
-    hooks: list[int]
+    def __init__(
+        self, flow: Flow, cost: Callable[[int], tuple[int, int, int]], *, by_kind: bool = False
+    ) -> None:
+        self._flow = flow
+        self._cost = cost
+        self._by_kind = by_kind
+        self._known: dict[int, tuple[int, int, int]] = {}
+
+    def cost(self, number: int) -> tuple[int, int, int]:
+        """See ``Alike``."""
+        found = self._known.get(number)
+        if found is None:
+            found = self._known[number] = self._cost(number)
+        return found
+
+    def total(self, number: int) -> int:
+        """Bytes at the worst of a reduction, without what is kept."""
+        copies, going, _ = self.cost(number)
+        return self._flow.flush_totals[number] + max(copies, going)
+
+    def hook(self, position: int) -> int:
+        """The same of a gradient's hook."""
+        flow = self._flow
+        worst = flow.totals[1][position]
+        for number in range(flow.done[position], flow.done[position + 1]):
+            worst = max(worst, self.total(number))
+        return worst
+
+    def hooks(self) -> Sequence[int]:
+        """The same of every hook."""
+        flow = self._flow
+        if not flow.hook_of:
+            return flow.totals[1]
+        if not self._by_kind:
+            return [self.hook(position) for position in range(len(flow.hook))]
+        firsts, kinds = flow.hook_kinds
+        found = [self.hook(position) for position in firsts]
+        return [found[kind] for kind in kinds]
 
 
-def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Alike:
+def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
     """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
     kinds, numbers = flow.kinds
-    costs = [_scatter(*kind, rules, share) for kind in kinds]
-    return _alike(flow, [costs[number] for number in numbers], [])
-
-
-def _alike(flow: Flow, costs: list[tuple[int, int]], reduced: list[int]) -> _Alike:
-    levels = flow.flush_totals
-    totals = [level + max(cost) for level, cost in zip(levels, costs, strict=True)]
-    worst = list(flow.totals[1])
-    for number, position in flow.hook_of.items():
-        if totals[number] > worst[position]:
-            worst[position] = totals[number]
-    return _Alike(costs, reduced, totals, worst)
+    costs = [(*_scatter(*kind, rules, share), 0) for kind in kinds]
+    return Alike(flow, lambda number: costs[numbers[number]], by_kind=True)
 
 
 def _scatter(
@@ -326,20 +356,67 @@ def _scatter(
 
 
 @lru_cache(maxsize=64)
-def _of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> _Alike:
-    parts = extents.of.parts(share.ranks)
-    found = []
-    for flush, (low, high) in zip(flow.of.flushes, extents.of.ranks(share.ranks), strict=True):
+def _of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> Alike:
+    parts, flushes = extents.of.parts(share.ranks), flow.of.flushes
+
+    def cost(number: int) -> tuple[int, int, int]:
+        flush, (low, high) = flushes[number], extents.of.span(number, parts)
         if low == high or not share.copies:  # one slice, or no copy of any
             size = flush.numel * share.cast_itemsizes[flush.is_apart]
-            found.append((size, size))
-            continue
+            return size, 0, size
         slices = [flush.numel]
         if rules.is_large(flush.numel):
             slices = extents.of.slices(flush.members[0], parts, rules.bucket_numel)
-        found.append(_flattened(flush, slices, rules, share))
-    costs = [(copies, 0) for copies, _ in found]
-    return _alike(flow.of, costs, [reduced for _, reduced in found])
+        copies, reduced = _flattened(flush, slices, rules, share)
+        return copies, 0, reduced
+
+    return Alike(flow.of, cost)
+
+
+class Costs(NamedTuple):
+    """The most that reductions cost at stages 1 and 2, whoever owns them.
+
+    Attributes:
+        each: bytes per element of what is reduced.
+        piece: more bytes per element of the largest piece of one tensor (``Share.is_compact``).
+        norm: bytes per element of that piece while its norm is taken, if that is more.
+        part: no piece has more elements; 0 where neither counts.
+    """
+
+    each: int
+    piece: int
+    norm: int
+    part: int
+
+
+def most_costs(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Costs:
+    """See ``Costs``."""
+    piece = share.compact_itemsize if share.is_compact else 0
+    norm = _NORM_ITEMSIZE if share.offloads else 0
+    part = 0
+    if piece or norm:
+        parts = extents_of(Identity(flow), tensors, *_placing(rules, share)).parts(share.ranks)
+        part = max(parts)
+    return Costs(rules.bucket_itemsize + max(share.cast_itemsizes), piece, norm, part)
+
+
+@lru_cache(maxsize=256)
+def ceilings(flow: Identity, costs: Costs) -> tuple[tuple[int, ...], int]:
+    """Bytes that no hook exceeds, and none after the last gradient, without a rank's own."""
+    of: Flow = flow.of
+    flushes = zip(of.flush_totals, of.flushes, strict=True)
+    if costs.part:
+        pieces = [min(largest, costs.part) for largest in of.largest]
+        totals = [
+            total + max(flush.numel * costs.each + piece * costs.piece, piece * costs.norm)
+            for (total, flush), piece in zip(flushes, pieces, strict=True)
+        ]
+    else:
+        totals = [total + flush.numel * costs.each for total, flush in flushes]
+    hooks = list(of.totals[1])
+    for number, position in of.hook_of.items():
+        hooks[position] = max(hooks[position], totals[number])
+    return tuple(hooks), max([*of.closing_totals[0], *totals[of.done[-1] :]])
 
 
 def _flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) -> tuple[int, int]:
