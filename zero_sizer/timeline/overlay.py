@@ -289,7 +289,7 @@ class Overlay:
         self.per_rank = 0
         program = self.program = program_of(layout)
         self.zero = zero
-        self.flow = _flow(Identity(program), zero.tensors, zero.rules)
+        self.flow = _flow(Identity(program.order), zero.tensors, zero.rules)
         forward, backward = self._gathered = self._gathered_sides()
         held = max([own.held for own in (zero.share.own, *zero.others)])
         start = sum(self.flow.start) + held
@@ -487,17 +487,17 @@ def _more(totals: Sequence[int], more: int) -> Sequence[int]:
 
 
 def _reduction(program: Program, zero: Zero, share: Share) -> Reduction:
-    return _reduction_of(Identity(program), zero.tensors, zero.rules, share)
+    return _reduction_of(Identity(program.order), zero.tensors, zero.rules, share)
 
 
 @lru_cache(maxsize=256)
-def _reduction_of(program: Identity, tensors: Tensors, rules: Rules, share: Share) -> Reduction:
-    return Reduction(_flow(program, tensors, rules), tensors, rules, share)
+def _reduction_of(order: Identity, tensors: Tensors, rules: Rules, share: Share) -> Reduction:
+    return Reduction(_flow(order, tensors, rules), tensors, rules, share)
 
 
 @lru_cache(maxsize=64)
-def _flow(program: Identity, tensors: Tensors, rules: Rules) -> Flow:
-    return gradient_flow.flow(tensors, program.of.order, rules)
+def _flow(order: Identity, tensors: Tensors, rules: Rules) -> Flow:
+    return gradient_flow.flow(tensors, order.of, rules)
 
 
 @lru_cache(maxsize=256)

@@ -93,7 +93,8 @@ class Program:
         self.forward, self.forward_spans = _flat(layout.forward)
         self.backward, self.backward_spans = _flat(layout.backward[::-1])
         complete = (place for place in self.backward if place.completes >= 0)
-        self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
+        order = [Completion(p.completes, p.makes, p.reduces) for p in complete]
+        self.order = _interned(tuple(order))
         visits = tuple(v for p in (*self.forward, *self.backward) for v in p.all_visits)
         self.visits = visits, sum(len(p.all_visits) for p in self.forward)
         self.blocks = tuple(self._blocks(layout))
@@ -142,6 +143,12 @@ class Program:
             kinds[(source - 1) // count]((source - 1) % count) if source else reduction.start
             for source in self._numbers[index]
         ]
+
+
+@lru_cache(maxsize=64)
+def _interned(order: tuple[Completion, ...]) -> tuple[Completion, ...]:
+    """The first met of all that are equal: with checkpointing and without, most are."""
+    return order
 
 
 def program_of(layout: Layout) -> Program:

@@ -1,6 +1,6 @@
 """Where a flow's tensors and buckets lie in the partitions of ZeRO-1 and ZeRO-2."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -111,28 +111,26 @@ class Extents:
 
 
 class _Rows:
-    """Buckets that lie one after the other, from the first on or from the last."""
+    """Buckets by where they lie in a flat buffer."""
 
-    def __init__(self, lows: list[int], highs: list[int], *, is_rising: bool) -> None:
-        self._is_rising = is_rising
-        self._lows = lows if is_rising else [-low for low in lows]
-        self._highs = highs if is_rising else [-high for high in highs]
+    def __init__(self, extents: Sequence[tuple[int, int]]) -> None:
+        self._order = sorted(range(len(extents)), key=lambda number: extents[number])
+        self._lows = [extents[number][0] for number in self._order]
+        self._highs = [extents[number][1] for number in self._order]
+        self._longest = max([high - low for low, high in extents], default=0)
 
-    def within(self, first: int, end: int) -> range:
+    def within(self, first: int, end: int) -> list[int]:
         """Numbers of those that have an element from ``first`` on and before ``end``."""
-        if self._is_rising:
-            return range(bisect_left(self._highs, first), bisect_left(self._lows, end))
-        return range(bisect_right(self._lows, -end), bisect_right(self._highs, -first))
+        low, high = bisect_left(self._lows, first - self._longest), bisect_left(self._lows, end)
+        found = zip(self._order[low:high], self._highs[low:high], strict=True)
+        return sorted([number for number, last in found if last >= first])
 
 
 def _rows_of(buckets: Sequence[Sequence[tuple[int, int, int]]]) -> _Rows | None:
+    """The buckets of a model with one group; None of several."""
     if any(len(found) != 1 or found[0][0] for found in buckets):
-        return None  # several groups
-    lows, highs = ([found[0][place] for found in buckets] for place in (1, 2))
-    for is_rising in (True, False):
-        if all(lows == sorted(lows, reverse=not is_rising) for lows in (lows, highs)):
-            return _Rows(lows, highs, is_rising=is_rising)
-    return None
+        return None
+    return _Rows([found[0][1:] for found in buckets])
 
 
 @lru_cache(maxsize=64)
