@@ -14,7 +14,7 @@ from zero_sizer.timeline.program import Layout, Placed, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero import forms, gradient_flow, replay
-from zero_sizer.zero.forms import Form, Forms
+from zero_sizer.zero.forms import Compiled, Form, Forms
 from zero_sizer.zero.gradient_flow import Flow, Rules, Scheme, Tensors
 from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import (
@@ -113,6 +113,7 @@ class Pass:
         held: gradients; bytes alone where they are the same everywhere.
         spans: where the columns lie.
         hooks: which of the gradients' bytes are worked out late; None: none are.
+        kinds: which places hold as much as each other; None: they may all differ.
 
     Attributes:
         bound: no place holds more.
@@ -124,6 +125,7 @@ class Pass:
         held: Side | int,
         spans: Sequence[slice],
         hooks: "Hooks | None" = None,
+        kinds: "Kinds | None" = None,
     ) -> None:
         most = held if isinstance(held, int) else held.most
         self.bound = most + (gathered.most if gathered is not None else 0) if spans else 0
@@ -131,11 +133,31 @@ class Pass:
         self._held = held
         self._spans = spans
         self.hooks = hooks
+        self._kinds = kinds
+        self._ends: dict[int, list[_End]] = {}
         self._columns: dict[int, tuple[Sequence[int], int]] = {}
 
     def most(self, column: int) -> int:
         """The most that is held at any block of a column."""
-        return self._column(column)[1]
+        ends = self._ends.get(column)
+        if ends is None:
+            ends = self._ends[column] = self._ends_of(column)
+        return max(ends)[0] if ends else self._column(column)[1]
+
+    def _ends_of(self, column: int) -> list["_End"]:
+        """Bytes of a column's kinds of places, with the first and the last of each."""
+        kinds = self._kinds.column(column) if self._kinds is not None else ()
+        lying = self._gathered.values if self._gathered is not None else ()
+        held = self._held
+        if isinstance(held, int):
+            return [(lying[a] + held, first, last) for (a, *_), first, last in kinds]
+        there = held.values
+        if not column % 2:
+            return [(lying[a] + there[b], first, last) for (a, b), first, last in kinds]
+        return [
+            (max(lying[a] + there[b], lying[c] + there[d]), first, last)
+            for (a, b, c, d), first, last in kinds
+        ]
 
     def highest_beside(self, column: int, first: int, slope: int) -> tuple[int, int]:
         """Bytes and block of a column's highest, the first of equals.
@@ -145,6 +167,14 @@ class Pass:
             first: what lies beside ZeRO's at the first block.
             slope: what each further block adds to that.
         """
+        ends = self._ends.get(column)
+        if ends:
+            if slope > 0:
+                found = [(size + slope * last, -last) for size, _, last in ends]
+            else:
+                found = [(size + slope * begin, -begin) for size, begin, _ in ends]
+            highest, place = max(found)
+            return first + highest, -place
         totals, most = self._column(column)
         if not slope:
             return first + most, totals.index(most)
@@ -189,6 +219,59 @@ class Pass:
 
 def _column_of(side: Side, number: int, is_end: bool) -> Sequence[int]:
     return (side.end if is_end else side.within).column(number, side.values)
+
+
+_End = tuple[int, int, int]
+"""Bytes, and the first and the last block that hold so many."""
+_FEW = 16  # kinds of places in a column, up to which they are told apart
+
+
+class Kinds:
+    """Places of a pass that hold as much as each other, whatever the number of ranks.
+
+    Args:
+        gathered: which gathered bytes there are: within, at the end, and apart (``Side``).
+        held: which of the gradients' there are; None: the same everywhere.
+        alike: the first of those that are as many.
+        spans: where the columns lie.
+    """
+
+    def __init__(
+        self,
+        gathered: tuple[Placed, Placed, Placed],
+        held: tuple[Placed, Placed, Placed] | None,
+        alike: Sequence[int],
+        spans: Sequence[slice],
+    ) -> None:
+        self._gathered = gathered
+        self._held = held
+        self._alike = alike
+        self._spans = spans
+        self._columns: dict[int, list[tuple[tuple[int, ...], int, int]]] = {}
+
+    def column(self, column: int) -> list[tuple[tuple[int, ...], int, int]]:
+        """Kinds of a column's places, and the first and the last block of each; none if many."""
+        found = self._columns.get(column)
+        if found is None:
+            found = self._columns[column] = self._column(column)
+        return found
+
+    def _column(self, column: int) -> list[tuple[tuple[int, ...], int, int]]:
+        span, is_end = self._spans[column // 2], column % 2
+        within, end, apart = (placed.numbers[span] for placed in self._gathered)
+        rows = [end if is_end else within]
+        if self._held is not None:
+            alike = self._alike
+            before, hook, after = ([alike[n] for n in of.numbers[span]] for of in self._held)
+            rows = [apart, hook, end, after] if is_end else [within, before]
+        firsts: dict[tuple[int, ...], int] = {}
+        lasts: dict[tuple[int, ...], int] = {}
+        for block, kind in enumerate(zip(*rows, strict=True)):
+            firsts.setdefault(kind, block)
+            lasts[kind] = block
+        if len(firsts) > _FEW:
+            return []
+        return [(kind, first, lasts[kind]) for kind, first in firsts.items()]
 
 
 class Hooks:
@@ -287,13 +370,14 @@ class Overlay:
 
     def __init__(self, layout: Layout, zero: Zero) -> None:
         self.per_rank = 0
+        self._levels: _Levels | None = None
         program = self.program = program_of(layout)
         self.zero = zero
         self.flow = _flow(Identity(program.order), zero.tensors, zero.rules)
         forward, backward = self._gathered = self._gathered_sides()
         held = max([own.held for own in (zero.share.own, *zero.others)])
         start = sum(self.flow.start) + held
-        self.forward = Pass(forward, start, program.forward_spans)
+        self.forward = Pass(forward, start, program.forward_spans, kinds=self._kinds_of(False))
         self.backward = self._backward(backward, start)
         self.last_gathered = 0
         if backward is not None and backward.end.numbers:
@@ -316,7 +400,15 @@ class Overlay:
             columns = [of() for of in self.highest.columns]
             values = program.held_bytes(start, *columns)
             most = max(values)
-        return Pass(gathered, Side(values, *program.held, most), spans, hooks)
+        side = Side(values, *program.held, most)
+        return Pass(gathered, side, spans, hooks, self._kinds_of(True))
+
+    def _kinds_of(self, is_backward: bool) -> Kinds | None:
+        if self._levels is None:
+            return None
+        return _kinds(
+            Identity(self._levels), Identity(self.program), Identity(self.flow), is_backward
+        )
 
     @cached_property
     def _reduction(self) -> Reduction:
@@ -375,7 +467,7 @@ class Overlay:
         zero, program = self.zero, self.program
         if not zero.ranks:
             return None, None
-        levels = _levels(Identity(program), _gathering_of(zero))
+        levels = self._levels = _levels(Identity(program), _gathering_of(zero))
         copied = max(*zero.share.cast_itemsizes, zero.rules.itemsize)
         self.per_rank = levels.per_rank + copied * self._reduction.flow.most_together
         return _gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
@@ -428,16 +520,18 @@ class _Levels:
             tuple([places_of.setdefault(form, len(places_of)) for form in found])
             for found in numbers
         ]
-        self._forms = tuple(places_of)
-        self.per_rank = max([form.per_rank for form in self._forms], default=0)
+        self._forms = Compiled(tuple(places_of))
+        self.per_rank = max([form.per_rank for form in places_of], default=0)
         self.forward = _placed((row[:backward] for row in rows), program.forward_spans)
         self.backward = _placed((row[backward:] for row in rows), program.backward_spans)
 
     def bytes_at(self, ranks: int, group: int) -> tuple[Side, Side]:
         """Bytes in forward and in backward."""
-        padding = forms.Padding(ranks, group)
-        sizes = [form.at(padding) for form in self._forms]
-        values = [max([sizes[place] for place in level]) for level in self._levels]
+        sizes = self._forms.at(forms.Padding(ranks, group))
+        values = [
+            sizes[level[0]] if len(level) == 1 else max([sizes[place] for place in level])
+            for level in self._levels
+        ]
         return _side(values, self.forward), _side(values, self.backward)
 
 
@@ -461,6 +555,25 @@ def _gathering_of(zero: Zero) -> Gathering:
     places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed, zero.lent)
     more = (zero.secondary, zero.views, zero.is_first)
     return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
+
+
+@lru_cache(maxsize=256)
+def _kinds(levels: Identity, program: Identity, flow: Identity, is_backward: bool) -> Kinds:
+    if not is_backward:
+        return Kinds(levels.of.forward, None, (), program.of.forward_spans)
+    alike = _alike_in(flow)
+    return Kinds(levels.of.backward, program.of.held, alike, program.of.backward_spans)
+
+
+@lru_cache(maxsize=64)
+def _alike_in(flow: Identity) -> list[int]:
+    """Of ``Program.held_bytes`` the first of those that are alike on any number of ranks."""
+    before, _, after = flow.of.totals
+    hooks = flow.of.hook_kinds[1]
+    firsts: dict[tuple[str, int], int] = {}
+    rows = zip("bha", (before, hooks, after), strict=True)
+    sources = [("start", 0), *((kind, value) for kind, row in rows for value in row)]
+    return [firsts.setdefault(source, number) for number, source in enumerate(sources)]
 
 
 @lru_cache(maxsize=256)
