@@ -141,12 +141,10 @@ def footprint(
         size, is_node = entry.node_bytes(plan), True
     else:
         numel, dtype = entry.numel(plan), entry.dtype(plan)
-        if isinstance(numel, tuple):
-            sizes = [num_bytes(n, dtype) for n in numel]
-        else:
-            sizes = [num_bytes(numel, dtype)]
-        size = sum(sizes)
+        size = num_bytes(sum(numel) if isinstance(numel, tuple) else numel, dtype)
         if size and (entry.in_blocks or entry.pinned(plan)):
+            requests = numel if isinstance(numel, tuple) else (numel,)
+            sizes = [num_bytes(n, dtype) for n in requests]
             size += _rounding(sizes, entry, is_pinned=entry.pinned(plan))
     if not size:
         return None

@@ -264,14 +264,11 @@ class Kinds:
             alike = self._alike
             before, hook, after = ([alike[n] for n in of.numbers[span]] for of in self._held)
             rows = [apart, hook, end, after] if is_end else [within, before]
-        firsts: dict[tuple[int, ...], int] = {}
-        lasts: dict[tuple[int, ...], int] = {}
-        for block, kind in enumerate(zip(*rows, strict=True)):
-            firsts.setdefault(kind, block)
-            lasts[kind] = block
-        if len(firsts) > _FEW:
+        kinds = list(zip(*rows, strict=True))
+        lasts = dict(zip(kinds, range(len(kinds)), strict=True))
+        if len(lasts) > _FEW:
             return []
-        return [(kind, first, lasts[kind]) for kind, first in firsts.items()]
+        return [(kind, kinds.index(kind), last) for kind, last in lasts.items()]
 
 
 class Hooks:
