@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from itertools import takewhile
+from itertools import chain, takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
@@ -86,13 +86,27 @@ class _Sums(NamedTuple):
     Attributes:
         rows: per device, bytes at each moment.
         uses: per device, the highest of them.
-        others: which of ``_LASTING`` those numbers do change.
+        others: which of ``_LASTING`` those numbers do change, those together that read the same.
         by_rank: which of them ranks differ in; they are not added.
     """
 
     rows: dict[Device, list[int]]
     uses: dict[Device, Use]
-    others: list[int]
+    others: list[tuple[int, ...]]
+    by_rank: list[int]
+
+
+class _Several(NamedTuple):
+    """Some of ``_LASTING``, as ``_Sums`` takes them.
+
+    Attributes:
+        added: device, bytes and places of those that are added.
+        others: what others read, and which they are.
+        by_rank: see ``_Sums``.
+    """
+
+    added: list[tuple[Device, int, tuple[int, ...]]]
+    others: list[tuple[tuple[str, ...], int]]
     by_rank: list[int]
 
 
@@ -240,7 +254,7 @@ class Sweep:
         """The peak of every device with so many bytes in forward and backward."""
         family, lasting = self._family, self._lasting_of(group, values, at_step)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
-        for index in lasting.others:
+        for index in chain.from_iterable(lasting.others):
             found = family.formula(index, values, self._allocate[index])
             if found is not None:
                 device = found[0]
@@ -338,7 +352,7 @@ class Sweep:
     def _fixed(self, values: Values, view: View) -> _Sums:
         """What none of the numbers changes: the strategy's own, with all it does not have."""
         nothing = {device: [0] * len(_MOMENTS) for device in Device}
-        every = _Sums(nothing, {}, list(range(len(_LASTING))), [])
+        every = _Sums(nothing, {}, [(index,) for index in range(len(_LASTING))], [])
         return self._sums(every, values, view, _OF_ANY)
 
     def _sums(self, known: _Sums, values: Values, view: View, numbers: frozenset[str]) -> _Sums:
@@ -348,19 +362,36 @@ class Sweep:
         reads any.
         """
         rows = {device: list(row) for device, row in known.rows.items()}
-        others, by_rank = [], list(known.by_rank)
-        for index in known.others:
+        by_rank = list(known.by_rank)
+        others: dict[tuple[str, ...], list[int]] = {}
+        for alike in known.others:
+            find = partial(self._several, alike, values, numbers)
+            key = alike, id(numbers)
+            several = self._family.formula(key, values, find, view.reads)
+            for found in several.added:
+                _add(rows[found[0]], *found[1:])
+            by_rank += several.by_rank
+            for reads, index in several.others:
+                others.setdefault(reads, []).append(index)
+        uses = {device: _highest(row) for device, row in rows.items()}
+        return _Sums(rows, uses, [tuple(alike) for alike in others.values()], by_rank)
+
+    def _several(
+        self, alike: tuple[int, ...], values: Values, numbers: frozenset[str], view: View
+    ) -> "_Several":
+        """Entries that read the same, as far as they have been met."""
+        added, others, by_rank = [], [], []
+        for index in alike:
             found, reads = self._family.noted(index, values, self._allocate[index])
             before, reads_any, reads_rank = self._before(reads, numbers)
             if reads_any:
-                others.append(index)
+                others.append((tuple(reads), index))
             elif reads_rank:
                 by_rank.append(index)
             elif found is not None:
-                _add(rows[found[0]], *found[1:])
+                added.append(found)
             view.reads.update(before)
-        uses = {device: _highest(row) for device, row in rows.items()}
-        return _Sums(rows, uses, others, by_rank)
+        return _Several(added, others, by_rank)
 
     def _before(
         self, reads: dict[str, None], numbers: frozenset[str]

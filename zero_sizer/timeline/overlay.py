@@ -500,15 +500,18 @@ class _Levels:
         ends: list[Forms] = []
         own: list[Forms] = []
         for number, place in enumerate(places):
-            begun = done + len(place.visits)
-            fetching = together.of(*chain.from_iterable(visits[done:begun]))
-            done = begun + len(place.ends)
-            level = visits[begun - 1][1] if place.visits else level
-            if number not in (0, backward):
-                ends[-1] = together.of(ends[-1], fetching)
-                fetching = forms.NEVER
-            levels.append(together.of(level, fetching))
-            level = visits[done - 1][1] if place.ends else level
+            fetching = forms.NEVER
+            if place.visits:
+                begun = done + len(place.visits)
+                fetching = together.of(*chain.from_iterable(visits[done:begun]))
+                done, level = begun, visits[begun - 1][1]
+                if number not in (0, backward):
+                    ends[-1] = together.of(ends[-1], fetching)
+                    fetching = forms.NEVER
+            levels.append(together.of(level, fetching) if fetching else level)
+            if place.ends:
+                done += len(place.ends)
+                level = visits[done - 1][1]
             ends.append(level)
             own.append(level)
         rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]
