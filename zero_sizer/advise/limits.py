@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import field
 
-from zero_sizer.advise.sweep import Use
+from zero_sizer.advise.lasting import Use
 from zero_sizer.config.workload import Workload
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device

@@ -10,10 +10,11 @@ from zero_sizer.advise.batch import Batch
 from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
 from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
 from zero_sizer.advise.ladder import Ladder, Tuning, ladder_of, with_keys
+from zero_sizer.advise.lasting import Use
 from zero_sizer.advise.limits import Limits, Shortfall
 from zero_sizer.advise.planned import doubts_of, plan_of
 from zero_sizer.advise.strategy import Strategy, smallest_swap_buffer, strategies
-from zero_sizer.advise.sweep import Sweep, Use
+from zero_sizer.advise.sweep import Sweep
 from zero_sizer.advise.view import Values
 from zero_sizer.advise.walk import WORTH_IT, Probe, Walk
 from zero_sizer.config import document

@@ -59,6 +59,10 @@ class Values:
         of, tokens = {**self.of, **numbers}, {**self.tokens, **numbers}
         return Values(of, tokens, self.strategy)
 
+    def on_rank(self, rank: int) -> "Values":
+        """The values on another rank."""
+        return self if self.of["rank"] == rank else self.with_numbers(rank=rank)
+
 
 _UNKNOWN = object()
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from zero_sizer.activations.levels import MicroStep, StepLevels
-from zero_sizer.timeline.overlay import Overlay, Pass, Zero, overlay_of
+from zero_sizer.timeline.overlay import Overlay, Zero, overlay_of
+from zero_sizer.timeline.passes import Pass
 from zero_sizer.timeline.program import Layout
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass

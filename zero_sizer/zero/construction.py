@@ -40,9 +40,7 @@ def most_being_built(
     return most
 
 
-def _of_module(
-    module: tuple[int, ...], parts: Mapping[int, int], wider: int
-) -> tuple[int, int]:
+def _of_module(module: tuple[int, ...], parts: Mapping[int, int], wider: int) -> tuple[int, int]:
     """The most that a module takes while it is built, and what is left of it."""
     most = whole = held = 0
     for numel in module:

@@ -45,7 +45,7 @@ def tops(
 def highest(holders: int, changes: Iterable[Change], least: int) -> set[int]:
     """Holders, of which at any time one holds as much as any other, up to ``least``."""
     found = sorted(changes, key=_WHEN)
-    if all([change[3] >= 0 for change in found]):
+    if all(change[3] >= 0 for change in found):
         return _highest_rising(holders, found, least)
     held = [0] * holders
     heap, of_found = [(0, holder) for holder in range(holders)], [(0, 0)]

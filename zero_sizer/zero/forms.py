@@ -60,9 +60,9 @@ class Compiled:
                 *(("brought", size, each, second, 1) for size, each, second in form.brought),
                 *(("brought", size, each, True, count) for size, each, count in form.secondary),
             )
-            for *key, count in rows:
-                column = columns.setdefault(tuple(key), [0] * len(forms))
-                column[number] += count
+            for kind, size, each, is_secondary, count in rows:
+                key = (kind, size, each, is_secondary)
+                columns.setdefault(key, [0] * len(forms))[number] += count
         self._columns = list(columns.items())
 
     def at(self, padding: "Padding") -> list[int]:

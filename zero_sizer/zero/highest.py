@@ -51,7 +51,9 @@ class Highest:
             totals = map(self._reducing, numbers)
             return max([flow.totals[1][position] + offset, *totals])
         owners = self._owners.get(position, ())
-        return max([first.alike.hook(position) + offset, *[of.hook(position).total for of in owners]])
+        return max(
+            [first.alike.hook(position) + offset, *[of.hook(position).total for of in owners]]
+        )
 
     @cached_property
     def _owners(self) -> dict[int, list[Reduction]]:

@@ -110,7 +110,10 @@ def _large(layout: Layout, flat: Sequence["_Group"], keeping: Keeping) -> Iterat
     for number, numels in enumerate(layout.groups if keeping.large else ()):
         for i, numel in enumerate(numels):
             if numel > keeping.limit:
-                time, amount = _time(layout.turns, layout.last_first, number, i), numel * keeping.large
+                time, amount = (
+                    _time(layout.turns, layout.last_first, number, i),
+                    numel * keeping.large,
+                )
                 for rank in flat[number].owners(i):
                     yield time, turn, rank, amount
 
