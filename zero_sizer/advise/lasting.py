@@ -48,16 +48,18 @@ class Use:
         moment: the instant.
         room: bytes that must be there beside it (``passes.requests.room_of``); of the GPU alone.
         error: the most by which a closed form may be too low or too high; of the GPU alone.
+        kept: bytes that may be there beside all that is counted (``kept_pinned``); of the host.
     """
 
     num_bytes: int
     moment: Moment
     room: int = 0
     error: int = 0
+    kept: int = 0
 
 
 class Sums(NamedTuple):
-    """What does not change where some numbers vary.
+    """Memory that does not change where some numbers vary.
 
     Attributes:
         rows: per device, bytes at each moment.

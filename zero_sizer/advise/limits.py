@@ -67,8 +67,8 @@ class Limits:
             need = capacity.need(use.num_bytes, there, use.room, use.error)
             # the margin is what the allocator wastes: not asked for beside room for a request
             free = int(there.num_bytes * (1 - self.margins[device]))
-            others = use.num_bytes + use.error + there.outside.high
-            over = max(need.high - there.num_bytes, others - free)
+            others = use.num_bytes + use.error + use.kept + there.outside.high
+            over = max(need.high + use.kept - there.num_bytes, others - free)
             if over > 0:
                 short.append(_short(device, use, over, max(need.low - there.num_bytes, 0)))
         return short

@@ -1,6 +1,7 @@
 """Peaks and step times of many candidates of one strategy."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from operator import itemgetter
@@ -23,6 +24,7 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries import hpz
 from zero_sizer.ledger.entries.states import from_first_step
+from zero_sizer.ledger.kept_pinned import kept_on_host
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
 from zero_sizer.ledger.requests import Rooms, rooms_of
@@ -201,6 +203,10 @@ class Sweep:
         for place, size in zip(_PASSES, totals, strict=True):
             row[place] += size
         others = {device: highest_of(of) for device, of in rows.items() if of is not row}
+        kept = self._once(group, "kept", values, _kept)
+        if kept:
+            on_host = others.get(Device.HOST) or lasting.uses[Device.HOST]
+            others[Device.HOST] = replace(on_host, kept=kept)
         size = max(row)
         passes, step = (max([row[place] for place in places]) for places in (_PASSES, _STEP))
         rooms = cast(Rooms, family.formula("rooms", values, _rooms))
@@ -282,6 +288,10 @@ def _micro_step(view: Any) -> tuple[MicroStep, Layout]:
 
 def _first(view: Any) -> tuple[Zero, ...]:
     return hpz.first_of(view)
+
+
+def _kept(view: Any) -> int:
+    return kept_on_host(view)
 
 
 def _rooms(view: Any) -> Rooms:

@@ -14,17 +14,12 @@ from zero_sizer.timeline.program import Layout, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero import gradient_flow, replay
+from zero_sizer.zero.copies import ceilings, most_costs
 from zero_sizer.zero.gradient_flow import Flow, Rules, Scheme, Tensors
 from zero_sizer.zero.highest import Highest
-from zero_sizer.zero.reduction import (
-    Held,
-    Own,
-    Reduction,
-    Share,
-    ceilings,
-    most_costs,
-)
+from zero_sizer.zero.reduction import Held, Reduction
 from zero_sizer.zero.secondary import Secondary
+from zero_sizer.zero.share import Own, Share
 from zero_sizer.zero.trace import Gathering, Limits
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from zero_sizer.timeline.program import Placed, Program
 from zero_sizer.util.identity import Identity
+from zero_sizer.zero.copies import Costs, ceilings
 from zero_sizer.zero.gradient_flow import Flow
 from zero_sizer.zero.highest import Highest
-from zero_sizer.zero.reduction import Costs, ceilings
 
 
 class Side(NamedTuple):
@@ -152,7 +152,7 @@ class _Ceilings:
         self.most = max(self._values)
 
     def column(self, number: int) -> tuple[Sequence[int], int]:
-        """Those of one column, and the highest."""
+        """Ceilings of one column, and the highest of them."""
         found = self._columns.get(number)
         if found is None:
             values = self._placed.column(number, self._values)

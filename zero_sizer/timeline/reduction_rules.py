@@ -12,7 +12,7 @@ from zero_sizer.timeline import autocast_rules
 from zero_sizer.units import DType
 from zero_sizer.zero import muon, partition
 from zero_sizer.zero.gradient_flow import Rules, Scheme
-from zero_sizer.zero.reduction import Own, Share
+from zero_sizer.zero.share import Own, Share
 from zero_sizer.zero.wrapper import Wrapper
 
 

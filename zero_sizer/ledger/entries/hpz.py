@@ -101,7 +101,7 @@ def highest_step(first: int, later: int, missing: int) -> int:
 
 
 def first_of(plan: Plan) -> tuple[Zero, ...]:
-    """What ZeRO holds in the first micro step of all, where hpZ makes it another."""
+    """ZeRO's holdings in the first micro step of all, where hpZ makes it another."""
     return (zero_at_first(plan),) if _is_on(plan) else ()
 
 
