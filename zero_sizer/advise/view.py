@@ -20,6 +20,7 @@ NUMBERS = (
     "micro_batch",
     "grad_accum",
     "checkpointing",
+    "overlap_comm",
     "reduce_bucket_size",
     "prefetch_bucket_size",
     "max_live_parameters",
@@ -28,6 +29,7 @@ NUMBERS = (
     "sub_group_size",
     "optimizer_pinned",
     "optimizer_ratio",
+    "optimizer_buffer_count",
     "param_pinned",
     "param_buffer_size",
 )
