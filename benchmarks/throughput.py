@@ -8,19 +8,21 @@ import json
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from zero_sizer import models
-from zero_sizer.config import document, resolve
-from zero_sizer.config.workload import Workload
+from zero_sizer.config import document
+from zero_sizer.config.workload import REENTRANT, Checkpointing, Workload
 from zero_sizer.hardware import catalog
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.read import Job
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
-from zero_sizer.plan.resolve import plan_job
+from zero_sizer.plan.plan import Plan
+from zero_sizer.plan.resolve import plan_of, settings_of
 from zero_sizer.speed import Case, step_time
+from zero_sizer.speed.rates import table as rates_table
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data" / "throughput.json"
@@ -29,9 +31,16 @@ DOC = ROOT / "docs" / "speed.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 _STAGE = {"FULL_SHARD": 3, "SHARD_GRAD_OP": 2}
+# Rows without autocast are of torch 1.13 (submit_benchmarks.py's image), whose checkpoints do not
+# stop early: torch's do from 2.1 on.
+_CHECKPOINTS = {
+    "bf16": Checkpointing(by=REENTRANT),
+    "amp_bf16": Checkpointing(),
+    "amp_fp8": Checkpointing(),
+}
 # An H100's FP8 matrix product of 8192^3 (Azure's benchmarking guide, H100 v5), and the share
 # of such a measurement that training keeps (rates.json).
-_FP8_TFLOPS = 1290.1 * 0.92
+FP8_TFLOPS = 1290.1
 
 
 @dataclass(frozen=True)
@@ -96,28 +105,23 @@ def _layer_norm(name: str, hidden: int) -> Iterator[Tensor]:
 
 
 def job_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Job:
-    """The DeepSpeed job that does what the row's run did."""
+    """The DeepSpeed job that holds what the row's run held."""
     ranks = min(8, row["gpus"])
-    config = {
-        "bf16": {"enabled": True},
-        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
-        "zero_optimization": {"stage": _STAGE[row["sharding"]], "overlap_comm": True},
-        "train_micro_batch_size_per_gpu": row["micro_batch"],
-        "gradient_accumulation_steps": row["grad_accum"],
-    }
+    kept = rates_table()["matmul"]["training"][Case.EXPECTED]
     return Job(
-        document=document.from_mapping(config),
+        document=document.from_mapping(_config(row, {"overlap_comm": True})),
         model=mpt(row["model"], row["seq_len"], facts),
         cluster=Cluster(
             nodes=row["gpus"] // ranks,
             gpus_per_node=ranks,
             gpu=catalog.find(row["gpu"]),
-            rates={"matmul_tflops": _FP8_TFLOPS} if row["precision"] == "amp_fp8" else {},
+            rates={"matmul_tflops": FP8_TFLOPS * kept} if row["precision"] == "amp_fp8" else {},
             origins={},
         ),
         workload=Workload(
             seq_len=row["seq_len"],
             checkpointing=row["activation_checkpointing"],
+            checkpointing_how=_CHECKPOINTS[row["precision"]],
             attention="flash",
             loss="fused",  # llmfoundry/models/mpt/modeling_mpt.py: loss_fn, its default
         ),
@@ -125,17 +129,58 @@ def job_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Job:
     )
 
 
+def timed_job_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Job:
+    """The DeepSpeed job that moves what the row's run moved."""
+    job = job_of(row, facts)
+    assert job.model is not None  # noqa: S101
+    block = sum(t.numel for t in job.model.parameters if ".blocks.0." in t.name)
+    zero = {
+        "overlap_comm": True,
+        # FSDP gathers and reduces a block at once, and gathers it again for backward
+        "stage3_prefetch_bucket_size": block,
+        "reduce_bucket_size": block,
+        "stage3_max_reuse_distance": 0,
+    }
+    config = _config(row, zero)
+    # the table's MP Mode: DEFAULT with autocast, PURE without (composer mosaic_parallelism.py)
+    is_pure = not row["precision"].startswith("amp")
+    config["communication_data_type"] = "bf16" if is_pure else "fp32"
+    return replace(
+        job,
+        document=document.from_mapping(config),
+        # transformers' moves 36 bytes a logit, the runs 34: a fused loss (6), and two metrics of
+        # torch's cross entropy on fp32 copies (14 each; use_train_metrics, on by default)
+        workload=replace(job.workload, loss="transformers"),
+    )
+
+
+def _config(row: Mapping[str, Any], zero: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": _STAGE[row["sharding"]], **zero},
+        "train_micro_batch_size_per_gpu": row["micro_batch"],
+        "gradient_accumulation_steps": row["grad_accum"],
+    }
+
+
 def predict(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Result:
     """The row beside its prediction."""
-    return _result(row, job_of(row, facts), row["tokens_per_s_per_gpu"])
+    return result(row, timed_job_of(row, facts), row["tokens_per_s_per_gpu"])
 
 
-def _result(row: Mapping[str, Any], job: Job, measured: float) -> Result:
-    settings, _ = resolve.resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
-    plan = plan_job(job, settings).plan
-    times = [step_time(plan, job.cluster, case) for case in Case] if plan else []
+def planned(job: Job) -> tuple[Plan, Cluster]:
+    """The job's plan, and its cluster."""
+    settings, _ = settings_of(job)
+    plan = plan_of(job, settings).plan
+    assert plan is not None  # noqa: S101
+    return plan, job.cluster
+
+
+def result(row: Mapping[str, Any], job: Job, measured: float) -> Result:
+    """A measured throughput beside the job's prediction."""
+    plan, cluster = planned(job)
+    times = [step_time(plan, cluster, case) for case in Case]
     low, expected, high = (time.tokens_per_second for time in reversed(times) if time)
     return Result(row, measured, (low, expected, high))
 
@@ -167,12 +212,15 @@ def deepspeed_results() -> list[Result]:
             model=models.load(facts["model"]),
             cluster=cluster,
             workload=Workload(
-                seq_len=facts["seq_len"], checkpointing=row["checkpointing"], attention="flash"
+                seq_len=facts["seq_len"],
+                checkpointing=row["checkpointing"],
+                checkpointing_how=Checkpointing(by=REENTRANT),  # the Trainer's default in 2024
+                attention="flash",
             ),
             origins={},
         )
         tokens = row["samples_per_s"] * facts["seq_len"] / facts["gpus"]
-        found.append(_result(row, job, tokens))
+        found.append(result(row, job, tokens))
     return found
 
 

@@ -1,8 +1,9 @@
 """Writes the profiles of families (``zero_sizer/activations/data/family.*.json``).
 
 Usage: ``python scripts/generate_family_profiles.py [STRUCTURE ...] [--missing]`` in an environment
-that has torch and transformers. One for each structure that a bundled model has, called after the
-first such model, and a few more; traced at three sets of widths that no two products share.
+that has torch and transformers. One for each structure that a bundled model has, and a few more;
+called after what tells the structure apart (``llama-gqa-tied-silu``), and traced at three sets of
+widths that no two products share.
 """
 
 import argparse
@@ -55,27 +56,54 @@ _FURTHER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen1.5-7b": ("qwen2.5-14b", {"num_key_value_heads": 40}),
     "phi-2-of-the-hub": ("phi-2", {"partial_rotary_factor": 0.4}),
     "phi-3-medium": ("phi-3-mini", {"num_key_value_heads": 8}),
+    "phi-4-mini": ("phi-4", {"partial_rotary_factor": 0.75, "tie_word_embeddings": True}),
     "galactica-30b": ("opt-1.3b", {"activation_function": "gelu"}),
     "qwen1.5-0.5b": ("qwen2.5-0.5b", {"num_key_value_heads": 14}),
     "falcon-40b": ("falcon-7b", {"new_decoder_architecture": True, "num_kv_heads": 8}),
 }
 _PER_HEAD = (56, 48, 72)  # of the hidden size, where head_dim is free
+_KV_HEADS = {"all": "mha", "some": "gqa", "one": "mqa"}
+
+
+def name_of(structure: str) -> str:
+    """What files of a structure are called: what tells it from others of its family."""
+    said = json.loads(structure)
+    is_tied = not any("lm_head" in name or "embed_out" in name for name in said["names"])
+    rotated = said["rotated"]
+    words = (
+        said["family"],
+        _KV_HEADS[said["kv_heads"]],
+        "tied" if is_tied else "",
+        "windowed" if said["window"] else "",
+        said["activation"],
+        "dropout" if said.get("drops") else "",
+        f"rotated-{rotated:g}" if rotated != 1.0 else "",
+    )
+    return "-".join(word.replace("_", "-") for word in words if word)
 
 
 def structures() -> dict[str, tuple[str, Mapping[str, Any]]]:
     """Structure -> what to call it, and fields of a config that has it."""
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for name in bundled_names():
         structure = family.structure_of(load_bundled(name))
         if structure is not None:
-            found.setdefault(structure, (name, read_bundled(name)["hf_config"]))
+            found.setdefault(structure, read_bundled(name)["hf_config"])
     for name, (base, changes) in _FURTHER.items():
         fields = {**read_bundled(base)["hf_config"], **changes}
         structure = family.structure_of(spec_of(fields))
         if structure is None:
             raise SystemExit(f"{name} has no structure")
-        found.setdefault(structure, (name, fields))
-    return found
+        found.setdefault(structure, fields)
+    return named(found)
+
+
+def named(found: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Structures with what to call them; it stops where two would share a name."""
+    names = {structure: name_of(structure) for structure in found}
+    if len(set(names.values())) < len(names):
+        raise SystemExit(f"name_of() does not tell all structures apart: {sorted(names.values())}")
+    return {structure: (names[structure], fields) for structure, fields in found.items()}
 
 
 def resized(fields: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]:
@@ -133,7 +161,7 @@ def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, 
 def main() -> int:
     """Writes the files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="first models of structures; all when none")
+    parser.add_argument("names", nargs="*", help="of files, as written; all when none")
     parser.add_argument("--missing", action="store_true", help="only those that have none")
     options = parser.parse_args()
     found = structures()

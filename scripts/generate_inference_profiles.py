@@ -25,12 +25,12 @@ WINDOWS = (1024, 1544, 2536)  # of the members: what is as long as a window is t
 
 def structures() -> dict[str, tuple[str, Mapping[str, Any]]]:
     """Structure -> what to call it, and fields of a config that has it."""
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for structure, (name, fields) in families.structures().items():
+    found: dict[str, Mapping[str, Any]] = {}
+    for structure, (_, fields) in families.structures().items():
         said = json.loads(structure)
         del said["drops"]
-        found.setdefault(json.dumps(said, sort_keys=True), (name, fields))
-    return found
+        found.setdefault(json.dumps(said, sort_keys=True), fields)
+    return families.named(found)
 
 
 def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _report(line: str) -> None:
 def main() -> int:
     """Writes the files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="first models of structures; all when none")
+    parser.add_argument("names", nargs="*", help="of files, as written; all when none")
     parser.add_argument("--missing", action="store_true", help="only those that have none")
     options = parser.parse_args()
     found = structures()

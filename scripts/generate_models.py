@@ -121,7 +121,7 @@ def kept_config(source: Source, config: Any) -> dict[str, Any]:
     """The config's fields that matter here, under the family's and the standard names."""
     if hasattr(diffusers, source.family):
         return dict(sorted({**source.config, "_class_name": source.family}.items()))
-    if is_fed(source):  # as its file says it; transformers fills in the rest
+    if source.as_written or is_fed(source):  # transformers fills in the rest
         return dict(sorted(as_written(source).items()))
     fields = {k: v for k, v in config.to_dict().items() if k in CONFIG_FIELDS and k not in UNKEPT}
     for name in STANDARD_NAMES:
@@ -134,7 +134,7 @@ def kept_config(source: Source, config: Any) -> dict[str, Any]:
 
 def architecture(source: Source, model: torch.nn.Module, fields: dict[str, Any]) -> Architecture:
     """Widths; of a config with others in it, those of the language model."""
-    if not is_fed(source) and not hasattr(diffusers, source.family):
+    if not source.as_written and not is_fed(source) and not hasattr(diffusers, source.family):
         return from_hf_config(fields)
     return replace(spec_from_module(model).arch, family=source.family)
 

@@ -31,12 +31,17 @@ CONFIG_FIELDS = frozenset(_FIELDS.split())
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One model to bundle: ``family`` is its ``model_type``, ``head`` the class that is trained."""
+    """One model to bundle: ``family`` is its ``model_type``, ``head`` the class that is trained.
+
+    Of families that are laid out here the standard fields are kept; ``as_written`` keeps ``config``
+    as it is.
+    """
 
     family: str
     source: str
     head: str
     params: int | None
+    as_written: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,6 +1,7 @@
 """Every bundled model."""
 
 from model_source import CONFIG_FIELDS, Source
+from model_sources_later import LATER
 from model_sources_llama import LLAMA, MISTRAL, QWEN
 from model_sources_other import OLDER, OTHERS
 from model_sources_seeing import SEEING_AND_HEARING
@@ -14,4 +15,5 @@ SOURCES: dict[str, Source] = {
     **OLDER,
     **OTHERS,
     **SEEING_AND_HEARING,
+    **LATER,
 }

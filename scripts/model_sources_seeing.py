@@ -58,7 +58,8 @@ def _vit(source: str, params: int, hidden: int, layers: int, heads: int) -> Sour
     )
 
 
-def _tower(hidden: int, ffn: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
+def tower_fields(hidden: int, ffn: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
+    """A tower of images in a config."""
     return {
         "hidden_size": hidden,
         "intermediate_size": ffn,
@@ -79,16 +80,18 @@ SEEING = {
         "openai/clip-vit-large-patch14",
         427_616_513,
         projection_dim=768,
-        text_config=_tower(768, 3072, 12, 12, projection_dim=768, max_position_embeddings=77),
-        vision_config=_tower(1024, 4096, 24, 16, projection_dim=768, image_size=224, patch_size=14),
+        text_config=tower_fields(768, 3072, 12, 12, projection_dim=768, max_position_embeddings=77),
+        vision_config=tower_fields(
+            1024, 4096, 24, 16, projection_dim=768, image_size=224, patch_size=14
+        ),
     ),
     "siglip-so400m": causal(
         "siglip",
         "SiglipModel",
         "google/siglip-so400m-patch14-384",
         None,
-        text_config=_tower(1152, 4304, 27, 16, vocab_size=32000, max_position_embeddings=64),
-        vision_config=_tower(1152, 4304, 27, 16, image_size=384, patch_size=14),
+        text_config=tower_fields(1152, 4304, 27, 16, vocab_size=32000, max_position_embeddings=64),
+        vision_config=tower_fields(1152, 4304, 27, 16, image_size=384, patch_size=14),
     ),
 }
 
@@ -97,7 +100,7 @@ _FOUR: dict[str, Any] = {"max_position_embeddings": 4096}
 
 
 def _llava(source: str, params: int | None, text: dict[str, Any]) -> Source:
-    tower = _tower(1024, 4096, 24, 16, image_size=336, patch_size=14, projection_dim=768)
+    tower = tower_fields(1024, 4096, 24, 16, image_size=336, patch_size=14, projection_dim=768)
     return causal(
         "llava",
         "LlavaForConditionalGeneration",
@@ -113,20 +116,22 @@ def _llava(source: str, params: int | None, text: dict[str, Any]) -> Source:
     )
 
 
-def _text(*widths: int, **more: Any) -> dict[str, Any]:
+def text_fields(*widths: int, **more: Any) -> dict[str, Any]:
     """A language model in a config: ``decoder``'s fields, the dtype said outside."""
     fields = decoder(*widths, **more)
     fields.pop("dtype")
     return fields
 
 
-def _qwen(
+def qwen_vl(
     kind: str, source: str, params: int | None, text: dict[str, Any], tower: dict[str, Any]
 ) -> Source:
+    """A model of one of Qwen's families that see."""
     families = {
         "qwen2_vl": "Qwen2VLForConditionalGeneration",
         "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
         "qwen3_vl": "Qwen3VLForConditionalGeneration",
+        "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
     }
     return causal(
         kind,
@@ -153,17 +158,18 @@ def _qwen2_5(hidden: int, ffn: int = 3420) -> dict[str, Any]:
     return {"depth": 32, "num_heads": 16, "patch_size": 14, "spatial_merge_size": 2, **tower}
 
 
-def _qwen3(out: int, depth: int, hidden: int, ffn: int, deep: list[int]) -> dict[str, Any]:
+def qwen3_tower(out: int, depth: int, hidden: int, ffn: int, deep: list[int]) -> dict[str, Any]:
+    """Qwen3-VL's tower; ``deep`` are the blocks whose outputs go into the language model's."""
     tower = {"hidden_size": hidden, "intermediate_size": ffn, "out_hidden_size": out}
     places = {"patch_size": 16, "spatial_merge_size": 2, "deepstack_visual_indexes": deep}
     return {"depth": depth, "num_heads": 16, **tower, **places}
 
 
 _LONG: dict[str, Any] = {"max_position_embeddings": 128_000}
-_LONGER: dict[str, Any] = {"max_position_embeddings": 262_144}
-_TIED: dict[str, Any] = {"tie_word_embeddings": True}
-_LARGE = (27, 1152, 4304, [8, 16, 24])
-_SMALL = (24, 1024, 4096, [5, 11, 17])
+LONGER: dict[str, Any] = {"max_position_embeddings": 262_144}
+TIED: dict[str, Any] = {"tie_word_embeddings": True}
+LARGE = (27, 1152, 4304, [8, 16, 24])
+SMALL = (24, 1024, 4096, [5, 11, 17])
 
 
 def _gemma3(source: str, params: int, text: dict[str, Any]) -> Source:
@@ -176,87 +182,89 @@ def _gemma3(source: str, params: int, text: dict[str, Any]) -> Source:
         mm_tokens_per_image=256,
         image_token_index=262144,
         text_config={**text, "sliding_window": 1024},
-        vision_config=_tower(1152, 4304, 27, 16, **_SIGLIP),
+        vision_config=tower_fields(1152, 4304, 27, 16, **_SIGLIP),
     )
 
 
 VISION_LANGUAGE = {
     "llava-1.5-7b": _llava(
-        "llava-hf/llava-1.5-7b-hf", 7_063_427_072, _text(4096, 11008, 32, 32, 32, 32064, **_FOUR)
+        "llava-hf/llava-1.5-7b-hf",
+        7_063_427_072,
+        text_fields(4096, 11008, 32, 32, 32, 32064, **_FOUR),
     ),
     "llava-1.5-13b": _llava(
-        "llava-hf/llava-1.5-13b-hf", None, _text(5120, 13824, 40, 40, 40, 32064, **_FOUR)
+        "llava-hf/llava-1.5-13b-hf", None, text_fields(5120, 13824, 40, 40, 40, 32064, **_FOUR)
     ),
-    "qwen2-vl-2b": _qwen(
+    "qwen2-vl-2b": qwen_vl(
         "qwen2_vl",
         "Qwen/Qwen2-VL-2B-Instruct",
         2_208_985_600,
-        _text(1536, 8960, 28, 12, 2, 151936, **_TIED),
+        text_fields(1536, 8960, 28, 12, 2, 151936, **TIED),
         _qwen2(1536),
     ),
-    "qwen2-vl-7b": _qwen(
+    "qwen2-vl-7b": qwen_vl(
         "qwen2_vl",
         "Qwen/Qwen2-VL-7B-Instruct",
         8_291_375_616,
-        _text(3584, 18944, 28, 28, 4, 152064),
+        text_fields(3584, 18944, 28, 28, 4, 152064),
         _qwen2(3584),
     ),
-    "qwen2.5-vl-3b": _qwen(
+    "qwen2.5-vl-3b": qwen_vl(
         "qwen2_5_vl",
         "Qwen/Qwen2.5-VL-3B-Instruct",
         3_754_622_976,
-        _text(2048, 11008, 36, 16, 2, 151936, **_TIED, **_LONG),
+        text_fields(2048, 11008, 36, 16, 2, 151936, **TIED, **_LONG),
         _qwen2_5(2048),
     ),
-    "qwen2.5-vl-7b": _qwen(
+    "qwen2.5-vl-7b": qwen_vl(
         "qwen2_5_vl",
         "Qwen/Qwen2.5-VL-7B-Instruct",
         8_292_166_656,
-        _text(3584, 18944, 28, 28, 4, 152064, **_LONG),
+        text_fields(3584, 18944, 28, 28, 4, 152064, **_LONG),
         _qwen2_5(3584),
     ),
-    "qwen2.5-vl-32b": _qwen(
+    "qwen2.5-vl-32b": qwen_vl(
         "qwen2_5_vl",
         "Qwen/Qwen2.5-VL-32B-Instruct",
         33_452_718_336,
-        _text(5120, 27648, 64, 40, 8, 152064, **_LONG),
+        text_fields(5120, 27648, 64, 40, 8, 152064, **_LONG),
         _qwen2_5(5120, 3456),
     ),
-    "qwen2.5-vl-72b": _qwen(
+    "qwen2.5-vl-72b": qwen_vl(
         "qwen2_5_vl",
         "Qwen/Qwen2.5-VL-72B-Instruct",
         73_410_777_344,
-        _text(8192, 29568, 80, 64, 8, 152064, **_LONG),
+        text_fields(8192, 29568, 80, 64, 8, 152064, **_LONG),
         _qwen2_5(8192, 3456),
     ),
-    "qwen3-vl-4b": _qwen(
+    "qwen3-vl-4b": qwen_vl(
         "qwen3_vl",
         "Qwen/Qwen3-VL-4B-Instruct",
         4_437_815_808,
-        _text(2560, 9728, 36, 32, 8, 151936, head_dim=128, **_TIED, **_LONGER),
-        _qwen3(2560, *_SMALL),
+        text_fields(2560, 9728, 36, 32, 8, 151936, head_dim=128, **TIED, **LONGER),
+        qwen3_tower(2560, *SMALL),
     ),
-    "qwen3-vl-8b": _qwen(
+    "qwen3-vl-8b": qwen_vl(
         "qwen3_vl",
         "Qwen/Qwen3-VL-8B-Instruct",
         8_767_123_696,
-        _text(4096, 12288, 36, 32, 8, 151936, head_dim=128, **_LONGER),
-        _qwen3(4096, *_LARGE),
+        text_fields(4096, 12288, 36, 32, 8, 151936, head_dim=128, **LONGER),
+        qwen3_tower(4096, *LARGE),
     ),
     "gemma-3-4b": _gemma3(
         "google/gemma-3-4b-it",
         4_300_079_472,
-        _text(2560, 10240, 34, 8, 4, 262208, head_dim=256),
+        text_fields(2560, 10240, 34, 8, 4, 262208, head_dim=256),
     ),
     "gemma-3-12b": _gemma3(
         "google/gemma-3-12b-it",
         12_187_325_040,
-        _text(3840, 15360, 48, 16, 8, 262208, head_dim=256),
+        text_fields(3840, 15360, 48, 16, 8, 262208, head_dim=256),
     ),
     "gemma-3-27b": _gemma3(
         "google/gemma-3-27b-it",
         27_432_406_640,
-        _text(5376, 21504, 62, 32, 16, 262208, head_dim=128),
+        text_fields(5376, 21504, 62, 32, 16, 262208, head_dim=128),
     ),
 }
 

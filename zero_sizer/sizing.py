@@ -29,7 +29,7 @@ from zero_sizer.ledger.verdict import (
 )
 from zero_sizer.models.attention import FLASH
 from zero_sizer.plan.plan import Plan
-from zero_sizer.plan.resolve import Planned, plan_job
+from zero_sizer.plan.resolve import Planned, plan_of
 from zero_sizer.timeline.remarks import remarks
 from zero_sizer.units import DType
 from zero_sizer.util.records import dataclass
@@ -120,7 +120,7 @@ def size(job: Job) -> Sizing:
 def planned_of(job: Job) -> tuple[Planned, list[Finding]]:
     """The plan of a training job on its first rank, and all that its config and rules say."""
     context, findings = checks.resolved(job)
-    planned = plan_job(job, context.settings)
+    planned = plan_of(job, context.settings)
     return planned, [*findings, *checks.run(context), *planned.findings]
 
 

@@ -39,6 +39,7 @@ class DType(Enum):
     BF16 = "bfloat16"
     FP16 = "float16"
     FP8 = "float8_e4m3fn"
+    COMPLEX64 = "complex64"
     INT64 = "int64"
     INT32 = "int32"
     INT8 = "int8"
@@ -64,6 +65,7 @@ _ITEMSIZE = {
     DType.BF16: 2,
     DType.FP16: 2,
     DType.FP8: 1,
+    DType.COMPLEX64: 8,
     DType.INT64: 8,
     DType.INT32: 4,
     DType.INT8: 1,

@@ -19,7 +19,7 @@ from zero_sizer.models import attention
 from zero_sizer.models.layouts.families import FAMILIES
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
-from zero_sizer.plan.resolve import plan_job
+from zero_sizer.plan.resolve import plan_of
 from zero_sizer.sizing import Job
 
 BF16 = {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}}
@@ -107,7 +107,7 @@ def test_an_assumed_sequence_fits_into_the_table():
         workload=Workload(),
         origins={},
     )
-    plan = plan_job(job, settings).plan
+    plan = plan_of(job, settings).plan
     assert plan is not None
     assert plan.seq_len == 1024
 
@@ -118,7 +118,7 @@ def test_families_lack_what_their_classes_lack():
     if spec is None or spec.origin is None:
         pytest.skip("transformers is not installed")
     flags = {attention.FLASH: "_supports_flash_attn", attention.SDPA: "_supports_sdpa"}
-    for family in FAMILIES:
+    for family in {*FAMILIES, *attention.LACKS}:
         source = Path(spec.origin).parent / "models" / family / f"modeling_{family}.py"
         text = source.read_text(encoding="utf-8")
         lacking = {

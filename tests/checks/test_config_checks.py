@@ -158,7 +158,11 @@ def test_a_load_in_fp32_is_said_where_nobody_names_a_dtype():
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("AdmaW", "adamw"), ("sgd", "SGD"), ("rmsprop", "RMSprop"), ("Lionn", "lion")],
+    [
+        *(("AdmaW", "adamw"), ("sgd", "SGD"), ("rmsprop", "RMSprop"), ("Lionn", "lion")),
+        *((name, "of type 'AdamW'") for name in ("FusedAdam", "DeepSpeedCPUAdam")),
+        ("DeepSpeedCPULion", "of type 'Lion'"),
+    ],
 )
 def test_misspelt_optimizer_is_recognised(typed, meant):
     document = from_mapping(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from support.simulated_jobs import HOST, config_of, job_for, tiny_llama
 
-from zero_sizer.dryrun import launched, simulated, solo
+from zero_sizer.dryrun import launched, replies, simulated, solo
 from zero_sizer.dryrun.from_job import rank_task
 from zero_sizer.dryrun.recording import rank_from_json
 from zero_sizer.dryrun.simulated.parent import request_of
@@ -150,6 +150,7 @@ def alone(jobs, tmp_path_factory):
         sizes = {"world_size": RANKS, "local_world_size": RANKS}
         question = {"task": rank_task(jobs[name]).to_json(), "rank": rank, **sizes}
         asked, reply = (folder / f"{len(places)}.{kind}.json" for kind in ("question", "reply"))
+        question["progress"] = str(folder / f"{name}.{rank}.progress")
         asked.write_text(json.dumps(question))
         places[name, rank] = (str(asked), str(reply))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -158,10 +159,19 @@ def alone(jobs, tmp_path_factory):
     subprocess.run(
         command, input=asked, text=True, env=environment, capture_output=True, check=True
     )
-    return {
+    records = {
         key: rank_from_json(json.loads(Path(reply).read_text()))
         for key, (_, reply) in places.items()
     }
+    for (name, rank), record in records.items():
+        told = []
+        total = rank_task(jobs[name]).num_phases
+        path = folder / f"{name}.{rank}.progress"
+        replies.following(path, total, lambda *event, told=told: told.append(event))()
+        phases = [phase.name for phase in record.phases]
+        assert told == [(done, total, phase) for done, phase in enumerate(phases, 1)]
+        assert told[-1][0] == total
+    return records
 
 
 @pytest.mark.parametrize("name", SOLO)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from zero_sizer import cli
+from zero_sizer.cli.progress import Progress
 from zero_sizer.dryrun import recording
 from zero_sizer.dryrun.recording import CATEGORIES
 
@@ -46,10 +47,13 @@ def recorded(tmp_path_factory):
     (folder / "config.json").write_text(json.dumps(LLAMA))
     (folder / "ds.json").write_text(json.dumps(CONFIG))
     options = ["--how", "launched", "--ranks", "3", "--layers", "2", "--output"]
+    told = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DS_ACCELERATOR", "cpu")
+        patch.setattr(Progress, "at", lambda self, *event: told.append(event))
         code = cli.main(["dryrun", *job_in(folder), *SHARED, *options, str(folder / "r.json")])
     assert code == 0
+    (folder / "told.json").write_text(json.dumps(told))
     return folder
 
 
@@ -69,6 +73,13 @@ def test_every_rank_passed_every_phase_of_every_micro_step(recorded):
                 figures = phase.device[device]
                 assert figures["allocated"] == phase.num_bytes(device=device)
                 assert figures["max_allocated"] >= figures["allocated"]
+
+
+def test_who_waits_is_told_of_every_phase(recorded):
+    first, *told = json.loads((recorded / "told.json").read_text())
+    phases = [phase.name for phase in recording.read(recorded / "r.json").ranks[0].phases]
+    assert first == [0, None, "launched: starting the engine"]
+    assert told == [[done, len(phases), name] for done, name in enumerate(phases, 1)]
 
 
 def test_the_cut_is_said_and_made(recorded):

@@ -8,7 +8,7 @@ from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import without_config
 from zero_sizer.job.values import images
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.models.feeds import Feed, Images, Said, feed_of
+from zero_sizer.models.feeds import Feed, Images, Said, feed_of, tiles
 from zero_sizer.sizing import size
 
 
@@ -69,6 +69,12 @@ def test_inputs_are_those_of_the_public_processors_and_scripts(name, expected):
         ("qwen2.5-vl-7b", Images(1, 448, 448), 256),
         ("qwen2-vl-7b", Images(2, 280, 560), 2 * 200),
         ("qwen3-vl-8b", Images(1, 512, 512), 256),  # 32 x 32 pixels each
+        ("internvl3-8b", None, 256),  # image_seq_length of its config.json: one tile
+        ("internvl3-8b", Images(1, 896, 896), 5 * 256),  # four tiles and the whole
+        ("internvl3-8b", Images(2, 448, 1344), 2 * 4 * 256),
+        ("llama-4-scout", None, 144),  # a tile of 24 x 24 patches, pixel-shuffled by 2 x 2
+        ("llama-4-scout", Images(1, 672, 1008), 7 * 144),  # 2 x 3 tiles and the whole
+        ("mistral-small-3.1-24b", Images(1, 448, 448), 256),  # 28 x 28 pixels each
     ],
 )
 def test_images_take_the_published_number_of_tokens(name, said, tokens):
@@ -90,6 +96,31 @@ def test_qwen_rounds_images_as_its_processor_does(height, width):
     feed = feed_of(models.load("qwen2.5-vl-7b"), Said(images=Images(1, height, width)))
     grid = next(given for given in feed.inputs if given.name == "image_grid_thw")
     assert grid.begins == ((1, 1), (rows, 1), (columns, 1))
+
+
+@pytest.mark.slow
+def test_images_are_cut_into_tiles_as_the_processors_cut_them():
+    got = pytest.importorskip("transformers.models.got_ocr2.image_processing_pil_got_ocr2")
+    for height in (300, 448, 720, 896, 1080):
+        for width in (333, 448, 1000, 1344, 1920):
+            columns, rows = got.get_optimal_tiled_canvas((height, width), (448, 448), 1, 12)
+            cut = columns * rows + 1 if columns * rows > 1 else 1
+            assert tiles.internvl(height, width, 448) == cut, (height, width)
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas"),
+    [
+        ((336, 336), (1, 1)),
+        ((200, 300), (1, 1)),
+        ((1024, 1024), (4, 4)),  # shrunk by 3 x 4 tiles, and not by 4 x 4
+        ((336, 3000), (1, 9)),
+        ((672, 1008), (2, 3)),
+        ((5000, 5000), (4, 4)),  # shrunk by any: by as little as may be
+    ],
+)
+def test_llama_4_lays_an_image_on_the_canvas_that_shrinks_it_least(size, canvas):
+    assert tiles.llama4(*size, 336) == canvas
 
 
 def test_text_models_have_no_feed_unless_they_write_another_length():

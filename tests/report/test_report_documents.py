@@ -2,16 +2,15 @@
 
 import json
 import re
+import sys
 from html import unescape
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from zero_sizer import cli
-from zero_sizer.report import charts
-from zero_sizer.units import format_gib
+from zero_sizer.units import GIB, format_gib
 
 CONFIG = {
     "bf16": {"enabled": True},
@@ -93,6 +92,7 @@ def test_a_page_says_what_the_json_says(ask):
         assert f"[{finding['code']}]" in said
 
 
+@pytest.mark.slow
 def test_the_map_holds_the_verdicts_of_check(ask):
     _, text = ask("--format", "html")
     page = Page(text)
@@ -109,37 +109,120 @@ def test_the_map_holds_the_verdicts_of_check(ask):
     assert len(seen) >= 2  # else the map tells nothing
 
 
+def drawings(text):
+    """SVG pictures of a page, each as a screen and as a phone show it, parsed."""
+    for around in re.findall(r'<div class="drawing".*?</div>\n</div>', text, re.DOTALL):
+        pictures = re.findall(r"<svg.*?</svg>", around, re.DOTALL)
+        yield tuple(re.sub(r' xmlns="[^"]*"', "", picture) for picture in pictures)
+
+
+def series(picture):
+    """Class of each series -> its groups."""
+    found = {}
+    for group in picture.iter("g"):
+        if group.get("class", "").startswith("series "):
+            found.setdefault(group.get("class").split()[1], []).append(group)
+    return found
+
+
+def read_off(picture):
+    """Height in the picture -> GiB, by the labels of its axis."""
+    ticks = {}
+    for guide in picture.iter("g"):
+        if guide.get("class") == "guides":
+            height = float(re.match(r"M0\.0+ ([\d.]+) h", guide.find("path").get("d"))[1])
+            number, unit = guide.find("text").text.split()
+            assert unit == "GiB"
+            ticks[float(number)] = height
+    assert 3 <= len(ticks) <= 9
+    (low, below), *_, (high, above) = sorted(ticks.items())
+    assert low == 0
+    return lambda height: (height - below) * high / (above - below)
+
+
+def columns(picture):
+    """Sizes of all columns of a timeline in GiB, from left to right."""
+    value = read_off(picture)
+    for kind, groups in series(picture).items():
+        for path in (path for group in groups for path in group.findall("path")):
+            if kind == "capacity":
+                continue
+            numbers = list(map(float, re.findall(r"[\d.]+", path.get("d"))))
+            corners = list(zip(numbers[::2], numbers[1::2], strict=True))[1:-1]
+            for (left, one), (right, other) in zip(corners[::2], corners[1::2], strict=True):
+                assert right > left
+                assert one == other
+                yield value(one)
+
+
 def test_a_picture_shows_every_place_of_the_step_at_its_size(ask):
     _, text = ask("--format", "html")
     answer = json.loads(ask("--format", "json", "--timeline")[1])
+    found = list(drawings(text))
+    for device, timeline in zip(("gpu", "host"), found[::2], strict=True):
+        points = [point["num_bytes"] / GIB for point in answer["timeline"][device]]
+        phases = [point["phase"] for point in answer["timeline"][device]]
+        for picture in map(ElementTree.fromstring, timeline):
+            assert list(columns(picture)) == pytest.approx(points, abs=1e-4 * max(points))
+            drawn = [kind for kind in series(picture) if kind not in ("capacity", "peak")]
+            assert drawn == list(dict.fromkeys(phases))
+            (peak,) = picture.iter("circle")
+            assert read_off(picture)(float(peak.get("cy"))) == pytest.approx(max(points), rel=1e-4)
     figures = re.findall(r"<figure.*?</figure>", text, re.DOTALL)
-    for device, figure in zip(("gpu", "host"), figures, strict=True):
-        points = [point["num_bytes"] for point in answer["timeline"][device]]
-        columns = [
-            int(height)
-            for path in re.findall(r'<path class="\w+" d="M\d+ 1000([^Z]*)V1000Z"/>', figure)
-            for height in re.findall(r"V(\d+)H", path)
-        ]
-        assert len(columns) == len(points)
-        (middle,) = re.findall(r'<circle class="peak" cx="[\d.]+%" cy="([\d.]+)%"', figure)
-        scale = (1000 - 10 * float(middle)) / max(points)
-        for height, size in zip(columns, points, strict=True):
-            assert abs(1000 - height - scale * size) <= 1  # of a thousand
-        assert format_gib(max(points)) in figure
-        assert 'aria-label="' in figure.partition(">")[0]
+    for device, keys in zip(("gpu", "host"), figures, strict=True):
+        assert format_gib(answer["devices"][device]["peak_bytes"]) in keys
+        assert format_gib(answer["devices"][device]["capacity_bytes"]) in keys
+        assert 'aria-label="' in keys.partition(">")[0]
+    near = series(ElementTree.fromstring(found[0][0]))["capacity"][0].find("path").get("d")
+    height = float(re.search(r" ([\d.]+)$", near)[1])
+    capacity = answer["devices"]["gpu"]["capacity_bytes"] / GIB
+    assert read_off(ElementTree.fromstring(found[0][0]))(height) == pytest.approx(
+        capacity, rel=1e-4
+    )
     assert ask("--format", "html")[1] == text  # the same answer is the same file
 
 
-@given(st.integers(1, 2**70))
-def test_a_scale_has_a_few_round_sizes(size):
-    lines = list(charts._grid(float(size)))
-    assert 2 <= len(lines) <= 6
-    assert lines[0] == (100.0, "0")
-    assert all(0 <= line.y <= 100 for line in lines)
-    step = float(lines[1].label)
-    assert float(f"{step:.1g}") == step
+def test_a_bar_shows_what_the_peak_consists_of(ask):
+    _, text = ask("--format", "html")
+    answer = json.loads(ask("--format", "json")[1])
+    for device, ranks, bars in zip(
+        ("gpu", "host"), (1, 2), list(drawings(text))[1::2], strict=True
+    ):
+        found = answer["devices"][device]
+        live = [
+            (a["num_bytes"] + a["rounding_bytes"]) * ranks
+            for a in answer["allocations"]
+            if a["device"] == device and found["peak_moment"] in a["moments"]
+        ]
+        sizes = sorted(live, reverse=True)
+        assert sum(sizes) == found["peak_bytes"]
+        for picture in map(ElementTree.fromstring, bars):
+            boxes = [bar for bar in picture.iter("rect") if "rect" in bar.get("class")]
+            widths = [float(bar.get("width")) for bar in boxes]
+            assert [width / sum(widths) for width in widths] == pytest.approx(
+                [size / sum(sizes) for size in sizes], abs=1e-4
+            )
+            told = [d.text for d in picture.iter("desc") if d.get("class") == "value"]
+            assert told == [f"{size / GIB:.6g} GiB" for size in sizes]
 
 
+def test_a_picture_brings_no_style_script_or_date_of_its_own(ask):
+    _, text = ask("--format", "html")
+    (body,) = re.findall(r"<body.*</body>", text, re.DOTALL)
+    assert "<svg" in body
+    for strange in ("<style", "<script", "style=", "<!--", "<title>Pygal", "pygal"):
+        assert strange not in body
+
+
+def test_a_page_without_the_library_says_how_to_get_it(ask, monkeypatch, capsys):
+    for name in ("pygal", "jinja2"):
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, name, None)
+            assert ask("--format", "html")[0] == 2
+            assert ask("--format", "markdown")[0] == 0
+
+
+@pytest.mark.slow
 def test_a_choice_is_laid_out_with_its_config(tmp_path, capsys):
     path = tmp_path / "ds.json"
     path.write_text(json.dumps(CONFIG))
@@ -160,6 +243,78 @@ def test_a_choice_is_laid_out_with_its_config(tmp_path, capsys):
         cli.main(["choose", str(path), *ASKED, "--largest", "micro-batch", "--format", "html"]) == 2
     )
     assert "take text or json" in capsys.readouterr().err
+
+
+def _cells(text):
+    """Rows of the tables of Markdown."""
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1:-1] for line in re.findall(r"^\|.*\|$", text, re.MULTILINE)
+    ]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+@pytest.mark.slow
+def test_the_sizes_of_a_cluster_are_laid_out(tmp_path, capsys):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(CONFIG))
+    said = {}
+    for form in ("json", "html", "markdown"):
+        words = ["size", str(path), *ASKED, "--max-nodes", "4", "--tokens", "1B"]
+        assert cli.main([*words, "--format", form]) == 0
+        said[form] = capsys.readouterr().out
+    answer, page = json.loads(said["json"]), Page(said["html"])
+    assert page.open == []
+    assert ("header", {"class": "verdict fits"}) in page.tags
+    for rows in (
+        [[" ".join(c.split()) for c in row] for row in page.rows],
+        _cells(said["markdown"]),
+    ):
+        sizes = [row for row in rows if len(row) == 8 and row[0].isdigit()]
+        assert len(sizes) >= 3
+        of = {size["nodes"]: size for size in answer["sizes"]}
+        for row in sizes:
+            size = of[int(row[0])]
+            assert row[2] == size["best"]["strategy"]
+            assert row[5] == f"{size['best']['tokens_per_second']:,.0f}"
+        told = {
+            row[0]: row[1] for row in rows if row[0] in {f["strategy"] for f in answer["fewest"]}
+        }
+        for found in answer["fewest"]:
+            plan = found["plan"]
+            assert told[found["strategy"]].startswith(str(plan["nodes"]) if plan else "none")
+        assert sum(row[0].isdigit() for row in rows) >= 2 * len(sizes)  # and the curve
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("choose",), "text"),
+        (("choose",), "markdown"),
+        (("choose", "--largest", "micro-batch"), "json"),
+        (("size", "--max-nodes", "1"), "html"),
+    ],
+)
+def test_a_search_goes_to_a_file_whole(tmp_path, capsys, words, named):
+    path, target = tmp_path / "ds.json", tmp_path / "answer"
+    path.write_text(json.dumps(CONFIG))
+    line = [words[0], str(path), *ASKED, *words[1:], "--format", named]
+    code = cli.main(line)
+    printed = capsys.readouterr().out
+    assert (cli.main([*line, "--output", str(target)]), code) == (0, 0)
+    said = capsys.readouterr().out
+    assert said.endswith(f"   written to {target}\n")
+    assert said.startswith("largest micro-batch: " if "--largest" in words else "FITS   ")
+    assert target.read_text() == printed
+    assert cli.main([*line, "--output", str(path)]) == 2  # CONFIG itself
+    assert json.loads(path.read_text()) == CONFIG
+
+
+def test_an_answer_and_a_config_are_two_files(tmp_path, capsys):
+    target = tmp_path / "both.json"
+    words = ["choose", *ASKED, "--output", str(target), "--emit", str(target)]
+    assert cli.main(words) == 2
+    assert "is the file of --output, too" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_nothing_that_a_file_says_is_markup(ask, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from support.plans import make_job
 
 from zero_sizer import models
-from zero_sizer.advise.planned import plan_of
+from zero_sizer.advise.planned import plan_or_errors
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import Category, Entry, evaluate
 from zero_sizer.ledger.moments import FROM_WRAPPING
@@ -68,7 +68,7 @@ def test_the_example_of_the_architecture_page_is_an_entry():
     }
     entry = eval(code.replace("p.some_key", "p.contiguous_gradients"), names)  # noqa: S307
     job = make_job({"zero_optimization": {"stage": 1}}, models.load("gpt2"), 8, seq_len=64)
-    plan = plan_of(job)[0]
+    plan = plan_or_errors(job)[0]
     (found,) = evaluate((entry,), plan)
     assert found.num_bytes == -(-sizes.num_trainable(plan) // 8) * plan.itemsize
     assert "zero_optimization.contiguous_gradients" in found.keys

@@ -100,7 +100,7 @@ def test_no_file_names_a_private_path_or_host():
 def test_scripts_are_valid_bash():
     for name in (
         "scripts/demo",
-        "scripts/get_browser",
+        "scripts/get_programs",
         "scripts/test",
         "scripts/venv.sh",
         ".ci/run",

@@ -5,6 +5,8 @@ import io
 import json
 import re
 import stat
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -87,7 +89,28 @@ def test_the_engine_is_this_package_and_has_no_compiled_part():
     assert {"zero_sizer/cli/browser.py", "yaml/__init__.py", "hjson/__init__.py"} <= set(names)
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
     licensed = {name.split("/")[1] for name in names if name.startswith("licences/")}
-    assert {"jinja2", "markupsafe", "yaml"} <= licensed
+    assert {"jinja2", "markupsafe", "pygal", "yaml"} <= licensed
+    assert not [name for name in names if name.startswith("pygal/test")]
+
+
+def test_the_engine_holds_all_that_its_libraries_import(tmp_path):
+    """A Python without the packages of this one, which is what a browser has, draws the page."""
+    zipfile.ZipFile(io.BytesIO(engine.archive())).extractall(tmp_path / "engine")
+    (tmp_path / "ds.json").write_text(CONFIG)
+    code = (
+        "import sys; sys.path.insert(0, 'engine'); from zero_sizer.cli import main; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["check", "ds.json", *ASKED, "--format", "html"]
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "<svg" in run.stdout
 
 
 def test_every_value_that_can_be_stated_has_its_widget():

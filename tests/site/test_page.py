@@ -17,6 +17,7 @@ from support.site_browser import (
 )
 
 from zero_sizer import cli
+from zero_sizer.report.verdict import WORDS
 
 pytestmark = pytest.mark.slow
 
@@ -261,7 +262,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(page, scheme):
     press(page, "Check it")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     texts = ["h1", ".verdict p", "small", "th", ".map td", "button.main", "#status", ".cards td"]
-    texts += [".legend li", "#config", "#command"]
+    texts += [".legend li", ".drawing .narrow text", "#config", "#command"]
     assert {k: v for k, v in contrasts(page, texts).items() if v < 4.5} == {}
     small = page.evaluate(
         "[...document.querySelectorAll('button, select, .button')].filter(e => e.offsetHeight"
@@ -269,6 +270,31 @@ def test_a_phone_shows_it_without_scrolling_sideways(page, scheme):
     )
     assert small == 0  # WCAG 2.2, 2.5.8
     page.emulate_media(color_scheme="light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_help_is_beside_the_question_and_names_what_is_there(page, server, scheme):
+    page.get_by_label("Sequence length in tokens").fill("512")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Help").click()
+    told = opened.value
+    try:
+        told.set_viewport_size({"width": 360, "height": 740})
+        told.emulate_media(color_scheme=scheme)
+        assert told.get_by_role("heading", level=1).inner_text() == "Help"
+        assert told.evaluate("document.documentElement.scrollWidth") <= 360
+        texts = ["p", "a", "li", "h2", "dt.fits", "dt.uncertain", "dt.does_not_fit", "code"]
+        assert {k: v for k, v in contrasts(told, texts).items() if v < 4.5} == {}
+        assert unnamed(told) == []
+        for name in told.locator("b").all_inner_texts():
+            assert name == "Apply" or page.get_by_text(name, exact=True).count() >= 1, name
+        verdicts = set(told.locator("dt").all_inner_texts())
+        assert verdicts == {word.upper() for word in WORDS.values()}
+        told.get_by_role("link", name="Ask a question").click()
+        told.get_by_role("button", name="Check it").wait_for()
+    finally:
+        told.close()
+    assert page.get_by_label("Sequence length in tokens").input_value() == "512"
 
 
 def test_a_page_that_is_opened_as_a_file_says_what_it_needs(page, server):

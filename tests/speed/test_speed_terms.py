@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from support.advise_jobs import job_on
 
 from zero_sizer import models, sizing, speed
 from zero_sizer.config import document
+from zero_sizer.config.workload import REENTRANT, Checkpointing
 from zero_sizer.hardware import catalog
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
@@ -19,10 +21,10 @@ from zero_sizer.job.fields import Flags
 from zero_sizer.plan import sizes
 from zero_sizer.speed import Case, step_time
 from zero_sizer.speed.model import step_of
-from zero_sizer.speed.rates import by_prefix, peak_flops, rates_of, table
+from zero_sizer.speed.rates import Protocol, by_prefix, peak_flops, rates_of, table
 from zero_sizer.speed.step import Kind
 from zero_sizer.speed.terms import TERMS
-from zero_sizer.speed.work import work_of
+from zero_sizer.speed.work import gathers, work_of
 from zero_sizer.units import DType
 
 CLUSTER = Cluster(nodes=4, gpus_per_node=8, gpu=catalog.find("a100-80gb"), origins={})
@@ -81,6 +83,42 @@ def ring(step, num_bytes):
     return max(inside, num_bytes * (nodes - 1) / nodes / step.rates.network)
 
 
+@pytest.mark.parametrize(
+    ("num_bytes", "name"), [(10**3, "LL"), (10**8, "LL128"), (10**10, "Simple")]
+)
+def test_a_collective_takes_nccls_fastest_protocol(num_bytes, name):
+    """NCCL's src/graph/tuning.cc: a start, a hop a rank, the links' rate times a share."""
+    step = step_of(replace(plan_of(3), dp_world_size=512), CLUSTER)
+    step = replace(step, nodes=64)
+    row = {row["name"]: row for row in table()["protocols"]["rows"]}[name]
+    hops = row["base_us"] + 448 * row["nvlink_us"] + 63 * row["network_us"]
+    transfer = max(
+        ring(step, num_bytes) / row["share"], num_bytes / (row.get("most_gb_per_s", inf) * 1e9)
+    )
+    assert step.gather_seconds(num_bytes, 1) == pytest.approx(hops * 1e-6 + transfer)
+    assert step.gather_seconds(num_bytes, 3) > step.gather_seconds(num_bytes, 1)
+
+
+def test_gathers_bring_whole_weights():
+    """fetch_sub_module prefetches weights until the bucket is full; a larger weight comes alone."""
+    spec = models.load("llama-2-70b")
+    matrices = sum(len(t.shape) == 2 for t in spec.parameters)
+    assert gathers(spec, 1) == len(spec.numels)
+    assert matrices * 0.8 < gathers(spec, 10**7) <= matrices + 2
+    assert gathers(spec, spec.num_params) == 1
+    assert gathers(spec, 10**9) == pytest.approx(spec.num_params / 10**9, rel=0.2)
+
+
+def test_fused_kernels_save_the_eager_ones_traffic():
+    plan = plan_of(3)
+    work, step = work_of(plan.model), step_of(plan, CLUSTER)
+    eager, fused = (seconds(replace(plan, kernels=k))["elementwise"] for k in (None, "liger"))
+    saved = work.eager_forward + work.eager_backward
+    assert eager - fused == pytest.approx(step.tokens * saved * 2 / step.rates.memory)
+    # two norms of 16 and 37 elements each, queries and keys of 8 and 13 (LlamaRMSNorm)
+    assert saved == 32 * 4096 * (2 * (16 + 37) + 2 * (8 + 13))
+
+
 @pytest.mark.parametrize(("stage", "volumes"), [(0, 2), (1, 3), (2, 3), (3, 3)])
 def test_volumes_are_those_of_the_zero_paper(stage, volumes):
     """arXiv:1910.02054, 7: 2 Psi for data parallelism, 3 Psi at stage 3.
@@ -89,7 +127,8 @@ def test_volumes_are_those_of_the_zero_paper(stage, volumes):
     """
     plan = plan_of(stage, zero={"stage3_max_reuse_distance": 0} if stage == 3 else None)
     step = step_of(plan, CLUSTER)
-    free = replace(step, rates=replace(step.rates, node_latency=0.0, network_latency=0.0))
+    at_once = Protocol(base=0.0, hop=0.0, network_hop=0.0, share=1.0, most=inf)
+    free = replace(step, rates=replace(step.rates, protocols=(at_once,)))
     found = sum(
         term.seconds(free) for term in TERMS if term.kind is Kind.COMMUNICATION and term.when(free)
     )
@@ -122,12 +161,21 @@ def test_one_rank_says_nothing_to_anybody():
 
 
 def test_recomputation_is_one_more_forward_of_the_blocks():
+    """Less the products that end blocks, where torch's own checkpoint stops early."""
     plan = plan_of(3)
-    plain, again = seconds(plan), seconds(replace(plan, checkpointing=True))
+    whole = Checkpointing(by=REENTRANT)
+    plain, again, early = (
+        seconds(p)["matrix_products"]
+        for p in (
+            plan,
+            replace(plan, checkpointing=True, checkpointing_how=whole),
+            replace(plan, checkpointing=True),
+        )
+    )
     work = work_of(plan.model)
-    more = again["matrix_products"] / plain["matrix_products"] - 1
-    share = work.block_flops / (work.block_flops + work.head_flops)
-    assert more == pytest.approx(share / 3)
+    pass_flops = work.block_flops + work.head_flops
+    assert again / plain - 1 == pytest.approx(work.block_flops / pass_flops / 3)
+    assert early / plain - 1 == pytest.approx((work.block_flops - work.last_flops) / pass_flops / 3)
 
 
 def test_frozen_weights_have_no_gradient_product():
@@ -196,10 +244,16 @@ def test_offload_costs_time(device):
 
 
 def test_what_the_user_states_is_used_as_it_is():
-    stated = {"matmul_tflops": 200.0, "inter_node_gb_per_s": 50.0, "nvme_gb_per_s": 3.0}
+    stated = {
+        "matmul_tflops": 200.0,
+        "attention_tflops": 250.0,
+        "inter_node_gb_per_s": 50.0,
+        "nvme_gb_per_s": 3.0,
+    }
     for case in Case:
         rates = rates_of(replace(CLUSTER, rates=stated), DType.BF16, case)
         assert rates.matmul == 200e12
+        assert rates.attention == 250e12
         assert rates.network == 50e9
         assert rates.nvme == 3e9
 

@@ -11,7 +11,7 @@ from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.plan.plan import Plan
-from zero_sizer.plan.resolve import plan_job
+from zero_sizer.plan.resolve import plan_of
 
 
 def spec_of(shapes: Mapping[str, tuple[int, ...]], frozen: frozenset[str] = frozenset()):
@@ -41,7 +41,7 @@ def make_job(config: Mapping[str, Any], spec: ModelSpec, ranks: int, **workload:
 def make_plan(config: Mapping[str, Any], spec: ModelSpec, ranks: int, **workload: Any) -> Plan:
     job = make_job(config, spec, ranks, **workload)
     settings, _ = resolve.resolve(job.document, job.workload, world_size=ranks, model=spec)
-    plan = plan_job(job, settings).plan
+    plan = plan_of(job, settings).plan
     assert plan is not None
     return plan
 

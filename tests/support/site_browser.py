@@ -14,7 +14,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-PYODIDE = Path(sys.prefix) / "pyodide"  # scripts/get_browser puts it there
+PYODIDE = Path(sys.prefix) / "pyodide"  # scripts/get_programs puts it there
 START, PATIENCE = 180_000, 30_000  # milliseconds: a busy machine is slow, not wrong
 
 
@@ -55,7 +55,7 @@ def chromium():
 def require_pyodide():
     """Folder of Pyodide; skips the test where there is none."""
     if not PYODIDE.is_dir():
-        pytest.skip("needs Pyodide: scripts/get_browser .venv-test")
+        pytest.skip("needs Pyodide: scripts/get_programs .venv-test")
     return PYODIDE
 
 
@@ -93,7 +93,9 @@ def contrasts(page, selectors):
           };
           return Object.fromEntries(selectors.map((selector) => {
             const element = document.querySelector(selector);
-            const two = [getComputedStyle(element).color, behind(element)].map(bright);
+            const { color, fill } = getComputedStyle(element);
+            const ink = element instanceof SVGElement ? fill : color;
+            const two = [ink, behind(element)].map(bright);
             return [selector, (Math.max(...two) + 0.05) / (Math.min(...two) + 0.05)];
           }));
         }""",

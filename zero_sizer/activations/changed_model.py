@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from zero_sizer.activations import autocast_products, frozen
 from zero_sizer.activations.changed_blocks import Rules, pieces, rules_of
+from zero_sizer.activations.closed_regions import Closed, closed_of
 from zero_sizer.activations.levels import (
     Activations,
     ComposedPart,
@@ -50,8 +51,17 @@ class How(NamedTuple):
     opens: bool
 
 
-def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
-    """One micro step of ``spec``, whose base's is ``step``."""
+def with_changes(
+    step: MicroStep, spec: ModelSpec, how: How, ungraded: MicroStep | None = None
+) -> Activations:
+    """One micro step of ``spec``, whose base's is ``step``.
+
+    Args:
+        step: of the base, every weight trained.
+        spec: the model.
+        how: the job does.
+        ungraded: the base's step whose blocks run forward without gradients; None: not known.
+    """
     found: list[ComposedPart] = []
     reached = False
     uncached = held = 0
@@ -60,7 +70,7 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
             rules = rules_of(spec, piece.blocks, piece.first)
             run = _run(piece.forward)
             trains = rules.trains(run, (name for _, name in piece.backward.labels))
-            closed = frozenset() if reached else rules.without_gradient(run)
+            closed = Closed() if reached else closed_of(rules, run, piece, ungraded)
             reached = reached or trains
             walk = _Walk(rules, how, run, closed)
             found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
@@ -145,11 +155,11 @@ class _Walk:
         closed: those whose input carries no gradient.
     """
 
-    def __init__(self, rules: Rules, how: How, run: list[str], closed: frozenset[str]) -> None:
+    def __init__(self, rules: Rules, how: How, run: list[str], closed: Closed) -> None:
         self.rules = rules
         self.how = how
         self._run = run
-        self._closed = closed
+        self._closed = closed.names
         self._unsaved = frozen.unsaved(
             rules,
             run,
@@ -162,6 +172,7 @@ class _Walk:
             *(rules, run, how.sizes),
             saves_inputs=how.saves_inputs,
             keeps_outputs=how.keeps_outputs,
+            closed=closed,
         )
         adapted = rules.adapted.items()
         self._adapted = {n: AutocastAdapted(*a) if how.sizes.casts else a for n, a in adapted}
@@ -286,7 +297,7 @@ class _Walk:
         weight = self.rules.own.get(f"{name}.weight")
         if self.how.saves_inputs or of.held is of.dtype or weight is None:
             return
-        if not frozen.is_product(self.rules, name, weight) or frozen.transposes(weight):
+        if not self.rules.is_product(name) or frozen.transposes(weight):
             return  # autocast keeps no cast of a view
         owned = (f"{name}.weight", f"{name}.bias")
         size = sum(

@@ -102,7 +102,7 @@ def structure_of(spec: ModelSpec) -> str | None:
         "family": spec.arch.family,
         "class": (fields.get("architectures") or [_head(spec.arch.family)])[0],
         "activation": next((fields[key] for key in ACTIVATION if fields.get(key)), ""),
-        "rotated": _rotated(fields, spec.arch.family),
+        "rotated": rotated_share(fields, spec.arch.family),
         "words": {key: fields[key] for key in _WORDS if fields.get(key) is not None},
         "drops": [key for key in _RATES if fields.get(key)],
         "kv_heads": "all" if kv_heads == heads else "one" if kv_heads == 1 else "some",
@@ -123,8 +123,8 @@ def window_of(spec: ModelSpec) -> int | None:
     return window if isinstance(window, int) and window > 0 else None
 
 
-def _rotated(fields: Mapping[str, Any], family: str) -> Any:
-    """The share of a head that is rotated, wherever a config says it; checked elsewhere."""
+def rotated_share(fields: Mapping[str, Any], family: str) -> Any:
+    """Share of a head that is rotated, wherever a config says it; checked elsewhere."""
     rope = fields.get("rope_parameters") or fields.get("rope_scaling")
     places = (rope if isinstance(rope, Mapping) else {}, fields)
     said = [place[key] for place in places for key in _ROTATED if place.get(key) is not None]

@@ -13,7 +13,7 @@ from zero_sizer.activations.select import error_above
 from zero_sizer.advise import moves
 from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.moves import Change, Move
-from zero_sizer.advise.planned import plan_of
+from zero_sizer.advise.planned import plan_or_errors
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import capacity, entries
@@ -173,7 +173,7 @@ class _Search:
         """Cheap moves for the devices that are short, and smaller batches."""
         plan = self._plan
         if structural is not None:
-            planned, errors = plan_of(structural.apply(self._job))
+            planned, errors = plan_or_errors(structural.apply(self._job))
             plan = plan if planned is None or errors else planned
         found: list[Move | None] = []
         if structural is not None or self._is_short(Device.HOST, Device.NVME):
@@ -246,7 +246,7 @@ def _unknown(tried: _Tried) -> tuple[Device, ...]:
 
 def _size(job: Job) -> _Tried | None:
     """Peaks of a job; None when DeepSpeed would refuse it."""
-    plan, errors = plan_of(job)
+    plan, errors = plan_or_errors(job)
     if plan is None or errors:
         return None
     plan = at_highest_rank(plan)

@@ -11,7 +11,7 @@ from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import planned_of
 
 
-def plan_of(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
+def plan_or_errors(job: Job) -> tuple[Plan | None, tuple[Finding, ...]]:
     """The plan of a job, and the findings that stop it."""
     planned, everything = planned_of(job)
     errors = tuple(f for f in everything if f.severity is Severity.ERROR)

@@ -13,7 +13,7 @@ from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
 from zero_sizer.advise.ladder import Ladder, Swap, Tuning, ladder_of, with_keys
 from zero_sizer.advise.lasting import Use
 from zero_sizer.advise.limits import Limits, Shortfall
-from zero_sizer.advise.planned import costs_of, doubts_of, plan_of
+from zero_sizer.advise.planned import costs_of, doubts_of, plan_or_errors
 from zero_sizer.advise.strategy import (
     Strategy,
     fewest_swap_buffers,
@@ -196,7 +196,7 @@ class Search:
         job = self._job_of_strategy(strategy)
         values = dict(job.document.values)
         values[ZERO] = with_keys(values[ZERO], rung)
-        return not plan_of(replace(job, document=document.from_mapping(values)))[1]
+        return not plan_or_errors(replace(job, document=document.from_mapping(values)))[1]
 
     def _probes(self) -> Probe:
         return Probe(
@@ -208,7 +208,7 @@ class Search:
         )
 
     def _prepare(self, strategy: Strategy) -> tuple[Plan | None, tuple[Finding, ...]]:
-        plan, errors = plan_of(self._job_of_strategy(strategy))
+        plan, errors = plan_or_errors(self._job_of_strategy(strategy))
         return (None if errors else plan), errors
 
     def _job_of_strategy(self, strategy: Strategy) -> Job:

@@ -29,12 +29,10 @@ from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
 from zero_sizer.ledger.requests import Rooms, rooms_of
 from zero_sizer.plan import sizes
-from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
-from zero_sizer.speed.model import time_of
+from zero_sizer.speed.model import step_at, time_of
 from zero_sizer.speed.rates import Rates, rates_of
-from zero_sizer.speed.step import Step
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
 from zero_sizer.timeline.overlay import Overlay, Zero
@@ -271,8 +269,7 @@ class Sweep:
 
     def _seconds(self, rates: Rates, view: View) -> float:
         plan = cast(Plan, view)
-        step = Step(plan=plan, rates=rates, work=self._work, nodes=ranks_of(plan).nodes)
-        return time_of(step).seconds
+        return time_of(step_at(plan, rates, self._work)).seconds
 
 
 def _ranks(view: Any) -> _Ranks:

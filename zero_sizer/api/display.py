@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from zero_sizer.cli.streams import escaped
+from zero_sizer.report.sheet import Sheet
 from zero_sizer.units import format_gib
 
 _MOST = 200  # rows of a table
@@ -38,6 +39,19 @@ def listing(lines: Iterable[str]) -> str:
     """A list, nothing where there is none."""
     items = "".join(f"<li>{text(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
+
+
+def sheet(found: Sheet) -> str:
+    """An answer that is laid out in sections: verdict, sentences, tables."""
+    parts = [badge(found.kind.value, found.verdict), listing((*found.reasons, found.job))]
+    for section in found.sections:
+        parts.append(f"<p><b>{text(section.title)}</b></p>")
+        parts.append(listing(section.lines))
+        if section.heads:
+            parts.append(table(section.heads, section.rows))
+        if section.code:
+            parts.append(f"<pre>{text(section.code)}</pre>")
+    return "".join(parts)
 
 
 def size(num_bytes: int | None) -> str:

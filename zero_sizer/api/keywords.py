@@ -79,9 +79,9 @@ def axes(values: Mapping[str, Any]) -> tuple[dict[str, list[Any]], dict[str, Any
     one: dict[str, Any] = {}
     for name, value in values.items():
         if _is_several(name, value):
-            several[name] = [_scalar(item) for item in islice(value, MOST + 1)]
+            several[name] = [plain(item) for item in islice(value, MOST + 1)]
         else:
-            one[name] = _scalar(value)
+            one[name] = plain(value)
     count = 1
     for name, items in several.items():
         count *= len(items)
@@ -110,7 +110,7 @@ def _is_several(name: str, value: Any) -> bool:
     return getattr(value, "ndim", 1) != 0  # a number of NumPy's may call itself iterable
 
 
-def _scalar(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value as Python has it: NumPy's numbers and paths come from notebooks."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)

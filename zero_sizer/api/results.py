@@ -18,7 +18,8 @@ from zero_sizer.findings import Finding, Reason
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.report import advice, fleet, largest
+from zero_sizer.report import advice, fleet, largest, nodes
+from zero_sizer.report import choice as choice_sheet
 from zero_sizer.report.document import plain
 from zero_sizer.report.fixes import fix_line
 from zero_sizer.report.formats import reporter
@@ -208,6 +209,7 @@ class ChoiceResult(Result):
         self.verdict = choice.verdict.value
         self.reasons = choice.reasons
         self.findings = tuple(choice.search.warnings)
+        self._choice = choice
 
     @property
     def chosen(self) -> dict[str, Any] | None:
@@ -227,6 +229,9 @@ class ChoiceResult(Result):
     def row(self) -> dict[str, Any]:
         """Figures for a table: the plan and its speed."""
         return {"verdict": self.verdict, **_plan_row(self._document["chosen"])}
+
+    def _repr_html_(self) -> str:
+        return display.sheet(choice_sheet.sheet_of(self._choice))
 
 
 class LargestResult(Result):
@@ -300,6 +305,9 @@ class SizeResult(Result):
     def row(self) -> dict[str, Any]:
         """Figures for a table: the plan on the fewest."""
         return {"verdict": self.verdict, "fits": self.fits, **_plan_row(self.smallest)}
+
+    def _repr_html_(self) -> str:
+        return display.sheet(nodes.sheet_of(self._fleet))
 
 
 _PLAN = (

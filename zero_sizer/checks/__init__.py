@@ -14,6 +14,7 @@ from zero_sizer.checks import (
     idle,
     ignored,
     inputs,
+    measured,
     numbers,
     offload,
     optimizer,
@@ -27,9 +28,9 @@ from zero_sizer.checks import (
     zenflow,
 )
 from zero_sizer.config.context import Context, Rule
-from zero_sizer.config.resolve import resolve
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.job.read import Job
+from zero_sizer.plan.resolve import settings_of
 
 RULES: tuple[Rule, ...] = (
     *precision.RULES,
@@ -50,14 +51,13 @@ RULES: tuple[Rule, ...] = (
     *idle.RULES,
     *numbers.RULES,
     *saving.RULES,
+    *measured.RULES,
 )
 
 
 def resolved(job: Job) -> tuple[Context, list[Finding]]:
     """Resolves a job's config: the context of every rule, and what was found wrong on the way."""
-    settings, findings = resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
+    settings, findings = settings_of(job)
     context = Context(
         document=job.document,
         settings=settings,

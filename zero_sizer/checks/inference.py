@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from zero_sizer.checks.measured import of_another_gpu
 from zero_sizer.findings import INPUTS_NOT_MODELLED, Direction, Finding, Severity
 from zero_sizer.job.inference import NOT_READ
 from zero_sizer.job.read import Job
@@ -16,7 +17,8 @@ _ZERO = "zero_optimization"
 
 def findings(job: Job, plan: Plan) -> list[Finding]:
     """Everything about a job of inference, in no order."""
-    return [*_config(job, plan), *_workload(job, plan), *_inputs(job), *_model(plan)]
+    found = [*_config(job, plan), *_workload(job, plan), *_inputs(job), *_model(plan)]
+    return [*found, *of_another_gpu(job.cluster)]
 
 
 def _config(job: Job, plan: Plan) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from zero_sizer.config.context import ZERO, Context, Rule, nearest
 from zero_sizer.config.keys import table
 from zero_sizer.config.values import shown
 from zero_sizer.findings import Finding
+from zero_sizer.optimizers import selection
 
 TYPE = "optimizer.type"
 _REMOVED = ("onebitadam", "onebitlamb", "zerooneadam", "1bitadam", "1bitlamb")
@@ -42,7 +43,11 @@ def exists(context: Context) -> Iterator[Finding]:
         yield context.error("removed-optimizer", TYPE, message, "use AdamW, or an older DeepSpeed")
         return
     near = nearest(name, (*engine.TORCH_OPTIMIZERS, *table().optimizers))
-    remedy = f"did you mean {near}?" if near else "build it in the training script"
+    known_as = selection.type_of_class(name)
+    if known_as:
+        remedy = f"{name} is the class that DeepSpeed makes of type {known_as!r}: write that"
+    else:
+        remedy = f"did you mean {near}?" if near else "build it in the training script"
     yield context.error("unknown-optimizer", TYPE, message, remedy)
 
 

@@ -36,8 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
             fit_map=is_page,
             tell=lambda line: progress.at(0, None, line),
         )
-    with answer_to(arguments.output):
+    with answer_to(arguments.output, WORDS[answer.sizing.verdict]):
         reporter("check", arguments.format)(answer, timeline=arguments.timeline)
-    if arguments.output:
-        print(f"{WORDS[answer.sizing.verdict]}   written to {arguments.output}")
     return exit_code(answer.sizing)

@@ -14,6 +14,7 @@ from zero_sizer.advise.limits import MARGINS
 from zero_sizer.advise.start import Start, start_of
 from zero_sizer.cli import options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, of_verdict
+from zero_sizer.cli.output import add_output_option, answer_to, require_output
 from zero_sizer.cli.progress import ticking
 from zero_sizer.errors import InputError
 from zero_sizer.job.read import Job
@@ -21,6 +22,7 @@ from zero_sizer.job.values import share
 from zero_sizer.questions.choose import Wishes, choose, largest
 from zero_sizer.questions.jobs import job_of
 from zero_sizer.report.formats import FORMATS, reporter
+from zero_sizer.report.verdict import WORDS
 from zero_sizer.util.files import require_writable, write_text
 from zero_sizer.util.spelling import did_you_mean, shown
 
@@ -35,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=(*WHAT, "batch-size"),
         help="instead of the fastest plan, the largest of this that `check` calls a fit",
     )
+    add_output_option(parser)
     group = parser.add_argument_group("what to do with the plan")
     group.add_argument(
         "--emit",
@@ -90,6 +93,9 @@ def wishes_from(arguments: argparse.Namespace) -> Wishes:
 def run(arguments: argparse.Namespace) -> int:
     """Print the choice, write its config; the exit code is that of ``check`` on it."""
     launches, written = list(_launches(arguments)), dict[str, str]()
+    require_output(arguments.output, arguments.config)
+    if arguments.output is not None:
+        written[os.path.realpath(arguments.output)] = "--output"
     for path, flag in (
         (arguments.emit, "--emit"),
         (arguments.emit_job, "--emit-job"),
@@ -104,7 +110,8 @@ def run(arguments: argparse.Namespace) -> int:
     flags = options.flags_from(arguments)
     choice = choose(job, flags, wishes_from(arguments), ticking)
     start = _start(choice, launches, arguments)
-    reporter("choose", arguments.format)(choice, start)
+    with answer_to(arguments.output, WORDS[choice.verdict]):
+        reporter("choose", arguments.format)(choice, start)
     _emit(choice, arguments)
     _write_start(start, arguments)
     if choice.run is not None and choice.run.marks:
@@ -124,7 +131,9 @@ def _largest(job: Job, arguments: argparse.Namespace) -> int:
             where="--largest",
         )
     found = largest(job, options.flags_from(arguments), arguments.largest)
-    reporter("largest", arguments.format)(found, job)
+    words = f"largest {arguments.largest}: {'nothing fits' if found.value is None else found.value}"
+    with answer_to(arguments.output, words):
+        reporter("largest", arguments.format)(found, job)
     return OK if found.value is not None else DOES_NOT_FIT
 
 

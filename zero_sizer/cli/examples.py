@@ -24,6 +24,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "size": (
         "zero-sizer size --model llama-3-70b --gpu a100-80gb --gpus-per-node 8 --seq-len 8192",
         "zero-sizer size ds.json --model llama-3-8b --gpu l40s --gpus-per-node 4 --fewest nodes",
+        "zero-sizer size job.yaml --format markdown --output sizes.md",
     ),
     "diagnose": (
         "zero-sizer diagnose slurm-123.out",

@@ -32,8 +32,12 @@ def require_output(path: str | None, config: str | None) -> None:
 
 
 @contextmanager
-def answer_to(path: str | None) -> Iterator[None]:
-    """Inside, what is printed goes to the file, if one is named.
+def answer_to(path: str | None, verdict: str) -> Iterator[None]:
+    """Inside, what is printed goes to the file, if one is named; after it, a line says so.
+
+    Args:
+        path: of the file.
+        verdict: of the answer, in words.
 
     Raises:
         InputError: it cannot be written.
@@ -47,3 +51,4 @@ def answer_to(path: str | None) -> Iterator[None]:
     with redirect_stdout(outlet):
         yield
     files.write_text(path, text.getvalue())
+    print(f"{verdict}   written to {path}")

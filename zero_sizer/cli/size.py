@@ -5,9 +5,11 @@ import argparse
 from zero_sizer.cli import options
 from zero_sizer.cli.choose import add_choice_options, job_from, wishes_from
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, of_verdict
+from zero_sizer.cli.output import add_output_option, answer_to, require_output
 from zero_sizer.cli.progress import ticking
 from zero_sizer.questions.choose import FEWEST, refuse_nodes, size
 from zero_sizer.report.formats import reporter
+from zero_sizer.report.verdict import WORDS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target.add_argument(
         "--target-tokens-per-second", type=_positive, metavar="RATE", help="over all GPUs"
     )
+    add_output_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -35,8 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table; 1 where nothing reaches the target, else as ``check``."""
     flags = options.flags_from(arguments)
     refuse_nodes(flags)
+    require_output(arguments.output, arguments.config)
     found = size(job_from(arguments), flags, wishes_from(arguments), ticking)
-    reporter("size", arguments.format)(found)
+    with answer_to(arguments.output, WORDS[found.verdict]):
+        reporter("size", arguments.format)(found)
     return of_verdict(found.verdict) if found.is_reached else DOES_NOT_FIT
 
 

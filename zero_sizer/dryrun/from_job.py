@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from zero_sizer.config.resolve import resolve
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.dryrun.engine_config import engine_config
@@ -17,7 +16,7 @@ from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.sources.diffusers_class import is_diffusers
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan.plan import Plan
-from zero_sizer.plan.resolve import plan_job
+from zero_sizer.plan.resolve import plan_of, settings_of
 
 
 def refuse_packed(job: Job) -> None:
@@ -42,9 +41,7 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
     """
     if job.workload.task == INFERENCE:
         return _inference_task(job, requests=steps, nvme_path=nvme_path)
-    settings, _ = resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
+    settings, _ = settings_of(job)
     _refuse_sequence_parallel(settings)
     plan = _plan(job, settings)
     config, notes = engine_config(
@@ -100,9 +97,7 @@ def _inference_task(job: Job, *, requests: int, nvme_path: str | None) -> Task:
     if is_inference_config(job.document.values):
         notes.append("init_inference is not run: the model moves to the GPU in its dtype")
     elif job.document.values:
-        settings, _ = resolve(
-            job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-        )
+        settings, _ = settings_of(job)
         config, notes = engine_config(
             job.document,
             settings,
@@ -162,11 +157,11 @@ def _refuse_loss(plan: Plan, source: Mapping[str, Any]) -> None:
 
 def _plan(job: Job, settings: Settings) -> Plan:
     """The job's workload, resolved; an optimizer the ledger does not know can still be run."""
-    plan = plan_job(job, settings).plan
+    plan = plan_of(job, settings).plan
     if plan is None:
         known = Setting("AdamW", "stands in: only the workload is read")
         settings = Settings(by_key={**settings.by_key, "optimizer.type": known})
-        plan = plan_job(job, settings).plan
+        plan = plan_of(job, settings).plan
     if plan is None:
         raise UnsupportedError("the job cannot be planned, so it cannot be run")
     return plan

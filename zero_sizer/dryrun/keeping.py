@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NoReturn
@@ -24,6 +24,7 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 _PLAIN = re.compile(r"(?!-)[\w@%+=:,./-]+")
 _UNKNOWN = Path()
 _CONNECT = 60.0  # seconds for a connection to be made
+_LOOK = 0.2  # seconds between looks at what a run has done
 _PATIENCE = 5.0  # for a connection that was closed to end
 
 
@@ -119,13 +120,19 @@ class Keeper:
         address, port = self._answer("address")["address"]
         return address, port
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(
+        self, timeout: float | None = None, meanwhile: Callable[[], None] | None = None
+    ) -> int:
         """The exit code of what was started.
+
+        Args:
+            timeout: seconds.
+            meanwhile: called a few times a second.
 
         Raises:
             subprocess.TimeoutExpired: it takes longer.
         """
-        return int(self._answer("code", timeout)["code"])
+        return int(next(answers([self], "code", timeout, meanwhile))[1]["code"])
 
     def take(self, key: str) -> dict[str, Any] | None:
         """The answer with this key, where it is here already.
@@ -228,9 +235,18 @@ def greet(keepers: Sequence[Keeper]) -> None:
 
 
 def answers(
-    keepers: Sequence[Keeper], key: str, timeout: float | None = None
+    keepers: Sequence[Keeper],
+    key: str,
+    timeout: float | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Iterator[tuple[Keeper, dict[str, Any]]]:
     """Each keeper's answer with this key, as they come; all of them are beaten meanwhile.
+
+    Args:
+        keepers: who was asked.
+        key: what their answer has.
+        timeout: seconds.
+        meanwhile: called a few times a second.
 
     Raises:
         subprocess.TimeoutExpired: they take longer.
@@ -239,6 +255,8 @@ def answers(
     until = None if timeout is None else time.monotonic() + timeout
     waiting = list(keepers)
     while True:
+        if meanwhile is not None:
+            meanwhile()
         for keeper in list(waiting):
             found = keeper.take(key)
             if found is not None:
@@ -249,7 +267,8 @@ def answers(
             return
         if left is not None and left <= 0:
             raise subprocess.TimeoutExpired("the dry run", timeout or 0)
-        _listen(keepers, left)
+        pauses = (left, _LOOK if meanwhile is not None else None)
+        _listen(keepers, min((pause for pause in pauses if pause is not None), default=None))
 
 
 def _listen(keepers: Sequence[Keeper], timeout: float | None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ _KINDS: dict[str, type[ZeroSizerError]] = {
     "UnsupportedError": UnsupportedError,
 }
 _PROGRESS = "@progress "
+
+Report = Callable[[int, str], None]
+"""Is called with (phases done, the last one) in a child."""
+Progress = Callable[[int, int, str], None]
+"""Is called with (phases done, phases in all, the last one) in its parent."""
 
 
 def failure(error: BaseException, *, message: str = "", **more: str) -> dict[str, Any]:
@@ -61,6 +66,42 @@ def progress_in(line: str) -> tuple[int, str] | None:
         return None
     event = json.loads(line.removeprefix(_PROGRESS))
     return event["done"], event["phase"]
+
+
+def report_to(path: Path) -> Report:
+    """Progress of a child whose output is kept in a log: lines of a file beside it."""
+
+    def report(done: int, phase: str) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(progress_line(done, phase))
+
+    return report
+
+
+def following(path: Path, total: int, progress: Progress) -> Callable[[], None]:
+    """Passes on, each time it is called, what ``report_to`` has written since the last time.
+
+    Args:
+        path: the file, which need not be there yet.
+        total: phases in all.
+        progress: is told.
+    """
+    seen = 0
+
+    def look() -> None:
+        nonlocal seen
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(seen)
+            whole = file.read().rpartition(b"\n")
+        for line in whole[0].decode().splitlines():
+            event = progress_in(line)
+            if event is not None:
+                progress(event[0], total, event[1])
+        seen += len(whole[0]) + len(whole[1])
+
+    return look
 
 
 def write(path: Path, reply: Mapping[str, Any]) -> None:

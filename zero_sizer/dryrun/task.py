@@ -71,6 +71,13 @@ class Task:
     cache: str = "dynamic"
     notes: Sequence[str] = ()
 
+    @property
+    def num_phases(self) -> int:
+        """Phases of a whole run: init, then those of every micro step or request."""
+        if self.new_tokens is None:
+            return 1 + 3 * self.steps * self.grad_accum
+        return 1 + (2 if self.new_tokens > 1 else 1) * self.steps
+
     def to_json(self) -> dict[str, Any]:
         """The task as JSON values."""
         return asdict(self)

@@ -15,6 +15,7 @@ DEFAULT = "default: nothing stated"
 _MOST_RANKS = 2**20
 RATES = (
     "matmul_tflops",
+    "attention_tflops",
     "intra_node_gb_per_s",
     "inter_node_gb_per_s",
     "pcie_gb_per_s",

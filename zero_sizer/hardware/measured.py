@@ -76,6 +76,7 @@ class ClusterProfile:
 
     Attributes:
         gpu: name of the GPU table; empty where the runs had none of it.
+        gpu_name: the runs' GPU as its driver calls it; empty where they had none.
         outside: of ``LAYOUTS``: memory of a GPU that PyTorch does not count.
         reserve: of PyTorch's allocator.
         process: host memory of one rank's process without its tensors.
@@ -87,6 +88,7 @@ class ClusterProfile:
     """
 
     gpu: str = ""
+    gpu_name: str = ""
     outside: Mapping[str, MeasuredBytes] = field(default_factory=dict)
     reserve: MeasuredReserve | None = None
     process: MeasuredBytes | None = None
@@ -100,6 +102,11 @@ class ClusterProfile:
         """Of the layout that a job has; None where no run had it."""
         layout = ONE_GPU if world_size == 1 else ONE_NODE if nodes == 1 else SEVERAL_NODES
         return self.outside.get(layout)
+
+    @property
+    def is_of_unknown_gpu(self) -> bool:
+        """True if a GPU was measured of which the table knows nothing."""
+        return not self.gpu and bool(self.gpu_name or self.outside or self.reserve)
 
     @property
     def origin(self) -> str:
@@ -127,6 +134,7 @@ class ClusterProfile:
         return {
             "schema_version": SCHEMA_VERSION,
             "gpu": self.gpu or None,
+            "gpu_name": self.gpu_name or None,
             "outside": {layout: asdict(found) for layout, found in self.outside.items()},
             "reserve": None if self.reserve is None else asdict(self.reserve),
             "process": None if self.process is None else asdict(self.process),
@@ -175,6 +183,7 @@ def _from_json(values: Any, path: str, rates: tuple[str, ...]) -> ClusterProfile
     reserve, process = top.get("reserve"), top.get("process")
     return ClusterProfile(
         gpu=checked.text(top.get("gpu") or "", "gpu"),
+        gpu_name=checked.text(top.get("gpu_name") or "", "gpu_name"),
         outside={
             checked.one_of(layout, "a layout", LAYOUTS): _bytes(measured, f"outside.{layout}")
             for layout, measured in outside.items()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.integrations.keywords import checked
 from zero_sizer.integrations.loop import begin, is_engine
 from zero_sizer.integrations.monitor import Monitor
 
@@ -41,6 +42,9 @@ class MemoryCallback(_base()):  # type: ignore[misc]  # one of two classes
             ``torch.cuda.reset_peak_memory_stats`` is called.
         stated: flags of ``zero-sizer check`` as keywords (``seq_len=4096``), which win over what is
             seen of the run.
+
+    Raises:
+        JobError: a keyword that no prediction reads, or a value that it cannot have.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class MemoryCallback(_base()):  # type: ignore[misc]  # one of two classes
         super().__init__()
         self._output = output
         self._resets_peaks = resets_peaks
-        self._stated = stated
+        self._stated = checked("MemoryCallback", ("output", "resets_peaks"), stated)
         self.monitor: Monitor | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

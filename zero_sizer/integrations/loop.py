@@ -13,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.integrations.keywords import checked
 from zero_sizer.integrations.live_job import Run
 from zero_sizer.integrations.messages import ranks
 from zero_sizer.integrations.monitor import Log, Monitor
+
+_OWN = ("model", "optimizer", "output", "log", "log_every", "resets_peaks")
 
 
 @contextmanager
@@ -43,10 +46,13 @@ def watch(
         resets_peaks: each phase has a peak of its own, for which
             ``torch.cuda.reset_peak_memory_stats`` is called.
         stated: flags of ``zero-sizer check`` as keywords, which win over what is seen of the run.
+
+    Raises:
+        JobError: a keyword that no prediction reads, or a value that it cannot have.
     """
     monitor = Monitor(
         output=output,
-        stated=stated,
+        stated=checked("watch", _OWN, stated),
         log=log,
         log_every=log_every,
         resets_peaks=resets_peaks,

@@ -15,6 +15,7 @@ import transformers
 from transformers import TrainerCallback
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
+from zero_sizer.integrations.keywords import checked
 from zero_sizer.integrations.loop import begin
 from zero_sizer.integrations.monitor import Monitor
 
@@ -39,6 +40,9 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
             metrics are on (``skip_memory_metrics=False``).
         stated: flags of ``zero-sizer check`` as keywords (``seq_len=4096``,
             ``cluster_profile="cluster.json"``), which win over what is seen of the run.
+
+    Raises:
+        JobError: a keyword that no prediction reads, or a value that it cannot have.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
     ) -> None:
         self._output = output
         self._resets_peaks = resets_peaks
-        self._stated = stated
+        self._stated = checked("MemoryCallback", ("output", "resets_peaks"), stated)
         self._trainer: Any = None
         self.monitor: Monitor | None = None
 

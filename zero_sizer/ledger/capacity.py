@@ -187,7 +187,7 @@ def calibrated(cluster: Cluster) -> list[Finding]:
             key="--cluster-profile",
             message=f"{profile.origin}, by {profile.ranks} rank"
             f"{'s' if profile.ranks != 1 else ''}: {words}",
-        )
+        ),
     ]
 
 

@@ -10,9 +10,15 @@ from types import MappingProxyType
 FLASH, SDPA, EAGER = "flash", "sdpa", "eager"
 
 LACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"bloom": (FLASH, SDPA), "gemma2": (SDPA,), "t5": (FLASH,)}
+    {
+        "bloom": (FLASH, SDPA),
+        "gemma2": (SDPA,),
+        "gpt_oss": (SDPA,),
+        "llama4": (FLASH,),
+        "t5": (FLASH,),
+    }
 )
-"""``model_type`` -> what it has not; the other families laid out here have all three."""
+"""``model_type`` -> what it has not; the other families that are bundled have all three."""
 
 
 def default(model_type: str) -> str:

@@ -45,6 +45,7 @@ BUILT: Mapping[str, Built] = {
 }
 """``optimizer.type`` in small letters -> what DeepSpeed builds; any other name is torch's."""
 _NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+_TYPES = {"adam": "AdamW"}  # what people write where two types share a class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,15 @@ class Group:
     name: str
     optimizer: Optimizer
     indices: tuple[int, ...]
+
+
+def type_of_class(name: str) -> str:
+    """The ``optimizer.type`` of which DeepSpeed makes a class of its own; empty for any other."""
+    for kind, built in BUILT.items():
+        rows = [row for row in (built.row, built.on_host) if isinstance(row, table.Optimizer)]
+        if name in {row.name for row in rows}:
+            return _TYPES.get(kind, kind.capitalize())
+    return ""
 
 
 def choose(name: str, params: Mapping[str, Any], *, offloads: bool) -> Optimizer | None:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from zero_sizer.config import inference as configs
-from zero_sizer.config import resolve as resolver
 from zero_sizer.config.document import Document
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.config.workload import DYNAMIC, INFERENCE
@@ -12,7 +11,7 @@ from zero_sizer.job import summary
 from zero_sizer.job.read import Job
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.plan.assumptions import Assumptions
-from zero_sizer.plan.resolve import Planned, dtype_of, hf_dtype, plan_job
+from zero_sizer.plan.resolve import Planned, dtype_of, hf_dtype, plan_of, settings_of
 from zero_sizer.units import DType
 
 _PROMPT, _NEW_TOKENS = 1792, 256
@@ -37,10 +36,8 @@ def plan_inference(job: Job) -> Planned:
         kernels=None,
     )
     twin = replace(job, document=document, workload=workload)
-    settings, found = resolver.resolve(
-        document, workload, world_size=job.cluster.world_size, model=job.model
-    )
-    planned = plan_job(twin, _without_optimizer(settings))
+    settings, found = settings_of(twin)
+    planned = plan_of(twin, _without_optimizer(settings))
     if planned.plan is None:  # nobody asks for one here
         raise AssertionError("a plan without an optimizer names none")
     dtype, origin = _precision(job, settings, config)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from zero_sizer.config import workload
+from zero_sizer.config import resolve, workload
 from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.config.workload import LIGER_KERNELS
 from zero_sizer.findings import Direction, Finding, Severity
@@ -56,8 +56,20 @@ class Planned:
     findings: tuple[Finding, ...]
 
 
-def plan_job(job: Job, settings: Settings) -> Planned:
-    """Resolve a job whose config is already resolved."""
+def settings_of(job: Job) -> tuple[Settings, list[Finding]]:
+    """A job's config, resolved for its model, flags and ranks; what was found wrong with it."""
+    return resolve.resolve(
+        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
+    )
+
+
+def plan_of(job: Job, settings: Settings) -> Planned:
+    """The plan of a training job on its first rank, for sizing, advice and dry runs.
+
+    Args:
+        job: as read.
+        settings: of ``settings_of``.
+    """
     assumed = Assumptions()
     workload = _workload(job, settings, assumed)
     name, params = settings["optimizer.type"], _optimizer_params(job)

@@ -42,11 +42,12 @@ def calibrate(paths: Sequence[str]) -> ClusterProfile:
     """
     recordings = [(path, _read(path)) for path in paths]
     _require_different(recordings)
-    gpu = _gpu(recordings)
+    gpu, gpu_name = _gpu(recordings)
     notes: list[str] = []
     ranks = [rank for _, recording in recordings for rank in recording.ranks]
     profile = ClusterProfile(
         gpu=gpu,
+        gpu_name=gpu_name,
         outside=_outside(recordings),
         reserve=_reserve(ranks),
         process=_process(recordings),
@@ -107,8 +108,8 @@ def _require_different(recordings: Iterable[tuple[str, Recording]]) -> None:
         seen[text] = path
 
 
-def _gpu(recordings: Iterable[tuple[str, Recording]]) -> str:
-    """The one GPU of all of them, by the table's name; empty where it is not in the table.
+def _gpu(recordings: Iterable[tuple[str, Recording]]) -> tuple[str, str]:
+    """The one GPU of all of them: its name in the table, empty where it is in none, and its own.
 
     Raises:
         InputError: there are several.
@@ -122,11 +123,11 @@ def _gpu(recordings: Iterable[tuple[str, Recording]]) -> str:
             f"the recordings come from different machines: {told}",
             remedy="calibrate each by itself",
         )
+    name = next(iter(seen))
     try:
-        name = next(iter(seen))
-        return catalog.find(name).name if name else ""
+        return catalog.find(name).name if name else "", name
     except InputError:
-        return ""
+        return "", name
 
 
 def _outside(recordings: Iterable[tuple[str, Recording]]) -> dict[str, MeasuredBytes]:

@@ -13,7 +13,8 @@ _NAMES = {
 
 def show_profile(profile: ClusterProfile) -> None:
     """Print what was measured, and what stays as published."""
-    where = profile.gpu or "no GPU of the table"
+    unknown = f"{profile.gpu_name}, not in the GPU table" if profile.gpu_name else "no GPU"
+    where = profile.gpu or unknown
     told = _count(profile.ranks, "rank"), _count(len(profile.recordings), "recording")
     show_line(f"{where}: {' in '.join(told)}", indent="")
     rows = [

@@ -1,127 +1,213 @@
-"""Pictures of an answer as figures of a page, which scale with it while their text does not.
+"""Pictures of an answer: what lives on a device over a step, and what its peak consists of.
 
-By hand: pictures of plotting libraries shrink with the page, text and all, and are unreadable on a
-phone; and none of them is light enough for the page that runs in a browser.
+pygal draws them. Its colours, scripts and hover boxes are taken away: the page's style sheet
+colours what is left, in light and dark alike, by the classes of its groups.
 """
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from math import floor, log10
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zero_sizer.answer import Answer, DeviceAnswer, LivePoint
+from zero_sizer.errors import InputError
 from zero_sizer.hardware.device import Device
 from zero_sizer.report.text import NAMES
 from zero_sizer.units import GIB, format_gib
 
-HEIGHT = 1000  # of the drawing, in its own units
+PARTS = 10  # colours of a composition; all smaller allocations share the last
 _WORTH_A_PLOT = 2**20  # bytes
 _TALLER = 4  # a capacity this many times the highest point would leave the plot flat: not drawn
-_ROOM = 1.08  # of the highest line, for what is written above it
-_STEPS = 5  # lines across the plot at most
-_NICE = (1, 2, 5, 10, 20)  # the last for what rounding makes of the one before
+_SIZES = {"narrow": (340, 240), "wide": (760, 260)}  # of a phone, of a screen or of paper
+_BAR = 28  # high
+_FONT = 13  # pixels, as in the style sheet
+_GONE = ("defs", "title")  # its style sheet, its scripts, its name
+_CAPACITY, _PEAK = "capacity", "peak"
 
 
-class Area(NamedTuple):
-    """One phase: outline of its columns.
+class Key(NamedTuple):
+    """One line of what the colours mean: class, words, and the size beside them."""
 
-    Attributes:
-        phase: its name.
-        size: the most in it, as text.
-        path: of SVG.
-    """
-
-    phase: str
+    kind: str
+    words: str
     size: str
-    path: str
 
 
-class Line(NamedTuple):
-    """One line across the plot: percent from above, and what stands beside it."""
+class Drawing(NamedTuple):
+    """One picture at two widths: text keeps its size on a phone as on paper."""
 
-    y: float
-    label: str
+    narrow: str
+    wide: str
 
 
 class Chart(NamedTuple):
-    """One picture.
+    """Bytes that a device holds, place by place.
 
     Attributes:
-        title: what it shows.
+        title: what the timeline shows.
         about: the same for those who do not see it.
-        areas: of the phases, in order.
-        columns: how many places there are.
-        grid: lines of round sizes.
-        capacity: line of what there is; None where it is not known, or far above.
-        peak: percent from the left and from above of the highest point.
-        size: of the highest point, as text.
+        keys: of its colours.
+        timeline: live bytes over a step, in GiB; None where nobody asked for its points.
+        composition: allocations at the peak, the largest first, in GiB.
     """
 
     title: str
     about: str
-    areas: tuple[Area, ...]
-    columns: int
-    grid: tuple[Line, ...]
-    capacity: Line | None
-    peak: tuple[float, float]
-    size: str
+    keys: tuple[Key, ...]
+    timeline: Drawing | None
+    composition: Drawing
 
 
-def charts_of(answer: Answer) -> tuple[Chart, ...]:
-    """A timeline of each device that is loaded."""
-    return tuple(
-        _timeline(device, found)
+def charts_of(answer: Answer) -> dict[Device, Chart]:
+    """Pictures of each device that is loaded.
+
+    Raises:
+        InputError: pygal is not installed.
+    """
+    return {
+        device: _chart(device, found)
         for device, found in answer.devices.items()
-        if found.points and found.peak.num_bytes >= _WORTH_A_PLOT
-    )
+        if found.peak.num_bytes >= _WORTH_A_PLOT
+    }
 
 
-def _timeline(device: Device, found: DeviceAnswer) -> Chart:
-    sizes = [point.num_bytes for point in found.points]
-    where = max(range(len(sizes)), key=sizes.__getitem__)
-    highest, point = sizes[where], found.points[where]
-    capacity = found.capacity.num_bytes
-    is_near = capacity is not None and capacity <= _TALLER * highest
-    top = max(highest, capacity if capacity is not None and is_near else 0) * _ROOM
-    areas = tuple(_areas(found.points, top))
-    most = ", ".join(f"{area.phase} {area.size}" for area in areas)
+def _chart(device: Device, found: DeviceAnswer) -> Chart:
+    parts = [live.num_bytes for live in found.live if live.num_bytes]
+    composition = _drawn(lambda width, _: _composition(parts, width))
+    by_block = ", block by block" if any(point.block for point in found.points) else ""
+    title = f"{NAMES[device]} over one step{by_block}"
+    if not found.points:
+        return Chart(title, "", (), None, composition)
+    point = max(found.points, key=lambda point: point.num_bytes)
+    keys = (*_phases(found.points), *_marks(found, point))
+    most = ", ".join(f"{key.words} {key.size}" for key in keys if key.kind not in (_PEAK,))
     return Chart(
-        title=f"{NAMES[device]} over one step, block by block",
-        about=f"{NAMES[device]}: highest {format_gib(highest)} in {point.phase.value}, "
+        title=title,
+        about=f"{NAMES[device]}: highest {format_gib(point.num_bytes)} in {point.phase.value}, "
         f"{point.place}; {most}",
-        areas=areas,
-        columns=len(sizes),
-        grid=tuple(_grid(top)),
-        capacity=_line(capacity, top, format_gib(capacity)) if capacity and is_near else None,
-        peak=(round(100 * (where + 0.5) / len(sizes), 2), _above(highest, top)),
-        size=format_gib(highest),
+        keys=keys,
+        timeline=_drawn(lambda width, height: _timeline(found, point, width, height)),
+        composition=composition,
     )
 
 
-def _areas(points: Sequence[LivePoint], top: float) -> Iterator[Area]:
-    start = 0
+def _phases(points: Sequence[LivePoint]) -> Iterator[Key]:
     for phase, group in groupby(points, key=lambda point: point.phase):
-        sizes = [point.num_bytes for point in group]
-        path = [f"M{start} {HEIGHT}"]
-        for index, size in enumerate(sizes, start):
-            path.append(f"V{HEIGHT - round(HEIGHT * size / top)}H{index + 1}")
-        start += len(sizes)
-        yield Area(phase.value, format_gib(max(sizes)), "".join([*path, f"V{HEIGHT}Z"]))
+        size = max(point.num_bytes for point in group)
+        yield Key(phase.value, phase.value, format_gib(size))
 
 
-def _grid(top: float) -> Iterator[Line]:
-    """Lines at multiples of a round size, a few of them."""
-    least = top / GIB / _STEPS
-    power = 10.0 ** floor(log10(least))
-    step = next(factor * power for factor in _NICE if factor * power >= least)
-    for count in range(_STEPS + 1):
-        if count * step * GIB < top:
-            yield _line(count * step * GIB, top, f"{count * step:g}")
+def _marks(found: DeviceAnswer, point: LivePoint) -> Iterator[Key]:
+    yield Key(_PEAK, "peak", format_gib(point.num_bytes))
+    capacity = found.capacity.num_bytes
+    if capacity is not None:
+        words = "capacity" if _is_near(capacity, point) else "capacity, far above"
+        yield Key(_CAPACITY, words, format_gib(capacity))
 
 
-def _line(size: float, top: float, label: str) -> Line:
-    return Line(_above(size, top), label)
+def _is_near(capacity: int | None, point: LivePoint) -> bool:
+    return capacity is not None and capacity <= _TALLER * point.num_bytes
 
 
-def _above(size: float, top: float) -> float:
-    return round(100 * (1 - size / top), 2)
+def _timeline(found: DeviceAnswer, highest: LivePoint, width: int, height: int) -> str:
+    """Columns of all places, phase by phase, with the peak and the capacity over them."""
+    capacity = found.capacity.num_bytes if _is_near(found.capacity.num_bytes, highest) else None
+    top = max(highest.num_bytes, capacity or 0)
+    chart = _library().XY(
+        **_options(width, height, top * 1.06 / GIB),
+        fill=True,
+        show_dots=False,
+        dots_size=4,
+        include_x_axis=True,
+        max_scale=6,
+    )
+    start, kinds = 0, []
+    for phase, group in groupby(found.points, key=lambda point: point.phase):
+        outline = []
+        for index, point in enumerate(group, start):
+            size = point.num_bytes / GIB
+            outline += [(index, size), (index + 1, size)]
+            start = index + 1
+        chart.add(phase.value, outline)
+        kinds.append(phase.value)
+    if capacity is not None:
+        size = capacity / GIB
+        chart.add(_CAPACITY, [(0, size), (start, size)], fill=False)
+        kinds.append(_CAPACITY)
+    middle = found.points.index(highest) + 0.5
+    chart.add(_PEAK, [(middle, highest.num_bytes / GIB)], stroke=False, show_dots=True)
+    return _rendered(chart, [*kinds, _PEAK])
+
+
+def _composition(parts: Sequence[int], width: int) -> str:
+    """One bar: its allocations side by side."""
+    options = _options(width, _BAR, sum(parts) / GIB)
+    chart = _library().HorizontalStackedBar(**options, show_y_labels=False)
+    kinds = [f"part-{min(index, PARTS - 1)}" for index in range(len(parts))]
+    for kind, num_bytes in zip(kinds, parts, strict=True):
+        chart.add(kind, [num_bytes / GIB])
+    return _rendered(chart, kinds)
+
+
+def _library() -> Any:
+    """pygal, without its hook into imports, which serves maps and makes Python 3.11 warn."""
+    try:
+        import pygal
+    except ImportError as error:
+        raise InputError(
+            f"an HTML report needs {error.name}",
+            remedy="pip install 'zero-sizer[report]'",
+            where="--format html",
+        ) from None
+    sys.meta_path[:] = [one for one in sys.meta_path if type(one).__module__ != "pygal"]
+    return pygal
+
+
+def _options(width: int, height: int, top: float) -> dict[str, Any]:
+    """Options of both pictures; all else that pygal would add belongs to the page."""
+    return {
+        "width": width,
+        "height": height,
+        "range": (0, top),
+        "margin": 4 if height > _BAR else 0,
+        "style": _library().style.Style(label_font_size=_FONT, major_label_font_size=_FONT),
+        "value_formatter": lambda size: f"{size:.6g} GiB",
+        "show_legend": False,
+        "show_x_labels": False,
+        "no_prefix": True,
+        "disable_xml_declaration": True,
+        "js": (),
+        "css": (),
+        "classes": (),
+    }
+
+
+def _drawn(draw: Callable[[int, int], str]) -> Drawing:
+    return Drawing(**{name: draw(*size) for name, size in _SIZES.items()})
+
+
+def _rendered(chart: Any, kinds: Sequence[str]) -> str:
+    """SVG to stand in a page.
+
+    Args:
+        chart: of pygal's.
+        kinds: class of each series, in their order.
+    """
+    names = {f"color-{index}": kind for index, kind in enumerate(kinds)}
+    chart.add_xml_filter(lambda root: _bare(root, names))
+    return str(chart.render())
+
+
+def _bare(root: Any, names: Mapping[str, str]) -> Any:
+    """The drawing alone: no style, script, comment or hover box, and classes of the page's."""
+    root.attrib.pop("id")
+    for child in list(root):
+        if not isinstance(child.tag, str) or child.tag in _GONE:
+            root.remove(child)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if "tooltip-overlay" in child.get("class", ""):
+                parent.remove(child)
+            elif child.tag == "g" and "color-" in child.get("class", ""):
+                child.set("class", f"series {names[child.get('class').split()[-1]]}")
+    return root

@@ -1,8 +1,8 @@
 """Cluster sizes for a reader at a terminal, and as JSON."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.config import ZERO
@@ -35,45 +35,68 @@ _WIDE = 72  # columns for the whole table
 _PER_GPU = 6  # column of tokens a GPU
 
 
+class Table(NamedTuple):
+    """Heads, rows, and the columns that hold figures."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: tuple[int, ...] = ()
+
+
 def show_fleet(fleet: Fleet) -> None:
     """Print the sizes, the fewest nodes per strategy, and the answer to the target."""
-    job = fleet.search.job
-    gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
-    show_line(f"{job.model.name} on nodes of {job.cluster.gpus_per_node} {gpu}")
-    if fleet.is_free:
-        show_line(
-            "batch: free; at every size all are compared at what the fastest takes without "
-            "accumulation (--train-batch-size fixes it)"
-        )
-    for line in assumptions(fleet.search, fleet.smallest, is_free=fleet.is_free):
-        if not (fleet.is_free and line.startswith("batch")):
-            show_line(line)
-    for line in _answers(fleet):
+    show_line(where(fleet))
+    for line in (*assumed(fleet), *answers(fleet)):
         show_line(line)
     if fleet.smallest is not None:
         show_doubt(fleet.verdict, fleet.reasons)
     print()
     _show_sizes(fleet)
-    _show_curve(fleet)
+    found = curve(fleet)
+    if found is not None:
+        print()
+        show_table(*found[:2], right=found.right)
+    for line in goal_lines(fleet):
+        show_line(line)
     print()
-    _show_fewest(fleet)
+    show_table(*fewest(fleet)[:2])
     if fleet.search.warnings:
         print()
         for line in warnings(fleet.search):
             show_line(line)
 
 
-def _answers(fleet: Fleet) -> Iterator[str]:
+def where(fleet: Fleet) -> str:
+    """Model and machines."""
+    job = fleet.search.job
+    gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
+    return f"{job.model.name} on nodes of {job.cluster.gpus_per_node} {gpu}"
+
+
+def assumed(fleet: Fleet) -> Iterator[str]:
+    """Assumptions behind the figures, a line each."""
+    if fleet.is_free:
+        yield (
+            "batch: free; at every size all are compared at what the fastest takes without "
+            "accumulation (--train-batch-size fixes it)"
+        )
+    for line in assumptions(fleet.search, fleet.smallest, is_free=fleet.is_free):
+        if not (fleet.is_free and line.startswith("batch")):
+            yield line
+
+
+def answers(fleet: Fleet) -> Iterator[str]:
+    """The target, the fewest nodes and how many help, a line each."""
     yield from _target(fleet)
-    fewest = fleet.smallest
-    if fewest is None:
+    plan = fleet.smallest
+    if plan is None:
         sure = "" if fleet.verdict is Verdict.DOES_NOT_FIT else " for certain"
         yield f"nothing fits{sure} on up to {fleet.sizes[-1].nodes} nodes"
         yield from (f"    {reason_line(reason)}" for reason in fleet.reasons[:1])
         return
     yield (
-        f"the fewest {_COUNTED[fleet.fewest_of]}: {_count(fewest)}, {fewest.strategy.name}, "
-        f"{fewest.tokens_per_second:,.0f} tokens/s"
+        f"the fewest {_COUNTED[fleet.fewest_of]}: {_count(plan)}, {plan.strategy.name}, "
+        f"{plan.tokens_per_second:,.0f} tokens/s"
     )
     if fleet.stops_helping is None:
         yield f"more nodes help up to {fleet.sizes[-1].nodes}, the most considered"
@@ -114,10 +137,10 @@ def _target(fleet: Fleet) -> Iterator[str]:
         yield from lines(run)
 
 
-def _show_curve(fleet: Fleet) -> None:
-    """Throughput, time and money over the sizes that fit."""
-    if len(fleet.curve) < 2 and fleet.goal is None:
-        return
+def curve(fleet: Fleet) -> Table | None:
+    """Throughput, time and money over the sizes that fit; None with nothing to compare."""
+    if not fleet.curve or (len(fleet.curve) < 2 and fleet.goal is None):
+        return None
     runs = run_columns([point.training for point in fleet.curve])
     rows = [
         (
@@ -131,22 +154,30 @@ def _show_curve(fleet: Fleet) -> None:
         for index, point in enumerate(fleet.curve)
     ]
     heads = ["nodes", "GPUs", "tokens/s", "efficiency", "of the added", *(c[0] for c in runs)]
-    if rows:
-        print()
-        right = range(len(heads) - (1 if runs and runs[-1][0] == MARKS else 0))
-        show_table(heads, rows, right=right)
+    right = range(len(heads) - (1 if runs and runs[-1][0] == MARKS else 0))
+    return Table(heads, rows, tuple(right))
+
+
+def goal_lines(fleet: Fleet) -> Iterator[str]:
+    """Assumptions of the curve's days and prices, where no run says them."""
     is_said = fleet.target_run is not None or fleet.miss is not None
     first = fleet.curve[0].training if fleet.curve else None
-    if first is not None and not is_said:
-        show_line(f"{first.goal.about}; assumed: {'; '.join(first.assumptions)}")
+    if first is not None and not is_said and (len(fleet.curve) >= 2 or fleet.goal is not None):
+        yield f"{first.goal.about}; assumed: {'; '.join(first.assumptions)}"
+
+
+def sizes(fleet: Fleet) -> Table:
+    """The best plan on each number of nodes."""
+    heads = ["nodes", "GPUs", "best plan", "batch x steps", "ckpt", "tokens/s", "a GPU", "GPU GiB"]
+    rows = [_size_row(fleet, size) for size in fleet.table]
+    return Table(heads, rows, (0, 1, *range(5, len(heads))))
 
 
 def _show_sizes(fleet: Fleet) -> None:
-    heads = ["nodes", "GPUs", "best plan", "batch x steps", "ckpt", "tokens/s", "a GPU", "GPU GiB"]
-    table = [heads, *(_size_row(fleet, size) for size in fleet.table)]
-    right = (0, 1, *range(5, len(heads)))
+    heads, rows, right = sizes(fleet)
+    table = [heads, *rows]
     if output_columns() < _WIDE:  # tokens a GPU follow from the two beside them
-        table = [row[:_PER_GPU] + row[_PER_GPU + 1 :] for row in table]
+        table = [[*row[:_PER_GPU], *row[_PER_GPU + 1 :]] for row in table]
         right = right[:-1]
     show_table(table[0], table[1:], right=right)
 
@@ -168,12 +199,13 @@ def _size_row(fleet: Fleet, size: Size) -> list[str]:
     ]
 
 
-def _show_fewest(fleet: Fleet) -> None:
+def fewest(fleet: Fleet) -> Table:
+    """The fewest nodes or GPUs of each strategy, with the plan there or the reason for none."""
     rows = [
         (row.strategy.name, _count(row.plan) if row.plan else "none", _detail(fleet, row))
         for row in fleet.fewest
     ]
-    show_table(("strategy", "fewest that fit", ""), rows)
+    return Table(("strategy", "fewest that fit", ""), rows)
 
 
 def _detail(fleet: Fleet, row: Fewest) -> str:

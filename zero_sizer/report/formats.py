@@ -19,7 +19,12 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
         "html": "choice.show_page",
     },
     "largest": {"text": "largest.show_largest", "json": "largest.print_largest"},
-    "size": {"text": "fleet.show_fleet", "json": "fleet.print_fleet"},
+    "size": {
+        "text": "fleet.show_fleet",
+        "json": "fleet.print_fleet",
+        "markdown": "nodes.show_markdown",
+        "html": "nodes.show_page",
+    },
     "dryrun": {"text": "recording.show", "json": "recording.print_recording"},
     "lint": {
         "text": "lint.show",

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -9,8 +10,8 @@ from zero_sizer.advise.fit_map import FitMap
 from zero_sizer.answer import Answer
 from zero_sizer.errors import InputError
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.report.charts import HEIGHT, Chart, charts_of
-from zero_sizer.report.sheet import Sheet, sheet_of
+from zero_sizer.report.charts import PARTS, Chart, charts_of
+from zero_sizer.report.sheet import Sheet, peak_name, sheet_of
 from zero_sizer.report.verdict import WORDS
 from zero_sizer.units import format_gib
 from zero_sizer.version import __version__
@@ -36,11 +37,11 @@ def page_of(answer: Answer, *, command: str = "") -> str:
         command: that made it; empty where none did.
 
     Raises:
-        InputError: jinja2 is not installed.
+        InputError: jinja2 or pygal is not installed.
     """
     return page_of_sheet(
         sheet_of(answer),
-        charts=charts_of(answer),
+        charts={peak_name(device): chart for device, chart in charts_of(answer).items()},
         fit_map=_table_of(answer.fit_map),
         command=command,
     )
@@ -49,7 +50,7 @@ def page_of(answer: Answer, *, command: str = "") -> str:
 def page_of_sheet(
     sheet: Sheet,
     *,
-    charts: tuple[Chart, ...] = (),
+    charts: Mapping[str, Chart] = {},
     fit_map: dict[str, Any] | None = None,
     command: str = "",
 ) -> str:
@@ -57,8 +58,8 @@ def page_of_sheet(
 
     Args:
         sheet: the answer.
-        charts: pictures, which stand behind the first section.
-        fit_map: rows of verdicts, behind the pictures.
+        charts: pictures, by the name of the section that they belong to.
+        fit_map: rows of verdicts, behind the first section.
         command: that made it; empty where none did.
 
     Raises:
@@ -82,7 +83,7 @@ def page_of_sheet(
     return environment.get_template("report.html").render(
         sheet=sheet,
         charts=charts,
-        height=HEIGHT,
+        parts=PARTS,
         fit_map=fit_map,
         command=command,
         version=__version__,

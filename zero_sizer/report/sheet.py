@@ -27,7 +27,7 @@ class Section:
         heads: of the columns; empty where there is no table.
         rows: cells as text.
         numbers: columns that hold figures.
-        shares: percent that each row is of a whole; empty where rows are no parts of one.
+        has_parts: rows are parts of a whole, the largest first.
         is_list: the sentences are items of a list.
         code: a file, as text.
     """
@@ -38,7 +38,7 @@ class Section:
     heads: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     numbers: tuple[int, ...] = ()
-    shares: tuple[float, ...] = ()
+    has_parts: bool = False
     is_list: bool = False
     code: str = ""
 
@@ -76,13 +76,18 @@ def sheet_of(answer: Answer) -> Sheet:
     )
 
 
+def peak_name(device: Device) -> str:
+    """Name of the section about a device's peak."""
+    return f"peak-{device.value}"
+
+
 def _sections(answer: Answer) -> Iterator[Section]:
     sizing = answer.sizing
     if sizing.plan is not None:
         yield _devices(answer)
-        for found in answer.devices.values():
+        for device, found in answer.devices.items():
             if found.peak.num_bytes >= _WORTH_A_TABLE:
-                yield _composition(answer, found)
+                yield _composition(answer, device, found)
         if answer.speed is not None:
             yield Section(title="Speed", lines=(speed_line(answer.speed),))
         if answer.training is not None:
@@ -127,7 +132,7 @@ def _devices(answer: Answer) -> Section:
     )
 
 
-def _composition(answer: Answer, found: DeviceAnswer) -> Section:
+def _composition(answer: Answer, device: Device, found: DeviceAnswer) -> Section:
     place = f"{found.peak.moment.phase.value} ({found.place})"
     total = found.peak.num_bytes
     rows = [
@@ -142,11 +147,12 @@ def _composition(answer: Answer, found: DeviceAnswer) -> Section:
     ]
     return Section(
         title=f"Peak of {found.whose.rstrip(',')}",
+        name=peak_name(device),
         lines=(f"{_size(total)} in {place}.",),
         heads=("size", "share", "allocation", "what it is", "key:line in the config"),
         rows=tuple(rows),
         numbers=(0, 1),
-        shares=tuple(round(100 * live.num_bytes / total, 2) for live in found.live),
+        has_parts=True,
     )
 
 

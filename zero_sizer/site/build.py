@@ -14,7 +14,7 @@ from zero_sizer.version import __version__
 MARK = "zero-sizer-site.json"
 """File by which a folder is known to be such a site, and may be written over."""
 
-_STATIC = ("page.js", "question.js", "worker.js", "site.css", "icon.svg")
+_STATIC = ("help.html", "page.js", "question.js", "worker.js", "site.css", "icon.svg")
 
 
 def site(runtime: Mapping[str, bytes]) -> dict[str, bytes]:

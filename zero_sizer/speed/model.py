@@ -2,13 +2,14 @@
 
 from math import fsum
 
+from zero_sizer.activations import select
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
-from zero_sizer.speed.rates import Case, rates_of
+from zero_sizer.speed.rates import Case, Rates, rates_of
 from zero_sizer.speed.step import Kind, Per, Step, Term
 from zero_sizer.speed.terms import TERMS
-from zero_sizer.speed.work import work_of
+from zero_sizer.speed.work import Work, work_of
 from zero_sizer.util.records import dataclass
 
 
@@ -53,8 +54,13 @@ def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | 
     rates = rates_of(cluster, plan.autocast_dtype or plan.model_dtype, case)
     if rates is None:
         return None
-    nodes = ranks_of(plan).nodes
-    return Step(plan=plan, rates=rates, work=work_of(plan.model), nodes=nodes)
+    return step_at(plan, rates, work_of(plan.model))
+
+
+def step_at(plan: Plan, rates: Rates, work: Work) -> Step:
+    """Step of a plan at rates that are known already."""
+    nodes, recompute = ranks_of(plan).nodes, select.recomputed_share(plan)
+    return Step(plan=plan, rates=rates, work=work, nodes=nodes, recompute=recompute)
 
 
 def step_time(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> StepTime | None:
@@ -65,21 +71,27 @@ def step_time(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> StepT
 
 def time_of(step: Step) -> StepTime:
     """Add up every term."""
-    found = [(term, term.seconds(step) * _times(step, term)) for term in TERMS if term.when(step)]
+    found = [
+        (term, term.seconds(step) * _times(step, term), term.overlaps(step))
+        for term in TERMS
+        if term.when(step)
+    ]
     # fsum: what sum() makes of floats is another number from Python 3.12 on
-    overlapping = fsum(seconds for term, seconds in found if term.overlaps(step))
-    compute = fsum(seconds for term, seconds in found if term.kind is Kind.COMPUTE)
+    overlapping = fsum([seconds for _, seconds, overlaps in found if overlaps])
+    compute = fsum([seconds for term, seconds, _ in found if term.kind is Kind.COMPUTE])
     visible = _visible_share(overlapping, compute, step.rates.hidden)
     parts = tuple(
-        TermTime(
-            term=term,
-            seconds=seconds,
-            visible_seconds=seconds * (visible if term.overlaps(step) else 1.0),
-        )
-        for term, seconds in found
+        [
+            TermTime(
+                term=term,
+                seconds=seconds,
+                visible_seconds=seconds * visible if overlaps else seconds,
+            )
+            for term, seconds, overlaps in found
+        ]
     )
     return StepTime(
-        seconds=fsum(part.visible_seconds for part in parts),
+        seconds=fsum([part.visible_seconds for part in parts]),
         parts=parts,
         tokens=step.tokens * step.plan.grad_accum,
     )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from enum import IntEnum
 from functools import cache, lru_cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,39 @@ class Case(IntEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """A way in which NCCL passes data around a ring.
+
+    Attributes:
+        base: seconds of any collective.
+        hop: seconds to the next GPU of the node.
+        network_hop: seconds to the next node.
+        share: of the links' rate.
+        most: bytes/s it never exceeds.
+    """
+
+    base: float
+    hop: float
+    network_hop: float
+    share: float
+    most: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rates:
     """Rates of one case; per GPU unless it says otherwise, links in one direction.
 
     Attributes:
         matmul: FLOP/s of large matrix products.
-        attention: FLOP/s of a fused attention kernel.
+        attention: FLOP/s of a fused attention kernel's forward.
         eager_attention: FLOP/s of attention as plain matrix products.
         memory: bytes/s of device memory.
         elementwise_passes: memory traffic over what fused kernels move.
+        eager_share: of what eager norms and rotation move beyond fused ones.
         node_link: bytes/s to the other GPUs of the node.
         network: bytes/s of one node to the others.
         hidden: share of communication that overlaps with compute.
-        node_latency: seconds of one small collective.
-        network_latency: seconds that each further node adds to it.
+        protocols: of collectives; the fastest for a message is taken.
         pcie: bytes/s to the host.
         host_memory: bytes/s of one node's memory.
         nvme: bytes/s of one node's drives.
@@ -48,11 +68,11 @@ class Rates:
     eager_attention: float
     memory: float
     elementwise_passes: float
+    eager_share: float
     node_link: float
     network: float
     hidden: float
-    node_latency: float
-    network_latency: float
+    protocols: tuple[Protocol, ...]
     pcie: float
     host_memory: float
     nvme: float
@@ -120,31 +140,52 @@ def _rates(name: str, dtype: DType, case: Case, overrides: tuple[tuple[str, floa
         return share(row) * top * 1e9
 
     peak = peak_flops(gpu, dtype)
-    matmul = stated["matmul_tflops"] * 1e12 if "matmul_tflops" in stated else share("matmul") * peak
-    latency = table()["latency"]
+
+    def product(key: str, row: str) -> float:
+        """FLOP/s: what the user stated is taken as it is."""
+        return stated[key] * 1e12 if key in stated else share(row) * peak
+
+    matmul = product("matmul_tflops", "matmul")
+    attention = product("attention_tflops", "attention")
     return Rates(
         matmul=matmul,
-        attention=min(share("attention") * peak, matmul),
+        attention=attention if "attention_tflops" in stated else min(attention, matmul),
         eager_attention=matmul,
         memory=share("memory") * gpu.memory_gb_per_s * 1e9,
         elementwise_passes=share("elementwise_passes"),
+        eager_share=share("eager_share"),
         node_link=link("intra_node_gb_per_s", "node_link", gpu.intra_node_gb_per_s),
         network=link("inter_node_gb_per_s", "network"),
         hidden=share("hidden"),
-        node_latency=latency["node_us"] * 1e-6,
-        network_latency=latency["network_us"] * 1e-6,
+        protocols=_protocols(gpu),
         pcie=link("pcie_gb_per_s", "pcie", gpu.pcie_gb_per_s),
         host_memory=link("host_memory_gb_per_s", "host_memory"),
         nvme=link("nvme_gb_per_s", "nvme"),
     )
 
 
+def _protocols(gpu: Gpu) -> tuple[Protocol, ...]:
+    """NCCL's protocols on the links of a GPU."""
+    hop = "pcie_us" if "PCIe" in gpu.intra_node_link else "nvlink_us"
+    return tuple(
+        Protocol(
+            base=row["base_us"] * 1e-6,
+            hop=row[hop] * 1e-6,
+            network_hop=row["network_us"] * 1e-6,
+            share=row["share"],
+            most=row.get("most_gb_per_s", inf) * 1e9,
+        )
+        for row in table()["protocols"]["rows"]
+    )
+
+
 # field of Rates -> key in a job file (or ""), row of the table, divisor and unit for the reader
 _SHOWN = (
     ("matmul", "matmul_tflops", "matmul", 1e12, "TFLOP/s"),
-    ("attention", "", "attention", 1e12, "TFLOP/s"),
+    ("attention", "attention_tflops", "attention", 1e12, "TFLOP/s"),
     ("memory", "", "memory", 1e9, "GB/s"),
     ("elementwise_passes", "", "elementwise_passes", 1.0, "x"),
+    ("eager_share", "", "eager_share", 1.0, "of 1"),
     ("node_link", "intra_node_gb_per_s", "node_link", 1e9, "GB/s"),
     ("network", "inter_node_gb_per_s", "network", 1e9, "GB/s a node"),
     ("hidden", "", "hidden", 1.0, "of 1"),

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import field
 from enum import Enum
+from math import inf
 
-from zero_sizer.activations import select
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
@@ -40,22 +40,19 @@ class Step:
         rates: what the hardware reaches.
         work: what the model computes.
         nodes: nodes that the ranks stand on.
+        recompute: extra forward passes through the blocks.
     """
 
     plan: Plan
     rates: Rates
     work: Work
     nodes: int
+    recompute: float
 
     @property
     def tokens(self) -> int:
         """Tokens of one micro step on one GPU."""
         return self.plan.micro_batch * self.plan.seq_len
-
-    @property
-    def recompute(self) -> float:
-        """Extra forward passes through the blocks."""
-        return select.recomputed_share(self.plan)
 
     def gather_seconds(self, num_bytes: float, calls: float) -> float:
         """All-gather (or reduce-scatter) of ``num_bytes`` over all ranks, in ``calls`` pieces.
@@ -69,14 +66,30 @@ class Step:
             return 0.0
         inside = num_bytes * (ranks - 1) / ranks / self.rates.node_link
         between = num_bytes * (self.nodes - 1) / self.nodes / self.rates.network
-        latency = self.rates.node_latency + (self.nodes - 1) * self.rates.network_latency
-        return max(inside if plan.ranks_per_node > 1 else 0.0, between) + calls * latency
+        slower = max(inside if plan.ranks_per_node > 1 else 0.0, between)
+        return self._ring_seconds(num_bytes, calls, slower, ranks, self.nodes)
 
     def node_gather_seconds(self, num_bytes: float, calls: float) -> float:
         """Seconds of an all-gather among the ranks of one node."""
         ranks = ranks_of(self.plan).ranks_on_a_node
         inside = num_bytes * (ranks - 1) / ranks / self.rates.node_link
-        return inside + calls * self.rates.node_latency
+        return self._ring_seconds(num_bytes, calls, inside, ranks, 1)
+
+    def _ring_seconds(
+        self, num_bytes: float, calls: float, transfer: float, ranks: int, nodes: int
+    ) -> float:
+        """Transfer, and a hop for every other rank of the ring in every call.
+
+        ``transfer``: seconds at the full rate of the links. NCCL takes the protocol that its own
+        model of both finds fastest for a message (src/graph/tuning.cc).
+        """
+        inside, across, least = ranks - nodes, nodes - 1, inf
+        for way in self.rates.protocols:
+            seconds = calls * (way.base + inside * way.hop + across * way.network_hop)
+            seconds += max(transfer / way.share, num_bytes / way.most)
+            if seconds < least:
+                least = seconds
+        return least
 
     def reduce_seconds(self, num_bytes: float, calls: float) -> float:
         """All-reduce: a reduce-scatter and an all-gather."""

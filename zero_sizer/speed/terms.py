@@ -1,14 +1,16 @@
 """The parts of a step's time, each declared with its formula and source."""
 
 from zero_sizer.activations import loss, select
+from zero_sizer.config.workload import FUSED_LINEAR, LIGER, LIGER_KERNELS, NON_REENTRANT
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
 from zero_sizer.speed.step import Kind, Per, Step, Term, offloads_params
-from zero_sizer.units import ceil_div
+from zero_sizer.speed.work import gathers
 
 _KORTHIKANTI = "arXiv:2205.05198 appendix A"
 _ZERO_PAPER = "arXiv:1910.02054 section 7"
 _SCORE_BYTES = 28  # scores written, masked, softmax in fp32, cast, read for the values
+BACKWARD_SHARE = 0.86  # backward's rate of a fused kernel's forward: 63 and 73 % of the peak
 _GRADIENT_CAST_BYTES = 6  # 16-bit gradient read, fp32 copy written
 
 
@@ -18,9 +20,15 @@ def _passes(step: Step) -> tuple[float, float]:
     return outside + step.recompute, outside
 
 
+def _stopped(step: Step) -> float:
+    """Forward passes that end before a block's last product: torch stops where nothing is kept."""
+    return step.recompute if step.plan.checkpointing_how.by == NON_REENTRANT else 0.0
+
+
 def _matmul(step: Step) -> float:
     inside, outside = _passes(step)
     flops = step.work.block_flops * inside + step.work.head_flops * outside
+    flops -= step.work.last_flops * _stopped(step)
     return step.tokens * flops / step.rates.matmul
 
 
@@ -28,9 +36,12 @@ def _operands(step: Step) -> float:
     inside, outside = _passes(step)
     work = step.work
     per_token = work.operand_elements * inside + work.head_operand_elements * outside
+    per_token -= work.last_operand_elements * _stopped(step)
     elements = step.tokens * per_token + work.weight_elements * inside
-    again = loss.repeated(step.plan.loss, select.loss_sizes(step.plan))
-    return (elements * step.plan.itemsize + again) / step.rates.memory
+    num_bytes = elements * step.plan.itemsize
+    if step.plan.loss == FUSED_LINEAR:
+        num_bytes += loss.repeated(step.plan.loss, select.loss_sizes(step.plan))
+    return num_bytes / step.rates.memory
 
 
 def _attention(step: Step) -> float:
@@ -38,7 +49,8 @@ def _attention(step: Step) -> float:
     square = step.tokens * work.attention_flops * plan.seq_len
     if plan.attention == "eager":
         return square * (3 + step.recompute) / step.rates.eager_attention
-    return square * work.attention_share * (3.5 + step.recompute) / step.rates.attention
+    passes = 1 + step.recompute + 2.5 / BACKWARD_SHARE
+    return square * work.attention_share * passes / step.rates.attention
 
 
 def _scores(step: Step) -> float:
@@ -49,9 +61,21 @@ def _scores(step: Step) -> float:
 def _elementwise(step: Step) -> float:
     work = step.work
     per_token = work.elementwise_forward * (1 + step.recompute) + work.elementwise_backward
-    num_bytes = step.tokens * per_token * step.plan.itemsize
-    num_bytes += loss.moved(step.plan.loss, select.loss_sizes(step.plan))
-    return num_bytes * step.rates.elementwise_passes / step.rates.memory
+    elements = per_token * step.rates.elementwise_passes
+    if not _is_fused(step):
+        eager = work.eager_forward * (1 + step.recompute) + work.eager_backward
+        elements += eager * step.rates.eager_share
+    return step.tokens * elements * step.plan.itemsize / step.rates.memory
+
+
+def _is_fused(step: Step) -> bool:
+    """True if norms and rotation are Liger's kernels."""
+    plan = step.plan
+    return plan.kernels == LIGER_KERNELS and plan.model.arch.family in LIGER
+
+
+def _loss(step: Step) -> float:
+    return loss.moved(step.plan.loss, select.loss_sizes(step.plan)) / step.rates.memory
 
 
 def _is_eager(step: Step) -> bool:
@@ -89,12 +113,10 @@ def _kept_share(step: Step) -> float:
 
 
 def _gather_calls(step: Step) -> int:
-    """Gathers of one pass: blocks, or prefetch buckets where those are smaller."""
+    """Gathers of one pass: a block each, or more where prefetch buckets are smaller."""
     plan = step.plan
     layers = (plan.model.arch.num_layers or 1) + (plan.model.arch.decoder_layers or 0)
-    if plan.prefetch_bucket_size <= 0:
-        return len(sizes.numels(plan))
-    return max(layers, ceil_div(plan.model.num_params, plan.prefetch_bucket_size))
+    return max(layers, gathers(plan.model, plan.prefetch_bucket_size))
 
 
 def _weight_bytes(step: Step) -> float:
@@ -197,8 +219,8 @@ TERMS = (
         about="scores and values; a fused kernel computes the causal half, and scores again",
         seconds=_attention,
         per=Per.MICRO_STEP,
-        formula="4 x layers x width x sequence x tokens x (1/2 if causal) x (1 + 2.5 + recomputed) "
-        "/ attention rate",
+        formula="4 x layers x width x sequence x tokens x (1/2 if causal) "
+        "x (1 + recomputed + 2.5 / 0.86) / attention rate",
         source="arXiv:2307.08691 section 4.1",
     ),
     Term(
@@ -214,11 +236,21 @@ TERMS = (
     Term(
         name="elementwise",
         kind=Kind.COMPUTE,
-        about="norms, activations, residuals, rotation and loss, bound by GPU memory",
+        about="norms, activations, residuals and rotation, bound by GPU memory",
         seconds=_elementwise,
         per=Per.MICRO_STEP,
-        formula="elements moved x bytes x passes over a fused kernel's / memory rate",
-        source="arXiv:2205.05198 section 4",
+        formula="(elements of fused kernels x passes + eager kernels' beyond those) x bytes "
+        "/ memory rate",
+        source="arXiv:2205.05198 section 4; transformers models/llama/modeling_llama.py",
+    ),
+    Term(
+        name="loss",
+        kind=Kind.COMPUTE,
+        about="logits copied, normalized and their gradients made, bound by GPU memory",
+        seconds=_loss,
+        per=Per.MICRO_STEP,
+        formula="bytes that this loss reads and writes / memory rate",
+        source="activations/loss.py, by who computes it",
     ),
     Term(
         name="gather_for_forward",

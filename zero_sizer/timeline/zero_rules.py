@@ -119,6 +119,8 @@ def _leaves(spec: Identity, wanted: LeafModules) -> Found:
 
 
 _TRANSPOSES = "FalconLinear"  # input @ weight.T, which is no torch.nn.functional.linear
+# stacked as the product takes them
+_AS_MULTIPLIED = ("GptOssExperts", "Llama4TextExperts", "AriaExperts")
 
 
 def _kept_gathers(plan: Plan) -> frozenset[int]:
@@ -126,8 +128,9 @@ def _kept_gathers(plan: Plan) -> frozenset[int]:
 
     Packed weights, which a product saves beside autograd (bitsandbytes 0.50.2
     autograd/_functions.py, MatMul4Bit), and stacked experts, which it saves transposed
-    (transformers 5.23 integrations/moe.py), as Falcon's own linear layer does (modeling_falcon.py);
-    recomputation saves them for its own block only. What autocast casts is a tensor of its own.
+    (transformers 5.23 integrations/moe.py, unless ``is_transposed``; Llama 4 has a ``torch.bmm`` of
+    its own), as Falcon's own linear layer does (modeling_falcon.py); recomputation saves them for
+    its own block only. What autocast casts is a tensor of its own.
     """
     saves, model = not plan.checkpointing, Identity(plan.model)
     packed = frozenset[int]() if _forward_saves_nothing(plan) else _packed(model)
@@ -153,7 +156,8 @@ def _kept_of(model: Identity, experts: bool, transposed: bool) -> frozenset[int]
     return frozenset(
         i
         for i, tensor in enumerate(model.of.parameters)
-        if (experts and tensor.is_stacked) or (transposed and tensor.module_type == _TRANSPOSES)
+        if (experts and tensor.is_stacked and tensor.module_type not in _AS_MULTIPLIED)
+        or (transposed and tensor.module_type == _TRANSPOSES)
     )
 
 

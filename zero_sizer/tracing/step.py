@@ -11,6 +11,8 @@ from zero_sizer.simulator import batches
 from zero_sizer.tracing.recorder import Event, Recorder, in_order_of_backward
 from zero_sizer.util.records import dataclass
 
+_HIDDEN = ("hidden_states", "hidden_state", "x")  # what blocks call their input
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
@@ -136,7 +138,9 @@ def _block_hooks(name: str, module: Any, recorder: Recorder) -> list[Any]:
 
 
 def _hidden(args: Any, kwargs: Any) -> Any:
-    return args[0] if args else kwargs["hidden_states"]
+    if args:
+        return args[0]
+    return next(kwargs[name] for name in _HIDDEN if name in kwargs)
 
 
 def _watch_gradient(tensor: Any, recorder: Recorder, kind: str, name: str) -> None:

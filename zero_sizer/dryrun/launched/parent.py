@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ _LOST_PEER = re.compile(r"closed by peer|reset by peer|gloo|NCCL|Broken pipe|Rea
 _ERROR_LINE = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit)\b|Killed|Segmentation)")
 
 
-def run(
+def run(  # noqa: PLR0913 (options of the command line)
     job: Job,
     *,
     ranks: int,
@@ -36,6 +36,7 @@ def run(
     layers: int | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     hosts: Hosts | None = None,
+    progress: replies.Progress | None = None,
 ) -> Recording:
     """Train the job's model for a few steps on real ranks, of this machine or of several hosts.
 
@@ -46,6 +47,8 @@ def run(
         layers: keep only this many layers of the model.
         timeout: seconds until everything is stopped.
         hosts: run on these, and on as many ranks as they have slots.
+        progress: called with (phases done, phases in all, phase that ended) where rank 0 runs on
+            this machine.
 
     Raises:
         WitnessError: torch or deepspeed is missing, a rank failed, a host was lost, or it took
@@ -64,9 +67,12 @@ def run(
     with kept("launched") as keeper, _hosts(keeper, ranks, hosts) as found:
         meet = None if hosts is None else meeting(found, hosts.master)
         tasks = {host.name: [task_in(host.keeper.folder)] for host in found}
-        run = _Run(keeper=keeper, hosts=found, meet=meet, timeout=timeout)
-        (result,), log = run.launch(tasks, keep_going=False)
         (task,) = tasks[found[0].name]
+        run = _Run(keeper=keeper, hosts=found, meet=meet, timeout=timeout)
+        look = progress and replies.following(
+            keeper.folder / "out" / "progress", task.num_phases, progress
+        )
+        (result,), log = run.launch(tasks, keep_going=False, look=look)
     if isinstance(result, str):
         raise WitnessError(result)
     where = {} if hosts is None else {"hosts": dict(hosts.slots)}
@@ -125,7 +131,11 @@ class _Run:
     timeout: float
 
     def launch(
-        self, tasks: Mapping[str, Sequence[Task]], *, keep_going: bool
+        self,
+        tasks: Mapping[str, Sequence[Task]],
+        *,
+        keep_going: bool,
+        look: Callable[[], None] | None = None,
     ) -> tuple[list[list[RankRecord] | str], list[str]]:
         """Results of the tasks, which are listed by host, and DeepSpeed's lines about memory."""
         folder = self.keeper.folder
@@ -135,7 +145,9 @@ class _Run:
         arguments = ["--tasks", "{folder}/tasks.json", "--out", "{folder}/out"]
         arguments += ["--keep-going"] if keep_going else []
         try:
-            code = processes.launch(self.hosts, arguments, meet=self.meet, timeout=self.timeout)
+            code = processes.launch(
+                self.hosts, arguments, meet=self.meet, timeout=self.timeout, meanwhile=look
+            )
         except subprocess.TimeoutExpired:
             raise WitnessError(
                 f"the run took more than {self.timeout:g} s and was stopped",

@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from zero_sizer.dryrun.keeping import Keeper, answers
@@ -19,6 +19,7 @@ def launch(
     *,
     meet: tuple[str, int] | None = None,
     timeout: float,
+    meanwhile: Callable[[], None] | None = None,
 ) -> int:
     """Run the worker module under ``deepspeed.launcher.launch`` on every host and wait for it.
 
@@ -28,6 +29,7 @@ def launch(
         arguments: of the worker; ``{folder}`` in them is the folder of the host's keeper.
         meet: address and port at which the ranks meet; in a file of the only host where None.
         timeout: seconds until everything is stopped.
+        meanwhile: called a few times a second.
 
     Returns:
         The first exit code that is not 0, as soon as it is there; else 0.
@@ -55,7 +57,7 @@ def launch(
             cwd=str(Path.cwd()),  # as DeepSpeed's launcher does (multinode_runner.py:110)
         )
     keepers = [host.keeper for host in hosts]
-    for _, answer in answers(keepers, "code", timeout):
+    for _, answer in answers(keepers, "code", timeout, meanwhile):
         if answer["code"] != 0:
             return int(answer["code"])
     return 0

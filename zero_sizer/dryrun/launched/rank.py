@@ -15,6 +15,7 @@ from zero_sizer.dryrun.launched.watch import StorageWatch, activations
 from zero_sizer.dryrun.measure import PinnedStorages, measure
 from zero_sizer.dryrun.owners import GPU, Owner
 from zero_sizer.dryrun.recording import PhaseRecord, RankRecord
+from zero_sizer.dryrun.replies import Report
 from zero_sizer.dryrun.task import Task
 from zero_sizer.simulator import batches
 
@@ -31,10 +32,14 @@ class Run:
     Args:
         task: what to run.
         pinned: pin requests, installed once for the process; None on a real GPU.
+        report: told of every phase that ends; None where another rank tells.
     """
 
-    def __init__(self, task: Task, pinned: PinnedStorages | None) -> None:
+    def __init__(
+        self, task: Task, pinned: PinnedStorages | None, report: Report | None = None
+    ) -> None:
         self._task = task
+        self._report = report
         self._pinned = pinned
         self._watch = StorageWatch() if pinned is not None and task.peak else None
         self._phases: list[PhaseRecord] = []
@@ -130,6 +135,8 @@ class Run:
         elif self._pinned is None:
             device[GPU] = _allocator_figures()
         self._phases.append(replace(record, device=device))
+        if self._report is not None:
+            self._report(len(self._phases), name)
 
 
 def _allocator_figures() -> dict[str, int]:

@@ -37,8 +37,9 @@ def main() -> int:
     out = Path(args.out)
     out.mkdir(exist_ok=True)
     pinned = _start(args.rendezvous)
+    report = replies.report_to(out / "progress") if os.environ["RANK"] == "0" else None
     for index, task in enumerate(tasks):
-        result = _run(task, pinned)
+        result = _run(task, pinned, report)
         replies.write(out / f"{index}.{os.environ['RANK']}.json", result)
         if "error" in result and not args.keep_going:
             return 1
@@ -66,10 +67,10 @@ def own_address(master: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def _run(task: dict[str, Any], pinned: Any) -> dict[str, Any]:
+def _run(task: dict[str, Any], pinned: Any, report: replies.Report | None) -> dict[str, Any]:
     from zero_sizer.dryrun.launched import rank
 
-    run = rank.Run(Task.from_json(task), pinned)
+    run = rank.Run(Task.from_json(task), pinned, report)
     try:
         return asdict(run.record())
     except Exception as error:

@@ -18,17 +18,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from zero_sizer.dryrun import replies
 from zero_sizer.dryrun.packages import versions
+from zero_sizer.dryrun.replies import Report
 from zero_sizer.dryrun.simulated.request import Request
 from zero_sizer.errors import ZeroSizerError
-
-Report = Callable[[int, str], None]
 
 
 def record(request: Request, report: Report) -> dict[str, Any]:

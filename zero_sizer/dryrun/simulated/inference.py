@@ -1,23 +1,14 @@
 """Forward and generate on a simulated GPU: transformers' own loop, with a budget of tokens."""
 
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from zero_sizer.dryrun.simulated.request import Request
+from zero_sizer.dryrun.training_loop import Observer
 from zero_sizer.simulator.patches import generation
 from zero_sizer.simulator.undo import Patches
-
-
-class Observer(Protocol):
-    """Is told when a phase begins and ends."""
-
-    def begin(self, name: str, *, step: int, micro_step: int) -> None:
-        """A phase begins."""
-
-    def end(self, engine: Any) -> None:
-        """A phase is over."""
 
 
 class _Held:

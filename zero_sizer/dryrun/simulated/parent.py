@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ from zero_sizer.dryrun.from_job import rank_task
 from zero_sizer.dryrun.keeping import Keeper, kept
 from zero_sizer.dryrun.packages import require_packages
 from zero_sizer.dryrun.recording import Recording
+from zero_sizer.dryrun.replies import Progress
 from zero_sizer.dryrun.simulated.outputs import NOTHING, Outputs
 from zero_sizer.dryrun.simulated.request import Request
 from zero_sizer.dryrun.task import require_rank
@@ -22,8 +23,6 @@ from zero_sizer.hardware import outside
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job.read import Job
 from zero_sizer.simulator.device import NO_LIMIT
-
-Progress = Callable[[int, int, str], None]
 
 
 def run(
@@ -148,7 +147,7 @@ def _ask(
     folder = keeper.folder
     question = folder / "requests.json"
     question.write_text(json.dumps([r.to_json() for r in requests]), encoding="utf-8")
-    total = sum(1 + 3 * request.steps * request.grad_accum for request in requests)
+    total = sum(request.num_phases for request in requests)
     code, noise = _spawn(keeper, [str(question), str(folder)], total, progress)
     found = [folder / f"{index}.json" for index in range(len(requests))]
     if not all(reply.exists() for reply in found):

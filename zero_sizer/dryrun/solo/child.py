@@ -41,7 +41,8 @@ def _record(question: dict[str, Any]) -> dict[str, Any]:
 
         pinned, device = start(0, dist_backend="fake")
         stack.enter_context(_agreement())
-        record = Run(Task.from_json(question["task"]), pinned).record()
+        report = replies.report_to(Path(question["progress"]))
+        record = Run(Task.from_json(question["task"]), pinned, report).record()
     return {**asdict(record), "device": device}
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from zero_sizer.dryrun import replies
@@ -29,6 +30,7 @@ def run(
     steps: int = 2,
     layers: int | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    progress: replies.Progress | None = None,
 ) -> Recording:
     """Runs rank ``rank`` of a job on this machine's accelerator (or its CPU), without the others.
 
@@ -38,6 +40,7 @@ def run(
         steps: optimizer steps; the first allocates the states, so 2 show the steady state.
         layers: keep only this many layers of the model.
         timeout: seconds until the run is stopped.
+        progress: called with (phases done, phases in all, phase that ended).
 
     Raises:
         WitnessError: torch or deepspeed is missing, the engine failed, or it took too long.
@@ -56,20 +59,24 @@ def run(
             "rank": rank,
             "world_size": cluster.world_size,
             "local_world_size": cluster.gpus_per_node,
+            "progress": str(keeper.folder / "progress"),
         }
-        found = _ask(question, keeper, timeout)
+        look = progress and replies.following(keeper.folder / "progress", task.num_phases, progress)
+        found = _ask(question, keeper, timeout, look)
     about = {"name": cut.model.name, "layers": layers, "local_world_size": cluster.gpus_per_node}
     return _recording(found, task, about, cluster.world_size)
 
 
-def _ask(question: dict[str, Any], keeper: Keeper, timeout: float) -> dict[str, Any]:
+def _ask(
+    question: dict[str, Any], keeper: Keeper, timeout: float, look: Callable[[], None] | None
+) -> dict[str, Any]:
     folder = keeper.folder
     asked, reply, log = (folder / name for name in ("question.json", "reply.json", "log"))
     asked.write_text(json.dumps(question), encoding="utf-8")
     command = [sys.executable, "-m", "zero_sizer.dryrun.solo.child", str(asked), str(reply)]
     try:
         keeper.start(command, log=log)
-        code = keeper.wait(timeout)
+        code = keeper.wait(timeout, look)
     except subprocess.TimeoutExpired:
         raise WitnessError(f"the run took more than {timeout:g} s and was stopped") from None
     if not reply.exists():

@@ -16,6 +16,7 @@ from zero_sizer.ledger.entries import (
     runtime,
     saving,
     stage0,
+    swap_pool,
     weights,
     zero3,
     zero12,
@@ -34,6 +35,7 @@ ENTRIES: tuple[Entry, ...] = (
     *zero3.ENTRIES,
     *hpz.ENTRIES,
     *offload.ENTRIES,
+    *swap_pool.ENTRIES,
     *forward_backward.ENTRIES,
     *checkpointed_inputs.ENTRIES,
     *runtime.ENTRIES,
@@ -46,5 +48,5 @@ def of(plan: Plan) -> tuple[Entry, ...]:
     if plan.task == INFERENCE:
         from zero_sizer.ledger.entries import inference  # most jobs are trained
 
-        return (*building.ENTRIES, *inference.ENTRIES)
+        return (*building.ENTRIES, *inference.ENTRIES, *swap_pool.ENTRIES)
     return ENTRIES

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from zero_sizer.models.feeds import tiles
 from zero_sizer.models.feeds.fields import nested, square, whole
 from zero_sizer.models.feeds.records import Feed, Images, Input, Said, ids, labels
 from zero_sizer.util.records import dataclass
 
 _TYPES = "mm_token_type_ids"
-_QWEN_SIDE = 1024  # pixels; a photograph within Qwen's usual limits of pixels
+_SIDE = 1024  # pixels; a photograph within the usual limits of Qwen's and Pixtral's processors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +99,75 @@ def _gemma(fields: Mapping[str, Any], images: Images) -> _Picture:
 
 
 def _internvl(fields: Mapping[str, Any], images: Images) -> _Picture:
-    """One tile: half the tower's patches each way."""
+    """Tiles, each half the tower's patches each way; one where no size is stated."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 448)
     patch, _ = square(tower, "patch_size", 14)
     ratio = fields.get("downsample_ratio")
     ratio = ratio if isinstance(ratio, float) and 0 < ratio <= 1 else 0.5
-    per_image = int((height // patch) * ratio) * int((width // patch) * ratio)
-    return _fixed(fields, images, per_image, (height, width))
+    of = (images.height or height, images.width or images.height or width)
+    per_tile = int((height // patch) * ratio) * int((width // patch) * ratio)
+    count = tiles.internvl(*of, height)
+    pixels = Input(name="pixel_values", shape=(3, height, width), rows=images.count * count)
+    tokens = count * per_tile
+    return _Picture(inputs=(pixels,), tokens=tokens, height=of[0], width=of[1], around=2)
+
+
+def _llama4(fields: Mapping[str, Any], images: Images) -> _Picture:
+    """Tiles of a canvas, and the whole once more where there are several.
+
+    Each has the tower's patches pooled by its ratio of pixel shuffling; one where no size is
+    stated. A token stands behind each tile, two before the whole and one at the end.
+    """
+    tower = nested(fields, "vision_config")
+    side, _ = square(tower, "image_size", 336)
+    patch, _ = square(tower, "patch_size", 14)
+    ratio = tower.get("pixel_shuffle_ratio")
+    ratio = ratio if isinstance(ratio, float) and 0 < ratio <= 1 else 0.5
+    of = (images.height or side, images.width or images.height or side)
+    rows, columns = tiles.llama4(*of, side)
+    cut = rows * columns if rows * columns > 1 else 0
+    per_tile = int((side // patch) ** 2 * ratio**2)
+    pixels = Input(name="pixel_values", shape=(3, side, side), rows=images.count * (cut + 1))
+    return _Picture(
+        inputs=(pixels,),
+        tokens=(cut + 1) * per_tile,
+        height=of[0],
+        width=of[1],
+        around=cut + 3,
+    )
+
+
+def _pixtral(fields: Mapping[str, Any], images: Images) -> _Picture:
+    """Patches of the image, merged by squares; a token behind each row of the merged.
+
+    Its processor rounds each side up to whole merged patches, and shrinks what is larger than the
+    tower's size. Several images are padded to one size and cut again.
+    """
+    tower = nested(fields, "vision_config")
+    longest, _ = square(tower, "image_size", 1540)
+    patch, _ = square(tower, "patch_size", 14)
+    step = patch * whole(fields, "spatial_merge_size", default=2)
+    height = images.height or min(_SIDE, longest)
+    width = images.width or height
+    over = max(height, width, longest)
+    rows, columns = (-(-(side * longest // over) // step) for side in (height, width))
+    pixels = Input(name="pixel_values", shape=(3, rows * step, columns * step), rows=images.count)
+    sizes = Input(
+        name="image_sizes",
+        shape=(2,),
+        rows=images.count,
+        is_integer=True,
+        begins=((rows * step, 1), (columns * step, 1)),
+    )
+    return _Picture(
+        inputs=(pixels, sizes),
+        tokens=rows * columns,
+        height=rows * step,
+        width=columns * step,
+        around=rows,
+        loops=True,
+    )
 
 
 def _fixed(
@@ -126,7 +188,7 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
     merge = whole(tower, "spatial_merge_size", default=2)
     channels = whole(tower, "in_channels", "in_chans", default=3)
     depth = whole(tower, "temporal_patch_size", default=2)
-    height = images.height or _QWEN_SIDE
+    height = images.height or _SIDE
     sides = [_rounded(side, patch * merge) for side in (height, images.width or height)]
     rows, columns = (side // patch for side in sides)
     pixels = Input(
@@ -160,6 +222,8 @@ _PICTURES: Mapping[str, _Pictures] = {
     **dict.fromkeys(("llava", "vipllava"), _llava),
     **dict.fromkeys(("gemma3", "paligemma"), _gemma),
     "internvl": _internvl,
+    "llama4": _llama4,
+    "mistral3": _pixtral,
     **dict.fromkeys(
         ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _qwen
     ),

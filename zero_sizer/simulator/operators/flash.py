@@ -1,4 +1,4 @@
-"""FlashAttention-2 as transformers calls it, on the simulated GPU.
+"""FlashAttention as transformers calls it, the package or a kernel of the hub, simulated.
 
 Only the kernel is replaced; what transformers does around it (casts, layouts, no mask for windows)
 runs as it is. Saved for backward are query, key, value, output and one fp32 per row of scores, as
@@ -6,7 +6,7 @@ by the package.
 """
 
 import builtins
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,13 +19,20 @@ _HEAD_DIM_MULTIPLE = 8
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """transformers finds ``flash_attention_2``."""
-    from transformers import PreTrainedModel, modeling_flash_attention_utils
+    """transformers finds ``flash_attention_2``, and the hub's kernels that stand in for it."""
+    from transformers import (
+        AttentionInterface,
+        PreTrainedModel,
+        masking_utils,
+        modeling_flash_attention_utils,
+    )
 
     changed = Patches()
     changed.set(modeling_flash_attention_utils, "_lazy_imports", _lazy_imports)
     changed.set(modeling_flash_attention_utils, "_loaded_implementation", None)
     changed.set(PreTrainedModel, "_flash_attn_can_dispatch", _can_dispatch)
+    for interface in (AttentionInterface, masking_utils.AttentionMaskInterface):
+        changed.set(interface, "_global_mapping", _with_kernels(interface._global_mapping))
     forward = modeling_flash_attention_utils._flash_attention_forward
     # GPT-J, Falcon and their like import it only where the package is: as a builtin they find it
     changed.set(builtins, "_flash_attention_forward", forward)
@@ -39,6 +46,33 @@ def _can_dispatch(model: Any, *args: Any, **kwargs: Any) -> bool:
     if not model._supports_flash_attn:
         raise ValueError(f"{type(model).__name__} does not support flash attention")
     return True
+
+
+def _with_kernels(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Kernels of the hub by their names beside the package's; gpt-oss takes no other flash."""
+    from transformers.modeling_flash_attention_utils import FLASH_ATTN_KERNEL_DEVICES
+
+    return {**dict.fromkeys(FLASH_ATTN_KERNEL_DEVICES, known["flash_attention_2"]), **known}
+
+
+class _Sinks(torch.autograd.Function):  # type: ignore[misc]  # torch is not followed by mypy
+    """Sinks have a gradient; the kernel keeps for it nothing that it does not keep anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Any, sinks: Any) -> Any:
+        """``output`` as it is."""
+        ctx.like = (sinks.shape, sinks.dtype, sinks.device)
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """The output's gradient, and one of the sinks' size."""
+        shape, dtype, device = ctx.like
+        return gradients[0], torch.empty(shape, dtype=dtype, device=device)
+
+
+def _with_sinks(output: Any, sinks: Any) -> Any:
+    return output if sinks is None else _Sinks.apply(output, sinks)
 
 
 def _lazy_imports(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -55,6 +89,7 @@ def _flash(  # noqa: PLR0913 (the package's signature)
     window_size: tuple[int, int] = (-1, -1),
     softcap: float = 0.0,
     deterministic: bool = False,
+    s_aux: Any = None,
 ) -> Any:
     """``flash_attn_func``: q, k, v of (batch, sequence, heads, head dim)."""
     head_dim = q.shape[-1]
@@ -63,7 +98,7 @@ def _flash(  # noqa: PLR0913 (the package's signature)
     output = torch.ops.aten._scaled_dot_product_flash_attention(
         *padded, dropout_p, causal, False, scale=scale
     )[0]
-    return output.transpose(1, 2)[..., :head_dim]
+    return _with_sinks(output.transpose(1, 2)[..., :head_dim], s_aux)
 
 
 def _flash_unpadded(  # noqa: PLR0913 (the package's signature)
@@ -80,6 +115,7 @@ def _flash_unpadded(  # noqa: PLR0913 (the package's signature)
     window_size: tuple[int, int] = (-1, -1),
     softcap: float = 0.0,
     deterministic: bool = False,
+    s_aux: Any = None,
 ) -> Any:
     """``flash_attn_varlen_func``: q, k, v of (tokens of all sequences, heads, head dim)."""
     head_dim = q.shape[-1]
@@ -89,7 +125,7 @@ def _flash_unpadded(  # noqa: PLR0913 (the package's signature)
         *(dropout_p, causal, False),
         scale=head_dim**-0.5 if softmax_scale is None else softmax_scale,
     )[0]
-    return output[..., :head_dim]
+    return _with_sinks(output[..., :head_dim], s_aux)
 
 
 def _pad(tensor: Any) -> Any:
