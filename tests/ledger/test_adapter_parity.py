@@ -50,6 +50,20 @@ FAMILIES = {
         "architectures": ["GPTNeoXForCausalLM"],
         "intermediate_size": 2048,
     },
+    "phi": {
+        "model_type": "phi",
+        "architectures": ["PhiForCausalLM"],
+        "intermediate_size": 2048,
+        "hidden_act": "gelu_new",
+        "partial_rotary_factor": 0.5,
+        "resid_pdrop": 0.1,
+    },
+    "phi3": {
+        "model_type": "phi3",
+        "architectures": ["Phi3ForCausalLM"],
+        "intermediate_size": 1360,
+        "pad_token_id": 0,
+    },
     "opt": {
         "model_type": "opt",
         "architectures": ["OPTForCausalLM"],
@@ -69,6 +83,7 @@ FAMILIES = {
 AUTOCAST = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
 BF16 = {"bf16": {"enabled": True}}
 ALL, PAIR, FUSED = "r=8,targets=all-linear", "r=8,targets=q_proj+v_proj", "targets=query_key_value"
+MLP = "r=8,targets=gate_proj+up_proj+down_proj"
 STAGE_3 = {
     "stage": 3,
     "stage3_param_persistence_threshold": 1000,
@@ -93,6 +108,11 @@ JOBS = {
     "4 bits, packed in fp16": ("llama in fp16", "nf4", ALL, BF16, {"stage": 2}, 1, {"seq_len": 64}),
     "8 bits": ("llama", "int8", PAIR, BF16, PREFETCHED, 1, {"attention": "eager"}),
     "8 bits, parallel": ("gpt_neox", "int8", FUSED, BF16, {"stage": 2}, 1, {"attention": "eager"}),
+    "MLP beside attention, Falcon's": ("falcon", "", FUSED, BF16, {"stage": 2}, 1, {}),
+    "MLP beside attention, NeoX's": ("gpt_neox", "", FUSED, BF16, {"stage": 2}, 1, {}),
+    "MLP beside attention, Phi's": ("phi", "", PAIR, BF16, STAGE_3, 1, {"attention": "sdpa"}),
+    "heads put together again": ("phi3", "", "targets=qkv_proj", BF16, {"stage": 2}, 1, {}),
+    "nothing before the first MLP": ("llama", "", MLP, BF16, {"stage": 2}, 1, {}),
     "8 bits, recomputed": ("llama", "int8", ALL, BF16, {"stage": 2}, 1, {"checkpointing": True}),
 }
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from zero_sizer.activations.changed_blocks import Rules
-from zero_sizer.activations.frozen import is_held, is_product
+from zero_sizer.activations.frozen import is_held
 from zero_sizer.activations.levels import Level, StepLevels
 from zero_sizer.activations.lora import Sizes
 from zero_sizer.models.spec import widths_of
@@ -39,7 +39,7 @@ class Product(NamedTuple):
 def product_of(rules: Rules, name: str, of: Sizes) -> Product | None:
     """The linear layer ``name``; None where the module is none."""
     tensor = rules.own.get(f"{name}.weight") or rules.tied(name)
-    if tensor is None or not is_product(rules, name, tensor):
+    if tensor is None or not rules.is_product(name):
         return None
     into, out = widths_of(tensor, rules.spec.arch)
     narrow = num_bytes(of.tokens * into, of.dtype)

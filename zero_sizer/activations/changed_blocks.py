@@ -6,6 +6,7 @@ from math import prod
 
 from zero_sizer.activations.levels import ComposedPart, PartLevels
 from zero_sizer.activations.lora import Adapted, Sizes
+from zero_sizer.activations.structure import rotated_share
 from zero_sizer.models.changes.lora import PREFIX
 from zero_sizer.models.changes.quantization import BLOCK
 from zero_sizer.models.changes.records import Quantization
@@ -22,13 +23,18 @@ _OF_T5 = {"SelfAttention": ("q", "k", "v"), "EncDecAttention": ("k", "v")}
 _PARALLEL = {
     "phi": (("q_proj", "k_proj", "v_proj", "fc1"),),
     "falcon": (("query_key_value", "dense_h_to_4h"),),
+    "gptj": (("q_proj", "k_proj", "v_proj", "fc_in"),),
 }
 # What runs beside attention is handed the block's input, too (``use_parallel_residual``).
 _BESIDE = {
     "gpt_neox": ("post_attention_layernorm", "dense_h_to_4h", "dense_4h_to_h"),
     "falcon": ("dense_h_to_4h", "dense_4h_to_h"),
     "phi": ("fc1", "fc2"),
+    "gptj": ("fc_in", "fc_out"),
 }
+_LINEAR = ("Linear", "Conv1D", "Embedding")  # ends of classes' names; a tied head is an Embedding
+_HEADS = ("lm_head", "embed_out", "cls.predictions.decoder")
+_PUT_TOGETHER = ("phi3",)
 _PARALLEL_KEYS = ("use_parallel_residual", "parallel_attn")
 _JOIN = ("o_proj", "down_proj", "dense", "dense_4h_to_h", "out_proj", "fc2", "c_proj")
 _SANDWICH = "pre_feedforward_layernorm"  # outputs are normalized before they are added
@@ -190,6 +196,16 @@ class Rules:
         return frozenset(found)
 
     @property
+    def copies_outputs(self) -> bool:
+        """True if the layer after attention is handed a copy of what attention keeps.
+
+        Heads that are rotated in part are put together again (torch.cat; Phi-3's always are),
+        which lays heads before tokens, and so does attention with its output.
+        """
+        share = rotated_share(self.spec.hf_config, self._family)
+        return self._family in _PUT_TOGETHER or bool(share != 1.0)
+
+    @property
     def is_parallel(self) -> bool:
         """True if attention and what runs ``beside`` it are added up before the residual."""
         fields = self.spec.hf_config
@@ -323,13 +339,22 @@ class Rules:
 
     def tied(self, name: str) -> Tensor | None:
         """The embedding's tensor, where the module is the head that shares it."""
-        is_head = self.spec.arch.tied_embeddings and name in ("lm_head", "embed_out")
+        is_head = self.spec.arch.tied_embeddings and name in _HEADS
         return next(iter(self.own.values())) if is_head else None
 
     def is_linear(self, name: str) -> bool:
         """True if the layer calls torch's linear, which ZeRO-3 replaces; Falcon's does not."""
         tensor = self.own.get(f"{name}.weight") or self.tied(name)
         return tensor is not None and tensor.module_type in ("Linear", "Embedding")
+
+    def is_product(self, name: str) -> bool:
+        """True if the module multiplies by its weight: an embedding does as a tied head only."""
+        tied = self.tied(name)
+        tensor = self.own.get(f"{name}.weight") or tied
+        if tensor is None:
+            return False
+        is_table = tensor.module_type.endswith("Embedding") and tensor is not tied
+        return tensor.module_type.endswith(_LINEAR) and not is_table
 
     def is_packed(self, name: str) -> bool:
         """True if the layer's weight is quantized."""

@@ -1,9 +1,8 @@
 """Activations of a model of which parts are frozen or adapted, from the profile of its base.
 
-A profile tells what training every weight holds. What is frozen keeps less of that
-(``passes.frozen``), what is adapted makes and keeps more (``passes.adapters``): storages of known
-size, made and let go of at known modules. So the base's steps are walked once, and every level is
-shifted by what differs there.
+A profile tells what training every weight holds. Frozen parts keep less of that (``frozen``,
+``closed_regions``), adapted ones more (``lora``): storages of known size, made and let go of at
+known modules. So the base's steps are walked once, and each level is shifted by what differs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from zero_sizer.activations import autocast_products, frozen
 from zero_sizer.activations.changed_blocks import Rules, pieces, rules_of
+from zero_sizer.activations.closed_regions import Closed, closed_of
 from zero_sizer.activations.levels import (
     Activations,
     ComposedPart,
@@ -38,7 +38,8 @@ class How(NamedTuple):
         recomputes: blocks are checkpointed.
         saves_inputs: linear layers keep their inputs, trained or not, as ZeRO-3's do; None where
             nobody compared.
-        keeps_outputs: attention keeps its output, as flash attention does.
+        keeps_outputs: attention keeps its output, as all kernels do.
+        is_flash: the kernel is flash attention's, whose output lies as its queries do.
         opens: the embedding's output requires a gradient (``enable_input_require_grads``, which
             checkpointing switches on).
     """
@@ -47,11 +48,21 @@ class How(NamedTuple):
     recomputes: bool
     saves_inputs: bool
     keeps_outputs: bool
+    is_flash: bool
     opens: bool
 
 
-def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
-    """One micro step of ``spec``, whose base's is ``step``."""
+def with_changes(
+    step: MicroStep, spec: ModelSpec, how: How, ungraded: MicroStep | None = None
+) -> Activations:
+    """One micro step of ``spec``, whose base's is ``step``.
+
+    Args:
+        step: of the base, every weight trained.
+        spec: the model.
+        how: the job does.
+        ungraded: the base's step whose blocks run forward without gradients; None: not known.
+    """
     found: list[ComposedPart] = []
     reached = False
     uncached = held = 0
@@ -60,7 +71,7 @@ def with_changes(step: MicroStep, spec: ModelSpec, how: How) -> Activations:
             rules = rules_of(spec, piece.blocks, piece.first)
             run = _run(piece.forward)
             trains = rules.trains(run, (name for _, name in piece.backward.labels))
-            closed = frozenset() if reached else rules.without_gradient(run)
+            closed = Closed() if reached else closed_of(rules, run, piece, ungraded)
             reached = reached or trains
             walk = _Walk(rules, how, run, closed)
             found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
@@ -145,24 +156,17 @@ class _Walk:
         closed: those whose input carries no gradient.
     """
 
-    def __init__(self, rules: Rules, how: How, run: list[str], closed: frozenset[str]) -> None:
+    def __init__(self, rules: Rules, how: How, run: list[str], closed: Closed) -> None:
         self.rules = rules
         self.how = how
         self._run = run
-        self._closed = closed
-        self._unsaved = frozen.unsaved(
-            rules,
-            run,
-            how.sizes,
-            saves_inputs=how.saves_inputs,
-            keeps_outputs=how.keeps_outputs,
-            closed=closed,
-        )
-        self._alone = frozen.kept_by_adapters(
-            *(rules, run, how.sizes),
-            saves_inputs=how.saves_inputs,
-            keeps_outputs=how.keeps_outputs,
-        )
+        self._closed = closed.names
+        keeps_outputs = how.keeps_outputs and not (how.is_flash and rules.copies_outputs)
+        saves = {"saves_inputs": how.saves_inputs, "keeps_outputs": keeps_outputs}
+        self._unsaved = frozen.unsaved(rules, run, how.sizes, closed=closed, **saves)
+        if not how.keeps_outputs:
+            self._unsaved += frozen.of_scores(rules, run, how.sizes, closed)
+        self._alone = frozen.kept_by_adapters(rules, run, how.sizes, closed=closed, **saves)
         adapted = rules.adapted.items()
         self._adapted = {n: AutocastAdapted(*a) if how.sizes.casts else a for n, a in adapted}
         self._joins: list[str] = []  # their input's gradient is summed up in the next step
@@ -286,7 +290,7 @@ class _Walk:
         weight = self.rules.own.get(f"{name}.weight")
         if self.how.saves_inputs or of.held is of.dtype or weight is None:
             return
-        if not frozen.is_product(self.rules, name, weight) or frozen.transposes(weight):
+        if not self.rules.is_product(name) or frozen.transposes(weight):
             return  # autocast keeps no cast of a view
         owned = (f"{name}.weight", f"{name}.bias")
         size = sum(

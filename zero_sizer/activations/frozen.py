@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from zero_sizer.activations.changed_blocks import SAVED, Rules
+from zero_sizer.activations.closed_regions import Closed
 from zero_sizer.activations.lora import Sizes
 from zero_sizer.activations.structure import ACTIVATION
 from zero_sizer.models.spec import Tensor, widths_of
@@ -25,7 +26,6 @@ _AFTER_ATTENTION = (
 )
 _AFTER_ACTIVATION = ("fc2", "dense_4h_to_h", "mlp.c_proj")  # relu keeps what it made
 HELD_BY_MODEL = ""  # no module's word: the model's own forward holds it to its end
-_LINEAR = ("Linear", "Conv1D", "Embedding")  # ends of classes' names; a tied head is an Embedding
 
 
 class Unsaved(NamedTuple):
@@ -53,7 +53,7 @@ def unsaved(
     *,
     saves_inputs: bool,
     keeps_outputs: bool,
-    closed: frozenset[str] = frozenset(),
+    closed: Closed,
 ) -> list[Unsaved]:
     """Storages that training every weight keeps and this does not.
 
@@ -62,38 +62,63 @@ def unsaved(
         run: modules in the order in which they run forward.
         of: sizes.
         saves_inputs: linear layers keep inputs whatever is trained.
-        keeps_outputs: attention keeps its output.
+        keeps_outputs: attention keeps what the layer after it is handed.
         closed: modules whose input carries no gradient.
     """
-    found: list[Unsaved] = list(_of_closed(rules, run, of, closed))
-    found += () if keeps_outputs else _of_scores(rules, run, of, closed)
+    found = [Unsaved(r.num_bytes, r.until, False, r.modules[0]) for r in closed.regions]
+    found += _of_closed(rules, run, of, closed)
     met: set[str] = set()
     for name in run:
-        if f"{name}.gate_up_proj" in rules.own:
-            found += _experts(rules, name, of)
-        tensor = rules.own.get(f"{name}.weight") or rules.tied(name)
-        if tensor is None or name in met:
+        if name in closed.inside and not _is_held_beyond(name, run, closed):
             continue
-        if "RMSNorm" in tensor.module_type and not rules.is_trained(f"{name}.weight"):
-            found.append(Unsaved(_normalized(rules, name, tensor, of), name, True, name))
-        if not is_product(rules, name, tensor):
+        found += _of_others(rules, name, of)
+        tensor = rules.own.get(f"{name}.weight") or rules.tied(name)
+        if tensor is None or name in met or not rules.is_product(name):
             continue
         if of.casts and not (of.raw and rules.is_linear(name)):
-            found += _casts(rules, name, tensor, of, keeps_outputs, name in closed)
+            found += _casts(rules, name, tensor, of, keeps_outputs, name in closed.names)
             found += _handed_on(rules, name, run, of)
             continue
         group = [other for other in run if other in rules.group(name)] or [name]
         met.update(group)
-        is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
-        saves = saves_inputs and name not in closed
-        is_kept |= name not in closed and _keeps_8_bits(rules, group)
+        is_kept = _is_kept(rules, name, closed, keeps_outputs=keeps_outputs)
+        is_kept |= name not in closed.names and _keeps_8_bits(rules, group)
+        saves = saves_inputs and name not in closed.names
         if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves):
             found.append(_input(rules, tensor, group, run, of))
     return found
 
 
+def _of_others(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
+    """Inputs of experts in one tensor, and what an RMSNorm multiplies by its weight."""
+    if f"{name}.gate_up_proj" in rules.own:
+        yield from _experts(rules, name, of)
+    tensor = rules.own.get(f"{name}.weight")
+    if tensor and "RMSNorm" in tensor.module_type and not rules.is_trained(f"{name}.weight"):
+        yield Unsaved(_normalized(rules, name, tensor, of), name, True, name)
+
+
+def _is_held_beyond(name: str, run: list[str], closed: Closed) -> bool:
+    """True if the module around still holds the input where the region ends."""
+    region = next(region for region in closed.regions if name in region.modules)
+    return is_held(name) and _last_beside(name, run) not in region.modules
+
+
+def _is_kept(rules: Rules, name: str, closed: Closed, *, keeps_outputs: bool) -> bool:
+    """True if what made the layer's input keeps it, whatever the layer does."""
+    if closed.ends_at(name):
+        return False
+    return (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
+
+
 def kept_by_adapters(
-    rules: Rules, run: list[str], of: Sizes, *, saves_inputs: bool, keeps_outputs: bool
+    rules: Rules,
+    run: list[str],
+    of: Sizes,
+    *,
+    saves_inputs: bool,
+    keeps_outputs: bool,
+    closed: Closed,
 ) -> dict[str, Unsaved]:
     """Inputs that nothing but adapters keeps, by the layer whose adapter is the last to.
 
@@ -106,7 +131,7 @@ def kept_by_adapters(
         adapted = [other for other in group if other in rules.adapted]
         if name != group[0] or tensor is None or not adapted:
             continue
-        is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
+        is_kept = _is_kept(rules, name, closed, keeps_outputs=keeps_outputs)
         is_kept |= _keeps_8_bits(rules, group) or rules.adapted[adapted[0]].drops
         if not is_kept and not _base_keeps(rules, group, saves_inputs=saves_inputs):
             found[adapted[0]] = _input(rules, tensor, group, run, of)
@@ -119,8 +144,7 @@ def _casts(
     """What torch's products cast for themselves under autocast: each its input and its weight."""
     if rules.is_trained(f"{name}.weight") or rules.is_trained(f"{name}.{SAVED}.weight"):
         return
-    is_kept = (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
-    if not is_kept:
+    if not _is_kept(rules, name, Closed(), keeps_outputs=keeps_outputs):
         into, _ = widths_of(tensor, rules.spec.arch)
         size = num_bytes(of.tokens * into, of.dtype)
         yield Unsaved(size, f"/{name}", False, name, is_cast=is_held(name))
@@ -137,20 +161,19 @@ def _handed_on(rules: Rules, name: str, run: list[str], of: Sizes) -> Iterator[U
         yield Unsaved(-size, f"/{run[-1]}", True, group[0])
 
 
-def _of_closed(
-    rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
-) -> Iterator[Unsaved]:
+def _of_closed(rules: Rules, run: list[str], of: Sizes, closed: Closed) -> Iterator[Unsaved]:
     """What norms keep for the gradient of their input: a copy in fp32, or the block's own input.
 
     A LayerNorm keeps its input for its weight's gradient, too.
     """
-    norms = [name for name in run if name in closed and f"{name}.weight" in rules.own]
+    norms = [name for name in run if name in closed.names and f"{name}.weight" in rules.own]
     is_input_met = False
     for name in norms:
         tensor = rules.own[f"{name}.weight"]
         size = of.tokens * tensor.numel
         if "RMSNorm" in tensor.module_type and of.held is not DType.FP32:
-            yield Unsaved(num_bytes(size, DType.FP32), name, True, name)
+            if name not in closed.inside:
+                yield Unsaved(num_bytes(size, DType.FP32), name, True, name)
         elif (
             tensor.module_type.endswith(("LayerNorm", "RMSNorm"))
             and not is_input_met
@@ -161,22 +184,20 @@ def _of_closed(
     yield from _of_activation(rules, run, of, closed)
 
 
-def _of_activation(
-    rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
-) -> Iterator[Unsaved]:
+def _of_activation(rules: Rules, run: list[str], of: Sizes, closed: Closed) -> Iterator[Unsaved]:
     """What a GELU keeps for the gradient of its input: that itself."""
     fields = rules.spec.hf_config
     if not any(fields.get(key) == "gelu" for key in ACTIVATION):
         return
     for before, name in pairwise(run):
-        if name in closed and name.endswith(_AFTER_ACTIVATION):
+        if name not in closed.names or before in closed.inside:
+            continue
+        if name.endswith(_AFTER_ACTIVATION):
             _, out = widths_of(rules.own[f"{before}.weight"], rules.spec.arch)
             yield Unsaved(num_bytes(of.tokens * out, of.dtype), f"/{before}", True, before)
 
 
-def _of_scores(
-    rules: Rules, run: list[str], of: Sizes, closed: frozenset[str]
-) -> Iterator[Unsaved]:
+def of_scores(rules: Rules, run: list[str], of: Sizes, closed: Closed) -> Iterator[Unsaved]:
     """Queries and keys as eager attention multiplies them: each is kept for the other's gradient.
 
     In a first block one may have none; keys are repeated for every head.
@@ -184,19 +205,15 @@ def _of_scores(
     arch = rules.spec.arch
     names = [n for n in run if n.endswith(("q_proj", "k_proj", "v_proj"))]
     after = next((n for n in run if n.endswith(_AFTER_ATTENTION)), "")
+    if closed.has_passed(after):
+        return
     size = num_bytes(of.tokens * (arch.heads or 0) * (arch.head_dim or 0), of.dtype)
     for name in names:
         has_gradient = (
-            name not in closed or name in rules.adapted or rules.is_trained(f"{name}.weight")
+            name not in closed.names or name in rules.adapted or rules.is_trained(f"{name}.weight")
         )
         if not has_gradient and not name.endswith("v_proj") and after:
             yield Unsaved(size, f"/{names[-1]}", True, after)
-
-
-def is_product(rules: Rules, name: str, tensor: Tensor) -> bool:
-    """True if the module multiplies by the tensor: an embedding does as a tied head only."""
-    is_table = tensor.module_type.endswith("Embedding") and tensor is not rules.tied(name)
-    return tensor.module_type.endswith(_LINEAR) and not is_table
 
 
 def transposes(tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from zero_sizer import activations
@@ -158,7 +159,10 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
     from zero_sizer.activations import changed_model  # most jobs train the model as it is
     from zero_sizer.activations.lora import Sizes
 
+    variant = _base_variant(plan)
+
     def adapt(recomputes: bool) -> MicroStep:
+        attention = _attention_of(plan, base, variant)
         dtype = plan.autocast_dtype or plan.model_dtype
         found = Sizes(
             tokens=plan.micro_batch * plan.seq_len,
@@ -172,13 +176,35 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
             sizes=found,
             recomputes=recomputes,
             saves_inputs=plan.saves_linear_inputs,
-            keeps_outputs=plan.attention != "eager",
+            keeps_outputs=attention != "eager",
+            is_flash=_is_flash(plan, attention),
             opens=plan.checkpointing and _opens_inputs(plan.model),
         )
-        step = _evaluated(plan, base, _base_variant(plan), recomputes)
-        return changed_model.with_changes(step, plan.model, how)
+        step = _evaluated(plan, base, variant, recomputes)
+        ungraded = None
+        if not recomputes and not how.opens and plan.autocast_dtype is None:
+            with suppress(UnsupportedError, InputError):  # traced on demand, as the job runs
+                ungraded = _evaluated(plan, base, variant, True)
+        return changed_model.with_changes(step, plan.model, how, ungraded)
 
     return _mixed(plan, adapt)
+
+
+def _attention_of(plan: Plan, model: ModelSpec, variant: str) -> str:
+    """Attention that runs: some classes have eager's alone, whatever is asked for."""
+    profile = activations.load(model) if plan.feed is None else None
+    if profile is None:
+        return plan.attention
+    known = variant if variant in profile.attentions else _precision(plan)
+    return profile.attention_for(known, plan.attention)
+
+
+def _is_flash(plan: Plan, attention: str) -> bool:
+    """Whether flash attention's kernel runs, which takes neither fp32 nor a mask."""
+    if attention != "sdpa":
+        return attention == "flash"
+    dtype = plan.autocast_dtype or plan.model_dtype
+    return dtype is not DType.FP32 and _makes_no_mask(plan)
 
 
 def _opens_inputs(model: ModelSpec) -> bool:

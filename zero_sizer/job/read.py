@@ -87,6 +87,7 @@ def read(config: Config, flags: Flags | None = None, *, instead: Instead | None 
     if said.document is not None:
         return _job(said, flags, said.document, is_named=True)
     if instead is None:
+        _require_known_config(said)
         if said.makes_config:
             raise InputError(
                 "--deepspeed is a switch here: the program makes its DeepSpeed config itself",
@@ -103,6 +104,23 @@ def read(config: Config, flags: Flags | None = None, *, instead: Instead | None 
     if "optim" in said.workload:
         values.pop("optimizer", None)  # the tool brings its own
     return _job(said, flags, _stand_in(values), is_named=False)
+
+
+def _require_known_config(said: Statements) -> None:
+    """Stops where the config is named by a variable that only a shell that runs knows.
+
+    Raises:
+        InputError: with the argument and its line.
+    """
+    from zero_sizer.job.readers import facts
+
+    for found in said.findings:
+        if found.code == facts.VARIABLE_UNKNOWN and found.key.startswith("deepspeed"):
+            raise InputError(
+                f"{found.message.partition(';')[0]}: which DeepSpeed config is meant?",
+                remedy="write its path there, or export the variable's value in the script",
+                where=f"{found.file}:{found.line}" if found.line else said.source,
+            )
 
 
 def without_model(path: str) -> tuple[Document, Cluster | None, Workload]:

@@ -87,13 +87,19 @@ def _built_numel(plan: Plan) -> int:
     return _built(Identity(plan.model), plan.dp_world_size, hpz_ranks(plan), is_parked, wider)
 
 
+@lru_cache(maxsize=64)
+def _built_modules(model: Identity) -> tuple[list[tuple[int, ...]], Counter[int]]:
+    """Elements of what each module owns, and how many tensors have so many."""
+    modules = [tuple(module) for module in _modules_of(model).values()]
+    return modules, Counter(chain.from_iterable(modules))
+
+
 @lru_cache(maxsize=256)
 def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int) -> int:
-    modules = list(_modules_of(model).values())
+    modules, counts = _built_modules(model)
     most = construction.most_being_built(
         modules, ranks, is_parked=is_parked, wider=wider, group=group
     )
-    counts = Counter(chain.from_iterable(modules))
     parts = (construction.partition_numel(n, ranks, group) * c for n, c in counts.items())
     return max(most - (0 if is_parked else sum(parts)), 0)
 
