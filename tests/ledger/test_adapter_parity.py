@@ -63,6 +63,7 @@ FAMILIES = {
         "architectures": ["Phi3ForCausalLM"],
         "intermediate_size": 1360,
         "pad_token_id": 0,
+        "sliding_window": 2047,
     },
     "opt": {
         "model_type": "opt",
