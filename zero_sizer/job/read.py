@@ -171,7 +171,8 @@ def _stand_in(values: Mapping[str, Any]) -> Document:
 
 
 def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) -> Job:
-    cluster = assemble(section(said.cluster, stated.CLUSTER, flags))
+    on_what = section(said.cluster, stated.CLUSTER, flags)
+    cluster = assemble(cluster_of(on_what, section(said.workload, stated.WORKLOAD, flags)))
     reference = _model_reference(said, flags)
     found = {**(said.on_cluster(cluster) if said.on_cluster else {}), **said.workload}
     workload = workload_of(section(found, stated.WORKLOAD, flags))
@@ -206,6 +207,14 @@ def _flag_of(field: stated.Field, value: Any) -> str:
     """The option that was given: words about checkpointing have one of their own."""
     says_how = field.name == "checkpointing" and isinstance(value, str)
     return "--checkpointing-how" if says_how else field.flag
+
+
+def cluster_of(found: dict[str, Stated], workload: Mapping[str, Stated]) -> dict[str, Stated]:
+    """The cluster's statements; ranks that share each layer are so many GPUs where none are."""
+    ranks = workload.get("tensor_parallel")
+    if ranks is None or {"nodes", "gpus_per_node", "hostfile"} & found.keys():
+        return found
+    return {**found, "gpus_per_node": ranks}
 
 
 def workload_of(found: Mapping[str, Stated]) -> Workload:

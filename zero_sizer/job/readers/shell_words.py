@@ -53,10 +53,10 @@ def commands(text: str, variables: dict[str, str], where: str) -> Iterator[Comma
     """
     for line, first, last in _logical_lines(text, where):
         written = line.strip()
-        members = _array(written)
-        if members is not None:
+        elements = _array(written)
+        if elements is not None:
             name, more = _ARRAY.match(written).group(1, 2)  # type: ignore[union-attr]
-            found = [expanded(word, variables, where) for word in members]
+            found = [expanded(word, variables, where) for word in elements]
             before = shlex.split(variables.get(name, "")) if more else []
             variables[name] = shlex.join([*before, *found])
             continue

@@ -87,10 +87,12 @@ def _tensor(name: str, tensor: Any, module_type: str, own_dtype: DType) -> Tenso
     if type(tensor).__name__.startswith("Uninitialized"):
         raise InputError(f"{name} has no shape before the first forward (a lazy module)")
     text = str(tensor.dtype).removeprefix("torch.")
-    is_buffer = not tensor.requires_grad
-    dtype = next((known for known in DType if known.value == text), None)
-    if dtype is None or (dtype is DType.COMPLEX64 and not is_buffer):  # Llama 4's rotations
-        raise UnsupportedError(f"{name} has dtype {text}, which is not modelled")
+    try:
+        dtype = DType(text)
+    except ValueError as error:
+        raise UnsupportedError(f"{name} has dtype {text}, which is not modelled") from error
+    if dtype is DType.COMPLEX64 and tensor.requires_grad:  # rotations are, of buffers
+        raise UnsupportedError(f"{name} has dtype {text}, which DeepSpeed trains no weight in")
     return Tensor(
         name=name,
         shape=tuple(int(size) for size in getattr(tensor, "ds_shape", tensor.shape)),
