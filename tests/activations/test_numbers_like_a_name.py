@@ -28,6 +28,7 @@ def peak(spec, config, *, checkpointing):
     return size(job).peaks[Device.GPU].num_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize("adapter", [None, "r=8,targets=all-linear"])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -39,6 +40,7 @@ def test_peaks_are_those_of_the_name(config, adapter, checkpointing):
     assert peak(numbers, config, checkpointing=checkpointing) == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["nf4", "int8"])
 @pytest.mark.parametrize("stage", [2, 3])
 def test_quantized_numbers_are_like_the_quantized_name(how, stage):

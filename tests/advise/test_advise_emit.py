@@ -114,6 +114,7 @@ def test_a_key_cannot_write_a_line_of_its_own_into_a_job(tmp_path, capsys):
     assert "quantization" not in yaml.safe_load(out.read_text())
 
 
+@pytest.mark.slow
 def test_nothing_fits_writes_nothing_and_exits_alike(tmp_path, capsys):
     none = ["choose", "--model", "llama-3-8b", "--gpu", "t4", "--host-memory", "8GiB"]
     none += ["--seq-len", "512"]

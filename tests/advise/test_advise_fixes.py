@@ -59,6 +59,7 @@ CASES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_fix_makes_the_job_fit_as_promised(case):
     before = sized(**case)

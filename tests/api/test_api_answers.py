@@ -34,6 +34,7 @@ def config(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("question", "keywords"), ASKED)
 def test_to_dict_is_the_json_of_the_command_line(question, keywords, config, capsys):
     found = getattr(zero_sizer, question)(config, **keywords)
@@ -44,6 +45,7 @@ def test_to_dict_is_the_json_of_the_command_line(question, keywords, config, cap
     assert (code == 0) is found.fits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("question", "keywords"), ASKED[:2] + ASKED[7:8] + ASKED[-1:])
 def test_the_text_is_that_of_the_command_line(question, keywords, config, capsys):
     found = getattr(zero_sizer, question)(str(config), **keywords)

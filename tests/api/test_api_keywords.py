@@ -52,6 +52,7 @@ def test_choices_of_the_command_line_are_the_keyword_s():
     assert checks["fewest"].choices == tuple(fewest.choices)
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_row_for_every_combination():
     sweep = zero_sizer.check(CONFIG, **JOB, micro_batch=[1, 2, 4], attention=("sdpa", "eager"))
     pairs = [(row["micro_batch"], row["attention"]) for row in sweep]

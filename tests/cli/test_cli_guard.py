@@ -81,6 +81,7 @@ def test_what_nobody_can_tell_is_launched_where_that_is_allowed():
     assert guard("--", "echo", "hi")[0].returncode == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [

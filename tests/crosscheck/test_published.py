@@ -29,6 +29,7 @@ def test_limits_show_the_committed_errors():
     assert published.error_table(COMMITTED) in published.LIMITS.read_text()
 
 
+@pytest.mark.slow
 def test_table_of_errors_is_printed():
     sys.stdout.write("\n" + published.table() + "\n")
     worst = max(abs(error) for error in published.errors().values())

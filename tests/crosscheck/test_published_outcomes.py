@@ -28,6 +28,7 @@ def test_every_run_is_there_once():
     assert len(DIED) >= 9
 
 
+@pytest.mark.slow
 def test_a_throughput_run_has_the_published_number_of_parameters():
     facts = json.loads((published.DATA / "throughput.json").read_text())
     params = {row["id"]: row["params"] for row in facts["rows"]}
@@ -36,6 +37,7 @@ def test_a_throughput_run_has_the_published_number_of_parameters():
             assert row.sizing().job.model.num_params == params[row.id], row.id
 
 
+@pytest.mark.slow
 @_ids(RAN)
 def test_what_ran_is_not_called_too_large(row):
     sizing = row.sizing()
@@ -43,6 +45,7 @@ def test_what_ran_is_not_called_too_large(row):
     assert sizing.verdict is not Verdict.DOES_NOT_FIT, published_outcomes.table([row])
 
 
+@pytest.mark.slow
 def test_limits_show_how_the_verdicts_stand():
     assert published_outcomes.summary() in published.LIMITS.read_text()
 

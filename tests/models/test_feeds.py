@@ -170,6 +170,7 @@ def test_a_sequence_shorter_than_its_images_is_an_error():
     assert "577" in found["images-beyond-sequence"].remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "said"),
     [

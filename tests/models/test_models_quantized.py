@@ -181,6 +181,7 @@ def test_the_example_job_fits_its_card():
 NUMBERS = "params=6.7e9,layers=32,hidden=4096,heads=32,ffn=11008,vocab=32000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["nf4", "nf4,double", "int8"])
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_numbers_are_quantized_too(how, checkpointing):

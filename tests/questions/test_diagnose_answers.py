@@ -94,6 +94,7 @@ def test_every_change_is_one_that_check_confirms(ask):
             assert fix["peak_bytes"]["gpu"] < peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -125,6 +126,7 @@ def test_a_log_without_a_failure_is_no_success(ask):
     assert text.startswith("NOTHING FOUND")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["id"])
 def test_every_answer_is_what_its_schema_says(ask, shape):
     code, found = answer(ask, "\n".join(shape["lines"]))

@@ -285,6 +285,7 @@ def test_the_sizes_of_a_cluster_are_laid_out(tmp_path, capsys):
         assert sum(row[0].isdigit() for row in rows) >= 2 * len(sizes)  # and the curve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "named"),
     [
