@@ -48,6 +48,7 @@ HOSTS = ("32GiB", "64GiB", "128GiB", "256GiB", "512GiB", "1TiB")
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 
 GRID = {
+    "overlap_comm": (True, True, False),
     "reduce_bucket_size": (500_000_000, 200_000_000, 100_000_000, 50_000_000, 20_000_000),
     "stage3_prefetch_bucket_size": (50_000_000, 10_000_000, 0),
     "stage3_max_live_parameters": (1_000_000_000, 300_000_000, 100_000_000, 0),
@@ -66,6 +67,7 @@ ONE_AT_A_TIME = {  # a swapped weight holds one of few buffers: see advise/ladde
     "stage3_max_reuse_distance": 0,
 }
 FRUGAL = {
+    "overlap_comm": False,
     "reduce_bucket_size": 20_000_000,
     **ONE_AT_A_TIME,
     "stage3_param_persistence_threshold": 0,
@@ -201,7 +203,7 @@ def _applies(key: str, strategy: Strategy) -> bool:
         if name == "ratio":
             return strategy.stage == 3 and strategy.optimizer_on == "cpu"
         return bool(strategy.zero.get(section))
-    if key == "reduce_bucket_size":
+    if key in ("reduce_bucket_size", "overlap_comm"):
         return strategy.stage > 0
     return strategy.stage == 3
 
@@ -221,6 +223,7 @@ class Outcome:
     counts: Counter[str] = field(default_factory=Counter)
     worst: float = 1.0
     tried: int = 0
+    problems: int = 0
     failures: list[str] = field(default_factory=list)
 
     def note(self, kind: str, problem: Problem, *, is_good: bool, words: str = "") -> None:
@@ -256,7 +259,9 @@ def _fastest(
     problem: Problem, choice: Choice, winner: Candidate, outcome: Outcome, draw: Draw
 ) -> None:
     sized = sizing.size(choice.search.job_of(winner))
-    outcome.note("check agrees", problem, is_good=sized.verdict is choice.verdict)
+    is_good = sized.verdict is choice.verdict is Verdict.FITS
+    words = f"{sized.verdict.value}: {[reason.code for reason in sized.reasons]}"
+    outcome.note("check agrees", problem, is_good=is_good, words=words)
     grid = Grid(choice.search, problem.nodes, draw.random, draw.count)
     fastest, lost = None, {loss.strategy.name for loss in choice.losses}
     for strategy in _usable(grid.search, problem.nodes):
@@ -328,13 +333,17 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--settings", type=int, default=40, help="drawn of every strategy")
+    parser.add_argument("--minutes", type=float, help="begin no problem after so many")
     parser.add_argument("--write", action="store_true", help="update benchmarks/results.md")
     options = parser.parse_args()
-    outcome = Outcome()
+    outcome, begun = Outcome(), time.monotonic()
     start = time.process_time()
     draw = random.Random(options.seed)
     for number, problem in zip(range(options.problems), problems(options.seed), strict=False):
+        if options.minutes and time.monotonic() - begun > 60 * options.minutes:
+            break
         before = len(outcome.failures)
+        outcome.problems += 1
         compare(problem, outcome, draw, options.settings)
         for line in outcome.failures[before:]:
             print(f"{number}: {line}", flush=True)
@@ -347,7 +356,7 @@ def main() -> int:
 
 SAYS = {
     "nothing fits": "said of a problem, and the grid has no plan that `check` calls a fit",
-    "check agrees": "on the plan that is chosen",
+    "check agrees": "that the plan which is chosen fits",
     "fastest": "the winner is at most 1 % slower than the grid's fastest at its batch",
     "said not to fit": "of a strategy, and the grid has no plan of it",
     "fewest nodes": "and the grid has no plan on one node less",
@@ -366,7 +375,7 @@ def render(outcome: Outcome, options: argparse.Namespace, seconds: float) -> str
         [
             "## Search",
             "",
-            f"{options.problems} problems drawn with seed {options.seed} ({len(MODELS)} models of "
+            f"{outcome.problems} problems drawn with seed {options.seed} ({len(MODELS)} models of "
             f"0.5B to 70B, {len(GPUS)} cards, 1 to 16 GPUs, 32 GiB to 1 TiB, NVMe or none, 512 to "
             f"8192 tokens) against {outcome.tried:,} plans of a random grid, by "
             f"`benchmarks/search.py`: {options.settings} settings of every strategy, checkpointed "

@@ -9,7 +9,10 @@ import pytest
 from support.advise_jobs import job_on
 
 from zero_sizer import sizing
-from zero_sizer.advise.choose import Options, choose
+from zero_sizer.advise.choose import Options, choose, search_of
+from zero_sizer.advise.ladder import setting
+from zero_sizer.config import document
+from zero_sizer.hardware.device import Device
 from zero_sizer.sizing import Verdict
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -114,3 +117,38 @@ def test_nothing_of_a_random_grid_is_better():
     """A slice of ``benchmarks/search.py``."""
     outcome = _against_the_grid(seed=41, count=2, settings=6)
     assert outcome.counts["fastest"] + outcome.counts["nothing fits"] == 2
+
+
+def test_pinned_blocks_that_stay_are_part_of_the_search():
+    """PyTorch keeps 99 GiB of Mixtral's partitions, saving may take 84: unpinned, it fits."""
+    wanted = job_on("mixtral-8x7b", "h100-80gb", gpus=1, seq_len=1024, checkpointing=True)
+    lion = {"bf16": {"enabled": True}, "optimizer": {"type": "Lion", "params": {"lr": 1e-4}}}
+    choice = choose(replace(wanted, document=document.from_mapping(lion)), Options(train_batch=8))
+    assert choice.winner is not None
+    assert choice.winner.setting.keys["offload_param.pin_memory"] is False
+    assert choice.verdict is Verdict.FITS
+    pinned = choice.search.simplest(choice.winner)
+    assert pinned.setting.keys == choice.winner.setting.keys
+    keys = {k: v for k, v in choice.winner.setting.keys.items() if k != "offload_param.pin_memory"}
+    found = sizing.size(choice.search.job_of(replace(choice.winner, setting=setting(keys))))
+    assert found.verdict is Verdict.UNCERTAIN
+    assert "pinned-kept" in {reason.code for reason in found.reasons}
+
+
+def test_the_frugal_ends_of_overlap_and_swap_buffers_are_tried():
+    """Adagrad swaps three tensors of a sub-group: three buffers are enough, and Adam needs four."""
+    adagrad = {"bf16": {"enabled": True}, "optimizer": {"type": "Adagrad", "params": {"lr": 1e-4}}}
+    wanted = job_on("llama-3-8b", "h100-80gb", gpus=1, nvme="2TB")
+    for values, fewest in ((adagrad, {3}), (wanted.document.values, set())):
+        search = search_of(replace(wanted, document=document.from_mapping(values)), Options())
+        swapped = search.ladders["ZeRO-3, optimizer on NVMe"]
+        counts = {rung.values.get("optimizer_buffer_count") for rung in swapped.every} - {None}
+        assert counts == fewest
+        alone = search.ladders["ZeRO-2"]
+        assert {rung.values.get("overlap_comm", True) for rung in alone.frugal} == {True, False}
+    bucket = {"dp_world_size": 8, "micro_batch": 1, "reduce_bucket_size": 1_000_000_000}
+    both, one = (
+        search.sweep.uses(search.sweep.values("ZeRO-2", **bucket, overlap_comm=overlap))
+        for overlap in (True, False)
+    )
+    assert both[Device.GPU].num_bytes >= one[Device.GPU].num_bytes

@@ -127,6 +127,17 @@ def test_the_highest_place_is_the_highest_of_all(model):
 
 
 @pytest.mark.parametrize("model", [*MODELS[:3], NUMBERS])
+def test_bounds_find_the_highest_place(model):
+    """Hooks that no bound asks about are left out; the explanation works out all of them."""
+    for sweep, values, draw in drawn(model, 30, seed=9):
+        for plan in (sweep.plan(values), odd(sweep.plan(values), draw)):
+            step, layout = compose.micro_step_of(plan)
+            found = compose.highest_of(step, compose.overlays_of(layout, zeros_of(plan)))
+            timeline = compose.timeline_of(plan)
+            assert found == (timeline.forward.total, timeline.backward.total), plan
+
+
+@pytest.mark.parametrize("model", [*MODELS[:3], NUMBERS])
 def test_a_sweep_equals_the_explained_ledger(model):
     """The same bytes, whatever was kept: values in any order, each against a plan of its own."""
     for sweep, values, _ in drawn(model, 40, seed=6):

@@ -31,3 +31,11 @@ def test_those_found_hold_as_much_as_any_up_to_a_bound(holders, changes, least):
             held[holder] += amount if when <= time else 0
         if any(when == time for when, *_ in rows):
             assert max(held) <= max(held[holder] for holder in found) + least
+
+
+@given(st.integers(1, 5), CHANGES, st.integers(0, 10))
+def test_where_nobody_ever_holds_less_the_same_are_found(holders, changes, least):
+    """A change of nothing at the end sends the general way the same question."""
+    rows = [(time, 0, holder % holders, abs(amount)) for time, amount, holder in changes]
+    never = (99, 0, holders, -1)
+    assert highest(holders + 1, [*rows, never], least) == highest(holders + 1, rows, least)

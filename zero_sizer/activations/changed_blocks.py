@@ -33,6 +33,7 @@ _BESIDE = {
     "gptj": ("fc_in", "fc_out"),
 }
 _LINEAR = ("Linear", "Conv1D", "Embedding")  # ends of classes' names; a tied head is an Embedding
+_HEADS = ("lm_head", "embed_out", "cls.predictions.decoder")
 _PUT_TOGETHER = ("phi3",)
 _PARALLEL_KEYS = ("use_parallel_residual", "parallel_attn")
 _JOIN = ("o_proj", "down_proj", "dense", "dense_4h_to_h", "out_proj", "fc2", "c_proj")
@@ -338,7 +339,7 @@ class Rules:
 
     def tied(self, name: str) -> Tensor | None:
         """The embedding's tensor, where the module is the head that shares it."""
-        is_head = self.spec.arch.tied_embeddings and name in ("lm_head", "embed_out")
+        is_head = self.spec.arch.tied_embeddings and name in _HEADS
         return next(iter(self.own.values())) if is_head else None
 
     def is_linear(self, name: str) -> bool:

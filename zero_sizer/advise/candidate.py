@@ -5,9 +5,9 @@ from dataclasses import field
 from functools import cached_property
 
 from zero_sizer.advise.ladder import Tuning
+from zero_sizer.advise.lasting import Use
 from zero_sizer.advise.limits import Shortfall
 from zero_sizer.advise.strategy import Strategy
-from zero_sizer.advise.sweep import Use
 from zero_sizer.findings import Finding
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entry import Allocation

@@ -8,13 +8,14 @@ further one needs less memory and costs time, or costs nothing that the step-tim
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.units import round_up
 from zero_sizer.util.records import dataclass
 
 _FIELDS = {
+    "overlap_comm": "overlap_comm",
     "reduce_bucket_size": "reduce_bucket_size",
     "stage3_prefetch_bucket_size": "prefetch_bucket_size",
     "stage3_max_live_parameters": "max_live_parameters",
@@ -23,6 +24,7 @@ _FIELDS = {
     "sub_group_size": "sub_group_size",
     "offload_optimizer.pin_memory": "optimizer_pinned",
     "offload_optimizer.ratio": "optimizer_ratio",
+    "offload_optimizer.buffer_count": "optimizer_buffer_count",
     "offload_param.pin_memory": "param_pinned",
     "offload_param.buffer_size": "param_buffer_size",
 }
@@ -141,23 +143,39 @@ class Ladder:
         return tuple(self.both(host, gpu) for host in self.hosts for gpu in least)
 
 
+class Swap(NamedTuple):
+    """Frugal ends of what is swapped to NVMe; 0: no more frugal than it is.
+
+    Attributes:
+        weights: elements of the smallest buffer for weights.
+        states: the fewest buffers for optimizer states.
+    """
+
+    weights: int = 0
+    states: int = 0
+
+
+NO_SWAP = Swap()
+
+
 def ladder_of(
-    strategy: Strategy, largest: int = 0, swap_buffer: int = 0, share: int = _MANY
+    strategy: Strategy, largest: int = 0, swap: Swap = NO_SWAP, share: int = _MANY
 ) -> Ladder:
     """The rungs worth trying.
 
     Args:
         strategy: stage and offload.
         largest: elements of the model's largest tensor.
-        swap_buffer: elements of the smallest buffer for weights on NVMe.
+        swap: of what is on NVMe.
         share: elements whose states one rank has, on one node.
     """
-    host = tuple(map(setting, _host(strategy, swap_buffer)))
+    host = tuple(map(setting, _host(strategy, swap)))
     if strategy.stage == 0:
         return Ladder(host=host, gpu=((setting({}),),))
     buckets = [{}, *({"reduce_bucket_size": size} for size in _sizes(largest))]
     if strategy.stage < 3:
-        return Ladder(host=host, gpu=(tuple(map(setting, buckets)),), is_ordered=False)
+        last = tuple(setting({**size, "overlap_comm": False}) for size in buckets)
+        return Ladder(host=host, gpu=(tuple(map(setting, buckets)),), last=last, is_ordered=False)
     windows = _SWAPPED_WINDOWS if strategy.weights_on == "nvme" else _WINDOWS
     gpu = tuple(tuple(setting({**window, **size}) for size in buckets) for window in windows)
     last = (setting({**gpu[-1][-1].keys, _PERSIST: 0}),)
@@ -177,14 +195,16 @@ def _sizes(largest: int) -> list[int]:
     return sorted([*_BUCKETS, *more], reverse=True)
 
 
-def _host(strategy: Strategy, swap_buffer: int) -> list[dict[str, Any]]:
+def _host(strategy: Strategy, swap: Swap) -> list[dict[str, Any]]:
     pins = _pins(strategy)
     if strategy.stage < 3:
         return pins
     groups = [{}, *({"sub_group_size": size} for size in _SUB_GROUPS)]
     rows = [{**pin, **group} for pin in pins for group in groups]
-    if strategy.weights_on == "nvme" and swap_buffer:
-        rows.append({**rows[-1], "offload_param.buffer_size": swap_buffer})
+    if strategy.weights_on == "nvme" and swap.weights:
+        rows.append({**rows[-1], "offload_param.buffer_size": swap.weights})
+    if strategy.optimizer_on == "nvme" and swap.states:
+        rows.append({**rows[-1], "offload_optimizer.buffer_count": swap.states})
     return rows
 
 

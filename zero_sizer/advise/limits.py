@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import field
+from types import MappingProxyType
 
-from zero_sizer.advise.sweep import Use
+from zero_sizer.advise.lasting import Use
 from zero_sizer.config.workload import Workload
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
@@ -53,8 +54,19 @@ class Limits:
     found: Mapping[Device, Capacity]
     margins: Mapping[Device, float] = field(default_factory=lambda: MARGINS)
 
-    def shortfalls(self, uses: Mapping[Device, Use], needed: tuple[str, ...]) -> list[Shortfall]:
-        """Shortfalls of ``uses``; ``needed`` names the devices that must be known."""
+    def shortfalls(
+        self,
+        uses: Mapping[Device, Use],
+        needed: tuple[str, ...],
+        beside: Mapping[Device, int] = MappingProxyType({}),
+    ) -> list[Shortfall]:
+        """Shortfalls of a candidate.
+
+        Args:
+            uses: its peaks.
+            needed: devices that must be known.
+            beside: bytes that may come on top of those, which no peak counts.
+        """
         short = []
         for device, use in uses.items():
             there = self.found[device]
@@ -68,7 +80,8 @@ class Limits:
             # the margin is what the allocator wastes: not asked for beside room for a request
             free = int(there.num_bytes * (1 - self.margins[device]))
             others = use.num_bytes + use.error + there.outside.high
-            over = max(need.high - there.num_bytes, others - free)
+            most = need.high + use.kept + beside.get(device, 0)
+            over = max(most - there.num_bytes, others - free)
             if over > 0:
                 short.append(_short(device, use, over, max(need.low - there.num_bytes, 0)))
         return short

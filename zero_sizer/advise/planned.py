@@ -1,7 +1,10 @@
 """Plans of jobs, and what stops them or is not counted."""
 
+from collections.abc import Iterable, Mapping
+
 from zero_sizer import checks
-from zero_sizer.findings import Finding, Severity
+from zero_sizer.findings import Direction, Finding, Severity
+from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import is_doubt
 from zero_sizer.plan.plan import Plan
@@ -20,3 +23,14 @@ def doubts_of(job: Job) -> tuple[Finding, ...]:
     """Findings that name something of a job which is not counted."""
     context, _ = checks.resolved(job)
     return tuple(finding for finding in checks.run(context) if is_doubt(finding))
+
+
+def costs_of(found: Iterable[Finding]) -> Mapping[Device, int]:
+    """Bytes that findings may cost each device at most, of those whose bound is known."""
+    costs = dict.fromkeys(Device, 0)
+    for finding in found:
+        if finding.direction is not Direction.SAVE and finding.num_bytes:
+            for device in Device:
+                if finding.device in ("", device.value):
+                    costs[device] += finding.num_bytes
+    return costs

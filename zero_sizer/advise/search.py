@@ -5,15 +5,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 from zero_sizer.advise.batch import Batch
 from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
 from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
-from zero_sizer.advise.ladder import Ladder, Tuning, ladder_of, with_keys
+from zero_sizer.advise.ladder import Ladder, Swap, Tuning, ladder_of, with_keys
+from zero_sizer.advise.lasting import Use
 from zero_sizer.advise.limits import Limits, Shortfall
-from zero_sizer.advise.planned import doubts_of, plan_or_errors
-from zero_sizer.advise.strategy import Strategy, smallest_swap_buffer, strategies
-from zero_sizer.advise.sweep import Sweep, Use
+from zero_sizer.advise.planned import costs_of, doubts_of, plan_or_errors
+from zero_sizer.advise.strategy import (
+    Strategy,
+    fewest_swap_buffers,
+    smallest_swap_buffer,
+    strategies,
+)
+from zero_sizer.advise.sweep import Sweep
 from zero_sizer.advise.view import Values
 from zero_sizer.advise.walk import WORTH_IT, Probe, Walk
 from zero_sizer.config import document
@@ -64,14 +71,16 @@ class Search:
         self._tick = tick
         self._probe = self._probes()
         self._hints: defaultdict[tuple[str, bool], dict[str, int]] = defaultdict(dict)
-        self.ladders = {strategy.name: self._ladder(strategy) for strategy in self.strategies}
         prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
+        self.ladders = {s.name: self._ladder(s, prepared[s.name][0]) for s in self.strategies}
         self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
         plans = {name: plan for name, (plan, _) in prepared.items() if plan}
         self.sweep = Sweep(plans, job.cluster) if plans else None
         about = remarks(next(iter(plans.values()))) if plans else ()
-        doubts = {d: None for s in self.strategies for d in doubts_of(self._job_of_strategy(s))}
-        self.warnings = (*doubts, *(f for f in about if f.severity is Severity.WARNING))
+        doubts = {s.name: doubts_of(self._job_of_strategy(s)) for s in self.strategies}
+        self._beside = {name: costs_of(found) for name, found in doubts.items()}
+        every = dict.fromkeys(chain.from_iterable(doubts.values()))
+        self.warnings = (*every, *(f for f in about if f.severity is Severity.WARNING))
 
     @property
     def knows_activations(self) -> bool:
@@ -171,10 +180,11 @@ class Search:
                     if not self._shortfalls(found):
                         yield self.timed(found)
 
-    def _ladder(self, strategy: Strategy) -> Ladder:
+    def _ladder(self, strategy: Strategy, plan: Plan | None) -> Ladder:
         largest = max((tensor.numel for tensor in self.job.model.parameters), default=0)
         share = flat_partition(self.job.model.num_trainable, self.job.cluster.world_size)
-        found = ladder_of(strategy, largest, smallest_swap_buffer(self.job), share)
+        swap = Swap(smallest_swap_buffer(self.job), fewest_swap_buffers(plan) if plan else 0)
+        found = ladder_of(strategy, largest, swap, share)
         partial = found.partial if self._takes_ratio(strategy, found) else ()
         return replace(found, partial=partial)
 
@@ -261,31 +271,36 @@ class Search:
 
     def _host_may_fit(self, candidate: Candidate) -> bool:
         """Whether host and NVMe take a candidate, as far as is known without its batch."""
-        values, offloads = self._values(candidate), candidate.strategy.offloads
-        return _spares_host(self.limits.shortfalls(self._swept.at_least(values), offloads))
+        return _spares_host(self._short_of(candidate, self._swept.at_least))
 
     def _short(self, candidate: Candidate) -> Mapping[Device, Moment]:
         """When most is held of the devices that are short, before the batch is counted if then."""
-        values, offloads = self._values(candidate), candidate.strategy.offloads
         for uses in (self._swept.at_least, self._swept.uses):
-            found = self.limits.shortfalls(uses(values), offloads)
+            found = self._short_of(candidate, uses)
             if found:
                 return {shortfall.device: shortfall.moment for shortfall in found}
         return {}
 
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all."""
-        values, offloads = self._values(candidate), candidate.strategy.offloads
-        if self.limits.shortfalls(self._swept.at_least(values), offloads):
+        if self._short_of(candidate, self._swept.at_least):
             return False
-        between = self._swept.between(values)
+        between = self._swept.between(self._values(candidate))
         if between is not None:
             least, most = between
-            if not self.limits.shortfalls(most, offloads):
+            if not self._short_of(candidate, lambda _: most):
                 return True
-            if self.limits.shortfalls(least, offloads):
+            if self._short_of(candidate, lambda _: least):
                 return False
-        return not self.limits.shortfalls(self._swept.uses(values), offloads)
+        return not self._shortfalls(candidate)
+
+    def _short_of(
+        self, candidate: Candidate, uses: Callable[[Values], Mapping[Device, Use]]
+    ) -> list[Shortfall]:
+        """What a candidate is short of with such peaks of its values."""
+        strategy = candidate.strategy
+        beside = self._beside[strategy.name]
+        return self.limits.shortfalls(uses(self._values(candidate)), strategy.offloads, beside)
 
     @property
     def usable(self) -> list[Strategy]:
@@ -293,7 +308,7 @@ class Search:
         return [s for s in self.strategies if s.name not in self._refusals]
 
     def _shortfalls(self, candidate: Candidate) -> list[Shortfall]:
-        return self.limits.shortfalls(self._uses(candidate), candidate.strategy.offloads)
+        return self._short_of(candidate, self._swept.uses)
 
     def _uses(self, candidate: Candidate) -> Mapping[Device, Use]:
         return self._swept.uses(self._values(candidate))

@@ -5,6 +5,7 @@ from dataclasses import field
 from typing import Any
 
 from zero_sizer.job.read import Job
+from zero_sizer.plan.plan import Plan
 from zero_sizer.units import round_up
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero.partition import tensor_partition
@@ -66,6 +67,17 @@ def smallest_swap_buffer(job: Job) -> int:
     """Elements of a rank's part of the largest tensor, on one node."""
     largest = max((tensor.numel for tensor in job.model.parameters), default=0)
     return round_up(tensor_partition(largest, job.cluster.gpus_per_node), 2**20)
+
+
+def fewest_swap_buffers(plan: Plan) -> int:
+    """Buffers for optimizer states on NVMe with which a step runs; 0 where no fewer do.
+
+    A sub-group's master weights, states and gradient are there together
+    (partitioned_optimizer_swapper.py:79). Pipelined reads and writes need more of them.
+    """
+    needed = 2 + len(plan.optimizer.states)
+    is_fewer = not plan.optimizer_pipelined and needed < plan.optimizer_buffer_count
+    return needed if is_fewer else 0
 
 
 def strategies(job: Job) -> tuple[Strategy, ...]:

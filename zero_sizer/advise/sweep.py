@@ -1,90 +1,52 @@
 """Peaks and step times of many candidates of one strategy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from itertools import takewhile
+from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
+from zero_sizer.activations.levels import MicroStep
 from zero_sizer.activations.select import error_above, is_closed_form
+from zero_sizer.advise.lasting import (
+    MOMENTS,
+    OF_BATCH,
+    PLACE,
+    Lasting,
+    Sums,
+    Use,
+    add,
+    highest_of,
+)
 from zero_sizer.advise.view import ACCUMULATES, NUMBERS, PlanFamily, Values, View
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger import entries
-from zero_sizer.ledger.entries import forward_backward as passes
 from zero_sizer.ledger.entries import hpz
 from zero_sizer.ledger.entries.states import from_first_step
-from zero_sizer.ledger.entry import Entry, evaluate
+from zero_sizer.ledger.kept_pinned import kept_on_host
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
-from zero_sizer.ledger.requests import rooms_of
+from zero_sizer.ledger.requests import Rooms, rooms_of
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
-from zero_sizer.speed.model import step_at, time_of
+from zero_sizer.speed.model import seconds_of, step_at
 from zero_sizer.speed.rates import Rates, rates_of
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
-from zero_sizer.timeline.overlay import Zero
-from zero_sizer.util.records import dataclass
+from zero_sizer.timeline.overlay import Overlay, Zero
+from zero_sizer.timeline.program import Layout
+from zero_sizer.util.identity import Identity
 from zero_sizer.zero.wrapper import Wrapper
 
-_MOMENTS = tuple(Moment)
-_PLACE = {moment: index for index, moment in enumerate(_MOMENTS)}
-_PASSES = (_PLACE[Moment.FORWARD], _PLACE[Moment.BACKWARD])
-_STEP = tuple(_PLACE[moment] for moment in STEP)
-_BESIDE = hpz.IN_PASSES  # what they hold is told from the timeline, too
-_LASTING = tuple(e for e in entries.ENTRIES if e not in passes.ENTRIES and e not in _BESIDE)
 _BATCH = "micro_batch"
-_PASSING = frozenset(
-    (
-        _BATCH,
-        "grad_accum",
-        ACCUMULATES,
-        "checkpointing",
-        "reduce_bucket_size",
-        "prefetch_bucket_size",
-        "max_live_parameters",
-        "max_reuse_distance",
-        "persistence_threshold",
-    )
-)
-"""Numbers about forward and backward, which little of what lasts reads."""
-_OF_BATCH = frozenset({_BATCH})
-_OF_ANY = frozenset((*NUMBERS, ACCUMULATES))
+_OF_BATCHES = OF_BATCH | {"grad_accum"}
+_OF_GROUP = tuple(sorted({*NUMBERS, ACCUMULATES} - _OF_BATCHES))
+_Overlays = tuple[Overlay, ...]
+_PASSES = (PLACE[Moment.FORWARD], PLACE[Moment.BACKWARD])
+_STEP = tuple(PLACE[moment] for moment in STEP)
 _MANY = 4  # numbers of ranks from which on bounds are cheaper than each
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Bytes that one candidate needs of a device at its highest instant; per rank, or per node.
-
-    Attributes:
-        num_bytes: live then.
-        moment: the instant.
-        room: bytes that must be there beside it (``passes.requests.room_of``); of the GPU alone.
-        error: the most by which a closed form may be too low or too high; of the GPU alone.
-    """
-
-    num_bytes: int
-    moment: Moment
-    room: int = 0
-    error: int = 0
-
-
-class _Sums(NamedTuple):
-    """What does not change where some numbers vary.
-
-    Attributes:
-        rows: per device, bytes at each moment.
-        uses: per device, the highest of them.
-        others: which of ``_LASTING`` those numbers do change.
-        by_rank: which of them ranks differ in; they are not added.
-    """
-
-    rows: dict[Device, list[int]]
-    uses: dict[Device, Use]
-    others: list[int]
-    by_rank: list[int]
 
 
 class _Ranks(NamedTuple):
@@ -100,6 +62,23 @@ class _Ranks(NamedTuple):
     all: tuple[int, ...]
     at_step: tuple[int, ...]
     apart: bool
+
+
+class _Group:
+    """Candidates that differ in their batch alone.
+
+    Attributes:
+        parts: what they have in common, by name.
+        uses: micro batch -> peaks.
+        overlays: what ZeRO holds at the places of each layout that a micro step can have.
+    """
+
+    __slots__ = ("overlays", "parts", "uses")
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Any] = {}
+        self.uses: dict[int, Mapping[Device, Use]] = {}
+        self.overlays: dict[Identity, tuple[_Overlays, _Overlays]] = {}
 
 
 class Sweep:
@@ -120,8 +99,9 @@ class Sweep:
         self._is_closed_form = is_closed_form(base) or base.feed is not None
         self._is_bounded = all(tensor.trainable for tensor in base.model.parameters)
         self._worlds: set[int] = set()
-        self._reads: dict[tuple[int, int], tuple[dict[str, None], bool, bool]] = {}
-        self._allocate = [_Allocate(entry, self._ranks) for entry in _LASTING]
+        self._groups: dict[Any, _Group] = {}
+        self._of_group = itemgetter(*_OF_GROUP)
+        self._lasting = Lasting(self._family, self._ranks)
 
     def values(self, strategy: str, **numbers: float) -> Values:
         """A candidate: a strategy with other numbers."""
@@ -133,28 +113,54 @@ class Sweep:
 
     def uses(self, values: Values) -> Mapping[Device, Use]:
         """The peak of every device, as ``sizing.size`` would give it."""
-        ranks, at_step, apart = self._ranks_of(values, {})
-        if not apart:
-            return self._uses(values, ranks, at_step)
-        each = [self._uses(values.with_numbers(rank=rank), (rank,), (rank,)) for rank in ranks]
-        return max(each, key=lambda found: found[Device.GPU].num_bytes)
+        group = self._group(values)
+        found = self._ranks_of(group, values)
+        if not found.apart:
+            return self._uses(group, values, found)
+        each = []
+        for rank in found.all:
+            there = values.on_rank(rank)
+            each.append(self._uses(self._group(there), there, _Ranks((rank,), (rank,), False)))
+        return max(each, key=lambda uses: uses[Device.GPU].num_bytes)
 
-    def _uses(
-        self, values: Values, ranks: tuple[int, ...], at_step: tuple[int, ...]
-    ) -> Mapping[Device, Use]:
+    def _group(self, values: Values) -> _Group:
+        key = values.strategy, self._of_group(values.tokens)
+        found = self._groups.get(key)
+        if found is None:
+            found = self._groups[key] = _Group()
+        return found
+
+    def _once(
+        self, group: _Group, name: str, values: Values, compute: Callable[[View], Any]
+    ) -> Any:
+        """A formula that all of a group have in common; asked anew where it reads the batch."""
+        found = group.parts.get(name)
+        if found is None:
+            found, reads = self._family.noted(name, values, compute)
+            if _OF_BATCHES.isdisjoint(reads):
+                group.parts[name] = found
+        return found
+
+    def _uses(self, group: _Group, values: Values, ranks: _Ranks) -> Mapping[Device, Use]:
         """The peak of every device, at every moment of the rank that holds most then."""
-        found = self._family.formula("passes", values, partial(self._passes, values, ranks))
-        return self._with_passes(values, at_step, found)
+        batch = values.of[_BATCH]
+        found = group.uses.get(batch)
+        if found is None:
+            passes = self._passes(group, values, ranks.all)
+            found = self._with_passes(group, values, ranks.at_step, passes)
+            group.uses[batch] = found
+        return found
 
     def between(self, values: Values) -> tuple[Mapping[Device, Use], Mapping[Device, Use]] | None:
         """A lower and an upper bound of ``uses``, from other numbers of ranks; None: none is known.
 
         Where many numbers of ranks are asked about, powers of two tell of most of the others.
         """
-        of, known = values.of, self._family.known("passes", values)
+        of, group = values.of, self._group(values)
+        known = of[_BATCH] in group.uses
         if known or not self._is_bounded or of["wrapper"] is not Wrapper.ZERO3:
             return None
-        ranks, alike, at_step = of["dp_world_size"], *self._ranks_of(values, {})[:2]
+        ranks, alike, at_step = of["dp_world_size"], *self._ranks_of(group, values)[:2]
         self._worlds.add(ranks)
         above = self._ranks
         while above < ranks:
@@ -172,7 +178,7 @@ class Sweep:
                 pairs = zip(outline.first, passes, strict=True)
                 passes = [hpz.highest_step(first + more, later, missing) for first, later in pairs]
             forward, backward = passes
-            found.append(self._with_passes(values, at_step, (forward, backward)))
+            found.append(self._with_passes(group, values, at_step, (forward, backward)))
         return found[0], found[1]
 
     def _outline(self, values: Values, ranks: int, divides: bool) -> compose.Outline:
@@ -181,127 +187,78 @@ class Sweep:
         return cast(compose.Outline, self._family.formula(("outline", divides), there, found))
 
     def _with_passes(
-        self, values: Values, at_step: tuple[int, ...], totals: compose.Totals
+        self, group: _Group, values: Values, at_step: tuple[int, ...], totals: compose.Totals
     ) -> Mapping[Device, Use]:
         """The peak of every device with so many bytes in forward and backward."""
-        family, lasting = self._family, self._lasting_of(values, at_step)
+        family, lasting = self._family, self._lasting_of(group, values, at_step)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
-        for index in lasting.others:
-            found = family.formula(index, values, self._allocate[index])
+        for index in chain.from_iterable(lasting.others):
+            found = self._lasting.formula(index, values)
             if found is not None:
                 device = found[0]
-                _add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
+                add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
         row = rows[Device.GPU]
         for place, size in zip(_PASSES, totals, strict=True):
             row[place] += size
-        others = {device: _highest(of) for device, of in rows.items() if of is not row}
+        others = {device: highest_of(of) for device, of in rows.items() if of is not row}
+        kept = self._once(group, "kept", values, _kept)
+        if kept:
+            on_host = others.get(Device.HOST) or lasting.uses[Device.HOST]
+            others[Device.HOST] = replace(on_host, kept=kept)
         size = max(row)
         passes, step = (max([row[place] for place in places]) for places in (_PASSES, _STEP))
-        room = rooms_of(cast(Plan, family.view(values))).beside(passes, step, size)
+        rooms = cast(Rooms, family.formula("rooms", values, _rooms))
+        room = rooms.beside(passes, step, size)
         error = family.formula("error", values, _error) if self._is_closed_form else 0
-        on_gpu = Use(size, _MOMENTS[row.index(size)], room, error)
+        on_gpu = Use(size, MOMENTS[row.index(size)], room, error)
         return {**lasting.uses, **others, Device.GPU: on_gpu}
 
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
-        _, at_step, _ = self._ranks_of(values, {})
-        return self._lasting_of(values, at_step).uses
+        group = self._group(values)
+        at_step = self._ranks_of(group, values).at_step
+        return self._lasting_of(group, values, at_step).uses
 
-    def _ranks_of(self, values: Values, reads: dict[str, None]) -> _Ranks:
-        return cast(_Ranks, self._family.formula("ranks", values, _ranks, reads))
+    def _ranks_of(self, group: _Group, values: Values) -> _Ranks:
+        return cast(_Ranks, self._once(group, "ranks", values, _ranks))
 
-    def _lasting_of(self, values: Values, ranks: tuple[int, ...]) -> _Sums:
+    def _lasting_of(self, group: _Group, values: Values, ranks: tuple[int, ...]) -> Sums:
         """Everything but forward and backward that the micro batch does not change."""
         key = "lasting" if len(ranks) == 1 else "highest lasting"
-        found = self._family.formula(key, values, partial(self._highest_lasting, values, ranks))
-        return cast(_Sums, found)
+        found = group.parts.get(key)
+        if found is None:
+            found = self._once(group, key, values, partial(self._on_highest, values, ranks))
+        return cast(Sums, found)
 
-    def _highest_lasting(self, values: Values, ranks: tuple[int, ...], view: View) -> _Sums:
-        self._ranks_of(values, view.reads)
-        known = self._lasting(values, view)
-        if not known.by_rank:
-            return known
-        each = [self._of_rank(known, self._on(values, rank)) for rank in ranks]
-        rows = {
-            device: list(map(max, zip(*(found[device] for found in each), strict=True)))
-            for device in Device
-        }
-        uses = {device: _highest(row) for device, row in rows.items()}
-        return _Sums(rows, uses, known.others, [])
+    def _on_highest(self, values: Values, ranks: tuple[int, ...], view: View) -> Sums:
+        self._family.formula("ranks", values, _ranks, view.reads)
+        return self._lasting.highest(values, ranks, view)
 
-    def _of_rank(self, known: _Sums, values: Values) -> dict[Device, list[int]]:
-        """``known`` with what one rank adds; not kept, because the highest of all is."""
-        rows = {device: list(row) for device, row in known.rows.items()}
-        for index in known.by_rank:
-            found = self._allocate[index](self._family.view(values))
-            if found is not None:
-                _add(rows[found[0]], *found[1:])
-        return rows
-
-    def _on(self, values: Values, rank: int) -> Values:
-        return values if values.of["rank"] == rank else values.with_numbers(rank=rank)
-
-    def _passes(self, values: Values, ranks: tuple[int, ...], view: View) -> compose.Totals:
+    def _passes(self, group: _Group, values: Values, ranks: tuple[int, ...]) -> compose.Totals:
         """Bytes of forward and backward at their highest."""
-        find = partial(self._zeros, values, ranks)
-        zeros = self._family.formula("zeros", values, find, view.reads)
-        plan = cast(Plan, view)
-        return hpz.totals_with_first(plan, compose.totals_beside(plan, zeros))
+        found = self._family.formula("micro step", values, _micro_step)
+        step, layout = cast(tuple[MicroStep, Layout], found)
+        of_layout = Identity(layout)
+        overlays = group.overlays.get(of_layout)
+        if overlays is None:
+            find = partial(self._zeros, values, ranks)
+            zeros = self._once(group, "zeros", values, find)
+            first = self._once(group, "first", values, _first)
+            overlays = compose.overlays_of(layout, zeros), compose.overlays_of(layout, first)
+            group.overlays[of_layout] = overlays
+        later, first = overlays
+        totals = compose.highest_of(step, later)
+        if not first:
+            return totals
+        missing = self._once(group, "missing", values, _missing)
+        return hpz.with_first(compose.highest_of(step, first), totals, missing)
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
-        self._ranks_of(values, view.reads)
-        of_first = self._family.view(self._on(values, ranks[0]))
+        self._family.formula("ranks", values, _ranks, view.reads)
+        of_first = self._family.view(values.on_rank(ranks[0]))
         found = compose.zeros_of_all(cast(Plan, of_first), ranks)
         view.reads.update(of_first.reads)
         return found
-
-    def _lasting(self, values: Values, view: View) -> _Sums:
-        owned = self._family.formula("owned", values, partial(self._owned, values), view.reads)
-        return self._sums(owned, values, view, _OF_BATCH)
-
-    def _owned(self, values: Values, view: View) -> _Sums:
-        """What neither the batch nor buffers change: most of it, for many candidates."""
-        fixed = self._family.formula("fixed", values, partial(self._fixed, values), view.reads)
-        return self._sums(fixed, values, view, _PASSING)
-
-    def _fixed(self, values: Values, view: View) -> _Sums:
-        """What none of the numbers changes: the strategy's own, with all it does not have."""
-        nothing = {device: [0] * len(_MOMENTS) for device in Device}
-        every = _Sums(nothing, {}, list(range(len(_LASTING))), [])
-        return self._sums(every, values, view, _OF_ANY)
-
-    def _sums(self, known: _Sums, values: Values, view: View, numbers: frozenset[str]) -> _Sums:
-        """``known`` and those of its others that do not read ``numbers``.
-
-        Before its first number a formula reads the strategy alone, so that decides whether it
-        reads any.
-        """
-        rows = {device: list(row) for device, row in known.rows.items()}
-        others, by_rank = [], list(known.by_rank)
-        for index in known.others:
-            found, reads = self._family.noted(index, values, self._allocate[index])
-            before, reads_any, reads_rank = self._before(reads, numbers)
-            if reads_any:
-                others.append(index)
-            elif reads_rank:
-                by_rank.append(index)
-            elif found is not None:
-                _add(rows[found[0]], *found[1:])
-            view.reads.update(before)
-        uses = {device: _highest(row) for device, row in rows.items()}
-        return _Sums(rows, uses, others, by_rank)
-
-    def _before(
-        self, reads: dict[str, None], numbers: frozenset[str]
-    ) -> tuple[dict[str, None], bool, bool]:
-        """What is read before the first of ``numbers``; whether any is, and the rank."""
-        key = id(reads), id(numbers)  # both are kept: see ``view.Noted``
-        known = self._reads.get(key)
-        if known is None:
-            before = dict.fromkeys(takewhile(lambda name: name not in numbers, reads))
-            known = before, not numbers.isdisjoint(reads), "rank" in reads
-            self._reads[key] = known
-        return known
 
     def seconds(self, values: Values) -> float:
         """Predicted seconds of one optimizer step; 0 when no GPU was named."""
@@ -312,7 +269,7 @@ class Sweep:
 
     def _seconds(self, rates: Rates, view: View) -> float:
         plan = cast(Plan, view)
-        return time_of(step_at(plan, rates, self._work)).seconds
+        return seconds_of(step_at(plan, rates, self._work))
 
 
 def _ranks(view: Any) -> _Ranks:
@@ -322,37 +279,25 @@ def _ranks(view: Any) -> _Ranks:
     return _Ranks(ranks, ranks if apart else step_candidates(view), apart)
 
 
+def _micro_step(view: Any) -> tuple[MicroStep, Layout]:
+    return compose.micro_step_of(view)
+
+
+def _first(view: Any) -> tuple[Zero, ...]:
+    return hpz.first_of(view)
+
+
+def _kept(view: Any) -> int:
+    return kept_on_host(view)
+
+
+def _rooms(view: Any) -> Rooms:
+    return rooms_of(view)
+
+
 def _missing(view: Any) -> int:
     return from_first_step(view)
 
 
 def _error(view: Any) -> int:
     return error_above(view)
-
-
-class _Allocate:
-    """One ledger entry as a formula: device, bytes (all ranks of a node off the GPU), moments."""
-
-    __slots__ = ("_entry", "_ranks")
-
-    def __init__(self, entry: Entry, ranks: int) -> None:
-        self._entry = entry
-        self._ranks = ranks
-
-    def __call__(self, view: Any) -> tuple[Device, int, tuple[int, ...]] | None:
-        found = evaluate((self._entry,), view, explain=False)
-        if not found:
-            return None
-        allocation = found[0]
-        size = allocation.on_device(self._ranks)
-        return allocation.device, size, tuple(_PLACE[m] for m in allocation.moments)
-
-
-def _add(row: list[int], size: int, places: tuple[int, ...]) -> None:
-    for place in places:
-        row[place] += size
-
-
-def _highest(row: list[int]) -> Use:
-    size = max(row)
-    return Use(size, _MOMENTS[row.index(size)])

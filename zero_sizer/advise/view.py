@@ -20,6 +20,7 @@ NUMBERS = (
     "micro_batch",
     "grad_accum",
     "checkpointing",
+    "overlap_comm",
     "reduce_bucket_size",
     "prefetch_bucket_size",
     "max_live_parameters",
@@ -28,6 +29,7 @@ NUMBERS = (
     "sub_group_size",
     "optimizer_pinned",
     "optimizer_ratio",
+    "optimizer_buffer_count",
     "param_pinned",
     "param_buffer_size",
 )
@@ -58,6 +60,10 @@ class Values:
             numbers[ACCUMULATES] = getattr(Plan, ACCUMULATES).fget(stated)
         of, tokens = {**self.of, **numbers}, {**self.tokens, **numbers}
         return Values(of, tokens, self.strategy)
+
+    def on_rank(self, rank: int) -> "Values":
+        """The values on another rank."""
+        return self if self.of["rank"] == rank else self.with_numbers(rank=rank)
 
 
 _UNKNOWN = object()
@@ -108,8 +114,9 @@ class _Results:
     def find(self, values: Values) -> Noted | None:
         """The result for these values and what was read to get it; None where it is not known."""
         tokens = values.tokens
-        if values.strategy in self._of_strategy:
-            for names, key_of, results in self._of_strategy[values.strategy].values():
+        of_strategy = self._of_strategy.get(values.strategy)
+        if of_strategy is not None:
+            for names, key_of, results in of_strategy.values():
                 found = results.get(key_of(tokens), _UNKNOWN)
                 if found is not _UNKNOWN:
                     return found, names
@@ -146,6 +153,9 @@ class PlanFamily:
 
     Args:
         plans: one plan of each strategy, by name.
+
+    Attributes:
+        constants: values of functions that read no varied field.
     """
 
     def __init__(self, plans: Mapping[str, Plan]) -> None:
@@ -159,6 +169,7 @@ class PlanFamily:
             name: self._values_of(plan, number) for number, (name, plan) in enumerate(plans.items())
         }
         self._formulas: dict[Any, _Results] = {}
+        self.constants: dict[Callable[[Any], Any], Any] = {}
 
     def values(self, strategy: str) -> Values:
         """The varied fields of a strategy's plan."""
@@ -252,4 +263,12 @@ class View:
 
     def derive(self, function: Callable[[Any], Any]) -> Any:
         """The function's value for a plan with these values."""
-        return self._family.formula(function, self._values, function, self.reads)
+        constants = self._family.constants
+        if function in constants:
+            return constants[function]
+        found, reads = self._family.noted(function, self._values, function)
+        if reads:
+            self.reads.update(reads)
+        else:
+            constants[function] = found
+        return found

@@ -127,6 +127,32 @@ def evaluate(entries: Iterable[Entry], plan: Plan, *, explain: bool = True) -> l
     return allocations
 
 
+def footprint(
+    entry: Entry, plan: Plan, ranks_per_node: int
+) -> tuple[Device, int, frozenset[Moment]] | None:
+    """Device, bytes on it (``Allocation.on_device``) and moments of an entry that this job has.
+
+    What all ranks of a node hold is not asked of one rank first.
+    """
+    if not entry.when(plan):
+        return None
+    device, is_node = entry.device(plan), False
+    if entry.node_bytes is not None and device is not Device.GPU and not entry.once_per_node:
+        size, is_node = entry.node_bytes(plan), True
+    else:
+        numel, dtype = entry.numel(plan), entry.dtype(plan)
+        size = num_bytes(sum(numel) if isinstance(numel, tuple) else numel, dtype)
+        if size and (entry.in_blocks or entry.pinned(plan)):
+            requests = numel if isinstance(numel, tuple) else (numel,)
+            sizes = [num_bytes(n, dtype) for n in requests]
+            size += _rounding(sizes, entry, is_pinned=entry.pinned(plan))
+    if not size:
+        return None
+    if not is_node and device is not Device.GPU and not entry.once_per_node:
+        size *= ranks_per_node
+    return device, size, entry.live(plan) if callable(entry.live) else entry.live
+
+
 def _allocation(entry: Entry, plan: Plan) -> dict[str, Any] | None:
     if not entry.when(plan):
         return None

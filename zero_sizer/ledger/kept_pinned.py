@@ -38,6 +38,11 @@ def kept_bytes(plan: Plan) -> int:
     return sum(block * count for block, count in kept.items())
 
 
+def kept_on_host(plan: Plan) -> int:
+    """Bytes of all processes of a node."""
+    return kept_bytes(plan) * plan.ranks_per_node
+
+
 def _requested_later(plan: Plan) -> Iterator[int]:
     """Pinned buffers that come when the partitions have moved, which the ledger counts."""
     if not (plan.offloads_optimizer and plan.optimizer_pinned):
@@ -49,7 +54,7 @@ def _requested_later(plan: Plan) -> Iterator[int]:
 
 def kept_pinned(plan: Plan) -> Iterator[Finding]:
     """A finding where a node holds such memory beside what the ledger counts."""
-    kept = kept_bytes(plan) * plan.ranks_per_node
+    kept = kept_on_host(plan)
     if kept:
         yield Finding(
             code="pinned-kept",

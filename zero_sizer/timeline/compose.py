@@ -11,8 +11,8 @@ from zero_sizer.activations.select import knows_loss
 from zero_sizer.config import workload
 from zero_sizer.plan.plan import Plan, derived, derived_of_rank
 from zero_sizer.timeline.blocks import BlockPeak, block_peaks
-from zero_sizer.timeline.micro_steps import zero_after_step, zero_at_first, zeros_of
-from zero_sizer.timeline.overlay import Zero, interned, overlay_of
+from zero_sizer.timeline.micro_steps import zero_at_first, zeros_of
+from zero_sizer.timeline.overlay import Overlay, Zero, interned, overlay_of
 from zero_sizer.timeline.peaks import Timeline, highest_totals, timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import Layout
@@ -21,6 +21,8 @@ from zero_sizer.timeline.zero_rules import leaves_of, zero_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from zero_sizer.activations.levels import MicroStep
 
 
 Totals = tuple[int, int]
@@ -37,11 +39,20 @@ def timeline_of(plan: Plan) -> Timeline:
     )
 
 
-def totals_beside(plan: Plan, zeros: Iterable[Zero]) -> Totals:
-    """Bytes of the highest points beside what ZeRO holds in these micro steps."""
-    step, layout = select.activations_of(plan), places_of(plan)
-    found = [highest_totals(step, overlay_of(layout, zero)) for zero in zeros]
-    return max(f for f, _ in found), max(b for _, b in found)
+def micro_step_of(plan: Plan) -> tuple[MicroStep, Layout]:
+    """Activations of a micro step, and the places at which they lie."""
+    return select.activations_of(plan), places_of(plan)
+
+
+def overlays_of(layout: Layout, zeros: Iterable[Zero]) -> tuple[Overlay, ...]:
+    """Bytes that ZeRO holds at these places in some micro steps."""
+    return tuple([overlay_of(layout, zero) for zero in zeros])
+
+
+def highest_of(step: MicroStep, overlays: Iterable[Overlay]) -> Totals:
+    """Bytes of the highest points beside what ZeRO holds in some micro steps."""
+    found = [highest_totals(step, overlay) for overlay in overlays]
+    return found[0] if len(found) == 1 else (max(f for f, _ in found), max(b for _, b in found))
 
 
 def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
@@ -56,13 +67,6 @@ def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
 def left_by_backward(plan: Plan) -> tuple[int, ...]:
     """Elements of the storages that gradients keep alive when backward is over (stage 1)."""
     return overlay_of(places_of(plan), zero_of(plan)).left()
-
-
-def secondary_cut(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
-    """Parameters whose secondary partitions (hpZ) a first micro step makes, in that order."""
-    return overlay_of(places_of(plan), zero_after_step(plan)).secondaries_made(
-        in_forward=in_forward
-    )
 
 
 def first_step_of(plan: Plan) -> Timeline:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from zero_sizer.activations.levels import MicroStep, StepLevels
-from zero_sizer.timeline.overlay import Overlay, Pass, Zero, overlay_of
+from zero_sizer.timeline.overlay import Overlay, Zero, overlay_of
+from zero_sizer.timeline.passes import Pass
 from zero_sizer.timeline.program import Layout
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
@@ -87,9 +88,11 @@ def after_backward(activations: int, overlay: Overlay) -> Instant:
 def highest_totals(step: MicroStep, overlay: Overlay) -> tuple[int, int]:
     """Bytes of the highest points of forward and backward, wherever they are."""
     rows = _rows(Identity(step))
-    over = rows.remaining + overlay.last_gathered + overlay.epilogue.total
-    backward = _find(rows.backward, overlay.backward)[0]
-    return _find(rows.forward, overlay.forward)[0], max(backward, over)
+    backward = _most(rows.backward, overlay.backward)
+    over = rows.remaining + overlay.last_gathered
+    if over + overlay.epilogue_ceiling > backward:
+        backward = max(backward, over + overlay.epilogue.total)
+    return _most(rows.forward, overlay.forward), backward
 
 
 def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> Instant:
@@ -112,6 +115,19 @@ def _find(rows: tuple[_Row, ...], found: Pass) -> tuple[int, int, int, int]:
         if total > best or (total == best and (column, block) < where[:2]):
             best, where = total, (column, block, first + slope * block)
     return best, *where
+
+
+def _most(rows: tuple[_Row, ...], found: Pass) -> int:
+    """Bytes of the highest place alone."""
+    best, hooks = -1, found.hooks
+    for below, column, first, slope in rows:
+        if found.bound - below <= best:
+            break
+        if hooks is not None and column % 2:
+            best = hooks.highest_beside(column // 2, first, slope, best)
+        elif found.most(column) - below > best:
+            best = max(best, found.highest_beside(column, first, slope)[0])
+    return best
 
 
 @lru_cache(maxsize=512)

@@ -1,6 +1,6 @@
 """The places of a step, flat, in the order in which they run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
@@ -93,7 +93,8 @@ class Program:
         self.forward, self.forward_spans = _flat(layout.forward)
         self.backward, self.backward_spans = _flat(layout.backward[::-1])
         complete = (place for place in self.backward if place.completes >= 0)
-        self.order = tuple(Completion(p.completes, p.makes, p.reduces) for p in complete)
+        order = [Completion(p.completes, p.makes, p.reduces) for p in complete]
+        self.order = _interned(tuple(order))
         visits = tuple(v for p in (*self.forward, *self.backward) for v in p.all_visits)
         self.visits = visits, sum(len(p.all_visits) for p in self.forward)
         self.blocks = tuple(self._blocks(layout))
@@ -128,14 +129,11 @@ class Program:
                 after = 1 + 2 * count + position
                 yield 1 + position, 1 + count + position, after
 
-    def held_bytes(self, reduction: Highest) -> list[int]:
+    def held_bytes(
+        self, start: int, before: Iterable[int], hook: Iterable[int], after: Iterable[int]
+    ) -> list[int]:
         """Bytes of which ``held`` says which there are at every place of backward."""
-        return [
-            reduction.start.total,
-            *reduction.before_totals(),
-            *reduction.hook_totals(),
-            *reduction.after_totals(),
-        ]
+        return [start, *before, *hook, *after]
 
     def held_at(self, reduction: Highest, index: int) -> list[Held]:
         """Bytes held at one place, by kind."""
@@ -145,6 +143,12 @@ class Program:
             kinds[(source - 1) // count]((source - 1) % count) if source else reduction.start
             for source in self._numbers[index]
         ]
+
+
+@lru_cache(maxsize=64)
+def _interned(order: tuple[Completion, ...]) -> tuple[Completion, ...]:
+    """The first met of all that are equal: with checkpointing and without, most are."""
+    return order
 
 
 def program_of(layout: Layout) -> Program:

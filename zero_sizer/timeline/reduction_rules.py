@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
+from typing import Any
 
 from zero_sizer.plan import sizes
-from zero_sizer.plan.plan import Plan
+from zero_sizer.plan.plan import Plan, derived
 from zero_sizer.timeline import autocast_rules
 from zero_sizer.units import DType
 from zero_sizer.zero import muon, partition
 from zero_sizer.zero.gradient_flow import Rules, Scheme
-from zero_sizer.zero.reduction import Own, Share
+from zero_sizer.zero.share import Own, Share
 from zero_sizer.zero.wrapper import Wrapper
 
 
@@ -57,29 +58,34 @@ def buffers_gradients(plan: Plan) -> bool:
 
 def share_of(plan: Plan) -> Share:
     """See ``reduction.Share``."""
-    scheme, itemsize = _scheme(plan), _itemsize(plan)
-    ranks = plan.dp_world_size
+    scheme = _scheme(plan)
     if scheme is Scheme.AFTER:  # every rank does the same
-        held = _held(plan, scheme, itemsize)
+        held = _held(plan, scheme, _itemsize(plan))
         return Share(own=Own(held=held(0)), cast_itemsizes=_sent_copies(plan))
+    own = owns_of(plan, (plan.rank,))[0]
+    return Share(**_shared(plan), ranks=plan.dp_world_size, own=own)
+
+
+@derived
+def _shared(plan: Plan) -> Mapping[str, Any]:
+    """Fields of ``reduction.Share`` that are the same on any rank of any number."""
     is_compact = plan.wrapper is Wrapper.ZERO12 and sizes.has_compact_gradients(plan)
-    return Share(
-        ranks=ranks,
-        own=owns_of(plan, (plan.rank,))[0],
-        cast_itemsizes=_sent_copies(plan),
-        copies=plan.reduce_scatter and (plan.multi_rank_allreduce or scheme is Scheme.SCATTERED),
-        offloads=plan.offloads_optimizer,
-        master_itemsize=_cast_on_its_way(plan),
-        brought_itemsize=plan.grad_accum_dtype.itemsize,
-        part_itemsizes=_accumulated_copies(plan),
-        casts_together=plan.optimizer_device.name == "NVME",
-        is_compact=is_compact,
+    is_scattered = _scheme(plan) is Scheme.SCATTERED
+    return {
+        "cast_itemsizes": _sent_copies(plan),
+        "copies": plan.reduce_scatter and (plan.multi_rank_allreduce or is_scattered),
+        "offloads": plan.offloads_optimizer,
+        "master_itemsize": _cast_on_its_way(plan),
+        "brought_itemsize": plan.grad_accum_dtype.itemsize,
+        "part_itemsizes": _accumulated_copies(plan),
+        "casts_together": plan.optimizer_device.name == "NVME",
+        "is_compact": is_compact,
         # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182
-        keeps_own_large=is_compact and plan.stage == 2 and not plan.offloads_optimizer,
-        compact_itemsize=_accumulated_copies(plan)[0],
-        align_tensors=plan.align_tensors,
-        deals_tensors=sizes.deals_tensors(plan),
-    )
+        "keeps_own_large": is_compact and plan.stage == 2 and not plan.offloads_optimizer,
+        "compact_itemsize": _accumulated_copies(plan)[0],
+        "align_tensors": plan.align_tensors,
+        "deals_tensors": sizes.deals_tensors(plan),
+    }
 
 
 def owns_of(plan: Plan, ranks: Iterable[int]) -> tuple[Own, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from zero_sizer.config.workload import NON_REENTRANT
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
-from zero_sizer.plan.plan import Plan, derived_of_rank
+from zero_sizer.plan.plan import Plan, derived, derived_of_rank
 from zero_sizer.timeline.autocast_rules import _within_autocast, communicated_apart
 from zero_sizer.timeline.overlay import Zero, interned
 from zero_sizer.timeline.reduction_rules import rules_of, share_of
@@ -30,22 +32,30 @@ def zero_of(plan: Plan) -> Zero:
         sizes.itemsizes(plan) if sizes.gathers_copies(plan) else (0,) * len(sizes.itemsizes(plan))
     )
     zero = Zero(
-        tensors=Tensors(plan.group_indices, sizes.numels(plan), communicated_apart(plan)),
-        persistent=sizes.is_persistent(plan),
-        kept=_kept_gathers(plan),
-        recomputed=_kept_recomputed(plan),
-        lent=frozen_of(Identity(plan.model)) if plan.checkpointing else frozenset(),
-        views=_views(plan),
+        **_on_any_rank(plan),
         itemsizes=itemsizes,
         gather_itemsizes=_gather_itemsizes(plan) if sizes.gathers_copies(plan) else itemsizes,
         ranks=plan.dp_world_size if gathers else 0,
-        is_parked=plan.param_device.name != "GPU",
         secondary=secondary,
-        limits=limits_of(plan, Known.EVERYTHING),
-        rules=rules_of(plan),
         share=share_of(plan),
     )
     return interned(zero)
+
+
+@derived
+def _on_any_rank(plan: Plan) -> Mapping[str, Any]:
+    """Fields of ``Zero`` that depend neither on the rank nor on how many there are."""
+    return {
+        "tensors": Tensors(plan.group_indices, sizes.numels(plan), communicated_apart(plan)),
+        "persistent": sizes.is_persistent(plan),
+        "kept": _kept_gathers(plan),
+        "recomputed": _kept_recomputed(plan),
+        "lent": frozen_of(Identity(plan.model)) if plan.checkpointing else frozenset(),
+        "views": _views(plan),
+        "is_parked": plan.param_device.name != "GPU",
+        "limits": limits_of(plan, Known.EVERYTHING),
+        "rules": rules_of(plan),
+    }
 
 
 def limits_of(plan: Plan, known: Known) -> Limits:

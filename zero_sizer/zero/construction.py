@@ -6,7 +6,7 @@ until its constructor is over, then they are partitioned one by one; each was ca
 (transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3).
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from zero_sizer.units import ceil_div, next_power_of_two
 from zero_sizer.zero import secondary
@@ -25,19 +25,31 @@ def most_being_built(
         wider: elements' worth of one element before its cast; 0 where none is cast.
         group: ranks that secondary partitions are cut for (hpZ); 0 where there are none.
     """
-    most = held = 0
     parts: dict[int, int] = {}  # blocks are alike, so few sizes differ
-    for module in modules:
-        whole = 0
-        for numel in module:
-            if numel not in parts:
-                parts[numel] = 0 if is_parked else partition_numel(numel, ranks, group)
-            most = max(most, held + whole + numel * (1 + wider))
-            whole += numel
-        for numel in module:
-            most = max(most, held + whole + parts[numel])
-            whole, held = whole - numel, held + parts[numel]
+    kinds: dict[tuple[int, ...], tuple[int, int]] = {}
+    most = held = 0
+    for module in map(tuple, modules):
+        kind = kinds.get(module)
+        if kind is None:
+            for numel in module:
+                if numel not in parts:
+                    parts[numel] = 0 if is_parked else partition_numel(numel, ranks, group)
+            kind = kinds[module] = _of_module(module, parts, wider)
+        most = max(most, held + kind[0])
+        held += kind[1]
     return most
+
+
+def _of_module(module: tuple[int, ...], parts: Mapping[int, int], wider: int) -> tuple[int, int]:
+    """The most that a module takes while it is built, and what is left of it."""
+    most = whole = held = 0
+    for numel in module:
+        most = max(most, whole + numel * (1 + wider))
+        whole += numel
+    for numel in module:
+        most = max(most, held + whole + parts[numel])
+        whole, held = whole - numel, held + parts[numel]
+    return most, held
 
 
 def most_being_cut(numels: Sequence[int], itemsizes: Sequence[int], ranks: int, group: int) -> int:

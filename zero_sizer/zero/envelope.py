@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import groupby, pairwise
+from itertools import pairwise
 from operator import itemgetter
 
 Change = tuple[int, int, int, int]
@@ -10,6 +10,9 @@ Change = tuple[int, int, int, int]
 
 Of changes at the same time those with a lower turn come first.
 """
+
+
+_WHEN = itemgetter(0, 1)
 
 
 def tops(
@@ -41,22 +44,43 @@ def tops(
 
 def highest(holders: int, changes: Iterable[Change], least: int) -> set[int]:
     """Holders, of which at any time one holds as much as any other, up to ``least``."""
+    found = sorted(changes, key=_WHEN)
+    if all(change[3] >= 0 for change in found):
+        return _highest_rising(holders, found, least)
     held = [0] * holders
     heap, of_found = [(0, holder) for holder in range(holders)], [(0, 0)]
-    heapify(heap)
-    found = {0}
-    for _, together in groupby(sorted(changes), key=itemgetter(0, 1)):
-        for _, _, holder, amount in together:
-            held[holder] += amount
-            entry = (-held[holder], holder)
-            heappush(heap, entry)
-            if holder in found:
-                heappush(of_found, entry)
+    met = {0}
+    for at, (time, turn, holder, amount) in enumerate(found):
+        held[holder] += amount
+        entry = (-held[holder], holder)
+        heappush(heap, entry)
+        if holder in met:
+            heappush(of_found, entry)
+        if at + 1 < len(found) and found[at + 1][:2] == (time, turn):
+            continue
         most = _top(heap, held)
         if held[most] > held[_top(of_found, held)] + least:
-            found.add(most)
+            met.add(most)
             heappush(of_found, (-held[most], most))
-    return found
+    return met
+
+
+def _highest_rising(holders: int, changes: Sequence[Change], least: int) -> set[int]:
+    """``highest`` where nobody ever holds less than before: no heap is needed."""
+    held = [0] * holders
+    met, of_met, most, where = {0}, 0, 0, 0
+    for at, (time, turn, holder, amount) in enumerate(changes):
+        now = held[holder] = held[holder] + amount
+        if now > most or (now == most and holder < where):
+            most, where = now, holder
+        if now > of_met and holder in met:
+            of_met = now
+        if most > of_met + least:
+            if at + 1 < len(changes) and changes[at + 1][:2] == (time, turn):
+                continue
+            met.add(where)
+            of_met = most
+    return met
 
 
 def _top(heap: list[tuple[int, int]], held: Sequence[int]) -> int:

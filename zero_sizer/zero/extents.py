@@ -1,5 +1,6 @@
 """Where a flow's tensors and buckets lie in the partitions of ZeRO-1 and ZeRO-2."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -21,15 +22,15 @@ class Extents:
         self._groups = [tuple(tensors.numels[i] for i in group) for group in groups]
         self._alignment = (align_tensors, itemsize)
         self._of: dict[int, tuple[int, int, int]] = {}  # tensor -> group, first and last element
-        self._spans: dict[int, list[tuple[int, int]]] = {}
+        self._parts: dict[int, list[int]] = {}
         self._touched: dict[int, list[list[int]]] = {}
-        self._first: dict[int, list[int]] = {}
         self._members = [flush.members for flush in flow.flushes]
         for number, (group, numels) in enumerate(zip(groups, self._groups, strict=True)):
             starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
             for index, start, numel in zip(group, starts, numels, strict=True):
                 self._of[index] = (number, start, start + max(numel, 1) - 1)
         self._buckets = [self._bucket(flush.members) for flush in flow.flushes]
+        self._rows = _rows_of(self._buckets)
 
     def _bucket(self, members: Sequence[int]) -> list[tuple[int, int, int]]:
         """Per group with tensors in the bucket: its number, first and last element."""
@@ -42,32 +43,37 @@ class Extents:
 
     def parts(self, ranks: int) -> list[int]:
         """Elements of a rank's partition of each group's flat buffer."""
-        flat = (partition.flat_numel(numels, ranks, *self._alignment) for numels in self._groups)
-        return [max(partition.flat_partition(numel, ranks), 1) for numel in flat]
+        found = self._parts.get(ranks)
+        if found is None:
+            how = (ranks, *self._alignment)
+            flat = (partition.flat_numel(numels, *how) for numels in self._groups)
+            found = [max(partition.flat_partition(numel, ranks), 1) for numel in flat]
+            self._parts[ranks] = found
+        return found
 
-    def ranks(self, ranks: int) -> list[tuple[int, int]]:
-        """First and last rank whose partition each bucket touches."""
-        known = self._spans.get(ranks)
-        if known is None:
-            known = self._spans[ranks] = self._ranks(self.parts(ranks))
-        return known
+    def span(self, number: int, parts: Sequence[int]) -> tuple[int, int]:
+        """First and last rank whose partition a bucket touches."""
+        found = self._buckets[number]
+        if len(found) == 1:
+            [(group, low, high)] = found
+            return low // parts[group], high // parts[group]
+        spans = [(low // parts[group], high // parts[group]) for group, low, high in found]
+        return min(a for a, _ in spans), max(b for _, b in spans)
 
-    def touched(self, ranks: int, rank: int) -> list[int]:
+    def touched(self, ranks: int, rank: int) -> Sequence[int]:
         """Numbers of the buckets of which a rank's partition has a part."""
+        if self._rows is not None:
+            part = self.parts(ranks)[0]
+            return self._rows.within(rank * part, (rank + 1) * part)
         known = self._touched.get(ranks)
         if known is None:
+            parts = self.parts(ranks)
             known = self._touched[ranks] = [[] for _ in range(ranks)]
-            for number, (low, high) in enumerate(self.ranks(ranks)):
+            for number in range(len(self._buckets)):
+                low, high = self.span(number, parts)
                 for owner in range(low, high + 1):
                     known[owner].append(number)
         return known[rank]
-
-    def _ranks(self, parts: Sequence[int]) -> list[tuple[int, int]]:
-        if len(parts) == 1:
-            part = parts[0]
-            return [(low // part, high // part) for [(_, low, high)] in self._buckets]
-        spans = [[(a // parts[g], b // parts[g]) for g, a, b in found] for found in self._buckets]
-        return [(min(a for a, _ in found), max(b for _, b in found)) for found in spans]
 
     def slices(self, index: int, parts: Sequence[int], limit: int) -> list[int]:
         """Elements of a tensor in each partition that it touches, but for all that are alike."""
@@ -90,24 +96,9 @@ class Extents:
 
     def first_held(self, ranks: int, rank: int) -> int:
         """The first bucket of which a rank's partitions hold a piece; one past the last: none."""
-        known = self._first.get(ranks)
-        if known is None:
-            known = self._first[ranks] = self._first_of_all(ranks, self.parts(ranks))
-        return known[rank]
-
-    def _first_of_all(self, ranks: int, parts: Sequence[int]) -> list[int]:
-        found, missing = [len(self._members)] * ranks, ranks
-        for number, members in enumerate(self._members):
-            for i in members:
-                group, low, high = self._of[i]
-                part = parts[group]
-                for rank in range(low // part, high // part + 1):
-                    if found[rank] > number:
-                        missing -= found[rank] == len(self._members)
-                        found[rank] = number
-            if not missing:
-                break
-        return found
+        parts = self.parts(ranks)
+        held = (n for n in self.touched(ranks, rank) if self.holds(self._members[n], rank, parts))
+        return next(held, len(self._members))
 
     def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
         """Elements of the largest piece of a tensor in the rank's partitions."""
@@ -117,6 +108,29 @@ class Extents:
             for g, low, high in rows
         ]
         return max(*pieces, 0)
+
+
+class _Rows:
+    """Buckets by where they lie in a flat buffer."""
+
+    def __init__(self, extents: Sequence[tuple[int, int]]) -> None:
+        self._order = sorted(range(len(extents)), key=lambda number: extents[number])
+        self._lows = [extents[number][0] for number in self._order]
+        self._highs = [extents[number][1] for number in self._order]
+        self._longest = max([high - low for low, high in extents], default=0)
+
+    def within(self, first: int, end: int) -> list[int]:
+        """Numbers of those that have an element from ``first`` on and before ``end``."""
+        low, high = bisect_left(self._lows, first - self._longest), bisect_left(self._lows, end)
+        found = zip(self._order[low:high], self._highs[low:high], strict=True)
+        return sorted([number for number, last in found if last >= first])
+
+
+def _rows_of(buckets: Sequence[Sequence[tuple[int, int, int]]]) -> _Rows | None:
+    """The buckets of a model with one group; None of several."""
+    if any(len(found) != 1 or found[0][0] for found in buckets):
+        return None
+    return _Rows([found[0][1:] for found in buckets])
 
 
 @lru_cache(maxsize=64)

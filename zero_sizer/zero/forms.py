@@ -4,7 +4,9 @@ What is gathered when does not depend on the number of ranks, only the padding o
 does. So levels are kept as forms: elements, and how many tensors of which size lie padded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from operator import add, mul
 from typing import NamedTuple
 
 from zero_sizer.zero.partition import flat_partition, padded
@@ -44,6 +46,36 @@ class Form(NamedTuple):
         return sum([count * each for _, each, count in (*self.padded, *self.secondary)]) + sum(
             [each for _, each, is_secondary in self.brought if is_secondary]
         )
+
+
+class Compiled:
+    """Forms as columns of numbers: what each adds to all of them is added at once."""
+
+    def __init__(self, forms: Sequence[Form]) -> None:
+        self._plain = [form.num_bytes for form in forms]
+        columns: dict[tuple[str, int, int, bool], list[int]] = {}
+        for number, form in enumerate(forms):
+            rows = (
+                *(("padded", size, each, False, count) for size, each, count in form.padded),
+                *(("brought", size, each, second, 1) for size, each, second in form.brought),
+                *(("brought", size, each, True, count) for size, each, count in form.secondary),
+            )
+            for kind, size, each, is_secondary, count in rows:
+                key = (kind, size, each, is_secondary)
+                columns.setdefault(key, [0] * len(forms))[number] += count
+        self._columns = list(columns.items())
+
+    def at(self, padding: "Padding") -> list[int]:
+        """Bytes of each, padding included."""
+        totals: Iterable[int] = self._plain
+        for (kind, size, each, is_secondary), counts in self._columns:
+            more = padding[size]
+            if kind == "brought":
+                ranks = padding.group if is_secondary else padding.ranks
+                more = flat_partition(size + more, ranks)
+            if more:
+                totals = map(add, totals, map(mul, counts, repeat(each * more)))
+        return list(totals)
 
 
 class Padding(dict[int, int]):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import Enum
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zero_sizer.util.records import dataclass
 
@@ -27,6 +27,8 @@ class Scheme(Enum):
     DEFERRED = "after backward, through the ZeRO bucket"  # stage 1 without overlap_comm
     HOOKED = "as they are produced, through the ZeRO bucket"  # stage 2, stage 1 with overlap_comm
     SCATTERED = "as they are produced, reduce-scattered"  # stage 3
+
+    __hash__ = object.__hash__  # members are unique; Enum's own hash is slow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,10 @@ class Tensors:
     groups: tuple[tuple[int, ...], ...]
     numels: tuple[int, ...]
     apart: frozenset[int] = frozenset()
+
+    def __hash__(self) -> int:
+        """Hash of how many there are: the tuples are long, and mostly the same objects."""
+        return hash((len(self.groups), len(self.numels), len(self.apart)))
 
 
 class Completion(NamedTuple):
@@ -181,6 +187,11 @@ class Flow:
         return tuple(numbers), tuple(found)
 
     @cached_property
+    def largest(self) -> tuple[int, ...]:
+        """Elements of the largest tensor of each reduction."""
+        return tuple([flush.sizes[-1][0] for flush in self.flushes])
+
+    @cached_property
     def most_together(self) -> int:
         """Most tensors that one reduction takes."""
         return max([len(flush.members) for flush in self.flushes], default=0)
@@ -193,6 +204,19 @@ class Flow:
             for position, (first, done) in enumerate(pairwise(self.done))
             for number in range(first, done)
         }
+
+    @cached_property
+    def hook_kinds(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """First of the hooks of each kind, where reductions of a kind cost alike; each's kind."""
+        numbers: dict[Any, int] = {}
+        firsts, found, kinds, totals = list[int](), list[int](), self.kinds[1], self.flush_totals
+        for position, (first, done) in enumerate(pairwise(self.done)):
+            reduced = tuple([(kinds[n], totals[n]) for n in range(first, done)])
+            kind = numbers.setdefault((self.totals[1][position], reduced), len(numbers))
+            if kind == len(firsts):
+                firsts.append(position)
+            found.append(kind)
+        return tuple(firsts), tuple(found)
 
 
 def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:

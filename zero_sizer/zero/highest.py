@@ -1,6 +1,7 @@
 """Of several ranks the one that holds most while gradients flow, place by place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 from zero_sizer.zero import envelope
 from zero_sizer.zero.gradient_flow import Flow
@@ -12,7 +13,7 @@ class Highest:
 
     Attributes:
         start: before the first gradient.
-        epilogue: the highest after the last gradient.
+        most_own: bytes that none has more of its own at any time.
     """
 
     def __init__(self, flow: Flow, ranks: Sequence[Reduction]) -> None:
@@ -21,10 +22,15 @@ class Highest:
         changes = ((*change, i) for i, of in enumerate(ranks) for change in of.changes())
         found = envelope.tops([of.own.held for of in ranks], changes, 2 * len(flow.flushes))
         own, self._holders = found
+        self.most_own = max(own)
         self._offsets, self._within = own[::2], own[1::2]  # before each reduction, and at its end
         self._is_plain = not any(own)
         self.start = max((of.start for of in ranks), key=total_of)
-        self.epilogue = self._epilogue()
+
+    @property
+    def columns(self) -> Sequence[Callable[[], Sequence[int]]]:
+        """Bytes before each gradient, in its hook and after it."""
+        return self.before_totals, self.hook_totals, self.after_totals
 
     def before_totals(self) -> Sequence[int]:
         """Bytes while each gradient is produced."""
@@ -32,19 +38,31 @@ class Highest:
 
     def hook_totals(self) -> Sequence[int]:
         """Bytes at the worst of each hook."""
-        alike = self._ranks[0].alike
-        if not self._ranks[0].costs_alike:
-            totals = list(self._above(alike.hooks, self._flow.hook_done))
-            for of in self._ranks:
-                for position in of.own_hooks():
-                    totals[position] = max(totals[position], of.hook(position).total)
-            return totals
-        if self._is_plain:
-            return alike.hooks
-        totals = list(self._above(self._flow.totals[1], self._flow.hook_done))
-        for number, position in self._flow.hook_of.items():
-            totals[position] = max(totals[position], self._reducing(number))
-        return totals
+        if self._is_plain and not self._owners:
+            return self._ranks[0].alike.hooks()
+        return [self.hook_total(position) for position in range(len(self._flow.hook))]
+
+    def hook_total(self, position: int) -> int:
+        """Bytes at the worst of a hook."""
+        flow, first = self._flow, self._ranks[0]
+        offset = self._offsets[flow.hook_done[position]]
+        if first.costs_alike:
+            numbers = range(flow.done[position], flow.done[position + 1])
+            totals = map(self._reducing, numbers)
+            return max([flow.totals[1][position] + offset, *totals])
+        owners = self._owners.get(position, ())
+        return max(
+            [first.alike.hook(position) + offset, *[of.hook(position).total for of in owners]]
+        )
+
+    @cached_property
+    def _owners(self) -> dict[int, list[Reduction]]:
+        """Ranks that own a part of what a hook reduces."""
+        found: dict[int, list[Reduction]] = {}
+        for of in self._ranks:
+            for position in of.own_hooks():
+                found.setdefault(position, []).append(of)
+        return found
 
     def after_totals(self) -> Sequence[int]:
         """Bytes when each hook is over."""
@@ -64,11 +82,13 @@ class Highest:
 
     def _reducing(self, number: int) -> int:
         """Bytes at the worst of a reduction, where it costs all ranks alike."""
-        copies, going = self._ranks[0].alike.costs[number]
+        copies, going, _ = self._ranks[0].alike.cost(number)
         level = self._flow.flush_totals[number]
         return level + max(copies + self._offsets[number], going + self._within[number])
 
-    def _epilogue(self) -> Held:
+    @cached_property
+    def epilogue(self) -> Held:
+        """The highest after the last gradient."""
         return max(self._after_all(), key=total_of)
 
     def _after_all(self) -> Iterator[Held]:
@@ -78,7 +98,7 @@ class Highest:
         late = range(self._flow.done[-1], len(self._flow.flushes))
         if not self._ranks[0].costs_alike:
             if late:
-                levels = [self._ranks[0].alike.totals[number] for number in late]
+                levels = [self._ranks[0].alike.total(number) for number in late]
                 number = late[_place(self._above(levels, late))]
                 yield from (of.reducing(number) for of in self._ranks)
             yield from (of.reducing(number) for of in self._ranks for number in of.own_from(late))

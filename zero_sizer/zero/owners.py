@@ -88,7 +88,7 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     if keeping.pieces:
         for order in (early, late):
             found.update(_rising(order, piece, least // _FP64, most))
-        found.update(_largest_pieces(layout, flat, keeping.limit, least))
+        found.update(_largest_pieces(layout, flat, keeping.limit))
     return tuple(sorted(found))
 
 
@@ -106,40 +106,59 @@ def _kept(layout: Layout, weights: Sequence[int], where: _Where) -> list[int]:
 
 def _large(layout: Layout, flat: Sequence["_Group"], keeping: Keeping) -> Iterator[Change]:
     """What ranks free of the gradients larger than the bucket, or keep of them."""
+    turn = int(keeping.large < 0)
     for number, numels in enumerate(layout.groups if keeping.large else ()):
         for i, numel in enumerate(numels):
             if numel > keeping.limit:
-                time, turn = _time(layout, number, i), int(keeping.large < 0)
+                time, amount = (
+                    _time(layout.turns, layout.last_first, number, i),
+                    numel * keeping.large,
+                )
                 for rank in flat[number].owners(i):
-                    yield time, turn, rank, numel * keeping.large
+                    yield time, turn, rank, amount
 
 
-def _largest_pieces(
-    layout: Layout, flat: Sequence["_Group"], limit: int, least: int
-) -> Iterator[int]:
-    """Ranks with the largest piece of tensors that are reduced when much waits, early or late.
+def _largest_pieces(layout: Layout, flat: Sequence["_Group"], limit: int) -> Iterator[int]:
+    """Ranks with the largest piece of tensors that are reduced when much waits, early or late."""
+    how = (layout.groups, layout.turns, layout.last_first)
+    for number, tensor in _beside_much(*how, limit):
+        yield flat[number].largest_owner(tensor)
+
+
+@lru_cache(maxsize=256)
+def _beside_much(
+    groups: tuple[tuple[int, ...], ...],
+    turns: tuple[tuple[int, ...], ...] | None,
+    last_first: bool,
+    limit: int,
+) -> tuple[tuple[int, int], ...]:
+    """Group and number of tensors that are reduced when much waits, early or late.
 
     One that is larger than the bucket waits for the next tensor, and is there beside it.
     """
     tensors = sorted(
-        (_time(layout, n, i), n, i) for n, g in enumerate(layout.groups) for i in range(len(g))
+        (_time(turns, last_first, n, i), n, i) for n, g in enumerate(groups) for i in range(len(g))
     )
     if not tensors:
-        return
-    numels = [layout.groups[number][i] for _, number, i in tensors]
+        return ()
+    numels = [groups[number][i] for _, number, i in tensors]
     waiting = [
         numel + later if numel > limit else 0
         for numel, later in zip(numels, [*numels[1:], 0], strict=True)
     ]
-    for order in (range(len(tensors)), range(len(tensors))[::-1]):
-        for place in _rising(order, waiting.__getitem__, least):
-            if waiting[place]:
-                yield flat[tensors[place][1]].largest_owner(tensors[place][2])
+    least = sum(map(sum, groups)) // _SHARE
+    places = chain.from_iterable(
+        _rising(order, waiting.__getitem__, least)
+        for order in (range(len(tensors)), range(len(tensors))[::-1])
+    )
+    return tuple([tensors[place][1:] for place in places if waiting[place]])
 
 
-def _time(layout: Layout, group: int, tensor: int) -> int:
-    turn = layout.turns[group][tensor] if layout.turns is not None else tensor
-    return -turn if layout.last_first else turn
+def _time(
+    turns: tuple[tuple[int, ...], ...] | None, last_first: bool, group: int, tensor: int
+) -> int:
+    turn = turns[group][tensor] if turns is not None else tensor
+    return -turn if last_first else turn
 
 
 class _Group:
@@ -152,6 +171,7 @@ class _Group:
         self._starts, _ = partition.flat_offsets(numels, align_tensors, itemsize)
         flat = partition.flat_numel(numels, ranks, align_tensors, itemsize)
         self.part = max(partition.flat_partition(flat, ranks), 1)
+        self._pieces: dict[int, int] = {}
         self.most = min(self.part, max(numels, default=0))
 
     def span(self, rank: int) -> tuple[int, int]:
@@ -180,15 +200,23 @@ class _Group:
 
     def piece(self, rank: int) -> int:
         """Elements of the largest piece of a tensor in a rank's partition."""
+        found = self._pieces.get(rank)
+        if found is None:
+            found = self._pieces[rank] = self._piece(rank)
+        return found
+
+    def _piece(self, rank: int) -> int:
         low, high = self.span(rank)
         first, end = rank * self.part, (rank + 1) * self.part
-        return max(
-            (
-                min(self._starts[i] + self._numels[i], end) - max(self._starts[i], first)
-                for i in range(low, high)
-            ),
-            default=0,
-        )
+        starts, numels = self._starts[low:high], self._numels[low:high]
+        inside = numels[1:-1]  # all between the first and the last lie in the partition
+        if inside:
+            starts, numels = (starts[0], starts[-1]), (numels[0], numels[-1])
+        pieces = [
+            min(start + numel, end) - max(start, first)
+            for start, numel in zip(starts, numels, strict=True)
+        ]
+        return max([*pieces, *inside], default=0)
 
 
 @lru_cache(maxsize=256)

@@ -3,82 +3,22 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple, Self
 
-from zero_sizer.units import ceil_div
 from zero_sizer.util.identity import Identity
-from zero_sizer.util.records import dataclass
-from zero_sizer.zero import partition
-from zero_sizer.zero.extents import ALIKE, Extents, extents_of
+from zero_sizer.zero.copies import (
+    NORM_ITEMSIZE,
+    Alike,
+    flattened,
+    nothing,
+    of_others,
+    placing,
+    scattered,
+)
+from zero_sizer.zero.extents import Extents, extents_of
 from zero_sizer.zero.gradient_flow import Flow, Flush, Level, Rules, Scheme, Tensors
-
-_NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
-_NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
-
-
-class Own(NamedTuple):
-    """Differences between ranks.
-
-    Attributes:
-        rank: whose memory is meant.
-        kept: bytes that hold this rank's reduced gradients, from its first reduction on.
-        held: bytes of gradients that earlier micro steps left.
-        afterwards: bytes of what is made of all gradients when the last is reduced (Muon).
-    """
-
-    rank: int = 0
-    kept: int = 0
-    held: int = 0
-    afterwards: int = 0
-
-
-NOTHING_OWN = Own()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Parts of the flow that depend on the rank, on how many there are, and on earlier micro steps.
-
-    Attributes:
-        ranks: ranks that partitions are cut for.
-        own: what depends on the rank.
-        cast_itemsizes: bytes per element of the copy in the dtype of communication; 0 where none
-            is made. The second is of buckets with ``Tensors.apart``.
-        copies: whether reduction makes a flat copy of what it reduces.
-        offloads: reduced gradients go to the host one by one.
-        master_itemsize: bytes per element of the copy that is cast on the way; 0 where none is.
-        brought_itemsize: of an offloaded partition that comes back to be added to (stage 3).
-        part_itemsizes: of the reduced partitions' copies in the dtype that is accumulated, as
-            ``cast_itemsizes`` (stage3.py:1943-1944).
-        casts_together: those of a bucket stay until all are made (NVMe at stage 3).
-        is_compact: what is reduced is added to a buffer of the partition's size, tensor by tensor
-            (stage_1_and_2.py:1259-1326).
-        compact_itemsize: bytes per element of the copy that is cast for that; 0 where none is.
-        keeps_own_large: a gradient of this rank that is too large for the bucket stays when it is
-            reduced; ``Rules.keeps_large`` says it for those of other ranks.
-        align_tensors: ``parameter_alignment``.
-        deals_tensors: tensors lie in the flat buffers dealt out to the ranks one by one.
-        divides: whether ranks divide a tensor that is reduced alone; None: as they do. Set for
-            bounds of what other numbers of ranks hold.
-    """
-
-    ranks: int = 1
-    own: Own = NOTHING_OWN
-    cast_itemsizes: tuple[int, int]
-    copies: bool = False
-    offloads: bool = False
-    master_itemsize: int = 0
-    brought_itemsize: int = 0
-    part_itemsizes: tuple[int, int] = (0, 0)
-    casts_together: bool = False
-    is_compact: bool = False
-    compact_itemsize: int = 0
-    keeps_own_large: bool = False
-    align_tensors: bool = False
-    deals_tensors: bool = False
-    divides: bool | None = None
+from zero_sizer.zero.share import NOTHING_OWN, Own, Share
 
 
 class Held(NamedTuple):
@@ -110,14 +50,14 @@ class Reduction:
         self._tensors, self._rules = tensors, rules
         self._extents: Extents | None = None
         if rules.scheme is Scheme.SCATTERED:
-            self.alike = _scattered(flow, tensors, rules, share)
+            self.alike = scattered(flow, tensors, rules, share)
         elif flow.flushes:
-            self._extents = extents_of(Identity(flow), tensors, *_placing(rules, share))
+            self._extents = extents_of(Identity(flow), tensors, *placing(rules, share))
             self._parts = self._extents.parts(share.ranks)
             of_any = replace(share, own=NOTHING_OWN)
-            self.alike = _of_others(Identity(flow), Identity(self._extents), rules, of_any)
+            self.alike = of_others(Identity(flow), Identity(self._extents), rules, of_any)
         else:
-            self.alike = _alike(flow, [], [])
+            self.alike = Alike(flow, nothing)
         self._take(share.own)
 
     def of_rank(self, own: Own) -> Self:
@@ -152,12 +92,12 @@ class Reduction:
         costs = {}
         for number in touched:
             flush = flow.flushes[number]
-            copies, reduced = self.alike.costs[number][0], self.alike.reduced[number]
+            copies, _, reduced = self.alike.cost(number)
             if share.is_compact and len(flush.members) > 1:
                 # each is added on its own: none is merged with the next
-                copies, reduced = _flattened(flush, [flush.numel], rules, share)
+                copies, reduced = flattened(flush, [flush.numel], rules, share)
             largest = extents.largest(flush.members, self.own.rank, self._parts)
-            offload = largest * _NORM_ITEMSIZE if largest and share.offloads else 0
+            offload = largest * NORM_ITEMSIZE if largest and share.offloads else 0
             if largest and share.is_compact:  # the buffer is there before the copies are
                 offload = max(offload, copies, reduced + largest * share.compact_itemsize)
             costs[number] = (copies, offload)
@@ -230,7 +170,8 @@ class Reduction:
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
         level = self.flow.flushes[number].level
-        copies, offload = self._own_costs.get(number, self.alike.costs[number])
+        own_costs = self._own_costs.get(number)
+        copies, offload = self.alike.cost(number)[:2] if own_costs is None else own_costs
         own = self._own_before(number) - self._own_before(number + 1)  # frees come last
         going = self._held(level, number + 1, offload)
         return self._held(level, number, copies), going._replace(gradients=going.gradients + own)
@@ -263,112 +204,6 @@ def total_of(held: Held) -> int:
     return held.total
 
 
-class _Alike(NamedTuple):
-    """What reductions cost a rank that owns nothing of them.
-
-    Attributes:
-        costs: of each, bytes of its copies, and of those on the way to the host.
-        reduced: bytes of the copy that was reduced.
-        totals: bytes at the worst of each, without what is kept.
-        hooks: the same of each hook.
-    """
-
-    costs: list[tuple[int, int]]
-    reduced: list[int]
-    totals: list[int]
-    hooks: list[int]
-
-
-def _scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> _Alike:
-    """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
-    kinds, numbers = flow.kinds
-    costs = [_scatter(*kind, rules, share) for kind in kinds]
-    return _alike(flow, [costs[number] for number in numbers], [])
-
-
-def _alike(flow: Flow, costs: list[tuple[int, int]], reduced: list[int]) -> _Alike:
-    levels = flow.flush_totals
-    totals = [level + max(cost) for level, cost in zip(levels, costs, strict=True)]
-    worst = list(flow.totals[1])
-    for number, position in flow.hook_of.items():
-        if totals[number] > worst[position]:
-            worst[position] = totals[number]
-    return _Alike(costs, reduced, totals, worst)
-
-
-def _scatter(
-    sizes: tuple[tuple[int, int], ...], is_apart: bool, rules: Rules, share: Share
-) -> tuple[int, int]:
-    """For a bucket of so many tensors (count) of each size.
-
-    The bucket's buffer is of the dtype of communication; what is not in it has to be cast.
-    """
-    ranks, largest = share.ranks, max(size for size, _ in sizes)
-    numel = sum(size * count for size, count in sizes)
-    cast, parted = share.cast_itemsizes[is_apart], share.part_itemsizes[is_apart]
-    is_buffered = rules.bucket_itemsize and numel <= rules.bucket_numel
-    copies = 0 if is_buffered else cast * numel
-    divides = largest % ranks == 0 if share.divides is None else share.divides
-    is_whole = sizes == ((largest, 1),) and divides  # reduced in place
-    if share.copies and not is_whole:
-        padded = sum(count * partition.padded(size, ranks) for size, count in sizes)
-        copies += padded * (cast or rules.itemsize)
-    parts = parted * sum(count * ceil_div(size, ranks) for size, count in sizes)
-    kept = parts or copies  # what was reduced is gone when its parts are cast
-    if not share.offloads:
-        return copies + parts, 0
-    part = ceil_div(largest, ranks)
-    norm_or_cast = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * share.master_itemsize)
-    if share.casts_together:  # the largest is taken for the last
-        others = sum(count * ceil_div(size, ranks) for size, count in sizes) - part
-        norm_or_cast += others * (share.master_itemsize or share.brought_itemsize)
-    return copies + parts, part * share.brought_itemsize + norm_or_cast + kept
-
-
-@lru_cache(maxsize=64)
-def _of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> _Alike:
-    parts = extents.of.parts(share.ranks)
-    found = []
-    for flush, (low, high) in zip(flow.of.flushes, extents.of.ranks(share.ranks), strict=True):
-        if low == high or not share.copies:  # one slice, or no copy of any
-            size = flush.numel * share.cast_itemsizes[flush.is_apart]
-            found.append((size, size))
-            continue
-        slices = [flush.numel]
-        if rules.is_large(flush.numel):
-            slices = extents.of.slices(flush.members[0], parts, rules.bucket_numel)
-        found.append(_flattened(flush, slices, rules, share))
-    costs = [(copies, 0) for copies, _ in found]
-    return _alike(flow.of, costs, [reduced for _, reduced in found])
-
-
-def _flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) -> tuple[int, int]:
-    """Bytes of the copies while slices are reduced at once, and of the one that was reduced.
-
-    No slices: the bucket lies in one rank's partition, which is one slice, a view. Of a large
-    gradient so many are reduced at once as pass a bucket (``allreduce_and_scatter``,
-    stage_1_and_2.py:1545-1588); a bucket's own slices are always reduced together.
-    """
-    cast = share.cast_itemsizes[flush.is_apart]
-    if not (slices and share.copies):
-        return flush.numel * cast, flush.numel * cast
-    flat = rules.bucket_itemsize
-    if len(slices) == 1:
-        return slices[0] * (flat + cast), slices[0] * (cast or flat)
-    most, reduced = 0, 0
-    numel = count = done = 0
-    for position, size in enumerate(slices):
-        numel, count = numel + size, count + 1
-        if numel > rules.bucket_numel or position == len(slices) - 1:
-            flat = rules.bucket_itemsize if count > 1 else 0
-            most = max(most, numel * (flat + cast))
-            reduced = max(reduced, numel * (cast or flat))
-            numel, count, done = 0, 0, done + 1
-            if done == ALIKE:
-                break
-    return most, reduced
-
-
 def _own_large(
     flow: Flow, touched: Sequence[int], rules: Rules, share: Share
 ) -> list[tuple[int, int]]:
@@ -377,8 +212,3 @@ def _own_large(
         return []
     sign, large = 1 if share.keeps_own_large else -1, flow.large
     return [(number, sign * large[number]) for number in touched if large[number]]
-
-
-def _placing(rules: Rules, share: Share) -> tuple[bool, int, int]:
-    """What decides where tensors lie: alignment, and the ranks that they are dealt out to."""
-    return share.align_tensors, rules.itemsize, share.ranks if share.deals_tensors else 1

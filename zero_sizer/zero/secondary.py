@@ -33,4 +33,6 @@ NONE = Secondary(0)
 
 def numels(tensors: Iterable[int], ranks: int, group: int) -> tuple[int, ...]:
     """Elements of each tensor's secondary partition: what is padded for all ranks, cut by few."""
-    return tuple([flat_partition(padded(numel, ranks), group) for numel in tensors])
+    found = tuple(tensors)  # few differ
+    parts = {numel: flat_partition(padded(numel, ranks), group) for numel in set(found)}
+    return tuple([parts[numel] for numel in found])

@@ -13,6 +13,8 @@ _SOURCE = "runtime/activation_checkpointing/"
 
 
 def _leave(plan: Plan) -> bool:
+    if not (plan.cpu_checkpointing or plan.checkpointing_how.offload):
+        return False  # told before the batch is asked for
     inputs = select.inputs_of(plan)
     return inputs is not None and inputs.leave
 

@@ -18,12 +18,13 @@ from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.compose import (
     Totals,
     first_step_of,
-    secondary_cut,
+    places_of,
     timeline_of,
-    totals_beside,
 )
-from zero_sizer.timeline.micro_steps import zero_at_first
+from zero_sizer.timeline.micro_steps import zero_after_step, zero_at_first
+from zero_sizer.timeline.overlay import Zero, secondaries_made
 from zero_sizer.units import DType, next_power_of_two, num_bytes
+from zero_sizer.util.identity import Identity
 from zero_sizer.zero import construction
 from zero_sizer.zero.secondary import numels
 
@@ -47,9 +48,18 @@ def _made(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
 
     In forward of the first micro step, or all; the last is cut as the step begins.
     """
-    made = secondary_cut(plan, in_forward=in_forward)
-    waiting = () if in_forward else _not_persistent(sizes.is_persistent(plan), plan.group_indices)
-    return _numels(made, waiting, sizes.numels(plan), plan.dp_world_size, hpz_ranks(plan))
+    layout, zero = Identity(places_of(plan)), Identity(zero_after_step(plan))
+    return _numels_made(layout, zero, in_forward, plan.dp_world_size, hpz_ranks(plan))
+
+
+@lru_cache(maxsize=1024)
+def _numels_made(
+    layout: Identity, zero: Identity, in_forward: bool, ranks: int, group: int
+) -> tuple[int, ...]:
+    groups, of = zero.of.tensors.groups, zero.of.tensors.numels
+    made = secondaries_made(layout.of, zero.of, in_forward=in_forward)
+    waiting = () if in_forward else _not_persistent(zero.of.persistent, groups)
+    return numels([of[i] for i in dict.fromkeys((*made, *waiting))], ranks, group)
 
 
 @lru_cache(maxsize=256)
@@ -57,13 +67,6 @@ def _not_persistent(
     persistent: tuple[bool, ...], groups: tuple[tuple[int, ...], ...]
 ) -> tuple[int, ...]:
     return tuple([i for group in groups for i in group if not persistent[i]])
-
-
-@lru_cache(maxsize=256)
-def _numels(
-    made: tuple[int, ...], waiting: tuple[int, ...], of: tuple[int, ...], ranks: int, group: int
-) -> tuple[int, ...]:
-    return numels([of[i] for i in dict.fromkeys((*made, *waiting))], ranks, group)
 
 
 def _kept(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
@@ -97,11 +100,13 @@ def highest_step(first: int, later: int, missing: int) -> int:
     return max(first - missing, later)
 
 
-def totals_with_first(plan: Plan, later: Totals) -> Totals:
+def first_of(plan: Plan) -> tuple[Zero, ...]:
+    """ZeRO's holdings in the first micro step of all, where hpZ makes it another."""
+    return (zero_at_first(plan),) if _is_on(plan) else ()
+
+
+def with_first(first: Totals, later: Totals, missing: int) -> Totals:
     """Highest points of forward and backward, in the first step of all too."""
-    if not _is_on(plan):
-        return later
-    first, missing = totals_beside(plan, (zero_at_first(plan),)), from_first_step(plan)
     forward, backward = (highest_step(*pair, missing) for pair in zip(first, later, strict=True))
     return forward, backward
 

@@ -1,0 +1,307 @@
+"""Bytes that ZeRO holds in one pass, column by column: where most is held beside activations."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import add
+from typing import NamedTuple
+
+from zero_sizer.timeline.program import Placed, Program
+from zero_sizer.util.identity import Identity
+from zero_sizer.zero.copies import Costs, ceilings
+from zero_sizer.zero.gradient_flow import Flow
+from zero_sizer.zero.highest import Highest
+
+
+class Side(NamedTuple):
+    """Bytes of one kind at the places of a pass.
+
+    Attributes:
+        values: those that there are.
+        within: which of them at each place.
+        end: at its end.
+        apart: at its end as well, at another time: of parameters before the next modules are
+            fetched, of gradients after that.
+        most: no place has more.
+    """
+
+    values: Sequence[int]
+    within: Placed
+    end: Placed
+    apart: Placed
+    most: int
+
+
+_End = tuple[int, int, int]
+"""Bytes, and the first and the last block that hold so many."""
+_FEW = 16  # kinds of places in a column, up to which they are told apart
+
+
+class Kinds:
+    """Places of a pass that hold as much as each other, whatever the number of ranks.
+
+    Args:
+        gathered: which gathered bytes there are: within, at the end, and apart (``Side``).
+        held: which of the gradients' there are; None: the same everywhere.
+        alike: the first of those that are as many.
+        spans: where the columns lie.
+    """
+
+    def __init__(
+        self,
+        gathered: tuple[Placed, Placed, Placed],
+        held: tuple[Placed, Placed, Placed] | None,
+        alike: Sequence[int],
+        spans: Sequence[slice],
+    ) -> None:
+        self._gathered = gathered
+        self._held = held
+        self._alike = alike
+        self._spans = spans
+        self._columns: dict[int, list[tuple[tuple[int, ...], int, int]]] = {}
+
+    def column(self, column: int) -> list[tuple[tuple[int, ...], int, int]]:
+        """Kinds of a column's places, and the first and the last block of each; none if many."""
+        found = self._columns.get(column)
+        if found is None:
+            found = self._columns[column] = self._column(column)
+        return found
+
+    def _column(self, column: int) -> list[tuple[tuple[int, ...], int, int]]:
+        span, is_end = self._spans[column // 2], column % 2
+        within, end, apart = (placed.numbers[span] for placed in self._gathered)
+        rows = [end if is_end else within]
+        if self._held is not None:
+            alike = self._alike
+            before, hook, after = ([alike[n] for n in of.numbers[span]] for of in self._held)
+            rows = [apart, hook, end, after] if is_end else [within, before]
+        kinds = list(zip(*rows, strict=True))
+        lasts = dict(zip(kinds, range(len(kinds)), strict=True))
+        if len(lasts) > _FEW:
+            return []
+        return [(kind, kinds.index(kind), last) for kind, last in lasts.items()]
+
+
+class Hooks:
+    """Bytes at hooks that reduce what ranks share, worked out where they may be the highest.
+
+    Args:
+        program: the places.
+        flow: the gradients.
+        highest: the ranks.
+        costs: the most that a reduction costs.
+
+    Attributes:
+        nothing: stands for those that are not worked out yet.
+        most: no hook has more.
+        values: of which ``Program.held`` says which there are.
+    """
+
+    def __init__(self, program: Program, flow: Flow, highest: Highest, costs: Costs) -> None:
+        self._highest = highest
+        self._ceilings = _ceilings_of(Identity(program), Identity(flow), costs)
+        self._own = highest.most_own
+        self._first = 1 + len(flow.hook)
+        self.nothing = (-1,) * len(flow.hook)
+        self.most = self._ceilings.most + self._own
+        self.values: list[int] = []
+
+    def fill(self, number: int) -> None:
+        """Put the bytes of a column's hooks among all."""
+        for source in self._ceilings.sources(number):
+            self._value(source)
+
+    def _value(self, source: int) -> int:
+        found = self.values[source]
+        if found < 0:
+            found = self.values[source] = self._highest.hook_total(source - self._first)
+        return found
+
+    def highest_beside(self, number: int, first: int, slope: int, best: int) -> int:
+        """The highest total of a column; ``best`` where none is higher than that.
+
+        Args:
+            number: of the column.
+            first: what lies beside at the first block.
+            slope: what each further block adds to that.
+            best: a total that is known.
+        """
+        values, most = self._ceilings.column(number)
+        least = best - self._own - first  # a place that may be higher has more than that
+        if most + max(slope * (len(values) - 1), 0) <= least:
+            return best
+        totals = list(map(add, values, range(0, slope * len(values), slope))) if slope else values
+        places = [(total, block) for block, total in enumerate(totals) if total > least]
+        sources = self._ceilings.sources(number)
+        for total, block in sorted(places, reverse=True):
+            if total <= best - self._own - first:
+                break
+            best = max(best, self._value(sources[block]) + first + slope * block)
+        return best
+
+
+class _Ceilings:
+    """Bytes that no rank of any number exceeds beside its own, at hooks of a program."""
+
+    def __init__(self, program: Program, flow: Flow, costs: Costs) -> None:
+        before, _, after = flow.totals
+        hooks, _ = ceilings(Identity(flow), costs)
+        self._values = program.held_bytes(sum(flow.start), before, hooks, after)
+        self._placed = program.held[1]
+        self._spans = program.backward_spans
+        self._columns: dict[int, tuple[Sequence[int], int]] = {}
+        self.most = max(self._values)
+
+    def column(self, number: int) -> tuple[Sequence[int], int]:
+        """Ceilings of one column, and the highest of them."""
+        found = self._columns.get(number)
+        if found is None:
+            values = self._placed.column(number, self._values)
+            found = self._columns[number] = values, max(values)
+        return found
+
+    def sources(self, number: int) -> Sequence[int]:
+        """Which of ``Program.held`` there are in one column."""
+        return self._placed.numbers[self._spans[number]]
+
+
+@lru_cache(maxsize=256)
+def _ceilings_of(program: Identity, flow: Identity, costs: Costs) -> _Ceilings:
+    return _Ceilings(program.of, flow.of, costs)
+
+
+class Pass:
+    """A forward or backward: what ZeRO holds while each step runs (even columns) and at its end.
+
+    A column is one step position of one part, over the part's blocks.
+
+    Args:
+        gathered: parameters; None where none are gathered.
+        held: gradients; bytes alone where they are the same everywhere.
+        spans: where the columns lie.
+        hooks: which of the gradients' bytes are worked out late; None: none are.
+        kinds: which places hold as much as each other; None: they may all differ.
+
+    Attributes:
+        bound: no place holds more.
+    """
+
+    def __init__(
+        self,
+        gathered: Side | None,
+        held: Side | int,
+        spans: Sequence[slice],
+        hooks: "Hooks | None" = None,
+        kinds: "Kinds | None" = None,
+    ) -> None:
+        most = held if isinstance(held, int) else held.most
+        self.bound = most + (gathered.most if gathered is not None else 0) if spans else 0
+        self._gathered = gathered
+        self._held = held
+        self._spans = spans
+        self.hooks = hooks
+        self._kinds = kinds
+        self._ends: dict[int, list[_End]] = {}
+        self._columns: dict[int, tuple[Sequence[int], int]] = {}
+
+    def most(self, column: int) -> int:
+        """The most that is held at any block of a column."""
+        ends = self._ends.get(column)
+        if ends is None:
+            ends = self._ends[column] = self._ends_of(column)
+        return max(ends)[0] if ends else self._column(column)[1]
+
+    def _ends_of(self, column: int) -> list["_End"]:
+        """Bytes of a column's kinds of places, with the first and the last of each."""
+        kinds = self._kinds.column(column) if self._kinds is not None else ()
+        lying = self._gathered.values if self._gathered is not None else ()
+        held = self._held
+        if isinstance(held, int):
+            return [(lying[a] + held, first, last) for (a, *_), first, last in kinds]
+        there = held.values
+        if not column % 2:
+            return [(lying[a] + there[b], first, last) for (a, b), first, last in kinds]
+        return [
+            (max(lying[a] + there[b], lying[c] + there[d]), first, last)
+            for (a, b, c, d), first, last in kinds
+        ]
+
+    def highest_beside(self, column: int, first: int, slope: int) -> tuple[int, int]:
+        """Bytes and block of a column's highest, the first of equals.
+
+        Args:
+            column: which.
+            first: what lies beside ZeRO's at the first block.
+            slope: what each further block adds to that.
+        """
+        ends = self._ends.get(column)
+        if ends:
+            if slope > 0:
+                found = [(size + slope * last, -last) for size, _, last in ends]
+            else:
+                found = [(size + slope * begin, -begin) for size, begin, _ in ends]
+            highest, place = max(found)
+            return first + highest, -place
+        totals, most = self._column(column)
+        if not slope:
+            return first + most, totals.index(most)
+        series = range(first, first + slope * len(totals), slope)
+        together = list(map(add, totals, series))
+        highest = max(together)
+        return highest, together.index(highest)
+
+    def _column(self, column: int) -> tuple[Sequence[int], int]:
+        found = self._columns.get(column)
+        if found is None:
+            totals = self._totals(column // 2, is_end=bool(column % 2))
+            found = self._columns[column] = (totals, max(totals))
+        return found
+
+    def _totals(self, number: int, *, is_end: bool) -> Sequence[int]:
+        """Bytes of one position at all blocks."""
+        gathered, held = self._gathered, self._held
+        lying = () if gathered is None else _column_of(gathered, number, is_end)
+        if isinstance(held, int):
+            span = self._spans[number]
+            lying = lying or (0,) * len(range(*span.indices(span.stop)))
+            return [size + held for size in lying]
+        if is_end and self.hooks is not None:
+            self.hooks.fill(number)
+        gradients = _column_of(held, number, is_end)
+        if gathered is None:
+            return gradients
+        totals = map(add, lying, gradients)
+        if not is_end:
+            return list(totals)
+        alone = gathered.apart.column(number, gathered.values)
+        after = held.apart.column(number, held.values)
+        # a fetch comes when the hook is over
+        return list(map(max, map(add, alone, gradients), map(add, lying, after)))
+
+    def index(self, column: int, block: int) -> int:
+        """The place's number in the order of the pass."""
+        span = self._spans[column // 2]
+        return int(span.start + block * span.step)
+
+
+def _column_of(side: Side, number: int, is_end: bool) -> Sequence[int]:
+    return (side.end if is_end else side.within).column(number, side.values)
+
+
+@lru_cache(maxsize=256)
+def kinds_of(levels: Identity, program: Identity, flow: Identity, is_backward: bool) -> Kinds:
+    """Kinds of a pass's places, for any number of ranks (``levels`` is ``gathered.Levels``)."""
+    if not is_backward:
+        return Kinds(levels.of.forward, None, (), program.of.forward_spans)
+    alike = _alike_in(flow)
+    return Kinds(levels.of.backward, program.of.held, alike, program.of.backward_spans)
+
+
+@lru_cache(maxsize=64)
+def _alike_in(flow: Identity) -> list[int]:
+    """Of ``Program.held_bytes`` the first of those that are alike on any number of ranks."""
+    before, _, after = flow.of.totals
+    hooks = flow.of.hook_kinds[1]
+    firsts: dict[tuple[str, int], int] = {}
+    rows = zip("bha", (before, hooks, after), strict=True)
+    sources = [("start", 0), *((kind, value) for kind, row in rows for value in row)]
+    return [firsts.setdefault(source, number) for number, source in enumerate(sources)]

@@ -1,0 +1,203 @@
+"""Copies that reductions make: of each, and the most that any can."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from zero_sizer.units import ceil_div
+from zero_sizer.util.identity import Identity
+from zero_sizer.zero import partition
+from zero_sizer.zero.extents import ALIKE, extents_of
+from zero_sizer.zero.gradient_flow import Flow, Flush, Rules, Tensors
+from zero_sizer.zero.share import Share
+
+NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
+_NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
+
+
+class Alike:
+    """Costs of reductions for a rank that owns nothing of them, each worked out when asked for.
+
+    Args:
+        flow: the reductions.
+        cost: of one: bytes of its copies, of those on the way to the host, and of the copy that
+            was reduced.
+        by_kind: whether those of a kind cost alike.
+    """
+
+    def __init__(
+        self, flow: Flow, cost: Callable[[int], tuple[int, int, int]], *, by_kind: bool = False
+    ) -> None:
+        self._flow = flow
+        self._cost = cost
+        self._by_kind = by_kind
+        self._known: dict[int, tuple[int, int, int]] = {}
+
+    def cost(self, number: int) -> tuple[int, int, int]:
+        """See ``Alike``."""
+        found = self._known.get(number)
+        if found is None:
+            found = self._known[number] = self._cost(number)
+        return found
+
+    def total(self, number: int) -> int:
+        """Bytes at the worst of a reduction, without what is kept."""
+        copies, going, _ = self.cost(number)
+        return self._flow.flush_totals[number] + max(copies, going)
+
+    def hook(self, position: int) -> int:
+        """Bytes at the worst of a gradient's hook, without what is kept."""
+        flow = self._flow
+        worst = flow.totals[1][position]
+        for number in range(flow.done[position], flow.done[position + 1]):
+            worst = max(worst, self.total(number))
+        return worst
+
+    def hooks(self) -> Sequence[int]:
+        """Bytes at the worst of every hook, without what is kept."""
+        flow = self._flow
+        if not flow.hook_of:
+            return flow.totals[1]
+        if not self._by_kind:
+            return [self.hook(position) for position in range(len(flow.hook))]
+        firsts, kinds = flow.hook_kinds
+        found = [self.hook(position) for position in firsts]
+        return [found[kind] for kind in kinds]
+
+
+def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
+    """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
+    kinds, numbers = flow.kinds
+    costs = [(*_scatter(*kind, rules, share), 0) for kind in kinds]
+    return Alike(flow, lambda number: costs[numbers[number]], by_kind=True)
+
+
+def _scatter(
+    sizes: tuple[tuple[int, int], ...], is_apart: bool, rules: Rules, share: Share
+) -> tuple[int, int]:
+    """For a bucket of so many tensors (count) of each size.
+
+    The bucket's buffer is of the dtype of communication; what is not in it has to be cast.
+    """
+    ranks, largest = share.ranks, max(size for size, _ in sizes)
+    numel = sum(size * count for size, count in sizes)
+    cast, parted = share.cast_itemsizes[is_apart], share.part_itemsizes[is_apart]
+    is_buffered = rules.bucket_itemsize and numel <= rules.bucket_numel
+    copies = 0 if is_buffered else cast * numel
+    divides = largest % ranks == 0 if share.divides is None else share.divides
+    is_whole = sizes == ((largest, 1),) and divides  # reduced in place
+    if share.copies and not is_whole:
+        padded = sum(count * partition.padded(size, ranks) for size, count in sizes)
+        copies += padded * (cast or rules.itemsize)
+    parts = parted * sum(count * ceil_div(size, ranks) for size, count in sizes)
+    kept = parts or copies  # what was reduced is gone when its parts are cast
+    if not share.offloads:
+        return copies + parts, 0
+    part = ceil_div(largest, ranks)
+    norm_or_cast = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+    if share.casts_together:  # the largest is taken for the last
+        others = sum(count * ceil_div(size, ranks) for size, count in sizes) - part
+        norm_or_cast += others * (share.master_itemsize or share.brought_itemsize)
+    return copies + parts, part * share.brought_itemsize + norm_or_cast + kept
+
+
+@lru_cache(maxsize=64)
+def of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> Alike:
+    """Costs of reductions for a rank that owns nothing of them, at stages 1 and 2."""
+    parts, flushes = extents.of.parts(share.ranks), flow.of.flushes
+
+    def cost(number: int) -> tuple[int, int, int]:
+        flush, (low, high) = flushes[number], extents.of.span(number, parts)
+        if low == high or not share.copies:  # one slice, or no copy of any
+            size = flush.numel * share.cast_itemsizes[flush.is_apart]
+            return size, 0, size
+        slices = [flush.numel]
+        if rules.is_large(flush.numel):
+            slices = extents.of.slices(flush.members[0], parts, rules.bucket_numel)
+        copies, reduced = flattened(flush, slices, rules, share)
+        return copies, 0, reduced
+
+    return Alike(flow.of, cost)
+
+
+class Costs(NamedTuple):
+    """The most that reductions cost at stages 1 and 2, whoever owns them.
+
+    Attributes:
+        each: bytes per element of what is reduced.
+        piece: more bytes per element of the largest piece of one tensor (``Share.is_compact``).
+        norm: bytes per element of that piece while its norm is taken, if that is more.
+        part: no piece has more elements; 0 where neither counts.
+    """
+
+    each: int
+    piece: int
+    norm: int
+    part: int
+
+
+def most_costs(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Costs:
+    """See ``Costs``."""
+    piece = share.compact_itemsize if share.is_compact else 0
+    norm = NORM_ITEMSIZE if share.offloads else 0
+    part = 0
+    if piece or norm:
+        parts = extents_of(Identity(flow), tensors, *placing(rules, share)).parts(share.ranks)
+        part = max(parts)
+    return Costs(rules.bucket_itemsize + max(share.cast_itemsizes), piece, norm, part)
+
+
+@lru_cache(maxsize=256)
+def ceilings(flow: Identity, costs: Costs) -> tuple[tuple[int, ...], int]:
+    """Bytes that no hook exceeds, and none after the last gradient, without a rank's own."""
+    of: Flow = flow.of
+    flushes = zip(of.flush_totals, of.flushes, strict=True)
+    if costs.part:
+        pieces = [min(largest, costs.part) for largest in of.largest]
+        totals = [
+            total + max(flush.numel * costs.each + piece * costs.piece, piece * costs.norm)
+            for (total, flush), piece in zip(flushes, pieces, strict=True)
+        ]
+    else:
+        totals = [total + flush.numel * costs.each for total, flush in flushes]
+    hooks = list(of.totals[1])
+    for number, position in of.hook_of.items():
+        hooks[position] = max(hooks[position], totals[number])
+    return tuple(hooks), max([*of.closing_totals[0], *totals[of.done[-1] :]])
+
+
+def flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) -> tuple[int, int]:
+    """Bytes of the copies while slices are reduced at once, and of the one that was reduced.
+
+    No slices: the bucket lies in one rank's partition, which is one slice, a view. Of a large
+    gradient so many are reduced at once as pass a bucket (``allreduce_and_scatter``,
+    stage_1_and_2.py:1545-1588); a bucket's own slices are always reduced together.
+    """
+    cast = share.cast_itemsizes[flush.is_apart]
+    if not (slices and share.copies):
+        return flush.numel * cast, flush.numel * cast
+    flat = rules.bucket_itemsize
+    if len(slices) == 1:
+        return slices[0] * (flat + cast), slices[0] * (cast or flat)
+    most, reduced = 0, 0
+    numel = count = done = 0
+    for position, size in enumerate(slices):
+        numel, count = numel + size, count + 1
+        if numel > rules.bucket_numel or position == len(slices) - 1:
+            flat = rules.bucket_itemsize if count > 1 else 0
+            most = max(most, numel * (flat + cast))
+            reduced = max(reduced, numel * (cast or flat))
+            numel, count, done = 0, 0, done + 1
+            if done == ALIKE:
+                break
+    return most, reduced
+
+
+def nothing(number: int) -> tuple[int, int, int]:
+    """The cost where nothing is reduced."""
+    return 0, 0, 0
+
+
+def placing(rules: Rules, share: Share) -> tuple[bool, int, int]:
+    """Alignment of tensors, and the ranks that they are dealt out to."""
+    return share.align_tensors, rules.itemsize, share.ranks if share.deals_tensors else 1
