@@ -165,6 +165,7 @@ def _trained(spec):
     return sorted(tensor.name for tensor in spec.parameters if tensor.trainable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     ("name", "patterns"),

@@ -53,6 +53,7 @@ def test_quantized_numbers_are_like_the_quantized_name(how, stage):
     assert found[0] == pytest.approx(found[1], rel=0.03)
 
 
+@pytest.mark.slow
 def test_exact_numbers_are_the_name_s():
     """But for a copy of the rotary frequencies, 1 KiB."""
     exact = NUMBERS.replace("6.7e9", "6738415616")

@@ -41,6 +41,7 @@ def test_nothing_that_fits_is_faster_than_the_chosen(model, gpu, gpus, nodes):
     holds_fastest(job_on(model, gpu, nodes=nodes, gpus=gpus))
 
 
+@pytest.mark.slow
 def test_nothing_that_fits_on_a_t4_is_faster_than_the_chosen():
     holds_fastest(job_on("gpt2", "t4", gpus=4))
 

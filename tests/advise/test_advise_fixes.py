@@ -169,6 +169,7 @@ def test_ligers_loss_is_a_fix_where_logits_decide():
     assert _names(**case)[0] == "fused linear loss (Liger)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [

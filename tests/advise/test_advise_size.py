@@ -80,6 +80,7 @@ def test_the_target_is_met_by_the_fewest_nodes(job, found):
     assert fleet(job, OPTIONS, max_nodes=2, tokens_per_second=1e12).target is None
 
 
+@pytest.mark.slow
 def test_more_nodes_stop_helping_where_the_batch_is_used_up(found):
     """64 samples on 2 GPUs a node: 32 nodes would have one sample a GPU."""
     helped = found.stops_helping

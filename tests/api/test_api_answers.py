@@ -92,6 +92,7 @@ def test_attributes_are_the_json_s_values():
     assert found.to_dict()["verdict"] == "does_not_fit"
 
 
+@pytest.mark.slow
 def test_what_a_config_says_is_no_markup():
     strange = {**CONFIG, "<script>alert(1)</script>": 1, "\x1b[31m": 2}
     for found in (

@@ -36,6 +36,7 @@ def test_table_of_errors_is_printed():
     assert worst < 100, "a prediction of nothing, or of twice the measurement"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: row.id)
 def test_no_error_grows(row):
     error = published.error_percent(row)

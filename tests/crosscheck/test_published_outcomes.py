@@ -50,17 +50,20 @@ def test_limits_show_how_the_verdicts_stand():
     assert published_outcomes.summary() in published.LIMITS.read_text()
 
 
+@pytest.mark.slow
 @_ids(DIED)
 def test_what_ran_out_of_memory_is_not_called_a_fit(row):
     assert row.sizing().verdict is not Verdict.FITS, published_outcomes.table([row])
 
 
+@pytest.mark.slow
 def test_nineteen_of_twenty_that_ran_fit_or_the_missing_fact_is_named():
     unsettled = [row for row in MODELLED if not published_outcomes.is_settled(row.sizing())]
     sys.stdout.write("\n" + published_outcomes.table(unsettled) + "\n")
     assert len(unsettled) <= 0.05 * len(MODELLED), [row.id for row in unsettled]
 
 
+@pytest.mark.slow
 @_ids([row for row in RAN if row.not_modelled])
 def test_a_feature_that_is_not_modelled_says_in_which_direction_it_counts(row):
     sizing = row.sizing()

@@ -123,6 +123,7 @@ def test_a_gpu_must_be_stated(tmp_path, capsys):
     assert (code, codes(answer)) == (3, ["gpu-unknown"])
 
 
+@pytest.mark.slow
 def test_a_host_has_room_for_the_processes_too(tmp_path, capsys):
     """Qwen2.5-32B, all on the host, one H100 NVL, 744 GB: killed (LlamaFactory#6755)."""
     parked = {"offload_param": {"device": "cpu", "pin_memory": False}}

@@ -120,6 +120,7 @@ def _codes(how, text, config):
     return {f.code for f in size(make_job(config, spec, 8, zero_init=None)).findings}
 
 
+@pytest.mark.slow
 def test_what_packed_weights_meet_in_the_engine():
     bf16 = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 3}}
     assert "packed-weights-alone" in _codes("nf4", "", bf16)
