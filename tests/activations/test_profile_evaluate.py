@@ -107,6 +107,7 @@ def test_checkpointing_keeps_one_hidden_state_a_block(name):
     assert kept == {2 * 1024 * 2 * arch.hidden}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LLAMA_LIKE)
 def test_loss_holds_logits_their_fp32_copy_and_log_probabilities(name):
     arch = models.load(name).arch

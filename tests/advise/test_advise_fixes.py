@@ -138,6 +138,7 @@ def test_an_absurd_micro_batch_is_no_endless_search():
     assert max(sizes) <= 4096
 
 
+@pytest.mark.slow
 def test_a_job_that_fits_needs_none():
     assert fixes(sized(model="gpt2", micro_batch=1, seq_len=1024)) == []
 

@@ -51,6 +51,7 @@ def test_the_fewest_nodes_are_the_fewest(job, found):
     assert {s.name for s in search.strategies} == {row.strategy.name for row in found.fewest}
 
 
+@pytest.mark.slow
 def test_a_strategy_that_fits_half_a_node_says_so():
     plans = {
         row.strategy.name: row.plan

@@ -164,6 +164,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
     assert raised.value.findings[0].line == 3
 
 
+@pytest.mark.slow
 def test_a_sweep_looks_for_no_fix_that_nobody_asks_for(monkeypatch):
     """Seconds for each job that does not fit; the answer has them once they are asked for."""
     from zero_sizer import answer

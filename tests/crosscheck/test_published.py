@@ -43,6 +43,7 @@ def test_no_error_grows(row):
     assert abs(error) <= abs(COMMITTED[row.id]) + ALLOWED_GROWTH, row.fields.get("why")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row", [row for row in MEASURED if row.fields.get("exact")], ids=lambda row: row.id
 )
@@ -53,6 +54,7 @@ def test_exact_rows_are_met_to_the_printed_digit(row):
     assert row.fields["unit"] == "GiB"
 
 
+@pytest.mark.slow
 def test_large_errors_have_a_reason():
     """Beyond 2 %, the reason is named, or the row says that it is unexplained."""
     silent = [

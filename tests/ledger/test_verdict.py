@@ -294,6 +294,7 @@ def test_what_is_not_fed_tokens_alone_is_seen(name):
     assert besides_tokens(ModelSpec(name=name, origin="", parameters=(), hf_config=OTHERS[name]))
 
 
+@pytest.mark.slow
 def test_inputs_are_known_of_every_bundled_model():
     """Tokens and labels alone, or a feed."""
     specs = [models.load(row.name) for row in models.describe_all()]

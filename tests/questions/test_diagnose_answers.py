@@ -52,6 +52,7 @@ def printed(requested, allocated=30 * GIB, idle=0, total=40 * GIB):
     return MESSAGE.format(**{name: format_gib(size) for name, size in sizes.items()})
 
 
+@pytest.mark.slow
 def test_a_request_is_named_by_its_size(ask):
     predicted = zero_sizer.check(CONFIG, **keywords()).to_dict()
     large = [a for a in predicted["allocations"] if a["device"] == "gpu"]

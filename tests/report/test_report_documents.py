@@ -349,6 +349,7 @@ def test_markdown_tables_have_as_many_cells_as_heads(ask):
         assert len(widths) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["text", "json", "markdown", "html"])
 def test_an_answer_goes_to_a_file_whole(ask, tmp_path, named):
     target = tmp_path / "answer"

@@ -127,6 +127,7 @@ def test_the_highest_place_is_the_highest_of_all(model):
             assert (timeline.forward.total, timeline.backward.total) == walked(plan), plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*MODELS[:3], NUMBERS])
 def test_bounds_find_the_highest_place(model):
     """Hooks that no bound asks about are left out; the explanation works out all of them."""
