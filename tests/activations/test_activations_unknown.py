@@ -106,6 +106,7 @@ def test_no_micro_batch_is_recommended_where_none_can_be_judged(bare, capsys):
         assert ACTIVATIONS_UNKNOWN in {warning["code"] for warning in answer["warnings"]}
 
 
+@pytest.mark.slow
 def test_a_fix_is_certain_only_where_activations_are_known(capsys):
     flags = ["--gpu", "a100-80gb", "--gpus-per-node", "8", "--seq-len", "2048"]
     for numbers, certain in (("", False), (",heads=32,vocab=32000", True)):

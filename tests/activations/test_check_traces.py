@@ -74,6 +74,7 @@ def test_a_forward_that_raises_for_want_of_tokens_is_not_traced(ask, monkeypatch
 SEES = ("--model", "qwen2.5-vl-3b", "--gpu", "h200-141gb", "--seq-len", "4096", "--images", "2")
 
 
+@pytest.mark.slow
 def test_windows_that_are_visited_one_by_one_are_bounded(ask, monkeypatch):
     """A photograph is 100 windows in every block of Qwen2.5-VL's tower."""
     monkeypatch.setattr(tracing, "_trace", None)
@@ -84,6 +85,7 @@ def test_windows_that_are_visited_one_by_one_are_bounded(ask, monkeypatch):
     assert "--attention flash" in found["remedy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attention", "most"), [("flash", 1), ("sdpa", 800)])
 def test_few_windows_are_traced(ask, monkeypatch, attention, most):
     pytest.importorskip("transformers")

@@ -101,6 +101,7 @@ def _steps(name, variant, b, s):
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from(MODELS),
@@ -235,6 +236,7 @@ def test_what_else_is_offloaded_is_not_modelled_and_said(capsys, tmp_path, model
     assert code != 0
 
 
+@pytest.mark.slow
 def test_a_step_takes_longer_the_more_is_recomputed(capsys, tmp_path):
     seconds = [
         _check(capsys, tmp_path, how, {})[0]["speed"]["step_seconds"]["expected"]

@@ -124,6 +124,7 @@ def _steps(spec):
             yield found.evaluate(variant, kinds[0], 1, 64, checkpointing=checkpointing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", profiled_names())
 def test_every_profile_speaks_of_its_own_model(name):
     spec = load_bundled(name)
@@ -131,6 +132,7 @@ def test_every_profile_speaks_of_its_own_model(name):
         names.check(spec, step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     "text", ["r=8,targets=all-linear", "r=8,save=lm_head+embed_tokens", "r=8,bias=all"]
@@ -163,6 +165,7 @@ def _trained(spec):
     return sorted(tensor.name for tensor in spec.parameters if tensor.trainable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     ("name", "patterns"),

@@ -86,6 +86,7 @@ def test_another_word_is_refused(capsys, tmp_path):
     assert "loss" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["bert-large", "t5-3b"])
 @pytest.mark.parametrize("kind", ["megatron", "fused", "fused-linear"])
 def test_no_causal_loss_to_replace_is_a_doubt(capsys, tmp_path, model, kind):
@@ -168,6 +169,7 @@ def test_only_where_the_weights_are_on_the_job_is_another_loss_run(capsys, tmp_p
     assert "computes transformers' loss" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_every_published_run_with_a_fused_loss_is_predicted_to_fit():
     """llm-foundry's throughput tables: that a row is there is proof that its micro batch fits.
 

@@ -28,6 +28,7 @@ def peak(spec, config, *, checkpointing):
     return size(job).peaks[Device.GPU].num_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize("adapter", [None, "r=8,targets=all-linear"])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -39,6 +40,7 @@ def test_peaks_are_those_of_the_name(config, adapter, checkpointing):
     assert peak(numbers, config, checkpointing=checkpointing) == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["nf4", "int8"])
 @pytest.mark.parametrize("stage", [2, 3])
 def test_quantized_numbers_are_like_the_quantized_name(how, stage):
@@ -51,6 +53,7 @@ def test_quantized_numbers_are_like_the_quantized_name(how, stage):
     assert found[0] == pytest.approx(found[1], rel=0.03)
 
 
+@pytest.mark.slow
 def test_exact_numbers_are_the_name_s():
     """But for a copy of the rotary frequencies, 1 KiB."""
     exact = NUMBERS.replace("6.7e9", "6738415616")

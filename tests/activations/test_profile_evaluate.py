@@ -48,6 +48,7 @@ def evaluate(profile, setup, b, s):
     return profile.evaluate(variant, attention, b, s, checkpointing=checkpointing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", profiled_names())
 def test_every_model_has_a_profile_of_its_depth(name):
     profile = bundled(name)
@@ -70,6 +71,7 @@ def in_cycles(name, setup, s):
     return 2 * arch.heads * s * s * (4 if variant == "fp32" else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", profiled_names())
 def test_what_forward_saves_backward_frees(name):
     profile = bundled(name)
@@ -105,6 +107,7 @@ def test_checkpointing_keeps_one_hidden_state_a_block(name):
     assert kept == {2 * 1024 * 2 * arch.hidden}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LLAMA_LIKE)
 def test_loss_holds_logits_their_fp32_copy_and_log_probabilities(name):
     arch = models.load(name).arch
@@ -181,6 +184,7 @@ def test_tied_weights_gradient_waits_through_the_backward():
     assert step.backward_peak > arch.vocab * arch.hidden * 2 > logits
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from(["llama-3-8b", "gpt2-large", "mixtral-8x7b", "bert-base", "t5-3b"]),
     b=st.integers(1, 64),
@@ -197,6 +201,7 @@ def test_more_tokens_need_more(name, b, s, data):
         assert more.peak >= step.peak
 
 
+@pytest.mark.slow
 @given(depth=st.integers(3, 200))
 def test_depth_adds_middle_blocks(depth):
     profile = bundled("llama-3-8b")
@@ -240,6 +245,7 @@ def config_file(folder: Path, name: str, **changes: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama-3-8b", "t5-3b", "gpt2", "bert-base", "mixtral-8x7b"])
 def test_a_config_of_a_bundled_model_has_its_profile(name, tmp_path):
     found = activations.load(models.load(str(config_file(tmp_path, name))))
@@ -313,6 +319,7 @@ def llamas(draw):
         return models.load(str(config_file(Path(folder), "llama-3-8b", **changes)))
 
 
+@pytest.mark.slow
 @given(spec=llamas(), b=st.integers(2, 64), s=st.integers(64, 40_000))
 def test_a_llama_of_any_width_saves_what_its_operators_need(spec, b, s):
     step = activations.load(spec).evaluate("bf16", "flash", b, s)

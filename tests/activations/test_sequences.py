@@ -45,6 +45,7 @@ def test_recomputed_blocks_pay_it_once(capsys, tmp_path):
     assert padded["forward"] - equal["forward"] == B * S * S  # the boolean mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attention", "kind"), [("eager", "padded"), ("eager", "packed"), ("flash", "packed")]
 )
@@ -55,6 +56,7 @@ def test_eager_and_packed_flash_cost_nothing_more(capsys, tmp_path, attention, k
     assert "sequences-not-modelled" not in findings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "attention", "kind"),
     [

@@ -51,6 +51,7 @@ def test_bounds_hold(model, count):
     assert decided > count
 
 
+@pytest.mark.slow
 def test_what_was_worked_out_needs_no_bounds():
     for sweep, values in drawn("gpt2", 2, seed=8):
         sweep.uses(values)

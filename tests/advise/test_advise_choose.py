@@ -41,6 +41,7 @@ def test_nothing_that_fits_is_faster_than_the_chosen(model, gpu, gpus, nodes):
     holds_fastest(job_on(model, gpu, nodes=nodes, gpus=gpus))
 
 
+@pytest.mark.slow
 def test_nothing_that_fits_on_a_t4_is_faster_than_the_chosen():
     holds_fastest(job_on("gpt2", "t4", gpus=4))
 
@@ -56,6 +57,7 @@ def holds_fastest(wanted):
         assert choice.winner.seconds_per_token * WORTH_IT <= fastest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS[:2])
 def test_a_sweep_sees_what_sizing_sees(model):
     """Peaks and times that the search keeps by the values read, against whole plans one by one."""
@@ -87,6 +89,7 @@ def test_more_host_memory_removes_no_plan(model, gpu, host_gib, more):
 STATES = {Category.MASTER_WEIGHTS, Category.OPTIMIZER_STATES, Category.GRADIENTS}
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 4, 8]))
 def test_more_nodes_never_raise_model_states_beyond_padding(stage, nodes, more, gpus):
@@ -125,6 +128,7 @@ def test_more_nodes_never_raise_model_states_beyond_padding(stage, nodes, more, 
 _WHOLE = ("gradient_being_produced",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "gpu"), [("gpt2", "a10g-24gb"), ("llama-3.2-3b", "a100-80gb")])
 def test_every_emitted_config_is_clean_and_fits(model, gpu):
     wanted = job_on(model, gpu, nodes=2, nvme="7TB")
@@ -151,6 +155,7 @@ def test_deepspeed_takes_every_emitted_config(monkeypatch):
         assert config.gradient_accumulation_steps == plan.grad_accum
 
 
+@pytest.mark.slow
 def test_the_margin_is_left_free():
     wanted = job_on("gpt2", "t4")
     for margin in (0.0, 0.2):
@@ -173,6 +178,7 @@ def test_losers_name_device_entry_and_bytes():
     assert Device.HOST in {s.device for s in on_host}
 
 
+@pytest.mark.slow
 def test_offload_is_no_answer_where_host_memory_is_unknown():
     choice = choose(job_on("llama-3.2-3b", "a100-40gb", host_memory=None))
     assert not any("host" in plan.strategy.name for plan in choice.ranked)
@@ -249,6 +255,7 @@ def test_text_says_why_and_what_to_do(capsys):
         assert words in printed.out
 
 
+@pytest.mark.slow
 def test_exit_codes(tmp_path, capsys):
     none = ["choose", "--model", "llama-3-8b", "--gpu", "t4", "--host-memory", "8GiB"]
     code, printed = run(capsys, *none)
@@ -280,6 +287,7 @@ def test_without_a_config_the_dtype_suits_the_gpu(capsys, tmp_path, gpu, dtype):
     assert f"AdamW in {said}; --precision" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_the_rules_say_is_not_counted_is_a_warning_of_the_choice():
     sdpa = choose(job_on("gpt2", "v100-16gb", precision="bf16"), SMALL_BATCH)
     assert "sdpa-not-modelled" in {finding.code for finding in sdpa.search.warnings}
@@ -313,6 +321,7 @@ def test_a_gpu_is_needed():
         choose(read.without_config({}, Flags(model="gpt2")))
 
 
+@pytest.mark.slow
 def test_limits_and_fit_agree():
     """What the search calls fitting, ``check`` calls fitting."""
     wanted = job_on("gpt2", "t4")

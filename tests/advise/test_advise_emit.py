@@ -114,6 +114,7 @@ def test_a_key_cannot_write_a_line_of_its_own_into_a_job(tmp_path, capsys):
     assert "quantization" not in yaml.safe_load(out.read_text())
 
 
+@pytest.mark.slow
 def test_nothing_fits_writes_nothing_and_exits_alike(tmp_path, capsys):
     none = ["choose", "--model", "llama-3-8b", "--gpu", "t4", "--host-memory", "8GiB"]
     none += ["--seq-len", "512"]
@@ -124,6 +125,7 @@ def test_nothing_fits_writes_nothing_and_exits_alike(tmp_path, capsys):
     assert not (tmp_path / "x.yaml").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--emit", "--emit-job"])
 def test_a_job_yaml_goes_back_into_check_and_means_the_same(config, tmp_path, capsys, flag):
     out = tmp_path / "job.yaml"
@@ -142,6 +144,7 @@ def test_a_job_yaml_goes_back_into_check_and_means_the_same(config, tmp_path, ca
         assert f"# {edit['key']}: " in out.read_text()
 
 
+@pytest.mark.slow
 def test_what_a_job_yaml_says_of_the_model_is_kept(tmp_path, capsys):
     job = tmp_path / "in.yaml"
     values = {

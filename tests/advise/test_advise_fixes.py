@@ -59,6 +59,7 @@ CASES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_fix_makes_the_job_fit_as_promised(case):
     before = sized(**case)
@@ -137,6 +138,7 @@ def test_an_absurd_micro_batch_is_no_endless_search():
     assert max(sizes) <= 4096
 
 
+@pytest.mark.slow
 def test_a_job_that_fits_needs_none():
     assert fixes(sized(model="gpt2", micro_batch=1, seq_len=1024)) == []
 
@@ -168,6 +170,7 @@ def test_ligers_loss_is_a_fix_where_logits_decide():
     assert _names(**case)[0] == "fused linear loss (Liger)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [

@@ -136,6 +136,7 @@ SHARED += [
 SIZE = ["size", *SHARED, "--max-nodes", "4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["choose", *SHARED], SIZE])
 @pytest.mark.parametrize(
     ("goal", "code", "words"),
@@ -153,6 +154,7 @@ def test_goals_on_the_command_line(capsys, command, goal, code, words):
         assert word in text
 
 
+@pytest.mark.slow
 def test_the_answer_as_json_has_it_all(capsys):
     _, printed = run(capsys, "choose", *SHARED, "--target-days", "1000", "--format", "json")
     answer = json.loads(printed.out)

@@ -22,6 +22,7 @@ import search as benchmark
 SDPA = {"attention": "sdpa", "seq_len": 2048}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "gpu", "flags"),
     [
@@ -56,6 +57,7 @@ def test_a_gradient_larger_than_the_bucket_stays():
     assert "ZeRO-1, optimizer on host" in fitting
 
 
+@pytest.mark.slow
 def test_micro_batches_are_not_only_powers_of_two():
     taken = set()
     for length in (512, 640, 768, 896):
@@ -64,6 +66,7 @@ def test_micro_batches_are_not_only_powers_of_two():
     assert any(size & (size - 1) for size in taken)
 
 
+@pytest.mark.slow
 def test_a_free_batch_is_one_batch_for_all():
     """Plans without accumulation would compete at different batches."""
     free = choose(job_on("qwen2.5-1.5b", "rtx-3090", nodes=2, gpus=4, host_memory="256GiB"))
@@ -77,6 +80,7 @@ def test_a_free_batch_is_one_batch_for_all():
     assert all(plan.train_batch == batch for plan in held.ranked)
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_other_jobs_are_offered_with_the_least_that_is_needed():
     choice = choose(job_on("llama-3.2-3b", "t4", gpus=1, host_memory="16GiB", **SDPA))
     assert choice.winner is None

@@ -24,6 +24,7 @@ def with_micro_batch(job, value):
     return replace(job, document=document.from_mapping(values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gpu", "gpus"), [("rtx-3090", 2), ("a100-40gb", 8)])
 def test_the_largest_micro_batch_is_the_edge_of_check(gpu, gpus):
     found = largest_of(job_on("llama-3.2-1b", gpu, gpus=gpus, host_memory="128GiB"), "micro-batch")
@@ -51,6 +52,7 @@ def test_a_sequence_is_no_longer_than_the_model_takes():
     assert "1024 positions" in found.limit
 
 
+@pytest.mark.slow
 def test_the_largest_rank_is_the_edge_of_check(capsys):
     asked = ["--model", "llama-3.2-1b", "--gpu", "t4", "--host-memory", "16GiB"]
     asked += ["--seq-len", "512", "--no-checkpointing"]
@@ -79,6 +81,7 @@ def test_nothing_fits_is_said(capsys):
     assert "NOTHING FITS" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_how_many_cards_carry_a_model():
     """Twice the memory never takes more cards, and one card fewer (half) does not do."""
     cards = tuple(map(catalog.find, ("a100-40gb", "a100-80gb")))

@@ -206,6 +206,7 @@ def test_nothing_of_a_plan_goes_with_the_largest(capsys, flag):
     assert flag in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nothing_fits_starts_nothing(tmp_path, capsys):
     none = ["choose", "--model", "llama-3-8b", "--gpu", "t4", "--host-memory", "8GiB"]
     none += ["--seq-len", "512", "--emit-launch", "torchrun", "--tokens", "1B"]

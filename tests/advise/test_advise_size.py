@@ -51,6 +51,7 @@ def test_the_fewest_nodes_are_the_fewest(job, found):
     assert {s.name for s in search.strategies} == {row.strategy.name for row in found.fewest}
 
 
+@pytest.mark.slow
 def test_a_strategy_that_fits_half_a_node_says_so():
     plans = {
         row.strategy.name: row.plan
@@ -59,6 +60,7 @@ def test_a_strategy_that_fits_half_a_node_says_so():
     assert plans["no ZeRO"].world_size == 1
 
 
+@pytest.mark.slow
 def test_the_best_plan_of_a_size_is_the_fastest_of_its_strategies(found):
     for size in found.sizes:
         times = [plan.seconds_per_token for plan in size.by_strategy.values()]
@@ -79,6 +81,7 @@ def test_the_target_is_met_by_the_fewest_nodes(job, found):
     assert fleet(job, OPTIONS, max_nodes=2, tokens_per_second=1e12).target is None
 
 
+@pytest.mark.slow
 def test_more_nodes_stop_helping_where_the_batch_is_used_up(found):
     """64 samples on 2 GPUs a node: 32 nodes would have one sample a GPU."""
     helped = found.stops_helping
@@ -89,6 +92,7 @@ def test_more_nodes_stop_helping_where_the_batch_is_used_up(found):
             assert gain >= WORTH_IT * (larger.nodes / smaller.nodes - 1)
 
 
+@pytest.mark.slow
 def test_a_batch_that_runs_out_stops_the_growth():
     few = fleet(job_on("gpt2", "t4", gpus=8), Options(train_batch=16), max_nodes=4)
     assert few.stops_helping == 2
@@ -154,6 +158,7 @@ def test_the_fewest_nodes_are_whole_nodes():
     assert by_nodes.seconds_per_token <= by_gpus.seconds_per_token
 
 
+@pytest.mark.slow
 def test_the_first_lines_say_the_batch_and_what_is_assumed(capsys):
     asked = [a for a in ASKED if a not in ("--train-batch-size", "8")]
     for extra, words in (([], "batch: free"), (["--train-batch-size", "8"], "batch: held at 8")):

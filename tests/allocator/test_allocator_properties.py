@@ -129,6 +129,7 @@ def test_a_fresh_allocator_reserves_no_less_than_the_tensors_need(script):
     assert replay(events).peak.reserved >= highest
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 90 * MIB), max_size=40))
 def test_expandable_segments_waste_less_than_one_page_per_pool_when_nothing_is_freed(requests):
     events = [Event("alloc", number, size) for number, size in enumerate(requests)]

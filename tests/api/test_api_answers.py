@@ -34,6 +34,7 @@ def config(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("question", "keywords"), ASKED)
 def test_to_dict_is_the_json_of_the_command_line(question, keywords, config, capsys):
     found = getattr(zero_sizer, question)(config, **keywords)
@@ -44,6 +45,7 @@ def test_to_dict_is_the_json_of_the_command_line(question, keywords, config, cap
     assert (code == 0) is found.fits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("question", "keywords"), ASKED[:2] + ASKED[7:8] + ASKED[-1:])
 def test_the_text_is_that_of_the_command_line(question, keywords, config, capsys):
     found = getattr(zero_sizer, question)(str(config), **keywords)
@@ -90,6 +92,7 @@ def test_attributes_are_the_json_s_values():
     assert found.to_dict()["verdict"] == "does_not_fit"
 
 
+@pytest.mark.slow
 def test_what_a_config_says_is_no_markup():
     strange = {**CONFIG, "<script>alert(1)</script>": 1, "\x1b[31m": 2}
     for found in (

@@ -52,6 +52,7 @@ def test_choices_of_the_command_line_are_the_keyword_s():
     assert checks["fewest"].choices == tuple(fewest.choices)
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_row_for_every_combination():
     sweep = zero_sizer.check(CONFIG, **JOB, micro_batch=[1, 2, 4], attention=("sdpa", "eager"))
     pairs = [(row["micro_batch"], row["attention"]) for row in sweep]
@@ -163,6 +164,7 @@ def test_a_broken_file_is_named_with_its_line(tmp_path):
     assert raised.value.findings[0].line == 3
 
 
+@pytest.mark.slow
 def test_a_sweep_looks_for_no_fix_that_nobody_asks_for(monkeypatch):
     """Seconds for each job that does not fit; the answer has them once they are asked for."""
     from zero_sizer import answer

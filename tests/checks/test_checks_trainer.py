@@ -35,6 +35,7 @@ def found(optim, stage, spec=TWO, zero=None, origin="--optim", zero_init=False, 
     return {f.code for f in sizing.size(job).findings if f.code in codes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optim", ["galore_adamw", "lomo", "adalomo", "schedule_free_adamw"])
 def test_what_fails_under_zero(optim):
     assert found(optim, 2) == {"trainer-optimizer"}

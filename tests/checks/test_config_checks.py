@@ -60,6 +60,7 @@ def codes_in_source() -> dict[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", INVALID, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_invalid_example_yields_its_code(path):
     document = load(path)

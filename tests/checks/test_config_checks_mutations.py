@@ -93,6 +93,7 @@ def answer(config: dict[str, Any]) -> None:
         assert "\n" not in finding.message
 
 
+@pytest.mark.slow
 @settings(max_examples=FAST)
 @given(mutants())
 def test_mutants_are_answered(config):

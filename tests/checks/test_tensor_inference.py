@@ -25,6 +25,7 @@ def bytes_of(sizing, name: str) -> int:
     return next(a.num_bytes for a in sizing.allocations if a.name == name)
 
 
+@pytest.mark.slow
 def test_a_flag_and_a_config_say_alike():
     flag = sized(tensor_parallel=4)
     config = sized({"tensor_parallel": {"tp_size": 4}}, gpus_per_node=4)

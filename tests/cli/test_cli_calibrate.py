@@ -120,6 +120,7 @@ def test_a_process_is_what_is_resident_beside_its_tensors(write):
     assert profile_of(write(_listing(pinned=True)))["process"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "choose", "size"])
 def test_answers_that_rest_on_a_profile_name_it(command, write, ask, capsys):
     profile_of(write(recorded(outside=20 * GIB)))
@@ -134,6 +135,7 @@ def test_answers_that_rest_on_a_profile_name_it(command, write, ask, capsys):
     assert "a100-80gb" in said  # which only the profile names
 
 
+@pytest.mark.slow
 def test_a_full_gpu_is_told_by_what_was_measured(write, ask):
     profile_of(write(recorded(outside=78 * GIB, allocated=GIB // 2)))
     assert ask("check")["verdict"] == "fits"
@@ -210,6 +212,7 @@ def _refused(paths, capsys):
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_run_counts_once(write, capsys):
     """A pattern that a shell fills in twice would weigh a run twice."""
     paths = write(recorded(), recorded(), recorded(seconds=0.6))

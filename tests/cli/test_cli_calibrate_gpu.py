@@ -15,6 +15,7 @@ def _foreign(write, **job):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "choose", "size"])
 def test_a_profile_of_an_unknown_gpu_leaves_a_job_on_a_known_one_open(command, write, ask):
     _foreign(write)

@@ -69,6 +69,7 @@ def test_a_config_that_deepspeed_refuses_is_refused(folder):
     assert "LAUNCHED" not in out
 
 
+@pytest.mark.slow
 def test_what_nobody_can_tell_is_launched_where_that_is_allowed():
     process, out, err = guard("--seq-len", "128", "--", "python", *TOLD, "gpt2")
     assert process.returncode == 3
@@ -81,6 +82,7 @@ def test_what_nobody_can_tell_is_launched_where_that_is_allowed():
     assert guard("--", "echo", "hi")[0].returncode == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [

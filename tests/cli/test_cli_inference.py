@@ -21,6 +21,7 @@ CARDS = {
 }
 
 
+@pytest.mark.slow
 def test_which_cards_carry_14_billion_parameters():
     gpus = tuple(map(catalog.find, CARDS))
     found = {gpu.name: row for gpu, row in inference_cards.carriers(gpus, "qwen2.5-14b")}

@@ -53,6 +53,7 @@ def test_it_is_a_schema(schema):
     Draft7Validator.check_schema(schema)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TABLE.keys)
 def test_a_key_takes_what_deepspeed_takes(path):
     """``convert`` is held to DeepSpeed's own parser elsewhere."""

@@ -29,18 +29,21 @@ def test_limits_show_the_committed_errors():
     assert published.error_table(COMMITTED) in published.LIMITS.read_text()
 
 
+@pytest.mark.slow
 def test_table_of_errors_is_printed():
     sys.stdout.write("\n" + published.table() + "\n")
     worst = max(abs(error) for error in published.errors().values())
     assert worst < 100, "a prediction of nothing, or of twice the measurement"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: row.id)
 def test_no_error_grows(row):
     error = published.error_percent(row)
     assert abs(error) <= abs(COMMITTED[row.id]) + ALLOWED_GROWTH, row.fields.get("why")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row", [row for row in MEASURED if row.fields.get("exact")], ids=lambda row: row.id
 )
@@ -51,6 +54,7 @@ def test_exact_rows_are_met_to_the_printed_digit(row):
     assert row.fields["unit"] == "GiB"
 
 
+@pytest.mark.slow
 def test_large_errors_have_a_reason():
     """Beyond 2 %, the reason is named, or the row says that it is unexplained."""
     silent = [

@@ -28,6 +28,7 @@ def test_every_run_is_there_once():
     assert len(DIED) >= 9
 
 
+@pytest.mark.slow
 def test_a_throughput_run_has_the_published_number_of_parameters():
     facts = json.loads((published.DATA / "throughput.json").read_text())
     params = {row["id"]: row["params"] for row in facts["rows"]}
@@ -36,6 +37,7 @@ def test_a_throughput_run_has_the_published_number_of_parameters():
             assert row.sizing().job.model.num_params == params[row.id], row.id
 
 
+@pytest.mark.slow
 @_ids(RAN)
 def test_what_ran_is_not_called_too_large(row):
     sizing = row.sizing()
@@ -43,21 +45,25 @@ def test_what_ran_is_not_called_too_large(row):
     assert sizing.verdict is not Verdict.DOES_NOT_FIT, published_outcomes.table([row])
 
 
+@pytest.mark.slow
 def test_limits_show_how_the_verdicts_stand():
     assert published_outcomes.summary() in published.LIMITS.read_text()
 
 
+@pytest.mark.slow
 @_ids(DIED)
 def test_what_ran_out_of_memory_is_not_called_a_fit(row):
     assert row.sizing().verdict is not Verdict.FITS, published_outcomes.table([row])
 
 
+@pytest.mark.slow
 def test_nineteen_of_twenty_that_ran_fit_or_the_missing_fact_is_named():
     unsettled = [row for row in MODELLED if not published_outcomes.is_settled(row.sizing())]
     sys.stdout.write("\n" + published_outcomes.table(unsettled) + "\n")
     assert len(unsettled) <= 0.05 * len(MODELLED), [row.id for row in unsettled]
 
 
+@pytest.mark.slow
 @_ids([row for row in RAN if row.not_modelled])
 def test_a_feature_that_is_not_modelled_says_in_which_direction_it_counts(row):
     sizing = row.sizing()

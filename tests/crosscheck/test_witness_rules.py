@@ -168,6 +168,7 @@ def about_14b(**flags):
     return {answer.rule.name: answer for answer in rules.answers(sizing)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "weights", "factor"),
     [

@@ -106,6 +106,7 @@ def read(name, **flags):
     return job.read(str(path), Flags(**flags))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEANT)
 def test_an_example_needs_no_flag_but_the_cluster(name):
     """And says of every value where it stands."""

@@ -236,6 +236,7 @@ def test_words_are_those_of_bash(text):
         assert list(ours) == [word for word in expected if word] or not expected
 
 
+@pytest.mark.slow
 @given(text=st.text(alphabet="abc$(){}'\"\\\n#;&|<>=-` 12SBATCH", max_size=60))
 def test_no_script_ends_in_a_traceback(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.sh"

@@ -23,6 +23,7 @@ def errors(seed: int, jobs: int, *, zero: bool) -> dict[str, float]:
     return {f"{row.job}, {row.phase}": row.error for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "zero"), [(3, False), (4, True)])
 def test_a_few_jobs(seed, zero):
     found = errors(seed, 5, zero=zero)

@@ -38,6 +38,7 @@ def _model_states_gb(stage: int, params: int, ranks: int) -> float:
     return sum(found.values()) / 10**9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row", TABLE["rows"], ids=lambda r: f"{r['params']:.3g}-{r['ranks']}-{r['stage']}"
 )

@@ -123,6 +123,7 @@ def test_a_gpu_must_be_stated(tmp_path, capsys):
     assert (code, codes(answer)) == (3, ["gpu-unknown"])
 
 
+@pytest.mark.slow
 def test_a_host_has_room_for_the_processes_too(tmp_path, capsys):
     """Qwen2.5-32B, all on the host, one H100 NVL, 744 GB: killed (LlamaFactory#6755)."""
     parked = {"offload_param": {"device": "cpu", "pin_memory": False}}
@@ -153,6 +154,7 @@ def test_workers_of_a_data_loader_are_stated_and_counted(tmp_path, capsys):
 # What is not modelled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "feature",
     [
@@ -185,6 +187,7 @@ LONG = ("--model", "llama-3.1-8b", "--gpus-per-node", "8", "--gpu", "h100-80gb",
 LONG = (*LONG, "1900GiB", "--seq-len", "160000", "--checkpointing", "--attention", "flash")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernels", "verdict"),
     [
@@ -291,6 +294,7 @@ def test_what_is_not_fed_tokens_alone_is_seen(name):
     assert besides_tokens(ModelSpec(name=name, origin="", parameters=(), hf_config=OTHERS[name]))
 
 
+@pytest.mark.slow
 def test_inputs_are_known_of_every_bundled_model():
     """Tokens and labels alone, or a feed."""
     specs = [models.load(row.name) for row in models.describe_all()]
@@ -332,6 +336,7 @@ def test_every_command_prints_the_same_shortfall(tmp_path, capsys):
     assert "A step takes" not in text
 
 
+@pytest.mark.slow
 def test_a_search_is_short_of_what_check_is_short_of():
     stated = {"seq_len": 2048, "checkpointing": False, "attention": "sdpa"}  # nothing is assumed
     flags = Flags(
@@ -352,6 +357,7 @@ def test_a_search_is_short_of_what_check_is_short_of():
     assert seen > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["choose", "size"])
 def test_a_choice_has_the_verdict_of_check(tmp_path, capsys, command):
     said = ("--model", "llama-3-8b", "--gpus-per-node", "8", "--gpu", "h100-80gb")
@@ -367,6 +373,7 @@ def test_a_choice_has_the_verdict_of_check(tmp_path, capsys, command):
 # The report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_the_report_is_as_narrow_as_the_terminal(tmp_path, capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -380,6 +387,7 @@ def test_the_report_is_as_narrow_as_the_terminal(tmp_path, capsys, monkeypatch, 
         assert "backward" in text
 
 
+@pytest.mark.slow
 def test_workspaces_and_ranges_of_every_gpu_stand_in_one_place():
     """The ledger and the simulated run ask the same table."""
     for gpu in catalog.all_gpus():

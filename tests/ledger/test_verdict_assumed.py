@@ -10,6 +10,7 @@ from zero_sizer import cli
 BATCH_4 = BF16 | {"train_micro_batch_size_per_gpu": 4, "zero_optimization": {"stage": 2}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gpu", "said", "verdict", "reasons"),
     [

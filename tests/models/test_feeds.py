@@ -182,6 +182,7 @@ def test_a_sequence_shorter_than_its_images_is_an_error():
     assert "577" in found["images-beyond-sequence"].remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "said"),
     [
@@ -216,6 +217,7 @@ def test_what_only_the_samples_tell_is_no_ground_for_a_fit(name, by_data):
     assert costs & {"assumed-images", "assumed-audio-seconds"} == by_data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "said"),
     [

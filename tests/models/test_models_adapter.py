@@ -84,6 +84,7 @@ def check(model_type, rng, folder):
     return 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
 def test_random_adapters_equal_peft(model_type, tmp_path):

@@ -59,6 +59,7 @@ def test_ids_that_people_write_resolve(name):
     assert models.load(name.lower()).num_params == PUBLISHED[name]
 
 
+@pytest.mark.slow
 def test_every_public_config_has_its_published_parameters():
     for name in hub.public_names():
         row = hub.public_config(name)

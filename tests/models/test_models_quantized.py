@@ -120,6 +120,7 @@ def _codes(how, text, config):
     return {f.code for f in size(make_job(config, spec, 8, zero_init=None)).findings}
 
 
+@pytest.mark.slow
 def test_what_packed_weights_meet_in_the_engine():
     bf16 = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 3}}
     assert "packed-weights-alone" in _codes("nf4", "", bf16)
@@ -181,6 +182,7 @@ def test_the_example_job_fits_its_card():
 NUMBERS = "params=6.7e9,layers=32,hidden=4096,heads=32,ffn=11008,vocab=32000"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["nf4", "nf4,double", "int8"])
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_numbers_are_quantized_too(how, checkpointing):

@@ -28,6 +28,7 @@ def test_a_partition_is_one_tensor(stage, params, copies):
     assert temporaries(stage, params, bf16={"enabled": True}) == copies * 4 * 1000
 
 
+@pytest.mark.slow
 def test_without_zero_the_loop_holds_one_tensor_and_the_last_foreach_all():
     assert temporaries(0, {"foreach": False}) == 3 * 4 * 500
     assert temporaries(0, {}) == 4 * 4000

@@ -110,6 +110,7 @@ def test_one_of_a_sweep(job_fits):
     done.assert_outcomes(passed=2, failed=1)
 
 
+@pytest.mark.slow
 def test_what_nobody_can_tell_fails_unless_it_may_pass(pytester, run):
     pytester.makepyfile(
         HEAD
@@ -133,6 +134,7 @@ def test_not_valid():
     run("--zero-sizer-allow-uncertain").assert_outcomes(passed=2, failed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -156,6 +158,7 @@ def test_a_bare_marker_of_this_name_is_somebody_else_s(pytester, run):
     run().assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_job_files_become_tests(pytester, run):
     job_file(pytester)
     job_file(pytester, "large.yaml", **TOO_LARGE)
@@ -182,6 +185,7 @@ def test_a_missing_job_file_is_bad_usage(pytester, run):
     assert run("--zero-sizer", "missing.yaml").ret == pytest.ExitCode.USAGE_ERROR
 
 
+@pytest.mark.slow
 def test_workers_run_each_job_once(pytester, run):
     pytest.importorskip("xdist")
     job_file(pytester)

@@ -52,6 +52,7 @@ def printed(requested, allocated=30 * GIB, idle=0, total=40 * GIB):
     return MESSAGE.format(**{name: format_gib(size) for name, size in sizes.items()})
 
 
+@pytest.mark.slow
 def test_a_request_is_named_by_its_size(ask):
     predicted = zero_sizer.check(CONFIG, **keywords()).to_dict()
     large = [a for a in predicted["allocations"] if a["device"] == "gpu"]
@@ -94,6 +95,7 @@ def test_every_change_is_one_that_check_confirms(ask):
             assert fix["peak_bytes"]["gpu"] < peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -125,6 +127,7 @@ def test_a_log_without_a_failure_is_no_success(ask):
     assert text.startswith("NOTHING FOUND")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape["id"])
 def test_every_answer_is_what_its_schema_says(ask, shape):
     code, found = answer(ask, "\n".join(shape["lines"]))

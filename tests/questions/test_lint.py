@@ -266,6 +266,7 @@ def test_a_clean_run_is_sarif_too(files, capsys):
     assert levels <= {"note"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "code"),
     [(json.dumps(CONFIG), 0), ('{"bf16": {"enable": 1}}', 1), ("", 2), ("\0", 2), ("{" * 9999, 2)],

@@ -25,6 +25,7 @@ PARSED = {"unknown-key", "removed-key", "wrong-type", "bad-value"}
 """Codes of what a parser says of one key, which a schema can say too."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_any_text(seed, tmp_path):
     path = tmp_path / "ds.json"

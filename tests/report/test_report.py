@@ -100,6 +100,7 @@ def test_a_length_in_thousands_is_a_power_of_two(capsys):
     assert "x 4096 tokens" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_the_job_names_adapter_and_quantization(capsys):
     _, _, said = answer(capsys, "--model", "gpt2", *LORA, "--quantization", "nf4,double")
     job = said["job"]

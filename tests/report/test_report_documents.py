@@ -285,6 +285,7 @@ def test_the_sizes_of_a_cluster_are_laid_out(tmp_path, capsys):
         assert sum(row[0].isdigit() for row in rows) >= 2 * len(sizes)  # and the curve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -348,6 +349,7 @@ def test_markdown_tables_have_as_many_cells_as_heads(ask):
         assert len(widths) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["text", "json", "markdown", "html"])
 def test_an_answer_goes_to_a_file_whole(ask, tmp_path, named):
     target = tmp_path / "answer"

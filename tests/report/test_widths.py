@@ -39,6 +39,7 @@ BREAK_AT_60 = (
 )  # keys of a config longer than a column; names of workstations' cards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_lines_are_as_wide_as_the_terminal_or_less(question, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -74,6 +74,7 @@ def test_the_tutorial_shows_what_is_printed():
     assert "DOES NOT FIT" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), SHOWN)
 def test_a_command_on_a_page_is_understood(page, line):
     own, _ = _split_script(shlex.split(line)[1:])

@@ -43,6 +43,7 @@ def light_core(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", fuzzing.GROUPS)
 def test_nothing_in_a_file_breaks_a_reader_or_a_command(group, tmp_path):
     @settings(

@@ -201,6 +201,7 @@ def test_a_mapping_of_numbers_in_a_job_file_is_of_numbers(run):
         refused(run, "is not a number", {"job.yaml": text.encode()}, "check", "job.yaml")
 
 
+@pytest.mark.slow
 def test_the_hub_is_not_asked_whatever_a_config_names(tmp_path):
     """``backbone: org/name`` makes transformers look for weights; no socket may be opened."""
     pytest.importorskip("transformers")

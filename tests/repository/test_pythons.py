@@ -53,6 +53,7 @@ def packages(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minor", MINORS)
 def test_the_light_core_says_the_same_on_every_python(minor, packages, tmp_path):
     other = interpreter(minor)

@@ -76,6 +76,7 @@ def test_a_long_answer_is_what_its_schema_says(case, printed):
     assert not errors(name, printed(*words))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_an_answer_is_what_its_schema_says(case, printed):
     name, *words = CASES[case]
@@ -103,6 +104,7 @@ def test_what_a_schema_does_not_describe_is_refused():
     assert errors("models", {"schema_version": 2, "models": []})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", INVALID[::6], ids=lambda path: path.parent.name)
 def test_answers_about_broken_configs_are_what_the_schema_says(path, capsys):
     cli.main(["check", str(path), "--model", "gpt2", "--gpu", "l4", "--format", "json"])

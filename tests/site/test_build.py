@@ -93,6 +93,7 @@ def test_the_engine_is_this_package_and_has_no_compiled_part():
     assert not [name for name in names if name.startswith("pygal/test")]
 
 
+@pytest.mark.slow
 def test_the_engine_holds_all_that_its_libraries_import(tmp_path):
     """A Python without the packages of this one, which is what a browser has, draws the page."""
     zipfile.ZipFile(io.BytesIO(engine.archive())).extractall(tmp_path / "engine")

@@ -178,6 +178,7 @@ def test_recomputation_is_one_more_forward_of_the_blocks():
     assert early / plain - 1 == pytest.approx((work.block_flops - work.last_flops) / pass_flops / 3)
 
 
+@pytest.mark.slow
 def test_a_sweep_has_the_seconds_that_a_report_has():
     for plan in (plan_of(3), plan_of(2, zero={"overlap_comm": True}), plan_of(1, grad_accum=3)):
         assert seconds_of(step_of(plan, CLUSTER)) == step_time(plan, CLUSTER).seconds

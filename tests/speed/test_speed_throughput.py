@@ -112,6 +112,7 @@ def test_deepspeeds_own_runs_come_in_order_and_inside():
     assert throughput.rank_correlation(found) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bench", [throughput, cross_validation])
 def test_committed_tables_are_current(bench):
     assert bench.whole_text() in throughput.DOC.read_text(encoding="utf-8")

@@ -140,6 +140,7 @@ def test_check_says_when_and_how_much(capsys):
     assert answer["finish"]["expected"] in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [["--gpu-memory", "8GiB"], ["--seq-len", "5000000"], ["--gpu-memory", "20GiB"]]
 )

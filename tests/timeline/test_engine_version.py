@@ -22,6 +22,7 @@ def ask(tmp_path, capsys, config, *arguments):
     return code, json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "verdict", "code"),
     [

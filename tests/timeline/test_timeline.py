@@ -118,6 +118,7 @@ def odd(plan, draw):
     return replace(plan, **others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*MODELS, NUMBERS])
 def test_the_highest_place_is_the_highest_of_all(model):
     for sweep, values, draw in drawn(model, 12, seed=5, plainly=True):
@@ -126,6 +127,7 @@ def test_the_highest_place_is_the_highest_of_all(model):
             assert (timeline.forward.total, timeline.backward.total) == walked(plan), plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*MODELS[:3], NUMBERS])
 def test_bounds_find_the_highest_place(model):
     """Hooks that no bound asks about are left out; the explanation works out all of them."""
@@ -137,6 +139,7 @@ def test_bounds_find_the_highest_place(model):
             assert found == (timeline.forward.total, timeline.backward.total), plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [*MODELS[:3], NUMBERS])
 def test_a_sweep_equals_the_explained_ledger(model):
     """The same bytes, whatever was kept: values in any order, each against a plan of its own."""
@@ -149,6 +152,7 @@ def test_a_sweep_equals_the_explained_ledger(model):
             assert (use.num_bytes, use.moment) == (peak.num_bytes, peak.moment), (device, plan)
 
 
+@pytest.mark.slow
 def test_the_totals_of_the_passes_are_those_of_their_entries():
     for sweep, values, _ in drawn("gpt2", 10, seed=7):
         plan = sweep.plan(values)

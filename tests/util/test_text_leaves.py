@@ -66,6 +66,7 @@ def shell(text, **environment):
     return done.stdout.split(), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["", "--format json", "--timeline"])
 @pytest.mark.parametrize("verdict", ["", "--gpu-memory 2GiB"])
 def test_a_reader_that_is_gone_does_not_change_the_verdict(options, verdict):
@@ -74,6 +75,7 @@ def test_a_reader_that_is_gone_does_not_change_the_verdict(options, verdict):
     assert codes == ["1" if verdict else "0"]
 
 
+@pytest.mark.slow
 def test_closed_streams_do_not_change_the_verdict():
     assert shell("$CHECK >&-; echo $?") == (["0"], "")
     assert shell("$CHECK 2>&- >/dev/null; echo $?") == (["0"], "")

@@ -73,6 +73,7 @@ def test_without_leaves_every_module_stands_for_itself():
     assert all(step.reduces == (step.parameter,) for step in program.order)
 
 
+@pytest.mark.slow
 def test_an_unknown_leaf_is_said():
     assert "leaf-module-unknown" in plan_of({"leaf_module": {"names": ["nowhere"]}})[1]
     assert "not-modelled" in plan_of({"stage3_module_granularity_threshold": 10**6})[1]

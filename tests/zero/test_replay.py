@@ -36,6 +36,7 @@ def traces(model, count, seed):
 
 
 # equal blocks, experts, blocks that alternate, and weights that are tied
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama-2-13b", "mixtral-8x7b", "gemma-2-2b", "qwen2.5-0.5b"])
 def test_passing_over_equal_blocks_changes_no_level(model):
     passed = 0
