@@ -1,9 +1,12 @@
 """Inference as ``check`` answers it beside the simulated run, over jobs drawn at random.
 
-    python benchmarks/inference_parity.py [--jobs N] [--seed S] [--zero] [--write]
+    python benchmarks/inference_parity.py [--jobs N] [--seed S] [--zero [--codes]] [--write]
+    python benchmarks/inference_parity.py --tensor [--jobs N] [--seed S] [--write]
 
 Every job is a bundled model of a traced structure, in some precision, batch, prompt and number of
-new tokens; with ``--zero`` under ZeRO-3 on some ranks, offloaded to the host or NVMe or not.
+new tokens; with ``--zero`` under ZeRO-3 on some ranks, offloaded to the host or NVMe or not, and
+with ``--codes`` quantized by DeepSpeed itself; with ``--tensor`` cut over some ranks by AutoTP of
+``init_inference``, of structures whose heads need not fill the hidden width.
 transformers' ``generate`` runs on the simulated GPU, whole models unless ``--layers`` cuts them.
 Prints a line a phase and the largest error of each; exits with 1 where one is above ``LIMIT``.
 ``--write`` puts the jobs into ``benchmarks/inference_parity.md``.
@@ -33,7 +36,9 @@ from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job, without_config
 from zero_sizer.ledger.moments import Phase
 from zero_sizer.ledger.peak import phase_peaks, totals
+from zero_sizer.models.changes import tensor_slices
 from zero_sizer.models.positions import longest_sequence
+from zero_sizer.plan.inference import plan_inference
 from zero_sizer.sizing import size
 
 LIMIT = 0.01
@@ -67,14 +72,15 @@ class Row(NamedTuple):
         return (self.predicted - self.simulated) / self.simulated
 
 
-def draw(random_: random.Random, *, zero: bool) -> tuple[str, Job]:
+def draw(random_: random.Random, *, zero: bool, codes: bool = False) -> tuple[str, Job]:
     """A job and what to call it."""
     name = random_.choice(traced())
     spec = models.load(name)
     how = random_.choice((None, None, None, "nf4,double", "int8")) if not zero else None
     if spec.arch.num_experts or spec.arch.family in ("gpt2", "bloom"):
         how = None
-    precision = random_.choice(("bf16", "bf16", "fp16", "fp32"))
+    # in fp16 DeepSpeed's codes take a kernel that is compiled for a GPU
+    precision = random_.choice(("bf16", "bf16", "bf16" if codes else "fp16", "fp32"))
     attention = random_.choice(("sdpa", "eager", "flash") if precision != "fp32" else ("sdpa",))
     longest = longest_sequence(spec) or 8192
     new = random_.choice((0, 1, 2, 3, 7, 12))
@@ -91,9 +97,14 @@ def draw(random_: random.Random, *, zero: bool) -> tuple[str, Job]:
         new_tokens=new,
         batch_size=batch,
         gpus_per_node=ranks,
-        zero_init=random_.choice((True, False)) if zero else None,
+        zero_init=(codes or random_.choice((True, False))) if zero else None,
     )
     config = _zero(random_, precision) if zero else {}
+    if codes:
+        bits = random_.choice((4, 8))
+        how = {"num_bits": bits, "group_size": 32, "group_dim": 1, "symmetric": False}
+        config["weight_quantization"] = {"quantized_initialization": how}
+        how = f"{bits} bits"
     try:
         job = without_config(config, flags)
     except InputError:  # nothing of it can be quantized
@@ -101,6 +112,35 @@ def draw(random_: random.Random, *, zero: bool) -> tuple[str, Job]:
     place = config.get("zero_optimization", {}).get("offload_param", {}).get("device", "")
     label = f"{name} {f'{how} ' if how else ''}{precision} {attention} {batch}x{prompt}+{new}"
     return f"{label} zero3 x{ranks} {place}".rstrip() if zero else label, job
+
+
+def draw_tensor(random_: random.Random) -> tuple[str, Job]:
+    """A job of ``init_inference`` and what to call it."""
+    name = random_.choice([name for name in traced() if _has_slices(name)])
+    precision = random_.choice(("bf16", "fp16", "fp32"))
+    attention = random_.choice(("sdpa", "eager", "flash") if precision != "fp32" else ("sdpa",))
+    ranks = random_.choice((2, 3, 4, 8))
+    batch, prompt = random_.choice((1, 1, 2, 4, 8)), random_.randint(8, 2048)
+    new = random_.choice((0, 1, 2, 3, 7))
+    flags = Flags(
+        task=INFERENCE,
+        model=name,
+        precision=precision,
+        attention=attention,
+        prompt=prompt,
+        new_tokens=new,
+        batch_size=batch,
+        tensor_parallel=ranks,
+    )
+    return f"{name} {precision} {attention} {batch}x{prompt}+{new} over {ranks}", without_config(
+        {}, flags
+    )
+
+
+def _has_slices(name: str) -> bool:
+    """True if the profile knows what a slice holds."""
+    _, own = tensor_slices.highest(models.load(name), 2)
+    return inference.profiled(own) is own and models.load(name).arch.family != "gpt2"
 
 
 def _zero(random_: random.Random, precision: str) -> dict[str, Any]:
@@ -135,7 +175,9 @@ def traced() -> list[str]:
 def compare(jobs: Sequence[tuple[str, Job]]) -> Iterator[Row]:
     """Every phase of every job that the simulation runs."""
     with tempfile.TemporaryDirectory() as folder:
-        requests = [request_of(job, rank=0, steps=REQUESTS, nvme_path=folder) for _, job in jobs]
+        requests = [
+            request_of(job, rank=_rank(job), steps=REQUESTS, nvme_path=folder) for _, job in jobs
+        ]
         answers = run_requests(requests)
     for (name, job), answer in zip(jobs, answers, strict=True):
         if isinstance(answer, ZeroSizerError):
@@ -151,6 +193,11 @@ def compare(jobs: Sequence[tuple[str, Job]]) -> Iterator[Row]:
         for phase, peak in simulated.items():
             if peak and phase in predicted:
                 yield Row(name, phase, predicted[phase], peak)
+
+
+def _rank(job: Job) -> int:
+    plan = plan_inference(job).plan
+    return plan.rank if plan is not None else 0
 
 
 def _predicted(job: Job) -> dict[str, int]:
@@ -200,10 +247,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--layers", type=int, help="keep only so many blocks")
     parser.add_argument("--zero", action="store_true", help="under ZeRO-3")
+    parser.add_argument("--codes", action="store_true", help="in DeepSpeed's own 4 or 8 bits")
+    parser.add_argument("--tensor", action="store_true", help="by AutoTP of init_inference")
     parser.add_argument("--write", action="store_true", help="write the table")
     options = parser.parse_args()
     random_ = random.Random(options.seed)
-    jobs = [draw(random_, zero=options.zero) for _ in range(options.jobs)]
+    jobs = [
+        draw_tensor(random_)
+        if options.tensor
+        else draw(random_, zero=options.zero or options.codes, codes=options.codes)
+        for _ in range(options.jobs)
+    ]
     if options.layers:
         jobs = [(name, cut_job(job, options.layers)) for name, job in jobs]
     worst: dict[str, Row] = {}
@@ -218,6 +272,8 @@ def main() -> int:
         print(f"largest in {phase}: {row.error:+.4%} ({row.job})")
     if options.write:
         heading = "ZeRO-Inference" if options.zero else "Whole models on a GPU"
+        heading = "DeepSpeed's own codes" if options.codes else heading
+        heading = "AutoTP of init_inference" if options.tensor else heading
         command = " ".join(["python benchmarks/inference_parity.py", *sys.argv[1:]])
         write(heading, command, rows)
     return int(any(abs(row.error) > LIMIT for row in worst.values()))

@@ -116,9 +116,13 @@ def main() -> int:
             print(lines[-1], flush=True)
     if options.write:
         about = __doc__.split("\n\n")[2].partition(" `--write`")[0]
-        head = "| model | stage | samples: simulated GiB (error) | | |\n|---|---|---|---|---|\n"
-        table = head + "\n".join(lines) + "\n"
-        replace_section(f"## Models that are no plain decoder\n\n{about}\n\n{table}")
+        columns = 1 if options.whole else 3
+        head = "| model | stage | samples: simulated GiB (error) |" + " |" * (columns - 1) + "\n"
+        table = head + "|---" * (2 + columns) + "|\n" + "\n".join(lines) + "\n"
+        title = "## Models that are no plain decoder"
+        if options.whole:
+            title, about = f"{title}, whole", "All blocks, one batch; else as in the section above."
+        replace_section(f"{title}\n\n{about}\n\n{table}")
     return int(worst > LIMIT)
 
 

@@ -25,13 +25,13 @@ from zero_sizer.tracing.profile import has_biases
 DATA = Path(__file__).parent.parent / "zero_sizer" / "activations" / "data"
 LAYERS = 8  # enough for every pattern of layers
 _KEYS = {
-    "hidden": ("hidden_size", "n_embd", "word_embed_proj_dim"),
-    "ffn": ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"),
+    "hidden": ("hidden_size", "n_embd", "word_embed_proj_dim", "d_model"),
+    "ffn": ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff"),
     "heads": ("num_attention_heads", "n_head", "num_heads"),
     "kv_heads": ("num_key_value_heads", "num_kv_heads"),
-    "head_dim": ("head_dim",),
+    "head_dim": ("head_dim", "d_kv"),
     "vocab": ("vocab_size",),
-    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "layers": ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers"),
     "experts": ("num_local_experts", "num_experts"),
     "experts_per_token": ("num_experts_per_tok",),
     "expert_ffn": ("moe_intermediate_size",),
@@ -75,7 +75,7 @@ def name_of(structure: str) -> str:
         _KV_HEADS[said["kv_heads"]],
         "tied" if is_tied else "",
         "windowed" if said["window"] else "",
-        said["activation"],
+        said["activation"] or said["words"].get("feed_forward_proj", ""),
         "dropout" if said.get("drops") else "",
         f"rotated-{rotated:g}" if rotated != 1.0 else "",
     )
@@ -112,8 +112,7 @@ def resized(fields: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]
     if fields["model_type"] == "bloom":
         heads = kv_heads = 4 * 2**number  # slopes of other numbers are made in two parts
     widths = {**_OTHERS[number], "heads": heads, "kv_heads": kv_heads, "layers": LAYERS}
-    is_free = "head_dim" in fields
-    widths["hidden"] = heads * (_PER_HEAD[number] if is_free else widths["head_dim"])
+    widths["hidden"] = heads * (_PER_HEAD[number] if _is_free(fields) else widths["head_dim"])
     has_table = fields["model_type"] in family.LEARNED_POSITIONS
     keys = {**_KEYS, "positions": _POSITIONS} if has_table else _KEYS
     changes = {
@@ -122,6 +121,11 @@ def resized(fields: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]
     if fields["model_type"] == "phi3":
         changes["pad_token_id"] = 0  # its default lies in its own vocabulary only
     return {**fields, **changes}
+
+
+def _is_free(fields: Mapping[str, Any]) -> bool:
+    """Whether heads need not fill the hidden size."""
+    return any(key in fields for key in _KEYS["head_dim"])
 
 
 def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
@@ -155,7 +159,7 @@ def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, 
         has_biases=has_biases(spec),
         report=lambda line: print(line, flush=True),
     )
-    return {**found, "has_free_head_dim": "head_dim" in fields}
+    return {**found, "has_free_head_dim": _is_free(fields)}
 
 
 def main() -> int:

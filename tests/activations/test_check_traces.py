@@ -69,3 +69,26 @@ def test_a_forward_that_raises_for_want_of_tokens_is_not_traced(ask, monkeypatch
     code, answer = ask("--model", "qwen2.5-vl-7b", "--gpu", "h100-80gb", "--images", "4096")
     assert code == 1
     assert "images-beyond-sequence" in {finding["code"] for finding in answer["findings"]}
+
+
+SEES = ("--model", "qwen2.5-vl-3b", "--gpu", "h200-141gb", "--seq-len", "4096", "--images", "2")
+
+
+def test_windows_that_are_visited_one_by_one_are_bounded(ask, monkeypatch):
+    """A photograph is 100 windows in every block of Qwen2.5-VL's tower."""
+    monkeypatch.setattr(tracing, "_trace", None)
+    monkeypatch.setattr(tracing, "_MOST_CALLS", 799)
+    _, answer = ask(*SEES, "--attention", "sdpa")
+    (found,) = (f for f in answer["findings"] if f["code"] == "inputs-not-modelled")
+    assert "800 in each block of a micro batch" in found["remedy"]  # four samples of two
+    assert "--attention flash" in found["remedy"]
+
+
+@pytest.mark.parametrize(("attention", "most"), [("flash", 1), ("sdpa", 800)])
+def test_few_windows_are_traced(ask, monkeypatch, attention, most):
+    pytest.importorskip("transformers")
+    traced = []
+    monkeypatch.setattr(tracing, "_trace", lambda plan, tell: traced.append(plan.attention))
+    monkeypatch.setattr(tracing, "_MOST_CALLS", most)
+    ask(*SEES, "--attention", attention)
+    assert traced == [attention]

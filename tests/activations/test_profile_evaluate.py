@@ -290,11 +290,11 @@ def test_another_structure_has_another_profile_or_none(change, tmp_path, monkeyp
     path.write_text('{"schema_version": 1, "name"', encoding="utf-8")  # the disk was full
     assert activations.load(spec) is None
     store._from_cache.cache_clear()
-    store.write_cached(path, json.loads((store._DATA / "activations.t5-3b.json").read_text()))
+    store.write_cached(path, json.loads((store._DATA / "activations.gpt-j-6b.json").read_text()))
     found = activations.load(spec)
     store._from_cache.cache_clear()
     assert found is not None
-    assert found.name == "t5-3b"
+    assert found.name == "gpt-j-6b"
 
 
 @st.composite

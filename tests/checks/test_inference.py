@@ -91,8 +91,8 @@ def test_words_about_training_are_said_to_be_idle():
 @pytest.mark.parametrize(
     ("config", "code", "direction"),
     [
-        ({"tensor_parallel": {"tp_size": 2}}, "tensor-parallel-inference-not-modelled",
-         Direction.SAVE),
+        ({"quant": {"enabled": True}, "dtype": "fp16"}, "weight-quantization-not-modelled",
+         Direction.EITHER),
         ({"replace_with_kernel_inject": True}, "kernel-injection-not-modelled", Direction.EITHER),
         ({"hybrid_engine": {"enabled": True}}, "hybrid-engine-not-modelled", Direction.COST),
         ({"optimizer": {"type": "AdamW"}}, "optimizer-in-inference", Direction.COST),

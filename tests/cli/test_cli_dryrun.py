@@ -76,9 +76,9 @@ def refused(capsys, *arguments):
             *(2, "--trace, --snapshot: of one rank"),
         ),
         (
-            ["--", "mpirun", "-np", "8", "python", "t.py"],
+            ["--", "jsrun", "-n", "8", "python", "t.py"],
             3,
-            "'mpirun' is no launcher that is known",
+            "'jsrun' is no launcher that is known",
         ),
         (["--timeout", "60", "ds.json"], 2, "--timeout: does not apply to --how simulated"),
     ],

@@ -97,6 +97,23 @@ copy = type(layer.weight)(layer.weight.data, requires_grad=False)
 assert isinstance(copy, torch.nn.Parameter) and not copy.requires_grad
 """
     + TRAINS,
+    # accelerate hands on whatever hangs on the parameter; transformers 4 builds every model so
+    "a known parameter is rebuilt with all that hangs on it": """
+import torch
+from accelerate import init_empty_weights
+with init_empty_weights():
+    norm = torch.nn.Module()
+    norm.weight = torch.nn.Parameter(torch.ones(8))
+assert norm.weight.device.type == "meta" and norm.weight.requires_grad
+"""
+    + TRAINS,
+    "tf32 is asked for": """
+import torch
+from transformers import TrainingArguments
+assert int(torch.version.cuda.split(".")[0]) >= 11
+TrainingArguments(output_dir="out", tf32=True, report_to="none")
+"""
+    + TRAINS,
     "torch's compiler is imported whole": """
 import torch._dynamo.utils, torch._dynamo.device_interface
 """
@@ -213,6 +230,17 @@ try:
 except KeyError as error:
     raise RuntimeError("could not do it") from error
 """,
+    # LLaVA's projector is built outside zero.Init, in fp32; DeepSpeed 0.19 asserts one dtype
+    "E silent assertion": """
+import deepspeed, torch
+ZERO = {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True},
+        "zero_optimization": {"stage": 3}, "optimizer": {"type": "AdamW"}}
+net = torch.nn.Sequential()
+with deepspeed.zero.Init(config_dict_or_path=ZERO):
+    net.append(torch.nn.Linear(8, 8))
+net.append(torch.nn.Linear(8, 8))
+deepspeed.initialize(model=net, model_parameters=net.parameters(), config=ZERO)
+""",
     "E in backward": """
 import torch
 def refuse(grad):
@@ -247,6 +275,10 @@ subprocess.run(["torchrun", "--nproc_per_node", "8", "other.py"])
 }
 SAYS = {
     "E own error": ("RuntimeError: could not do it; caused by KeyError: 'x'", ".py:3"),
+    "E silent assertion": (
+        "AssertionError: assert len(set(t.dtype for t in tensors)) == 1 (deepspeed/runtime/zero/",
+        ".py:9",
+    ),
     "E in backward": ("ValueError: not this gradient", ".py:4"),
     "E process of its own": ("overlap_step steps in a process of its own", ".py:11"),
     "E no engine": ("made no engine", ""),

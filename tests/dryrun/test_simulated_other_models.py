@@ -24,6 +24,11 @@ LLAMA |= {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads
 QWEN = {"hidden_size": 256, "intermediate_size": 512, "vocab_size": 4096, "num_hidden_layers": 4}
 QWEN |= {"num_attention_heads": 4, "num_key_value_heads": 2}
 QWEN |= {"rope_parameters": {"rope_type": "default", "mrope_section": [8, 12, 12]}}
+SEEN = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
+SEEN |= {"num_attention_heads": 4, "image_size": 56, "patch_size": 14}
+EXPERTS = {"intermediate_size_mlp": 512, "num_local_experts": 4, "num_experts_per_tok": 1}
+EXPERTS |= {"head_dim": 64, "interleave_moe_layer_step": 1, "pad_token_id": 0}
+PROJECTOR = {"vision_output_dim": 128, "projector_input_dim": 128, "projector_output_dim": 128}
 TOWER = {"depth": 4, "hidden_size": 128, "intermediate_size": 256, "num_heads": 4}
 TOWER |= {"out_hidden_size": 256, "fullatt_block_indexes": [1, 3], "window_size": 56}
 MODELS = {
@@ -53,6 +58,26 @@ MODELS = {
         **{"vision_config": TOWER, "text_config": QWEN, "image_token_id": 4000},
         **{"video_token_id": 4001, "vision_start_token_id": 4002, "vision_end_token_id": 4003},
     },
+    "llama4": {
+        "model_type": "llama4",
+        "architectures": ["Llama4ForConditionalGeneration"],
+        **{"vision_config": {**SEEN, **PROJECTOR, "intermediate_size": 512}},
+        "image_token_index": 4000,
+        "text_config": {**QWEN, **EXPERTS, "rope_parameters": {"rope_type": "default"}},
+    },
+    "mistral3": {
+        "model_type": "mistral3",
+        "architectures": ["Mistral3ForConditionalGeneration"],
+        **{"vision_config": {**SEEN, "model_type": "pixtral", "head_dim": 32}},
+        **{"text_config": {**LLAMA, "model_type": "mistral"}, "image_token_index": 4000},
+    },
+    "internvl": {
+        "model_type": "internvl",
+        "architectures": ["InternVLForConditionalGeneration"],
+        "vision_config": {**SEEN, "model_type": "internvl_vision", "image_size": [56, 56]}
+        | {"patch_size": [14, 14]},
+        **{"text_config": {**LLAMA, "model_type": "qwen2"}, "image_token_id": 4000},
+    },
     "t5": {
         "model_type": "t5",
         "architectures": ["T5ForConditionalGeneration"],
@@ -67,6 +92,8 @@ MODELS = {
     },
 }
 SAID = {"whisper": {"seq_len": 64}, "llava": {"seq_len": 128}, "t5": {"seq_len": 96}}
+SAID |= {"llama4": {"seq_len": 128, "images": "1,size=112x112"}}  # four tiles and the whole
+SAID |= {"internvl": {"seq_len": 128, "images": "2,size=112x56"}, "mistral3": {"seq_len": 96}}
 SAID |= {"qwen2.5-vl": {"seq_len": 256, "images": "1,size=224x280"}}
 # stage, samples, activation checkpointing, attention
 RUNS = [(2, 8, False, "sdpa"), (3, 4, True, "sdpa")]

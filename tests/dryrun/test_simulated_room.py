@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support import published
 
+from zero_sizer import cli
 from zero_sizer.allocator.room import Room
 from zero_sizer.dryrun.answer import answer_of
 from zero_sizer.dryrun.recording import from_json
@@ -72,6 +73,16 @@ def test_the_reader_is_told_first(capsys, fits, verdict, said):
     assert out.startswith(WORDS[verdict])
     assert said in out
     assert ("expandable_segments" in out) is not all(fits)
+
+
+@pytest.mark.parametrize(
+    ("fits", "code"), [((True, True), 0), ((True, False), 3), ((False, False), 1)]
+)
+def test_the_exit_code_is_the_verdict_s(monkeypatch, tmp_path, fits, code):
+    monkeypatch.setattr("zero_sizer.cli.dryrun.record", lambda *_: recording_with(fits))
+    path = tmp_path / "ds.json"
+    path.write_text('{"train_micro_batch_size_per_gpu": 1}')
+    assert cli.main(["dryrun", str(path), "--how", "simulated", "--model", "gpt2"]) == code
 
 
 @pytest.mark.parametrize(

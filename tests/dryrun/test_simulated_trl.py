@@ -10,9 +10,13 @@ from support.plans import make_job
 from support.simulated_jobs import AUTO, HOST, TINY_LLAMA
 
 from zero_sizer import models
+from zero_sizer.dryrun import to_job
+from zero_sizer.dryrun.recording import read
 from zero_sizer.dryrun.simulated.script import ScriptRequest, run_script
 from zero_sizer.ledger.moments import Phase
+from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.sizing import size
+from zero_sizer.units import format_gib
 
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
@@ -98,10 +102,20 @@ def test_sft_holds_the_model_states_that_the_ledger_predicts(folder, zero):
 
 
 def test_dpo_holds_a_second_model_and_counts_selections_at_their_most(folder):
-    recording = _run(folder, {"stage": 3}, "trl_dpo.py", "pairs.jsonl")
+    watch = ("--watch", "memory.json", "--max_steps", "2")
+    recording = _run(folder, {"stage": 3}, "trl_dpo.py", "pairs.jsonl", *watch)
     assert [phase.name for phase in recording.first.phases] == ["init", *STEP, *STEP]
     assert any("selection by a mask" in note for note in recording.notes)
     init = recording.first.phases[0]
     params = models.load(str(folder)).num_params
     # The engine's own, and the reference's in bf16, an eighth each.
     assert init.num_bytes(device="gpu") >= params // 8 * (2 + 4 + 2 + 2)
+    (path,) = folder.glob("memory.rank*.json")
+    watched = read(path)
+    (said,) = [note for note in watched.notes if note.startswith("DPOTrainer")]
+    kept = format_gib(params // 8 * 2)
+    assert f"beside a reference model of {kept} on this rank: none of it is in" in said
+    assert not [note for note in watched.notes if "prediction:" in note]  # no false alarm
+    assert watched.prediction["gpu"]["low"] < watched.prediction["gpu"]["expected"]
+    assert "high" not in watched.prediction["gpu"]
+    assert size(to_job.job_of(watched)).verdict is Verdict.UNCERTAIN  # as it was said then

@@ -53,6 +53,11 @@ def read(tmp_path):
         # argparse knows an option by its beginning: hiyouga/LlamaFactory#3307
         (f"python -m torch.distributed.run --nproc_per_node=4 --nnode=2 {ARGUMENTS}", (2, 4)),
         (f"deepspeed --num_gpu 4 {ARGUMENTS}", (1, 4)),
+        (f"mpirun -np 8 -H a:4,b:4 -x NCCL_DEBUG=INFO python {ARGUMENTS}", (2, 4)),
+        (f"GPUS=(0 1 2 3)\nARGS=(\n  {ARGUMENTS}  # all of them\n)\nARGS+=(--seed 1)\n"
+         "torchrun --nproc_per_node ${#GPUS[@]} \"${ARGS[@]}\"", (1, 4)),
+        (f"declare -a L=(deepspeed --num_gpus 4)\n${{L[@]}} {ARGUMENTS}", (1, 4)),
+        (f"A='--num_gpus'\nA+=' 4'\ndeepspeed $A {ARGUMENTS}", (1, 4)),
     ],
 )  # fmt: skip
 def test_the_launcher_line_is_found(read, text, ranks):
@@ -84,6 +89,28 @@ def test_what_only_a_running_shell_knows_is_said(read):
     assert {(f.code, f.key) for f in found.findings} >= {
         ("variable-unknown", "per_device_train_batch_size")
     }
+
+
+@pytest.mark.parametrize("told", ['"$@"', "$@", "$DS_CONFIG", "${2}"])
+def test_a_config_that_only_a_running_shell_knows_is_asked_for(read, told):
+    line = f"\ndeepspeed --num_gpus 4 train.py --model_name_or_path gpt2 --bf16 --deepspeed {told}"
+    with pytest.raises(InputError, match="known only where the script runs: which DeepSpeed") as e:
+        read(line)
+    assert e.value.where.endswith("run.sh:2")
+
+
+def test_what_is_added_to_a_variable_counts(read):
+    text = "O='--bf16 True'\nO+=' --per_device_train_batch_size 3'\ndeepspeed --num_gpus 4 "
+    text += "train.py --model_name_or_path gpt2 --deepspeed ds.json $O"
+    assert read(text).workload.micro_batch == 3
+
+
+def test_words_of_an_array_are_those_of_bash(tmp_path):
+    text = 'A=(one \'two words\' "x=$((2+3))"  # three\n  four)\nA+=("f\\"ive")\n'
+    line = "printf '%s\\n' \"${A[@]}\" ${#A[@]}"
+    done = subprocess.run(["bash", "-c", text + line], capture_output=True, text=True, check=True)
+    (command,) = shell_words.commands(text + line, {}, "x")
+    assert list(command.words[2:]) == done.stdout.splitlines()
 
 
 def test_a_file_that_the_line_names_is_read_with_its_overrides(read, tmp_path):

@@ -64,6 +64,17 @@ LINES = {
     "srun -N2 --ntasks-per-node 1 torchrun --nnodes 2 --nproc_per_node 8 train.py": (
         *(2, 8, "train.py"),
     ),
+    "mpirun -np 8 python train.py": (None, 8, "train.py"),
+    "mpirun -np 16 -H a:8,b:8 -bind-to none -map-by slot -x NCCL_DEBUG=INFO -x PATH "
+    "-mca pml ob1 --mca btl ^openib --allow-run-as-root python train.py --lr 1": (
+        *(2, 8, "train.py --lr 1"),
+    ),
+    "mpirun --hostfile hostfile python train.py": (3, 8, "train.py"),
+    "mpirun -n 24 --map-by ppr:8:node --oversubscribe python -u train.py": (3, 8, "train.py"),
+    "mpirun -N 4 --hostfile hostfile python train.py": (3, 4, "train.py"),
+    "mpiexec -n 8 -ppn 4 -f hostfile -genv OMP_NUM_THREADS 8 python train.py": (2, 4, "train.py"),
+    "mpiexec.hydra -hosts a,b -perhost 8 -np 16 python -m pkg.train": (2, 8, "-m pkg.train"),
+    "orterun -np 2 -H a,b torchrun --nnodes 2 --nproc_per_node 8 train.py": (2, 8, "train.py"),
     "llamafactory-cli train sft.yaml": (None, None, "-m llamafactory.launcher sft.yaml"),
     "FORCE_TORCHRUN=1 NNODES=2 NPROC_PER_NODE=8 llamafactory-cli train sft.yaml": (
         *(2, 8, "-m llamafactory.launcher sft.yaml"),
@@ -91,6 +102,29 @@ def test_variables_in_front_and_those_of_slurm():
     assert [found[name] for name in names] == ["5", "1", "1", "8", "b=c"]
 
 
+def test_variables_of_mpi():
+    launch = read(
+        [
+            "mpirun",
+            "-np",
+            "8",
+            "-H",
+            "a:4,b:4",
+            "-x",
+            "HF_HOME=/d",
+            "-x",
+            "PATH",
+            "python",
+            "train.py",
+        ]
+    )
+    assert dict(launch.environment) == {"HF_HOME": "/d"}
+    found = launch.variables(rank=5, nodes=2, gpus_per_node=4)
+    names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+    assert [found[f"OMPI_COMM_WORLD_{name}"] for name in names] == ["5", "8", "1", "4"]
+    assert (found["PMI_RANK"], found["HF_HOME"]) == ("5", "/d")
+
+
 @pytest.mark.parametrize(
     ("line", "kind", "says"),
     [
@@ -106,7 +140,10 @@ def test_variables_in_front_and_those_of_slurm():
         ("deepspeed --no_python ls", InputError, "no_python"),
         ("deepspeed --num_gpus 2 missing.py", InputError, "no script 'missing.py'"),
         ("torchrun --nproc_per_node 8 ls", UnsupportedError, "'ls' is no launcher"),
-        ("mpirun -np 8 python train.py", UnsupportedError, "'mpirun' is no launcher that is known"),
+        ("mpirun -np $N python train.py", InputError, "not a whole number.*variable"),
+        ("mpirun --hostfile mixed python train.py", InputError, "different numbers of slots: a 8"),
+        ("mpirun -np 8 ./solver", InputError, "no script './solver'"),
+        ("horovodrun -np 8 python train.py", UnsupportedError, "'horovodrun' is no launcher"),
         ("ray submit train.py", UnsupportedError, "'ray' is no launcher that is known"),
         ("./job.sh", UnsupportedError, "the line in it"),
         ("python -c pass", InputError, "write it to a file"),

@@ -37,24 +37,20 @@ def test_many_jobs():
 
 @pytest.mark.slow
 def test_many_jobs_of_zero_inference():
-    """Several requests: what stays gathered comes in the second forward, later ones prefetch.
-
-    Prefill is held to the limit from below alone: between two linear layers the most that is
-    gathered is counted beside the most activations, which may be apart (docs/inference.md).
-    """
+    """Several requests: what stays gathered comes in the second forward, later ones prefetch."""
     found = errors(6, 16, zero=True)
     assert any("nvme" in name for name in found)
     assert any(name.endswith("on host") for name in found)
-    missed = {name: error for name, error in found.items() if abs(error) > benchmark.LIMIT}
-    assert {n: e for n, e in missed.items() if e < 0 or not n.endswith("prefill")} == {}
+    assert {name: error for name, error in found.items() if abs(error) > benchmark.LIMIT} == {}
 
 
 def test_the_committed_tables_are_within_the_limit():
-    """60 jobs each; written by the benchmark, and looked at when it is."""
+    """30 or 60 jobs each; written by the benchmark, and looked at when it is."""
     _, *tables = benchmark.PAGE.read_text("utf-8").split("\n## ")
-    assert len(tables) == 2
+    assert len(tables) == 4
     for table in tables:
         rows = re.findall(r"^\| ([^*|]+) \| (.*%.*) \|$", table, re.MULTILINE)
         errors = [float(error) for _, cells in rows for error in re.findall(r"([-+.\d]+)%", cells)]
-        assert len(rows) >= 58, "hardly any is refused"
+        (jobs,) = re.findall(r"--jobs (\d+)", table)
+        assert len(rows) >= 0.95 * int(jobs) >= 28, "hardly any is refused"
         assert max(map(abs, errors)) <= 100 * benchmark.LIMIT

@@ -123,6 +123,18 @@ def test_llama_4_lays_an_image_on_the_canvas_that_shrinks_it_least(size, canvas)
     assert tiles.llama4(*size, 336) == canvas
 
 
+@pytest.mark.parametrize(
+    ("name", "images", "calls"),
+    [
+        ("qwen2.5-vl-7b", Images(2, 448, 448), 2 * 16),  # windows of 112 pixels
+        ("qwen2.5-vl-7b", Images(1, 1036, 560), 10 * 5),
+        ("qwen3-vl-8b", Images(3), 3),  # whole images
+    ],
+)
+def test_attention_that_walks_through_windows_is_counted(name, images, calls):
+    assert feed_of(models.load(name), Said(images=images)).calls == calls
+
+
 def test_text_models_have_no_feed_unless_they_write_another_length():
     assert feed_of(models.load("llama-3-8b")) is None
     assert feed_of(models.load("t5-large")) is None

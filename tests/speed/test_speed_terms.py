@@ -20,7 +20,7 @@ from zero_sizer.job import read
 from zero_sizer.job.fields import Flags
 from zero_sizer.plan import sizes
 from zero_sizer.speed import Case, step_time
-from zero_sizer.speed.model import step_of
+from zero_sizer.speed.model import seconds_of, step_of
 from zero_sizer.speed.rates import Protocol, by_prefix, peak_flops, rates_of, table
 from zero_sizer.speed.step import Kind
 from zero_sizer.speed.terms import TERMS
@@ -176,6 +176,11 @@ def test_recomputation_is_one_more_forward_of_the_blocks():
     pass_flops = work.block_flops + work.head_flops
     assert again / plain - 1 == pytest.approx(work.block_flops / pass_flops / 3)
     assert early / plain - 1 == pytest.approx((work.block_flops - work.last_flops) / pass_flops / 3)
+
+
+def test_a_sweep_has_the_seconds_that_a_report_has():
+    for plan in (plan_of(3), plan_of(2, zero={"overlap_comm": True}), plan_of(1, grad_accum=3)):
+        assert seconds_of(step_of(plan, CLUSTER)) == step_time(plan, CLUSTER).seconds
 
 
 def test_frozen_weights_have_no_gradient_product():

@@ -70,6 +70,10 @@ CASES = {
         [["bf16", "flash", False], ["bf16", "eager", True]],
     ),
     "encoder and decoder": (T5, [BF16[1], BF16[2], ["autocast", "sdpa", False]]),
+    "gated encoder and decoder": (
+        {**T5, "feed_forward_proj": "gated-gelu", "d_model": 192, "num_heads": 3},
+        [BF16[1]],
+    ),
     "gpt2": (short("gpt2", n_layer=5, num_hidden_layers=5), BF16[1:3]),
     "bert": (short("bert-base", num_hidden_layers=5), BF16[1:3]),
     "bloom": (short("bloom-560m", n_layer=5, num_hidden_layers=5), [["bf16", "eager", True]]),
@@ -77,7 +81,7 @@ CASES = {
     "mistral": (short("mistral-7b", num_hidden_layers=5, sliding_window=640), BF16[:2]),
 }
 POINTS = [[1, 512], [5, 384], [3, 960]]
-NO_FAMILY = ("dense, then experts", "encoder and decoder")  # blocks that differ; no family yet
+NO_FAMILY = ("dense, then experts",)  # blocks that differ; no family yet
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
 """Activations of a model of which parts are frozen or adapted, from the profile of its base.
 
-A profile tells what training every weight holds. What is frozen keeps less of that
-(``passes.frozen``), what is adapted makes and keeps more (``passes.adapters``): storages of known
-size, made and let go of at known modules. So the base's steps are walked once, and every level is
-shifted by what differs there.
+A profile tells what training every weight holds. Frozen parts keep less of that (``frozen``,
+``closed_regions``), adapted ones more (``lora``): storages of known size, made and let go of at
+known modules. So the base's steps are walked once, and each level is shifted by what differs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,8 @@ class How(NamedTuple):
         recomputes: blocks are checkpointed.
         saves_inputs: linear layers keep their inputs, trained or not, as ZeRO-3's do; None where
             nobody compared.
-        keeps_outputs: attention keeps its output, as flash attention does.
+        keeps_outputs: attention keeps its output, as all kernels do.
+        is_flash: the kernel is flash attention's, whose output lies as its queries do.
         opens: the embedding's output requires a gradient (``enable_input_require_grads``, which
             checkpointing switches on).
     """
@@ -48,6 +48,7 @@ class How(NamedTuple):
     recomputes: bool
     saves_inputs: bool
     keeps_outputs: bool
+    is_flash: bool
     opens: bool
 
 
@@ -160,20 +161,12 @@ class _Walk:
         self.how = how
         self._run = run
         self._closed = closed.names
-        self._unsaved = frozen.unsaved(
-            rules,
-            run,
-            how.sizes,
-            saves_inputs=how.saves_inputs,
-            keeps_outputs=how.keeps_outputs,
-            closed=closed,
-        )
-        self._alone = frozen.kept_by_adapters(
-            *(rules, run, how.sizes),
-            saves_inputs=how.saves_inputs,
-            keeps_outputs=how.keeps_outputs,
-            closed=closed,
-        )
+        keeps_outputs = how.keeps_outputs and not (how.is_flash and rules.copies_outputs)
+        saves = {"saves_inputs": how.saves_inputs, "keeps_outputs": keeps_outputs}
+        self._unsaved = frozen.unsaved(rules, run, how.sizes, closed=closed, **saves)
+        if not how.keeps_outputs:
+            self._unsaved += frozen.of_scores(rules, run, how.sizes, closed)
+        self._alone = frozen.kept_by_adapters(rules, run, how.sizes, closed=closed, **saves)
         adapted = rules.adapted.items()
         self._adapted = {n: AutocastAdapted(*a) if how.sizes.casts else a for n, a in adapted}
         self._joins: list[str] = []  # their input's gradient is summed up in the next step

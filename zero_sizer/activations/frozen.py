@@ -62,12 +62,11 @@ def unsaved(
         run: modules in the order in which they run forward.
         of: sizes.
         saves_inputs: linear layers keep inputs whatever is trained.
-        keeps_outputs: attention keeps its output.
+        keeps_outputs: attention keeps what the layer after it is handed.
         closed: modules whose input carries no gradient.
     """
     found = [Unsaved(r.num_bytes, r.until, False, r.modules[0]) for r in closed.regions]
     found += _of_closed(rules, run, of, closed)
-    found += () if keeps_outputs else _of_scores(rules, run, of, closed)
     met: set[str] = set()
     for name in run:
         if name in closed.inside and not _is_held_beyond(name, run, closed):
@@ -109,8 +108,7 @@ def _is_kept(rules: Rules, name: str, closed: Closed, *, keeps_outputs: bool) ->
     """True if what made the layer's input keeps it, whatever the layer does."""
     if closed.ends_at(name):
         return False
-    is_attentions = keeps_outputs and not rules.copies_outputs
-    return (is_attentions and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
+    return (keeps_outputs and name.endswith(_AFTER_ATTENTION)) or _is_activation(rules, name)
 
 
 def kept_by_adapters(
@@ -199,7 +197,7 @@ def _of_activation(rules: Rules, run: list[str], of: Sizes, closed: Closed) -> I
             yield Unsaved(num_bytes(of.tokens * out, of.dtype), f"/{before}", True, before)
 
 
-def _of_scores(rules: Rules, run: list[str], of: Sizes, closed: Closed) -> Iterator[Unsaved]:
+def of_scores(rules: Rules, run: list[str], of: Sizes, closed: Closed) -> Iterator[Unsaved]:
     """Queries and keys as eager attention multiplies them: each is kept for the other's gradient.
 
     In a first block one may have none; keys are repeated for every head.

@@ -17,12 +17,13 @@ from zero_sizer.activations import structure
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PREFIX = "inference."
 _DATA = Path(__file__).parent / "data"
 _BUNDLED = "bundled model "
 GENERATE, SCORE = "generate", "score"
-BEFORE = "before the blocks"
+BEFORE, HEAD = -1, -2  # stand for numbers of blocks
+BEGINS, RUNNING, AFTER = "begins", "running", "after"
 _LONG = 8  # blocks that a family is traced at show every pattern
 _FALLBACK = ("flash", "sdpa", "eager")
 
@@ -33,22 +34,27 @@ class Point(NamedTuple):
     Attributes:
         num_bytes: live beside the weights, the cache included.
         place: what is running: ``block 12``, ``head``, ...
-        linear: name of the linear layer that runs, or that ran last, without its block; empty
-            where none did in the block.
-        block: number of the block; -1 outside of blocks.
-        is_over: the linear layer does not run any more.
+        module: name of the module with parameters that runs, or that ran last, without its block;
+            empty where none did in the block.
+        block: number of the block; ``BEFORE`` or ``HEAD`` outside of blocks.
+        when: the module ``begins``, is ``running``, or it is ``after`` that.
+        part: of that time, which is cut before and after each moment at which a module without
+            parameters begins, ...
+        parts: ... of so many.
     """
 
     num_bytes: int
     place: str
-    linear: str = ""
-    block: int = -1
-    is_over: bool = True
+    module: str = ""
+    block: int = BEFORE
+    when: str = AFTER
+    part: int = 0
+    parts: int = 1
 
 
 def structure_of(spec: ModelSpec) -> str | None:
     """Structure that models share in inference, where nothing is dropped."""
-    found = structure.structure_of(spec.base or spec)
+    found = structure.structure_of(spec.whole or spec.base or spec)
     if found is None:
         return None
     said = json.loads(found)
@@ -138,7 +144,7 @@ class Profile:
     def _heights(
         self, found: Mapping[str, Any], values: list[int], *, every: bool
     ) -> Iterator[Point]:
-        yield Point(max(values[p] for p in found["before"]), BEFORE)
+        yield from _span(found["before"], values, 0, "before the blocks", BEFORE)
         level, blocks = values[found["enter"]], found["blocks"]
         yield from _span(found["first"], values, level, "block 0", 0)
         level = values[found["second"]]
@@ -151,21 +157,36 @@ class Profile:
                 level += values[blocks[kind]["step"]]
         for base, i in last.values():
             yield from _span(blocks[self._kinds[i]], values, base, f"block {i}", i)
-        yield from _span(found["after"], values, level, "head", -1)
+        yield from _span(found["after"], values, level, "head", HEAD)
 
 
 def _span(
     found: Mapping[str, Any], values: list[int], base: int, place: str, block: int
 ) -> Iterator[Point]:
-    for name, levels in found["after"].items():
-        yield Point(base + max(values[p] for p in levels), place, name, block)
-    for name, levels in found["linears"].items():
-        at = f"{place}, {name}"
-        yield Point(base + max(values[p] for p in levels), at, name, block, is_over=False)
+    for when in (BEGINS, RUNNING):
+        for name, levels in found[when].items():
+            most = base + max(values[p] for p in levels)
+            yield Point(most, f"{place}, {name}", name, block, when)
+    for name, parts in found[AFTER].items():
+        for part, levels in enumerate(parts):
+            most = base + max(values[p] for p in levels)
+            yield Point(most, place, name, block, AFTER, part, len(parts))
 
 
 def _monomials(b: int, s: int) -> tuple[int, ...]:
     return b * s, 1, s, b, s * s, b * s * s
+
+
+def profiled(spec: ModelSpec) -> ModelSpec:
+    """The model whose widths the profile takes: a slice's own, or those of the whole model.
+
+    Where heads fill the hidden width in every model of a structure, nothing tells which of the two
+    a size follows, and a slice has fewer heads.
+    """
+    name = index().get(structure_of(spec) or "")
+    if spec.whole is None or name is None or structure.specialised(_document(name), spec):
+        return spec
+    return spec.whole
 
 
 def load(spec: ModelSpec) -> Profile | None:
@@ -179,8 +200,8 @@ def _load(identity: Identity) -> Profile | None:
     found = structure_of(spec)
     name = index().get(found) if found is not None else None
     if name is not None:
-        document = _at_window(structure.specialised(_document(name), spec), spec)
-    elif spec.origin.startswith(_BUNDLED):
+        document = _at_window(structure.specialised(_document(name), profiled(spec)), spec)
+    elif spec.whole is None and spec.origin.startswith(_BUNDLED):
         document = _document(spec.origin.removeprefix(_BUNDLED).partition(" ")[0], missing={})
     else:
         document = None

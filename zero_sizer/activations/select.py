@@ -162,6 +162,7 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
     variant = _base_variant(plan)
 
     def adapt(recomputes: bool) -> MicroStep:
+        attention = _attention_of(plan, base, variant)
         dtype = plan.autocast_dtype or plan.model_dtype
         found = Sizes(
             tokens=plan.micro_batch * plan.seq_len,
@@ -175,7 +176,8 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
             sizes=found,
             recomputes=recomputes,
             saves_inputs=plan.saves_linear_inputs,
-            keeps_outputs=_attention_of(plan, base, variant) != "eager",
+            keeps_outputs=attention != "eager",
+            is_flash=_is_flash(plan, attention),
             opens=plan.checkpointing and _opens_inputs(plan.model),
         )
         step = _evaluated(plan, base, variant, recomputes)
@@ -195,6 +197,14 @@ def _attention_of(plan: Plan, model: ModelSpec, variant: str) -> str:
         return plan.attention
     known = variant if variant in profile.attentions else _precision(plan)
     return profile.attention_for(known, plan.attention)
+
+
+def _is_flash(plan: Plan, attention: str) -> bool:
+    """Whether flash attention's kernel runs, which takes neither fp32 nor a mask."""
+    if attention != "sdpa":
+        return attention == "flash"
+    dtype = plan.autocast_dtype or plan.model_dtype
+    return dtype is not DType.FP32 and _makes_no_mask(plan)
 
 
 def _opens_inputs(model: ModelSpec) -> bool:

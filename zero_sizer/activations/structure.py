@@ -35,6 +35,7 @@ _WORDS = (
     "alibi",
     "attention_bias",
     "do_layer_norm_before",
+    "feed_forward_proj",
     "multi_query",
     "new_decoder_architecture",
     "parallel_attn",
@@ -49,6 +50,7 @@ _RATES = (
     "attention_probs_dropout_prob",
     "attn_pdrop",
     "dropout",
+    "dropout_rate",
     "embd_pdrop",
     "hidden_dropout",
     "hidden_dropout_prob",
@@ -72,9 +74,12 @@ FAMILIES = frozenset(
         "qwen2",
         "qwen3",
         "qwen3_moe",
+        "t5",
     }
 )
 _WINDOWED = ("gemma2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe")
+_TWO_STACKS = ("t5",)  # an encoder and a decoder, each of any depth
+_SAME_CLASS = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}  # the hub's older name
 LEARNED_POSITIONS = ("bert", "gpt2", "opt")
 # What numbers that only a Llama has leave open (``models.numbers``).
 _OF_NUMBERS: Mapping[str, Any] = {
@@ -98,9 +103,10 @@ def structure_of(spec: ModelSpec) -> str | None:
     if names is None or layers is None or not all(t.trainable for t in spec.parameters):
         return None
     heads, kv_heads = spec.arch.heads, spec.arch.kv_heads
+    named = (fields.get("architectures") or [_head(spec.arch.family)])[0]
     said = {
         "family": spec.arch.family,
-        "class": (fields.get("architectures") or [_head(spec.arch.family)])[0],
+        "class": _SAME_CLASS.get(named, named),
         "activation": next((fields[key] for key in ACTIVATION if fields.get(key)), ""),
         "rotated": rotated_share(fields, spec.arch.family),
         "words": {key: fields[key] for key in _WORDS if fields.get(key) is not None},
@@ -152,13 +158,18 @@ def _layers(spec: ModelSpec, layer_types: Any) -> str | None:
 
 
 def _names(spec: ModelSpec) -> list[str] | None:
-    """Names with ``*`` for a block's number; None where blocks differ."""
+    """Names with ``*`` for a block's number; None where blocks differ.
+
+    Of T5's the first of each stack has a table of relative positions, for all of them.
+    """
     counts: dict[str, int] = {}
     for tensor in spec.parameters:
         name = _NUMBERED.sub(".*.", tensor.name, count=1)
         counts[name] = counts.get(name, 0) + 1
+    arch = spec.arch
+    two = (arch.num_layers, arch.decoder_layers, 1) if arch.family in _TWO_STACKS else ()
     repeated = {count for name, count in counts.items() if ".*." in name}
-    return sorted(counts) if len(repeated) == 1 else None
+    return sorted(counts) if len(repeated) == 1 or repeated <= {*two} else None
 
 
 def widths_of(spec: ModelSpec) -> dict[str, int]:
@@ -239,7 +250,7 @@ def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] 
         **document,
         "name": f"{spec.name}, by its family",
         "polynomials": polynomials,
-        "stacks": [{**stack, "depth": spec.arch.num_layers} for stack in document["stacks"]],
+        "stacks": [{**stack, "depth": _depth(spec, stack)} for stack in document["stacks"]],
     }
     if window is not None:
         found["setups"] = [
@@ -247,6 +258,12 @@ def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] 
             for setup in document["setups"]
         ]
     return found
+
+
+def _depth(spec: ModelSpec, stack: Mapping[str, Any]) -> int | None:
+    """Blocks of a stack; an encoder-decoder's decoder has a number of its own."""
+    is_decoder = spec.arch.decoder_layers and str(stack["blocks"]).startswith("decoder")
+    return spec.arch.decoder_layers if is_decoder else spec.arch.num_layers
 
 
 def _has_traced_proportions(document: Mapping[str, Any], widths: Mapping[str, int]) -> bool:

@@ -31,7 +31,7 @@ from zero_sizer.ledger.requests import room_of_passes, room_of_step, room_with_s
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
-from zero_sizer.speed.model import step_at, time_of
+from zero_sizer.speed.model import seconds_of, step_at
 from zero_sizer.speed.rates import Rates, rates_of
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
@@ -270,7 +270,7 @@ class Sweep:
 
     def _seconds(self, rates: Rates, view: View) -> float:
         plan = cast(Plan, view)
-        return time_of(step_at(plan, rates, self._work)).seconds
+        return seconds_of(step_at(plan, rates, self._work))
 
 
 def _ranks(view: Any) -> _Ranks:

@@ -25,6 +25,7 @@ class JobKeywords(TypedDict, total=False):
     new_tokens: int | None
     batch_size: int | None
     cache: str | None
+    tensor_parallel: int | None
     seq_len: int | None
     images: Mapping[str, int | str] | int | str | None
     audio_seconds: float | str | None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from zero_sizer.checks import tensor_inference
 from zero_sizer.checks.measured import of_another_gpu
 from zero_sizer.findings import INPUTS_NOT_MODELLED, Direction, Finding, Severity
 from zero_sizer.job.inference import NOT_READ
@@ -17,8 +18,14 @@ _ZERO = "zero_optimization"
 
 def findings(job: Job, plan: Plan) -> list[Finding]:
     """Everything about a job of inference, in no order."""
-    found = [*_config(job, plan), *_workload(job, plan), *_inputs(job), *_model(plan)]
-    return [*found, *of_another_gpu(job.cluster)]
+    return [
+        *_config(job, plan),
+        *tensor_inference.findings(job, plan),
+        *_workload(job, plan),
+        *_inputs(job),
+        *_model(plan),
+        *of_another_gpu(job.cluster),
+    ]
 
 
 def _config(job: Job, plan: Plan) -> Iterator[Finding]:
@@ -55,7 +62,7 @@ def _config(job: Job, plan: Plan) -> Iterator[Finding]:
             "",
             f"each of the {plan.dp_world_size} GPUs holds the whole model and runs its own "
             "sequences: nothing splits it",
-            "give a DeepSpeed config of stage 3 (ZeRO-Inference) to share it",
+            "give a DeepSpeed config of stage 3 (ZeRO-Inference) or --tensor-parallel to share it",
             Severity.NOTE,
         )
     if document.get("hybrid_engine.enabled") is True:
@@ -68,12 +75,14 @@ def _config(job: Job, plan: Plan) -> Iterator[Finding]:
             Severity.WARNING,
             Direction.COST,
         )
-    if document.get("weight_quantization") is not None or document.get("quant") is not None:
+    for key in ("weight_quantization.post_init_quant", "quant"):
+        if not document.get(key):
+            continue
         yield finding(
             "weight-quantization-not-modelled",
-            "weight_quantization" if document.has("weight_quantization") else "quant",
-            "DeepSpeed's own quantized_initialization is not counted: weights are counted in "
-            f"{plan.model_dtype.value}",
+            key,
+            "what a script quantizes once the model is there is not counted: weights are counted "
+            f"in {plan.model_dtype.value}",
             "use --quantization, or read the answer as the most that it takes",
             Severity.WARNING,
             Direction.EITHER,

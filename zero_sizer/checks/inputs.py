@@ -65,4 +65,18 @@ def images_beyond_sequence(context: Context) -> Iterator[Finding]:
     )
 
 
-RULES: tuple[Rule, ...] = (not_taken, images_beyond_sequence)
+def no_step_time(context: Context) -> Iterator[Finding]:
+    """Why there are no seconds where a GPU is named."""
+    feed = _feed(context)
+    if feed is None or context.model is None or context.cluster.gpu is None:
+        return
+    yield context.note(
+        "no-step-time",
+        "--gpu",
+        f"no seconds are given of {context.model.name}: the step-time model counts tokens of one "
+        f"stack, and a sample brings {feed.brief}; `choose` and `size` order plans by tokens alone",
+        "`zero-sizer calibrate` reads measured steps of other jobs; time a few steps of this one",
+    )
+
+
+RULES: tuple[Rule, ...] = (not_taken, images_beyond_sequence, no_step_time)

@@ -50,6 +50,7 @@ class InferenceConfig:
         dtype: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         says_dtype: whether it is written.
         tp_size: ranks that share the weights.
+        grain: elements of which a rank's share of a feed-forward is a multiple.
         injects: kernels replace the model's own layers.
         keeps_on_host: the module stays in host memory.
     """
@@ -57,6 +58,7 @@ class InferenceConfig:
     dtype: str = "fp16"
     says_dtype: bool = False
     tp_size: int = 1
+    grain: int = 64
     injects: bool = False
     keeps_on_host: bool = False
 
@@ -81,17 +83,26 @@ def read(document: Document) -> tuple[InferenceConfig | None, list[Finding]]:
     parallel = values.get("tensor_parallel")
     size: Any = parallel.get("tp_size", 1) if isinstance(parallel, Mapping) else parallel
     size = values.get("mp_size", 1) if size is None else size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if not _counts(size):
         findings.append(_refused(document, "tensor_parallel", size, "tp_size: 1 or more"))
         size = 1
+    grain: Any = parallel.get("tp_grain_size", 64) if isinstance(parallel, Mapping) else 64
+    if not _counts(grain):
+        findings.append(_refused(document, "tensor_parallel", grain, "tp_grain_size: 1 or more"))
+        grain = 64
     found = InferenceConfig(
         dtype=dtype or "fp16",
         says_dtype="dtype" in values and dtype is not None,
         tp_size=size,
+        grain=grain,
         injects=values.get("replace_with_kernel_inject") is True,
         keeps_on_host=values.get("keep_module_on_host") is True,
     )
     return found, [*findings, *_not_modelled(document, found)]
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _name(key: object) -> str:
@@ -142,17 +153,6 @@ def _not_modelled(document: Document, found: InferenceConfig) -> list[Finding]:
                 "is not counted, instead of a cache that grows, which is",
                 Direction.EITHER,
                 "leave it out: the families it knows are those of 2022",
-            )
-        )
-    if found.tp_size > 1:
-        findings.append(
-            left_out(
-                "tensor-parallel-inference-not-modelled",
-                "tensor_parallel",
-                f"AutoTP cuts the linear layers over {found.tp_size} ranks: every rank is counted "
-                "as holding all of them, its cache and its activations whole",
-                Direction.SAVE,
-                "take the answer for the most that a rank needs",
             )
         )
     if found.dtype == "int8":

@@ -88,6 +88,7 @@ class Workload:
         new_tokens: that it generates for each; 0 is one forward, with every position's logits.
         batch_size: sequences that a GPU runs at once.
         cache: ``dynamic`` (None too), which grows token by token, or ``static``.
+        tensor_parallel: ranks that ``deepspeed.init_inference`` cuts the layers over.
         origins: field name -> where its value comes from.
     """
 
@@ -96,6 +97,7 @@ class Workload:
     new_tokens: int | None = None
     batch_size: int | None = None
     cache: str | None = None
+    tensor_parallel: int | None = None
 
     micro_batch: int | None = None
     grad_accum: int | None = None

@@ -11,6 +11,7 @@ from zero_sizer.dryrun.task import Task
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.models.changes.records import Freeze
 from zero_sizer.models.feeds import Feed
+from zero_sizer.models.layouts.families import FAMILIES
 from zero_sizer.models.sources.diffusers_class import build as build_with_diffusers
 from zero_sizer.models.sources.diffusers_class import is_diffusers
 from zero_sizer.models.sources.untrusted import harmless, offline
@@ -146,6 +147,8 @@ def _model_class(config: Any) -> Any:
     for name in config.architectures or ():
         if hasattr(transformers, name):
             return getattr(transformers, name)
+    if config.model_type in FAMILIES:  # T5's config.json need not name its class
+        return getattr(transformers, FAMILIES[config.model_type].head)
     mapping = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
     if type(config) in mapping:
         return mapping[type(config)]

@@ -94,7 +94,9 @@ def _inference_task(job: Job, *, requests: int, nvme_path: str | None) -> Task:
         raise UnsupportedError("the job cannot be planned, so it cannot be run")
     notes: list[str] = []
     config: dict[str, Any] = {}
-    if is_inference_config(job.document.values):
+    if plan.tp_size > 1:
+        config = _init_inference(job, plan)
+    elif is_inference_config(job.document.values):
         notes.append("init_inference is not run: the model moves to the GPU in its dtype")
     elif job.document.values:
         settings, _ = settings_of(job)
@@ -129,6 +131,28 @@ def _inference_task(job: Job, *, requests: int, nvme_path: str | None) -> Task:
         steps=requests if plan.stage == 3 else 1,  # elsewhere each is like the first
         notes=(*model_notes, *notes),
     )
+
+
+def _init_inference(job: Job, plan: Plan) -> dict[str, Any]:
+    """The config that ``deepspeed.init_inference`` gets: AutoTP alone.
+
+    Raises:
+        UnsupportedError: the config asks for kernels, or there are not as many ranks.
+    """
+    if job.document.get("replace_with_kernel_inject") or job.document.get("kernel_inject"):
+        raise UnsupportedError("DeepSpeed's own kernels do not run on a GPU that does not exist")
+    ranks, world_size = plan.tp_size, job.cluster.world_size
+    if ranks != world_size:
+        raise UnsupportedError(
+            f"init_inference makes one group of {ranks} ranks, and the job has {world_size}",
+            remedy=f"give --gpus-per-node {ranks}",
+        )
+    stated = job.document.get("tensor_parallel")
+    parallel = dict(stated) if isinstance(stated, Mapping) else {}
+    return {
+        "tensor_parallel": {**parallel, "tp_size": ranks},
+        "dtype": plan.model_dtype.value,
+    }
 
 
 def _refuse_sequence_parallel(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.job import fields
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job, section, workload_of
+from zero_sizer.job.readers import facts
 from zero_sizer.models.changes import lora, lora_config
 from zero_sizer.models.changes import quantization as packing
 from zero_sizer.models.changes.freeze import with_freeze
@@ -55,6 +56,9 @@ def job_of(recording: Recording, flags: Flags | None = None) -> Job:
             cluster=assemble(section(_machines(recording), fields.CLUSTER, flags)),
             workload=workload,
             origins={"deepspeed": _WHERE, "model": _WHERE},
+            findings=tuple(
+                facts.own_loss(text) for text in checked.texts(said.get("left_out", ()), "left_out")
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"not a job of a run: {error}", where=_WHERE) from None

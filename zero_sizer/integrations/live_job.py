@@ -9,6 +9,7 @@ from typing import Any
 from zero_sizer.config.document import from_mapping
 from zero_sizer.dryrun.from_job import model_source
 from zero_sizer.errors import InputError
+from zero_sizer.findings import Finding, Severity
 from zero_sizer.hardware import catalog
 from zero_sizer.hardware.assemble import Stated, assemble
 from zero_sizer.hardware.workspaces import blas_bytes
@@ -39,6 +40,7 @@ class Run:
         world_size: ranks.
         local_world_size: ranks of this node.
         loop: of the workload's options, those that the loop states, in our words.
+        left_out: what the loop does that no prediction holds.
     """
 
     model: Any
@@ -47,6 +49,7 @@ class Run:
     world_size: int = 1
     local_world_size: int = 1
     loop: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[Finding, ...] = ()
 
 
 def job_of(run: Run, flags: Flags) -> Job:
@@ -67,6 +70,7 @@ def job_of(run: Run, flags: Flags) -> Job:
         cluster=assemble(section(_stated(_machines(run)), fields.CLUSTER, flags)),
         workload=workload,
         origins={"deepspeed": document.source, "model": _RUN},
+        findings=run.left_out,
     )
 
 
@@ -144,6 +148,9 @@ def recorded(run: Run, job: Job | None, plan: Plan | None) -> dict[str, Any]:
         "gpu_bytes": None if gpu is None else int(gpu.total_memory),
         "host_bytes": meters.host_memory(),
     }
+    own = [f.message for f in run.left_out if f.severity is Severity.WARNING]
+    if own:
+        found["left_out"] = own
     if job is None:
         return found
     source, notes = model_source(job.model)

@@ -8,11 +8,12 @@ Use it as::
             ...
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.findings import Finding
 from zero_sizer.integrations.keywords import checked
 from zero_sizer.integrations.live_job import Run
 from zero_sizer.integrations.messages import ranks
@@ -67,7 +68,13 @@ def watch(
 
 
 def begin(
-    monitor: Monitor, model: Any, optimizer: Any, loop: Mapping[str, Any], *, follows: bool = True
+    monitor: Monitor,
+    model: Any,
+    optimizer: Any,
+    loop: Mapping[str, Any],
+    *,
+    follows: bool = True,
+    left_out: Iterable[Finding] = (),
 ) -> None:
     """Start a monitor on what a loop calls.
 
@@ -77,6 +84,7 @@ def begin(
         optimizer: torch's or accelerate's.
         loop: of the workload, what the loop states.
         follows: hooks on the model and the optimizer tell of the phases.
+        left_out: what the loop does that no prediction holds: said at once.
     """
     import torch
 
@@ -94,11 +102,14 @@ def begin(
             world_size=world_size,
             local_world_size=local,
             loop={name: value for name, value in loop.items() if value is not None},
+            left_out=tuple(left_out),
         )
     except Exception as error:
         monitor.give_up(f"{type(error).__name__}: {error}")
         return
     monitor.start(run, engine=engine)
+    for finding in run.left_out:
+        monitor.note(finding.message)
     if follows:
         monitor.follow(model, steps)
 

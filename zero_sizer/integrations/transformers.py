@@ -16,14 +16,11 @@ from transformers import TrainerCallback
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from zero_sizer.integrations.keywords import checked
+from zero_sizer.integrations.left_out import left_out
 from zero_sizer.integrations.loop import begin
 from zero_sizer.integrations.monitor import Monitor
 
 RECORDING = "memory.json"
-_OF_TRL = (
-    "trl's {} computes a loss of its own, and may keep a reference model or generate: none of it "
-    "is predicted"
-)
 _LENGTHS = ("max_length", "max_seq_length", "model_max_length", "block_size")
 
 
@@ -67,15 +64,12 @@ class MemoryCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         )
         try:
             self._trainer = _trainer_of(self)
-            loop = _loop(args)
+            loop, found = _loop(args), tuple(left_out(self._trainer))
         except Exception as error:
             monitor.give_up(f"{type(error).__name__}: {error}")
             return
         called = getattr(self._trainer, "model_wrapped", None) or kwargs["model"]
-        begin(monitor, called, kwargs.get("optimizer"), loop)
-        kind = type(self._trainer)
-        if kind.__module__.startswith("trl."):
-            monitor.note(_OF_TRL.format(kind.__name__))
+        begin(monitor, called, kwargs.get("optimizer"), loop, left_out=found)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Send what was recorded since the last time where the Trainer sends its own."""

@@ -165,6 +165,13 @@ class Flags:
         help="transformers' DynamicCache, which grows (default), or StaticCache",
         usual=Setting(DYNAMIC, "generate()'s default", is_default=True),
     )
+    tensor_parallel: int | None = _row(
+        Whole(1_000_000),
+        _WORKLOAD,
+        group=INFERENCE,
+        metavar="RANKS",
+        help="that share each layer: init_inference's AutoTP, in fp16 unless --precision says more",
+    )
     seq_len: int | str | None = _row(
         Whole(_ANY, thousand=TOKENS_OF_K),
         _WORKLOAD,

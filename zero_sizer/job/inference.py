@@ -6,7 +6,7 @@ from zero_sizer.config.workload import INFERENCE, TRAINING
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import Stated
 
-ONLY = ("prompt", "new_tokens", "batch_size", "cache")
+ONLY = ("prompt", "new_tokens", "batch_size", "cache", "tensor_parallel")
 NOT_READ = (
     *("grad_accum", "checkpointing", "loss", "kernels", "num_workers", "prefetch"),
     *("tokens", "samples", "epochs", "freeze", "audio_seconds", "target_len"),

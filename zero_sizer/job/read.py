@@ -87,6 +87,7 @@ def read(config: Config, flags: Flags | None = None, *, instead: Instead | None 
     if said.document is not None:
         return _job(said, flags, said.document, is_named=True)
     if instead is None:
+        _require_known_config(said)
         if said.makes_config:
             raise InputError(
                 "--deepspeed is a switch here: the program makes its DeepSpeed config itself",
@@ -103,6 +104,23 @@ def read(config: Config, flags: Flags | None = None, *, instead: Instead | None 
     if "optim" in said.workload:
         values.pop("optimizer", None)  # the tool brings its own
     return _job(said, flags, _stand_in(values), is_named=False)
+
+
+def _require_known_config(said: Statements) -> None:
+    """Stops where the config is named by a variable that only a shell that runs knows.
+
+    Raises:
+        InputError: with the argument and its line.
+    """
+    from zero_sizer.job.readers import facts
+
+    for found in said.findings:
+        if found.code == facts.VARIABLE_UNKNOWN and found.key.startswith("deepspeed"):
+            raise InputError(
+                f"{found.message.partition(';')[0]}: which DeepSpeed config is meant?",
+                remedy="write its path there, or export the variable's value in the script",
+                where=f"{found.file}:{found.line}" if found.line else said.source,
+            )
 
 
 def without_model(path: str) -> tuple[Document, Cluster | None, Workload]:
@@ -153,7 +171,8 @@ def _stand_in(values: Mapping[str, Any]) -> Document:
 
 
 def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) -> Job:
-    cluster = assemble(section(said.cluster, stated.CLUSTER, flags))
+    on_what = section(said.cluster, stated.CLUSTER, flags)
+    cluster = assemble(cluster_of(on_what, section(said.workload, stated.WORKLOAD, flags)))
     reference = _model_reference(said, flags)
     found = {**(said.on_cluster(cluster) if said.on_cluster else {}), **said.workload}
     workload = workload_of(section(found, stated.WORKLOAD, flags))
@@ -188,6 +207,14 @@ def _flag_of(field: stated.Field, value: Any) -> str:
     """The option that was given: words about checkpointing have one of their own."""
     says_how = field.name == "checkpointing" and isinstance(value, str)
     return "--checkpointing-how" if says_how else field.flag
+
+
+def cluster_of(found: dict[str, Stated], workload: Mapping[str, Stated]) -> dict[str, Stated]:
+    """The cluster's statements; ranks that share each layer are so many GPUs where none are."""
+    ranks = workload.get("tensor_parallel")
+    if ranks is None or {"nodes", "gpus_per_node", "hostfile"} & found.keys():
+        return found
+    return {**found, "gpus_per_node": ranks}
 
 
 def workload_of(found: Mapping[str, Stated]) -> Workload:

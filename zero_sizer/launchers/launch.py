@@ -19,6 +19,7 @@ class Launch:
         gpus_per_node: ranks of a node; None where the line does not say.
         environment: variables that the line or its launcher sets.
         slurm: ``srun`` stands in front.
+        mpi: ``mpirun`` stands in front.
         options: the launcher's own, by name, where they say more than the other fields.
     """
 
@@ -29,13 +30,26 @@ class Launch:
     gpus_per_node: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     slurm: bool = False
+    mpi: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 
     def variables(self, *, rank: int, nodes: int, gpus_per_node: int) -> dict[str, str]:
         """The environment of one rank, as far as the line decides it."""
         found = dict(self.environment)
+        ranks = ParallelDims(world_size=nodes * gpus_per_node, ranks_per_node=gpus_per_node)
+        if self.mpi:
+            world, local = (str(ranks.world_size), str(ranks.local_rank(rank)))
+            found.update(
+                OMPI_COMM_WORLD_RANK=str(rank),
+                OMPI_COMM_WORLD_SIZE=world,
+                OMPI_COMM_WORLD_LOCAL_RANK=local,
+                OMPI_COMM_WORLD_LOCAL_SIZE=str(gpus_per_node),
+                OMPI_COMM_WORLD_NODE_RANK=local,
+                PMI_RANK=str(rank),
+                PMI_SIZE=world,
+                MPI_LOCALRANKID=local,
+            )
         if self.slurm:
-            ranks = ParallelDims(world_size=nodes * gpus_per_node, ranks_per_node=gpus_per_node)
             found.update(
                 SLURM_PROCID=str(rank),
                 SLURM_LOCALID=str(ranks.local_rank(rank)),
@@ -57,5 +71,6 @@ class Launch:
             ),
             environment={**outer.environment, **self.environment},
             slurm=self.slurm or outer.slurm,
+            mpi=self.mpi or outer.mpi,
             launcher=self.launcher or outer.launcher,
         )

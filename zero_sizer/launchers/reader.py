@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.launchers import accelerate, deepspeed, packages, slurm, torchrun
+from zero_sizer.launchers import accelerate, deepspeed, mpi, packages, slurm, torchrun
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.launchers.words import number
 
 KNOWN = (
-    "python, deepspeed, torchrun, accelerate launch, srun, trl, llamafactory-cli, swift, axolotl"
+    "python, deepspeed, torchrun, accelerate launch, srun, mpirun, trl, llamafactory-cli, swift, "
+    "axolotl"
 )
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 _PYTHON = re.compile(r"^python(\d+(\.\d+)?)?$")
@@ -77,8 +78,8 @@ def _launcher(word: str, rest: list[str]) -> Launch:
     name = Path(word).name
     if _PYTHON.match(name):
         return _python(rest)
-    if name == "srun":
-        outer, inner = slurm.read(rest)
+    if name == slurm.NAME or name in mpi.NAMES:
+        outer, inner = slurm.read(rest) if name == slurm.NAME else mpi.read(name, rest)
         return _read(inner).within(outer)
     if name in ("deepspeed", "ds"):
         return deepspeed.read(rest)

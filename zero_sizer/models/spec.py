@@ -10,7 +10,7 @@ from zero_sizer.units import DType
 from zero_sizer.util.records import dataclass
 
 if TYPE_CHECKING:
-    from zero_sizer.models.changes.records import Adapter, Freeze, Quantization
+    from zero_sizer.models.changes.records import Adapter, Freeze, GroupCodes, Quantization
 
 MAX_LAYERS = 1_024
 """Blocks of one stack that are read: eight times those of the deepest model in use."""
@@ -116,6 +116,8 @@ class ModelSpec:
         adapter: the LoRA adapter that ``parameters`` have already, None without one.
         quantization: how the linear layers are stored, None where they are not quantized.
         base: the model with every weight trained, without adapter and quantization.
+        codes: DeepSpeed's own codes of the weights, which ``zero.Init`` makes; None without.
+        whole: the model of which ``parameters`` are one rank's slice; None where it is whole.
         shared: modules that run with a parameter that stands under another module's name, and
             that name, where the source says so.
         freeze: what was stated as not trained, in ``parameters`` already.
@@ -133,6 +135,8 @@ class ModelSpec:
     adapter: "Adapter | None" = None
     quantization: "Quantization | None" = None
     base: "ModelSpec | None" = None
+    codes: "GroupCodes | None" = None
+    whole: "ModelSpec | None" = None
     shared: Mapping[str, str] = field(default_factory=dict)
     freeze: "Freeze | None" = None
     has_own_code: bool = False

@@ -240,6 +240,9 @@ def _rate(path: str, recording: Recording, notes: list[str]) -> tuple[str, float
     except ZeroSizerError as error:
         notes.append(f"{path}: no rate: {error.message}")
         return "", None
+    if job.findings:
+        notes.append(f"{path}: no rate: {job.findings[0].message}")
+        return "", None
     broken = next((f for f in sizing.findings if f.severity is Severity.ERROR), None)
     if broken is not None:
         notes.append(f"{path}: no rate: {broken.key}: {broken.message}")

@@ -13,10 +13,13 @@ from zero_sizer.errors import ZeroSizerError
 from zero_sizer.findings import CLOSED_FORM, INPUTS_NOT_MODELLED, Finding, Severity
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
+from zero_sizer.models.attention import FLASH
 from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
 
+_MOST_CALLS = 4096
+"""Calls of attention in one block that are traced, a minute and a half of the processor."""
 _TRACING_HELPS = (CLOSED_FORM, INPUTS_NOT_MODELLED)
 
 
@@ -35,6 +38,13 @@ def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
         return sizing
     if plan.feed is not None and plan.seq_len < plan.feed.fewest:
         return _without_tracing(sizing, "its forward raises, and so is not traced")
+    if _num_calls(plan) > _MOST_CALLS:
+        return _without_tracing(
+            sizing,
+            f"{plan.attention} attention looks at one window of an image at a time, "
+            f"{_num_calls(plan):,} in each block of a micro batch, which would be traced for "
+            "minutes; --attention flash is one call, or give fewer or smaller --images",
+        )
     try:
         _trace(plan, tell)
     except (ZeroSizerError, OSError) as error:  # untrainable, or nowhere to write
@@ -61,10 +71,15 @@ def with_variants(job: Job, tell: Callable[[str], None]) -> None:
             checkpointing=on,
             saves_linear_inputs=stage == 3,
         )
-        if _is_known(other) or not _may_trace(other):
+        if _is_known(other) or not _may_trace(other) or _num_calls(other) > _MOST_CALLS:
             continue
         with suppress(ZeroSizerError, OSError):  # then such plans are not decided
             _trace(other, tell)
+
+
+def _num_calls(plan: Plan) -> int:
+    """Calls of attention that one block of a tower makes for a micro batch."""
+    return 1 if plan.feed is None or plan.attention == FLASH else plan.feed.calls * plan.micro_batch
 
 
 def _is_known(plan: Plan) -> bool:

@@ -71,15 +71,7 @@ def step_time(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> StepT
 
 def time_of(step: Step) -> StepTime:
     """Add up every term."""
-    found = [
-        (term, term.seconds(step) * _times(step, term), term.overlaps(step))
-        for term in TERMS
-        if term.when(step)
-    ]
-    # fsum: what sum() makes of floats is another number from Python 3.12 on
-    overlapping = fsum([seconds for _, seconds, overlaps in found if overlaps])
-    compute = fsum([seconds for term, seconds, _ in found if term.kind is Kind.COMPUTE])
-    visible = _visible_share(overlapping, compute, step.rates.hidden)
+    found, visible = _found(step)
     parts = tuple(
         [
             TermTime(
@@ -91,10 +83,35 @@ def time_of(step: Step) -> StepTime:
         ]
     )
     return StepTime(
-        seconds=fsum([part.visible_seconds for part in parts]),
+        seconds=_sum(found, visible),
         parts=parts,
         tokens=step.tokens * step.plan.grad_accum,
     )
+
+
+def seconds_of(step: Step) -> float:
+    """Seconds of the whole step alone."""
+    return _sum(*_found(step))
+
+
+_Found = list[tuple[Term, float, bool]]  # a term, its seconds, whether it overlaps with compute
+
+
+def _found(step: Step) -> tuple[_Found, float]:
+    """Every term of the step, and the share of overlapping ones that lengthens it."""
+    found = [
+        (term, term.seconds(step) * _times(step, term), term.overlaps(step))
+        for term in TERMS
+        if term.when(step)
+    ]
+    # fsum: what sum() makes of floats is another number from Python 3.12 on
+    overlapping = fsum([seconds for _, seconds, overlaps in found if overlaps])
+    compute = fsum([seconds for term, seconds, _ in found if term.kind is Kind.COMPUTE])
+    return found, _visible_share(overlapping, compute, step.rates.hidden)
+
+
+def _sum(found: _Found, visible: float) -> float:
+    return fsum([seconds * visible if overlaps else seconds for _, seconds, overlaps in found])
 
 
 def _times(step: Step, term: Term) -> int:

@@ -14,29 +14,29 @@ BACKWARD_SHARE = 0.86  # backward's rate of a fused kernel's forward: 63 and 73 
 _GRADIENT_CAST_BYTES = 6  # 16-bit gradient read, fp32 copy written
 
 
-def _passes(step: Step) -> tuple[float, float]:
-    """Passes over the products inside and outside blocks."""
+def _passes(step: Step) -> tuple[float, float, float]:
+    """Passes over the products inside and outside blocks, and those that stop before the last.
+
+    Torch's own checkpoint stops where nothing more is kept, so before the last product of a block.
+    """
     outside = 3.0 - step.work.frozen_share  # a frozen weight has no gradient product
-    return outside + step.recompute, outside
-
-
-def _stopped(step: Step) -> float:
-    """Forward passes that end before a block's last product: torch stops where nothing is kept."""
-    return step.recompute if step.plan.checkpointing_how.by == NON_REENTRANT else 0.0
+    again = step.recompute
+    stops_early = step.plan.checkpointing_how.by == NON_REENTRANT
+    return outside + again, outside, again if stops_early else 0.0
 
 
 def _matmul(step: Step) -> float:
-    inside, outside = _passes(step)
+    inside, outside, stopped = _passes(step)
     flops = step.work.block_flops * inside + step.work.head_flops * outside
-    flops -= step.work.last_flops * _stopped(step)
+    flops -= step.work.last_flops * stopped
     return step.tokens * flops / step.rates.matmul
 
 
 def _operands(step: Step) -> float:
-    inside, outside = _passes(step)
+    inside, outside, stopped = _passes(step)
     work = step.work
     per_token = work.operand_elements * inside + work.head_operand_elements * outside
-    per_token -= work.last_operand_elements * _stopped(step)
+    per_token -= work.last_operand_elements * stopped
     elements = step.tokens * per_token + work.weight_elements * inside
     num_bytes = elements * step.plan.itemsize
     if step.plan.loss == FUSED_LINEAR:

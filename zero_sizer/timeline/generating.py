@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from zero_sizer.activations import inference
 from zero_sizer.models import kv_cache
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
-from zero_sizer.timeline.generating_gathers import NOTHING, Gathers, gathers_of
-from zero_sizer.timeline.unpacking import relative, unpacked_bytes
+from zero_sizer.timeline.generating_gathers import NOTHING, gathers_of
+from zero_sizer.timeline.unpacked_codes import decoded_bytes
+from zero_sizer.timeline.unpacking import unpacked_bytes
 from zero_sizer.units import DType, num_bytes
-from zero_sizer.util.identity import Identity
 from zero_sizer.zero.trace import Known
 
 
@@ -89,9 +87,14 @@ def _highest(plan: Plan, phase: int, tokens: int, known: Known) -> Highest:
     persistent = sizes.persistent_bytes(plan) if is_there else 0
     return max(
         (
-            Highest(level, _unpacked(plan, point, rows), size, persistent, point.place)
+            Highest(
+                point.num_bytes,
+                _unpacked(plan, point, rows),
+                gathers.at(point) if point.place != _MODEL else gathers.most,
+                persistent,
+                point.place,
+            )
             for point in points
-            for level, size in _beside(plan, gathers, point, rows)
         ),
         key=_total,
     )
@@ -121,9 +124,15 @@ def _traced(
 
 
 def _unpacked(plan: Plan, point: inference.Point, rows: int) -> int:
-    if point.is_over or plan.model.quantization is None:
+    if point.when != inference.RUNNING:
         return 0
-    return unpacked_bytes(plan.model, point.linear, rows, plan.model_dtype)
+    if plan.model.codes is not None:
+        if point.block == inference.HEAD and plan.new_tokens:  # the last position's logits
+            rows = plan.micro_batch
+        return decoded_bytes(plan.model, point.module, rows, plan.model_dtype)
+    if plan.model.quantization is None:
+        return 0
+    return unpacked_bytes(plan.model, point.module, rows, plan.model_dtype)
 
 
 def _closed_form(plan: Plan, phase: int, tokens: int) -> int:
@@ -153,33 +162,3 @@ def _closed_form(plan: Plan, phase: int, tokens: int) -> int:
     )
     cache = num_bytes(plan.micro_batch * elements, plan.model_dtype)
     return cache + kept + max(attention, wide, norm, logits)
-
-
-def _beside(
-    plan: Plan, gathers: Gathers, point: inference.Point, rows: int
-) -> Iterator[tuple[int, int]]:
-    """Levels at a point with what is gathered then; a weight is there before the output."""
-    key = point.block, point.linear
-    if point.place == _MODEL:
-        yield point.num_bytes, gathers.most
-    elif point.place == inference.BEFORE:
-        yield point.num_bytes, gathers.before
-    elif point.is_over:
-        yield point.num_bytes, gathers.after.get(key, 0)
-    else:
-        output = _output_bytes(plan, point, rows)
-        yield point.num_bytes, gathers.running.get(key, 0)
-        yield max(point.num_bytes - output, 0), gathers.fetching.get(key, 0)
-
-
-def _output_bytes(plan: Plan, point: inference.Point, rows: int) -> int:
-    if point.block < 0 and plan.new_tokens:  # generate asks for the last position's logits
-        rows = plan.micro_batch
-    return num_bytes(rows * _widths(Identity(plan.model)).get(point.linear, 0), plan.model_dtype)
-
-
-@lru_cache(maxsize=32)
-def _widths(model: Identity) -> dict[str, int]:
-    """Outputs of each layer, by its name without the block."""
-    found = {relative(t.module): t.matrix[0] for t in model.of.parameters if len(t.matrix) == 2}
-    return found | {"lm_head": model.of.arch.vocab or 0}

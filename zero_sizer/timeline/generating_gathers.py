@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from zero_sizer.activations import inference
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
@@ -21,26 +22,32 @@ from zero_sizer.zero.trace import Known, Limits, Trace
 
 
 class Gathers(NamedTuple):
-    """Bytes of gathered parameters, by number of the block (-1 is outside).
+    """Bytes of gathered parameters, by number of the block and name of the module within.
 
     Attributes:
-        fetching: while a linear layer's parameters are brought, by its name without the block.
+        begins: while a module's parameters are brought.
         running: while it runs.
         after: from when it has run until the next one's are brought; of "" from the block's
-            beginning.
-        before: the most in embeddings, before the first block begins.
+            beginning. Cut as ``inference.Point`` says: each module that begins may prefetch.
     """
 
-    fetching: dict[tuple[int, str], int]
+    begins: dict[tuple[int, str], int]
     running: dict[tuple[int, str], int]
-    after: dict[tuple[int, str], int]
-    before: int = 0
+    after: dict[tuple[int, str], list[int]]
 
     @property
     def most(self) -> int:
         """The most at any time."""
-        found = (*self.fetching.values(), *self.after.values())
-        return max(self.before, max(found, default=0))
+        return max((*self.begins.values(), *map(max, self.after.values())), default=0)
+
+    def at(self, point: inference.Point) -> int:
+        """Bytes gathered at a point of a profile; the most, if no such module is known."""
+        key = point.block, point.module
+        if point.when == inference.AFTER:
+            parts = self.after.get(key, [self.most])
+            return parts[point.part] if point.parts == len(parts) else max(parts)
+        found = self.begins if point.when == inference.BEGINS else self.running
+        return found.get(key, self.most)
 
 
 NOTHING = Gathers({}, {}, {})
@@ -90,35 +97,66 @@ def _gathers(  # noqa: PLR0913 (all that a cached answer depends on)
         counts_persistent=known is not Known.EVERYTHING,
         swapped=swapped,
     )
-    padding = Padding(ranks)
-    found = Gathers({}, {}, {})
-    before, key = 0, (-1, "")
+    padding, walk = Padding(ranks), _Walk(model)
     for name, visit, pair in zip(names, visits, gathered(trace, limits), strict=True):
         during, after = (highest(forms, padding) if forms else 0 for forms in pair)
-        number = next((int(part) for part in name.split(".") if part.isdigit()), -1)
-        if number < 0 and not (found.after or found.running):  # embeddings
-            before = max(before, during, after)
-            continue
-        if number != key[0]:
-            key = number, ""
-        if visit.parameters and _is_linear(model, name):
-            key = number, relative(name)
+        walk.meet(name, visit, max(during, after), after)
+    return walk.found
+
+
+class _Walk:
+    """Sorts what is gathered at each visit by module, as a profile has its levels.
+
+    Attributes:
+        found: so far.
+    """
+
+    def __init__(self, model: Identity) -> None:
+        self.found = Gathers({}, {}, {(inference.BEFORE, ""): [0]})
+        self._model = model
+        self._keys = [(inference.BEFORE, "")]
+        self._outside = inference.BEFORE
+        self._runs = False
+        self._held = 0
+
+    def meet(self, name: str, visit: Visit, most: int, after: int) -> None:
+        """The next visit, of ``name``: the most meanwhile, and what stays."""
+        number = next((int(part) for part in name.split(".") if part.isdigit()), self._outside)
+        if number >= 0:
+            self._outside = inference.HEAD
+        if number != self._keys[0][0]:
+            self._keys, self._runs = [(number, "")], False
+            self.found.after[self._keys[0]] = [self._held]
+        if visit.begins and visit.parameters:
+            self._begin(number, name, visit, most, after)
+        elif self._runs and not visit.parameters:  # inside of a module that owns some as well
+            running = self.found.running
+            running.update({key: max(running[key], most) for key in self._keys})
+        else:
+            self._follow(visit, most, after)
+        self._held = after
+
+    def _begin(self, number: int, name: str, visit: Visit, most: int, after: int) -> None:
+        """A module with parameters, or a leaf that is made of several."""
+        owners = dict.fromkeys(self._model.of.parameters[i].module for i in visit.parameters)
+        names = owners if len(owners) > 1 else [name]
+        self._keys, self._runs = [(number, relative(one)) for one in names], True
+        self.found.begins.update(dict.fromkeys(self._keys, most))
+        self.found.running.update(dict.fromkeys(self._keys, after))
+        if len(self._keys) > 1:
+            self.found.after.update({key: [most] for key in self._keys})
+
+    def _follow(self, visit: Visit, most: int, after: int) -> None:
+        """A module has run, or one without parameters begins."""
+        self._runs = False
+        for key in self._keys:
+            parts = self.found.after.setdefault(key, [])
             if visit.begins:
-                found.fetching[key] = max(during, after)
-                found.running[key] = after
-                continue
-        found.after[key] = max(found.after.get(key, 0), during, after)
-    return found._replace(before=before)
-
-
-def _is_linear(model: Identity, name: str) -> bool:
-    return name == "lm_head" or name in _linears(model)
-
-
-@lru_cache(maxsize=32)
-def _linears(model: Identity) -> frozenset[str]:
-    kinds = ("Linear", "Conv1D")
-    return frozenset(t.module for t in model.of.parameters if t.module_type.startswith(kinds))
+                parts += [most, after]
+            elif parts:
+                parts[-1] = max(parts[-1], most)
+            else:
+                parts.append(most)
 
 
 def _visits(plan: Plan) -> tuple[tuple[str, ...], tuple[Visit, ...]]:

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 
+from zero_sizer.activations import inference
 from zero_sizer.config.workload import STATIC
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.models import kv_cache
+from zero_sizer.models.attention import FLASH
 from zero_sizer.models.changes.records import AWQ, GPTQ
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import generating
 from zero_sizer.timeline.unpacking import whole_weight
 from zero_sizer.units import DType, num_bytes
+
+_INDEXED = 24  # bytes of a token's place in a mask, and in what is left of it (flash_attn)
 
 
 def remarks(plan: Plan) -> Iterator[Finding]:
@@ -27,6 +31,8 @@ def remarks(plan: Plan) -> Iterator[Finding]:
         )
     if plan.cache == STATIC and plan.new_tokens > 1:
         yield _static_cache(plan)
+    if inference.profiled(model) is not model:
+        yield _of_whole_layers(plan)
     if not generating.is_traced(plan):
         size = generating.of_prefill(plan).num_bytes
         yield Finding(
@@ -42,21 +48,42 @@ def remarks(plan: Plan) -> Iterator[Finding]:
         )
 
 
+def _of_whole_layers(plan: Plan) -> Finding:
+    """Of a rank's slice of layers, where no profile has fewer heads than fill the width."""
+    size = generating.of_prefill(plan).num_bytes
+    return Finding(
+        code="activations-of-whole-layers",
+        severity=Severity.NOTE,
+        key="tensor_parallel",
+        message="weights and cache are those of a rank, activations beside them those of whole "
+        "layers: nobody traced this structure with fewer heads than fill its width",
+        remedy="zero-sizer dryrun --how simulated shows them",
+        direction=Direction.SAVE,
+        less_bytes=size - size // plan.tp_size,
+    )
+
+
 def _static_cache(plan: Plan) -> Finding:
     """Attention of a static cache meets its empty places too, and concatenates nothing."""
     empty = plan.micro_batch * plan.seq_len * (plan.new_tokens - 1) * (plan.model.arch.heads or 0)
-    scores = empty * (DType.FP32.itemsize + 2 * plan.itemsize) if plan.attention == "eager" else 0
     longest = plan.seq_len + plan.new_tokens - 1
     layers = [kv_cache.static(layer, longest) for layer in kv_cache.layers_of(plan.model)]
+    layer = num_bytes(plan.micro_batch * max(layers, default=0), plan.model_dtype)
+    more = 0
+    if plan.attention == "eager":
+        more = empty * (DType.FP32.itemsize + 2 * plan.itemsize)
+    elif plan.attention == FLASH:  # takes the tokens that are there out of the cache
+        more = layer + _INDEXED * plan.micro_batch * longest
     return Finding(
         code="static-cache-not-traced",
         severity=Severity.NOTE,
         key="--cache",
-        message="activations are those of a cache that grows: scores of a static one are as wide "
-        "as the longest sequence, and no layer is concatenated; transformers compiles its decode "
-        "on a GPU, whose pools of graphs are not counted",
+        message="activations are those of a cache that grows: eager scores of a static one are as "
+        "wide as the longest sequence, flash copies a layer without its empty places, and none is "
+        "concatenated; transformers compiles its decode on a GPU, but with flash: the pools of "
+        "those graphs are not counted",
         remedy="zero-sizer dryrun --how simulated shows all but those pools",
         direction=Direction.EITHER,
-        num_bytes=scores,
-        less_bytes=num_bytes(plan.micro_batch * max(layers, default=0), plan.model_dtype),
+        num_bytes=more,
+        less_bytes=layer,
     )

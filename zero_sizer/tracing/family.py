@@ -56,7 +56,7 @@ PRODUCTS: Products = (
 )
 _ORDER = (1, 2, 3, 0, 4, 5)  # where symbolic's monomials stand in a profile's polynomials
 _MOST_CONSTANTS = 96
-_LARGEST = 64 * UNIT  # of a coefficient: what operators keep are few copies
+_LARGEST = 128 * UNIT  # of a coefficient: few copies, or T5's 32 buckets of positions in fp32
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,10 @@ class Solver:
             if not all(values):
                 continue
             ratios = {Fraction(size, value) for size, value in zip(sizes, values, strict=True)}
-            coefficient = _coefficient(ratios.pop()) if len(ratios) == 1 else None
-            if coefficient is not None:
-                return ((product, coefficient),)
+            ratio = ratios.pop()
+            coefficient = None if ratios else _coefficient(abs(ratio))
+            if coefficient is not None:  # negative: 2 x sequence - 1 distances of positions
+                return ((product, coefficient if ratio > 0 else -coefficient),)
         return ()
 
     def _two(self, sizes: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

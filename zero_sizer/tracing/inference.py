@@ -160,13 +160,15 @@ def _mark(model: Any, recorder: Recorder) -> None:
     for name, module in model.named_modules():
         if name in blocks:
             kinds = ("enter", "leave")
-        elif isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":
-            kinds = ("module", "ends")
         elif not name:
             kinds = ("loss", "backward")  # stand for the model's own beginning and end
+        elif any(True for _ in module.parameters(recurse=False)):  # ZeRO-3 gathers them for it
+            kinds = ("module", "ends")
         else:
-            continue
+            kinds = ("passes", "")  # it lets ZeRO-3 prefetch once more
         module.register_forward_pre_hook(_marker(recorder, kinds[0], name))
+        if not kinds[1]:
+            continue
         module.register_forward_hook(_marker(recorder, kinds[1], name))
 
 

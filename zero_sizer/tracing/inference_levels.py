@@ -60,7 +60,7 @@ class Levels:
                 )
         base = symbolic.add(at[-1], steps[kinds[-1]])
         return {
-            "before": self._highest(first, enters[0], self._zero),
+            "before": self._span(first, enters[0], self._zero),
             "first": self._span(*spans[0], at[0]),
             "enter": at[0],
             "second": at[1],
@@ -69,27 +69,40 @@ class Levels:
         }
 
     def _span(self, first: int, end: int, base: Poly) -> dict[str, Any]:
-        """Levels while each linear layer runs, and after each until the next one does."""
-        linears: dict[str, list[Poly]] = {}
-        after: dict[str, list[Poly]] = {}
-        running = last = ""
-        for event, level in self._levels[first:end]:
-            if _is(event, "ends"):
-                running, last = "", running
-            if not running:
-                after.setdefault(last, []).append(symbolic.add(level, base, -1))
-            elif isinstance(event, Made):
-                linears.setdefault(running, []).append(symbolic.add(level, base, -1))
-            if _is(event, "module"):
-                running = relative(event.name)  # type: ignore[union-attr]
-        return {
-            "linears": {name: list(self._envelope(found)) for name, found in linears.items()},
-            "after": {name: list(self._envelope(found)) for name, found in after.items()},
-        }
+        """Levels where each module begins, while it runs, and after it until the next one begins.
 
-    def _highest(self, first: int, end: int, base: Poly) -> list[Poly]:
-        found = [symbolic.add(level, base, -1) for _, level in self._levels[first:end]]
-        return list(self._envelope(found or [self._zero]))
+        A module that runs within another, which owns parameters too, takes its place. ``after`` is
+        cut before and after the moment at which a module without parameters begins.
+        """
+        begins: dict[str, list[Poly]] = {}
+        running: dict[str, list[Poly]] = {}
+        after: dict[str, list[list[Poly]]] = {}
+        now = last = ""
+        for event, level in self._levels[first:end]:
+            at = symbolic.add(level, base, -1)
+            name = relative(event.name) if isinstance(event, Mark) else ""
+            if _is(event, "ends") and name == now:
+                now = ""
+            if not now:
+                parts = after.setdefault(last, [[]])
+                if isinstance(event, Mark) and event.kind in _PASSES:
+                    parts[-1] = parts[-1] or [at]
+                    parts += [[at], [at]]
+                parts[-1].append(at)
+            elif isinstance(event, Made):
+                running.setdefault(now, []).append(at)
+            if _is(event, "module"):
+                now = last = name
+                begins.setdefault(now, []).append(at)
+        kept = {
+            key: {name: list(self._envelope(found)) for name, found in levels.items()}
+            for key, levels in (("begins", begins), ("running", running))
+        }
+        cut = {name: [list(self._envelope(p)) for p in parts] for name, parts in after.items()}
+        return {**kept, "after": cut}
+
+
+_PASSES = ("passes", "enter", "loss")  # a module without parameters of its own begins
 
 
 def _is(event: Event, kind: str) -> bool:

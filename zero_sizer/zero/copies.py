@@ -143,7 +143,7 @@ def most_costs(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Cost
     part = 0
     if piece or norm:
         parts = extents_of(Identity(flow), tensors, *placing(rules, share)).parts(share.ranks)
-        part = max(parts)
+        part = max(parts, default=0)
     return Costs(rules.bucket_itemsize + max(share.cast_itemsizes), piece, norm, part)
 
 

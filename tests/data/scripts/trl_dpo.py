@@ -12,6 +12,7 @@ from trl import DPOConfig, DPOTrainer
 class ScriptArguments:
     model: str = field()
     data: str = field()
+    watch: str = field(default="")
 
 
 def main():
@@ -23,6 +24,10 @@ def main():
         train_dataset=load_dataset("json", data_files=script_args.data, split="train"),
         processing_class=AutoTokenizer.from_pretrained(script_args.model),
     )
+    if script_args.watch:
+        from zero_sizer.integrations.transformers import MemoryCallback
+
+        trainer.add_callback(MemoryCallback(script_args.watch))
     trainer.train()
 
 

@@ -55,7 +55,21 @@ def _said(error: BaseException) -> str:
     if isinstance(error, ZeroSizerError):
         return error.message
     message = " ".join(str(error).split())[:_MOST_CHARACTERS]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    if not message:
+        return type(error).__name__ + _failed_at(error)
+    return f"{type(error).__name__}: {message}"
+
+
+def _failed_at(error: BaseException) -> str:
+    """The statement that raised an error without a text, as bare assertions are, and its place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not frames[-1].line:
+        return ""
+    last = frames[-1]
+    parts = Path(last.filename).parts
+    inside = next((i + 1 for i, part in enumerate(parts) if part in _SITE), None)
+    where = _short(last.filename) if inside is None else "/".join(parts[inside:])
+    return f": {' '.join((last.line or '').split())[:_MOST_CHARACTERS]} ({where}:{last.lineno})"
 
 
 def _users_line(error: BaseException) -> str:

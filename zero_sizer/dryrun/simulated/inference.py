@@ -52,6 +52,11 @@ def run(request: Request, module: Any, where: Any, observer: Observer) -> None:
 
 
 def _engine(request: Request, module: Any, where: Any) -> tuple[Any, Any]:
+    if "tensor_parallel" in request.config:
+        import deepspeed
+
+        engine = deepspeed.init_inference(module, config=dict(request.config))
+        return engine.module.eval(), _Held(engine.module)
     zero = request.config.get("zero_optimization") or {}
     if zero.get("stage") == 3:
         import deepspeed

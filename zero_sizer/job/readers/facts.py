@@ -224,6 +224,9 @@ def _misspelt(tool: Tool, file: Document) -> Iterator[Finding]:
 
 
 NOT_MODELLED = "tool-option-not-modelled"
+VARIABLE_UNKNOWN = "variable-unknown"
+"""An argument whose value only a shell that runs knows."""
+OWN_LOSS = "loss-not-modelled"
 
 
 def is_default(stated: Stated) -> bool:
@@ -240,6 +243,16 @@ def not_modelled(message: str, direction: Direction, remedy: str = ASK_THE_ENGIN
         remedy=remedy,
         direction=direction,
     )
+
+
+def own_loss(message: str) -> Finding:
+    """A finding that a trainer's own loss is not in the prediction."""
+    found = not_modelled(
+        message,
+        Direction.EITHER,
+        "`zero-sizer dryrun --how simulated -- train.py` runs the script itself",
+    )
+    return replace(found, code=OWN_LOSS)
 
 
 def at(file: Document, key: str, finding: Finding) -> Finding:

@@ -13,6 +13,7 @@ from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.job.readers import accelerate, facts, paths, recognise, sbatch
 from zero_sizer.job.readers.shell_words import UNKNOWN, Command, commands
 from zero_sizer.job.statements import Statements
+from zero_sizer.launchers import mpi
 from zero_sizer.launchers import reader as launchers
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.util.files import read_bytes
@@ -130,7 +131,7 @@ def _chosen(
 def _is_launcher(words: Sequence[str]) -> bool:
     known = (
         *("deepspeed", "torchrun", "accelerate", "srun", "trl", "llamafactory-cli", "swift"),
-        *("torch.distributed.run", "torch.distributed.launch"),
+        *("torch.distributed.run", "torch.distributed.launch", *mpi.NAMES),
     )
     return any(Path(word[:200]).name in known for word in words)
 
@@ -228,16 +229,21 @@ def _by_its_name(said: Statements, program: str, file: Document) -> Iterator[Fin
 
 def _left_to_variables(file: Document, words: Sequence[str]) -> Iterator[Finding]:
     """Arguments whose values only a shell that runs knows."""
+    for key, value in _unknown(words):
+        note = Finding(
+            code=facts.VARIABLE_UNKNOWN,
+            severity=Severity.NOTE,
+            message=f"--{key} {shown(value)} is known only where the script runs; not read",
+            remedy="write the value, or state it with a flag",
+        )
+        yield facts.at(file, key, note)
+
+
+def _unknown(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Arguments by name whose values begin with what only a shell that runs knows."""
     for name, value in pairwise(words):
         if name.startswith("--") and value.startswith(UNKNOWN):
-            key = name[2:].replace("-", "_")
-            note = Finding(
-                code="variable-unknown",
-                severity=Severity.NOTE,
-                message=f"{name} {shown(value)} is known only where the script runs; not read",
-                remedy="write the value, or state it with a flag",
-            )
-            yield facts.at(file, key, note)
+            yield name[2:].replace("-", "_"), value
 
 
 def _loose(file: Document) -> Statements:
@@ -298,7 +304,8 @@ def _document(
     config = values.pop("deepspeed_config", None)  # DeepSpeed's own argument
     if values.get("deepspeed") is True:
         del values["deepspeed"]
-    lines = {key: _line(text, key, command) for key in values}
+    named = [*values, *(key for key, _ in _unknown(words))]
+    lines = {key: _line(text, key, command) for key in named}
     if config is not None and "deepspeed" not in values:
         values["deepspeed"] = config
         lines["deepspeed"] = _line(text, "deepspeed_config", command)

@@ -13,10 +13,13 @@ from zero_sizer.errors import InputError
 from zero_sizer.util.records import dataclass
 
 _MAX_LINES = 20_000
+_MAX_ARRAY = 2**14
 _MAX_TEXT = 2**16  # of a line with its variables put in: one can double another
-_ASSIGNMENT = re.compile(
-    r"(?:export\s+|readonly\s+|declare\s+(?:-\w+\s+)?)?([A-Za-z_]\w*)=(.*)", re.S
-)
+_DECLARED = r"(?:export\s+|readonly\s+|(?:declare|local|typeset)\s+(?:-\w+\s+)*)?"
+_ASSIGNMENT = re.compile(rf"{_DECLARED}([A-Za-z_]\w*)(\+?)=(.*)", re.S)
+_ARRAY = re.compile(rf"\s*{_DECLARED}([A-Za-z_]\w*)(\+?)=\((.*)", re.S)
+_ARRAY_USED = re.compile(r"\"\$\{(\w+)\[[@*]\]\}\"|\$\{(\w+)\[[@*]\]\}")
+_LENGTH = re.compile(r"\$\{#(\w+)\[[@*]\]\}")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?[-=]([^}$]*))?\})")
 _SUM = re.compile(r"\$\(\(([^()]*)\)\)|\$\(expr ([^()]*)\)")
 _COMMAND = re.compile(r"\$\([^()]*\)|`[^`]*`")
@@ -50,14 +53,41 @@ def commands(text: str, variables: dict[str, str], where: str) -> Iterator[Comma
     """
     for line, first, last in _logical_lines(text, where):
         written = line.strip()
+        elements = _array(written)
+        if elements is not None:
+            name, more = _ARRAY.match(written).group(1, 2)  # type: ignore[union-attr]
+            found = [expanded(word, variables, where) for word in elements]
+            before = shlex.split(variables.get(name, "")) if more else []
+            variables[name] = shlex.join([*before, *found])
+            continue
         assigned = _ASSIGNMENT.fullmatch(written)
-        if assigned and (value := _one_value(assigned.group(2))) is not None:
-            variables[assigned.group(1)] = expanded(value, variables, where)
+        if assigned and (value := _one_value(assigned.group(3))) is not None:
+            _assign(variables, assigned, expanded(value, variables, where))
             continue
         _take_up(written, variables, where)
         for words in _split(expanded(written, variables, where)):
-            variables.update(_assigned(words))
+            set_here = [match for match in _assignments(words) if not match.group(2)]
+            variables.update({match.group(1): match.group(3) for match in set_here})
             yield Command(words=words, first=first, last=last)
+
+
+def _assign(variables: dict[str, str], assigned: re.Match[str], value: str) -> None:
+    """An assignment, or what ``+=`` adds to it."""
+    name, more = assigned.group(1, 2)
+    variables[name] = (variables.get(name, "") if more else "") + value
+
+
+def _array(line: str) -> list[str] | None:
+    """Words of ``NAME=(...)``, comments left out; None where a line is none or never ends."""
+    if (begun := _ARRAY.match(line)) is None:
+        return None
+    lexer = shlex.shlex(begun.group(3), posix=True, punctuation_chars="()")
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError:
+        return None
+    return words[:-1] if words[-1:] == [")"] and not {"(", ")"} & {*words[:-1]} else None
 
 
 def _take_up(line: str, variables: dict[str, str], where: str) -> None:
@@ -66,17 +96,17 @@ def _take_up(line: str, variables: dict[str, str], where: str) -> None:
         words = shlex.split(line, comments=True)
     except ValueError:
         return
-    if words and len(_assigned(tuple(words))) == len(words):
-        for word in words:
-            name, _, value = word.partition("=")
-            variables[name] = expanded(value, variables, where)
+    matches = _assignments(tuple(words)) if words else []
+    if len(matches) == len(words):
+        for match in matches:
+            _assign(variables, match, expanded(match.group(3), variables, where))
 
 
-def _assigned(words: tuple[str, ...]) -> dict[str, str]:
-    """What a command of nothing but assignments assigns."""
+def _assignments(words: tuple[str, ...]) -> list[re.Match[str]]:
+    """What a command of nothing but assignments assigns; empty for any other."""
     bare = words[1:] if words[0] == "export" else words
     matches = [_ASSIGNMENT.fullmatch(word) for word in bare]
-    return {m.group(1): m.group(2) for m in matches if m} if all(matches) else {}
+    return [match for match in matches if match] if all(matches) else []
 
 
 def _one_value(text: str) -> str | None:
@@ -118,6 +148,8 @@ def _is_open(line: str) -> bool:
     """True if a line goes on: a backslash at its end, or a quote that is not closed."""
     if line.lstrip().startswith("#"):
         return False
+    if _ARRAY.match(line) and len(line) < _MAX_ARRAY and not re.search(r"\)\s*(#[^\n]*)?$", line):
+        return True
     if line.endswith("\\") and not line.endswith("\\\\"):
         return True
     quote = ""
@@ -141,7 +173,15 @@ def expanded(text: str, variables: Mapping[str, str], where: str) -> str:
         usual = match.group(3)
         return variables.get(name) or (usual if usual is not None else match.group(0))
 
-    found = _VARIABLE.sub(put, text)
+    def words(match: re.Match[str]) -> str:
+        return variables.get(match.group(1) or match.group(2), match.group(0))
+
+    def length(match: re.Match[str]) -> str:
+        known = variables.get(match.group(1))
+        return match.group(0) if known is None else str(len(shlex.split(known)))
+
+    found = _ARRAY_USED.sub(words, _LENGTH.sub(length, text))
+    found = _VARIABLE.sub(put, found)
     if len(found) > _MAX_TEXT:
         raise InputError("its variables grow without end", where=where)
     found = _SUM.sub(lambda m: _sum(m.group(1) or m.group(2), variables) or UNKNOWN, found)

@@ -151,22 +151,27 @@ def read_arguments(file: Document) -> Statements:
     return statements(TRAINING_ARGUMENTS, file, model_key="model_name_or_path")
 
 
+LOSS_IN_CHUNKS = replace(
+    facts.not_modelled(
+        "trl's SFTTrainer (1.16) computes its loss in chunks, without the whole logits that are "
+        "counted here",
+        Direction.SAVE,
+    ),
+    code="loss-in-chunks",
+    severity=Severity.NOTE,
+)
+
+
 def read_trl(file: Document) -> Statements:
     """Reads a configuration of trl's scripts."""
     said = statements(
         TRL, file, model_key="model_name_or_path", precision="bf16", checkpointing=True
     )
-    chunks = facts.not_modelled(
-        "trl's SFTTrainer (1.16) computes its loss in chunks, without the whole logits that are "
-        "counted here",
-        Direction.SAVE,
-    )
-    chunks = replace(chunks, code="loss-in-chunks", severity=Severity.NOTE)
     return replace(
         said,
         adapter=_adapter(file),
         quantization=_quantization(file),
-        findings=(*said.findings, chunks),
+        findings=(*said.findings, LOSS_IN_CHUNKS),
     )
 
 

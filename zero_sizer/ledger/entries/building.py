@@ -3,6 +3,7 @@
 from collections import Counter
 from functools import lru_cache
 from itertools import chain
+from math import prod
 
 from zero_sizer.config.workload import TRAINING
 from zero_sizer.hardware.device import Device
@@ -13,6 +14,7 @@ from zero_sizer.ledger.entries.conditions import (
 )
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, IN_INFERENCE, Moment
+from zero_sizer.models.changes.group_codes import while_made
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
@@ -24,11 +26,15 @@ from zero_sizer.zero.wrapper import Wrapper
 
 
 @lru_cache(maxsize=64)
-def _modules_of(model: Identity) -> dict[str, list[int]]:
-    """Elements of what each module owns as it is built, copies that are tied later included."""
+def _modules_of(model: Identity, *, is_stored: bool = False) -> dict[str, list[int]]:
+    """Elements of what each module owns as it is built, copies that are tied later included.
+
+    ``is_stored``: as it lies in its partitions, where the weights become codes.
+    """
     copies = _tied_copies(model)
     found: dict[str, list[int]] = {}
-    for tensor in (model.of.base or model.of).parameters:
+    spec = model.of
+    for tensor in (spec.base if spec.base is not None and not is_stored else spec).parameters:
         embedding = f"{tensor.module.partition('.')[0]}.embed_tokens"  # a stack builds it first
         if embedding in copies:
             found.setdefault(embedding, [copies[embedding]])
@@ -43,7 +49,7 @@ def _tied_copies(model: Identity) -> dict[str, int]:
     Beside the head, an encoder and a decoder have their own.
     """
     arch, tensors = model.of.arch, model.of.parameters
-    numel = max((t.numel for t in tensors if t.shape[:1] == (arch.vocab,)), default=0)
+    numel = max((t.numel for t in tensors if t.matrix[:1] == (arch.vocab,)), default=0)
     stacks = ("encoder.embed_tokens", "decoder.embed_tokens") if arch.decoder_layers else ()
     heads = ("lm_head",) if arch.tied_embeddings else ()
     return dict.fromkeys((*stacks, *heads), numel) if numel else {}
@@ -98,7 +104,8 @@ def _being_pinned(plan: Plan) -> int:
 
 @lru_cache(maxsize=256)
 def _pinned_under_init(model: Identity, ranks: int, itemsize: int) -> int:
-    numels = chain.from_iterable(_modules_of(model).values())
+    is_stored = model.of.codes is not None
+    numels = chain.from_iterable(_modules_of(model, is_stored=is_stored).values())
     parts = [tensor_partition(numel, ranks) * itemsize for numel in numels]
     return construction.most_being_pinned(parts) - sum(map(next_power_of_two, parts))
 
@@ -118,13 +125,51 @@ def _filled(model: Identity, ranks: int, is_parked: bool) -> int:
 def _gathered_together(model: Identity) -> frozenset[tuple[int, ...]]:
     """Elements of the tensors that are gathered to be filled; blocks are alike, so few differ."""
     groups: dict[str, list[int]] = {}
-    for module, numels in _modules_of(model).items():
+    for module, numels in _modules_of(model, is_stored=model.of.codes is not None).items():
         for name in dict.fromkeys((module, module.rpartition(".")[0])):
             groups.setdefault(name, []).extend(numels)
     return frozenset(map(tuple, groups.values()))
 
 
+def _coded_bytes(plan: Plan) -> int:
+    """Most on the GPU while weights become codes, beyond the partitions of all of them."""
+    is_parked = plan.param_device is not Device.GPU
+    return _being_coded(Identity(plan.model), plan.dp_world_size, plan.itemsize, is_parked)
+
+
+@lru_cache(maxsize=64)
+def _being_coded(model: Identity, ranks: int, itemsize: int, is_parked: bool) -> int:
+    spec = model.of
+    coded = {t.module: t for t in spec.parameters if t.unpacked is not None}
+    copies = dict.fromkeys(_tied_copies(model), next(iter(coded.values()), None))
+    modules: dict[str, list[tuple[int, int]]] = {}
+    for whole, tensor in zip(spec.base.parameters, spec.parameters, strict=True):
+        modules.setdefault(tensor.module, []).append((whole.numel, tensor.numel))
+    for name, tensor in copies.items():
+        if tensor is not None:
+            modules[name] = [(prod(tensor.matrix), tensor.numel)]
+    most = held = 0
+    for owned in modules.values():
+        whole = sum(numel for numel, _ in owned) * itemsize
+        for numel, stored in owned:
+            made = while_made(numel, spec.codes, itemsize) if numel != stored else 0
+            part = 0 if is_parked else tensor_partition(stored, ranks) * itemsize
+            most = max(most, held + whole + made, held + whole + part)
+            whole, held = whole - numel * itemsize, held + part
+    return max(most - held, 0)
+
+
 ENTRIES = (
+    Entry(
+        name="weight_being_quantized",
+        category=Category.TEMPORARY,
+        about="zero.Init: a whole weight beside its copy and the codes that are made of it",
+        numel=_coded_bytes,
+        dtype=lambda p: DType.UINT8,
+        live=frozenset({Moment.BUILT}),
+        when=lambda p: under_init(p) and p.model.codes is not None,
+        source="inference/quantization/utils.py:57-99,233-252",
+    ),
     Entry(
         name="tensors_being_built",
         category=Category.TEMPORARY,
@@ -132,7 +177,7 @@ ENTRIES = (
         numel=_built_numel,
         dtype=lambda p: p.model_dtype,
         live=frozenset({Moment.BUILT}),
-        when=under_init,
+        when=lambda p: under_init(p) and p.model.codes is None,
         source="runtime/zero/partition_parameters.py:263-275,1080-1180",
     ),
     Entry(

@@ -1,11 +1,14 @@
 """Inference: weights as they are stored, the cache, prefill and decode."""
 
+from zero_sizer.activations import inference
+from zero_sizer.config.workload import STATIC
 from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import SOURCE
 from zero_sizer.ledger.entries.conditions import parked_on
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import IN_INFERENCE, RUNS, Moment
 from zero_sizer.models import kv_cache
+from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import generating
@@ -18,10 +21,10 @@ _CACHE = "transformers 5.23 cache_utils.py:104,196,403,510"
 _FORWARD = "traced from transformers' own generate() and forward"
 
 
-def _weight_bytes(plan: Plan) -> int:
+def _weight_bytes(plan: Plan, model: ModelSpec | None = None) -> int:
     return sum(
         num_bytes(tensor.numel, tensor.dtype or plan.model_dtype)
-        for tensor in plan.model.parameters
+        for tensor in (model or plan.model).parameters
         if tensor.unpacked is None
     )
 
@@ -68,16 +71,22 @@ def _partitions(plan: Plan, *, on_nvme: bool = False) -> tuple[int, ...]:
 
 
 def _cached(plan: Plan, moment: Moment) -> int:
-    """Elements of all layers and sequences."""
+    """Elements of all layers and sequences; of a growing cache what is there at the peak.
+
+    The highest point of a prefill may come before the blocks, which fill the cache.
+    """
     layers = kv_cache.layers_of(plan.model)
     longest = plan.seq_len + max(plan.new_tokens - 1, 0)
-    if plan.cache == "static":
+    if plan.cache == STATIC:
         per_sequence = sum(kv_cache.static(layer, longest) for layer in layers)
     elif moment is Moment.PREFILL:
         per_sequence = sum(kv_cache.after_prefill(layer, plan.seq_len) for layer in layers)
     else:
         per_sequence = sum(kv_cache.while_decoding(layer, longest) for layer in layers)
-    return plan.micro_batch * per_sequence
+    if plan.cache == STATIC:
+        return plan.micro_batch * per_sequence
+    at_peak = _highest(plan, moment).num_bytes // plan.model_dtype.itemsize
+    return min(plan.micro_batch * per_sequence, at_peak)
 
 
 def _cache_entry(moment: Moment) -> Entry:
@@ -115,7 +124,7 @@ def _activations(moment: Moment) -> Entry:
 
 def _cached_dynamically(plan: Plan, moment: Moment) -> int:
     """What the profile, which was traced with a cache that grows, has of it."""
-    layers = kv_cache.layers_of(plan.model)
+    layers = kv_cache.layers_of(inference.profiled(plan.model))
     if moment is Moment.PREFILL:
         per_sequence = sum(kv_cache.after_prefill(layer, plan.seq_len) for layer in layers)
     else:
@@ -159,7 +168,8 @@ def _unpacked(moment: Moment) -> Entry:
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({moment}),
         when=lambda p: (
-            p.model.quantization is not None and (moment is Moment.PREFILL or p.new_tokens > 1)
+            (p.model.quantization is not None or p.model.codes is not None)
+            and (moment is Moment.PREFILL or p.new_tokens > 1)
         ),
         source="bitsandbytes 0.50.2 autograd/_functions.py, MatMul4Bit, MatMul8bitLt",
     )
@@ -241,7 +251,7 @@ ENTRIES = (
         name="model_on_host",
         category=Category.PARAMETERS,
         about="the model as it is loaded, in every process, before it moves to the GPU",
-        numel=_weight_bytes,
+        numel=lambda p: _weight_bytes(p, p.model.whole or p.model),
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({Moment.LOADED}),
         when=lambda p: p.model.quantization is None and not (_is_partitioned(p) and p.zero_init),

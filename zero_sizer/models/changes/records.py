@@ -66,6 +66,21 @@ class Adapter:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupCodes:
+    """DeepSpeed's own codes of weights, with a scale and a least value of each group.
+
+    Attributes:
+        bits: 4 or 8.
+        size: weights of a group.
+        dimension: along which they follow one another.
+    """
+
+    bits: int
+    size: int
+    dimension: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quantization:
     """How base weights are stored.
 

@@ -23,6 +23,7 @@ class _Picture:
         width: pixels.
         around: further tokens that stand beside it.
         loops: see ``Feed``.
+        calls: likewise.
     """
 
     inputs: tuple[Input, ...]
@@ -31,6 +32,7 @@ class _Picture:
     width: int
     around: int = 0
     loops: bool = False
+    calls: int = 1
 
 
 def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
@@ -54,6 +56,7 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
     return Feed(
         inputs=tuple(inputs),
         loops=of.loops,
+        calls=images.count * of.calls,
         fewest=sum(count for _, count in runs) + 1,
         brief=(
             brief := f"{images.count} image{'' if images.count == 1 else 's'} of {of.height} x "
@@ -210,7 +213,20 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
         width=sides[1],
         around=1,
         loops=True,
+        calls=_windows(fields, sides, patch * merge),
     )
+
+
+def _windows(fields: Mapping[str, Any], sides: list[int], merged: int) -> int:
+    """Windows of Qwen2.5-VL's tower, which its sdpa and eager attention visit one by one.
+
+    transformers 5.23 modeling_qwen2_5_vl.py, ``get_window_index``; others see a whole image.
+    """
+    if fields.get("model_type") != "qwen2_5_vl":
+        return 1
+    window = whole(nested(fields, "vision_config"), "window_size", default=112)
+    across, down = (-(-side // max(window // merged * merged, merged)) for side in sides)
+    return across * down
 
 
 def _rounded(side: int, to: int) -> int:

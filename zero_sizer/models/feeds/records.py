@@ -98,6 +98,7 @@ class Feed:
         fewest: tokens that a sequence has at least, such as those of its images; 0: none at all.
         most: tokens that it has at most.
         loops: what runs depends on the number of samples, as where code walks through images.
+        calls: of attention that one block makes for it without flash attention, one a window.
         target: input that the output is compared with, where the model computes no loss.
         brief: what a sample brings beside its tokens, in a few words.
         about: the same in one clause.
@@ -110,6 +111,7 @@ class Feed:
     fewest: int = 1
     most: int = LONGEST
     loops: bool = False
+    calls: int = 1
     target: str = ""
     brief: str = ""
     about: str = ""

@@ -91,6 +91,8 @@ def _tensor(name: str, tensor: Any, module_type: str, own_dtype: DType) -> Tenso
         dtype = DType(text)
     except ValueError as error:
         raise UnsupportedError(f"{name} has dtype {text}, which is not modelled") from error
+    if dtype is DType.COMPLEX64 and tensor.requires_grad:  # rotations are, of buffers
+        raise UnsupportedError(f"{name} has dtype {text}, which DeepSpeed trains no weight in")
     return Tensor(
         name=name,
         shape=tuple(int(size) for size in getattr(tensor, "ds_shape", tensor.shape)),

@@ -76,7 +76,10 @@ def _with_sinks(output: Any, sinks: Any) -> Any:
 
 
 def _lazy_imports(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-    return _flash, _flash_unpadded, None, None, None
+    """The package's functions; of those around padding, transformers' own, which hold as much."""
+    from transformers import modeling_flash_attention_utils as own
+
+    return _flash, _flash_unpadded, None, own._pad_input, own._unpad_input
 
 
 def _flash(  # noqa: PLR0913 (the package's signature)

@@ -18,6 +18,7 @@ from zero_sizer.simulator.tracker import GPU, Tracker
 from zero_sizer.simulator.undo import Patches
 from zero_sizer.units import GIB
 
+_CUDA = "13.0"  # PyTorch 2.13's default build
 _CAPABILITY = (9, 0)  # of a GPU that nobody named: everything scripts ask for is there
 
 
@@ -51,6 +52,8 @@ def cuda_answers(
         for attribute in answers:
             if hasattr(module, attribute):
                 patches.set(module, attribute, answers[attribute])
+    if torch.version.cuda is None:  # asked before tf32 and bf16 are
+        patches.set(torch.version, "cuda", _CUDA)
     patches.set(torch.cuda.nccl, "version", _always((0, 0, 0)))
     patches.set(torch._C, "_cuda_getDeviceCount", lambda: local_world_size)
     # torch's compiler takes these at import, where torch.cuda is available.

@@ -66,7 +66,7 @@ def _new(original: Callable[..., Any]) -> Callable[..., Any]:
     """``type(parameter)(data, requires_grad=...)`` makes a parameter, as torch's own class does."""
 
     def new(cls: Any, data: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(data, torch.Tensor) and not args and "fake_mode" not in kwargs:
+        if isinstance(data, torch.Tensor) and not args:  # else a mode and its tensor
             return torch.nn.Parameter(data, kwargs.get("requires_grad", True))
         return original(cls, data, *args, **kwargs)
 

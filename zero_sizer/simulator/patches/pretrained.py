@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from zero_sizer.simulator.patches import headers, packed_base
+from zero_sizer.simulator.patches import headers, packed_base, pretrained_4
 from zero_sizer.simulator.undo import Patches
 
 _NO_FILE = "no-weights.safetensors"
@@ -26,7 +26,12 @@ def install(patches: Patches) -> None:
     patches.set(modeling_utils, "_get_resolved_checkpoint_files", _found_or_not(find))
     read = modeling_utils.load_state_dict
     patches.set(modeling_utils, "load_state_dict", _read_or_not(read))
-    patches.set(PreTrainedModel, "_load_pretrained_model", staticmethod(_without_weights))
+    if pretrained_4.is_this(PreTrainedModel._load_pretrained_model):
+        load, reads = pretrained_4.loader(_materialise), modeling_utils.safe_open
+        patches.set(modeling_utils, "safe_open", pretrained_4.opener(reads, _NO_FILE))
+    else:
+        load = _without_weights
+    patches.set(PreTrainedModel, "_load_pretrained_model", staticmethod(load))
     original = PreTrainedModel.from_pretrained.__func__
     patches.set(PreTrainedModel, "from_pretrained", classmethod(_from_pretrained(original)))
 
