@@ -63,6 +63,7 @@ FAMILIES = {
         "architectures": ["Phi3ForCausalLM"],
         "intermediate_size": 1360,
         "pad_token_id": 0,
+        "sliding_window": 2047,
     },
     "opt": {
         "model_type": "opt",
@@ -113,6 +114,10 @@ JOBS = {
     "MLP beside attention, Phi's": ("phi", "", PAIR, BF16, STAGE_3, 1, {"attention": "sdpa"}),
     "heads put together again": ("phi3", "", "targets=qkv_proj", BF16, {"stage": 2}, 1, {}),
     "nothing before the first MLP": ("llama", "", MLP, BF16, {"stage": 2}, 1, {}),
+    "8 bits, kept to the end": (
+        *("phi3", "int8", "targets=qkv_proj", BF16, {"stage": 2, "reduce_bucket_size": 10**8}),
+        *(1, {"attention": "eager"}),
+    ),
     "8 bits, recomputed": ("llama", "int8", ALL, BF16, {"stage": 2}, 1, {"checkpointing": True}),
 }
 

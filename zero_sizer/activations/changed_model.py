@@ -6,10 +6,9 @@ known modules. So the base's steps are walked once, and each level is shifted by
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
-from zero_sizer.activations import autocast_products, frozen
+from zero_sizer.activations import autocast_products, changed_ends, frozen
 from zero_sizer.activations.changed_blocks import Rules, pieces, rules_of
 from zero_sizer.activations.closed_regions import Closed, closed_of
 from zero_sizer.activations.levels import (
@@ -65,7 +64,7 @@ def with_changes(
     """
     found: list[ComposedPart] = []
     reached = False
-    uncached = held = 0
+    uncached = held = ended = 0
     for part in step.parts:
         for piece in pieces(spec, part, is_first_apart=not reached):
             rules = rules_of(spec, piece.blocks, piece.first)
@@ -76,35 +75,14 @@ def with_changes(
             walk = _Walk(rules, how, run, closed)
             found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
             uncached += piece.count * walk.uncached
+            ended += 0 if how.recomputes and piece.blocks else piece.count * walk.until_the_end
             held += 0 if how.recomputes else walk.held_by_model
             if how.opens:
                 reached = True
     around = rules_of(spec, "", 0).opens()
-    found[0] = _within(found[0], around)
+    found[0] = changed_ends.over(changed_ends.within(found[0], around), ended)
     *others, last = found
-    return Activations((*others, _ending(last, uncached, held)))
-
-
-def _within(part: ComposedPart, around: list[str]) -> ComposedPart:
-    """The first part, begun by what is around the base."""
-    first, *others = part.forward.steps
-    runs = " ".join((*around, *tokens_of(first)))
-    opened = Level(runs, first.completes, first.peak, first.end)
-    steps = (opened, *(Level(s.runs, s.completes, s.peak, s.end) for s in others))
-    return replace(part, forward=ComposedSection(steps))
-
-
-def _ending(part: ComposedPart, uncached: int, held: int) -> ComposedPart:
-    """The last part.
-
-    The model's own forward is over with its first step, and lets go of what it ``held``. Where
-    autocast ends the base lets go of casts that were not kept here.
-    """
-    first, *others = part.forward.steps
-    steps = [Level(first.runs, first.completes, first.peak, first.end - held)]
-    steps += [Level(s.runs, s.completes, s.peak - held, s.end - held) for s in others]
-    steps[-1] = steps[-1]._replace(end=steps[-1].end + uncached)
-    return replace(part, forward=ComposedSection(tuple(steps)))
+    return Activations((*others, changed_ends.ending(last, uncached, held)))
 
 
 def _run(forward: SectionLevels) -> list[str]:
@@ -128,22 +106,9 @@ def _part(
     elif reached:
         backward = walk.section(piece.backward, keeps=True)
     if reached and piece.blocks and walk.how.recomputes:
-        forward, backward = _holding(forward, backward, walk.beside_autograd())
+        left = walk.beside_autograd(), walk.until_the_end
+        forward, backward = changed_ends.holding(forward, backward, *left)
     return ComposedPart(blocks, piece.first, piece.count, forward, backward)
-
-
-def _holding(
-    forward: ComposedSection, backward: ComposedSection, size: int
-) -> tuple[ComposedSection, ComposedSection]:
-    """The block with bytes that its forward leaves and its backward's end lets go of."""
-    if not size:
-        return forward, backward
-    *others, last = forward.steps
-    left = last._replace(peak=max(last.peak, last.end + size), end=last.end + size)
-    *before, end = backward.steps
-    return ComposedSection((*others, left)), ComposedSection(
-        (*before, end._replace(end=end.end - size))
-    )
 
 
 class _Walk:
@@ -167,6 +132,8 @@ class _Walk:
         if not how.keeps_outputs:
             self._unsaved += frozen.of_scores(rules, run, how.sizes, closed)
         self._alone = frozen.kept_by_adapters(rules, run, how.sizes, closed=closed, **saves)
+        self._beside = frozen.beside_autograd(rules, run, how.sizes)
+        self.until_the_end = 0  # bytes of it that go with the graph
         adapted = rules.adapted.items()
         self._adapted = {n: AutocastAdapted(*a) if how.sizes.casts else a for n, a in adapted}
         self._joins: list[str] = []  # their input's gradient is summed up in the next step
@@ -211,7 +178,7 @@ class _Walk:
 
     def beside_autograd(self) -> int:
         """Bytes that layers keep where checkpointing does not see it."""
-        return frozen.beside_autograd(self.rules, self._run, self.how.sizes)
+        return sum(self._beside.values())
 
     def opened(self, backward: SectionLevels) -> ComposedSection:
         """The backward of embeddings that are frozen.
@@ -358,6 +325,10 @@ class _Walk:
         for storage in (*self._unsaved, *self._alone.values()):
             if storage.freed in over:
                 self._shift += storage.num_bytes
+        for name, size in self._beside.items():
+            if name in over and name not in self._closed:
+                self._shift += size
+                self.until_the_end += size
 
 
 def tokens_of(step: StepLevels) -> list[str]:

@@ -236,21 +236,23 @@ def _input(rules: Rules, tensor: Tensor, group: list[str], run: list[str], of: S
     return Unsaved(size, f"/{end}", is_held(group[0]), group[0])
 
 
-def beside_autograd(rules: Rules, run: list[str], of: Sizes) -> int:
+def beside_autograd(rules: Rules, run: list[str], of: Sizes) -> dict[str, int]:
     """Inputs of 8-bit layers, which LLM.int8's products keep as they are (``ctx.tensors``).
+
+    They go with the graph, not with the layer's own backward.
 
     bitsandbytes 0.50.2, autograd/_functions.py (MatMul8bitLt.forward).
     """
+    found: dict[str, int] = {}
     if rules.spec.quantization is None or rules.spec.quantization.bits != 8:
-        return 0
-    found = 0
+        return found
     met: set[str] = set()
     for name in run:
         if rules.is_packed(name) and name not in met:
             met.update(rules.group(name))
             tensor = rules.own[f"{name}.weight"]
             into, _ = widths_of(tensor, rules.spec.arch)
-            found += num_bytes(of.tokens * into, of.dtype)
+            found[name] = num_bytes(of.tokens * into, of.dtype)
     return found
 
 

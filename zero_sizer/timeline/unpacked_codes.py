@@ -37,6 +37,7 @@ def decoded_bytes(spec: ModelSpec, module: str, rows: int, dtype: DType) -> int:
 def _shapes(model: Identity) -> dict[str, tuple[int, ...]]:
     spec: ModelSpec = model.of
     found = {relative(t.module): t.unpacked for t in spec.parameters if t.unpacked is not None}
-    if spec.arch.tied_embeddings and found:
-        found.setdefault("lm_head", next(iter(found.values())))
+    table = spec.parameters[0].unpacked
+    if spec.arch.tied_embeddings and table is not None:
+        found.setdefault("lm_head", table)
     return found

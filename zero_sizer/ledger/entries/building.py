@@ -14,7 +14,8 @@ from zero_sizer.ledger.entries.conditions import (
 )
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, IN_INFERENCE, Moment
-from zero_sizer.models.changes.group_codes import while_made
+from zero_sizer.models.changes.group_codes import stored_numel, while_made
+from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
@@ -48,11 +49,23 @@ def _tied_copies(model: Identity) -> dict[str, int]:
 
     Beside the head, an encoder and a decoder have their own.
     """
-    arch, tensors = model.of.arch, model.of.parameters
-    numel = max((t.numel for t in tensors if t.matrix[:1] == (arch.vocab,)), default=0)
+    arch, codes = model.of.arch, model.of.codes
+    numel = _table_numel(model.of)
+    if codes is not None:  # the head is a plain Linear, whatever the embedding is
+        numel = stored_numel(numel, codes, _itemsize_of_codes(model.of))
     stacks = ("encoder.embed_tokens", "decoder.embed_tokens") if arch.decoder_layers else ()
     heads = ("lm_head",) if arch.tied_embeddings else ()
     return dict.fromkeys((*stacks, *heads), numel) if numel else {}
+
+
+def _table_numel(spec: ModelSpec) -> int:
+    """Elements of the largest matrix with a row for each token."""
+    tables = (t for t in spec.parameters if t.matrix[:1] == (spec.arch.vocab,))
+    return max((prod(t.matrix) for t in tables), default=0)
+
+
+def _itemsize_of_codes(spec: ModelSpec) -> int:
+    return next((t.dtype.itemsize for t in spec.parameters if t.unpacked and t.dtype), 1)
 
 
 def copies_numel(plan: Plan) -> tuple[int, ...]:
@@ -140,14 +153,11 @@ def _coded_bytes(plan: Plan) -> int:
 @lru_cache(maxsize=64)
 def _being_coded(model: Identity, ranks: int, itemsize: int, is_parked: bool) -> int:
     spec = model.of
-    coded = {t.module: t for t in spec.parameters if t.unpacked is not None}
-    copies = dict.fromkeys(_tied_copies(model), next(iter(coded.values()), None))
     modules: dict[str, list[tuple[int, int]]] = {}
     for whole, tensor in zip(spec.base.parameters, spec.parameters, strict=True):
         modules.setdefault(tensor.module, []).append((whole.numel, tensor.numel))
-    for name, tensor in copies.items():
-        if tensor is not None:
-            modules[name] = [(prod(tensor.matrix), tensor.numel)]
+    for name, stored in _tied_copies(model).items():
+        modules[name] = [(_table_numel(spec), stored)]
     most = held = 0
     for owned in modules.values():
         whole = sum(numel for numel, _ in owned) * itemsize

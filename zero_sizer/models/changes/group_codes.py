@@ -64,9 +64,13 @@ def _stored(tensor: Tensor, codes: GroupCodes, dtype: DType) -> Tensor:
     packed = tensor.shape[-1] * codes.bits
     if packed % 8 or packed // 8 % dtype.itemsize:
         raise ValueError(f"RuntimeError: rows of {tensor.name} are no whole {dtype.value} numbers")
-    numel = tensor.numel * codes.bits // 8 // dtype.itemsize
-    numel += _STATISTICS * tensor.numel // codes.size
+    numel = stored_numel(tensor.numel, codes, dtype.itemsize)
     return Tensor(tensor.name, (numel,), dtype, False, "QuantizedWeight", unpacked=tensor.shape)
+
+
+def stored_numel(numel: int, codes: GroupCodes, itemsize: int) -> int:
+    """Elements of the flat parameter that a weight of ``numel`` becomes."""
+    return numel * codes.bits // 8 // itemsize + _STATISTICS * numel // codes.size
 
 
 def while_made(numel: int, codes: GroupCodes, itemsize: int) -> int:
