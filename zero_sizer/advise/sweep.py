@@ -27,7 +27,7 @@ from zero_sizer.ledger.entries.states import from_first_step
 from zero_sizer.ledger.kept_pinned import kept_on_host
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
-from zero_sizer.ledger.requests import Rooms, rooms_of
+from zero_sizer.ledger.requests import room_of_passes, room_of_step, room_with_step
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
@@ -207,8 +207,9 @@ class Sweep:
             others[Device.HOST] = replace(on_host, kept=kept)
         size = max(row)
         passes, step = (max([row[place] for place in places]) for places in (_PASSES, _STEP))
-        rooms = cast(Rooms, family.formula("rooms", values, _rooms))
-        room = rooms.beside(passes, step, size)
+        of_step = self._once(group, "room of step", values, _room_of_step)
+        of_passes = family.formula("room of passes", values, _room_of_passes)
+        room = room_with_step(of_passes, of_step).beside(passes, step, size)
         error = family.formula("error", values, _error) if self._is_closed_form else 0
         on_gpu = Use(size, MOMENTS[row.index(size)], room, error)
         return {**lasting.uses, **others, Device.GPU: on_gpu}
@@ -291,8 +292,12 @@ def _kept(view: Any) -> int:
     return kept_on_host(view)
 
 
-def _rooms(view: Any) -> Rooms:
-    return rooms_of(view)
+def _room_of_passes(view: Any) -> tuple[int, int]:
+    return room_of_passes(view)
+
+
+def _room_of_step(view: Any) -> int:
+    return room_of_step(view)
 
 
 def _missing(view: Any) -> int:

@@ -39,8 +39,13 @@ class Rooms(NamedTuple):
 
 def rooms_of(plan: Plan) -> Rooms:
     """One more of the largest tensor, and batches of data."""
-    always = batches_on_gpu(plan.micro_batch, plan.seq_len)
-    return Rooms(_of_passes(plan) + always, _of_step(plan) + always)
+    return room_with_step(room_of_passes(plan), room_of_step(plan))
+
+
+def room_with_step(of_passes: tuple[int, int], of_step: int) -> Rooms:
+    """``rooms_of`` from ``room_of_passes`` and ``room_of_step``."""
+    passes, batches = of_passes
+    return Rooms(passes + batches, of_step + batches)
 
 
 def room_of(plan: Plan, moments: Mapping[Moment, int]) -> int:
@@ -71,8 +76,8 @@ def _of_inference(plan: Plan) -> int:
 
 
 @derived
-def _of_passes(plan: Plan) -> int:
-    """Logits as the loss takes them, scores, feed-forward, a gather, a bucket of gradients."""
+def room_of_passes(plan: Plan) -> tuple[int, int]:
+    """Logits as the loss takes them, scores, feed-forward, a gather; and batches of data."""
     arch, tokens = plan.model.arch, plan.micro_batch * plan.seq_len
     dtype = plan.autocast_dtype or plan.model_dtype
     found = [_of_loss(plan), num_bytes(tokens * (arch.ffn or 0), dtype)]
@@ -80,11 +85,11 @@ def _of_passes(plan: Plan) -> int:
         found.append(num_bytes(tokens * plan.seq_len * (arch.heads or 0), DType.FP32))
     if plan.stage == 3:
         found.append(num_bytes(max(sizes.numels(plan), default=0), plan.model_dtype))
-    return max(found)
+    return max(found), batches_on_gpu(plan.micro_batch, plan.seq_len)
 
 
 @derived
-def _of_step(plan: Plan) -> int:
+def room_of_step(plan: Plan) -> int:
     """The largest partition's gradients as one flat tensor of the master's dtype.
 
     Each step makes it anew: stages 1 and 2 (stage_1_and_2.py:3095-3123) unless gradients lie in
