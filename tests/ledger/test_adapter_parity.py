@@ -112,6 +112,8 @@ JOBS = {
     "MLP beside attention, Falcon's": ("falcon", "", FUSED, BF16, {"stage": 2}, 1, {}),
     "MLP beside attention, NeoX's": ("gpt_neox", "", FUSED, BF16, {"stage": 2}, 1, {}),
     "MLP beside attention, Phi's": ("phi", "", PAIR, BF16, STAGE_3, 1, {"attention": "sdpa"}),
+    "autocast, MLP beside attention": ("phi", "", PAIR, AUTOCAST, {"stage": 2}, 1, {}),
+    "autocast, views beside attention": ("falcon", "", FUSED, AUTOCAST, STAGE_3, 1, {}),
     "heads put together again": ("phi3", "", "targets=qkv_proj", BF16, {"stage": 2}, 1, {}),
     "nothing before the first MLP": ("llama", "", MLP, BF16, {"stage": 2}, 1, {}),
     "8 bits, kept to the end": (

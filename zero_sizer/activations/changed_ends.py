@@ -36,17 +36,14 @@ def ending(part: ComposedPart, uncached: int, held: int) -> ComposedPart:
 
 
 def holding(
-    forward: ComposedSection, backward: ComposedSection, size: int, again: int
+    forward: ComposedSection, backward: ComposedSection, size: int
 ) -> tuple[ComposedSection, ComposedSection]:
-    """The block with bytes that its forward leaves, and its recomputation ``again``.
-
-    Its backward's end lets go of both.
-    """
+    """The block with bytes that its forward leaves and its backward's end lets go of."""
     if not size:
         return forward, backward
     *others, last = forward.steps
     left = last._replace(peak=max(last.peak, last.end + size), end=last.end + size)
     *before, end = backward.steps
     return ComposedSection((*others, left)), ComposedSection(
-        (*before, end._replace(end=end.end - size - again))
+        (*before, end._replace(end=end.end - size))
     )

@@ -75,7 +75,7 @@ def with_changes(
             walk = _Walk(rules, how, run, closed)
             found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
             uncached += piece.count * walk.uncached
-            ended += 0 if how.recomputes and piece.blocks else piece.count * walk.until_the_end
+            ended += piece.count * walk.until_the_end
             held += 0 if how.recomputes else walk.held_by_model
             if how.opens:
                 reached = True
@@ -106,8 +106,7 @@ def _part(
     elif reached:
         backward = walk.section(piece.backward, keeps=True)
     if reached and piece.blocks and walk.how.recomputes:
-        left = walk.beside_autograd(), walk.until_the_end
-        forward, backward = changed_ends.holding(forward, backward, *left)
+        forward, backward = changed_ends.holding(forward, backward, walk.beside_autograd())
     return ComposedPart(blocks, piece.first, piece.count, forward, backward)
 
 
@@ -132,7 +131,7 @@ class _Walk:
         if not how.keeps_outputs:
             self._unsaved += frozen.of_scores(rules, run, how.sizes, closed)
         self._alone = frozen.kept_by_adapters(rules, run, how.sizes, closed=closed, **saves)
-        self._beside = frozen.beside_autograd(rules, run, how.sizes)
+        self._beside = frozen.beside_autograd(rules, run, how.sizes, keeps_outputs=keeps_outputs)
         self.until_the_end = 0  # bytes of it that go with the graph
         adapted = rules.adapted.items()
         self._adapted = {n: AutocastAdapted(*a) if how.sizes.casts else a for n, a in adapted}
@@ -325,7 +324,7 @@ class _Walk:
         for storage in (*self._unsaved, *self._alone.values()):
             if storage.freed in over:
                 self._shift += storage.num_bytes
-        for name, size in self._beside.items():
+        for name, size in () if self.how.recomputes else self._beside.items():
             if name in over and name not in self._closed:
                 self._shift += size
                 self.until_the_end += size

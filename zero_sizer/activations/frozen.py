@@ -69,7 +69,8 @@ def unsaved(
     found += _of_closed(rules, run, of, closed)
     met: set[str] = set()
     for name in run:
-        if name in closed.inside and not _is_held_beyond(name, run, closed):
+        if _is_passed(rules, name, run, of, closed):
+            found += _cached_cast(rules, name, of)
             continue
         found += _of_others(rules, name, of)
         tensor = rules.own.get(f"{name}.weight") or rules.tied(name)
@@ -98,10 +99,18 @@ def _of_others(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
         yield Unsaved(_normalized(rules, name, tensor, of), name, True, name)
 
 
-def _is_held_beyond(name: str, run: list[str], closed: Closed) -> bool:
-    """True if the module around still holds the input where the region ends."""
-    region = next(region for region in closed.regions if name in region.modules)
-    return is_held(name) and _last_beside(name, run) not in region.modules
+def _is_passed(rules: Rules, name: str, run: list[str], of: Sizes, closed: Closed) -> bool:
+    """True if all that the base keeps of the module's input was made and counted in a region.
+
+    Autocast's cast of it was; else the module around may still hold it where the region ends.
+    """
+    region = next((region for region in closed.regions if name in region.modules), None)
+    if region is None:
+        return False
+    if of.casts and not (of.raw and rules.is_linear(name)):
+        return True
+    is_held_beyond = is_held(name) and _last_beside(name, run) not in region.modules
+    return name in closed.inside and not is_held_beyond
 
 
 def _is_kept(rules: Rules, name: str, closed: Closed, *, keeps_outputs: bool) -> bool:
@@ -148,15 +157,30 @@ def _casts(
         into, _ = widths_of(tensor, rules.spec.arch)
         size = num_bytes(of.tokens * into, of.dtype)
         yield Unsaved(size, f"/{name}", False, name, is_cast=is_held(name))
-    if is_closed:  # its input needs no gradient, for which the weight is kept
+    if is_closed:
+        yield from _weight_cast(rules, name, of)
+
+
+def _weight_cast(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
+    """Autocast's cast of a weight, which is kept for the gradient of the layer's input."""
+    tensor = rules.own.get(f"{name}.weight")
+    if of.casts and tensor is not None and rules.is_product(name):
         yield Unsaved(num_bytes(tensor.numel, of.dtype), f"/{name}", False, name, is_cast=True)
+
+
+def _cached_cast(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
+    """The cast that autocast keeps with and without gradients alike; it keeps none of a view."""
+    tensor = rules.own.get(f"{name}.weight")
+    if tensor is not None and not transposes(tensor):
+        yield from _weight_cast(rules, name, of)
 
 
 def _handed_on(rules: Rules, name: str, run: list[str], of: Sizes) -> Iterator[Unsaved]:
     """What an adapter's ZeRO-3 layer keeps as it is, beside a base that keeps a cast (Falcon's)."""
     group = [other for other in run if other in rules.group(name)]
     adapted = rules.adapted.get(name)
-    if of.raw and adapted is not None and not adapted.drops and is_held(name) and name == group[-1]:
+    last = next((other for other in reversed(group) if other in rules.adapted), "")
+    if of.raw and adapted is not None and not adapted.drops and is_held(name) and name == last:
         size = num_bytes(of.tokens * adapted.into, of.held)
         yield Unsaved(-size, f"/{run[-1]}", True, group[0])
 
@@ -236,23 +260,28 @@ def _input(rules: Rules, tensor: Tensor, group: list[str], run: list[str], of: S
     return Unsaved(size, f"/{end}", is_held(group[0]), group[0])
 
 
-def beside_autograd(rules: Rules, run: list[str], of: Sizes) -> dict[str, int]:
+def beside_autograd(
+    rules: Rules, run: list[str], of: Sizes, *, keeps_outputs: bool
+) -> dict[str, int]:
     """Inputs of 8-bit layers, which LLM.int8's products keep as they are (``ctx.tensors``).
 
-    They go with the graph, not with the layer's own backward.
-
+    By the module with whose backward the base lets go of them; they go with the graph instead.
     bitsandbytes 0.50.2, autograd/_functions.py (MatMul8bitLt.forward).
     """
     found: dict[str, int] = {}
     if rules.spec.quantization is None or rules.spec.quantization.bits != 8:
         return found
     met: set[str] = set()
+    before = ""
     for name in run:
         if rules.is_packed(name) and name not in met:
             met.update(rules.group(name))
             tensor = rules.own[f"{name}.weight"]
             into, _ = widths_of(tensor, rules.spec.arch)
-            found[name] = num_bytes(of.tokens * into, of.dtype)
+            is_attentions = keeps_outputs and name.endswith(_AFTER_ATTENTION)
+            last = before if is_attentions else name
+            found[last] = found.get(last, 0) + num_bytes(of.tokens * into, of.dtype)
+        before = name if rules.is_product(name) else before
     return found
 
 

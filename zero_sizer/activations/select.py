@@ -182,7 +182,7 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
         )
         step = _evaluated(plan, base, variant, recomputes)
         ungraded = None
-        if not recomputes and not how.opens and plan.autocast_dtype is None:
+        if not recomputes and not how.opens:
             with suppress(UnsupportedError, InputError):  # traced on demand, as the job runs
                 ungraded = _evaluated(plan, base, variant, True)
         return changed_model.with_changes(step, plan.model, how, ungraded)

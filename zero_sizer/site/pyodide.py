@@ -81,10 +81,20 @@ def fetched() -> dict[str, bytes]:
             raise _failed((done.stderr or done.stdout).strip()[-300:] or "no package came")
         try:
             with tarfile.open(archives[0]) as archive:
-                archive.extractall(folder, filter="data")
+                _unpack(archive, Path(folder).resolve())
         except (OSError, tarfile.TarError) as error:
             raise _failed(str(error)) from None
         return parts_of(str(Path(folder) / "package"))
+
+
+def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    """Its plain files that lie below the folder; ``filter="data"`` came with Python 3.11.4."""
+    for member in archive:
+        path = (folder / member.name).resolve()
+        content = archive.extractfile(member) if member.isfile() else None
+        if content is not None and path.is_relative_to(folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.read())
 
 
 def _candidates(folder: Path) -> tuple[Path, ...]:

@@ -6,7 +6,8 @@ torch's own error, which says that there is no CUDA.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,6 +54,8 @@ def cuda_answers(
             if hasattr(module, attribute):
                 patches.set(module, attribute, answers[attribute])
     if torch.version.cuda is None:  # asked before tf32 and bf16 are
+        with suppress(Exception):  # it looks for a library of that version, and reports its lack
+            import_module("bitsandbytes")
         patches.set(torch.version, "cuda", _CUDA)
     patches.set(torch.cuda.nccl, "version", _always((0, 0, 0)))
     patches.set(torch._C, "_cuda_getDeviceCount", lambda: local_world_size)
