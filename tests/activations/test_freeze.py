@@ -47,6 +47,16 @@ def test_what_is_frozen_has_no_optimizer_state_and_no_gradient():
     assert sum(sizes.frozen(half)) == mlp
 
 
+def test_a_tied_head_is_trained_with_its_embedding():
+    torchs_layers = {**ZERO, "zero_optimization": {"stage": 2}}
+    ends = [
+        select.activations_of(make_plan(torchs_layers, spec, 2, seq_len=512)).parts[-1].forward.end
+        for spec in (load_bundled(MODEL), _frozen("*.mlp"), _frozen("model.embed_tokens"))
+    ]
+    assert ends[0] == ends[1]
+    assert ends[0] - ends[2] == 512 * 2048 * 2  # the head's input
+
+
 def test_blocks_before_the_first_trained_keep_nothing():
     shallow = _frozen("model.embed_tokens", "model.layers.?")
     plans = [

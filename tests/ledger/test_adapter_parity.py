@@ -114,6 +114,7 @@ JOBS = {
     "MLP beside attention, Phi's": ("phi", "", PAIR, BF16, STAGE_3, 1, {"attention": "sdpa"}),
     "autocast, MLP beside attention": ("phi", "", PAIR, AUTOCAST, {"stage": 2}, 1, {}),
     "autocast, views beside attention": ("falcon", "", FUSED, AUTOCAST, STAGE_3, 1, {}),
+    "embeddings' output, a leaf": ("opt", "", PAIR, BF16, {"stage": 2}, 1, {"checkpointing": True}),
     "heads put together again": ("phi3", "", "targets=qkv_proj", BF16, {"stage": 2}, 1, {}),
     "nothing before the first MLP": ("llama", "", MLP, BF16, {"stage": 2}, 1, {}),
     "8 bits, kept to the end": (

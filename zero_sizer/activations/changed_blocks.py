@@ -219,7 +219,11 @@ class Rules:
                 return
 
     def is_trained(self, name: str) -> bool:
-        """True if the base's tensor ``name`` is trained, itself or as a copy."""
+        """True if the base's tensor ``name`` is trained: itself, a copy or a tied embedding."""
+        if self.tied(name.removesuffix(".weight")) is not None and name not in self.rows:
+            shared = self.rows.get(next(iter(self.own)))
+            if shared is not None and shared.trainable:
+                return True
         return any(
             tensor is not None and tensor.trainable
             for tensor in map(self.rows.get, self._candidates(name))

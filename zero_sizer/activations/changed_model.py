@@ -23,6 +23,7 @@ from zero_sizer.activations.levels import (
 )
 from zero_sizer.activations.lora import Adapted, Sizes
 from zero_sizer.activations.lora_autocast import AutocastAdapted
+from zero_sizer.activations.structure import LEARNED_POSITIONS
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import num_bytes
 
@@ -71,6 +72,9 @@ def with_changes(
             run = _run(piece.forward)
             trains = rules.trains(run, (name for _, name in piece.backward.labels))
             closed = Closed() if reached else closed_of(rules, run, piece, ungraded)
+            if how.opens and not found and not trains:
+                leaf = _embedded(rules, how.sizes)
+                held, ended = held - leaf, ended + leaf
             reached = reached or trains
             walk = _Walk(rules, how, run, closed)
             found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
@@ -89,6 +93,18 @@ def _run(forward: SectionLevels) -> list[str]:
     """Modules that own parameters, in the order in which they run."""
     tokens = (token for runs, _ in forward.labels for token in runs.split())
     return [token for token in tokens if token[0] not in "~/^"]
+
+
+def _embedded(rules: Rules, of: Sizes) -> int:
+    """Bytes of what frozen embeddings return, where positions are added to it.
+
+    It is a leaf that requires a gradient, which autograd holds until the graph is gone; elsewhere
+    it is the first block's input.
+    """
+    embedding = next(iter(rules.own.values()), None)
+    if embedding is None or rules.spec.arch.family not in LEARNED_POSITIONS:
+        return 0
+    return num_bytes(of.tokens * embedding.shape[-1], of.held)
 
 
 def _part(
