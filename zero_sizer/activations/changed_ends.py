@@ -35,8 +35,15 @@ def ending(part: ComposedPart, uncached: int, held: int) -> ComposedPart:
     return replace(part, forward=ComposedSection(tuple(steps)))
 
 
-def leaving(forward: ComposedSection, size: int) -> ComposedSection:
-    """A block's forward that leaves so many bytes more."""
+def holding(
+    forward: ComposedSection, backward: ComposedSection, size: int
+) -> tuple[ComposedSection, ComposedSection]:
+    """The block with bytes that its forward leaves and its backward's end lets go of."""
+    if not size:
+        return forward, backward
     *others, last = forward.steps
     left = last._replace(peak=max(last.peak, last.end + size), end=last.end + size)
-    return ComposedSection((*others, left)) if size else forward
+    *before, end = backward.steps
+    return ComposedSection((*others, left)), ComposedSection(
+        (*before, end._replace(end=end.end - size))
+    )

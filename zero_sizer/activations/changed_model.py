@@ -122,8 +122,7 @@ def _part(
     elif reached:
         backward = walk.section(piece.backward, keeps=True)
     if reached and piece.blocks and walk.how.recomputes:
-        walk.until_the_end = walk.beside_autograd()
-        forward = changed_ends.leaving(forward, walk.until_the_end)
+        forward, backward = changed_ends.holding(forward, backward, walk.beside_autograd())
     return ComposedPart(blocks, piece.first, piece.count, forward, backward)
 
 
