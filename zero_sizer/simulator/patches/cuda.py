@@ -5,8 +5,9 @@ A script that says ``cuda`` means the rank's GPU: the device is renamed on the w
 torch's own error, which says that there is no CUDA.
 """
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -53,20 +54,28 @@ def cuda_answers(
         for attribute in answers:
             if hasattr(module, attribute):
                 patches.set(module, attribute, answers[attribute])
-    if torch.version.cuda is None:  # asked before tf32 and bf16 are
-        with suppress(Exception):  # it looks for a library of that version, and reports its lack
-            import_module("bitsandbytes")
-        patches.set(torch.version, "cuda", _CUDA)
     patches.set(torch.cuda.nccl, "version", _always((0, 0, 0)))
     patches.set(torch._C, "_cuda_getDeviceCount", lambda: local_world_size)
     # torch's compiler takes these at import, where torch.cuda is available.
     patches.set(torch._C, "_cuda_getCurrentRawStream", _always(0))
     patches.set(torch._C, "_cuda_getCurrentStream", _always((0, 0, 1)))
     cuda_tensors.install(patches, accelerator)
+    if torch.version.cuda is None:  # asked before tf32 and bf16 are
+        _import_bitsandbytes()
+        patches.set(torch.version, "cuda", _CUDA)
     try:
         yield
     finally:
         patches.undo()
+
+
+def _import_bitsandbytes() -> None:
+    """Imports it where it is, before it could look for a library of CUDA's version in vain."""
+    try:
+        import_module("bitsandbytes")
+    except Exception:  # whoever needs it is told; a half of it would tell something else
+        for name in [name for name in sys.modules if name.partition(".")[0] == "bitsandbytes"]:
+            del sys.modules[name]
 
 
 def _always(value: Any) -> Callable[..., Any]:
