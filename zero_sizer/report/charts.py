@@ -10,8 +10,8 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from zero_sizer.answer import Answer, DeviceAnswer, LivePoint
-from zero_sizer.errors import InputError
 from zero_sizer.hardware.device import Device
+from zero_sizer.report.extra import missing
 from zero_sizer.report.text import NAMES
 from zero_sizer.units import GIB, format_gib
 
@@ -154,11 +154,7 @@ def _library() -> Any:
     try:
         import pygal
     except ImportError as error:
-        raise InputError(
-            f"an HTML report needs {error.name}",
-            remedy="pip install 'zero-sizer[report]'",
-            where="--format html",
-        ) from None
+        raise missing(error) from None
     sys.meta_path[:] = [one for one in sys.meta_path if type(one).__module__ != "pygal"]
     return pygal
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from zero_sizer.advise.fit_map import FitMap
 from zero_sizer.answer import Answer
-from zero_sizer.errors import InputError
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.charts import PARTS, Chart, charts_of
+from zero_sizer.report.extra import missing
 from zero_sizer.report.sheet import Sheet, peak_name, sheet_of
 from zero_sizer.report.verdict import WORDS
 from zero_sizer.units import format_gib
@@ -68,11 +68,7 @@ def page_of_sheet(
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
-        raise InputError(
-            f"an HTML report needs {error.name}",
-            remedy="pip install 'zero-sizer[report]'",
-            where="--format html",
-        ) from None
+        raise missing(error) from None
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
