@@ -19,6 +19,7 @@ from model_sources import CONFIG_FIELDS, SOURCES, Source
 
 from zero_sizer.models.feeds import feed_of
 from zero_sizer.models.layouts.architecture import from_hf_config
+from zero_sizer.models.layouts.families import FAMILIES
 from zero_sizer.models.sources.torch_module import spec_from_module
 from zero_sizer.models.spec import Architecture, ModelSpec
 
@@ -121,9 +122,10 @@ def kept_config(source: Source, config: Any) -> dict[str, Any]:
     """The config's fields that matter here, under the family's and the standard names."""
     if hasattr(diffusers, source.family):
         return dict(sorted({**source.config, "_class_name": source.family}.items()))
-    if source.as_written or is_fed(source):  # transformers fills in the rest
-        return dict(sorted(as_written(source).items()))
     fields = {k: v for k, v in config.to_dict().items() if k in CONFIG_FIELDS and k not in UNKEPT}
+    if source.as_written or is_fed(source):  # of others transformers fills in the rest
+        standard = fields if source.family in FAMILIES else {}
+        return dict(sorted({**standard, **as_written(source)}.items()))
     for name in STANDARD_NAMES:
         fields[name] = getattr(config, name)
     if "dtype" in source.config:

@@ -35,6 +35,11 @@ def latent(rng: random.Random) -> Config:
     return {**decoder(rng), **experts, "qk_rope_head_dim": 4, "moe_intermediate_size": 5}
 
 
+def routed(rng: random.Random) -> Config:
+    """A decoder with as many experts as a token needs; heads can be rotated in part."""
+    return {**wide_heads(rng), "num_experts_per_tok": 2}
+
+
 def plain(hidden: str, heads: str, head_dim: int) -> Callable[[random.Random], Config]:
     """Only the widths that must fit together, under a family's own names."""
 
@@ -92,6 +97,93 @@ SPACES: Mapping[str, tuple[Callable[[random.Random], Config], Mapping[str, tuple
             "n_shared_experts": (1, 2),
             "first_k_dense_replace": (0, 1, 2),
             "attention_bias": BOTH,
+        },
+    ),
+    "deepseek_v2": (
+        latent,
+        {
+            "q_lora_rank": (None, 3, 8),
+            "kv_lora_rank": (4, 7),
+            "qk_nope_head_dim": (2, 6),
+            "v_head_dim": (3, 8),
+            "n_shared_experts": (1, 2),
+            "first_k_dense_replace": (0, 1, 2),
+            "attention_bias": BOTH,
+            "mlp_bias": BOTH,
+        },
+    ),
+    "gpt_oss": (
+        routed,
+        {
+            "num_local_experts": (3, 5),
+            "num_experts": (4,),
+            "head_dim": WIDTHS,
+            "attention_bias": BOTH,
+            "sliding_window": (None, 5),
+        },
+    ),
+    "glm4_moe": (
+        routed,
+        {
+            "n_routed_experts": (3, 5),
+            "moe_intermediate_size": (3, 7),
+            "n_shared_experts": (1, 2),
+            "first_k_dense_replace": (0, 1, 2),
+            "head_dim": (8, 16),
+            "attention_bias": BOTH,
+            "use_qk_norm": BOTH,
+            "partial_rotary_factor": (0.5, 0.25),
+        },
+    ),
+    "smollm3": (
+        wide_heads,
+        {
+            "attention_bias": BOTH,
+            "mlp_bias": BOTH,
+            "num_key_value_heads": (None,),
+            "no_rope_layer_interval": (1, 2),
+            "no_rope_layers": ([1, 0, 1, 1],),
+            "use_sliding_window": BOTH,
+            "sliding_window": (5,),
+        },
+    ),
+    "gemma3_text": (
+        decoder,
+        {
+            "head_dim": WIDTHS,
+            "attention_bias": BOTH,
+            "sliding_window_pattern": (1, 2, 6),
+        },
+    ),
+    "qwen3_next": (
+        routed,
+        {
+            "num_experts": (3, 5),
+            "moe_intermediate_size": (3, 7),
+            "shared_expert_intermediate_size": (2, 9),
+            "head_dim": (8, 16),
+            "attention_bias": BOTH,
+            "decoder_sparse_step": (1, 2),
+            "mlp_only_layers": ([], [0]),
+            "linear_conv_kernel_dim": (2, 4),
+            "linear_key_head_dim": (3, 8),
+            "linear_value_head_dim": (2, 6),
+            "linear_num_key_heads": (2,),
+            "linear_num_value_heads": (4, 6),
+            "full_attention_interval": (1, 2),
+        },
+    ),
+    "llama4_text": (
+        routed,
+        {
+            "num_experts_per_tok": (1, 2),
+            "num_local_experts": (3, 5),
+            "intermediate_size_mlp": (3, 9),
+            "head_dim": WIDTHS,
+            "attention_bias": BOTH,
+            "interleave_moe_layer_step": (1, 2),
+            "moe_layers": ([], [0, 2]),
+            "no_rope_layers": ([], [1, 0, 1, 0]),
         },
     ),
     "phi": (

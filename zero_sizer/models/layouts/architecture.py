@@ -23,7 +23,10 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "decoder_layers": ("num_decoder_layers",),
 }
 _DROPOUTS = ("hidden_dropout", "hidden_dropout_prob", "resid_pdrop", "dropout_rate", "dropout")
-_GATED_FAMILIES = "llama mistral mixtral qwen2 qwen3 qwen3_moe deepseek_v3 phi3 gemma gemma2"
+_GATED_FAMILIES = """
+llama mistral mixtral qwen2 qwen3 qwen3_moe qwen3_next deepseek_v2 deepseek_v3 phi3 gemma gemma2
+gemma3_text glm4_moe gpt_oss llama4_text smollm3
+"""
 _GATED = frozenset(_GATED_FAMILIES.split())
 _FFN_IS_4_HIDDEN = frozenset({"bloom", "falcon"})  # and wherever n_inner is null, as in GPT-2
 

@@ -21,6 +21,14 @@ from zero_sizer.models.layouts.llama import (
     SCALED,
     decoder,
 )
+from zero_sizer.models.layouts.mixed import (
+    DEEPSEEK_V2,
+    GEMMA3,
+    GLM4_MOE,
+    GPT_OSS,
+    LLAMA4,
+    QWEN3_NEXT,
+)
 from zero_sizer.models.layouts.older import BERT, BLOOM, FALCON, GPT2, GPT_NEOX, OPT, PHI, T5
 from zero_sizer.util.records import dataclass
 
@@ -100,7 +108,25 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 + NORMS
             ),
         ),
+        "deepseek_v2": _causal("DeepseekV2", DEEPSEEK_V2, divides=True),
         "deepseek_v3": _causal("DeepseekV3", decoder(DEEPSEEK_LAYER)),
+        "gpt_oss": _causal("GptOss", GPT_OSS),
+        "qwen3_next": _causal("Qwen3Next", QWEN3_NEXT),
+        "glm4_moe": _causal("Glm4Moe", GLM4_MOE),
+        "smollm3": _causal("SmolLM3", DENSE),
+        "gemma3_text": Family(
+            class_prefix="Gemma3",
+            head="Gemma3ForCausalLM",
+            base="Gemma3TextModel",
+            blocks=GEMMA3,
+            divides=True,
+        ),
+        "llama4_text": Family(
+            class_prefix="Llama4Text",
+            head="Llama4ForCausalLM",
+            base="Llama4TextModel",
+            blocks=LLAMA4,
+        ),
         "gemma": _causal("Gemma", decoder(QKVO + MLP + NORMS, embedding=SCALED)),
         "gemma2": _causal(
             "Gemma2",

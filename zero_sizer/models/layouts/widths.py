@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zero_sizer.errors import InputError
+from zero_sizer.models.layouts import layers
 from zero_sizer.models.sources.config_file import config_defaults
 
 Fields = Mapping[str, Any]
@@ -145,6 +146,71 @@ def _deepseek_v3(fields: Fields, where: str) -> dict[str, int]:
     }
 
 
+def _deepseek_v2(fields: Fields, where: str) -> dict[str, int]:
+    return {**_deepseek_v3(fields, where), "mlp_bias": int(fields["mlp_bias"])}
+
+
+def _gpt_oss(fields: Fields, where: str) -> dict[str, int]:
+    experts = {"moe_intermediate_size": fields["intermediate_size"]}
+    return {**_decoder(fields, where), **_experts(experts, fields["num_local_experts"])}
+
+
+def _glm4_moe(fields: Fields, where: str) -> dict[str, int]:
+    widths = _decoder(fields, where)
+    rotated = _rotated(widths["head_dim"], fields, "partial_rotary_factor", 0.5, where)
+    first_sparse = fields["first_k_dense_replace"]
+    sparse = {f"sparse.{i}": int(i >= first_sparse) for i in range(fields["num_hidden_layers"])}
+    return {
+        **widths,
+        **_experts(fields, fields["n_routed_experts"]),
+        "shared_ffn": fields["moe_intermediate_size"] * fields["n_shared_experts"],
+        "rotary": _half(rotated),
+        "qk_norm": int(fields["use_qk_norm"]),
+        "o_bias": 0,
+        **sparse,
+    }
+
+
+def _gemma3(fields: Fields, where: str) -> dict[str, int]:
+    present = set(layers.attention_kinds(fields, where))
+    flags = {kind: int(kind in present) for kind in (layers.FULL, layers.SLIDING)}
+    return {**_decoder(fields, where), **flags}
+
+
+def _qwen3_next(fields: Fields, where: str) -> dict[str, int]:
+    widths = _qwen3_moe({**fields, "mlp_only_layers": fields["mlp_only_layers"] or []}, where)
+    rotated = _rotated(widths["head_dim"], fields, "partial_rotary_factor", 0.25, where)
+    heads = fields["linear_num_value_heads"]
+    key = fields["linear_num_key_heads"] * fields["linear_key_head_dim"]
+    value = heads * fields["linear_value_head_dim"]
+    kinds = layers.attention_kinds(fields, where)
+    return {
+        **widths,
+        "2q": 2 * widths["q"],
+        "rotary": _half(rotated),
+        "shared_ffn": fields["shared_expert_intermediate_size"],
+        "linear_heads": heads,
+        "linear_value": fields["linear_value_head_dim"],
+        "linear_out": value,
+        "kernel": fields["linear_conv_kernel_dim"],
+        "conv": 2 * key + value,
+        "qkvz": 2 * key + 2 * value,
+        "ba": 2 * heads,
+        **{f"linear.{i}": int(kind == layers.LINEAR) for i, kind in enumerate(kinds)},
+    }
+
+
+def _llama4(fields: Fields, where: str) -> dict[str, int]:
+    experts = {"moe_intermediate_size": fields["intermediate_size"]}
+    sparse = layers.sparse_layers(fields, where)
+    return {
+        **_decoder(fields, where),
+        **_experts(experts, fields["num_local_experts"]),
+        "ffn": fields["intermediate_size_mlp"],
+        **{f"sparse.{i}": int(i in sparse) for i in range(fields["num_hidden_layers"])},
+    }
+
+
 def _gpt2(fields: Fields, where: str) -> dict[str, int]:
     inner = fields["n_inner"]
     return {
@@ -246,7 +312,14 @@ _SPECIFIC: Mapping[str, Callable[[Fields, str], dict[str, int]]] = {
     "phi3": _phi,
     "mixtral": _mixtral,
     "qwen3_moe": _qwen3_moe,
+    "deepseek_v2": _deepseek_v2,
     "deepseek_v3": _deepseek_v3,
+    "gpt_oss": _gpt_oss,
+    "glm4_moe": _glm4_moe,
+    "smollm3": _decoder,
+    "gemma3_text": _gemma3,
+    "qwen3_next": _qwen3_next,
+    "llama4_text": _llama4,
     "gpt2": _gpt2,
     "bloom": _bloom,
     "falcon": _falcon,

@@ -134,7 +134,7 @@ def _derive(values: dict[str, Any], model_type: str) -> None:
         values["num_key_value_heads"] = heads
     if model_type in ("llama", "mistral") and values["head_dim"] is None and heads:
         values["head_dim"] = values["hidden_size"] // heads
-    if values.get("use_sliding_window") is False:
+    if values.get("use_sliding_window") is False and model_type != "smollm3":
         values["sliding_window"] = None
     derive = _DERIVED.get(model_type)
     if derive:
@@ -169,12 +169,20 @@ def _derive_qwen3_moe(values: dict[str, Any]) -> None:
     values["mlp_only_layers"] = values["mlp_only_layers"] or []
 
 
+def _derive_llama4(values: dict[str, Any]) -> None:
+    if not values.get("no_rope_layers"):  # an empty list is none
+        values.pop("no_rope_layers", None)
+
+
 _DERIVED = {
+    "llama4_text": _derive_llama4,
     "qwen3_moe": _derive_qwen3_moe,
     "t5": _derive_t5,
     "falcon": _derive_falcon,
     "opt": _derive_opt,
+    "deepseek_v2": _derive_deepseek,
     "deepseek_v3": _derive_deepseek,
+    "qwen3_next": _derive_qwen3_moe,
 }
 
 
