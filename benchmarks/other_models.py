@@ -34,6 +34,7 @@ class Case(NamedTuple):
     batches: tuple[int, int, int]
     seq_len: int | None = None
     layers: int | None = 4
+    attention: str = "sdpa"
 
 
 CASES = (
@@ -60,7 +61,7 @@ def job_of(case: Case, stage: int, batch: int, layers: int | None) -> Job:
         gpu="a100-80gb",
         seq_len=case.seq_len,
         checkpointing=False,
-        attention="sdpa",
+        attention=case.attention,
         sequences="equal",
     )
     return cut_job(without_config(config, flags), layers)

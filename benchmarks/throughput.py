@@ -123,6 +123,7 @@ def job_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Job:
             checkpointing=row["activation_checkpointing"],
             checkpointing_how=_CHECKPOINTS[row["precision"]],
             attention="flash",
+            attention_kernel="flash-1",  # which the fitted constant stands for
             loss="fused",  # llmfoundry/models/mpt/modeling_mpt.py: loss_fn, its default
         ),
         origins={},

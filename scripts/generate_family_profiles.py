@@ -14,12 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mixed_members as mixed
+
 from zero_sizer import models
+from zero_sizer.activations import kinds
 from zero_sizer.activations import structure as family
 from zero_sizer.activations.store import write
 from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.tracing.family import trace_family
+from zero_sizer.tracing.family import PRODUCTS, trace_family
 from zero_sizer.tracing.profile import has_biases
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "activations" / "data"
@@ -72,6 +75,7 @@ def name_of(structure: str) -> str:
     rotated = said["rotated"]
     words = (
         said["family"],
+        *_words_of_kinds(said),
         _KV_HEADS[said["kv_heads"]],
         "tied" if is_tied else "",
         "windowed" if said["window"] else "",
@@ -82,6 +86,21 @@ def name_of(structure: str) -> str:
     return "-".join(word.replace("_", "-") for word in words if word)
 
 
+def _words_of_kinds(said: Mapping[str, Any]) -> list[str]:
+    """What tells structures of a family apart whose blocks differ."""
+    if said["family"] not in kinds.FAMILIES:
+        return []
+    names = {name for _, of_kind in said["layers"] for name in of_kind}
+    dense = any(name.startswith("feed_forward.gate_proj") for name in names)
+    words = {
+        "latent-queries": any("q_a_proj" in name for name in names),
+        "in-groups": said["words"].get("topk_method") == "group_limited_greedy",
+        "normed": bool(said["words"].get("use_qk_norm")),
+        "interleaved": said["family"] == "llama4_text" and dense,
+    }
+    return [word for word, holds in words.items() if holds]
+
+
 def structures() -> dict[str, tuple[str, Mapping[str, Any]]]:
     """Structure -> what to call it, and fields of a config that has it."""
     found: dict[str, Mapping[str, Any]] = {}
@@ -89,8 +108,8 @@ def structures() -> dict[str, tuple[str, Mapping[str, Any]]]:
         structure = family.structure_of(load_bundled(name))
         if structure is not None:
             found.setdefault(structure, read_bundled(name)["hf_config"])
-    for name, (base, changes) in _FURTHER.items():
-        fields = {**read_bundled(base)["hf_config"], **changes}
+    further = {n: {**read_bundled(b)["hf_config"], **more} for n, (b, more) in _FURTHER.items()}
+    for name, fields in (*further.items(), *mixed.further()):
         structure = family.structure_of(spec_of(fields))
         if structure is None:
             raise SystemExit(f"{name} has no structure")
@@ -139,9 +158,10 @@ def spec_of(fields: Mapping[str, Any]) -> ModelSpec:
 def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The family's profile of one structure."""
     said = json.loads(structure)
+    is_mixed = mixed.is_mixed(fields)
     members = []
-    for number in range(len(_OTHERS)):
-        member = resized(fields, said["kv_heads"], number)
+    for number in range(mixed.SETS if is_mixed else len(_OTHERS)):
+        member = (mixed.resized if is_mixed else resized)(fields, said["kv_heads"], number)
         spec = spec_of(member)
         if family.structure_of(spec) != structure:
             raise SystemExit(f"{name}: another structure at other widths")
@@ -151,15 +171,19 @@ def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, 
         for spec in map(load_bundled, bundled_names())
         if spec.arch.head_dim and bool(spec.arch.num_experts) == said["experts"]
     ]
+    if is_mixed:
+        realistic = [*mixed.realistic(family.widths_of(spec_of(fields))), *(w for _, w in members)]
     found = trace_family(
         members,
         name=name,
         realistic=realistic,
         window=family.window_of(spec) if said["window"] else None,
         has_biases=has_biases(spec),
+        kinds=kinds.kinds_of(spec).row if is_mixed else (),
+        products=mixed.products(fields) if is_mixed else PRODUCTS,
         report=lambda line: print(line, flush=True),
     )
-    return {**found, "has_free_head_dim": _is_free(fields)}
+    return {**found, "has_free_head_dim": _is_free(fields) or "kv_lora_rank" in fields}
 
 
 def main() -> int:

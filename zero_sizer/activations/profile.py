@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
+from zero_sizer.activations.stacks import late_of, row_of
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
@@ -353,11 +354,12 @@ def _fit(
     late = [0] * 6
     for i, (stack, after) in enumerate(zip(stacks, outside[1:], strict=True)):
         traced = [(forward, backward) for forward, backward in fit["blocks"][i]]
-        missing = _missing(stack, len(traced))
-        places += _places(stack, traced, missing)
+        row = row_of(stack, len(traced))
+        places += _places(stack["blocks"], [traced[index] for index in row])
         places.append(after)
-        for index, coefficient in _sparse(polys[fit["late"][i]]):
-            late[index] += missing * coefficient
+        for number, times in late_of(stack, row, fit["late"][i], len(traced)):
+            for index, coefficient in _sparse(polys[number]):
+                late[index] += times * coefficient
     return _FittedRange(
         batch=(fit["batch"][0], fit["batch"][1] or 2**62),
         sequence=(fit["sequence"][0], fit["sequence"][1]),
@@ -366,32 +368,13 @@ def _fit(
     )
 
 
-def _missing(stack: Mapping[str, Any], traced: int) -> int:
-    """Patterns that the stack has and the trace lacks; -1 where it is the other way round.
-
-    Raises:
-        UnsupportedError: no whole number, or the first and the last would be missing too.
-    """
-    missing, rest = divmod(stack["depth"] - traced, stack["period"])
-    if not rest and missing >= -1 and traced > stack["lead"] + stack["period"]:
-        return int(missing)
-    if missing == 0 and not rest:
-        return 0
-    raise UnsupportedError(
-        f"{stack['depth']} blocks in {stack['blocks']}: too few, or no whole pattern, for a profile"
-    )
-
-
-def _places(stack: Mapping[str, Any], traced: list[tuple[int, int]], missing: int) -> list[_Place]:
-    """The blocks traced, with the pattern after the first repeated as often as needed."""
-    start, period = stack["lead"] + stack["period"], stack["period"]
-    pattern = traced[start : start + period]
-    row = traced[:start] + pattern * (missing + 1) + traced[start + period :]
+def _places(blocks: str, row: Sequence[tuple[int, int]]) -> list[_Place]:
+    """Blocks in order, equal ones in a row as one place."""
     places: list[_Place] = []
     for index, pair in enumerate(row):
         last = places[-1] if places else None
         if last is not None and (last.forward, last.backward) == pair:
             places[-1] = replace(last, count=last.count + 1)
         else:
-            places.append(_Place(stack["blocks"], index, 1, *pair))
+            places.append(_Place(blocks, index, 1, *pair))
     return places

@@ -18,7 +18,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.activations import kinds
 from zero_sizer.activations.profile import Profile
+from zero_sizer.errors import InputError
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import round_up
 from zero_sizer.util.identity import Identity
@@ -44,7 +46,7 @@ _WORDS = (
 )
 ACTIVATION = ("hidden_activation", "hidden_act", "activation_function")
 _ROTATED = ("partial_rotary_factor", "rotary_pct")
-_USUALLY_ROTATED = {"gpt_neox": 0.25, "phi": 0.5}  # a share of each head
+_USUALLY_ROTATED = {"gpt_neox": 0.25, "phi": 0.5, "glm4_moe": 0.5, "qwen3_next": 0.25}  # a share of each head
 _RATES = (
     "attention_dropout",
     "attention_probs_dropout_prob",
@@ -77,7 +79,10 @@ FAMILIES = frozenset(
         "t5",
     }
 )
-_WINDOWED = ("gemma2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe")
+_WINDOWED = (
+    *("gemma2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe"),
+    *("gemma3_text", "gpt_oss", "llama4_text"),
+)
 _TWO_STACKS = ("t5",)  # an encoder and a decoder, each of any depth
 _SAME_CLASS = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}  # the hub's older name
 LEARNED_POSITIONS = ("bert", "gpt2", "opt")
@@ -93,13 +98,15 @@ _NUMBERED = re.compile(r"\.(\d+)\.")
 def structure_of(spec: ModelSpec) -> str | None:
     """Structure that models share; None where widths are not all that may differ.
 
-    Blocks that differ among each other, adapters, packed weights and frozen tensors are left out.
+    Blocks may differ in the families of ``kinds`` alone. Adapters, packed weights and frozen
+    tensors are left out.
     """
     fields = spec.hf_config if spec.exact_tensors else _OF_NUMBERS
-    if spec.arch.family not in FAMILIES or spec.base is not None:
+    is_mixed = spec.arch.family in kinds.FAMILIES
+    if not (is_mixed or spec.arch.family in FAMILIES) or spec.base is not None:
         return None
-    names = _names(spec)
-    layers = _layers(spec, fields.get("layer_types"))
+    names = kinds.names_outside(spec) if is_mixed else _names(spec)
+    layers = _kinds(spec) if is_mixed else _layers(spec, fields.get("layer_types"))
     if names is None or layers is None or not all(t.trainable for t in spec.parameters):
         return None
     heads, kv_heads = spec.arch.heads, spec.arch.kv_heads
@@ -117,6 +124,9 @@ def structure_of(spec: ModelSpec) -> str | None:
         "experts": bool(spec.arch.num_experts),
         "names": names,
     }
+    if is_mixed:
+        said["words"].update(kinds.words_of(spec))
+        said["pads_values"] = fields.get("v_head_dim") != spec.arch.head_dim
     return json.dumps(said, sort_keys=True, default=str)
 
 
@@ -125,7 +135,7 @@ def window_of(spec: ModelSpec) -> int | None:
     fields = spec.hf_config
     if spec.arch.family not in _WINDOWED or fields.get("use_sliding_window") is False:
         return None
-    window = fields.get("sliding_window")
+    window = fields.get("sliding_window") or fields.get("attention_chunk_size")
     return window if isinstance(window, int) and window > 0 else None
 
 
@@ -157,6 +167,14 @@ def _layers(spec: ModelSpec, layer_types: Any) -> str | None:
     return "alternating" if slides == [i % 2 == 0 for i in range(len(slides))] else None
 
 
+def _kinds(spec: ModelSpec) -> list[Any] | None:
+    """Kinds of blocks in the order in which they run; None where the config cannot say."""
+    try:
+        return [list(kind) for kind in kinds.kinds_of(spec).said] or None
+    except (InputError, KeyError, IndexError):
+        return None
+
+
 def _names(spec: ModelSpec) -> list[str] | None:
     """Names with ``*`` for a block's number; None where blocks differ.
 
@@ -176,7 +194,9 @@ def widths_of(spec: ModelSpec) -> dict[str, int]:
     """The widths that products name."""
     arch = spec.arch
     heads, head_dim = arch.heads or 0, arch.head_dim or 0
+    own = kinds.widths_of(spec) if arch.family in kinds.FAMILIES else {}
     return {
+        **own,
         "hidden": arch.hidden or 0,
         "ffn": arch.ffn or 4 * (arch.hidden or 0),
         "heads": heads,
@@ -250,7 +270,7 @@ def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] 
         **document,
         "name": f"{spec.name}, by its family",
         "polynomials": polynomials,
-        "stacks": [{**stack, "depth": _depth(spec, stack)} for stack in document["stacks"]],
+        "stacks": [_stack(spec, stack) for stack in document["stacks"]],
     }
     if window is not None:
         found["setups"] = [
@@ -258,6 +278,12 @@ def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] 
             for setup in document["setups"]
         ]
     return found
+
+
+def _stack(spec: ModelSpec, stack: Mapping[str, Any]) -> dict[str, Any]:
+    """A stack as deep as the model's, of its kinds of blocks where they differ."""
+    row = {"row": kinds.kinds_of(spec).row} if "kinds" in stack else {}
+    return {**stack, **row, "depth": _depth(spec, stack)}
 
 
 def _depth(spec: ModelSpec, stack: Mapping[str, Any]) -> int | None:
@@ -269,7 +295,9 @@ def _depth(spec: ModelSpec, stack: Mapping[str, Any]) -> int | None:
 def _has_traced_proportions(document: Mapping[str, Any], widths: Mapping[str, int]) -> bool:
     """What was alike at all widths traced: kernels pad heads to eights, some heads fill hidden."""
     fills = widths["heads"] * widths["head_dim"] == widths["hidden"]
-    return widths["head_dim"] % _HEAD_STEP == 0 and (document["has_free_head_dim"] or fills)
+    heads = [widths["head_dim"], *(widths.get(name, 0) for name in ("rope", "value_dim"))]
+    is_padded = any(width % _HEAD_STEP for width in heads)
+    return not is_padded and (document["has_free_head_dim"] or fills)
 
 
 def moved(fit: Mapping[str, Any], traced: int, window: int) -> dict[str, Any]:

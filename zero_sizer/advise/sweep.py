@@ -94,7 +94,8 @@ class Sweep:
         base = self._family.base
         self.seq_len = base.seq_len
         self._ranks = base.ranks_per_node
-        self._rates = rates_of(cluster, base.autocast_dtype or base.model_dtype, Case.EXPECTED)
+        dtype = base.autocast_dtype or base.model_dtype
+        self._rates = rates_of(cluster, dtype, Case.EXPECTED, base.attention_kernel)
         self._work = work_of(base.model)
         self._is_closed_form = is_closed_form(base) or base.feed is not None
         self._is_bounded = all(tensor.trainable for tensor in base.model.parameters)

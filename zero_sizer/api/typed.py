@@ -35,6 +35,7 @@ class JobKeywords(TypedDict, total=False):
     checkpointing: bool | str | None
     checkpointing_how: str | None
     attention: str | None
+    attention_kernel: str | None
     sequences: str | None
     loss: str | None
     kernels: str | None

@@ -65,6 +65,7 @@ class Workload:
         checkpointing: activation checkpointing, None when not stated.
         checkpointing_how: of which blocks and by what, where it is on.
         attention: ``flash``, ``sdpa`` or ``eager``.
+        attention_kernel: generation of FlashAttention, for the step time alone.
         sequences: ``equal`` (all of ``seq_len``), ``padded`` to it, or ``packed`` into it.
         loss: what computes it: ``transformers`` (None too), ``transformers-16bit`` (before 4.46),
             ``megatron``, ``fused`` (flash-attn's cross entropy) or ``fused-linear`` (Liger's,
@@ -108,6 +109,7 @@ class Workload:
     checkpointing: bool | None = None
     checkpointing_how: Checkpointing = Checkpointing()
     attention: str | None = None
+    attention_kernel: str | None = None
     sequences: str | None = None
     loss: str | None = None
     kernels: str | None = None

@@ -30,6 +30,7 @@ from zero_sizer.job.values import (
     text,
     yes_or_no,
 )
+from zero_sizer.models.attention import FLASH_KERNELS
 from zero_sizer.models.changes.freeze import patterns
 from zero_sizer.units import TIB
 from zero_sizer.util.records import dataclass
@@ -214,6 +215,11 @@ class Flags:
     )
     attention: str | None = _row(
         OneOf(("flash", "sdpa", "eager")), _WORKLOAD, help="its implementation (sdpa)"
+    )
+    attention_kernel: str | None = _row(
+        OneOf(FLASH_KERNELS),
+        _WORKLOAD,
+        help="FlashAttention's generation, for the step time (flash-2)",
     )
     sequences: str | None = _row(
         OneOf(("equal", "padded", "packed")),

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 FLASH, SDPA, EAGER = "flash", "sdpa", "eager"
+FLASH_KERNELS = ("flash-1", "flash-2", "flash-3")
+"""Generations of FlashAttention, whose speed differs and whose memory does not."""
 
 LACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -111,6 +111,7 @@ class Plan:
         _ACT + "contiguous_memory_optimization", _ACT + "number_checkpoints"
     )
     attention: str = _read("attention")
+    attention_kernel: str | None = _read("attention_kernel")
     sequences: str = _read("sequences")
     loss: str = _read("loss", "kernels")
     kernels: str | None = _read("kernels")

@@ -48,7 +48,9 @@ def as_mapping(plan: Plan | None, cluster: Cluster) -> Mapping[str, Any] | None:
                 "unit": r.unit,
                 "origin": r.origin,
             }
-            for r in explain(cluster, plan.autocast_dtype or plan.model_dtype)
+            for r in explain(
+                cluster, plan.autocast_dtype or plan.model_dtype, plan.attention_kernel
+            )
         ],
     }
 

@@ -51,7 +51,8 @@ def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | 
     """Step that the terms read; None when no GPU was named, or work is not counted by tokens."""
     if plan.feed is not None:
         return None
-    rates = rates_of(cluster, plan.autocast_dtype or plan.model_dtype, case)
+    dtype = plan.autocast_dtype or plan.model_dtype
+    rates = rates_of(cluster, dtype, case, plan.attention_kernel)
     if rates is None:
         return None
     return step_at(plan, rates, work_of(plan.model))

@@ -112,16 +112,31 @@ def peak_flops(gpu: Gpu, dtype: DType) -> float:
     return found * 1e12
 
 
-def rates_of(cluster: Cluster, dtype: DType, case: Case = Case.EXPECTED) -> Rates | None:
-    """The rates of a cluster whose matrix products run in ``dtype``; None without a GPU."""
+def rates_of(
+    cluster: Cluster, dtype: DType, case: Case = Case.EXPECTED, kernel: str | None = None
+) -> Rates | None:
+    """The rates of a cluster; None without a GPU.
+
+    Args:
+        cluster: with its GPU, and the rates that the user states.
+        dtype: of matrix products.
+        case: end of the interval.
+        kernel: generation of FlashAttention; None: the one that today's packages run.
+    """
     if cluster.gpu is None:
         return None
     overrides = tuple(sorted(cluster.rates.items()))
-    return _rates(cluster.gpu.name, dtype, case, overrides)
+    return _rates(cluster.gpu.name, dtype, case, overrides, kernel)
 
 
 @lru_cache(maxsize=64)
-def _rates(name: str, dtype: DType, case: Case, overrides: tuple[tuple[str, float], ...]) -> Rates:
+def _rates(
+    name: str,
+    dtype: DType,
+    case: Case,
+    overrides: tuple[tuple[str, float], ...],
+    kernel: str | None,
+) -> Rates:
     from zero_sizer.hardware import catalog
 
     gpu, stated = catalog.find(name), dict(overrides)
@@ -129,7 +144,8 @@ def _rates(name: str, dtype: DType, case: Case, overrides: tuple[tuple[str, floa
     def share(row: str) -> float:
         """Share of a peak: measured by a benchmark, times what training keeps of it."""
         entry = table()[row]
-        kept: float = entry["training"][case]
+        kinds = entry.get("kernels")
+        kept: float = (entry["training"] if kinds is None else _of_kernel(kinds, kernel, name))[case]
         return kept * by_prefix(entry["measured"], name) if "measured" in entry else kept
 
     def link(key: str, row: str, peak: float | None = None) -> float:
@@ -164,6 +180,14 @@ def _rates(name: str, dtype: DType, case: Case, overrides: tuple[tuple[str, floa
     )
 
 
+def _of_kernel(
+    kinds: Mapping[str, Mapping[str, list[float]]], kernel: str | None, name: str
+) -> list[float]:
+    """What a generation of FlashAttention keeps of the benchmark of the second, by the GPU's name."""
+    rows = kinds[kernel or ""]
+    return rows[max((prefix for prefix in rows if name.startswith(prefix)), key=len)]
+
+
 def _protocols(gpu: Gpu) -> tuple[Protocol, ...]:
     """NCCL's protocols on the links of a GPU."""
     hop = "pcie_us" if "PCIe" in gpu.intra_node_link else "nvlink_us"
@@ -195,9 +219,9 @@ _SHOWN = (
 )
 
 
-def explain(cluster: Cluster, dtype: DType) -> tuple[Rate, ...]:
-    """Every rate with its interval and where it comes from."""
-    cases = [rates_of(cluster, dtype, case) for case in Case]
+def explain(cluster: Cluster, dtype: DType, kernel: str | None = None) -> tuple[Rate, ...]:
+    """Every rate with its interval and where it comes from (arguments: ``rates_of``)."""
+    cases = [rates_of(cluster, dtype, case, kernel) for case in Case]
     return tuple(
         Rate(
             name=key or row,

@@ -175,7 +175,9 @@ def _attention_of(owner: Any, number: int, depth: int) -> str:
     config = getattr(owner, "config", None)
     layer_types = getattr(config, "layer_types", None) or ()
     whole = getattr(config, "fullatt_block_indexes", None) or ()  # of Qwen2.5-VL's tower
+    rotated = getattr(config, "no_rope_layers", None) or ()  # 0 where a layer rotates nothing
     kind = layer_types[number] if len(layer_types) == depth else ""
+    kind = f"{kind} unrotated" if len(rotated) >= depth and not rotated[number] else kind
     return f"{kind} full" if number in whole else kind
 
 
@@ -190,16 +192,18 @@ def cut(model: Any, depths: Mapping[str, int]) -> None:
         del stack[depth:]
 
 
+_LOCAL = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+
+
 def windows(config: Any) -> list[int]:
     """Sequence lengths from which on attention is local, where the config has such layers."""
     if isinstance(config, Mapping):
         return []
     text = config.get_text_config(decoder=True)
     layer_types = getattr(text, "layer_types", None)
-    window = getattr(text, "sliding_window", None)
-    if not window or (layer_types is not None and "sliding_attention" not in layer_types):
-        return []
-    return [int(window)]
+    kinds_ = ["sliding_attention"] if layer_types is None else layer_types
+    found = {getattr(text, key, None) for kind, key in _LOCAL.items() if kind in kinds_}
+    return sorted(int(window) for window in found if window)
 
 
 def shorten(config: Any, depths: list[int]) -> None:

@@ -19,6 +19,7 @@ class Stack:
         lead: blocks before the pattern.
         period: blocks of one pattern.
         traced: blocks that are traced.
+        kinds: which kind each traced block is, where any order of kinds is meant.
     """
 
     prefix: str
@@ -26,6 +27,7 @@ class Stack:
     lead: int
     period: int
     traced: int
+    kinds: tuple[int, ...] = ()
 
     @property
     def cut(self) -> int:

@@ -65,7 +65,7 @@ class Encoder:
         """The profile; ``head`` says what of."""
         stacks = [
             {"blocks": s.prefix, "depth": s.depth, "lead": s.lead, "period": s.period,
-             "traced": s.traced}
+             "traced": s.traced, **({"kinds": list(s.kinds)} if s.kinds else {})}
             for s in self._stacks
         ]  # fmt: skip
         return {
@@ -83,13 +83,17 @@ class Encoder:
 
     def _fit(self, fit: FittedRange) -> dict[str, Any]:
         forward, backward = _by_place(fit.stack)
-        late: list[int] = []
+        late: list[Any] = []
         outside, blocks = _pairs(forward[OUTSIDE], backward[OUTSIDE][::-1]), []
         for stack in self._stacks:
             names = [name for name in forward if name.rpartition(".")[0] == stack.prefix]
             pairs = [(forward[name][0], backward[name][0]) for name in names if name]
             _check_traced(stack, pairs)
             blocks.append([self._pair(pair) for pair in pairs])
+            if stack.kinds:
+                late.append([self._polys.index(fit.stack.late[name]) for name in names])
+                _check_kinds(stack, blocks[-1])
+                continue
             start = stack.lead + stack.period
             pattern = [fit.stack.late[name] for name in names[start : start + stack.period]]
             late.append(self._polys.index(reduce(symbolic.add, pattern) if pattern else ZERO))
@@ -150,3 +154,13 @@ def _pairs(
 def _check_traced(stack: Stack, pairs: Sequence[Any]) -> None:
     if not pairs or len(pairs) not in (stack.traced, stack.depth):
         raise WitnessError(f"{len(pairs)} blocks of {stack.prefix} seen, not {stack.traced}")
+
+
+def _check_kinds(stack: Stack, pairs: Sequence[Any]) -> None:
+    """All blocks of a kind but its first must be the same."""
+    seen: dict[int, Any] = {}
+    met: set[int] = set()
+    for kind, pair in zip(stack.kinds, pairs, strict=True):
+        if kind in met and seen.setdefault(kind, pair) != pair:
+            raise WitnessError(f"blocks of one kind differ in {stack.prefix}")
+        met.add(kind)

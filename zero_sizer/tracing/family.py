@@ -1,7 +1,10 @@
 """A family's profile: one structure traced at several widths (``activations.structure``)."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import combinations
 from math import prod
 from typing import Any
@@ -147,6 +150,8 @@ def trace_family(
     realistic: Sequence[Mapping[str, int]],
     window: int | None,
     has_biases: bool,
+    kinds: Sequence[int] = (),
+    products: Products = PRODUCTS,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Traces one structure at the widths of its ``members``.
@@ -158,17 +163,21 @@ def trace_family(
         realistic: widths at which peaks are told apart.
         window: tokens of the members' window of attention.
         has_biases: linear layers have some.
+        kinds: which kind each block is, where blocks differ in any order: all are traced.
+        products: of widths that a size may be.
         report: told about each setup.
 
     Raises:
         UnsupportedError: transformers trains none of them.
         WitnessError: the members differ in more than sizes.
     """
-    tracers = [Tracer(fields) for fields, _ in members]
-    encoder = Encoder(tracers[0].stacks, sparse)
+    tracers = [Tracer(fields, whole=bool(kinds)) for fields, _ in members]
+    gc.freeze()  # what is imported by now stays; each trace collects what it made
+    stacks = [replace(s, kinds=tuple(kinds)) for s in tracers[0].stacks]
+    encoder = Encoder(stacks, partial(sparse, count=len(products)))
     constants = Constants()
-    solver = Solver([widths for _, widths in members])
-    whole = Assembly(solver, constants, Envelope(realistic, constants))
+    solver = Solver([widths for _, widths in members], products)
+    whole = Assembly(solver, constants, Envelope(realistic, constants, products))
     seen: dict[Any, list[FittedRange]] = {}
     for setup in all_setups(is_changed=False, has_biases=has_biases):
         try:
@@ -176,8 +185,9 @@ def trace_family(
         except UnsupportedError:
             continue
         if key not in seen:
-            ranges = _ranges(tracers, setup)
-            rows = [list(_sized(tracer, setup, ranges)) for tracer in tracers]
+            known: list[_Traces] = [{} for _ in tracers]
+            ranges = _ranges(tracers[:1] if kinds else tracers, setup, known)
+            rows = [list(_sized(*of, setup, ranges)) for of in zip(tracers, known, strict=True)]
             seen[key] = [whole.fit(sized) for sized in zip(*rows, strict=True)]
         encoder.add(setup, seen[key])
         report(f"{name}: {setup.variant}, {setup.attention}, checkpointing {setup.checkpointing}")
@@ -187,27 +197,43 @@ def trace_family(
         **encoder.document(head_of(name, "", tracers[0].model_class)),
         "schema_version": SCHEMA_VERSION,
         "unit": UNIT,
-        "products": [list(product) for product in PRODUCTS],
+        "products": [list(product) for product in products],
         "rounded": [[list(term) for term in terms] for terms in constants.numbers],
         "window": window,
     }
 
 
-def _ranges(tracers: Sequence[Tracer], setup: Setup) -> list[Points]:
+_Traces = dict[tuple[int, int], Trace]
+
+
+def _remembered(trace: Callable[[int, int], Trace], known: _Traces) -> Callable[[int, int], Trace]:
+    """The function that traces, which takes what was traced before from ``known``."""
+
+    def at(b: int, s: int) -> Trace:
+        if (b, s) not in known:
+            known[b, s] = trace(b, s)
+        return known[b, s]
+
+    return at
+
+
+def _ranges(tracers: Sequence[Tracer], setup: Setup, known: Sequence[_Traces]) -> list[Points]:
     """Where the fits hold: one sample apart wherever its trace is another at any widths."""
     found: dict[Range, Points] = {}
-    for tracer in tracers:
+    for tracer, traces in zip(tracers, known, strict=False):
         with traced(tracer.subject, setup) as (trace, owners):
             for window in tracer.ranges():
-                for points in points_that_differ(trace, owners, window):
+                for points in points_that_differ(_remembered(trace, traces), owners, window):
                     found[points.where] = points
     return sorted(found.values(), key=lambda p: (p.where.sequences, p.where.with_batch))
 
 
-def _sized(tracer: Tracer, setup: Setup, ranges: Sequence[Points]) -> Iterator[_Sized]:
+def _sized(
+    tracer: Tracer, known: _Traces, setup: Setup, ranges: Sequence[Points]
+) -> Iterator[_Sized]:
     with traced(tracer.subject, setup) as (trace, owners):
         for points in ranges:
-            yield _at(trace, owners, points)
+            yield _at(_remembered(trace, known), owners, points)
 
 
 def _at(trace: Callable[[int, int], Trace], owners: frozenset[str], points: Points) -> _Sized:
