@@ -31,7 +31,7 @@ _WIDTHS: Mapping[str, tuple[int, int, int, int]] = {
     "num_local_experts": (8, 20, 12, 30),
     "q_lora_rank": (144, 208, 304, 88),
     "qk_nope_head_dim": (48, 24, 104, 56),
-    "qk_rope_head_dim": (16, 40, 24, 72),
+    "qk_rope_head_dim": (16, 24, 56, 72),
     "topk_group": (1, 2, 2, 3),
     "v_head_dim": (24, 56, 88, 120),
     "vocab_size": (1016, 1528, 2024, 1208),

@@ -91,7 +91,7 @@ class Encoder:
             _check_traced(stack, pairs)
             blocks.append([self._pair(pair) for pair in pairs])
             if stack.kinds:
-                late.append([self._polys.index(fit.stack.late[name]) for name in names])
+                late.append(self._late(stack, [fit.stack.late[name] for name in names]))
                 _check_kinds(stack, blocks[-1])
                 continue
             start = stack.lead + stack.period
@@ -104,6 +104,12 @@ class Encoder:
             "blocks": blocks,
             "late": late,
         }
+
+    def _late(self, stack: Stack, late: list[Poly]) -> list[int]:
+        """Of each block; of the last as of one of its kind before, without the model's output."""
+        kinds = stack.kinds
+        before = max(i for i, kind in enumerate(kinds[:-1]) if kind == kinds[-1])
+        return [self._polys.index(poly) for poly in (*late[:-1], late[before])]
 
     def _pair(self, pair: tuple[FittedSection, FittedSection]) -> list[int]:
         return [self._sections.index(self._section(section)) for section in pair]
