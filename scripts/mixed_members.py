@@ -13,30 +13,29 @@ from zero_sizer.tracing.family import PRODUCTS, Products
 
 SETS = 3
 _HEADS = {
-    "all": ((6, 6), (11, 11), (14, 14), (9, 9)),
-    "one": ((6, 1), (10, 1), (14, 1), (9, 1)),
-    "some": ((6, 2), (15, 3), (10, 5), (8, 2)),
+    "all": ((6, 6), (11, 11), (14, 14)),
+    "one": ((6, 1), (10, 1), (14, 1)),
+    "some": ((6, 2), (15, 3), (10, 5)),
 }
-_PER_HEAD = (56, 48, 88, 40)  # of the hidden size, where head_dim is free
-_WIDTHS: Mapping[str, tuple[int, int, int, int]] = {
-    "head_dim": (40, 80, 200, 104),
-    "intermediate_size": (592, 1072, 1328, 752),
-    "intermediate_size_mlp": (880, 656, 1136, 1424),
-    "kv_lora_rank": (112, 176, 248, 336),
-    "moe_intermediate_size": (272, 464, 656, 368),
-    "n_group": (2, 4, 3, 5),
-    "n_routed_experts": (8, 20, 12, 30),
-    "n_shared_experts": (1, 2, 3, 1),
-    "num_experts_per_tok": (3, 2, 4, 5),
-    "num_local_experts": (8, 20, 12, 30),
-    "q_lora_rank": (144, 208, 304, 88),
-    "qk_nope_head_dim": (48, 24, 104, 56),
-    "qk_rope_head_dim": (16, 24, 56, 72),
-    "topk_group": (1, 2, 2, 3),
-    "v_head_dim": (24, 56, 88, 120),
-    "vocab_size": (1016, 1528, 2024, 1208),
+_PER_HEAD = (56, 48, 88)  # of the hidden size, where head_dim is free
+_WIDTHS: Mapping[str, tuple[int, int, int]] = {
+    "head_dim": (40, 80, 200),
+    "intermediate_size": (592, 1072, 1328),
+    "intermediate_size_mlp": (880, 656, 1136),
+    "kv_lora_rank": (112, 176, 248),
+    "moe_intermediate_size": (272, 464, 656),
+    "n_group": (2, 4, 3),
+    "n_routed_experts": (8, 20, 12),
+    "n_shared_experts": (1, 2, 3),
+    "num_experts_per_tok": (3, 2, 4),
+    "num_local_experts": (8, 20, 12),
+    "q_lora_rank": (144, 208, 304),
+    "qk_nope_head_dim": (48, 24, 104),
+    "qk_rope_head_dim": (16, 24, 56),
+    "topk_group": (1, 2, 2),
+    "v_head_dim": (24, 40, 88),
+    "vocab_size": (1016, 1528, 2024),
 }
-_ONE_EXPERT_SIZE = ("gpt_oss", "llama4_text")  # their experts are intermediate_size wide
 _S, _F = "sliding_attention", "full_attention"
 _ROWS: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(

@@ -69,7 +69,7 @@ LATENT = {
     "kv_lora_rank": 96,
     "qk_nope_head_dim": 32,
     "qk_rope_head_dim": 8,
-    "v_head_dim": 48,
+    "v_head_dim": 24,
 }
 
 

@@ -126,7 +126,7 @@ def structure_of(spec: ModelSpec) -> str | None:
     }
     if is_mixed:
         said["words"].update(kinds.words_of(spec))
-        said["pads_values"] = fields.get("v_head_dim") != spec.arch.head_dim
+        said["values"] = _values(fields.get("v_head_dim"), spec.arch.head_dim)
     return json.dumps(said, sort_keys=True, default=str)
 
 
@@ -165,6 +165,13 @@ def _layers(spec: ModelSpec, layer_types: Any) -> str | None:
     if len(set(map(str, layer_types))) == 1:
         return "alike"
     return "alternating" if slides == [i % 2 == 0 for i in range(len(slides))] else None
+
+
+def _values(width: Any, head_dim: int | None) -> str:
+    """How wide values are beside queries: kernels pad narrower ones."""
+    if not isinstance(width, int) or head_dim is None or width == head_dim:
+        return "alike"
+    return "narrower" if width < head_dim else "wider"
 
 
 def _kinds(spec: ModelSpec) -> list[Any] | None:

@@ -102,6 +102,7 @@ def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
     fetched before.
     """
     names = visits.names
+    visits.around = frozenset(join(prefix, name) for name in _around_others(row[4]))
     gradients = _Gradients(names, [join(prefix, name) if name else "" for _, name in row[4]])
     passed: list[Visit] = []
     fetched = _fetched(visits, prefix, row)
@@ -119,6 +120,14 @@ def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
         yield Place(label, tuple(met), index, reduces, makes, tuple(ends))
         passed = [_PASSED._replace(passed=(index,))] if index in names.stacked else []
         passed += finished
+
+
+def _around_others(labels: _Labels) -> Iterator[str]:
+    """Modules that own parameters and run a module of their own, as experts their activation."""
+    words = [token for runs, _ in labels for token in runs.split()]
+    modules = {word.lstrip("~/^") for word in words}
+    owners = {word.lstrip("/^") for word in words if "~" not in word[:2]}
+    return (o for o in owners if any(module.startswith(f"{o}.") for module in modules))
 
 
 def _backward_label(prefix: str, runs: str, completes: str) -> str:
@@ -258,12 +267,15 @@ class _Visits:
         names: of the model.
         is_said: the profile says where the backward of modules outside of blocks begins.
         reentrant: see ``layout_of``.
+        around: modules of the block that own parameters and run others, beside which they stay.
     """
 
     def __init__(self, names: Names, *, is_said: bool, reentrant: bool) -> None:
         self.names = names
         self.is_said = is_said
         self.reentrant = reentrant
+        self.around: frozenset[str] = frozenset()
+        self._outer = ""  # the one of them that is open
         self._inside: set[str] = set()
         self._open: list[Visit] = []  # the end of what is open
 
@@ -303,7 +315,9 @@ class _Visits:
         on_the_way = containers(word.module) if word.module else ()
         entered = [name for name in on_the_way if name not in self._inside]
         left = [name for name in self._inside if name not in (*on_the_way, word.module)]
-        over, self._open = self._open, []
+        over: list[Visit] = []
+        if not self._outer or not word.module.startswith(f"{self._outer}."):
+            over, self._open, self._outer = self._open, [], ""
         over += [visit for name in left for visit in names.leave(name)]
         self._inside = {*on_the_way, word.module, ""}
         if not word.owns:
@@ -313,6 +327,9 @@ class _Visits:
             last = names.module(word.module, begins=True, ends=not names.is_lookup(word.module))
             if names.is_held(word.module):
                 last = last._replace(ends=False)
+            elif last.ends and word.module in self.around:
+                last, self._outer = last._replace(ends=False), word.module
+                self._open = [last._replace(begins=False, ends=True)]
         return [*over, *map(names.container, entered), last]
 
 
