@@ -19,8 +19,7 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.read import Job
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.speed import Case
-from zero_sizer.speed.rates import by_prefix, table
-from zero_sizer.speed.terms import BACKWARD_SHARE
+from zero_sizer.speed.rates import table
 
 DATA = throughput.ROOT / "tests" / "data" / "throughput_holdout.json"
 
@@ -40,17 +39,12 @@ def model_of(row: Mapping[str, Any], facts: Mapping[str, Any]) -> ModelSpec:
     return throughput.mpt(row["model"], row["seq_len"], known)
 
 
-def job_of(row: Mapping[str, Any], facts: Mapping[str, Any], attention: float = 0.0) -> Job:
-    """The DeepSpeed job nearest to what the row's run did.
-
-    ``attention``: the kernel's rate in TFLOP/s, where it is stated.
-    """
+def job_of(row: Mapping[str, Any], facts: Mapping[str, Any], kernel: str | None = None) -> Job:
+    """The DeepSpeed job nearest to what the row's run did; ``kernel`` of attention as stated."""
     zero: dict[str, Any] = {"stage": row["stage"], "overlap_comm": True}
     if "hpz" in row:
         zero["zero_hpz_partition_size"] = row["hpz"]
     rates = {"inter_node_gb_per_s": row["inter_node_gb_per_s"]} if "hpz" in row else {}
-    if attention:
-        rates["attention_tflops"] = attention
     if row["fp8"]:
         kept = table()["matmul"]["training"][Case.EXPECTED]
         rates["matmul_tflops"] = throughput.FP8_TFLOPS * kept
@@ -76,6 +70,7 @@ def job_of(row: Mapping[str, Any], facts: Mapping[str, Any], attention: float = 
             seq_len=row["seq_len"],
             checkpointing=row["checkpointing"],
             attention="flash",
+            attention_kernel=kernel,
             loss="fused" if row["fused"] else None,
             kernels="liger" if row["fused"] else None,
         ),
@@ -91,32 +86,25 @@ def measured(row: Mapping[str, Any], model: ModelSpec) -> float:
     return float(row["model_tflops"] * 1e12 / (6 * model.num_params + attention))
 
 
-def of_flash_2(row: Mapping[str, Any]) -> float:
-    """TFLOP/s of a forward of FlashAttention-2; 0 where the run had its predecessor.
-
-    The benchmark's rate is of forward and backward together (rates.json).
-    """
-    if row["note"] == "FlashAttention":
-        return 0.0
-    gpu = catalog.find(row["gpu"])
-    both = by_prefix(table()["attention"]["measured"], gpu.name)
-    return both * gpu.peak_tflops["bf16"] * (1 + 2.5 / BACKWARD_SHARE) / 3.5
+def kernel_of(row: Mapping[str, Any]) -> str:
+    """Generation of FlashAttention that the run had: where the source says nothing, the second."""
+    return "flash-1" if row["note"] == "FlashAttention" else "flash-2"
 
 
 def results(*, is_stated: bool = False) -> list[throughput.Result]:
-    """Every row beside its prediction; ``is_stated``: with the rate of the attention it ran."""
+    """Every row beside its prediction; ``is_stated``: with the attention kernel that it ran."""
     facts = read()
     jobs = [
-        (row, job_of(row, facts, of_flash_2(row) if is_stated else 0.0)) for row in facts["rows"]
+        (row, job_of(row, facts, kernel_of(row) if is_stated else None)) for row in facts["rows"]
     ]
     return [throughput.result(row, job, measured(row, job.model)) for row, job in jobs]
 
 
 def table_of(found: list[throughput.Result], stated: list[throughput.Result]) -> str:
-    """Markdown: row by row, and the error with the attention's rate stated."""
+    """Markdown: row by row, and the error with the attention kernel stated."""
     sources = read()["sources"]
     head = ["source", "run", "GPUs", "tokens", "measured tokens/s", "low", "expected", "high"]
-    head += ["error", "attention stated"]
+    head += ["error", "kernel stated"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for result, known in zip(found, stated, strict=True):
         row = result.row
@@ -132,7 +120,7 @@ def table_of(found: list[throughput.Result], stated: list[throughput.Result]) ->
     median, known_median = map(throughput.median_error, (found, stated))
     lines += [
         "",
-        f"Median error {median:.1%}, with the attention's rate stated {known_median:.1%}; "
+        f"Median error {median:.1%}, with the attention kernel stated {known_median:.1%}; "
         f"{inside} of {len(found)} inside low..high.",
     ]
     return "\n".join(lines)

@@ -79,9 +79,7 @@ def attention_labels(fields: Mapping[str, Any]) -> list[str]:
     """Attention of each layer, by name."""
     rotated = layers.rotated_layers(fields)
     kinds = layers.attention_kinds(fields)
-    return [
-        kind if on else f"{kind}, not rotated" for kind, on in zip(kinds, rotated, strict=True)
-    ]
+    return [kind if on else f"{kind}, not rotated" for kind, on in zip(kinds, rotated, strict=True)]
 
 
 def words_of(spec: ModelSpec) -> dict[str, Any]:

@@ -46,7 +46,12 @@ _WORDS = (
 )
 ACTIVATION = ("hidden_activation", "hidden_act", "activation_function")
 _ROTATED = ("partial_rotary_factor", "rotary_pct")
-_USUALLY_ROTATED = {"gpt_neox": 0.25, "phi": 0.5, "glm4_moe": 0.5, "qwen3_next": 0.25}  # a share of each head
+_USUALLY_ROTATED = {
+    "gpt_neox": 0.25,
+    "phi": 0.5,
+    "glm4_moe": 0.5,
+    "qwen3_next": 0.25,
+}  # a share of each head
 _RATES = (
     "attention_dropout",
     "attention_probs_dropout_prob",

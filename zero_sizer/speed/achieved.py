@@ -45,9 +45,7 @@ def achieved(plan: Plan, cluster: Cluster, seconds: float) -> Achieved | None:
         return None
     usual = {
         rate.name: rate.values[1]
-        for rate in explain(
-            cluster, plan.autocast_dtype or plan.model_dtype, plan.attention_kernel
-        )
+        for rate in explain(cluster, plan.autocast_dtype or plan.model_dtype, plan.attention_kernel)
         if rate.name in RATES
     }
 

@@ -44,6 +44,7 @@ _TOOL = Tool(
             read=lambda value: "packed" if yes(value) else None,
         ),
         Fact(field="attention", keys=("attn_implementation",), read=trainer.ATTENTION),
+        Fact(field="attention_kernel", keys=("attn_implementation",), read=trainer.kernel),
     ),
     left_out=(
         LeftOut(

@@ -32,6 +32,7 @@ _TOOL = Tool(
                 {"fa2": "flash", "fa3": "flash", "sdpa": "sdpa", "disabled": "eager", "auto": None}
             ),
         ),
+        Fact(field="attention_kernel", keys=("flash_attn",), read=trainer.kernel),
         Fact(
             field="sequences",
             keys=("neat_packing",),

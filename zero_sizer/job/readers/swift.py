@@ -27,6 +27,7 @@ _TOOL = Tool(
         *trainer.trainer_facts(micro_batch=1, num_workers=1, grad_accum=None),
         Fact(field="seq_len", keys=("max_length",)),
         Fact(field="attention", keys=("attn_impl",), read=trainer.ATTENTION),
+        Fact(field="attention_kernel", keys=("attn_impl",), read=trainer.kernel),
         Fact(
             field="sequences",
             keys=("packing", "padding_free"),

@@ -29,6 +29,20 @@ _ATTENTION = {
     "auto": None,
 }
 ATTENTION = facts.word_of(_ATTENTION)
+_KERNELS = {
+    "flash_attention_2": "flash-2",
+    "flash_attention_3": "flash-3",
+    "kernels-community/flash-attn2": "flash-2",
+    "kernels-community/flash-attn3": "flash-3",
+    "kernels-community/vllm-flash-attn3": "flash-3",
+    "fa2": "flash-2",
+    "fa3": "flash-3",
+}
+
+
+def kernel(value: Any) -> str | None:
+    """Generation of FlashAttention that a tool's word names; None where it names none."""
+    return _KERNELS.get(str(value).strip().lower())
 
 
 def trainer_facts(**defaults: Any) -> tuple[Fact, ...]:
@@ -118,6 +132,7 @@ TRAINING_ARGUMENTS = Tool(
         *trainer_facts(),
         Fact(field="seq_len", keys=("max_seq_length", "model_max_length", "block_size")),
         Fact(field="attention", keys=("attn_implementation",), read=ATTENTION),
+        Fact(field="attention_kernel", keys=("attn_implementation",), read=kernel),
     ),
     left_out=TRAINER_LEFT_OUT,
     known=_SILENT,
@@ -129,6 +144,7 @@ TRL = Tool(
         *trainer_facts(),
         Fact(field="seq_len", keys=("max_length", "max_seq_length"), default=1024),
         Fact(field="attention", keys=("attn_implementation",), read=ATTENTION),
+        Fact(field="attention_kernel", keys=("attn_implementation",), read=kernel),
         Fact(
             field="sequences",
             keys=("packing", "padding_free"),

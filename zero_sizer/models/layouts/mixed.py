@@ -23,9 +23,7 @@ model.layers.{i}.mlp.shared_experts.down_proj Linear weight=hidden,shared_ffn bi
 _ATTENTION_OF_V3, _, _ = DEEPSEEK_LAYER.partition(MLP)
 _ROUTER = "model.layers.{i}.mlp.gate {C}TopkRouter weight=experts,hidden"
 
-DEEPSEEK_V2 = decoder(
-    _ATTENTION_OF_V3 + MLP + EXPERTS + _ROUTER + " ?sparse\n" + _SHARED + NORMS
-)
+DEEPSEEK_V2 = decoder(_ATTENTION_OF_V3 + MLP + EXPERTS + _ROUTER + " ?sparse\n" + _SHARED + NORMS)
 GLM4_MOE = decoder(
     QKVO
     + "".join(f"{line} ?qk_norm\n" for line in QK_NORM.split("\n") if line)
