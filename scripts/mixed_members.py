@@ -37,17 +37,17 @@ _WIDTHS: Mapping[str, tuple[int, int, int]] = {
     "vocab_size": (1016, 1528, 2024),
 }
 _S, _F = "sliding_attention", "full_attention"
+_DENSE_FIRST = {"num_hidden_layers": 4, "first_k_dense_replace": 2}
+_SLIDING = {"num_hidden_layers": 4, "layer_types": [_S, _F, _S, _F]}
+_UNROTATED = {"num_hidden_layers": 4, "no_rope_layers": [1, 0, 1, 0]}
 _ROWS: Mapping[str, Mapping[str, Any]] = {
-    **dict.fromkeys(
-        ("deepseek_v2", "deepseek_v3", "glm4_moe"),
-        {"num_hidden_layers": 4, "first_k_dense_replace": 2},
-    ),
-    **dict.fromkeys(
-        ("gemma3_text", "gpt_oss"), {"num_hidden_layers": 4, "layer_types": [_S, _F, _S, _F]}
-    ),
-    **dict.fromkeys(
-        ("llama4_text", "smollm3"), {"num_hidden_layers": 4, "no_rope_layers": [1, 0, 1, 0]}
-    ),
+    "deepseek_v2": _DENSE_FIRST,
+    "deepseek_v3": _DENSE_FIRST,
+    "gemma3_text": _SLIDING,
+    "glm4_moe": _DENSE_FIRST,
+    "gpt_oss": _SLIDING,
+    "llama4_text": _UNROTATED,
+    "smollm3": _UNROTATED,
 }
 _INTERLEAVED = {
     "num_hidden_layers": 6,

@@ -185,7 +185,7 @@ def _rates(
 def _of_kernel(
     kinds: Mapping[str, Mapping[str, list[float]]], kernel: str | None, name: str
 ) -> list[float]:
-    """What a generation of FlashAttention keeps of the benchmark of the second, by the GPU's name."""
+    """Shares of FlashAttention-2's benchmark that a generation reaches, by the GPU's name."""
     rows = kinds[kernel or ""]
     return rows[max((prefix for prefix in rows if name.startswith(prefix)), key=len)]
 

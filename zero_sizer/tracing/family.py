@@ -143,7 +143,7 @@ def _coefficient(ratio: Fraction) -> int | None:
     return int(scaled) if scaled.denominator == 1 and 0 < scaled <= _LARGEST else None
 
 
-def trace_family(
+def trace_family(  # noqa: PLR0913 (a structure, and what it is made of)
     members: Sequence[tuple[Mapping[str, Any], Mapping[str, int]]],
     *,
     name: str,

@@ -29,7 +29,7 @@ def attention_kinds(fields: Fields, where: str = "") -> tuple[str, ...]:
         InputError: a list is none, or shorter than there are layers.
     """
     family = str(fields.get("model_type", ""))
-    count = fields["num_hidden_layers"]
+    count: int = fields["num_hidden_layers"]
     named = _listed(fields, "layer_types", str, where)
     if named is not None:
         return tuple(named)
@@ -50,7 +50,7 @@ def rotated_layers(fields: Fields, where: str = "") -> tuple[bool, ...]:
     Raises:
         InputError: a list is none, or shorter than there are layers.
     """
-    count = fields["num_hidden_layers"]
+    count: int = fields["num_hidden_layers"]
     if fields.get("model_type") not in _SOME_UNROTATED:
         return (True,) * count
     said = _listed(fields, "no_rope_layers", int, where)
