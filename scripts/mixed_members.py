@@ -101,8 +101,8 @@ def resized(fields: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]
     is_latent = family.startswith("deepseek")
     given = {**fields, **({"topk_group": 1, "n_group": 1} if _has_groups(fields) else {})}
     changes = {key: sizes[number] for key, sizes in _WIDTHS.items() if given.get(key) is not None}
-    if is_latent:
-        changes.pop("head_dim", None)
+    if is_latent:  # a head_dim is what is rotated of it
+        changes["head_dim"] = changes["qk_rope_head_dim"]
     is_free = is_latent or "head_dim" in fields
     hidden = heads * (_PER_HEAD[number] if is_free else _WIDTHS["head_dim"][number])
     row = _ROWS[family]

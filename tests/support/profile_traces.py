@@ -3,7 +3,7 @@
     python tests/support/profile_traces.py CASES.json
 
 CASES: a list of ``{"fields": {...}, "points": [[b, s], ...], "setups": [[variant, attention,
-checkpointing], ...]}``.
+checkpointing], ...]}``, and ``"shortened": false`` where no profile is wanted.
 Prints, for each case, the profile of the shortened model and what the whole model shows.
 """
 
@@ -13,17 +13,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 
-def case(fields, points, setups):
+def case(fields, points, setups, shortened=True):
     from zero_sizer.tracing.encode import Encoder
     from zero_sizer.tracing.observe import observe
     from zero_sizer.tracing.setups import Setup, Tracer, traced
 
-    short, whole = Tracer(fields), Tracer(fields, whole=True)
+    whole = Tracer(fields, whole=True)
+    short = Tracer(fields) if shortened else whole
     encoder = Encoder(short.stacks)
     seen = []
     for variant, attention, checkpointing in setups:
         setup = Setup(variant=variant, attention=attention, checkpointing=checkpointing)
-        encoder.add(setup, short.fits(setup))
+        if shortened:
+            encoder.add(setup, short.fits(setup))
         with traced(whole.subject, setup) as (trace, owners):
             for b, s in points:
                 observed = asdict(observe(trace(b, s), owners))

@@ -54,24 +54,6 @@ T5 = {
     "vocab_size": 1024,
 }
 
-S, F = "sliding_attention", "full_attention"
-MIXED = {key: LLAMA[key] for key in LLAMA if key not in ("model_type", "architectures")} | {
-    "intermediate_size": 384,
-    "num_hidden_layers": 5,
-    "pad_token_id": 0,
-}
-EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 128, "n_shared_experts": 2}
-LATENT = {
-    **MIXED,
-    **EXPERTS,
-    "num_key_value_heads": 4,
-    "n_routed_experts": 8,
-    "kv_lora_rank": 96,
-    "qk_nope_head_dim": 32,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 24,
-}
-
 
 def short(name, **changes):
     return {**read_bundled(name)["hf_config"], **changes}
@@ -97,73 +79,6 @@ CASES = {
     "bloom": (short("bloom-560m", n_layer=5, num_hidden_layers=5), [["bf16", "eager", True]]),
     "falcon": (short("falcon-7b", num_hidden_layers=5), BF16[1:3]),
     "mistral": (short("mistral-7b", num_hidden_layers=5, sliding_window=640), BF16[:2]),
-    # blocks that differ, in other orders and numbers than the families were traced with
-    "gpt-oss": (
-        {
-            **MIXED,
-            "model_type": "gpt_oss",
-            "head_dim": 48,
-            "num_local_experts": 6,
-            "num_experts_per_tok": 2,
-            "sliding_window": 640,
-            "layer_types": [S, F, F, S, F],
-        },
-        [["bf16", "flash", False], ["bf16", "eager", True], ["autocast", "flash", False]],
-    ),
-    "gemma 3": (
-        {
-            **MIXED,
-            "model_type": "gemma3_text",
-            "head_dim": 48,
-            "sliding_window": 640,
-            "sliding_window_pattern": 3,
-            "num_hidden_layers": 8,
-        },
-        [*BF16[:2], ["bf16", "flash", True], ["autocast", "sdpa", False]],
-    ),
-    "smollm3": (
-        {**MIXED, "model_type": "smollm3", "no_rope_layer_interval": 2},
-        [BF16[0], BF16[3], ["fp32", "sdpa", True]],
-    ),
-    "deepseek v2": (
-        {**LATENT, "model_type": "deepseek_v2", "q_lora_rank": None, "first_k_dense_replace": 1},
-        [["bf16", "flash", False], BF16[0], BF16[3], ["autocast", "sdpa", False]],
-    ),
-    "deepseek v3": (
-        {
-            **LATENT,
-            "model_type": "deepseek_v3",
-            "q_lora_rank": 72,
-            "n_group": 4,
-            "topk_group": 2,
-            "first_k_dense_replace": 2,
-        },
-        [BF16[0], BF16[1], ["autocast", "sdpa", True]],
-    ),
-    "glm 4.5": (
-        {
-            **MIXED,
-            **EXPERTS,
-            "model_type": "glm4_moe",
-            "head_dim": 48,
-            "n_routed_experts": 8,
-            "first_k_dense_replace": 1,
-            "attention_bias": True,
-        },
-        [BF16[0], BF16[3], ["autocast zero3", "sdpa", False]],
-    ),
-    "llama 4": (
-        {
-            **MIXED,
-            "model_type": "llama4_text",
-            "head_dim": 48,
-            "num_local_experts": 6,
-            "intermediate_size_mlp": 640,
-            "attention_chunk_size": 640,
-            "no_rope_layers": [1, 0, 1, 1, 0],
-        },
-        [BF16[0], BF16[1], BF16[2], ["autocast", "sdpa", False]],
-    ),
 }
 POINTS = [[1, 512], [5, 384], [3, 960]]
 NO_FAMILY = ("dense, then experts",)  # blocks that differ; no family yet
