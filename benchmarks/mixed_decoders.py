@@ -19,7 +19,6 @@ CASES = (
     Case("gpt-oss-20b", (1, 2, 4), 2048, 4, "flash"),
     Case("gpt-oss-120b", (1, 2, 4), 2048, 3, "flash"),
     Case("deepseek-v2-lite", (1, 2, 4), 2048, 4),
-    Case("deepseek-v2", (1, 2, 4), 2048, 3),
     Case("deepseek-v3", (1, 2, 4), 2048, 4),
     Case("smollm3-3b", (1, 2, 4), 2048, 6),
     Case("gemma-3-1b", (1, 2, 4), 2048, 8),

@@ -311,3 +311,17 @@ def test_the_documentation_names_every_stated_rate():
 
     text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     assert all(name in text for name in RATES)
+
+
+def test_a_generation_of_flash_attention_has_its_published_rate():
+    def rate(kernel, gpu="h100-80gb"):
+        cluster = replace(CLUSTER, gpu=catalog.find(gpu))
+        return rates_of(cluster, DType.BF16, Case.EXPECTED, kernel).attention
+
+    both = table()["attention"]["measured"]["h100"] * 989.5e12  # FlashAttention-2, measured
+    assert rate("flash-2") == pytest.approx(both, rel=0.01)
+    assert rate("flash-3") / rate("flash-2") == pytest.approx(1.5)  # arXiv:2407.08608: at least
+    assert rate("flash-1") / rate("flash-2") == pytest.approx(0.6)  # as fitted
+    assert rate(None) == rate("flash-2")
+    assert rate("flash-3", "a100-80gb") == rate("flash-2", "a100-80gb")  # there is none
+    assert rate(None, "v100-32gb") == rate("flash-1", "v100-32gb")
