@@ -134,7 +134,7 @@ def _size(job: Job, name: str, ranks: ParallelDims) -> Sized | None:
 
 
 def sized(sizing: Sizing, gpus: int) -> Sized | None:
-    """What is kept of a sizing; None where DeepSpeed refuses the job."""
+    """Keep what many cards share of a sizing; None where DeepSpeed refuses the job."""
     if not sizing.is_valid:
         return None
     peaks = sizing.peaks

@@ -40,7 +40,7 @@ class Instance:
     sources: tuple[str, ...] = ()
 
     def values(self) -> dict[str, Any]:
-        """What it says of a cluster, by field."""
+        """Fields of a cluster that it states, and their values."""
         found = {
             "gpu": self.gpu,
             "gpus_per_node": self.gpus,
