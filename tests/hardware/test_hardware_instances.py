@@ -119,6 +119,12 @@ def test_a_machine_that_is_none_is_one_line(values, needed):
     assert str(caught.value).startswith("--instance: ")
 
 
+def test_a_gpu_that_is_unknown_is_told_where_it_stands():
+    with pytest.raises(InputError) as caught:
+        assemble(stated(instance="p4d.24xlarge", gpu="910b"))
+    assert str(caught.value).startswith("--gpu: Huawei")
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_an_instance_or_one_line(text):
     try:

@@ -73,17 +73,24 @@ def require_same(instance: Instance, stated: Mapping[str, Any]) -> None:
     Raises:
         InputError: so it is.
     """
-    gpu, gpus = stated.get("gpu"), stated.get("gpus_per_node")
-    if gpu is not None and catalog.find(gpu).name != instance.gpu:
+    gpu, gpus = _known(stated.get("gpu")), stated.get("gpus_per_node")
+    if gpu is not None and gpu != instance.gpu:
         raise InputError(
-            f"{instance.name} has {instance.gpu}, not {catalog.find(gpu).name}",
-            remedy="leave one of the two out",
+            f"{instance.name} has {instance.gpu}, not {gpu}", remedy="leave one of the two out"
         )
     if gpus is not None and gpus > instance.gpus:
         raise InputError(
             f"{instance.name} has {instance.gpus} GPUs, not {gpus}",
             remedy="leave one of the two out, or state fewer",
         )
+
+
+def _known(gpu: str | None) -> str | None:
+    """The table's name; None for one that is unknown, which is told where it stands."""
+    try:
+        return None if gpu is None else catalog.find(gpu).name
+    except InputError:
+        return None
 
 
 @cache
