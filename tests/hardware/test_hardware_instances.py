@@ -125,6 +125,11 @@ def test_a_gpu_that_is_unknown_is_told_where_it_stands():
     assert str(caught.value).startswith("--gpu: Huawei")
 
 
+def test_a_machine_in_place_of_a_gpu_names_the_flag():
+    with pytest.raises(InputError, match="--instance p4d.24xlarge"):
+        assemble(stated(gpu="p4d.24xlarge"))
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_an_instance_or_one_line(text):
     try:

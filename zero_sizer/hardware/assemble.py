@@ -198,7 +198,9 @@ def _gpu(stated: Mapping[str, Stated], origins: dict[str, str]) -> tuple[Gpu | N
         try:
             gpu = catalog.find(name)
         except InputError as error:
-            raise InputError(error.message, remedy=error.remedy, where=origin) from None
+            is_machine = instances.is_known(name)
+            remedy = f"it is a cloud's machine: --instance {name}" if is_machine else error.remedy
+            raise InputError(error.message, remedy=remedy, where=origin) from None
         origins["gpu"] = origin
     if "gpu_memory" in stated:
         return gpu, int(stated["gpu_memory"].value)

@@ -67,6 +67,11 @@ def find(name: str) -> Instance:
     return found
 
 
+def is_known(name: str) -> bool:
+    """True for a name that ``find`` finds."""
+    return _plain(name) in _by_spelling()
+
+
 def require_same(instance: Instance, stated: Mapping[str, Any]) -> None:
     """Stops where the user states a GPU, or more of them, than the machine has.
 
