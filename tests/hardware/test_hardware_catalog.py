@@ -219,6 +219,7 @@ def test_an_accelerator_elsewhere_says_why_and_which_flag_still_sizes_a_job(row)
             catalog.find(text)
         assert row["why"] in caught.value.message
         assert "--gpu-memory" in caught.value.remedy
+    assert row.get("like", "a100-80gb") in GPUS
     if "memory" in row:
         assert parse_size(row["memory"]) > 0
 

@@ -59,19 +59,18 @@ def _family(wanted: str) -> list[Gpu]:
 
 
 def _refuse_elsewhere(wanted: str) -> None:
-    """Stops at an accelerator on which DeepSpeed runs and whose memory is not modelled.
+    """Stops at an accelerator on which DeepSpeed runs and that the table does not hold.
 
     Raises:
-        InputError: it is one, with the flag that still sizes a job on it.
+        InputError: it is one, with the flags that still size a job on it.
     """
     for row in _table()["elsewhere"]:
         if wanted in map(_squeeze, row["names"]):
-            memory = row.get("memory")
-            state = f"--gpu-memory {memory}" if memory else "--gpu-memory SIZE"
-            raise InputError(
-                f"{row['label']} is not in the table: {row['why']}",
-                remedy=f"leave --gpu out and state what PyTorch shows on it: {state}",
-            )
+            memory = f"--gpu-memory {row.get('memory', 'SIZE')}"
+            remedy = f"leave --gpu out and state what PyTorch shows on it: {memory}"
+            if "like" in row:
+                remedy = f"take one that is like it: --gpu {row['like']} {memory}"
+            raise InputError(f"{row['label']} is not in the table: {row['why']}", remedy=remedy)
 
 
 @cache
