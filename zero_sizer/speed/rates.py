@@ -145,7 +145,7 @@ def _rates(
         """Share of a peak: measured by a benchmark, times what training keeps of it."""
         entry = table()[row]
         kinds = entry.get("kernels")
-        kept: float = (entry["training"] if kinds is None else _of_kernel(kinds, kernel, name))[
+        kept: float = (entry["training"] if kinds is None else _of_kernel(kinds, kernel, gpu))[
             case
         ]
         return kept * by_prefix(entry["measured"], name) if "measured" in entry else kept
@@ -183,11 +183,11 @@ def _rates(
 
 
 def _of_kernel(
-    kinds: Mapping[str, Mapping[str, list[float]]], kernel: str | None, name: str
+    kinds: Mapping[str, Mapping[str, list[float]]], kernel: str | None, gpu: Gpu
 ) -> list[float]:
-    """Shares of FlashAttention-2's benchmark that a generation reaches, by the GPU's name."""
-    rows = kinds[kernel or ""]
-    return rows[max((prefix for prefix in rows if name.startswith(prefix)), key=len)]
+    """Shares of FlashAttention-2's benchmark that a generation reaches, by compute capability."""
+    rows, capability = kinds[kernel or ""], gpu.compute_capability
+    return rows.get("other" if capability is None else str(capability[0]), rows[""])
 
 
 def _protocols(gpu: Gpu) -> tuple[Protocol, ...]:
