@@ -145,9 +145,7 @@ def _rates(
         """Share of a peak: measured by a benchmark, times what training keeps of it."""
         entry = table()[row]
         kinds = entry.get("kernels")
-        kept: float = (entry["training"] if kinds is None else _of_kernel(kinds, kernel, gpu))[
-            case
-        ]
+        kept: float = (entry["training"] if kinds is None else _of_kernel(kinds, kernel, gpu))[case]
         return kept * by_prefix(entry["measured"], name) if "measured" in entry else kept
 
     def link(key: str, row: str, peak: float | None = None) -> float:
