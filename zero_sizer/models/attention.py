@@ -17,6 +17,7 @@ LACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "gemma2": (SDPA,),
         "gpt_oss": (SDPA,),
         "llama4": (FLASH,),
+        "llama4_text": (FLASH,),
         "t5": (FLASH,),
     }
 )
