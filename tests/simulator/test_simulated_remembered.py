@@ -1,4 +1,4 @@
-"""What the simulation remembers and shortens changes no byte, against runs that always ask torch."""
+"""What the simulation remembers and shortens changes no byte beside runs that ask torch."""
 
 import json
 import subprocess
