@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zero_sizer.errors import InputError, UnsupportedError, ZeroSizerError
+from zero_sizer.findings import Direction
 from zero_sizer.job import read as job
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.readers import shell_words
@@ -89,6 +90,52 @@ def test_what_only_a_running_shell_knows_is_said(read):
     assert {(f.code, f.key) for f in found.findings} >= {
         ("variable-unknown", "per_device_train_batch_size")
     }
+
+
+def test_a_number_sign_within_a_word_begins_no_comment(read):
+    """ms-swift's examples name the rows of a dataset so."""
+    text = "swift sft --model gpt2 --tuner_type full --dataset a/b#1000 --deepspeed zero2 \\\n" \
+           "  --max_length 64 # --max_length 32\n"  # fmt: skip
+    found = read(text, gpus_per_node=2)
+    assert found.workload.seq_len == 64
+    assert found.document.get("zero_optimization.stage") == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"torchrun --nnodes $WORLD_SIZE --nproc_per_node 8 --node_rank $RANK {ARGUMENTS}",
+        f"accelerate launch --num_machines=$N --num_processes $((8 * N)) {ARGUMENTS}",
+        # as in ms-swift's example for PAI-DLC
+        "NNODES=$WORLD_SIZE \\\nNPROC_PER_NODE=8 swift sft --model gpt2 --deepspeed zero2",
+    ],
+)
+def test_nodes_that_only_a_running_shell_knows_are_asked_for(read, line):
+    """One is counted, and nothing is ruled out by it."""
+    found = read(line, gpus_per_node=8)
+    assert (found.cluster.nodes, found.cluster.gpus_per_node) == (1, 8)
+    (said,) = [f for f in found.findings if f.code == "nodes-unknown"]
+    assert (said.direction, said.line, said.key) == (Direction.SAVE, 1, "--nodes")
+    found = read(line, gpus_per_node=8, nodes=2)
+    assert found.cluster.world_size == 16
+    assert "nodes-unknown" not in {f.code for f in found.findings}
+
+
+def test_nodes_of_the_line_stay_where_a_flag_says_the_gpus(read):
+    line = f"torchrun --nnodes 2 --nproc_per_node $(nvidia-smi -L | wc -l) {ARGUMENTS}"
+    assert read(line, gpus_per_node=4).cluster.world_size == 8
+    with pytest.raises(InputError, match="2 nodes, but not how many GPUs each has"):
+        read(line)
+
+
+def test_a_launchers_file_that_only_a_running_shell_knows_is_named(read):
+    """As in the sbatch scripts of alignment-handbook and open-r1."""
+    text = 'A="$2"\nL="accelerate launch --config_file recipes/$A.yaml"\n'
+    with pytest.raises(
+        InputError, match=r"--config_file 'recipes/\$2.yaml' is known only"
+    ) as error:
+        read(f'{text}srun bash -c "$L {ARGUMENTS}"')
+    assert error.value.where.endswith("run.sh:3")
 
 
 @pytest.mark.parametrize("told", ['"$@"', "$@", "$DS_CONFIG", "${2}"])
@@ -213,7 +260,25 @@ def test_what_starts_nothing_is_one_line(read, text, words):
 
 WORDS = st.lists(
     st.sampled_from(
-        ["deepspeed", "train.py", "--a", "'b c'", '"d $X"', "$X", "${Y:-z}", "\\\n", "\n", "#", ";"]
+        [
+            "deepspeed",
+            "train.py",
+            "--a",
+            "'b c'",
+            '"d $X"',
+            "$X",
+            "${Y:-z}",
+            "\\\n",
+            "\n",
+            "#",
+            ";",
+            "a#9",
+            "'#b' c",
+            '"\\"#"',
+            "\\#d",
+            ";#e",
+            "#f",
+        ]
     ),
     max_size=12,
 ).map(" ".join)

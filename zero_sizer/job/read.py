@@ -15,7 +15,7 @@ not needed. ``checkpointing`` is true, false or words such as ``every-2,offload`
 beside it, a list of patterns of parameters that are not trained.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from zero_sizer.config.document import Document
@@ -186,8 +186,18 @@ def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) 
             "model": reference.origin,
         },
         said=said,
-        findings=said.findings,
+        findings=tuple(_unsettled(said, flags)),
     )
+
+
+def _unsettled(said: Statements, flags: Flags) -> Iterator[Finding]:
+    """Findings of the file, but for what a flag answers."""
+    from zero_sizer.job.readers import facts
+
+    for finding in said.findings:
+        is_answered = flags.nodes is not None or flags.hostfile is not None
+        if finding.code != facts.NODES_UNKNOWN or not is_answered:
+            yield finding
 
 
 def section(

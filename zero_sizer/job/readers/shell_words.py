@@ -27,6 +27,7 @@ UNKNOWN = "$"
 """Marks what only a shell that runs can know."""
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _SEPARATORS = frozenset({";", "&&", "||", "|", "&", "(", ")", "{", "}", "|&", ">", ">>", "<"})
+_BEFORE_COMMENT = frozenset(" \t\n;&|()<>")
 _KEYWORDS = frozenset({"if", "then", "else", "do", "time", "!"})
 
 
@@ -77,14 +78,46 @@ def _assign(variables: dict[str, str], assigned: re.Match[str], value: str) -> N
     variables[name] = (variables.get(name, "") if more else "") + value
 
 
+def _words(text: str, punctuation: str = "") -> list[str]:
+    """Words of a line.
+
+    Raises:
+        ValueError: a quote is not closed.
+    """
+    lexer = shlex.shlex(_without_comments(text), posix=True, punctuation_chars=punctuation)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    return list(lexer)
+
+
+def _without_comments(text: str) -> str:
+    """The text up to each ``#`` that begins a word; shlex takes ``data#1000`` for a comment too."""
+    if "#" not in text:
+        return text
+    kept: list[str] = []
+    quote, before, is_comment = "", " ", False
+    for char in text:
+        if is_comment and char != "\n":
+            continue
+        is_comment = not quote and char == "#" and before in _BEFORE_COMMENT
+        if is_comment:
+            continue
+        if quote:
+            quote = "" if char == quote and not (quote == '"' and before == "\\") else quote
+        elif char in "'\"" and before != "\\":
+            quote = char
+        kept.append(char)
+        # An escaped backslash escapes nothing, and an escaped blank ends no word.
+        before = "x" if before == "\\" and quote != "'" else char
+    return "".join(kept)
+
+
 def _array(line: str) -> list[str] | None:
     """Words of ``NAME=(...)``, comments left out; None where a line is none or never ends."""
     if (begun := _ARRAY.match(line)) is None:
         return None
-    lexer = shlex.shlex(begun.group(3), posix=True, punctuation_chars="()")
-    lexer.whitespace_split = True
     try:
-        words = list(lexer)
+        words = _words(begun.group(3), "()")
     except ValueError:
         return None
     return words[:-1] if words[-1:] == [")"] and not {"(", ")"} & {*words[:-1]} else None
@@ -93,7 +126,7 @@ def _array(line: str) -> list[str] | None:
 def _take_up(line: str, variables: dict[str, str], where: str) -> None:
     """Assignments alone on a line, of which one may use the one before: ``a=1 b=$a``."""
     try:
-        words = shlex.split(line, comments=True)
+        words = _words(line)
     except ValueError:
         return
     matches = _assignments(tuple(words)) if words else []
@@ -115,7 +148,7 @@ def _one_value(text: str) -> str | None:
     if re.fullmatch(r"\$\(\(.*\)\)|\$\(expr [^()]*\)|\$\([^()]*\)|`[^`]*`", text, re.S):
         return text
     try:
-        words = shlex.split(text, comments=True)
+        words = _words(text)
     except ValueError:
         return None
     return (words or [""])[0] if len(words) <= 1 else None
@@ -223,11 +256,9 @@ def _value(node: ast.expr) -> int:
 
 def _split(line: str, depth: int = 0) -> Iterator[tuple[str, ...]]:
     """Commands between ``;``, ``&&`` and pipes, and what ``bash -c`` runs."""
-    lexer = shlex.shlex(line.replace("\n", " ; "), posix=True, punctuation_chars=";&|()<>")
-    lexer.whitespace_split = True
     words: list[str] = []
     try:
-        found = list(lexer)
+        found = _words(_without_comments(line).replace("\n", " ; "), ";&|()<>")
     except ValueError:  # a quote that nobody closes
         return
     for word in (*found, ";"):
