@@ -198,6 +198,36 @@ for step in range(3):
     engine.backward(engine(input_ids=ids, labels=ids).loss)
     engine.step()
 """,
+    # peft's recipe of QLoRA at stage 3: packed weights of a dtype that ZeRO partitions
+    "a base in 4 bits stored as bf16 at stage 3": """
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_storage=torch.bfloat16,
+                         bnb_4bit_compute_dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained("model", quantization_config=nf4)
+layer = model.model.layers[0].mlp.up_proj
+model = prepare_model_for_kbit_training(model)  # casts all but what bitsandbytes packed
+assert layer.weight.dtype == torch.bfloat16 and model.model.norm.weight.dtype == torch.float32
+model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
+for parameter in model.parameters():
+    if parameter.dtype == torch.float32:
+        parameter.data = parameter.data.to(torch.bfloat16)
+import deepspeed
+adapters = [p for p in model.parameters() if p.requires_grad]
+engine, *_ = deepspeed.initialize(model=model, model_parameters=adapters, config={
+    "train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True},
+    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+    "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}})
+# Four weights a number; an eighth on each of 8 ranks.
+assert layer.weight.ds_numel == 64 * 160 // 4
+assert layer.weight.ds_tensor.numel() == 64 * 160 // 4 // 8
+assert layer.weight.ds_tensor.dtype == torch.bfloat16
+for step in range(3):
+    ids = torch.zeros(1, 16, dtype=torch.long, device="cuda")
+    engine.backward(engine(input_ids=ids, labels=ids).loss)
+    engine.step()
+""",
     "states leave the GPU and come back": STEP.replace("ZERO", "3")
     + """
     before = torch.cuda.memory_allocated()

@@ -59,6 +59,11 @@ def read(tmp_path):
          "torchrun --nproc_per_node ${#GPUS[@]} \"${ARGS[@]}\"", (1, 4)),
         (f"declare -a L=(deepspeed --num_gpus 4)\n${{L[@]}} {ARGUMENTS}", (1, 4)),
         (f"A='--num_gpus'\nA+=' 4'\ndeepspeed $A {ARGUMENTS}", (1, 4)),
+        # sums and commands in one another, as in scripts of Qwen and of 2U1/Qwen-VL-Series-Finetune
+        (f"A=2 B=16\nG=$((B / (A * 2)))\ntorchrun --nproc_per_node $G {ARGUMENTS}", (1, 4)),
+        (f"A=$(python -c 'print(f(3))')\ndeepspeed --master_port $A --num_gpus 4 "
+         f"{ARGUMENTS}", (1, 4)),
+        (f"deepspeed --num_gpus 4 --master_port $(f $(g (1)) x) {ARGUMENTS}", (1, 4)),
     ],
 )  # fmt: skip
 def test_the_launcher_line_is_found(read, text, ranks):
@@ -144,6 +149,32 @@ def test_a_config_that_only_a_running_shell_knows_is_asked_for(read, told):
     with pytest.raises(InputError, match="known only where the script runs: which DeepSpeed") as e:
         read(line)
     assert e.value.where.endswith("run.sh:2")
+
+
+@pytest.mark.parametrize("name", ["model_name_or_path", "model_id"])
+def test_a_model_that_only_a_running_shell_knows_is_asked_for(read, name):
+    line = f"deepspeed --num_gpus 4 train.py --bf16 --deepspeed ds.json --{name} $1 --output_dir o"
+    with pytest.raises(InputError, match="known only where the script runs: which model") as error:
+        read(line)
+    assert error.value.where.endswith("run.sh:1")
+    assert read(line, model="gpt2").model.name == "gpt2"
+
+
+def test_a_default_stands_where_the_script_is_given_no_arguments(read):
+    """As in QwenLM/Qwen's finetune_ds.sh."""
+    text = 'M="gpt2"\nwhile [[ "$1" != "" ]]; do\n  case $1 in\n    -m )\n      shift\n'
+    text += "      M=$1\n      ;;\n  esac\ndone\n"
+    text += "deepspeed --num_gpus 4 train.py --model_id $M --bf16 --deepspeed ds.json --do_train"
+    assert read(text).model.name == "gpt2"
+
+
+def test_arguments_may_stand_on_lines_of_a_variable(read):
+    """As in Qwen3-VL's scripts: quotes within, no backslash at a line's end."""
+    text = 'llm=gpt2\nargs="\n    --deepspeed ds.json\n    --model_name_or_path "${llm}"\n'
+    text += '    --bf16\n    --per_device_train_batch_size $((2*2))"\n'
+    found = read(f"{text}torchrun --nproc_per_node=4 train.py ${{args}}")
+    assert (found.model.name, found.workload.micro_batch) == ("gpt2", 4)
+    assert found.workload.precision == "bf16"
 
 
 def test_what_is_added_to_a_variable_counts(read):

@@ -21,8 +21,9 @@ _ARRAY = re.compile(rf"\s*{_DECLARED}([A-Za-z_]\w*)(\+?)=\((.*)", re.S)
 _ARRAY_USED = re.compile(r"\"\$\{(\w+)\[[@*]\]\}\"|\$\{(\w+)\[[@*]\]\}")
 _LENGTH = re.compile(r"\$\{#(\w+)\[[@*]\]\}")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?[-=]([^}$]*))?\})")
-_SUM = re.compile(r"\$\(\(([^()]*)\)\)|\$\(expr ([^()]*)\)")
-_COMMAND = re.compile(r"\$\([^()]*\)|`[^`]*`")
+_POSITIONAL = re.compile(r"\$(?:\d|\{\d\})")
+_PARENTHESIS = re.compile(r"[()]")
+_BACKTICKS = re.compile(r"`[^`]*`")
 UNKNOWN = "$"
 """Marks what only a shell that runs can know."""
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
@@ -75,6 +76,8 @@ def commands(text: str, variables: dict[str, str], where: str) -> Iterator[Comma
 def _assign(variables: dict[str, str], assigned: re.Match[str], value: str) -> None:
     """An assignment, or what ``+=`` adds to it."""
     name, more = assigned.group(1, 2)
+    if not more and variables.get(name) and _POSITIONAL.fullmatch(value):
+        return  # MODEL=$2 in a loop over arguments: its default stands where none is given
     variables[name] = (variables.get(name, "") if more else "") + value
 
 
@@ -145,7 +148,7 @@ def _assignments(words: tuple[str, ...]) -> list[re.Match[str]]:
 def _one_value(text: str) -> str | None:
     """What an assignment assigns; None where a command follows it on the line."""
     text = text.strip()
-    if re.fullmatch(r"\$\(\(.*\)\)|\$\(expr [^()]*\)|\$\([^()]*\)|`[^`]*`", text, re.S):
+    if _BACKTICKS.fullmatch(text) or (text.startswith("$(") and _closing(text, 1) == len(text)):
         return text
     try:
         words = _words(text)
@@ -204,7 +207,10 @@ def expanded(text: str, variables: Mapping[str, str], where: str) -> str:
     def put(match: re.Match[str]) -> str:
         name = match.group(1) or match.group(2)
         usual = match.group(3)
-        return variables.get(name) or (usual if usual is not None else match.group(0))
+        value = variables.get(name) or (usual if usual is not None else match.group(0))
+        if "\n" not in value or _is_quoted(match.string[: match.start()]):
+            return value
+        return value.replace("\n", " ")  # the shell splits it into words
 
     def words(match: re.Match[str]) -> str:
         return variables.get(match.group(1) or match.group(2), match.group(0))
@@ -217,16 +223,50 @@ def expanded(text: str, variables: Mapping[str, str], where: str) -> str:
     found = _VARIABLE.sub(put, found)
     if len(found) > _MAX_TEXT:
         raise InputError("its variables grow without end", where=where)
-    found = _SUM.sub(lambda m: _sum(m.group(1) or m.group(2), variables) or UNKNOWN, found)
-    for _ in range(3):  # one may stand in another
-        found = _COMMAND.sub(UNKNOWN, found)
-    return found
+    return _BACKTICKS.sub(UNKNOWN, _substituted(found, variables))
+
+
+def _substituted(text: str, variables: Mapping[str, str]) -> str:
+    """The text with ``$((...))`` computed, and a mark in the place of every other ``$(...)``."""
+    parts: list[str] = []
+    rest = 0
+    while (at := text.find("$(", rest)) >= 0 and (end := _closing(text, at + 1)):
+        inner = text[at + 2 : end - 1]
+        is_sum = inner.startswith("(") and inner.endswith(")")
+        inner = inner[1:-1] if is_sum else inner
+        is_sum = is_sum or inner.startswith("expr ")
+        value = _sum(inner.removeprefix("expr "), variables) if is_sum else ""
+        parts += [text[rest:at], value or UNKNOWN]
+        rest = end
+    return "".join(parts) + text[rest:]
+
+
+def _closing(text: str, at: int) -> int:
+    """Behind the parenthesis that closes the one at ``at``; 0 where none does."""
+    depth = 0
+    for match in _PARENTHESIS.finditer(text, at):
+        depth += 1 if match.group() == "(" else -1
+        if not depth:
+            return match.end()
+    return 0
+
+
+def _is_quoted(before: str) -> bool:
+    """True if what follows ``before`` stands in quotes."""
+    quote, previous = "", ""
+    for char in before:
+        if quote:
+            quote = "" if char == quote and not (quote == '"' and previous == "\\") else quote
+        elif char in "'\"" and previous != "\\":
+            quote = char
+        previous = "" if previous == "\\" else char
+    return bool(quote)
 
 
 def _sum(text: str, variables: Mapping[str, str]) -> str:
     """The whole number that ``text`` computes; "" where it is none."""
     names = re.sub(r"[A-Za-z_]\w*", lambda m: variables.get(m.group(0), m.group(0)), text)
-    if len(names) > 200 or not re.fullmatch(r"[\d\s*+/%-]*", names) or "**" in names:
+    if len(names) > 200 or not re.fullmatch(r"[\d\s()*+/%-]*", names) or "**" in names:
         return ""
     try:
         value = _value(ast.parse(names.strip(), mode="eval").body)
