@@ -206,6 +206,8 @@ TRL = "model_name_or_path: gpt2\nmax_length: 64\ndeepspeed: {zero_optimization: 
         (AX + "bf16: false", "precision", "fp32"),
         (AX + "flash_attention: true", "attention", "flash"),
         (AX + "eager_attention: true", "attention", "eager"),
+        (AX + "attn_implementation: flex_attention", "attention", "flash"),
+        (AX + "xformers_attention: true", "attention", "flash"),
         (SW, "checkpointing", True),
         (SW, "precision", "bf16"),
         (SW + "torch_dtype: float16", "precision", "fp16"),

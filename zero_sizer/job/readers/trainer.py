@@ -24,6 +24,10 @@ _ATTENTION = {
     "kernels-community/flash-attn3": "flash",
     "kernels-community/vllm-flash-attn3": "flash",
     "flash_attn": "flash",
+    # These save what flash saves: torch 2.13 _higher_order_ops/flex_attention.py
+    # (FlexAttentionAutogradOp), xformers ops/fmha (out and log-sum-exp).
+    "flex_attention": "flash",
+    "xformers": "flash",
     "sdpa": "sdpa",
     "eager": "eager",
     "auto": None,
