@@ -177,6 +177,14 @@ def test_arguments_may_stand_on_lines_of_a_variable(read):
     assert found.workload.precision == "bf16"
 
 
+def test_a_text_of_several_lines_is_one_argument(read):
+    """As the system prompts in ms-swift's examples, with quotes and parentheses."""
+    text = """P='Answer (briefly):\n  e.g. "2*(3+4)"; then\n'\nswift sft --model gpt2 """
+    text += """--system "$P" --tuner_type full --deepspeed zero2 --max_length 64"""
+    found = read(text, gpus_per_node=2)
+    assert (found.workload.seq_len, found.document.get("zero_optimization.stage")) == (64, 2)
+
+
 def test_what_is_added_to_a_variable_counts(read):
     text = "O='--bf16 True'\nO+=' --per_device_train_batch_size 3'\ndeepspeed --num_gpus 4 "
     text += "train.py --model_name_or_path gpt2 --deepspeed ds.json $O"

@@ -29,6 +29,7 @@ UNKNOWN = "$"
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _SEPARATORS = frozenset({";", "&&", "||", "|", "&", "(", ")", "{", "}", "|&", ">", ">>", "<"})
 _BEFORE_COMMENT = frozenset(" \t\n;&|()<>")
+_TELLING = frozenset('\n"\\')  # of a value, where a shell splits or quotes it
 _KEYWORDS = frozenset({"if", "then", "else", "do", "time", "!"})
 
 
@@ -208,9 +209,12 @@ def expanded(text: str, variables: Mapping[str, str], where: str) -> str:
         name = match.group(1) or match.group(2)
         usual = match.group(3)
         value = variables.get(name) or (usual if usual is not None else match.group(0))
-        if "\n" not in value or _is_quoted(match.string[: match.start()]):
+        if not _TELLING & set(value):
             return value
-        return value.replace("\n", " ")  # the shell splits it into words
+        quote = _quote_at(match.string[: match.start()])
+        if quote == '"':  # the value is one word, whatever quotes it has
+            return value.replace("\\", "\\\\").replace('"', '\\"')
+        return value if quote else value.replace("\n", " ")  # the shell splits it into words
 
     def words(match: re.Match[str]) -> str:
         return variables.get(match.group(1) or match.group(2), match.group(0))
@@ -251,8 +255,8 @@ def _closing(text: str, at: int) -> int:
     return 0
 
 
-def _is_quoted(before: str) -> bool:
-    """True if what follows ``before`` stands in quotes."""
+def _quote_at(before: str) -> str:
+    """The quote in which what follows ``before`` stands; "" where it stands in none."""
     quote, previous = "", ""
     for char in before:
         if quote:
@@ -260,7 +264,7 @@ def _is_quoted(before: str) -> bool:
         elif char in "'\"" and previous != "\\":
             quote = char
         previous = "" if previous == "\\" else char
-    return bool(quote)
+    return quote
 
 
 def _sum(text: str, variables: Mapping[str, str]) -> str:
@@ -298,7 +302,7 @@ def _split(line: str, depth: int = 0) -> Iterator[tuple[str, ...]]:
     """Commands between ``;``, ``&&`` and pipes, and what ``bash -c`` runs."""
     words: list[str] = []
     try:
-        found = _words(_without_comments(line).replace("\n", " ; "), ";&|()<>")
+        found = _words(_in_one_line(_without_comments(line)), ";&|()<>")
     except ValueError:  # a quote that nobody closes
         return
     for word in (*found, ";"):
@@ -307,6 +311,22 @@ def _split(line: str, depth: int = 0) -> Iterator[tuple[str, ...]]:
             words = []
         elif words or word not in _KEYWORDS:
             words.append(word)
+
+
+def _in_one_line(text: str) -> str:
+    """The text with ``;`` for each end of a line that no quote holds."""
+    if "\n" not in text:
+        return text
+    parts: list[str] = []
+    quote, previous = "", ""
+    for char in text:
+        if quote:
+            quote = "" if char == quote and not (quote == '"' and previous == "\\") else quote
+        elif char in "'\"" and previous != "\\":
+            quote = char
+        parts.append(" ; " if char == "\n" and not quote else char)
+        previous = "" if previous == "\\" else char
+    return "".join(parts)
 
 
 def _inner(words: list[str], depth: int) -> Iterator[tuple[str, ...]]:
