@@ -35,6 +35,7 @@ from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.remarks import remarks
 from zero_sizer.zero.partition import flat_partition
 
+_EVERY = (2, 3, 4, 8)  # of so many blocks one is checkpointed, where all is free
 _ROUND = 0.98  # share of its speed that a plan keeps with a rounder micro batch
 
 
@@ -70,7 +71,10 @@ class Search:
         self.strategies = strategies(job)
         self._tick = tick
         self._probe = self._probes()
-        self._hints: defaultdict[tuple[str, bool], dict[str, int]] = defaultdict(dict)
+        self._how = job.workload.checkpointing_how
+        self._hows = {every: replace(self._how, every=every) for every in (1, *_EVERY)}
+        self._hows[self._how.every] = self._how
+        self._hints: defaultdict[tuple[str, int], dict[str, int]] = defaultdict(dict)
         prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
         self.ladders = {s.name: self._ladder(s, prepared[s.name][0]) for s in self.strategies}
         self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
@@ -94,6 +98,22 @@ class Search:
             found = walk.best(found)
         self._tick()
         return found
+
+    def checkpointed_in_part(self, plan: Candidate, fastest: Candidate) -> Candidate:
+        """A plan with some blocks checkpointed, where one of its strategy may be the fastest.
+
+        None of them takes a larger micro batch than checkpointing of all blocks does.
+        """
+        is_free = self.job.workload.checkpointing is None and not self._how.about
+        if not is_free or not self.knows_activations:
+            return plan
+        of = plan.strategy, plan.nodes
+        reach = max(walk.reach() for walk in self._walks_of((1,), *of))
+        for walk in self._walks_of(_EVERY, *of):
+            if walk.may_beat(fastest, reach):
+                plan = walk.best(plan, reach) or plan
+                fastest = min(plan, fastest, key=lambda c: c.rank_key)
+        return plan
 
     def outlook(self, strategy: Strategy, nodes: int, best: Candidate) -> tuple[bool, bool]:
         """Tells without a walk if any plan of a strategy fits, and if one may be faster."""
@@ -163,7 +183,8 @@ class Search:
         sizes = self._sizes(nodes)
         stated = self.job.workload.checkpointing
         for rung in self.ladders[strategy.name].frugal if sizes else ():
-            yield self._candidate(strategy, nodes, stated is not False, rung, sizes[0])
+            every = 0 if stated is False else self._how.every
+            yield self._candidate(strategy, nodes, every, rung, sizes[0])
 
     def can_split(self, nodes: int) -> bool:
         """True if the train batch can be split over the ranks of so many nodes."""
@@ -173,10 +194,10 @@ class Search:
         """Every plan of a strategy that fits, each tried."""
         if strategy.name in self._refusals or nodes < strategy.needs_nodes:
             return
-        for checkpointing in self._checkpointing:
+        for every in self._checkpointing:
             for rung in self.ladders[strategy.name].every:
                 for size in self._sizes(nodes):
-                    found = self._candidate(strategy, nodes, checkpointing, rung, size)
+                    found = self._candidate(strategy, nodes, every, rung, size)
                     if not self._shortfalls(found):
                         yield self.timed(found)
 
@@ -229,22 +250,30 @@ class Search:
         return sizes if self.knows_activations else sizes[:1]
 
     @property
-    def _checkpointing(self) -> tuple[bool, ...]:
+    def _checkpointing(self) -> tuple[int, ...]:
+        """Of how many blocks one is checkpointed; 0: none is."""
         stated = self.job.workload.checkpointing
-        return (False, True) if stated is None else (stated,)
+        if stated is not None:
+            return (self._how.every if stated else 0,)
+        return (0, self._how.every)
 
     def _walks(self, strategy: Strategy, nodes: int) -> Iterator[Walk]:
+        return self._walks_of(self._checkpointing, strategy, nodes)
+
+    def _walks_of(
+        self, kinds: tuple[int, ...], strategy: Strategy, nodes: int
+    ) -> Iterator[Walk]:
         if strategy.name in self._refusals or nodes < strategy.needs_nodes:
             return
         sizes, ladder = self._sizes(nodes), self.ladders[strategy.name]
-        for checkpointing in self._checkpointing if sizes else ():
+        for every in kinds if sizes else ():
             self.considered += len(sizes) * len(ladder.every)
             yield Walk(
                 ladder,
                 sizes,
-                partial(self._candidate, strategy, nodes, checkpointing),
+                partial(self._candidate, strategy, nodes, every),
                 self._probe,
-                self._hints[strategy.name, checkpointing],
+                self._hints[strategy.name, every],
                 is_thorough=self._is_thorough,
             )
 
@@ -252,14 +281,15 @@ class Search:
         self,
         strategy: Strategy,
         nodes: int,
-        checkpointing: bool,
+        every: int,
         rung: Tuning,
         size: tuple[int, int],
     ) -> Candidate:
         return Candidate(
             strategy=strategy,
             setting=rung,
-            checkpointing=checkpointing,
+            checkpointing=bool(every),
+            every=every or 1,
             micro_batch=size[0],
             grad_accum=size[1],
             nodes=nodes,
@@ -331,6 +361,7 @@ class Search:
             micro_batch=candidate.micro_batch,
             grad_accum=candidate.grad_accum,
             checkpointing=candidate.checkpointing,
+            checkpointing_how=self._hows[candidate.every],
             **candidate.setting.values,
         )
 
@@ -373,6 +404,7 @@ class Search:
                 micro_batch=None,
                 grad_accum=None,
                 checkpointing=candidate.checkpointing,
+                checkpointing_how=self._hows[candidate.every],
             ),
         )
 

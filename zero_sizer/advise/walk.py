@@ -71,10 +71,15 @@ class Walk:
         self._is_thorough = is_thorough
         self._best: Candidate | None = None
 
-    def best(self, known: Candidate | None) -> Candidate | None:
-        """The fastest that fits, or ``known`` where none is faster by enough."""
+    def best(self, known: Candidate | None, limit: int | None = None) -> Candidate | None:
+        """The fastest that fits, or ``known`` where none is faster by enough.
+
+        Args:
+            known: a plan to beat.
+            limit: place of the largest micro batch that can fit, where that is known.
+        """
         self._best = known
-        last = len(self._sizes) - 1
+        last = len(self._sizes) - 1 if limit is None else limit
         most, is_too_large = self._first(self._ladder.host, last)
         if is_too_large:
             return self._best  # with more of the states on the GPU it would be larger
