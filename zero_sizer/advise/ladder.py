@@ -79,6 +79,7 @@ _WINDOWS: tuple[dict[str, int], ...] = (
 # swapper gives up (partitioned_param_swapper.py:312): one module's weights at a time.
 _SWAPPED_WINDOWS: tuple[dict[str, int], ...] = ({_PREFETCH: 0, **_NOTHING_KEPT},)
 _SUB_GROUPS = (100_000_000, 25_000_000)
+_WHOLE_SUB_GROUP = 1_000_000_000  # DeepSpeed's default
 _MANY = 16 * _SUB_GROUPS[0]  # elements that the larger sub-groups cut finely enough
 _RATIOS = (0.1, 0.25, 0.5, 0.75)  # share of the optimizer's states that leaves the GPU
 
@@ -231,6 +232,19 @@ def finer_shares(found: Tuning) -> list[Tuning]:
     size = {"sub_group_size": found.values.get("sub_group_size", _SUB_GROUPS[0])}
     steps = (round(share - _FINE * step, 2) for step in range(1, 5))
     return [setting({"offload_optimizer.ratio": finer, **size}) for finer in steps if finer > 0]
+
+
+def other_cuts(found: Tuning) -> list[Tuning]:
+    """Shares with other sub-groups, from the setting's own share down."""
+    most = found.values.get("optimizer_ratio", 1.0)
+    shares = (round(most - _FINE * step, 2) for step in range(8))
+    sizes = [*_SUB_GROUPS, _WHOLE_SUB_GROUP]
+    return [
+        setting({"offload_optimizer.ratio": share, "sub_group_size": size})
+        for share in shares
+        for size in sizes
+        if share > 0
+    ]
 
 
 def _pins(strategy: Strategy) -> list[dict[str, Any]]:

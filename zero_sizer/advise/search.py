@@ -275,6 +275,7 @@ class Search:
                 self._probe,
                 self._hints[strategy.name, every],
                 is_thorough=self._is_thorough,
+                is_free=self.batch.is_free,
             )
 
     def _candidate(

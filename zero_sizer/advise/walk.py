@@ -13,11 +13,12 @@ from dataclasses import replace
 from operator import itemgetter
 
 from zero_sizer.advise.candidate import Candidate
-from zero_sizer.advise.ladder import Ladder, Tuning, finer_shares
+from zero_sizer.advise.ladder import Ladder, Tuning, finer_shares, other_cuts
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import PASSES, Moment
 from zero_sizer.util.records import dataclass
 
+_FEW = 3  # that do not fit, after which faster ones are not tried
 WORTH_IT = 0.997
 """Share of the time per token below which another setting is worth writing down."""
 
@@ -51,6 +52,7 @@ class Walk:
         probe: answers about candidates.
         hints: setting -> place of the largest micro batch that fitted elsewhere; kept up to date.
         is_thorough: try what saves little, too.
+        is_free: a batch is looked for: its micro batch is to be as large as it can.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Walk:
         hints: dict[str, int],
         *,
         is_thorough: bool = False,
+        is_free: bool = False,
     ) -> None:
         self._ladder = ladder
         self._sizes = sizes
@@ -69,6 +72,7 @@ class Walk:
         self._probe = probe
         self._hints = hints
         self._is_thorough = is_thorough
+        self._is_free = is_free
         self._best: Candidate | None = None
 
     def best(self, known: Candidate | None, limit: int | None = None) -> Candidate | None:
@@ -127,6 +131,31 @@ class Walk:
                 break
             if self._probe.pace(found) < best.seconds_per_token * WORTH_IT:
                 best = self._probe.timed(found)
+        return best if self._is_free else self._other_cuts(best)
+
+    def _other_cuts(self, best: Candidate) -> Candidate:
+        """Other sub-groups and shares, with the next smaller micro batch too, the slowest first.
+
+        Whole sub-groups are offloaded: with few of them a share may end where it just fits.
+        """
+        place = next(i for i, (size, _) in enumerate(self._sizes) if size == best.micro_batch)
+        tried = []
+        for size, steps in self._sizes[max(place - 1, 0) : place + 1]:
+            for cut in other_cuts(best.setting):
+                plan = replace(
+                    best, setting=best.setting + cut, micro_batch=size, grad_accum=steps
+                )
+                pace = self._probe.pace(plan)
+                if pace < best.seconds_per_token * WORTH_IT:
+                    tried.append((pace, plan))
+        left = _FEW
+        for _, plan in sorted(tried, key=itemgetter(0), reverse=True):
+            if self._probe.fits(plan):
+                best = self._probe.timed(plan)
+            else:
+                left -= 1
+            if not left:
+                break
         return best
 
     def _first(self, rungs: tuple[Tuning, ...], limit: int) -> tuple[int, bool]:
