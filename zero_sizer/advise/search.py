@@ -260,9 +260,7 @@ class Search:
     def _walks(self, strategy: Strategy, nodes: int) -> Iterator[Walk]:
         return self._walks_of(self._checkpointing, strategy, nodes)
 
-    def _walks_of(
-        self, kinds: tuple[int, ...], strategy: Strategy, nodes: int
-    ) -> Iterator[Walk]:
+    def _walks_of(self, kinds: tuple[int, ...], strategy: Strategy, nodes: int) -> Iterator[Walk]:
         if strategy.name in self._refusals or nodes < strategy.needs_nodes:
             return
         sizes, ladder = self._sizes(nodes), self.ladders[strategy.name]

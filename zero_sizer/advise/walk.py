@@ -142,9 +142,7 @@ class Walk:
         tried = []
         for size, steps in self._sizes[max(place - 1, 0) : place + 1]:
             for cut in other_cuts(best.setting):
-                plan = replace(
-                    best, setting=best.setting + cut, micro_batch=size, grad_accum=steps
-                )
+                plan = replace(best, setting=best.setting + cut, micro_batch=size, grad_accum=steps)
                 pace = self._probe.pace(plan)
                 if pace < best.seconds_per_token * WORTH_IT:
                     tried.append((pace, plan))
