@@ -1,13 +1,14 @@
-"""What ``choose`` emits, taken to those who read it: DeepSpeed, transformers, accelerate, the engine.
+"""Files that ``choose`` emits, taken to those who read them, and to the simulated engine.
 
-Each draw is a model, cards with a random share of their memory, hosts, a batch or none, and a
+Each draw is a model, cards with all of their memory or a part, hosts, a batch or none, and a
 config that a user may have: none, one with "auto", one with much of its own. ``choose`` writes
 its config, its job, the TrainingArguments and all four launch files. Then:
 
 * every key of the user's config is kept, or named among the changes;
 * DeepSpeed's parser takes the config (``DeepSpeedConfig``), an "auto" filled in by transformers;
 * the Trainer finds no mismatch between its arguments and the config;
-* accelerate's loader, the parsers of ``deepspeed`` and ``torchrun``, and bash take the launch files;
+* accelerate's loader, the parsers of ``deepspeed`` and ``torchrun``, and bash take the launch
+  files;
 * ``check`` and ``guard`` answer of the job what ``choose`` said;
 * the real engine runs it on simulated GPUs, cut to a few blocks, and stays within the interval that
   ``check`` gives for what was cut.
@@ -19,13 +20,12 @@ python benchmarks/emitted.py --draws 30 --write      # and puts it into benchmar
 import argparse
 import json
 import os
-import random
 import shlex
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +35,7 @@ from typing import Any
 
 import yaml
 from cold_start import replace_section
+from emitted_draws import GPUS, MODELS, Draw, draws
 
 from zero_sizer import cli, sizing
 from zero_sizer.config.document import from_mapping
@@ -44,104 +45,14 @@ from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job, read
 from zero_sizer.questions import guard
 
-MODELS = (
-    "gpt2", "opt-125m", "smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b", "qwen2.5-1.5b",
-    "llama-3.2-3b", "mistral-7b", "qwen2.5-7b", "llama-3-8b", "llama-2-13b",
-)  # fmt: skip
-GPUS = ("t4", "rtx-3090", "l4", "v100-32gb", "a100-40gb", "a100-80gb", "h100-80gb")
-HAVE_BF16 = ("rtx-3090", "l4", "a100-40gb", "a100-80gb", "h100-80gb")
 LAYERS = 2
 LAUNCHERS = {"deepspeed": "run.sh", "torchrun": "torch.sh", "accelerate": "a.yaml", "slurm": "s.sb"}
-_OPTIMIZER = {"type": "AdamW", "params": {"lr": 3e-5, "betas": [0.9, 0.95], "weight_decay": 0.1}}
-_AUTO = dict.fromkeys(("lr", "betas", "eps", "weight_decay"), "auto")
 
 
-def configs(precision: str) -> Iterator[Mapping[str, Any] | None]:
-    """Configs of users: none, the Trainer's with "auto", DeepSpeed's own with much in it."""
-    yield None
-    yield {
-        precision: {"enabled": "auto"},
-        "optimizer": {"type": "AdamW", "params": _AUTO},
-        "scheduler": {
-            "type": "WarmupLR",
-            "params": dict.fromkeys(("warmup_min_lr", "warmup_max_lr", "warmup_num_steps"), "auto"),
-        },
-        "zero_optimization": {
-            "stage": 3,
-            "overlap_comm": True,
-            "contiguous_gradients": True,
-            "reduce_bucket_size": "auto",
-            "stage3_prefetch_bucket_size": "auto",
-            "stage3_param_persistence_threshold": "auto",
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "steps_per_print": 2000,
-        "wall_clock_breakdown": False,
-    }
-    yield {
-        precision: {"enabled": True},
-        "optimizer": _OPTIMIZER,
-        "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": 100}},
-        "zero_optimization": {
-            "stage": 2,
-            "allgather_partitions": True,
-            "allgather_bucket_size": 200_000_000,
-            "overlap_comm": False,
-            "reduce_bucket_size": 200_000_000,
-            "round_robin_gradients": True,
-            "offload_optimizer": {"device": "cpu", "pin_memory": False},
-        },
-        "gradient_clipping": 0.7,
-        "prescale_gradients": False,
-        "wall_clock_breakdown": True,
-        "steps_per_print": 50,
-    }
-    yield {
-        precision: {"enabled": True},
-        "optimizer": _OPTIMIZER,
-        "zero_optimization": {"stage": 1},
-        "train_batch_size": 64,
-        "gradient_accumulation_steps": 4,
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """One question to ``choose``."""
-
-    flags: tuple[str, ...]
-    config: Mapping[str, Any] | None
-
-    @property
-    def line(self) -> str:
-        """The command line of it, without its config."""
-        return shlex.join(self.flags)
-
-
-def draws(seed: int) -> Iterator[Draw]:
-    """Endless draws."""
-    draw = random.Random(seed)
-    while True:
-        gpu = draw.choice(GPUS)
-        precision = "bf16" if gpu in HAVE_BF16 else "fp16"
-        nodes, gpus = draw.choice((1, 1, 2)), draw.choice((1, 2, 4, 8))
-        config = draw.choice(list(configs(precision)))
-        flags = ["--model", draw.choice(MODELS), "--gpu", gpu]
-        flags += ["--nodes", str(nodes), "--gpus-per-node", str(gpus)]
-        flags += ["--host-memory", draw.choice(("64GiB", "256GiB", "1TiB"))]
-        flags += ["--seq-len", draw.choice(("512", "1024", "2048")), "--attention", "sdpa"]
-        flags += draw.choice(([], ["--nvme", "2TB"]))
-        flags += draw.choice(([], [], ["--checkpointing"], ["--num-workers", "2"]))
-        flags += draw.choice(([], [], ["--adapter", "r=16,targets=all-linear"]))
-        if config is None or "train_batch_size" not in config:
-            flags += draw.choice(([], ["--train-batch-size", str(16 * nodes * gpus)]))
-        if config is not None and config.get("train_batch_size") == "auto":
-            flags += ["--precision", precision]
-        yield Draw(flags=tuple(flags), config=config)
+def require(holds: bool, about: object = "") -> None:
+    """Stop this comparison where it does not hold."""
+    if not holds:
+        raise AssertionError(str(about))
 
 
 @dataclass
@@ -205,8 +116,8 @@ def keeps_the_config(found: Emitted) -> None:
     before = found.before
     different = {k for k in {*before, *after} if before.get(k) != after.get(k)}
     named = {edit["key"]: edit for edit in found.answer["changes"]}
-    assert set(named) == different, sorted(different ^ set(named))
-    assert all(edit["why"] for edit in named.values())
+    require(set(named) == different, sorted(different ^ set(named)))
+    require(all(edit["why"] for edit in named.values()))
 
 
 def passes_deepspeed(found: Emitted) -> None:
@@ -218,16 +129,16 @@ def passes_deepspeed(found: Emitted) -> None:
         values = _trainer_config(found).config
     parsed = DeepSpeedConfig(values)
     plan = found.answer["chosen"]
-    assert parsed.zero_optimization_stage == plan["stage"]
-    assert parsed.train_micro_batch_size_per_gpu == plan["micro_batch"]
-    assert parsed.gradient_accumulation_steps == plan["gradient_accumulation_steps"]
+    require(parsed.zero_optimization_stage == plan["stage"])
+    require(parsed.train_micro_batch_size_per_gpu == plan["micro_batch"])
+    require(parsed.gradient_accumulation_steps == plan["gradient_accumulation_steps"])
 
 
 def passes_the_trainer(found: Emitted) -> None:
     """No value of the arguments contradicts the config, and none is unknown."""
     config = _trainer_config(found)
-    assert config.mismatches == [], config.mismatches
-    assert not [k for k, v in from_mapping(config.config).leaves() if v == "auto"]
+    require(config.mismatches == [], config.mismatches)
+    require(not [k for k, v in from_mapping(config.config).leaves() if v == "auto"])
 
 
 def _trainer_config(found: Emitted) -> Any:
@@ -237,7 +148,7 @@ def _trainer_config(found: Emitted) -> Any:
     from transformers import HfArgumentParser, TrainingArguments
 
     values = json.loads((found.folder / "args.json").read_text())
-    assert values["deepspeed"] == str(found.folder / "ds.json")
+    require(values["deepspeed"] == str(found.folder / "ds.json"))
     known = {"use_cpu": True, "output_dir": str(found.folder / "out")}
     (arguments,) = HfArgumentParser(TrainingArguments).parse_dict({**values, **known})
     config = arguments.hf_deepspeed_config
@@ -253,9 +164,9 @@ def passes_accelerate(found: Emitted) -> None:
 
     loaded = load_config_from_file(str(found.folder / LAUNCHERS["accelerate"]))
     plan = found.answer["chosen"]
-    assert loaded.num_processes == plan["world_size"]
-    assert loaded.deepspeed_config["deepspeed_config_file"] == str(found.folder / "ds.json")
-    assert loaded.deepspeed_config["zero3_init_flag"] is (plan["stage"] == 3)
+    require(loaded.num_processes == plan["world_size"])
+    require(loaded.deepspeed_config["deepspeed_config_file"] == str(found.folder / "ds.json"))
+    require(loaded.deepspeed_config["zero3_init_flag"] is (plan["stage"] == 3))
 
 
 def passes_the_launchers(found: Emitted) -> None:
@@ -266,12 +177,12 @@ def passes_the_launchers(found: Emitted) -> None:
     plan = found.answer["chosen"]
     each = plan["world_size"] // plan["nodes"]
     line = _line_of(found.folder / LAUNCHERS["deepspeed"])
-    assert parse_args(line[1:]).num_gpus == each
+    require(parse_args(line[1:]).num_gpus == each)
     line = _line_of(found.folder / LAUNCHERS["torchrun"])
-    assert get_args_parser().parse_args(line[1:]).nproc_per_node == str(each)
+    require(get_args_parser().parse_args(line[1:]).nproc_per_node == str(each))
     done = subprocess.run(["bash", "-n", found.folder / LAUNCHERS["slurm"]], check=False)
-    assert done.returncode == 0
-    assert f"#SBATCH --nodes={plan['nodes']}\n" in (found.folder / LAUNCHERS["slurm"]).read_text()
+    require(done.returncode == 0)
+    require(f"#SBATCH --nodes={plan['nodes']}\n" in (found.folder / LAUNCHERS["slurm"]).read_text())
 
 
 def _line_of(path: Path) -> list[str]:
@@ -283,14 +194,14 @@ def goes_back_into_check(found: Emitted) -> None:
     """``check`` and ``guard`` answer of the job what ``choose`` said of its plan."""
     code, text = _asked(["check", str(found.folder / "job.yaml"), "--format", "json"])
     checked = json.loads(text)
-    assert checked["verdict"] == found.answer["verdict"], (checked["verdict"], checked["reasons"])
-    assert code == (0 if checked["verdict"] == "fits" else 3)
+    require(checked["verdict"] == found.answer["verdict"], (checked["verdict"], checked["reasons"]))
+    require(code == (0 if checked["verdict"] == "fits" else 3))
     for device, size in found.answer["chosen"]["peak_bytes"].items():
-        assert checked["devices"][device]["peak_bytes"] == size, device
-    assert yaml.safe_load((found.folder / "job.yaml").read_text())["deepspeed"] == found.config
+        require(checked["devices"][device]["peak_bytes"] == size, device)
+    require(yaml.safe_load((found.folder / "job.yaml").read_text())["deepspeed"] == found.config)
     line = _line_of(found.folder / LAUNCHERS["torchrun"])
     guarded = guard.sized(guard.read(line, Flags(), str(found.folder / "job.yaml")))
-    assert guarded.sizing.verdict.value == checked["verdict"]
+    require(guarded.sizing.verdict.value == checked["verdict"])
 
 
 FILES: Mapping[str, Callable[[Emitted], None]] = {
@@ -382,7 +293,7 @@ ENGINE = "the engine, simulated"
 def _run(found: Emitted, folder: str, outcome: Outcome) -> None:
     error, is_within = simulated(found, folder)
     outcome.worst = max(outcome.worst, abs(error))
-    assert is_within, f"{error:+.2%} of the prediction"
+    require(is_within, f"{error:+.2%} of the prediction")
 
 
 SAYS = {

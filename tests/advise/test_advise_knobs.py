@@ -167,7 +167,7 @@ def test_one_block_in_some_is_checkpointed_where_that_is_faster():
     assert winner.every > 1
     assert every.winner.every == 1
     assert winner.seconds_per_token < 0.99 * every.winner.seconds_per_token
-    assert none.winner is None or winner.seconds_per_token < none.winner.seconds_per_token
+    assert none.flags == ("--loss", "fused-linear")  # nothing fits without another loss
     job = free.search.job_of(winner)
     assert job.workload.checkpointing_how.about == winner.checkpointed
     sized = sizing.size(job)

@@ -69,7 +69,7 @@ def unsaid(workload: Workload) -> tuple[str, ...]:
 
 
 def _is_special(how: Checkpointing) -> bool:
-    """Whether ``gradient_checkpointing_kwargs`` cannot say it (transformers 5.23 trainer.py:1501)."""
+    """Whether ``gradient_checkpointing_kwargs`` has no word for it (trainer.py:1501)."""
     return how.first is not None or how.by == DEEPSPEED
 
 

@@ -147,10 +147,15 @@ def _choice(search: Search, *, in_part: bool = True) -> Choice:
         search = search.at_batch_of(fastest)
         # what cannot take that batch is shown at its own, which is no faster
         found = [(strategy, search.best(strategy, nodes) or plan) for strategy, plan in found]
+    # what saves little is for strategies that nothing else makes fit, and for the fastest
+    thorough = search.thorough()
+    for place, (strategy, plan) in enumerate(found):
+        if plan is None and thorough.may_fit(strategy, nodes):
+            found[place] = strategy, thorough.best(strategy, nodes)
     fitting = sorted((plan for _, plan in found if plan), key=lambda c: c.rank_key)
     for place, plan in enumerate(fitting if in_part else ()):
         rival = min(fitting, key=lambda c: c.rank_key)
-        fitting[place] = search.checkpointed_in_part(plan, rival)
+        fitting[place] = thorough.checkpointed_in_part(plan, rival)
     plans = (search.simplest(plan) for plan in fitting)
     ranked = sorted(plans, key=lambda c: c.rank_key)
     losses = sorted((search.loss(s, nodes) for s, plan in found if not plan), key=_closeness)

@@ -97,7 +97,7 @@ class Fleet:
         plans = [row.plan for row in self.fewest if row.plan]
         return min(plans, key=self._size_of, default=None)
 
-    def _size_of(self, plan: Candidate) -> tuple[int, tuple[float, int, bool, int]]:
+    def _size_of(self, plan: Candidate) -> tuple[int, tuple[float, int, bool, int, int]]:
         count = plan.world_size if self.fewest_of == "gpus" else plan.nodes
         return count, plan.rank_key
 

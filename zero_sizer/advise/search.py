@@ -12,8 +12,8 @@ from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
 from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
 from zero_sizer.advise.ladder import Ladder, Swap, Tuning, ladder_of, with_keys
 from zero_sizer.advise.lasting import Use
-from zero_sizer.advise.limits import Limits, Shortfall
-from zero_sizer.advise.planned import costs_of, doubts_of, plan_or_errors
+from zero_sizer.advise.limits import Limits, Shortfall, missing_of, spares_host
+from zero_sizer.advise.planned import costs_of, doubts_of, largest, plan_or_errors
 from zero_sizer.advise.strategy import (
     Strategy,
     fewest_swap_buffers,
@@ -27,8 +27,6 @@ from zero_sizer.config import document
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Finding, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
-from zero_sizer.ledger import entries
-from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
@@ -99,17 +97,27 @@ class Search:
         self._tick()
         return found
 
+    def thorough(self) -> "Search":
+        """Search that tries what saves little, too; evaluations are kept."""
+        other = copy(self)
+        other._is_thorough = True
+        return other
+
+    def may_fit(self, strategy: Strategy, nodes: int) -> bool:
+        """Whether one of the most frugal plans of a strategy fits."""
+        is_usable = strategy.name not in self._refusals and nodes >= strategy.needs_nodes
+        return is_usable and any(map(self.fits, self.smallest(strategy, nodes)))
+
     def checkpointed_in_part(self, plan: Candidate, fastest: Candidate) -> Candidate:
         """A plan with some blocks checkpointed, where one of its strategy may be the fastest.
 
         None of them takes a larger micro batch than checkpointing of all blocks does.
         """
-        is_free = self.job.workload.checkpointing is None and not self._how.about
-        if not is_free or not self.knows_activations:
-            return plan
-        of = plan.strategy, plan.nodes
-        reach = max(walk.reach() for walk in self._walks_of((1,), *of))
-        for walk in self._walks_of(_EVERY, *of):
+        of, kinds = (plan.strategy, plan.nodes), self._checkpointing
+        if 0 in kinds and kinds[-1] == 1 and not self._how.about and self.knows_activations:
+            kinds = (0, *_EVERY)
+        reach = max(walk.reach() for walk in self._walks(*of, self._checkpointing[-1:]))
+        for walk in self._walks(*of, kinds):
             if walk.may_beat(fastest, reach):
                 plan = walk.best(plan, reach) or plan
                 fastest = min(plan, fastest, key=lambda c: c.rank_key)
@@ -167,7 +175,7 @@ class Search:
                 strategy=strategy,
                 reason=f"{self.batch.about} cannot be split over {self._world_size(nodes)} GPUs",
             )
-        closest = min(smallest, key=lambda c: _missing(self._shortfalls(c)))
+        closest = min(smallest, key=lambda c: missing_of(self._shortfalls(c)))
         shortfalls = tuple(self._shortfalls(closest))
         uses = [self._uses(candidate) for candidate in smallest]
         return RejectedStrategy(
@@ -202,10 +210,10 @@ class Search:
                         yield self.timed(found)
 
     def _ladder(self, strategy: Strategy, plan: Plan | None) -> Ladder:
-        largest = max((tensor.numel for tensor in self.job.model.parameters), default=0)
+        whole = max((tensor.numel for tensor in self.job.model.parameters), default=0)
         share = flat_partition(self.job.model.num_trainable, self.job.cluster.world_size)
         swap = Swap(smallest_swap_buffer(self.job), fewest_swap_buffers(plan) if plan else 0)
-        found = ladder_of(strategy, largest, swap, share)
+        found = ladder_of(strategy, whole, swap, share)
         partial = found.partial if self._takes_ratio(strategy, found) else ()
         return replace(found, partial=partial)
 
@@ -252,19 +260,14 @@ class Search:
     @property
     def _checkpointing(self) -> tuple[int, ...]:
         """Of how many blocks one is checkpointed; 0: none is."""
-        stated = self.job.workload.checkpointing
-        if stated is not None:
-            return (self._how.every if stated else 0,)
-        return (0, self._how.every)
+        stated, every = self.job.workload.checkpointing, self._how.every
+        return (0, every) if stated is None else (every if stated else 0,)
 
-    def _walks(self, strategy: Strategy, nodes: int) -> Iterator[Walk]:
-        return self._walks_of(self._checkpointing, strategy, nodes)
-
-    def _walks_of(self, kinds: tuple[int, ...], strategy: Strategy, nodes: int) -> Iterator[Walk]:
+    def _walks(self, strategy: Strategy, nodes: int, kinds: tuple[int, ...] = ()) -> Iterator[Walk]:
         if strategy.name in self._refusals or nodes < strategy.needs_nodes:
             return
         sizes, ladder = self._sizes(nodes), self.ladders[strategy.name]
-        for every in kinds if sizes else ():
+        for every in (kinds or self._checkpointing) if sizes else ():
             self.considered += len(sizes) * len(ladder.every)
             yield Walk(
                 ladder,
@@ -273,7 +276,6 @@ class Search:
                 self._probe,
                 self._hints[strategy.name, every],
                 is_thorough=self._is_thorough,
-                is_free=self.batch.is_free,
             )
 
     def _candidate(
@@ -300,7 +302,7 @@ class Search:
 
     def _host_may_fit(self, candidate: Candidate) -> bool:
         """Whether host and NVMe take a candidate, as far as is known without its batch."""
-        return _spares_host(self._short_of(candidate, self._swept.at_least))
+        return spares_host(self._short_of(candidate, self._swept.at_least))
 
     def _short(self, candidate: Candidate) -> Mapping[Device, Moment]:
         """When most is held of the devices that are short, before the batch is counted if then."""
@@ -406,23 +408,3 @@ class Search:
                 checkpointing_how=self._hows[candidate.every],
             ),
         )
-
-
-def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocation, ...]:
-    """The largest allocations on a device at the moment of its peak."""
-    live = [
-        allocation
-        for allocation in evaluate(entries.ENTRIES, plan, explain=False)
-        if allocation.device is shortfall.device and shortfall.moment in allocation.moments
-    ]
-    return tuple(sorted(live, key=lambda a: -a.num_bytes)[:count])
-
-
-def _spares_host(shortfalls: list[Shortfall]) -> bool:
-    """Whether nothing but the GPU is short."""
-    return all(shortfall.device is Device.GPU for shortfall in shortfalls)
-
-
-def _missing(shortfalls: list[Shortfall]) -> tuple[int, int]:
-    """Order of closeness: what is short first by devices, then by bytes."""
-    return (len(shortfalls), sum(s.over_bytes or s.need_bytes for s in shortfalls))

@@ -52,7 +52,6 @@ class Walk:
         probe: answers about candidates.
         hints: setting -> place of the largest micro batch that fitted elsewhere; kept up to date.
         is_thorough: try what saves little, too.
-        is_free: a batch is looked for: its micro batch is to be as large as it can.
     """
 
     def __init__(
@@ -64,7 +63,6 @@ class Walk:
         hints: dict[str, int],
         *,
         is_thorough: bool = False,
-        is_free: bool = False,
     ) -> None:
         self._ladder = ladder
         self._sizes = sizes
@@ -72,7 +70,8 @@ class Walk:
         self._probe = probe
         self._hints = hints
         self._is_thorough = is_thorough
-        self._is_free = is_free
+        # with as many steps each, a batch is looked for: its micro batch is to be large
+        self._is_free = len(sizes) > 1 and sizes[0][1] == sizes[-1][1]
         self._best: Candidate | None = None
 
     def best(self, known: Candidate | None, limit: int | None = None) -> Candidate | None:
