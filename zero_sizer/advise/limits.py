@@ -106,7 +106,7 @@ def limits_of(
 
 
 def spares_host(shortfalls: list[Shortfall]) -> bool:
-    """Whether nothing but the GPU is short."""
+    """True if nothing but the GPU is short."""
     return all(shortfall.device is Device.GPU for shortfall in shortfalls)
 
 

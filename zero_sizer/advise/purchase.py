@@ -38,7 +38,7 @@ class Purchase:
 
 
 def purchases(job: Job, options: Options, max_nodes: int) -> tuple[Purchase, ...]:
-    """What to buy for each strategy that offloads, simplest first.
+    """Hosts for each strategy that offloads, simplest first.
 
     Empty where host memory is stated, or where no GPU is large enough for any of them.
     """

@@ -9,15 +9,14 @@ from itertools import chain
 
 from zero_sizer.advise.batch import Batch
 from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
-from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
-from zero_sizer.advise.ladder import Ladder, Swap, Tuning, ladder_of, with_keys
+from zero_sizer.advise.config import chosen_config
+from zero_sizer.advise.ladder import Tuning
+from zero_sizer.advise.ladders import job_of_strategy, ladder_for
 from zero_sizer.advise.lasting import Use
 from zero_sizer.advise.limits import Limits, Shortfall, missing_of, spares_host
 from zero_sizer.advise.planned import costs_of, doubts_of, largest, plan_or_errors
 from zero_sizer.advise.strategy import (
     Strategy,
-    fewest_swap_buffers,
-    smallest_swap_buffer,
     strategies,
 )
 from zero_sizer.advise.sweep import Sweep
@@ -31,7 +30,6 @@ from zero_sizer.ledger.moments import Moment
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.remarks import remarks
-from zero_sizer.zero.partition import flat_partition
 
 _EVERY = (2, 3, 4, 8)  # of so many blocks one is checkpointed, where all is free
 _ROUND = 0.98  # share of its speed that a plan keeps with a rounder micro batch
@@ -74,12 +72,12 @@ class Search:
         self._hows[self._how.every] = self._how
         self._hints: defaultdict[tuple[str, int], dict[str, int]] = defaultdict(dict)
         prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
-        self.ladders = {s.name: self._ladder(s, prepared[s.name][0]) for s in self.strategies}
+        self.ladders = {s.name: ladder_for(job, s, prepared[s.name][0]) for s in self.strategies}
         self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
         plans = {name: plan for name, (plan, _) in prepared.items() if plan}
         self.sweep = Sweep(plans, job.cluster) if plans else None
         about = remarks(next(iter(plans.values()))) if plans else ()
-        doubts = {s.name: doubts_of(self._job_of_strategy(s)) for s in self.strategies}
+        doubts = {s.name: doubts_of(job_of_strategy(job, s)) for s in self.strategies}
         self._beside = {name: costs_of(found) for name, found in doubts.items()}
         every = dict.fromkeys(chain.from_iterable(doubts.values()))
         self.warnings = (*every, *(f for f in about if f.severity is Severity.WARNING))
@@ -104,7 +102,7 @@ class Search:
         return other
 
     def may_fit(self, strategy: Strategy, nodes: int) -> bool:
-        """Whether one of the most frugal plans of a strategy fits."""
+        """True if one of the most frugal plans of a strategy fits."""
         is_usable = strategy.name not in self._refusals and nodes >= strategy.needs_nodes
         return is_usable and any(map(self.fits, self.smallest(strategy, nodes)))
 
@@ -209,24 +207,6 @@ class Search:
                     if not self._shortfalls(found):
                         yield self.timed(found)
 
-    def _ladder(self, strategy: Strategy, plan: Plan | None) -> Ladder:
-        whole = max((tensor.numel for tensor in self.job.model.parameters), default=0)
-        share = flat_partition(self.job.model.num_trainable, self.job.cluster.world_size)
-        swap = Swap(smallest_swap_buffer(self.job), fewest_swap_buffers(plan) if plan else 0)
-        found = ladder_of(strategy, whole, swap, share)
-        partial = found.partial if self._takes_ratio(strategy, found) else ()
-        return replace(found, partial=partial)
-
-    def _takes_ratio(self, strategy: Strategy, ladder: Ladder) -> bool:
-        """Whether the optimizer is one that can be offloaded in part."""
-        if not ladder.partial:
-            return False
-        rung = ladder.partial[0][0]
-        job = self._job_of_strategy(strategy)
-        values = dict(job.document.values)
-        values[ZERO] = with_keys(values[ZERO], rung)
-        return not plan_or_errors(replace(job, document=document.from_mapping(values)))[1]
-
     def _probes(self) -> Probe:
         return Probe(
             fits=self.fits,
@@ -237,16 +217,8 @@ class Search:
         )
 
     def _prepare(self, strategy: Strategy) -> tuple[Plan | None, tuple[Finding, ...]]:
-        plan, errors = plan_or_errors(self._job_of_strategy(strategy))
+        plan, errors = plan_or_errors(job_of_strategy(self.job, strategy))
         return (None if errors else plan), errors
-
-    def _job_of_strategy(self, strategy: Strategy) -> Job:
-        values = strategy_config(self.job.document.values, strategy)
-        return replace(
-            self.job,
-            document=document.from_mapping({"train_micro_batch_size_per_gpu": 1, **values}),
-            workload=replace(self.job.workload, micro_batch=None, grad_accum=None),
-        )
 
     def _world_size(self, nodes: int) -> int:
         cluster = self.job.cluster
