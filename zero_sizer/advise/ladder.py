@@ -234,6 +234,19 @@ def finer_shares(found: Tuning) -> list[Tuning]:
     return [setting({"offload_optimizer.ratio": finer, **size}) for finer in steps if finer > 0]
 
 
+def larger_shares(found: Tuning) -> list[Tuning]:
+    """Shares above that of a setting, up to the next rung, the largest first; none of a whole."""
+    share = found.values.get("optimizer_ratio", 1.0)
+    steps = (round(share + _FINE * step, 2) for step in (4, 3, 2, 1))
+    sizes = dict.fromkeys((found.values.get("sub_group_size"), _SUB_GROUPS[-1]))
+    return [
+        setting({"offload_optimizer.ratio": larger, "sub_group_size": size})
+        for larger in steps
+        for size in sizes
+        if larger < 1 and size
+    ]
+
+
 def other_cuts(found: Tuning) -> list[Tuning]:
     """Shares with other sub-groups, from the setting's own share down."""
     most = found.values.get("optimizer_ratio", 1.0)
