@@ -155,7 +155,7 @@ def _choice(search: Search, *, in_part: bool = True) -> Choice:
     fitting = sorted((plan for _, plan in found if plan), key=lambda c: c.rank_key)
     for place, plan in enumerate(fitting if in_part else ()):
         rival = min(fitting, key=lambda c: c.rank_key)
-        fitting[place] = thorough.checkpointed_in_part(plan, rival)
+        fitting[place] = thorough.refined(plan, rival)
     plans = (search.simplest(plan) for plan in fitting)
     ranked = sorted(plans, key=lambda c: c.rank_key)
     losses = sorted((search.loss(s, nodes) for s, plan in found if not plan), key=_closeness)

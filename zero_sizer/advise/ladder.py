@@ -67,6 +67,7 @@ _PIN_OPTIMIZER, _PIN_PARAM = "offload_optimizer.pin_memory", "offload_param.pin_
 
 DEFAULT_BUCKET = 500_000_000
 _BUCKETS = (100_000_000, 20_000_000)
+_USUAL_WINDOW, _STEP_OF_WINDOWS = 500_000_000, 100_000_000
 _NOTHING_KEPT = {_LIVE: 100_000_000, _REUSE: 0}
 _WINDOWS: tuple[dict[str, int], ...] = (
     {},
@@ -182,6 +183,19 @@ def ladder_of(
     last = (setting({**gpu[-1][-1].keys, _PERSIST: 0}),)
     partial = tuple(tuple(map(setting, rows)) for rows in _partial(strategy, share))
     return Ladder(host=host, gpu=gpu, partial=partial, last=last)
+
+
+def wider_windows(strategy: Strategy, total: int) -> list[Tuning]:
+    """Windows that keep all weights gathered until backward, or half of them.
+
+    A weight stays while so many elements are live and its next use is no further: through the rest
+    of forward, and back. What is swapped holds few buffers, see ``_SWAPPED_WINDOWS``.
+    """
+    if strategy.stage < 3 or strategy.weights_on == "nvme":
+        return []
+    sizes = (round_up(kept, _STEP_OF_WINDOWS) for kept in (total, total // 2))
+    wide = (size for size in sizes if size > _USUAL_WINDOW)
+    return [setting({_LIVE: size, _REUSE: 2 * size}) for size in wide]
 
 
 def settings_of(strategy: Strategy) -> tuple[Tuning, ...]:

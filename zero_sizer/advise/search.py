@@ -10,7 +10,7 @@ from itertools import chain
 from zero_sizer.advise.batch import Batch
 from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
 from zero_sizer.advise.config import chosen_config
-from zero_sizer.advise.ladder import Tuning
+from zero_sizer.advise.ladder import Tuning, wider_windows
 from zero_sizer.advise.ladders import job_of_strategy, ladder_for
 from zero_sizer.advise.lasting import Use
 from zero_sizer.advise.limits import Limits, Shortfall, missing_of, spares_host
@@ -106,10 +106,11 @@ class Search:
         is_usable = strategy.name not in self._refusals and nodes >= strategy.needs_nodes
         return is_usable and any(map(self.fits, self.smallest(strategy, nodes)))
 
-    def checkpointed_in_part(self, plan: Candidate, fastest: Candidate) -> Candidate:
+    def refined(self, plan: Candidate, fastest: Candidate) -> Candidate:
         """A plan with some blocks checkpointed, where one of its strategy may be the fastest.
 
-        None of them takes a larger micro batch than checkpointing of all blocks does.
+        None of them takes a larger micro batch than checkpointing of all blocks does. Room that is
+        left keeps weights gathered from forward to backward.
         """
         of, kinds = (plan.strategy, plan.nodes), self._checkpointing
         if 0 in kinds and kinds[-1] == 1 and not self._how.about and self.knows_activations:
@@ -119,7 +120,11 @@ class Search:
             if walk.may_beat(fastest, reach):
                 plan = walk.best(plan, reach) or plan
                 fastest = min(plan, fastest, key=lambda c: c.rank_key)
-        return plan
+        wide = wider_windows(plan.strategy, self.job.model.num_params)
+        tried = (replace(plan, setting=plan.setting + window) for window in wide)
+        fitting = [self.timed(found) for found in tried if self.fits(found)]
+        faster = [c for c in fitting if c.seconds <= plan.seconds * WORTH_IT]
+        return min(faster, key=lambda c: c.rank_key, default=plan)
 
     def outlook(self, strategy: Strategy, nodes: int, best: Candidate) -> tuple[bool, bool]:
         """Tells without a walk if any plan of a strategy fits, and if one may be faster."""
