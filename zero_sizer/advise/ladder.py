@@ -82,7 +82,7 @@ _SWAPPED_WINDOWS: tuple[dict[str, int], ...] = ({_PREFETCH: 0, **_NOTHING_KEPT},
 _SUB_GROUPS = (100_000_000, 25_000_000)
 _WHOLE_SUB_GROUP = 1_000_000_000  # DeepSpeed's default
 _MANY = 16 * _SUB_GROUPS[0]  # elements that the larger sub-groups cut finely enough
-_RATIOS = (0.1, 0.25, 0.5, 0.75)  # share of the optimizer's states that leaves the GPU
+_RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)  # share of the states that leaves the GPU
 
 
 @dataclass(frozen=True, kw_only=True)
