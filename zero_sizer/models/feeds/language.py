@@ -1,6 +1,7 @@
 """Language models that see: images among their tokens, or that read one text and write another."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import field, replace
 from typing import Any
 
 from zero_sizer.models.feeds import tiles
@@ -24,6 +25,7 @@ class _Picture:
         around: further tokens that stand beside it.
         loops: see ``Feed``.
         calls: likewise.
+        measures: likewise, of one image.
     """
 
     inputs: tuple[Input, ...]
@@ -33,6 +35,7 @@ class _Picture:
     around: int = 0
     loops: bool = False
     calls: int = 1
+    measures: Mapping[str, int] = field(default_factory=dict)
 
 
 def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
@@ -63,6 +66,7 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
             f"{of.width}"
         ),
         about=f"{brief}, {taken:,} of the tokens",
+        measures={"images": images.count, **of.measures} if of.measures else {},
         said={"images": seen.about},
         free=("images",),
     )
@@ -88,8 +92,10 @@ def _llava(fields: Mapping[str, Any], images: Images) -> _Picture:
     height, width = square(tower, "image_size", 336)
     patch, _ = square(tower, "patch_size", 14)
     per_image = (height // patch) * (width // patch)
+    measures = {"patches": per_image, "rows": per_image + 1, "pixels": 3 * height * width}
     per_image += fields.get("vision_feature_select_strategy") == "full"
-    return _fixed(fields, images, per_image, (height, width))
+    found = _fixed(fields, images, per_image, (height, width))
+    return replace(found, measures=measures)
 
 
 def _gemma(fields: Mapping[str, Any], images: Images) -> _Picture:
@@ -213,6 +219,7 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
         width=sides[1],
         around=1,
         loops=True,
+        measures={"patches": rows * columns, "grid_rows": rows, "grid_columns": columns},
         calls=_windows(fields, sides, patch * merge),
     )
 
