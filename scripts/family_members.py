@@ -102,6 +102,19 @@ def qwen2_vl(number: int) -> dict[str, Any]:
     }
 
 
+def qwen2_5_vl(number: int) -> dict[str, Any]:
+    """Fields of a Qwen2.5-VL; flash attention keeps of a window's block what it keeps of others."""
+    found = qwen2_vl(number)
+    tower = found["vision_config"]
+    tower["out_hidden_size"] = tower["hidden_size"]
+    tower["hidden_size"] = tower.pop("embed_dim")
+    tower.pop("mlp_ratio")
+    tower["intermediate_size"] = _OTHER_FFN[number]
+    tower["window_size"] = (4, 4, 8)[number] * _PATCH[number]
+    tower["fullatt_block_indexes"] = list(range(LAYERS))
+    return found
+
+
 def vit(number: int) -> dict[str, Any]:
     """Fields of a ViT or DeiT."""
     return {**_tower(number), "num_labels": (10, 33, 101)[number]}
@@ -124,6 +137,7 @@ MEMBERS = {
     "dinov2": dinov2,
     "llava": llava,
     "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
 }
 # Structures of well-known models that are not bundled.
 FURTHER: Mapping[str, Mapping[str, Any]] = {
@@ -138,8 +152,10 @@ FURTHER: Mapping[str, Mapping[str, Any]] = {
         "hidden_size": 768,
     },
 }
+_SEEN = tuple(Said(images=Images(1, *size)) for size in _SIDES)
 SAID: Mapping[str, tuple[Said, ...]] = {
-    "qwen2_vl": tuple(Said(images=Images(1, *size)) for size in _SIDES),
+    "qwen2_5_vl": _SEEN,
+    "qwen2_vl": _SEEN,
 }
 COUNTS = (1, 2, 3, 4)  # of images, where what runs depends on it
 
@@ -148,4 +164,5 @@ _OF_LARGE = tuple((v, a) for v in ("bf16", "bf16 zero3") for a in ("flash", "sdp
 SETUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "llava": _OF_LARGE,
     "qwen2_vl": _OF_LARGE,
+    "qwen2_5_vl": tuple((v, "flash") for v in ("bf16", "bf16 zero3")),
 }

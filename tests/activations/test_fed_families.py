@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from zero_sizer import cli, models
 from zero_sizer.activations import structure
 from zero_sizer.activations.levels import depths_of
 from zero_sizer.activations.profile import Profile
+from zero_sizer.models import stacked
 from zero_sizer.models.feeds import Said, feed_of
 from zero_sizer.models.feeds.records import Images
-from zero_sizer.models.sources.bundled import read_bundled
+from zero_sizer.models.sources import stacked_config
+from zero_sizer.models.sources.bundled import bundled_names, read_bundled
 from zero_sizer.questions import profile as tracing
 
 CLOSE = 0.0005
@@ -38,6 +41,9 @@ TRAINED = (
     ),
     ("llava-1.5-7b", {}, Images(1)),
     ("llava-1.5-13b", {}, Images(3)),
+    ("qwen2-vl-2b", {}, Images(1, 1024, 768)),
+    ("qwen2-vl-7b", {}, Images(2, 448, 616)),
+    ("qwen2-vl-7b", {}, Images(4, 280, 280)),
 )
 SETUPS = (
     ("bf16", "flash", True, 3),
@@ -129,6 +135,7 @@ def test_a_family_is_answered_without_torch(name, tmp_path, capsys, monkeypatch)
         "--sequences",
         "equal",
     ]
+    said += ["--images", "1", "--gpus-per-node", "8"] if "llava" in name else []
     code = cli.main([*said, "--no-checkpointing", "--format", "json"])
     answer = json.loads(capsys.readouterr().out)
     assert (code, answer["verdict"]) == (0, "fits")
@@ -184,6 +191,40 @@ def test_another_structure_is_no_familys(name, change):
 def test_images_of_another_size_than_the_config_says_are_no_familys():
     spec = models.load("vit-base")
     assert structure.load(spec, feed_of(spec, Said(images=Images(1, 384, 384)))) is None
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in bundled_names() if stacked.row_of(models.load(name).hf_config)]
+)
+def test_a_config_is_laid_out_as_transformers_own_class(name):
+    """The bundled file was written from that class."""
+    known = models.load(name)
+    found = stacked_config.laid_out(known.hf_config, name=name, where="config.json")
+    assert found is not None
+    assert found.parameters == known.parameters
+    assert found.buffers == known.buffers
+    assert (found.shared, found.arch) == (known.shared, known.arch)
+
+
+def test_a_config_of_any_size_is_answered_without_torch(tmp_path, capsys, monkeypatch):
+    """A distilled Whisper of 32 and 2 layers, and one of widths that nobody trained."""
+    for name in ("torch", "transformers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(tracing, "find_spec", lambda name: None)
+    fields = read_bundled("whisper-large-v3")["hf_config"]
+    peaks = []
+    for change in ({"decoder_layers": 2}, {"d_model": 1600, "encoder_attention_heads": 25}):
+        change = {"decoder_attention_heads": 25, **change} if "d_model" in change else change
+        (tmp_path / "config.json").write_text(json.dumps({**fields, **change}))
+        (tmp_path / "ds.json").write_text(
+            '{"train_micro_batch_size_per_gpu": 4, "bf16": {"enabled": true}}'
+        )
+        said = ["check", str(tmp_path / "ds.json"), "--model", str(tmp_path / "config.json")]
+        said += ["--gpu", "h200-141gb", "--seq-len", "256", "--attention", "flash"]
+        assert cli.main([*said, "--sequences", "equal", "--format", "json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        peaks.append(answer["devices"]["gpu"]["peak_bytes"])
+    assert peaks[0] < peaks[1]
 
 
 @pytest.mark.slow

@@ -199,7 +199,19 @@ _QWEN2_VL = Stacked(
     constant=("vision_config.spatial_merge_size", "text_config.use_sliding_window"),
 )
 
+_QWEN2_5_VL = replace(
+    _QWEN2_VL,
+    heads=("Qwen2_5_VLForConditionalGeneration",),
+    widths={
+        **_QWEN2_VL.widths,
+        "tower_hidden": "vision_config.hidden_size",
+        "tower_ffn": "vision_config.intermediate_size",
+    },
+    nested={"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl_vision"},
+)
+
 STACKED: Mapping[str, Stacked] = {
+    "qwen2_5_vl": _QWEN2_5_VL,
     "qwen2_vl": _QWEN2_VL,
     "whisper": _WHISPER,
     "vit": _VIT,

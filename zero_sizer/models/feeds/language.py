@@ -200,6 +200,10 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
     height = images.height or _SIDE
     sides = [_rounded(side, patch * merge) for side in (height, images.width or height)]
     rows, columns = (side // patch for side in sides)
+    windows = _windows(fields, sides, patch * merge)
+    measures = {"patches": rows * columns, "grid_rows": rows, "grid_columns": columns}
+    if fields.get("model_type") == "qwen2_5_vl":
+        measures["windows"] = windows
     pixels = Input(
         name="pixel_values",
         shape=(channels * depth * patch * patch,),
@@ -219,8 +223,8 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
         width=sides[1],
         around=1,
         loops=True,
-        measures={"patches": rows * columns, "grid_rows": rows, "grid_columns": columns},
-        calls=_windows(fields, sides, patch * merge),
+        measures=measures,
+        calls=windows,
     )
 
 
