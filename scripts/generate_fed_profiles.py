@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from family_members import COUNTS, FURTHER, MEMBERS, SAID, SETUPS
+from family_members import COUNTS, FURTHER, LAID_OUT_ONLY, MEMBERS, SAID, SETUPS
 from generate_family_profiles import spec_of
 
 from zero_sizer.activations import structure as family
@@ -166,6 +166,8 @@ def main() -> int:
     if len({structure.name for structure in found}) < len(found):
         raise SystemExit("two structures of one name")
     for structure in found:
+        if structure.fields["model_type"] in LAID_OUT_ONLY:
+            continue
         path = DATA / f"{family.FED}{structure.name}.json"
         if options.names and structure.name not in options.names:
             continue

@@ -200,10 +200,7 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
     height = images.height or _SIDE
     sides = [_rounded(side, patch * merge) for side in (height, images.width or height)]
     rows, columns = (side // patch for side in sides)
-    windows = _windows(fields, sides, patch * merge)
     measures = {"patches": rows * columns, "grid_rows": rows, "grid_columns": columns}
-    if fields.get("model_type") == "qwen2_5_vl":
-        measures["windows"] = windows
     pixels = Input(
         name="pixel_values",
         shape=(channels * depth * patch * patch,),
@@ -224,7 +221,7 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
         around=1,
         loops=True,
         measures=measures,
-        calls=windows,
+        calls=_windows(fields, sides, patch * merge),
     )
 
 

@@ -74,7 +74,7 @@ def _arch(
         heads=widths["heads"],
         kv_heads=widths.get("kv_heads", widths["heads"]),
         head_dim=widths["head_dim"],
-        ffn=widths["ffn"] if counted else None,
+        ffn=widths["ffn"] if str(row.widths["ffn"]).endswith("intermediate_size") else None,
         max_positions=longest,
         vocab=widths.get("vocab"),
         gated_mlp=any("gate_proj" in tensor.name for tensor in parameters),
