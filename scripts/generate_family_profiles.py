@@ -19,7 +19,7 @@ from zero_sizer.activations import structure as family
 from zero_sizer.activations.store import write
 from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.tracing.family import trace_family
+from zero_sizer.tracing.family import Member, trace_family
 from zero_sizer.tracing.profile import has_biases
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "activations" / "data"
@@ -145,7 +145,7 @@ def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, 
         spec = spec_of(member)
         if family.structure_of(spec) != structure:
             raise SystemExit(f"{name}: another structure at other widths")
-        members.append((member, family.widths_of(spec)))
+        members.append(Member(member, family.widths_of(spec)))
     realistic = [
         family.widths_of(spec)
         for spec in map(load_bundled, bundled_names())

@@ -112,4 +112,5 @@ def _shape(dimensions: list[Any], sizes: Mapping[str, int]) -> list[int]:
 
 
 def _dimension(terms: list[Any], sizes: Mapping[str, int]) -> int:
-    return sum(c * prod(sizes[name] for name in names) for names, c in terms) // _UNIT
+    total: int = sum(c * prod(sizes[name] for name in names) for names, c in terms)
+    return total // _UNIT
