@@ -103,13 +103,15 @@ def qwen2_vl(number: int) -> dict[str, Any]:
 
 
 def qwen2_5_vl(number: int) -> dict[str, Any]:
-    """Fields of a Qwen2.5-VL."""
+    """Fields of a Qwen2.5-VL; flash attention keeps of a window's block what it keeps of others."""
     found = qwen2_vl(number)
     tower = found["vision_config"]
     tower["out_hidden_size"] = tower["hidden_size"]
     tower["hidden_size"] = tower.pop("embed_dim")
     tower.pop("mlp_ratio")
     tower["intermediate_size"] = _OTHER_FFN[number]
+    tower["window_size"] = (4, 4, 8)[number] * _PATCH[number]
+    tower["fullatt_block_indexes"] = list(range(LAYERS))
     return found
 
 
@@ -150,7 +152,7 @@ SAID: Mapping[str, tuple[Said, ...]] = {
     "qwen2_5_vl": _SEEN,
     "qwen2_vl": _SEEN,
 }
-LAID_OUT_ONLY = frozenset({"deit", "qwen2_5_vl"})  # their layouts are written, no profiles
+LAID_OUT_ONLY = frozenset({"deit"})  # their layouts are written, no profiles
 COUNTS = (1, 2, 3, 4)  # of images, where what runs depends on it
 
 _OF_LARGE = tuple((v, a) for v in ("bf16", "bf16 zero3") for a in ("flash", "sdpa"))
@@ -158,4 +160,5 @@ _OF_LARGE = tuple((v, a) for v in ("bf16", "bf16 zero3") for a in ("flash", "sdp
 SETUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "llava": _OF_LARGE,
     "qwen2_vl": _OF_LARGE,
+    "qwen2_5_vl": tuple((v, "flash") for v in ("bf16", "bf16 zero3")),
 }

@@ -19,6 +19,9 @@ from zero_sizer.models.sources.bundled import bundled_names, read_bundled
 from zero_sizer.questions import profile as tracing
 
 CLOSE = 0.0005
+# A family rounds each size that batch and sequence leave alone to the 512 bytes of torch's
+# allocator, a trace at one point rounds none: some hundred copies of biases and scales.
+ROUNDED = 128 * 512
 WHISPER = ("whisper-tiny", "whisper-base", "whisper-small", "whisper-medium", "whisper-large-v2")
 WHISPER += ("whisper-large-v3", "whisper-large-v3-turbo")
 # None of these widths, depths and sizes was used to fit: bundled model, what it changes, images.
@@ -44,6 +47,11 @@ TRAINED = (
     ("qwen2-vl-2b", {}, Images(1, 1024, 768)),
     ("qwen2-vl-7b", {}, Images(2, 448, 616)),
     ("qwen2-vl-7b", {}, Images(4, 280, 280)),
+    ("qwen2.5-vl-3b", {}, Images(1, 1024, 1024)),
+    ("qwen2.5-vl-7b", {}, Images(3, 448, 616)),
+    ("qwen2.5-vl-32b", {}, Images(1, 336, 504)),
+    ("dinov2-large", {}, None),
+    ("dinov2-base", {"image_size": 224, "mlp_ratio": 3}, None),
 )
 SETUPS = (
     ("bf16", "flash", True, 3),
@@ -51,6 +59,7 @@ SETUPS = (
     ("autocast", "sdpa", False, 1),
     ("fp32", "sdpa", True, 4),
     ("bf16 zero3", "flash", False, 1),
+    ("bf16 zero3", "flash", True, 4),
 )
 
 
@@ -105,7 +114,8 @@ def test_a_family_answers_as_a_fresh_trace(name, changes, images, tmp_path):
         fresh = _traced(spec, feed, setup, samples, tokens)
         expected = _evaluated(fresh, spec, setup, samples, tokens)
         for level in ("saved", "forward_peak", "backward_peak"):
-            assert getattr(found, level) == pytest.approx(getattr(expected, level), rel=CLOSE)
+            close = pytest.approx(getattr(expected, level), rel=CLOSE, abs=ROUNDED)
+            assert getattr(found, level) == close
         assert found.forward_flops == expected.forward_flops
         assert found.backward_flops == expected.backward_flops
         seen += 1

@@ -271,6 +271,8 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
             self._results[key] = _IN_PLACE
         elif operator.view:
             self._results[key] = _VIEW
+        elif torch.Tag.dynamic_output_shape in func.tags:
+            pass  # how much it returns depends on values
         elif not operator.resizes and not func._schema.is_mutable:
             recipe = _recipe(result, args, kwargs)
             if recipe is not None:

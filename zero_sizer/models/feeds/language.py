@@ -201,6 +201,10 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
     sides = [_rounded(side, patch * merge) for side in (height, images.width or height)]
     rows, columns = (side // patch for side in sides)
     measures = {"patches": rows * columns, "grid_rows": rows, "grid_columns": columns}
+    windows = _windows(fields, sides, patch * merge, padded=False)
+    if fields.get("model_type") == "qwen2_5_vl":
+        padded = _windows(fields, sides, patch * merge, padded=True)
+        measures |= {"windows": windows, "padded_windows": padded}
     pixels = Input(
         name="pixel_values",
         shape=(channels * depth * patch * patch,),
@@ -221,19 +225,22 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
         around=1,
         loops=True,
         measures=measures,
-        calls=_windows(fields, sides, patch * merge),
+        calls=windows,
     )
 
 
-def _windows(fields: Mapping[str, Any], sides: list[int], merged: int) -> int:
+def _windows(fields: Mapping[str, Any], sides: list[int], merged: int, *, padded: bool) -> int:
     """Windows of Qwen2.5-VL's tower, which its sdpa and eager attention visit one by one.
 
-    transformers 5.23 modeling_qwen2_5_vl.py, ``get_window_index``; others see a whole image.
+    Padded ones are one more each way where a side is whole windows. transformers 5.23
+    vision_utils.py, ``get_vision_window_index``; other models see a whole image.
     """
     if fields.get("model_type") != "qwen2_5_vl":
         return 1
     window = whole(nested(fields, "vision_config"), "window_size", default=112)
-    across, down = (-(-side // max(window // merged * merged, merged)) for side in sides)
+    step = max(window // merged, 1)
+    counts = [side // merged for side in sides]
+    across, down = (count // step + 1 if padded else -(-count // step) for count in counts)
     return across * down
 
 
