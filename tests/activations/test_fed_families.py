@@ -244,3 +244,19 @@ def test_generated_files_are_current(script, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
     module = importlib.import_module(script)
     assert module.PATH.read_text(encoding="utf-8") == module.render()
+
+
+@pytest.mark.slow
+def test_what_an_operator_returns_by_values_is_not_remembered_by_shapes():
+    """Windows of one image are not those of another of as many patches."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from zero_sizer.tracing import session
+    from zero_sizer.tracing.recorder import Recorder
+
+    with session.fake_gpu(Recorder(), keeps_values=4096):
+        counts = [
+            len(torch.unique_consecutive(torch.tensor(values)))
+            for values in ([0, 1, 1, 2], [0, 1, 2, 3], [0, 0, 0, 0])
+        ]
+    assert counts == [3, 4, 1]
