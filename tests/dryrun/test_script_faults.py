@@ -220,6 +220,21 @@ net(torch.ones(1, 1024, device="cuda")).sum().backward()
 assert sorted(ran) == ["accumulated", "hook"], ran
 """
     + TRAINS,
+    "a module's own parameters, tied, borrowed or none, are DeepSpeed's": """
+import torch
+from deepspeed.runtime.zero import partition_parameters, partitioned_param_coordinator as own
+net = torch.nn.Sequential(torch.nn.Linear(4, 4, bias=False), torch.nn.Linear(4, 4))
+net[0].again = net[0].weight
+for module in net.modules():
+    partition_parameters._init_external_params(module)
+net[0]._external_params[0] = net[1].weight
+for module in net.modules():
+    for recurse in (False, True):
+        expected = [id(param) for _, param in own.get_all_parameters(module, recurse)]
+        assert [id(param) for param in own.iter_params(module, recurse)] == expected
+assert len(list(own.iter_params(net[0]))) == 2
+"""
+    + TRAINS,
     "a short run says so": TRAINS.replace("range(3)", "range(1)"),
     # What stops a run names the line of the script.
     "E own error": """
@@ -240,6 +255,12 @@ with deepspeed.zero.Init(config_dict_or_path=ZERO):
     net.append(torch.nn.Linear(8, 8))
 net.append(torch.nn.Linear(8, 8))
 deepspeed.initialize(model=net, model_parameters=net.parameters(), config=ZERO)
+""",
+    "E twice": """
+import deepspeed, torch
+net = torch.nn.Linear(8, 8)
+twice = torch.optim.AdamW([net.weight, net.weight])
+deepspeed.initialize(model=net, optimizer=twice, config={"train_micro_batch_size_per_gpu": 1})
 """,
     "E in backward": """
 import torch
@@ -279,6 +300,7 @@ SAYS = {
         "AssertionError: assert len(set(t.dtype for t in tensors)) == 1 (deepspeed/runtime/zero/",
         ".py:9",
     ),
+    "E twice": ("weight occurs multiple times in optimizer.param_groups", ".py:5"),
     "E in backward": ("ValueError: not this gradient", ".py:4"),
     "E process of its own": ("overlap_step steps in a process of its own", ".py:11"),
     "E no engine": ("made no engine", ""),
