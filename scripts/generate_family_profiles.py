@@ -22,8 +22,9 @@ from zero_sizer.activations import structure as family
 from zero_sizer.activations.store import write
 from zero_sizer.models.sources.bundled import bundled_names, load_bundled, read_bundled
 from zero_sizer.models.spec import ModelSpec
-from zero_sizer.tracing.family import PRODUCTS, trace_family
+from zero_sizer.tracing.family import Member, trace_family
 from zero_sizer.tracing.profile import has_biases
+from zero_sizer.tracing.widths import PRODUCTS
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "activations" / "data"
 LAYERS = 8  # enough for every pattern of layers
@@ -165,14 +166,17 @@ def document(structure: str, name: str, fields: Mapping[str, Any]) -> dict[str, 
         spec = spec_of(member)
         if family.structure_of(spec) != structure:
             raise SystemExit(f"{name}: another structure at other widths")
-        members.append((member, family.widths_of(spec)))
+        members.append(Member(member, family.widths_of(spec)))
     realistic = [
         family.widths_of(spec)
         for spec in map(load_bundled, bundled_names())
         if spec.arch.head_dim and bool(spec.arch.num_experts) == said["experts"]
     ]
     if is_mixed:
-        realistic = [*mixed.realistic(family.widths_of(spec_of(fields))), *(w for _, w in members)]
+        realistic = [
+            *mixed.realistic(family.widths_of(spec_of(fields))),
+            *(m.widths for m in members),
+        ]
     found = trace_family(
         members,
         name=name,

@@ -9,7 +9,7 @@ from typing import Any
 
 from zero_sizer.activations import kinds
 from zero_sizer.models.sources.bundled import read_bundled
-from zero_sizer.tracing.family import PRODUCTS, Products
+from zero_sizer.tracing.widths import PRODUCTS, Products
 
 SETS = 3
 _HEADS = {

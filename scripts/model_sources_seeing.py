@@ -42,7 +42,9 @@ HEARING = {
 }
 
 
-def _vit(source: str, params: int, hidden: int, layers: int, heads: int) -> Source:
+def _vit(
+    source: str, params: int | None, hidden: int, layers: int, heads: int, **more: Any
+) -> Source:
     return causal(
         "vit",
         "ViTForImageClassification",
@@ -53,7 +55,21 @@ def _vit(source: str, params: int, hidden: int, layers: int, heads: int) -> Sour
         num_hidden_layers=layers,
         num_attention_heads=heads,
         image_size=224,
-        patch_size=16,
+        **{"patch_size": 16, "num_labels": 1000, **more},
+    )
+
+
+def _dinov2(source: str, hidden: int, layers: int, heads: int) -> Source:
+    return causal(
+        "dinov2",
+        "Dinov2ForImageClassification",
+        source,
+        None,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=518,
+        patch_size=14,
         num_labels=1000,
     )
 
@@ -74,6 +90,22 @@ _SIGLIP: dict[str, Any] = {"image_size": 896, "patch_size": 14, "vision_use_head
 SEEING = {
     "vit-base": _vit("google/vit-base-patch16-224", 86_567_656, 768, 12, 12),
     "vit-large": _vit("google/vit-large-patch16-224", 304_326_632, 1024, 24, 16),
+    "vit-huge": _vit(
+        "google/vit-huge-patch14-224-in21k", None, 1280, 32, 16, patch_size=14, num_labels=21843
+    ),
+    "dinov2-base": _dinov2("facebook/dinov2-base-imagenet1k-1-layer", 768, 12, 12),
+    "dinov2-large": _dinov2("facebook/dinov2-large-imagenet1k-1-layer", 1024, 24, 16),
+    "clip-vit-base": causal(
+        "clip",
+        "CLIPModel",
+        "openai/clip-vit-base-patch32",
+        151_277_313,
+        projection_dim=512,
+        text_config=tower_fields(512, 2048, 12, 8, projection_dim=512, max_position_embeddings=77),
+        vision_config=tower_fields(
+            768, 3072, 12, 12, projection_dim=512, image_size=224, patch_size=32
+        ),
+    ),
     "clip-vit-large": causal(
         "clip",
         "CLIPModel",

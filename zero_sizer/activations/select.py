@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from zero_sizer import activations
 from zero_sizer.activations import (
     block_sizes,
     clamps,
@@ -25,6 +24,7 @@ from zero_sizer.activations.checkpointing import Inputs
 from zero_sizer.activations.levels import depths_of
 from zero_sizer.activations.masks import Mask
 from zero_sizer.activations.store import Asked, load_setup
+from zero_sizer.activations.variants import base_variant, precision_of, profile_of, variant_of
 from zero_sizer.config import workload
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
@@ -147,7 +147,7 @@ def loss_sizes(plan: Plan) -> loss.Sizes:
 
 def traced_activations(plan: Plan) -> MicroStep | None:
     """Activations from the profile alone; None where there is none for this job."""
-    variant = _variant(plan)
+    variant = variant_of(plan)
     return _mixed(plan, lambda recomputes: _evaluated(plan, plan.model, variant, recomputes))
 
 
@@ -159,7 +159,7 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
     from zero_sizer.activations import changed_model  # most jobs train the model as it is
     from zero_sizer.activations.lora import Sizes
 
-    variant = _base_variant(plan)
+    variant = base_variant(plan)
 
     def adapt(recomputes: bool) -> MicroStep:
         attention = _attention_of(plan, base, variant)
@@ -192,10 +192,10 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
 
 def _attention_of(plan: Plan, model: ModelSpec, variant: str) -> str:
     """Attention that runs: some classes have eager's alone, whatever is asked for."""
-    profile = activations.load(model) if plan.feed is None else None
+    profile = profile_of(plan, model)
     if profile is None:
         return plan.attention
-    known = variant if variant in profile.attentions else _precision(plan)
+    known = variant if variant in profile.attentions else precision_of(plan)
     return profile.attention_for(known, plan.attention)
 
 
@@ -311,8 +311,8 @@ def mask_of(plan: Plan) -> Mask | None:
 
 def _makes_no_mask(plan: Plan) -> bool:
     """Whether sdpa runs as flash attention does: a window of attention would need a mask."""
-    model, variant = plan.model.base or plan.model, _precision(plan)
-    profile = activations.load(model)
+    model, variant = plan.model.base or plan.model, precision_of(plan)
+    profile = profile_of(plan, model)
     if profile is None:
         return False
     try:
@@ -334,7 +334,7 @@ def _makes_no_mask(plan: Plan) -> bool:
 @derived
 def wanted(plan: Plan) -> tuple[Asked, ...]:
     """Setups of the model, or of its base, that the activations are made of."""
-    variant = _variant(plan) if plan.model.base is None else _base_variant(plan)
+    variant = variant_of(plan) if plan.model.base is None else base_variant(plan)
     found = [Asked(variant, plan.attention, plan.checkpointing)]
     takes_all = plan.checkpointing_how.takes_all and inputs_of(plan) is None
     if plan.checkpointing and not takes_all:
@@ -343,14 +343,14 @@ def wanted(plan: Plan) -> tuple[Asked, ...]:
 
 
 def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> MicroStep:
-    profile = activations.load(model) if plan.feed is None else None
+    profile = profile_of(plan, model)
     if profile is None:
         asked = Asked(variant, plan.attention, recomputes)
         profile = load_setup(model, plan.feed, asked, (plan.micro_batch, plan.seq_len))
     if profile is None:
         raise UnsupportedError(f"{model.name} has no profile")
     if model.base is None and variant not in profile.attentions:
-        variant = _precision(plan)  # there ZeRO-3's linear layers do as torch's
+        variant = precision_of(plan)  # there ZeRO-3's linear layers do as torch's
     return profile.evaluate(
         variant,
         profile.attention_for(variant, plan.attention),
@@ -359,29 +359,6 @@ def _evaluated(plan: Plan, model: ModelSpec, variant: str, recomputes: bool) -> 
         checkpointing=recomputes,
         depths=depths_of(model, profile.depths),
     )
-
-
-def _variant(plan: Plan) -> str:
-    """The precision, and whether ZeRO-3's linear layers run, where they do otherwise."""
-    is_mixed = (
-        plan.model.base is not None
-        and plan.autocast_dtype is None
-        and sizes.trained_dtype(plan) is not plan.model_dtype
-    )
-    precision = "mixed" if is_mixed else _precision(plan)
-    return f"{precision} zero3" if plan.saves_linear_inputs else precision
-
-
-def _base_variant(plan: Plan) -> str:
-    """The same of a model of which every weight is trained."""
-    precision = _precision(plan)
-    return f"{precision} zero3" if plan.saves_linear_inputs else precision
-
-
-def _precision(plan: Plan) -> str:
-    if plan.autocast_dtype is not None:
-        return "autocast"
-    return "fp32" if plan.model_dtype is DType.FP32 else "bf16"
 
 
 @derived

@@ -132,10 +132,15 @@ def cache_file(key: str) -> Path:
     return Path(base).expanduser() / "zero_sizer" / "profiles" / f"{key}.json"
 
 
-def load(spec: ModelSpec) -> Profile | None:
-    """The profile of ``spec``: of its family, shipped, or traced before by ``models --profile``."""
-    found = structure.load(spec)
-    if found is not None:
+def load(spec: ModelSpec, feed: Feed | None = None) -> Profile | None:
+    """The profile of ``spec``: of its family, shipped, or traced before by ``models --profile``.
+
+    Args:
+        spec: the model.
+        feed: what a sample brings; None: token ids and labels. Else its family's alone.
+    """
+    found = structure.load(spec, feed)
+    if found is not None or feed is not None:
         return found
     if not spec.exact_tensors or not spec.hf_config:
         return None

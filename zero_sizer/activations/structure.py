@@ -19,14 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.activations import kinds
+from zero_sizer.activations.levels import depths_of
 from zero_sizer.activations.profile import Profile
 from zero_sizer.errors import InputError
+from zero_sizer.models import stacked
+from zero_sizer.models.feeds.records import Feed
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import round_up
 from zero_sizer.util.identity import Identity
 
 _DATA = Path(__file__).parent / "data"
 PREFIX = "family."
+FED = "fed."  # families that are fed more than tokens
 _HEAD_STEP = 8
 MONOMIALS = 6  # (b*s, 1, s, b, s*s, b*s*s), as in a profile
 _CONSTANT = 1  # which of them
@@ -100,12 +104,14 @@ _OF_NUMBERS: Mapping[str, Any] = {
 _NUMBERED = re.compile(r"\.(\d+)\.")
 
 
-def structure_of(spec: ModelSpec) -> str | None:
+def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
     """Structure that models share; None where widths are not all that may differ.
 
     Blocks may differ in the families of ``kinds`` alone. Adapters, packed weights and frozen
     tensors are left out.
     """
+    if feed is not None:
+        return _structure_of_fed(spec, feed)
     fields = spec.hf_config if spec.exact_tensors else _OF_NUMBERS
     is_mixed = spec.arch.family in kinds.FAMILIES
     if not (is_mixed or spec.arch.family in FAMILIES) or spec.base is not None:
@@ -123,7 +129,7 @@ def structure_of(spec: ModelSpec) -> str | None:
         "rotated": rotated_share(fields, spec.arch.family),
         "words": {key: fields[key] for key in _WORDS if fields.get(key) is not None},
         "drops": [key for key in _RATES if fields.get(key)],
-        "kv_heads": "all" if kv_heads == heads else "one" if kv_heads == 1 else "some",
+        "kv_heads": _kv_heads({"heads": heads, "kv_heads": kv_heads}),
         "window": window_of(spec) is not None,
         "layers": layers,
         "experts": bool(spec.arch.num_experts),
@@ -133,6 +139,46 @@ def structure_of(spec: ModelSpec) -> str | None:
         said["words"].update(kinds.words_of(spec))
         said["values"] = _values(fields.get("v_head_dim"), spec.arch.head_dim)
     return json.dumps(said, sort_keys=True, default=str)
+
+
+def _structure_of_fed(spec: ModelSpec, feed: Feed) -> str | None:
+    """Structure of a model that is fed more than tokens; lengths of inputs are widths, too."""
+    fields = spec.hf_config
+    row = stacked.row_of(fields)
+    if row is None or spec.base is not None or not spec.exact_tensors:
+        return None
+    named = (fields.get("architectures") or row.heads)[0]
+    words = stacked.words_of(fields)
+    names = _starred(spec)
+    if named not in row.heads or words is None or names is None:
+        return None
+    said = {
+        "family": spec.arch.family,
+        "class": named,
+        "words": words,
+        "kv_heads": _kv_heads({**(stacked.widths_of(fields, feed) or {})}),
+        "inputs": [given.name for given in feed.inputs],
+        "names": names,
+        "frozen": sorted(t.name for t in spec.parameters if not t.trainable),
+    }
+    return json.dumps(said, sort_keys=True, default=str)
+
+
+def _kv_heads(widths: Mapping[str, int | None]) -> str:
+    heads, kv_heads = widths.get("heads"), widths.get("kv_heads")
+    return "all" if kv_heads in (heads, None) else "one" if kv_heads == 1 else "some"
+
+
+def _starred(spec: ModelSpec) -> list[str] | None:
+    """Names with ``*`` for a block's number; None where blocks of one list differ."""
+    counts: dict[str, int] = {}
+    for tensor in spec.parameters:
+        name = _NUMBERED.sub(".*.", tensor.name, count=1)
+        counts[name] = counts.get(name, 0) + 1
+    of_lists: dict[str, set[int]] = {}
+    for name, count in counts.items():
+        of_lists.setdefault(name.partition(".*.")[0], set()).add(count)
+    return sorted(counts) if all(len(found) == 1 for found in of_lists.values()) else None
 
 
 def window_of(spec: ModelSpec) -> int | None:
@@ -224,41 +270,50 @@ def widths_of(spec: ModelSpec) -> dict[str, int]:
     }
 
 
-def load(spec: ModelSpec) -> Profile | None:
-    """The profile of ``spec`` by its family; None where none was traced."""
-    return _load(Identity(spec))
+def load(spec: ModelSpec, feed: Feed | None = None) -> Profile | None:
+    """The profile of ``spec`` by its family; None where none was traced.
+
+    Args:
+        spec: the model.
+        feed: what a sample brings; None: token ids and labels.
+    """
+    return _load(Identity(spec), Identity(feed))
 
 
 @lru_cache(maxsize=64)
-def _load(identity: Identity) -> Profile | None:
+def _load(identity: Identity, fed: Identity) -> Profile | None:
     spec: ModelSpec = identity.of
-    structure = structure_of(spec)
-    name = _index().get(structure) if structure is not None else None
+    feed: Feed | None = fed.of
+    structure = structure_of(spec, feed)
+    prefix = PREFIX if feed is None else FED
+    name = _index(prefix).get(structure) if structure is not None else None
     if name is None:
         return None
-    document = specialised(_document(name), spec)
+    document = specialised(_document(f"{prefix}{name}"), spec, feed)
     return Profile(document) if document is not None else None
 
 
 @cache
-def _index() -> dict[str, str]:
+def _index(prefix: str) -> dict[str, str]:
     """Structure -> file."""
     try:
-        index: dict[str, str] = json.loads((_DATA / f"{PREFIX}index.json").read_text("utf-8"))
+        index: dict[str, str] = json.loads((_DATA / f"{prefix}index.json").read_text("utf-8"))
     except FileNotFoundError:
         return {}
     return index
 
 
 def _document(name: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((_DATA / f"{PREFIX}{name}.json").read_text("utf-8"))
+    document: dict[str, Any] = json.loads((_DATA / f"{name}.json").read_text("utf-8"))
     return document
 
 
-def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] | None:
+def specialised(
+    document: Mapping[str, Any], spec: ModelSpec, feed: Feed | None = None
+) -> dict[str, Any] | None:
     """A family's profile at the widths of ``spec``; None where a size would be no whole number."""
-    widths = widths_of(spec)
-    if not _has_traced_proportions(document, widths):
+    widths = widths_of(spec) if feed is None else stacked.widths_of(spec.hf_config, feed)
+    if widths is None or not _has_traced_proportions(document, widths):
         return None
     values = [prod(widths[name] for name in product) for product in document["products"]]
     unit = document["unit"]
@@ -277,7 +332,7 @@ def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] 
         if any(value % unit for value in row):
             return None
         polynomials.append([value // unit for value in row])
-    window = window_of(spec)
+    window = window_of(spec) if feed is None else None
     found = {
         **document,
         "name": f"{spec.name}, by its family",
@@ -289,6 +344,12 @@ def specialised(document: Mapping[str, Any], spec: ModelSpec) -> dict[str, Any] 
             {**setup, "fits": [moved(fit, document["window"], window) for fit in setup["fits"]]}
             for setup in document["setups"]
         ]
+    if feed is not None:
+        found["setups"] = [
+            {**setup, "fits": [_from(fit, document["fewest"], feed) for fit in setup["fits"]
+                               if _shows(fit, feed)]}
+            for setup in document["setups"]
+        ]  # fmt: skip
     return found
 
 
@@ -298,8 +359,22 @@ def _stack(spec: ModelSpec, stack: Mapping[str, Any]) -> dict[str, Any]:
     return {**stack, **row, "depth": _depth(spec, stack)}
 
 
+def _shows(fit: Mapping[str, Any], feed: Feed) -> bool:
+    """Whether a fit is of so many images."""
+    fewest, most = fit.get("images") or (0, None)
+    return fewest <= feed.measures.get("images", 1) <= (most or 2**62)
+
+
+def _from(fit: Mapping[str, Any], traced: int, feed: Feed) -> dict[str, Any]:
+    """A fit whose range of tokens begins behind those of the images."""
+    low, high = fit["sequence"]
+    return {**fit, "sequence": [max(feed.fewest, 1) if low == traced else low, high]}
+
+
 def _depth(spec: ModelSpec, stack: Mapping[str, Any]) -> int | None:
     """Blocks of a stack; an encoder-decoder's decoder has a number of its own."""
+    if stacked.row_of(spec.hf_config) is not None:
+        return depths_of(spec, [stack["blocks"]])[stack["blocks"]]
     is_decoder = spec.arch.decoder_layers and str(stack["blocks"]).startswith("decoder")
     return spec.arch.decoder_layers if is_decoder else spec.arch.num_layers
 
@@ -307,8 +382,9 @@ def _depth(spec: ModelSpec, stack: Mapping[str, Any]) -> int | None:
 def _has_traced_proportions(document: Mapping[str, Any], widths: Mapping[str, int]) -> bool:
     """What was alike at all widths traced: kernels pad heads to eights, some heads fill hidden."""
     fills = widths["heads"] * widths["head_dim"] == widths["hidden"]
-    heads = [widths["head_dim"], *(widths.get(name, 0) for name in ("rope", "value_dim"))]
-    is_padded = any(width % _HEAD_STEP for width in heads)
+    ends = ("head_dim", "rope", "value_dim")
+    heads = [size for name, size in widths.items() if name.endswith(ends)]
+    is_padded = any(size % _HEAD_STEP for size in heads)
     return not is_padded and (document["has_free_head_dim"] or fills)
 
 

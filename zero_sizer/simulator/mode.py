@@ -253,6 +253,8 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
             results[key] = IN_PLACE
         elif operator.view:
             results[key] = VIEW
+        elif torch.Tag.dynamic_output_shape in func.tags:
+            pass  # how much it returns depends on values
         elif not operator.resizes and not func._schema.is_mutable:
             recipe = recipe_of(result, args, kwargs)
             if recipe is not None:

@@ -103,6 +103,7 @@ class Encoder:
             "outside": [self._pair(pair) for pair in outside],
             "blocks": blocks,
             "late": late,
+            **({"images": list(fit.where.images)} if fit.where.images is not None else {}),
         }
 
     def _late(self, stack: Stack, late: list[Poly]) -> list[int]:

@@ -24,11 +24,13 @@ class Range:
         with_batch: b >= 2; else b = 1, where torch copies less.
         samples: the only b, where no polynomial was found; None otherwise.
         sequences: smallest and largest s.
+        images: fewest and most of a sample, where it matters.
     """
 
     with_batch: bool
     sequences: tuple[int, int]
     samples: int | None = None
+    images: tuple[int, int | None] | None = None
 
 
 @dataclass(frozen=True)

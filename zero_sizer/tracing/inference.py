@@ -20,16 +20,7 @@ from zero_sizer.simulator.patches import generation
 from zero_sizer.simulator.undo import Patches
 from zero_sizer.tracing import build, fitted, session, setups, symbolic
 from zero_sizer.tracing.depth import stacks_of
-from zero_sizer.tracing.family import (
-    PRODUCTS,
-    UNIT,
-    Assembly,
-    Constants,
-    Envelope,
-    Products,
-    Solver,
-    sparse,
-)
+from zero_sizer.tracing.family import Assembly
 from zero_sizer.tracing.fitted import Range
 from zero_sizer.tracing.inference_levels import Levels
 from zero_sizer.tracing.profile import head_of
@@ -37,6 +28,15 @@ from zero_sizer.tracing.recorder import Recorder
 from zero_sizer.tracing.setups import Points
 from zero_sizer.tracing.step import Trace
 from zero_sizer.tracing.symbolic import Poly
+from zero_sizer.tracing.widths import (
+    PRODUCTS,
+    UNIT,
+    Constants,
+    Envelope,
+    Products,
+    Solver,
+    sparse,
+)
 
 _DTYPES = {16: torch.bfloat16, 32: torch.float32}
 _WINDOWS: Products = tuple(

@@ -85,7 +85,16 @@ class Recorder:
         self.op = ""
         self.on = False
         self._numbers: dict[int, tuple[int, Any]] = {}
+        self._step = 0
         self._marked = 0  # address of the gradient of the last mark
+
+    def begin(self) -> None:
+        """A step begins: what is left of the one before was there before this one."""
+        self.events, self.sizes, self.flops = [], [], []
+        self._numbers = {
+            address: (_BEFORE, reference) for address, (_, reference) in self._numbers.items()
+        }
+        self._step += 1
 
     def multiplied(self, thread: str) -> None:
         """A profile counts no workspace of cuBLAS's: it is the GPU's, not the model's."""
@@ -99,7 +108,8 @@ class Recorder:
         if self.on:
             self.sizes.append(storage.nbytes())
             self.events.append(Made(number, self.op))
-        reference = weakref.ref(storage, lambda _: self._gone(address, number))
+        step = self._step
+        reference = weakref.ref(storage, lambda _: self._gone(address, number, step))
         self._numbers[address] = (number, reference)
 
     def resized(self, storage: Any) -> None:
@@ -138,7 +148,8 @@ class Recorder:
         if self.on and count:
             self.flops.append((len(self.events), count))
 
-    def _gone(self, address: int, number: int) -> None:
+    def _gone(self, address: int, number: int, step: int) -> None:
+        number = number if step == self._step else _BEFORE
         if self._numbers.get(address, (_BEFORE, None))[0] == number:
             self._numbers.pop(address, None)
         if number != _BEFORE:

@@ -73,6 +73,7 @@ class Subject:
         feed: what a sample brings; None: token ids and labels.
         depths: blocks that are left of each stack, by its name; none: all.
         in_blocks: whether blocks are told apart; else all that runs is one part.
+        more: number of images -> feed, for whoever traces several.
     """
 
     config: Any
@@ -80,6 +81,7 @@ class Subject:
     feed: Feed | None = None
     depths: Mapping[str, int] = field(default_factory=dict)
     in_blocks: bool = True
+    more: Mapping[int, Feed] = field(default_factory=dict)
 
 
 class Tracer:
@@ -174,12 +176,14 @@ class Tracer:
         yield low, LONGEST
 
 
-Steps = tuple[Callable[[int, int], Trace], frozenset[str]]
+Steps = tuple[Callable[..., Trace], frozenset[str]]
 
 
 @contextmanager
 def traced(subject: Subject, setup: Setup) -> Iterator[Steps]:
     """A function that traces a step at (b, s), and the names of the modules that own parameters.
+
+    Of a subject with several feeds, it takes the number of images as a third.
 
     Args:
         subject: the model.
@@ -214,11 +218,14 @@ def traced(subject: Subject, setup: Setup) -> Iterator[Steps]:
         fed = torch.float32 if precision == "autocast" else dtype
 
         @cache
-        def trace(b: int, s: int) -> Trace:
+        def trace(b: int, s: int, images: int = 0) -> Trace:
+            given = subject.more[images] if images else feed
             batch = (
-                build.batch(b, s, where) if feed is None else batches.batch(feed, b, s, where, fed)
+                build.batch(b, s, where)
+                if given is None
+                else batches.batch(given, b, s, where, fed)
             )
-            return run_step(model, blocks, recorder, batch, feed, autocast=precision == "autocast")
+            return run_step(model, blocks, recorder, batch, given, autocast=precision == "autocast")
 
         try:
             yield trace, owners

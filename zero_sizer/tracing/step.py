@@ -48,7 +48,7 @@ def run_step(
         feed: what the batch was made of, where it is more than token ids and labels.
         autocast: whether the forward runs under bf16 autocast.
     """
-    recorder.events, recorder.sizes, recorder.flops = [], [], []
+    recorder.begin()
     where = next(value for value in batch.values() if torch.is_tensor(value)).device
     with _hooks(model, blocks, recorder):
         recorder.on = True

@@ -28,6 +28,7 @@ def whisper(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
         brief=f"{frames // _FRAMES_PER_SECOND} s of audio",
         about=f"{frames // _FRAMES_PER_SECOND} seconds of audio, {frames // 2} frames of the "
         "encoder; --seq-len is the decoder's tokens",
+        measures={"frames": frames // _FRAMES_PER_POSITION},
         said={"audio_seconds": frames / _FRAMES_PER_SECOND},
     )
 

@@ -1,6 +1,7 @@
 """Language models that see: images among their tokens, or that read one text and write another."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import field, replace
 from typing import Any
 
 from zero_sizer.models.feeds import tiles
@@ -24,6 +25,7 @@ class _Picture:
         around: further tokens that stand beside it.
         loops: see ``Feed``.
         calls: likewise.
+        measures: likewise, of one image.
     """
 
     inputs: tuple[Input, ...]
@@ -33,6 +35,7 @@ class _Picture:
     around: int = 0
     loops: bool = False
     calls: int = 1
+    measures: Mapping[str, int] = field(default_factory=dict)
 
 
 def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
@@ -63,6 +66,7 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
             f"{of.width}"
         ),
         about=f"{brief}, {taken:,} of the tokens",
+        measures={"images": images.count, **of.measures} if of.measures else {},
         said={"images": seen.about},
         free=("images",),
     )
@@ -88,8 +92,10 @@ def _llava(fields: Mapping[str, Any], images: Images) -> _Picture:
     height, width = square(tower, "image_size", 336)
     patch, _ = square(tower, "patch_size", 14)
     per_image = (height // patch) * (width // patch)
+    measures = {"patches": per_image, "rows": per_image + 1, "pixels": 3 * height * width}
     per_image += fields.get("vision_feature_select_strategy") == "full"
-    return _fixed(fields, images, per_image, (height, width))
+    found = _fixed(fields, images, per_image, (height, width))
+    return replace(found, measures=measures)
 
 
 def _gemma(fields: Mapping[str, Any], images: Images) -> _Picture:
@@ -194,6 +200,11 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
     height = images.height or _SIDE
     sides = [_rounded(side, patch * merge) for side in (height, images.width or height)]
     rows, columns = (side // patch for side in sides)
+    measures = {"patches": rows * columns, "grid_rows": rows, "grid_columns": columns}
+    windows = _windows(fields, sides, patch * merge, padded=False)
+    if fields.get("model_type") == "qwen2_5_vl":
+        padded = _windows(fields, sides, patch * merge, padded=True)
+        measures |= {"windows": windows, "padded_windows": padded}
     pixels = Input(
         name="pixel_values",
         shape=(channels * depth * patch * patch,),
@@ -213,19 +224,23 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
         width=sides[1],
         around=1,
         loops=True,
-        calls=_windows(fields, sides, patch * merge),
+        measures=measures,
+        calls=windows,
     )
 
 
-def _windows(fields: Mapping[str, Any], sides: list[int], merged: int) -> int:
+def _windows(fields: Mapping[str, Any], sides: list[int], merged: int, *, padded: bool) -> int:
     """Windows of Qwen2.5-VL's tower, which its sdpa and eager attention visit one by one.
 
-    transformers 5.23 modeling_qwen2_5_vl.py, ``get_window_index``; others see a whole image.
+    Padded ones are one more each way where a side is whole windows. transformers 5.23
+    vision_utils.py, ``get_vision_window_index``; other models see a whole image.
     """
     if fields.get("model_type") != "qwen2_5_vl":
         return 1
     window = whole(nested(fields, "vision_config"), "window_size", default=112)
-    across, down = (-(-side // max(window // merged * merged, merged)) for side in sides)
+    step = max(window // merged, 1)
+    counts = [side // merged for side in sides]
+    across, down = (count // step + 1 if padded else -(-count // step) for count in counts)
     return across * down
 
 

@@ -102,6 +102,7 @@ class Feed:
         target: input that the output is compared with, where the model computes no loss.
         brief: what a sample brings beside its tokens, in a few words.
         about: the same in one clause.
+        measures: lengths of it by name, such as frames and patches (``models.stacked``).
         said: what it follows from, by the name of a flag, in words.
         free: names of the flags that change it.
     """
@@ -115,6 +116,7 @@ class Feed:
     target: str = ""
     brief: str = ""
     about: str = ""
+    measures: Mapping[str, int] = field(default_factory=dict)
     said: Mapping[str, Any] = field(default_factory=dict)
     free: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ from zero_sizer.models.feeds.fields import nested, square, whole
 from zero_sizer.models.feeds.records import Feed, Images, Input, Said, ids
 
 _CLASSIFIES = "ForImageClassification"
+_CLASS_TOKENS = {"vit": 1, "deit": 2, "dinov2": 1}  # DeiT has one for distillation
 CONTRASTIVE = ("CLIPModel", "SiglipModel", "ChineseCLIPModel", "AltCLIPModel")
 
 
@@ -24,6 +25,7 @@ def classification(fields: Mapping[str, Any], name: str, said: Said) -> Feed | N
         fewest=0,
         brief=f"1 image of {images.height} x {images.width}",
         about=f"1 image of {images.height} x {images.width}{_patches(of, images)}",
+        measures=_measures(fields, images),
         said={"images": images.about},
         free=("images",),
     )
@@ -48,6 +50,18 @@ def contrastive(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None
 
 def _sized(images: Images, height: int, width: int) -> Images:
     return Images(1, images.height or height, images.width or images.height or width)
+
+
+def _measures(fields: Mapping[str, Any], images: Images) -> dict[str, int]:
+    """Patches, and the rows that they and the class's tokens are; of the config's own size."""
+    kind = str(fields.get("model_type", ""))
+    size = square(fields, "image_size", 224)
+    if kind not in _CLASS_TOKENS or size != (images.height, images.width):
+        return {}
+    side, _ = square(fields, "patch_size", 16)
+    patches = size[0] // side * (size[1] // side)
+    pixels = size[0] * size[1] * whole(fields, "num_channels", default=3)
+    return {"patches": patches, "rows": patches + _CLASS_TOKENS[kind], "pixels": pixels}
 
 
 def _patches(fields: Mapping[str, Any], images: Images) -> str:

@@ -99,6 +99,22 @@ def _row(item: list[Any]) -> ModuleRow:
 def load_bundled(name: str) -> ModelSpec:
     """The bundled model ``name``; no import beyond the standard library."""
     stored = read_bundled(name)
+    parameters, buffers, shared = tensors_of(stored)
+    return ModelSpec(
+        name=name,
+        origin=f"bundled model {name} ({stored['source']})",
+        parameters=parameters,
+        buffers=buffers,
+        arch=Architecture(**stored["arch"]),
+        hf_config=stored["hf_config"],
+        shared=shared,
+    )
+
+
+def tensors_of(
+    stored: Mapping[str, Any],
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], dict[str, str]]:
+    """Parameters, buffers, and modules that run with another's parameter, of stored modules."""
     parameters: list[Tensor] = []
     buffers: list[Tensor] = []
     shared: dict[str, str] = {}
@@ -113,12 +129,4 @@ def load_bundled(name: str) -> ModelSpec:
                     parameters.append(Tensor(start + key, shape, None, trains, row.module_type))
             for key, (shape, dtype) in row.buffers.items():
                 buffers.append(Tensor(start + key, shape, dtype, False, row.module_type))
-    return ModelSpec(
-        name=name,
-        origin=f"bundled model {name} ({stored['source']})",
-        parameters=tuple(parameters),
-        buffers=tuple(buffers),
-        arch=Architecture(**stored["arch"]),
-        hf_config=stored["hf_config"],
-        shared=shared,
-    )
+    return tuple(parameters), tuple(buffers), shared

@@ -90,7 +90,9 @@ def laid_out(raw: Mapping[str, Any], *, name: str, where: str) -> ModelSpec | No
     model_type = _model_type(raw, where)
     head = _head(raw, model_type, where)
     if head is None:
-        return None
+        from zero_sizer.models.sources import stacked_config
+
+        return stacked_config.laid_out(raw, name=name, where=where)
     family = FAMILIES[model_type]
     values = resolve_fields(raw, model_type, where)
     tensors = list(_tensors(family, head, values, where))

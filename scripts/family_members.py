@@ -1,0 +1,164 @@
+"""Models that the families of several stacks are traced at: widths that no two products share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zero_sizer.models.feeds.records import Images, Said
+
+LAYERS = 6
+_HEADS = ((7, 40), (11, 80), (13, 136))  # heads, and the dimensions of each
+_OTHER_HEADS = ((9, 56), (5, 104), (10, 72))
+_FFN, _OTHER_FFN = (592, 1072, 1328), (424, 952, 1576)
+_PATCH = (4, 6, 14)
+_SIDES = ((32, 40), (72, 60), (140, 224))  # of images, in pixels
+_IDS = {"image_token_id": 7, "vision_start_token_id": 8, "vision_end_token_id": 9,
+        "video_token_id": 10}  # fmt: skip
+_VOCAB = (1016, 1528, 2024)
+
+
+def whisper(number: int) -> dict[str, Any]:
+    """Fields of a Whisper."""
+    heads, head_dim = _HEADS[number]
+    return {
+        "d_model": heads * head_dim,
+        "encoder_layers": LAYERS,
+        "decoder_layers": LAYERS,
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "encoder_ffn_dim": _FFN[number],
+        "decoder_ffn_dim": _OTHER_FFN[number],
+        "vocab_size": _VOCAB[number],
+        "num_mel_bins": (24, 56, 88)[number],
+        "max_source_positions": (100, 148, 212)[number],
+        "max_target_positions": (456, 520, 648)[number],
+        "pad_token_id": 0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "decoder_start_token_id": 0,
+    }
+
+
+def _tower(number: int) -> dict[str, Any]:
+    heads, head_dim = _OTHER_HEADS[number]
+    return {
+        "hidden_size": heads * head_dim,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": heads,
+        "intermediate_size": _OTHER_FFN[number],
+        "image_size": (80, 90, 154)[number],
+        "patch_size": (8, 6, 11)[number],
+        "num_channels": 3,
+    }
+
+
+def _text(number: int) -> dict[str, Any]:
+    """A language model whose heads need not fill its hidden size; all have keys of their own."""
+    heads, head_dim = _HEADS[number]
+    return {
+        "hidden_size": heads * (56, 48, 72)[number],
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": head_dim,
+        "intermediate_size": _FFN[number],
+        "vocab_size": _VOCAB[number],
+    }
+
+
+def _grouped(number: int) -> dict[str, Any]:
+    """A language model with fewer heads of keys, rotated by three parts of a position."""
+    heads, kv_heads = ((6, 2), (15, 3), (10, 5))[number]
+    head_dim = _HEADS[number][1]
+    return {
+        **_text(number),
+        "hidden_size": heads * head_dim,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": ([4, 8, 8], [8, 16, 16], [20, 24, 24])[number],
+        },
+    }
+
+
+def qwen2_vl(number: int) -> dict[str, Any]:
+    """Fields of a Qwen2-VL."""
+    text = _grouped(number)
+    text.pop("head_dim")
+    heads, head_dim = _OTHER_HEADS[number]
+    return {
+        "text_config": text,
+        "vision_config": {
+            "embed_dim": heads * head_dim,
+            "hidden_size": text["hidden_size"],
+            "mlp_ratio": (3, 5, 2)[number],
+            "num_heads": heads,
+            "depth": LAYERS,
+            "patch_size": _PATCH[number],
+            "temporal_patch_size": (2, 5, 7)[number],
+        },
+        **_IDS,
+    }
+
+
+def qwen2_5_vl(number: int) -> dict[str, Any]:
+    """Fields of a Qwen2.5-VL; flash attention keeps of a window's block what it keeps of others."""
+    found = qwen2_vl(number)
+    tower = found["vision_config"]
+    tower["out_hidden_size"] = tower["hidden_size"]
+    tower["hidden_size"] = tower.pop("embed_dim")
+    tower.pop("mlp_ratio")
+    tower["intermediate_size"] = _OTHER_FFN[number]
+    tower["window_size"] = (4, 4, 8)[number] * _PATCH[number]
+    tower["fullatt_block_indexes"] = list(range(LAYERS))
+    return found
+
+
+def vit(number: int) -> dict[str, Any]:
+    """Fields of a ViT or DeiT."""
+    return {**_tower(number), "num_labels": (10, 33, 101)[number]}
+
+
+def dinov2(number: int) -> dict[str, Any]:
+    """Fields of a DINOv2."""
+    return {**vit(number), "mlp_ratio": (3, 4, 5)[number]}
+
+
+def llava(number: int) -> dict[str, Any]:
+    """Fields of a LLaVA."""
+    return {"text_config": _text(number), "vision_config": _tower(number), "image_token_index": 7}
+
+
+MEMBERS = {
+    "whisper": whisper,
+    "vit": vit,
+    "deit": vit,
+    "dinov2": dinov2,
+    "llava": llava,
+    "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
+}
+# Structures of well-known models that are not bundled.
+FURTHER: Mapping[str, Mapping[str, Any]] = {
+    "deit": {
+        "model_type": "deit",
+        "architectures": ["DeiTForImageClassification"],
+        "hidden_size": 768,
+    },
+}
+_SEEN = tuple(Said(images=Images(1, *size)) for size in _SIDES)
+SAID: Mapping[str, tuple[Said, ...]] = {
+    "qwen2_5_vl": _SEEN,
+    "qwen2_vl": _SEEN,
+}
+LAID_OUT_ONLY = frozenset({"deit"})  # their layouts are written, no profiles
+COUNTS = (1, 2, 3, 4)  # of images, where what runs depends on it
+
+_OF_LARGE = tuple((v, a) for v in ("bf16", "bf16 zero3") for a in ("flash", "sdpa"))
+# Ways of running a family that are traced ahead; none: all. Others are traced when asked for.
+SETUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "llava": _OF_LARGE,
+    "qwen2_vl": _OF_LARGE,
+    "qwen2_5_vl": tuple((v, "flash") for v in ("bf16", "bf16 zero3")),
+}

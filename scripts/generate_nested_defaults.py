@@ -1,0 +1,78 @@
+"""Writes the defaults of the nested configs' fields that ``models.stacked`` reads.
+
+Usage: ``python scripts/generate_nested_defaults.py [--check]`` where transformers is installed.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from zero_sizer.models.stacked import KINDS_NAMED, STACKED
+
+PATH = Path(__file__).parent.parent / "zero_sizer" / "models" / "data" / "nested_defaults.json"
+
+
+def fields_read() -> Iterator[tuple[str, str]]:
+    """(``model_type`` of a config, field) of everything in the table."""
+    for kind, row in STACKED.items():
+        widths = [[path] if isinstance(path, str) else path for path in row.widths.values()]
+        for path in (
+            *chain(*widths),
+            *row.words,
+            *row.rates,
+            *row.constant,
+            *row.read,
+            *row.depths.values(),
+            *row.sides.values(),
+        ):
+            outer, dot, name = path.partition(".")
+            if not dot:
+                yield kind, outer
+                continue
+            for nested in {row.nested[outer], *KINDS_NAMED.get(outer, ())}:
+                yield nested, name
+
+
+def _config(kind: str) -> Any:
+    """A config of a ``model_type``, or of what another's nested config is."""
+    if kind in transformers.CONFIG_MAPPING:
+        return transformers.AutoConfig.for_model(kind)
+    for outer, row in STACKED.items():
+        for name, nested in row.nested.items():
+            if nested == kind:
+                return getattr(transformers.AutoConfig.for_model(outer), name)
+    raise SystemExit(f"no config is of model_type {kind}")
+
+
+def render() -> str:
+    """The data file's text."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, name in sorted(set(fields_read())):
+        config = _config(kind)
+        stated = {field.name: field.default for field in dataclasses.fields(config)}
+        if hasattr(config, name) and stated.get(name, 0) is not None:  # else it follows from others
+            found.setdefault(kind, {})[name] = getattr(config, name)
+    lines = [f" {json.dumps(kind)}: {json.dumps(fields)}" for kind, fields in found.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def main() -> int:
+    """Writes the file, or with ``--check`` returns 1 where it is not current."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    text = render()
+    if parser.parse_args().check:
+        return int(PATH.read_text(encoding="utf-8") != text)
+    PATH.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""Families that are fed more than tokens: their answer beside a fresh trace of the very model."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from zero_sizer import cli, models
+from zero_sizer.activations import structure
+from zero_sizer.activations.levels import depths_of
+from zero_sizer.activations.profile import Profile
+from zero_sizer.models import stacked
+from zero_sizer.models.feeds import Said, feed_of
+from zero_sizer.models.feeds.records import Images
+from zero_sizer.models.sources import stacked_config
+from zero_sizer.models.sources.bundled import bundled_names, read_bundled
+from zero_sizer.questions import profile as tracing
+
+CLOSE = 0.0005
+# A family rounds each size that batch and sequence leave alone to the 512 bytes of torch's
+# allocator, a trace at one point rounds none: some hundred copies of biases and scales.
+ROUNDED = 128 * 512
+WHISPER = ("whisper-tiny", "whisper-base", "whisper-small", "whisper-medium", "whisper-large-v2")
+WHISPER += ("whisper-large-v3", "whisper-large-v3-turbo")
+# None of these widths, depths and sizes was used to fit: bundled model, what it changes, images.
+TRAINED = (
+    ("whisper-tiny", {}, None),
+    ("whisper-large-v3", {}, None),
+    ("whisper-large-v3-turbo", {}, None),  # its decoder has 4 layers
+    ("vit-base", {}, None),
+    ("vit-base", {"image_size": 384}, None),
+    ("vit-large", {"image_size": 384, "num_labels": 21843}, None),
+    (
+        "vit-large",  # ViT-H/14
+        {
+            "hidden_size": 1280,
+            "intermediate_size": 5120,
+            "num_hidden_layers": 32,
+            "patch_size": 14,
+        },
+        None,
+    ),
+    ("llava-1.5-7b", {}, Images(1)),
+    ("llava-1.5-13b", {}, Images(3)),
+    ("qwen2-vl-2b", {}, Images(1, 1024, 768)),
+    ("qwen2-vl-7b", {}, Images(2, 448, 616)),
+    ("qwen2-vl-7b", {}, Images(4, 280, 280)),
+    ("qwen2.5-vl-3b", {}, Images(1, 1024, 1024)),
+    ("qwen2.5-vl-7b", {}, Images(3, 448, 616)),
+    ("qwen2.5-vl-32b", {}, Images(1, 336, 504)),
+    ("dinov2-large", {}, None),
+    ("dinov2-base", {"image_size": 224, "mlp_ratio": 3}, None),
+)
+SETUPS = (
+    ("bf16", "flash", True, 3),
+    ("bf16 zero3", "eager", False, 2),
+    ("autocast", "sdpa", False, 1),
+    ("fp32", "sdpa", True, 4),
+    ("bf16 zero3", "flash", False, 1),
+    ("bf16 zero3", "flash", True, 4),
+)
+
+
+def _model(name, changes, images, folder):
+    fields = read_bundled(name)["hf_config"]
+    path = folder / "config.json"
+    path.write_text(json.dumps({**fields, **changes}))
+    spec = models.load(str(path)) if changes else models.load(name)
+    feed = feed_of(spec, Said(images=images))
+    assert feed is not None
+    return spec, feed
+
+
+def _traced(spec, feed, setup, b, s):
+    from zero_sizer.tracing.encode import Encoder
+    from zero_sizer.tracing.profile import head_of
+    from zero_sizer.tracing.setups import Tracer
+
+    tracer = Tracer(spec.hf_config, feed=feed)
+    encoder = Encoder(tracer.stacks)
+    encoder.add(setup, [tracer.at(setup, b, s)])
+    return Profile(encoder.document(head_of(spec.name, "", tracer.model_class)))
+
+
+def _evaluated(profile, spec, setup, b, s):
+    return profile.evaluate(
+        setup.variant,
+        setup.attention,
+        b,
+        s,
+        checkpointing=setup.checkpointing,
+        depths=depths_of(spec, profile.depths),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "changes", "images"), TRAINED)
+def test_a_family_answers_as_a_fresh_trace(name, changes, images, tmp_path):
+    pytest.importorskip("transformers")
+    from zero_sizer.tracing.setups import Setup
+
+    spec, feed = _model(name, changes, images, tmp_path)
+    family = structure.load(spec, feed)
+    assert family is not None
+    seen = 0
+    for variant, attention, checkpointing, samples in SETUPS:
+        if attention not in family.attentions.get(variant, ()):
+            continue
+        setup = Setup(variant=variant, attention=attention, checkpointing=checkpointing)
+        tokens = max(feed.fewest, 1) + 200
+        found = _evaluated(family, spec, setup, samples, tokens)
+        fresh = _traced(spec, feed, setup, samples, tokens)
+        expected = _evaluated(fresh, spec, setup, samples, tokens)
+        for level in ("saved", "forward_peak", "backward_peak"):
+            close = pytest.approx(getattr(expected, level), rel=CLOSE, abs=ROUNDED)
+            assert getattr(found, level) == close
+        if "windows" not in feed.measures:  # whose operations are counted as a whole image's
+            assert found.forward_flops == expected.forward_flops
+            assert found.backward_flops == expected.backward_flops
+        seen += 1
+    assert seen > 1
+
+
+@pytest.mark.parametrize("name", [*WHISPER, "vit-base", "vit-large", "llava-1.5-7b"])
+def test_a_family_is_answered_without_torch(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tracing, "find_spec", lambda name: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "ds.json").write_text(
+        json.dumps(
+            {
+                "train_micro_batch_size_per_gpu": 1,
+                "zero_optimization": {"stage": 2},
+                "bf16": {"enabled": True},
+                "optimizer": {"type": "AdamW"},
+            }
+        )
+    )
+    said = ["check", str(tmp_path / "ds.json"), "--model", name, "--gpu", "h200-141gb"]
+    said += [
+        "--seq-len",
+        "1024" if "llava" in name else "448",
+        "--attention",
+        "sdpa",
+        "--sequences",
+        "equal",
+    ]
+    said += ["--images", "1", "--gpus-per-node", "8"] if "llava" in name else []
+    code = cli.main([*said, "--no-checkpointing", "--format", "json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert (code, answer["verdict"]) == (0, "fits")
+    codes = {finding["code"] for finding in answer["findings"]}
+    assert not codes & {"inputs-not-modelled", "activations-in-closed-form"}
+
+
+def test_encoder_and_decoder_of_a_whisper_keep_what_arithmetic_says():
+    """A block more of the decoder keeps more where more tokens are; of the encoder it does not."""
+    spec = models.load("whisper-small")
+    feed = feed_of(spec)
+    family = structure.load(spec, feed)
+    kept = {}
+    for stack in family.depths:
+        for tokens in (128, 256):
+            depths = {**depths_of(spec, family.depths)}
+            levels = []
+            for _ in range(2):
+                step = family.evaluate("bf16", "flash", 2, tokens, depths=depths)
+                levels.append(step.saved)
+                depths[stack] += 1
+            kept[stack, tokens] = levels[1] - levels[0]
+    encoder, decoder = family.depths
+    assert kept[encoder, 128] == kept[encoder, 256]
+    assert kept[decoder, 256] > kept[decoder, 128]
+    # each of the decoder's blocks keeps keys and values of 1,500 frames: 2 x 2 x 1500 x 768
+    assert kept[decoder, 128] - (kept[decoder, 256] - kept[decoder, 128]) == pytest.approx(
+        2 * 2 * 1500 * 768 * 2, rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("whisper-small", {"activation_function": "relu"}),
+        ("whisper-small", {"dropout": 0.1}),
+        ("whisper-small", {"apply_spec_augment": True}),
+        ("whisper-small", {"encoder_layerdrop": 0.1}),
+        ("vit-base", {"hidden_act": "relu"}),
+        ("vit-base", {"num_labels": 1}),  # a regression's loss
+        ("vit-base", {"num_attention_heads": 64}),  # heads of 12, which kernels pad
+    ],
+)
+def test_another_structure_is_no_familys(name, change):
+    from dataclasses import replace
+
+    spec = models.load(name)
+    changed = replace(spec, hf_config={**spec.hf_config, **change})
+    assert structure.load(spec, feed_of(spec)) is not None
+    assert structure.load(changed, feed_of(changed)) is None
+
+
+def test_images_of_another_size_than_the_config_says_are_no_familys():
+    spec = models.load("vit-base")
+    assert structure.load(spec, feed_of(spec, Said(images=Images(1, 384, 384)))) is None
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in bundled_names() if stacked.row_of(models.load(name).hf_config)]
+)
+def test_a_config_is_laid_out_as_transformers_own_class(name):
+    """The bundled file was written from that class."""
+    known = models.load(name)
+    found = stacked_config.laid_out(known.hf_config, name=name, where="config.json")
+    assert found is not None
+    assert found.parameters == known.parameters
+    assert found.buffers == known.buffers
+    assert (found.shared, found.arch) == (known.shared, known.arch)
+
+
+def test_a_config_of_any_size_is_answered_without_torch(tmp_path, capsys, monkeypatch):
+    """A distilled Whisper of 32 and 2 layers, and one of widths that nobody trained."""
+    for name in ("torch", "transformers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(tracing, "find_spec", lambda name: None)
+    fields = read_bundled("whisper-large-v3")["hf_config"]
+    peaks = []
+    for change in ({"decoder_layers": 2}, {"d_model": 1600, "encoder_attention_heads": 25}):
+        change = {"decoder_attention_heads": 25, **change} if "d_model" in change else change
+        (tmp_path / "config.json").write_text(json.dumps({**fields, **change}))
+        (tmp_path / "ds.json").write_text(
+            '{"train_micro_batch_size_per_gpu": 4, "bf16": {"enabled": true}}'
+        )
+        said = ["check", str(tmp_path / "ds.json"), "--model", str(tmp_path / "config.json")]
+        said += ["--gpu", "h200-141gb", "--seq-len", "256", "--attention", "flash"]
+        assert cli.main([*said, "--sequences", "equal", "--format", "json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        peaks.append(answer["devices"]["gpu"]["peak_bytes"])
+    assert peaks[0] < peaks[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["generate_nested_defaults", "generate_stacked_layouts"])
+def test_generated_files_are_current(script, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
+    module = importlib.import_module(script)
+    assert module.PATH.read_text(encoding="utf-8") == module.render()
+
+
+@pytest.mark.slow
+def test_what_an_operator_returns_by_values_is_not_remembered_by_shapes():
+    """Windows of one image are not those of another of as many patches."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from zero_sizer.tracing import session
+    from zero_sizer.tracing.recorder import Recorder
+
+    with session.fake_gpu(Recorder(), keeps_values=4096):
+        counts = [
+            len(torch.unique_consecutive(torch.tensor(values)))
+            for values in ([0, 1, 1, 2], [0, 1, 2, 3], [0, 0, 0, 0])
+        ]
+    assert counts == [3, 4, 1]
