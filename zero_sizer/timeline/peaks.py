@@ -91,7 +91,7 @@ def highest_totals(step: MicroStep, overlay: Overlay) -> tuple[int, int]:
     backward = _most(rows.backward, overlay.backward)
     over = rows.remaining + overlay.last_gathered
     if over + overlay.epilogue_ceiling > backward:
-        backward = max(backward, over + overlay.epilogue.total)
+        backward = max(backward, over + overlay.epilogue_total)
     return _most(rows.forward, overlay.forward), backward
 
 
@@ -119,12 +119,12 @@ def _find(rows: tuple[_Row, ...], found: Pass) -> tuple[int, int, int, int]:
 
 def _most(rows: tuple[_Row, ...], found: Pass) -> int:
     """Bytes of the highest place alone."""
-    best, hooks = -1, found.hooks
+    best, late = -1, found.late
     for below, column, first, slope in rows:
         if found.bound - below <= best:
             break
-        if hooks is not None and column % 2:
-            best = hooks.highest_beside(column // 2, first, slope, best)
+        if late is not None:
+            best = late.highest_beside(column, first, slope, best)
         elif found.most(column) - below > best:
             best = max(best, found.highest_beside(column, first, slope)[0])
     return best

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from zero_sizer.units import ceil_div
+from zero_sizer.units import ceil_div, next_power_of_two
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
 from zero_sizer.zero.extents import ALIKE, extents_of
@@ -143,13 +143,26 @@ def most_costs(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Cost
     part = 0
     if piece or norm:
         parts = extents_of(Identity(flow), tensors, *placing(rules, share)).parts(share.ranks)
-        part = max(parts, default=0)
+        part = next_power_of_two(max(parts, default=0))  # few numbers, so that bounds are kept
     return Costs(rules.bucket_itemsize + max(share.cast_itemsizes), piece, norm, part)
 
 
-@lru_cache(maxsize=256)
-def ceilings(flow: Identity, costs: Costs) -> tuple[tuple[int, ...], int]:
-    """Bytes that no hook exceeds, and none after the last gradient, without a rank's own."""
+class Ceilings(NamedTuple):
+    """Bytes that nothing exceeds, without a rank's own.
+
+    Attributes:
+        hooks: of each gradient.
+        after: of each reduction after the last gradient, with its number, and of each level there,
+            with the negative of its place less one; the highest first.
+    """
+
+    hooks: tuple[int, ...]
+    after: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=512)
+def ceilings(flow: Identity, costs: Costs) -> Ceilings:
+    """See ``Ceilings``."""
     of: Flow = flow.of
     flushes = zip(of.flush_totals, of.flushes, strict=True)
     if costs.part:
@@ -163,7 +176,9 @@ def ceilings(flow: Identity, costs: Costs) -> tuple[tuple[int, ...], int]:
     hooks = list(of.totals[1])
     for number, position in of.hook_of.items():
         hooks[position] = max(hooks[position], totals[number])
-    return tuple(hooks), max([*of.closing_totals[0], *totals[of.done[-1] :]])
+    after = [(total, ~index) for index, total in enumerate(of.closing_totals[0])]
+    after += [(totals[number], number) for number in range(of.done[-1], len(totals))]
+    return Ceilings(tuple(hooks), tuple(sorted(after, reverse=True)))
 
 
 def flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) -> tuple[int, int]:
