@@ -5,7 +5,7 @@ formula reads. A formula that reads the same values gives the same result, so re
 under the values read: thousands of candidates cost little more than the distinct parts.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import itemgetter
 from types import SimpleNamespace
@@ -69,28 +69,37 @@ class Values:
 _UNKNOWN = object()
 
 
+Noted = tuple[Any, dict[str, None]]
+"""A result, and what was read to get it: of equal reads the same object, which must not change."""
+
+_KeyOf = Callable[[Mapping[str, Any]], Any]
+
+
 class _OfReads(NamedTuple):
     """Results for which the same fields were read.
 
     Attributes:
         names: the fields, in the order in which they were first read.
-        key_of: what the results are kept by, from the values' tokens.
-        results: key -> result.
+        strategy_of: their tokens that are a strategy's.
+        key_of: their tokens that vary within one.
+        tables: of each strategy's tokens the results, by the others.
     """
 
     names: dict[str, None]
-    key_of: Callable[[Mapping[str, Any]], Any]
-    results: dict[Any, Any]
+    strategy_of: _KeyOf
+    key_of: _KeyOf
+    tables: dict[Any, dict[Any, Any]]
 
     @classmethod
-    def of(cls, names: Mapping[str, None], compared: Iterable[str]) -> "_OfReads":
-        """No results yet; ``compared`` are the fields that tell them apart."""
-        compared = tuple(compared)
-        return cls(dict(names), itemgetter(*compared) if compared else _nothing, {})
+    def of(cls, names: Mapping[str, None]) -> "_OfReads":
+        """No results yet."""
+        varying = [name for name in names if name in _VARYING]
+        others = [name for name in names if name not in _VARYING]
+        return cls(dict(names), _getter(others), _getter(varying), {})
 
 
-Noted = tuple[Any, dict[str, None]]
-"""A result, and what was read to get it: of equal reads the same object, which must not change."""
+def _getter(names: Sequence[str]) -> _KeyOf:
+    return itemgetter(*names) if names else _nothing
 
 
 def _nothing(tokens: Mapping[str, Any]) -> None:
@@ -102,50 +111,50 @@ class _Results:
 
     What it reads may depend on what it has read: each set of fields has results of its own. A
     result whose fields all have equal values is the one, whichever set they are. Within a strategy
-    few sets occur, and numbers alone tell their results apart.
+    few sets occur, and strategies that are alike in the fields of a set share its results.
     """
 
-    __slots__ = ("_of_all", "_of_strategy")
+    __slots__ = ("_of_strategy", "_sets", "_tables")
 
     def __init__(self) -> None:
-        self._of_all: dict[tuple[str, ...], _OfReads] = {}
-        self._of_strategy: dict[int, dict[tuple[str, ...], _OfReads]] = {}
+        self._sets: dict[tuple[str, ...], _OfReads] = {}
+        self._tables = 0  # how many there are
+        self._of_strategy: dict[int, tuple[int, list[tuple[_KeyOf, Any, dict[str, None]]]]] = {}
 
     def find(self, values: Values) -> Noted | None:
         """The result for these values and what was read to get it; None where it is not known."""
         tokens = values.tokens
-        of_strategy = self._of_strategy.get(values.strategy)
-        if of_strategy is not None:
-            for names, key_of, results in of_strategy.values():
-                found = results.get(key_of(tokens), _UNKNOWN)
-                if found is not _UNKNOWN:
-                    return found, names
-        for names, key_of, results in self._of_all.values():
+        known = self._of_strategy.get(values.strategy)
+        if known is None or known[0] != self._tables:
+            known = self._link(values)
+        for key_of, results, names in known[1]:
             found = results.get(key_of(tokens), _UNKNOWN)
             if found is not _UNKNOWN:
-                return found, self._add_to_strategy(values, names, found)
+                return found, names
         return None
+
+    def _link(self, values: Values) -> tuple[int, list[tuple[_KeyOf, Any, dict[str, None]]]]:
+        """The tables that may have results of a strategy."""
+        rows = []
+        for one in self._sets.values():
+            results = one.tables.get(one.strategy_of(values.tokens))
+            if results is not None:
+                rows.append((one.key_of, results, one.names))
+        found = self._of_strategy[values.strategy] = self._tables, rows
+        return found
 
     def add(self, values: Values, reads: dict[str, None], result: Any) -> Noted:
         """Keep ``result`` under what was read to get it."""
         names = tuple(reads)
-        kept = self._of_all.get(names)
+        kept = self._sets.get(names)
         if kept is None:
-            kept = self._of_all[names] = _OfReads.of(reads, reads)
-        kept.results[kept.key_of(values.tokens)] = result
-        return result, self._add_to_strategy(values, kept.names, result)
-
-    def _add_to_strategy(
-        self, values: Values, reads: dict[str, None], result: Any
-    ) -> dict[str, None]:
-        of_strategy = self._of_strategy.setdefault(values.strategy, {})
-        names = tuple(reads)
-        kept = of_strategy.get(names)
-        if kept is None:
-            numbers = (name for name in names if name in _VARYING)
-            kept = of_strategy[names] = _OfReads.of(reads, numbers)
-        kept.results[kept.key_of(values.tokens)] = result
-        return kept.names
+            kept = self._sets[names] = _OfReads.of(reads)
+        table = kept.tables.get(kept.strategy_of(values.tokens))
+        if table is None:
+            table = kept.tables[kept.strategy_of(values.tokens)] = {}
+            self._tables += 1
+        table[kept.key_of(values.tokens)] = result
+        return result, kept.names
 
 
 class PlanFamily:

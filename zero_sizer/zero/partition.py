@@ -164,6 +164,16 @@ def span(starts: Sequence[int], part: int, rank: int) -> tuple[int, int]:
     return max(bisect_right(starts, rank * part) - 1, 0), bisect_left(starts, (rank + 1) * part)
 
 
+def touching(
+    numels: tuple[int, ...], ranks: int, rank: int, align_tensors: bool, itemsize: int
+) -> list[int]:
+    """Places in a group of the tensors of which a rank's partition has an element."""
+    starts, _ = flat_offsets(numels, align_tensors, itemsize)
+    part = flat_partition(flat_numel(numels, ranks, align_tensors, itemsize), ranks)
+    first, places = rank * part, range(*span(starts, part, rank))
+    return [i for i in places if numels[i] and starts[i] + numels[i] > first]
+
+
 @lru_cache(maxsize=1024)
 def pieces(
     numels: tuple[int, ...], ranks: int, rank: int, align_tensors: bool, itemsize: int
