@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from zero_sizer.plan.plan import Plan
-from zero_sizer.util.records import dataclass
 
 NUMBERS = (
     "rank",
@@ -39,19 +38,27 @@ ACCUMULATES = "accumulates"
 _VARYING = frozenset((*NUMBERS, ACCUMULATES))
 
 
-@dataclass(frozen=True, slots=True)
+Noted = tuple[Any, dict[str, None]]
+"""A result, and what was read to get it: of equal reads the same object, which must not change."""
+
+
 class Values:
-    """The varied fields of one plan.
+    """The varied fields of one plan; they do not change.
 
     Attributes:
         of: field -> value.
         tokens: field -> what stands for the value when results are looked up.
         strategy: number of the strategy, whose other fields are all the same.
+        derived: functions of the plan that were asked for -> value, and what was read to get it.
     """
 
-    of: Mapping[str, Any]
-    tokens: Mapping[str, Any]
-    strategy: int
+    __slots__ = ("derived", "of", "strategy", "tokens")
+
+    def __init__(self, of: Mapping[str, Any], tokens: Mapping[str, Any], strategy: int) -> None:
+        self.of = of
+        self.tokens = tokens
+        self.strategy = strategy
+        self.derived: dict[Callable[[Any], Any], Noted] = {}
 
     def with_numbers(self, **numbers: float) -> "Values":
         """Copies the values with other numbers (of ``NUMBERS``)."""
@@ -68,9 +75,6 @@ class Values:
 
 _UNKNOWN = object()
 
-
-Noted = tuple[Any, dict[str, None]]
-"""A result, and what was read to get it: of equal reads the same object, which must not change."""
 
 _KeyOf = Callable[[Mapping[str, Any]], Any]
 
@@ -178,6 +182,7 @@ class PlanFamily:
             name: self._values_of(plan, number) for number, (name, plan) in enumerate(plans.items())
         }
         self._formulas: dict[Any, _Results] = {}
+        self._view = _view_type(self.base, self.varied)
         self.constants: dict[Callable[[Any], Any], Any] = {}
 
     def values(self, strategy: str) -> Values:
@@ -204,7 +209,7 @@ class PlanFamily:
 
     def view(self, values: Values) -> "View":
         """The plan with these values."""
-        return View(self, values)
+        return self._view(self, values)
 
     def formula(
         self,
@@ -229,7 +234,7 @@ class PlanFamily:
             results = self._formulas[key] = _Results()
         found = results.find(values)
         if found is None:
-            view = View(self, values)
+            view = self._view(self, values)
             result = compute(view)
             found = results.add(values, view.reads, result)
         return found
@@ -244,17 +249,12 @@ def _same(plans: Iterable[Plan], name: str) -> bool:
     return all(value == found[0] for value in found[1:])
 
 
-_PROPERTIES: dict[str, Callable[[Any], Any]] = {
-    name: attribute.fget
-    for name, attribute in vars(Plan).items()
-    if isinstance(attribute, property) and attribute.fget is not None
-}
-
-
 class View:
-    """A plan for formulas; ``reads`` collects the varied fields that they touch."""
+    """A plan for formulas; ``reads`` collects the varied fields that they touch.
 
-    __slots__ = ("_family", "_values", "reads")
+    What does not vary are attributes of a class that each family makes of its own; a field that
+    varies becomes one of the view's when it is first read.
+    """
 
     def __init__(self, family: PlanFamily, values: Values) -> None:
         self._family = family
@@ -263,21 +263,35 @@ class View:
 
     def __getattr__(self, name: str) -> Any:
         varied = self._values.of
-        if name in varied:
-            self.reads[name] = None
-            return varied[name]
-        if name in _PROPERTIES:
-            return _PROPERTIES[name](self)
-        return getattr(self._family.base, name)
+        if name not in varied:
+            return getattr(self._family.base, name)
+        self.reads[name] = None
+        found = self.__dict__[name] = varied[name]
+        return found
 
     def derive(self, function: Callable[[Any], Any]) -> Any:
         """The function's value for a plan with these values."""
         constants = self._family.constants
         if function in constants:
             return constants[function]
-        found, reads = self._family.noted(function, self._values, function)
+        known = self._values.derived.get(function)
+        if known is None:
+            known = self._family.noted(function, self._values, function)
+            self._values.derived[function] = known
+        found, reads = known
         if reads:
             self.reads.update(reads)
         else:
             constants[function] = found
         return found
+
+
+def _view_type(base: Plan, varied: frozenset[str]) -> type[View]:
+    """Views of plans that differ from ``base`` in ``varied`` alone."""
+    fields_of = {f.name: getattr(base, f.name) for f in fields(Plan) if f.name not in varied}
+    properties = {
+        name: attribute
+        for name, attribute in vars(Plan).items()
+        if isinstance(attribute, property) and name not in varied
+    }
+    return type("View", (View,), {**fields_of, **properties})
