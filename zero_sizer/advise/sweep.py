@@ -146,8 +146,11 @@ class Sweep:
         batch = values.of[_BATCH]
         found = group.uses.get(batch)
         if found is None:
-            passes = self._passes(group, values, ranks.all)
-            found = self._with_passes(group, values, ranks.at_step, passes)
+            rows = self._rows(group, values, ranks.at_step)
+            row = rows[Device.GPU]
+            gap = row[_PASSES[0]] - row[_PASSES[1]]
+            passes = self._passes(group, values, ranks.all, gap)
+            found = self._with_passes(group, values, ranks.at_step, rows, passes)
             group.uses[batch] = found
         return found
 
@@ -178,7 +181,8 @@ class Sweep:
                 pairs = zip(outline.first, passes, strict=True)
                 passes = [hpz.highest_step(first + more, later, missing) for first, later in pairs]
             forward, backward = passes
-            found.append(self._with_passes(group, values, at_step, (forward, backward)))
+            rows = self._rows(group, values, at_step)
+            found.append(self._with_passes(group, values, at_step, rows, (forward, backward)))
         return found[0], found[1]
 
     def _outline(self, values: Values, ranks: int, divides: bool) -> compose.Outline:
@@ -186,17 +190,29 @@ class Sweep:
         there = values.with_numbers(dp_world_size=ranks)
         return cast(compose.Outline, self._family.formula(("outline", divides), there, found))
 
-    def _with_passes(
-        self, group: _Group, values: Values, at_step: tuple[int, ...], totals: compose.Totals
-    ) -> Mapping[Device, Use]:
-        """The peak of every device with so many bytes in forward and backward."""
-        family, lasting = self._family, self._lasting_of(group, values, at_step)
+    def _rows(
+        self, group: _Group, values: Values, at_step: tuple[int, ...]
+    ) -> dict[Device, list[int]]:
+        """Bytes at every moment of the devices where the batch changes any, passes left out."""
+        lasting = self._lasting_of(group, values, at_step)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
         for index in chain.from_iterable(lasting.others):
             found = self._lasting.formula(index, values)
             if found is not None:
                 device = found[0]
                 add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
+        return rows
+
+    def _with_passes(
+        self,
+        group: _Group,
+        values: Values,
+        at_step: tuple[int, ...],
+        rows: dict[Device, list[int]],
+        totals: compose.Totals,
+    ) -> Mapping[Device, Use]:
+        """The peak of every device with so many bytes in forward and backward."""
+        family, lasting = self._family, self._lasting_of(group, values, at_step)
         row = rows[Device.GPU]
         for place, size in zip(_PASSES, totals, strict=True):
             row[place] += size
@@ -235,8 +251,10 @@ class Sweep:
         self._family.formula("ranks", values, _ranks, view.reads)
         return self._lasting.highest(values, ranks, view)
 
-    def _passes(self, group: _Group, values: Values, ranks: tuple[int, ...]) -> compose.Totals:
-        """Bytes of forward and backward at their highest."""
+    def _passes(
+        self, group: _Group, values: Values, ranks: tuple[int, ...], gap: int
+    ) -> compose.Totals:
+        """Bytes of forward and backward at their highest (``gap``: ``peaks.highest_totals``)."""
         found = self._family.formula("micro step", values, _micro_step)
         step, layout = cast(tuple[MicroStep, Layout], found)
         of_layout = Identity(layout)
@@ -248,11 +266,11 @@ class Sweep:
             overlays = compose.overlays_of(layout, zeros), compose.overlays_of(layout, first)
             group.overlays[of_layout] = overlays
         later, first = overlays
-        totals = compose.highest_of(step, later)
+        totals = compose.highest_of(step, later, gap)
         if not first:
             return totals
         missing = self._once(group, "missing", values, _missing)
-        return hpz.with_first(compose.highest_of(step, first), totals, missing)
+        return hpz.with_first(compose.highest_of(step, first, gap), totals, missing)
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
         self._family.formula("ranks", values, _ranks, view.reads)

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from zero_sizer.timeline.gathered import Levels, gathered_at
-from zero_sizer.timeline.passes import Kinds, Late, Pass, Side, kinds_of
+from zero_sizer.timeline.passes import Asked, Kinds, Late, Pass, Side, kinds_of
 from zero_sizer.timeline.program import Layout, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
@@ -104,7 +104,8 @@ class Overlay:
 
     def _backward(self, gathered: Side | None, start: int) -> Pass:
         flow, program, zero = self.flow, self.program, self.zero
-        late = None
+        late: Late | None = None
+        values: Sequence[int]
         if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
             more = start - sum(flow.start)
             columns = [_more(totals, more) for totals in flow.totals]
@@ -114,8 +115,8 @@ class Overlay:
             late = Late(program, flow, self.highest, self._costs, start)
             values, most = late.values, late.most
         else:
-            values = program.held_bytes(start, *self.highest.columns)
-            most = max(values)
+            values = Asked(self.highest, start, len(flow.hook))
+            most = self.highest.most(start)
         side = Side(values, *program.held, most)
         return Pass(gathered, side, program.backward_spans, late, self._kinds_of(True))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zero_sizer.timeline.program import Placed, Program
 from zero_sizer.util.identity import Identity
@@ -81,6 +81,31 @@ class Kinds:
         return [(kind, kinds.index(kind), last) for kind, last in lasts.items()]
 
 
+class Asked(Sequence[int]):
+    """Bytes of which ``Program.held`` says which there are, each worked out when asked for.
+
+    Args:
+        highest: the ranks.
+        start: bytes before the first gradient.
+        count: how many gradients.
+    """
+
+    def __init__(self, highest: Highest, start: int, count: int) -> None:
+        self._totals = (highest.before_total, highest.hook_total, highest.after_total)
+        self._count = count
+        self._known = {0: start}
+
+    def __len__(self) -> int:
+        return 1 + 3 * self._count
+
+    def __getitem__(self, source: Any) -> Any:
+        found = self._known.get(source)
+        if found is None:
+            kind, position = divmod(source - 1, self._count)
+            found = self._known[source] = self._totals[kind](position)
+        return found
+
+
 class Late:
     """Bytes of gradients that ranks share out, worked out where they may be the highest.
 
@@ -93,32 +118,16 @@ class Late:
 
     Attributes:
         most: no place has more.
-        values: of which ``Program.held`` says which there are; -1: not worked out yet.
+        values: exact ones.
     """
 
     def __init__(
         self, program: Program, flow: Flow, highest: Highest, costs: Costs, start: int
     ) -> None:
-        self._highest = highest
         self._ceilings = _ceilings_of(Identity(program), Identity(flow), costs)
         self._own = highest.most_own
-        self._count = len(flow.hook)
         self.most = self._ceilings.most + self._own
-        self.values = [start, *(-1,) * (3 * self._count)]
-
-    def fill(self, column: int) -> None:
-        """Put the bytes of a column's places among all."""
-        for source in self._ceilings.sources(column):
-            self._value(source)
-
-    def _value(self, source: int) -> int:
-        found = self.values[source]
-        if found < 0:
-            kind, position = divmod(source - 1, self._count)
-            of = self._highest
-            totals = (of.before_total, of.hook_total, of.after_total)
-            found = self.values[source] = totals[kind](position)
-        return found
+        self.values = Asked(highest, start, len(flow.hook))
 
     def highest_beside(self, column: int, first: int, slope: int, best: int) -> int:
         """The highest total of a column; ``best`` where none is higher than that.
@@ -139,7 +148,7 @@ class Late:
         for total, block in sorted(places, reverse=True):
             if total <= best - self._own - first:
                 break
-            best = max(best, self._value(sources[block]) + first + slope * block)
+            best = max(best, self.values[sources[block]] + first + slope * block)
         return best
 
 
@@ -268,8 +277,6 @@ class Pass:
             span = self._spans[number]
             lying = lying or (0,) * len(range(*span.indices(span.stop)))
             return [size + held for size in lying]
-        if self.late is not None:
-            self.late.fill(2 * number + is_end)
         gradients = _column_of(held, number, is_end)
         if gathered is None:
             return gradients

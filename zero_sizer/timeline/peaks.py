@@ -65,6 +65,11 @@ class _Rows:
     backward: tuple[_Row, ...]
     remaining: int
 
+    @property
+    def highest_forward(self) -> int:
+        """Activations at the highest row of forward."""
+        return -self.forward[0][0] if self.forward else 0
+
 
 def timeline(step: MicroStep, layout: Layout, zero: Zero) -> Timeline:
     """Compose one micro step's activations with what ZeRO holds at every place."""
@@ -85,14 +90,26 @@ def after_backward(activations: int, overlay: Overlay) -> Instant:
     )
 
 
-def highest_totals(step: MicroStep, overlay: Overlay) -> tuple[int, int]:
-    """Bytes of the highest points of forward and backward, wherever they are."""
+def highest_totals(
+    step: MicroStep, overlay: Overlay, gap: int | None = None, known: tuple[int, int] = (-1, -1)
+) -> tuple[int, int]:
+    """Bytes of the highest points of forward and backward, wherever they are.
+
+    Args:
+        step: the activations.
+        overlay: what ZeRO holds.
+        gap: bytes by which more lies beside forward than beside backward; a forward that is lower
+            than backward with it is not worked out, and its bytes are too few. None: it always is.
+        known: lower bounds, of which the answers are the least.
+    """
     rows = _rows(Identity(step))
-    backward = _most(rows.backward, overlay.backward)
+    backward = _most(rows.backward, overlay.backward, known[1])
     over = rows.remaining + overlay.last_gathered
     if over + overlay.epilogue_ceiling > backward:
         backward = max(backward, over + overlay.epilogue_total)
-    return _most(rows.forward, overlay.forward), backward
+    if gap is not None and rows.highest_forward + overlay.forward.bound + gap < backward:
+        return known[0], backward
+    return _most(rows.forward, overlay.forward, known[0]), backward
 
 
 def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> Instant:
@@ -117,9 +134,9 @@ def _find(rows: tuple[_Row, ...], found: Pass) -> tuple[int, int, int, int]:
     return best, *where
 
 
-def _most(rows: tuple[_Row, ...], found: Pass) -> int:
-    """Bytes of the highest place alone."""
-    best, late = -1, found.late
+def _most(rows: tuple[_Row, ...], found: Pass, best: int) -> int:
+    """Bytes of the highest place alone; ``best`` where none is higher."""
+    late = found.late
     for below, column, first, slope in rows:
         if found.bound - below <= best:
             break

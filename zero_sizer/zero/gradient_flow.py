@@ -169,6 +169,11 @@ class Flow:
         return before, hook, after
 
     @cached_property
+    def most(self) -> tuple[int, ...]:
+        """The highest of each of ``totals``."""
+        return tuple([max(levels, default=0) for levels in self.totals])
+
+    @cached_property
     def closing_totals(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Bytes of ``closing``, and the reductions before each."""
         levels, done = zip(*self.closing, strict=True)
