@@ -106,13 +106,12 @@ class Extents:
 
     def first_held(self, ranks: int, rank: int) -> int:
         """The first bucket of which a rank's partitions hold a piece; one past the last: none."""
-        return min(
-            [len(self._members)]
-            + [
-                min(turns.within(rank * part, (rank + 1) * part), default=len(self._members))
-                for turns, part in zip(self._turns, self.parts(ranks), strict=True)
-            ]
-        )
+        found = len(self._members)
+        for turns, part in zip(self._turns, self.parts(ranks), strict=True):
+            numbers = turns.within(rank * part, (rank + 1) * part)
+            if numbers:
+                found = min(found, *numbers)
+        return found
 
     def large_of(self, ranks: int, rank: int, large: Sequence[int]) -> list[int]:
         """Buckets of one large tensor each (``Flow.large``) of which a rank has a part."""

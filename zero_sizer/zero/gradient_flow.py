@@ -169,6 +169,11 @@ class Flow:
         return before, hook, after
 
     @cached_property
+    def freed(self) -> tuple[int, ...]:
+        """The negative of ``large``."""
+        return tuple([-size for size in self.large])
+
+    @cached_property
     def most(self) -> tuple[int, ...]:
         """The highest of each of ``totals``."""
         return tuple([max(levels, default=0) for levels in self.totals])

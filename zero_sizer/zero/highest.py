@@ -5,9 +5,8 @@ be the highest, so what a rank has of its own is added up where it is asked for.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
 
 from zero_sizer.zero.gradient_flow import Flow
 from zero_sizer.zero.reduction import Held, Holder, Reduction, total_of
@@ -33,7 +32,7 @@ class Highest:
         self._holders = [first.holder, *map(first.holder_of, others)]
         self.most_own = max([holder.most for holder in self._holders])
         self._afterwards = max([first.own.afterwards, *[own.afterwards for own in others]])
-        self._own_at = _most_of(self._holders)
+        self._own_at = _Tops(self._holders)
 
     def before_total(self, position: int) -> int:
         """Bytes while a gradient is produced."""
@@ -172,25 +171,24 @@ def _place(values: Sequence[int]) -> int:
     return values.index(max(values))
 
 
-def _most_of(holders: Sequence[Holder]) -> Callable[[int], int]:
+class _Tops:
     """The most that any holder has at a time."""
-    if not any(holder.large for holder in holders):
-        return _rising(holders)
-    known: dict[int, int] = {}
 
-    def at(time: int) -> int:
-        found = known.get(time)
+    def __init__(self, holders: Sequence[Holder]) -> None:
+        self._holders = sorted(holders, key=lambda holder: -holder.most)
+        self._known: dict[int, int] = {}
+
+    def __call__(self, time: int) -> int:
+        found = self._known.get(time)
         if found is None:
-            found = known[time] = max([holder.at(time) for holder in holders])
+            found = self._known[time] = self._at(time)
         return found
 
-    return at
-
-
-def _rising(holders: Sequence[Holder]) -> Callable[[int], int]:
-    """The most at a time, of holders that never hold less than before."""
-    least = max([holder.held for holder in holders])
-    steps = sorted([(h.since, h.held + h.kept) for h in holders if h.since is not None])
-    times = [since for since, _ in steps]
-    most = list(accumulate([size for _, size in steps], max, initial=least))
-    return lambda time: most[bisect_right(times, time)]
+    def _at(self, time: int) -> int:
+        holders = iter(self._holders)
+        best = next(holders).at(time)
+        for holder in holders:
+            if holder.most <= best:
+                break
+            best = max(best, holder.at(time))
+        return best

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.copies import (
@@ -35,46 +35,76 @@ class Held(NamedTuple):
         return self.gradients + self.buckets + self.copies
 
 
-_NO_LARGE: list[int] = []
-_NO_SUMS = [0]
+_NEVER = 2**62  # later than any reduction
 
 
-class Holder(NamedTuple):
-    """Bytes that one rank holds of its own while gradients flow.
+class Holder:
+    """Bytes that one rank holds of its own while gradients flow, followed when asked for.
 
     Time ``2 n`` is before reduction n; what a rank keeps is there from ``2 n + 1`` on, and what it
     frees goes last.
+
+    Args:
+        own: the rank, and what it has.
+        extents: where tensors and buckets lie; None where ranks own no parts of them.
+        ranks: over which they are cut.
+        large: bytes of each reduction that stay, or go, once it is over, where it is this rank's.
+        stays: which of both.
 
     Attributes:
         rank: which.
         held: from the start.
         kept: from ``since`` on.
-        since: a time; None: nothing is ever kept.
-        large: the reductions after which its large gradients stay or go.
-        sums: bytes of those up to each, 0 first.
+        most: bytes that it never exceeds.
     """
 
-    rank: int
-    held: int
-    kept: int
-    since: int | None
-    large: list[int]
-    sums: list[int]
+    __slots__ = ("_extents", "_known", "_large", "_ranks", "held", "kept", "most", "rank", "since")
+
+    def __init__(
+        self,
+        own: Own,
+        extents: Extents | None,
+        ranks: int,
+        large: Sequence[int],
+        *,
+        stays: bool,
+    ) -> None:
+        self.rank, self.held, self.kept = own.rank, own.held, own.kept
+        self._extents, self._ranks, self._large = extents, ranks, large
+        self._known: tuple[list[int], list[int]] | None = None
+        self.since: int | None = None
+        self.most = own.held + own.kept
+        if extents is None:
+            self.since = _NEVER
+        elif large and stays:
+            self.most += max(self._changes()[1])
+
+    def begins(self) -> int:
+        """The time from which on it keeps something, and its large gradients stay or go."""
+        found = self.since
+        if found is None:
+            extents: Any = self._extents
+            found = self.since = 2 * extents.first_held(self._ranks, self.rank) + 1
+        return found
 
     def at(self, time: int) -> int:
         """Bytes at a time."""
-        found = self.held
-        if self.since is not None and time >= self.since:
-            found += self.kept
-        if self.large:
-            found += self.sums[bisect_left(self.large, time // 2)]
-        return found
+        if time < self.begins():
+            return self.held
+        if not self._large:
+            return self.held + self.kept
+        numbers, sums = self._changes()
+        return self.held + self.kept + sums[bisect_left(numbers, time // 2)]
 
-    @property
-    def most(self) -> int:
-        """Bytes that it never exceeds."""
-        kept = 0 if self.since is None else self.kept
-        return self.held + kept + max(self.sums)
+    def _changes(self) -> tuple[list[int], list[int]]:
+        """The reductions of its large gradients, and their bytes up to each, 0 first."""
+        found = self._known
+        if found is None:
+            extents: Any = self._extents
+            numbers = extents.large_of(self._ranks, self.rank, self._large)
+            sums = [0, *accumulate([self._large[number] for number in numbers])]
+            found = self._known = numbers, sums
+        return found
 
 
 class Reduction:
@@ -126,16 +156,16 @@ class Reduction:
 
     def holder_of(self, own: Own) -> Holder:
         """Bytes that a rank holds of its own."""
-        extents, ranks, count = self._extents, self._share.ranks, len(self.flow.flushes)
-        first, large, sums = count, _NO_LARGE, _NO_SUMS
-        if extents is not None:
-            if own.kept:
-                first = extents.first_held(ranks, own.rank)
-            if self._large_sign:
-                large = extents.large_of(ranks, own.rank, self.flow.large)
-                sums = [0, *accumulate([self._large_sign * self.flow.large[n] for n in large])]
-        since = 2 * first + 1 if own.kept and first < count else None
-        return Holder(own.rank, own.held, own.kept, since, large, sums)
+        stays = self._share.keeps_own_large
+        return Holder(own, self._extents, self._share.ranks, self._large, stays=stays)
+
+    @cached_property
+    def _large(self) -> Sequence[int]:
+        """Bytes of each reduction that stay with its owners, or go; none where nothing differs."""
+        sign = self._large_sign if self._extents is not None else 0
+        if not sign or not any(self.flow.large):
+            return ()
+        return self.flow.large if sign > 0 else self.flow.freed
 
     @property
     def _large_sign(self) -> int:
