@@ -29,7 +29,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import Allocation, evaluate
-from zero_sizer.ledger.moments import Moment
+from zero_sizer.ledger.moments import PASSES, Moment
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.remarks import remarks
@@ -275,15 +275,21 @@ class Search:
 
     def _short(self, candidate: Candidate) -> Mapping[Device, Moment]:
         """When most is held of the devices that are short, before the batch is counted if then."""
-        for uses in (self._swept.at_least, self._swept.uses):
-            found = self._short_of(candidate, uses)
-            if found:
-                return {shortfall.device: shortfall.moment for shortfall in found}
-        return {}
+        sweep = self._swept
+        found = self._short_of(candidate, sweep.at_least)
+        if not found:
+            found = self._short_of(candidate, sweep.without_zero)
+            at = (short.moment for short in found if short.device is Device.GPU)
+            if next(at, None) not in PASSES:  # what ZeRO holds may be what it is short of
+                found = self._short_of(candidate, sweep.uses)
+        return {shortfall.device: shortfall.moment for shortfall in found}
 
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all."""
-        if self._short_of(candidate, self._swept.at_least):
+        sweep = self._swept
+        if self._short_of(candidate, sweep.at_least):
+            return False
+        if self._short_of(candidate, sweep.without_zero):
             return False
         between = self._swept.between(self._values(candidate))
         if between is not None:

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
 from zero_sizer.activations.levels import MicroStep
-from zero_sizer.activations.select import error_above, is_closed_form
+from zero_sizer.activations.select import activations_of, error_above, is_closed_form
 from zero_sizer.advise.lasting import (
     MOMENTS,
     OF_BATCH,
@@ -36,6 +36,7 @@ from zero_sizer.speed.rates import Rates, rates_of
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
 from zero_sizer.timeline.overlay import Overlay, Zero
+from zero_sizer.timeline.peaks import activations_alone
 from zero_sizer.timeline.program import Layout
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.wrapper import Wrapper
@@ -236,6 +237,19 @@ class Sweep:
         at_step = self._ranks_of(group, values).at_step
         return self._lasting_of(group, values, at_step).uses
 
+    def without_zero(self, values: Values) -> Mapping[Device, Use]:
+        """A lower bound of ``uses``: forward and backward with their activations alone.
+
+        Off the GPU it is what ``uses`` gives.
+        """
+        group = self._group(values)
+        _, at_step, apart = self._ranks_of(group, values)
+        if apart:
+            return self.at_least(values)
+        step = self._family.formula("activations", values, _activations)
+        rows = self._rows(group, values, at_step)
+        return self._with_passes(group, values, at_step, rows, activations_alone(step))
+
     def _ranks_of(self, group: _Group, values: Values) -> _Ranks:
         return cast(_Ranks, self._once(group, "ranks", values, _ranks))
 
@@ -296,6 +310,10 @@ def _ranks(view: Any) -> _Ranks:
     is_muon = any(row.newton_schulz for row in view.group_optimizers)
     apart = len(ranks) > 1 and (is_muon or sizes.has_grad_accum_attribute(view))
     return _Ranks(ranks, ranks if apart else step_candidates(view), apart)
+
+
+def _activations(view: Any) -> MicroStep:
+    return activations_of(view)
 
 
 def _micro_step(view: Any) -> tuple[MicroStep, Layout]:

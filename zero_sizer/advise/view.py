@@ -239,6 +239,22 @@ class PlanFamily:
             found = results.add(values, view.reads, result)
         return found
 
+    def evaluated(self, key: Any, values: Values, compute: Callable[["View"], Any]) -> Noted:
+        """``noted`` that keeps nothing: see ``keep``."""
+        results = self._formulas.get(key)
+        found = results.find(values) if results is not None else None
+        if found is None:
+            view = self._view(self, values)
+            found = compute(view), view.reads
+        return found
+
+    def keep(self, key: Any, values: Values, found: Noted) -> Noted:
+        """Keep what ``evaluated`` gave."""
+        results = self._formulas.get(key)
+        if results is None:
+            results = self._formulas[key] = _Results()
+        return results.find(values) or results.add(values, found[1], found[0])
+
     def known(self, key: Any, values: Values) -> bool:
         """True if a formula's result for these values is kept."""
         return key in self._formulas and self._formulas[key].find(values) is not None

@@ -70,6 +70,11 @@ class _Rows:
         """Activations at the highest row of forward."""
         return -self.forward[0][0] if self.forward else 0
 
+    @property
+    def highest_backward(self) -> int:
+        """Activations at the highest row of backward."""
+        return -self.backward[0][0] if self.backward else 0
+
 
 def timeline(step: MicroStep, layout: Layout, zero: Zero) -> Timeline:
     """Compose one micro step's activations with what ZeRO holds at every place."""
@@ -110,6 +115,12 @@ def highest_totals(
     if gap is not None and rows.highest_forward + overlay.forward.bound + gap < backward:
         return known[0], backward
     return _most(rows.forward, overlay.forward, known[0]), backward
+
+
+def activations_alone(step: MicroStep) -> tuple[int, int]:
+    """Bytes of activations where forward and backward hold most of them."""
+    rows = _rows(Identity(step))
+    return rows.highest_forward, rows.highest_backward
 
 
 def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> Instant:

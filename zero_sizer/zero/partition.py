@@ -103,7 +103,8 @@ def padded(numel: int, ranks: int) -> int:
 @lru_cache(maxsize=4096)
 def partitions_of(numels: tuple[int, ...], ranks: int) -> tuple[int, ...]:
     """Elements one rank holds of each of a list of stage-3 tensors; their sum is P3."""
-    return tuple(ceil_div(numel, ranks) for numel in numels)
+    parts = {numel: ceil_div(numel, ranks) for numel in set(numels)}  # few differ
+    return tuple(map(parts.__getitem__, numels))
 
 
 @lru_cache(maxsize=4096)
@@ -116,9 +117,9 @@ def sub_groups(numels: tuple[int, ...], ranks: int, limit: int) -> tuple[tuple[i
     groups: list[tuple[int, ...]] = []
     current: list[int] = []
     total = 0
-    for numel in numels:
-        current.append(ceil_div(numel, ranks))
-        total += current[-1]
+    for part in partitions_of(numels, ranks):
+        current.append(part)
+        total += part
         if total >= limit:
             groups.append(tuple(current))
             current, total = [], 0
