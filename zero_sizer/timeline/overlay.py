@@ -149,20 +149,18 @@ class Overlay:
     @cached_property
     def epilogue_total(self) -> int:
         """Bytes of ``epilogue``."""
-        if self._is_after_all:
-            return self.epilogue.total
+        match self.zero.rules.scheme:
+            case Scheme.SCATTERED:
+                return self.highest.epilogue_of_all()
+            case Scheme.AFTER:
+                return self.epilogue.total
         return self.highest.epilogue_total(ceilings(Identity(self.flow), self._costs).after)
-
-    @property
-    def _is_after_all(self) -> bool:
-        """True if few reductions or none follow the last gradient."""
-        return self.zero.rules.scheme not in (Scheme.DEFERRED, Scheme.HOOKED)
 
     @cached_property
     def epilogue_ceiling(self) -> int:
         """Bytes that ``epilogue`` does not exceed."""
         zero = self.zero
-        if self._is_after_all:
+        if zero.rules.scheme in (Scheme.SCATTERED, Scheme.AFTER):  # soon told
             return self.epilogue_total
         owns = (zero.share.own, *zero.others)
         if zero.rules.scheme is Scheme.HOOKED:

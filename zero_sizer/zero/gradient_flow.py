@@ -185,6 +185,11 @@ class Flow:
         return tuple(map(sum, levels)), done
 
     @cached_property
+    def most_closing(self) -> int:
+        """The highest of ``closing``."""
+        return max(self.closing_totals[0])
+
+    @cached_property
     def flush_totals(self) -> tuple[int, ...]:
         """Bytes when each reduction begins."""
         return tuple(sum(flush.level) for flush in self.flushes)

@@ -95,22 +95,22 @@ class Highest:
         level, own = self._flow.flush_totals[number], self._own_at
         return level + max(copies + own(2 * number), going + own(2 * number + 1))
 
-    def epilogue_total(self, ceilings: Sequence[tuple[int, int]] | None = None) -> int:
-        """Bytes at the highest after the last gradient.
-
-        ``ceilings``: see ``copies.Ceilings.after``; None: nothing is known beforehand.
-        """
-        first = self._first
-        if ceilings is None or not first.has_owners:
-            return self.epilogue.total
+    def epilogue_total(self, ceilings: Sequence[tuple[int, int]]) -> int:
+        """Bytes at the highest after the last gradient (``ceilings``: ``copies.Ceilings.after``)."""
         found = 0
         if self._afterwards:
-            found = max([of.total for rank in self._ranks for of in rank.after_all()], default=0)
+            found = max([of.total for rank in self._ranks for of in rank.after_all()])
         for ceiling, number in ceilings:
             if ceiling + self.most_own <= found:
                 break
             found = max(found, self._after_total(number))
         return found
+
+    def epilogue_of_all(self) -> int:
+        """Bytes then where ranks own no parts of what is reduced (stage 3)."""
+        flow, total = self._flow, self._first.alike.total
+        late = [total(number) for number in range(flow.done[-1], len(flow.flushes))]
+        return max([flow.most_closing, *late]) + self._own_at(0)
 
     def _after_total(self, number: int) -> int:
         """Bytes at one of the levels after the last gradient (negative), or of a reduction."""
