@@ -279,19 +279,16 @@ class Search:
         found = self._short_of(candidate, sweep.at_least)
         if not found:
             found = self._short_of(candidate, sweep.without_zero)
-            at = (short.moment for short in found if short.device is Device.GPU)
-            if next(at, None) not in PASSES:  # what ZeRO holds may be what it is short of
+            if not any(s.device is Device.GPU and s.moment in PASSES for s in found):
                 found = self._short_of(candidate, sweep.uses)
         return {shortfall.device: shortfall.moment for shortfall in found}
 
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all."""
         sweep = self._swept
-        if self._short_of(candidate, sweep.at_least):
+        if any(self._short_of(candidate, of) for of in (sweep.at_least, sweep.without_zero)):
             return False
-        if self._short_of(candidate, sweep.without_zero):
-            return False
-        between = self._swept.between(self._values(candidate))
+        between = sweep.between(self._values(candidate))
         if between is not None:
             least, most = between
             if not self._short_of(candidate, lambda _: most):

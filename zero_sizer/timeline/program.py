@@ -52,19 +52,19 @@ class Run(NamedTuple):
     Attributes:
         start: number of the first place.
         width: places of a block.
-        count: how many blocks.
+        blocks: how many.
         visits: of each, those of its places' ends included.
     """
 
     start: int
     width: int
-    count: int
+    blocks: int
     visits: int
 
     @property
     def end(self) -> int:
         """One past the last place."""
-        return self.start + self.width * self.count
+        return self.start + self.width * self.blocks
 
 
 class Placed:

@@ -35,9 +35,7 @@ class Modules:
                 self._before[module] = [before[kind] for kind in self._kinds]
             before[module] += 1
 
-    def most_being_built(
-        self, ranks: int, *, is_parked: bool, wider: int, group: int = 0
-    ) -> int:
+    def most_being_built(self, ranks: int, *, is_parked: bool, wider: int, group: int = 0) -> int:
         """The most that lies on the GPU while they are built, partitions included.
 
         What was built stays, so of each kind the last one counts.

@@ -96,7 +96,10 @@ class Highest:
         return level + max(copies + own(2 * number), going + own(2 * number + 1))
 
     def epilogue_total(self, ceilings: Sequence[tuple[int, int]]) -> int:
-        """Bytes at the highest after the last gradient (``ceilings``: ``copies.Ceilings.after``)."""
+        """Bytes at the highest after the last gradient.
+
+        ``ceilings``: see ``copies.Ceilings.after``.
+        """
         found = 0
         if self._afterwards:
             found = max([of.total for rank in self._ranks for of in rank.after_all()])

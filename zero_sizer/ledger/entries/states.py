@@ -3,7 +3,13 @@
 from collections.abc import Callable
 
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entries.conditions import PER_TENSOR, STEPS_AT_INIT, resident, resident_on, updated_on
+from zero_sizer.ledger.entries.conditions import (
+    PER_TENSOR,
+    STEPS_AT_INIT,
+    resident,
+    resident_on,
+    updated_on,
+)
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
 from zero_sizer.models.spec import Tensor
 from zero_sizer.optimizers.table import StateType
