@@ -10,7 +10,7 @@ from zero_sizer.config.workload import INFERENCE
 from zero_sizer.findings import Direction, Finding, Reason, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
-from zero_sizer.ledger import capacity, entries
+from zero_sizer.ledger import capacity, entries, fragmentation
 from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.kept_pinned import kept_pinned
 from zero_sizer.ledger.moments import Moment
@@ -98,6 +98,9 @@ def size(job: Job) -> Sizing:
         verdict, reasons = decide(plan, moments, needs, capacities, collected)
     if plan:
         collected += not_stated(plan, moments, capacities)
+        if plan.task != INFERENCE:
+            gpu = Device.GPU
+            collected += fragmentation.tight(peaks[gpu].num_bytes, needs[gpu], capacities[gpu])
     cluster = job.cluster
     collected += [*capacity.unpublished(cluster), *capacity.overstated(cluster)]
     # what all figures rest on, first

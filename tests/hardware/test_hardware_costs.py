@@ -10,6 +10,9 @@ from zero_sizer.hardware import catalog, costs
 
 TABLE = json.loads((Path(costs.__file__).parent / "data" / "costs.json").read_text())
 GPUS = {gpu.name: gpu for gpu in catalog.all_gpus()}
+UNRATED = {  # rated with the CPU beside it; sources differ (250 and 300 W); built by others
+    *("gh200-96gb", "gh200-144gb", "a800-pcie-80gb", "a800-40gb", "rtx-4090-48gb"),
+}
 
 
 @pytest.mark.parametrize("row", TABLE["prices"], ids=lambda row: f"{row['gpu']}-{row['provider']}")
@@ -52,9 +55,10 @@ def test_energy_is_more_than_the_boards():
 def test_board_power_is_of_its_generation(gpu):
     """A watt computes no more than the newest cards do, and no less than the oldest."""
     if gpu.board_watts is None:
-        assert gpu.name == "titan-rtx"
+        assert gpu.name in UNRATED
         return
     assert gpu.board_watts_source
     assert 60 <= gpu.board_watts <= 1400
     per_watt = max(gpu.peak_tflops.values()) * 1e12 / gpu.board_watts
-    assert 5e10 < per_watt < 6e12
+    oldest = 4e10 if gpu.compute_capability == (6, 1) else 5e10  # Pascal without fast fp16
+    assert oldest < per_watt < 6e12

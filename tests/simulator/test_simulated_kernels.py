@@ -76,6 +76,9 @@ def answers(jobs):
         request = request_for(zero, ranks=RANKS, hf_config=WIDE, keep_events=True)
         requests[feature] = request
         requests[f"small {feature}"] = replace(request, hf_config=TINY_LLAMA)
+    for overlaps in (True, False):  # two side streams: gathering, and reduction
+        zero = {"stage": 3, **small, "overlap_comm": overlaps}
+        requests[f"overlap {overlaps}"] = request_for(zero, ranks=2, keep_events=True)
     requests |= {name: parent.request_of(job, rank=0, steps=2) for name, job in jobs.items()}
     return dict(zip(requests, parent.answers(list(requests.values())), strict=True))
 
@@ -133,3 +136,21 @@ def test_the_ledgers_step_is_the_engines_for_torchs_optimizers(jobs, answers):
             if (row.device, row.phase) == (device, "step")
         )
         assert abs(row.error) < 0.001, (name, row.predicted, row.witnessed)
+
+
+def test_what_a_side_stream_allocates_is_told_apart(answers):
+    """Gathers and reductions run beside the model where overlap_comm asks for it.
+
+    stage3.py:340, parameter_offload.py:195; a block serves requests of its own stream alone.
+    """
+    streams = {
+        overlaps: {
+            (event[2], event[3])
+            for event in answers[f"overlap {overlaps}"]["events"]
+            if event[0] == "alloc" and event[5] == "backward"
+        }
+        for overlaps in (True, False)
+    }
+    assert {stream for _, stream in streams[False]} == {0}
+    assert {stream for _, stream in streams[True]} == {0, 1, 2}
+    assert {size for size, _ in streams[True]} == {size for size, _ in streams[False]}

@@ -1,7 +1,7 @@
 """Which GPUs carry a model, and how many of them it takes, by what is trained and where it lies."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import field, replace
 
 from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.config import chosen_config, default_config, usual_precision
@@ -13,10 +13,11 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import blas_bytes
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job, without_config
-from zero_sizer.ledger.capacity import Fit
+from zero_sizer.ledger.capacity import Capacity, Fit
+from zero_sizer.ledger.verdict import Need
 from zero_sizer.models.attention import FLASH, LACKS, SDPA
 from zero_sizer.parallel import ParallelDims, laid_out
-from zero_sizer.sizing import size
+from zero_sizer.sizing import Sizing, size
 from zero_sizer.util.records import dataclass
 
 GPUS_A_NODE = 8
@@ -54,15 +55,62 @@ def carriers(
 
     One sample a GPU, checkpointed, with the most frugal settings; host memory is not bounded.
     """
-    known: dict[tuple[object, ...], dict[str, Enough | None]] = {}
+    kinds: dict[tuple[object, ...], _Kind] = {}
     for gpu in gpus:
-        key = (gpu.visible_bytes, gpu.context_bytes, blas_bytes(gpu), gpu.compute_capability)
-        if key not in known:
-            known[key] = _on(gpu, model, seq_len)
-        yield gpu, known[key]
+        alike = (gpu.context_bytes, blas_bytes(gpu), gpu.compute_capability)
+        if alike not in kinds:
+            kinds[alike] = _Kind(jobs=_jobs(gpu, model, seq_len))
+        yield gpu, {name_of(way): kinds[alike].fewest(way, gpu.visible_bytes) for way in WAYS}
 
 
-def _on(gpu: Gpu, model: str, seq_len: int | None) -> dict[str, Enough | None]:
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """GPUs that differ in their memory alone, which says nothing about what ZeRO-3 needs.
+
+    Attributes:
+        jobs: by what is trained.
+        sized: what has been sized of them, by way and number of GPUs.
+    """
+
+    jobs: Mapping[str, Job]
+    sized: dict[tuple[str, str, int], "Sized | None"] = field(default_factory=dict)
+
+    def fewest(self, way: tuple[str, str], memory: int) -> Enough | None:
+        """The fewest of ``COUNTS`` that carry a job with so many bytes each."""
+        trained, strategy = way
+        if trained not in self.jobs:
+            return None
+        for count in COUNTS:
+            key = (trained, strategy, count)
+            if key not in self.sized:
+                ranks = laid_out(count, GPUS_A_NODE)
+                self.sized[key] = _size(self.jobs[trained], strategy, ranks)
+            found = self.sized[key]
+            if found is not None and found.fits(memory):
+                return found.enough
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sized:
+    """A job on a number of GPUs.
+
+    Attributes:
+        need: of the GPU that needs most.
+        capacity: of one GPU, with what lies outside PyTorch.
+        enough: what is told where it fits.
+    """
+
+    need: Need
+    capacity: Capacity
+    enough: Enough
+
+    def fits(self, memory: int) -> bool:
+        """True if it certainly does on GPUs of so many bytes."""
+        return self.need.fit(replace(self.capacity, num_bytes=memory)) is Fit.YES
+
+
+def _jobs(gpu: Gpu, model: str, seq_len: int | None) -> dict[str, Job]:
     precision = usual_precision(gpu.name)
     flags = Flags(model=model, gpu=gpu.name, gpus_per_node=1, seq_len=seq_len, checkpointing=True)
     whole = without_config(default_config(precision), flags)
@@ -70,20 +118,11 @@ def _on(gpu: Gpu, model: str, seq_len: int | None) -> dict[str, Enough | None]:
     has_flash = precision == "bf16" and FLASH not in lacks
     attention = FLASH if has_flash else SDPA
     whole = replace(whole, workload=replace(whole.workload, attention=attention))
-    jobs = {"": whole, **{other.name: other.job for other in alternatives(whole)}}
-    return {name_of(way): _fewest(jobs[way[0]], way[1]) if way[0] in jobs else None for way in WAYS}
+    return {"": whole, **{other.name: other.job for other in alternatives(whole)}}
 
 
-def _fewest(job: Job, strategy: str) -> Enough | None:
-    for count in COUNTS:
-        found = _sized(job, strategy, laid_out(count, GPUS_A_NODE))
-        if found is not None:
-            return replace(found, gpus=count)
-    return None
-
-
-def _sized(job: Job, name: str, ranks: ParallelDims) -> Enough | None:
-    """The job there; None where its GPUs may be too small, or DeepSpeed refuses it."""
+def _size(job: Job, name: str, ranks: ParallelDims) -> Sized | None:
+    """The job there; None where DeepSpeed refuses it."""
     job = replace(job, cluster=job.cluster.of(ranks))
     strategy = next(s for s in strategies(job) if s.name == name)
     largest = max((tensor.numel for tensor in job.model.parameters), default=0)
@@ -91,12 +130,20 @@ def _sized(job: Job, name: str, ranks: ParallelDims) -> Enough | None:
     setting = ladder.both(ladder.host[-1], ladder.corners[-1])
     values = chosen_config(job.document.values, strategy, setting, micro_batch=1, grad_accum=1)
     sizing = size(replace(job, document=document.from_mapping(values)))
-    need, found = sizing.needs[Device.GPU], sizing.capacities[Device.GPU]
-    if not sizing.is_valid or need.fit(found) is not Fit.YES:
+    return sized(sizing, ranks.world_size)
+
+
+def sized(sizing: Sizing, gpus: int) -> Sized | None:
+    """Keep what many cards share of a sizing; None where DeepSpeed refuses the job."""
+    if not sizing.is_valid:
         return None
     peaks = sizing.peaks
-    return Enough(
-        gpus=ranks.world_size,
-        gpu_bytes=peaks[Device.GPU].num_bytes,
-        host_bytes=peaks[Device.HOST].num_bytes,
+    return Sized(
+        need=sizing.needs[Device.GPU],
+        capacity=sizing.capacities[Device.GPU],
+        enough=Enough(
+            gpus=gpus,
+            gpu_bytes=peaks[Device.GPU].num_bytes,
+            host_bytes=peaks[Device.HOST].num_bytes,
+        ),
     )

@@ -20,12 +20,12 @@ class LimitedDevice:
         self.room = Room(num_bytes=num_bytes)
         self._allocator = CachingAllocator(settings, capacity=num_bytes)
 
-    def allocate(self, block: int, num_bytes: int, phase: str) -> None:
-        """A request of the run, in ``phase``."""
+    def allocate(self, block: int, num_bytes: int, phase: str, stream: int = 0) -> None:
+        """A request of the run, in ``phase`` and on a stream of the GPU."""
         if not self.room.fits:
             return
         try:
-            self._allocator.allocate(block, num_bytes)
+            self._allocator.allocate(block, num_bytes, stream)
         except DeviceOutOfMemoryError as error:
             self.room = Room(
                 num_bytes=self.room.num_bytes,

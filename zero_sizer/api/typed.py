@@ -13,6 +13,7 @@ class JobKeywords(TypedDict, total=False):
     quantization: str | None
     freeze: Sequence[str] | None
     allow_code: bool | None
+    instance: str | None
     gpus_per_node: int | None
     gpu: str | None
     gpu_memory: int | str | None

@@ -47,11 +47,15 @@ def _commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
 
 
 def _complete(action: Any, shtab: Any) -> None:
-    """Names of GPUs and models that are known, files and folders where one is asked for."""
+    """Names of GPUs, instances and models that are known, files where one is asked for."""
     if action.dest == "gpu":
         from zero_sizer.hardware.catalog import all_gpus
 
         action.choices = [gpu.name for gpu in all_gpus()]
+    elif action.dest == "instance":
+        from zero_sizer.hardware.instances import all_instances
+
+        action.choices = [row.name for row in all_instances()]
     elif action.dest == "model":
         from zero_sizer.models import bundled_names
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.errors import InputError
-from zero_sizer.hardware import catalog, hostfile
+from zero_sizer.hardware import catalog, hostfile, instances
 from zero_sizer.hardware.cluster import Cluster, Gpu
 from zero_sizer.util.records import dataclass
 
@@ -37,14 +37,20 @@ def assemble(stated: Mapping[str, Stated]) -> Cluster:
 
     Args:
         stated: any of ``nodes``, ``gpus_per_node``, ``gpu``, ``gpu_memory``, ``host_memory``,
-            ``nvme`` (already of the right type, sizes in bytes), ``hostfile`` and
-            ``cluster_profile`` (paths) and ``RATES`` (numbers above 0).
+            ``nvme`` (already of the right type, sizes in bytes), ``instance`` (a cloud's name),
+            ``hostfile`` and ``cluster_profile`` (paths) and ``RATES`` (numbers above 0).
 
     Raises:
-        InputError: unknown GPU, bad hostfile, bad profile or one of another GPU, or nodes without
-            the number of GPUs on each, or more than a million GPUs.
+        InputError: unknown GPU or instance, or one that has other GPUs, bad hostfile, bad profile
+            or one of another GPU, or nodes without the number of GPUs on each, or more than a
+            million GPUs.
     """
-    origins = {name: item.origin for name, item in stated.items() if name != "hostfile"}
+    brought = _of_instance(stated)
+    network = brought.pop("inter_node_gb_per_s", None)
+    stated = {**brought, **stated}
+    origins = {
+        name: item.origin for name, item in stated.items() if name not in ("hostfile", "instance")
+    }
     slots = _slots(stated, origins)
     if sum(slots) > _MOST_RANKS:
         where = stated["nodes"].origin if "nodes" in stated else ""
@@ -68,10 +74,30 @@ def assemble(stated: Mapping[str, Stated]) -> Cluster:
         gpu_memory=gpu_memory,
         host_memory=_value(stated, "host_memory"),
         nvme=_value(stated, "nvme"),
-        rates=_rates(stated, measured, origins),
+        rates=_rates(stated, measured, network, origins),
         measured=measured,
         origins=origins,
     )
+
+
+def _of_instance(stated: Mapping[str, Stated]) -> dict[str, Stated]:
+    """What the machine that is named has; a hostfile says itself how many GPUs are used.
+
+    Raises:
+        InputError: unknown, or other GPUs than are stated beside it.
+    """
+    if "instance" not in stated:
+        return {}
+    name, origin = stated["instance"].value, stated["instance"].origin
+    try:
+        instance = instances.find(name)
+        instances.require_same(instance, {key: item.value for key, item in stated.items()})
+    except InputError as error:
+        raise InputError(error.message, remedy=error.remedy, where=origin) from None
+    values = instance.values()
+    if "hostfile" in stated:
+        del values["gpus_per_node"]
+    return {key: Stated(value, f"{origin} {instance.name}") for key, value in values.items()}
 
 
 def _measured(stated: Mapping[str, Stated]) -> "ClusterProfile | None":
@@ -100,14 +126,20 @@ def _require_same_gpu(
 
 
 def _rates(
-    stated: Mapping[str, Stated], measured: "ClusterProfile | None", origins: dict[str, str]
+    stated: Mapping[str, Stated],
+    measured: "ClusterProfile | None",
+    network: Stated | None,
+    origins: dict[str, str],
 ) -> dict[str, float]:
-    """What the user knows of the hardware's speed, and what was measured of the rest."""
+    """What the user knows of the hardware's speed, what was measured, what the machine has."""
     found = {name: float(stated[name].value) for name in RATES if name in stated}
     for name, rate in (measured.rates if measured is not None else {}).items():
         if name not in found:
             found[name] = rate.value
             origins[name] = measured.origin if measured is not None else ""
+    if network is not None and "inter_node_gb_per_s" not in found:
+        found["inter_node_gb_per_s"] = network.value
+        origins["inter_node_gb_per_s"] = network.origin
     return found
 
 
@@ -166,7 +198,9 @@ def _gpu(stated: Mapping[str, Stated], origins: dict[str, str]) -> tuple[Gpu | N
         try:
             gpu = catalog.find(name)
         except InputError as error:
-            raise InputError(error.message, remedy=error.remedy, where=origin) from None
+            is_machine = instances.is_known(name)
+            remedy = f"it is a cloud's machine: --instance {name}" if is_machine else error.remedy
+            raise InputError(error.message, remedy=remedy, where=origin) from None
         origins["gpu"] = origin
     if "gpu_memory" in stated:
         return gpu, int(stated["gpu_memory"].value)

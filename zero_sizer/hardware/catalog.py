@@ -12,7 +12,9 @@ from zero_sizer.units import MIB
 from zero_sizer.util.spelling import nearest
 
 _TABLE = Path(__file__).parent / "data" / "gpus.json"
-_NOISE = re.compile(r"nvidia|geforce|quadro|tesla|amd|instinct|radeon|[\s_\-/()]+")
+_NOISE = re.compile(r"nvidia|geforce|tesla|amd|instinct|radeon|[\s_\-/()]+")
+_MIG = re.compile(r"\bmig\b", re.IGNORECASE)
+_QUADRO = "quadro"  # tells an RTX 6000 of 2018 from its namesakes; elsewhere it says nothing
 _HINT = "`zero-sizer gpus` lists them; for any other GPU state its memory: --gpu-memory 24GiB"
 
 
@@ -20,35 +22,74 @@ def find(name: str) -> Gpu:
     """The GPU that ``name`` means, however it is spelt (``H100``, ``a100_80gb``, ``rtx3090``).
 
     Raises:
-        InputError: unknown, or a family that comes with several memory sizes.
+        InputError: unknown, a family that comes with several memory sizes, a slice of a GPU, or
+            an accelerator that the table cannot hold.
     """
     wanted = _squeeze(name)
-    exact = _by_spelling().get(wanted)
+    spellings = _by_spelling()
+    exact = spellings.get(wanted) or spellings.get(wanted.removeprefix(_QUADRO))
     if exact is not None:
         return exact
-    if len(wanted) >= 2:
-        family = [gpu for gpu in all_gpus() if _squeeze(gpu.name).startswith(wanted)]
-        if len(family) == 1:
-            return family[0]
-        if family:
-            choices = ", ".join(gpu.name for gpu in family)
-            raise InputError(f"{name!r} could be any of {choices}", remedy="write which one")
+    if _MIG.search(name):
+        raise InputError(
+            f"{name[:80]!r} is a slice of a GPU",
+            remedy="name the whole card and the slice's memory: --gpu a100-80gb --gpu-memory 20GiB",
+        )
+    family = _family(wanted)
+    if len(family) == 1:
+        return family[0]
+    if family:
+        choices = ", ".join(gpu.name for gpu in family)
+        raise InputError(f"{name!r} could be any of {choices}", remedy="write which one")
+    _refuse_elsewhere(wanted)
     raise InputError(f"no GPU {name[:80]!r} in the table{_near(wanted)}", remedy=_HINT)
+
+
+def _family(wanted: str) -> list[Gpu]:
+    """GPUs whose name begins so, else those with an alias that does."""
+    if len(wanted) < 2:
+        return []
+    named = [
+        gpu for gpu in all_gpus() if _squeeze(gpu.name).removeprefix(_QUADRO).startswith(wanted)
+    ]
+    if named:
+        return named
+    called = {gpu.name for text, gpu in _by_spelling().items() if text.startswith(wanted)}
+    return [gpu for gpu in all_gpus() if gpu.name in called]
+
+
+def _refuse_elsewhere(wanted: str) -> None:
+    """Stops at an accelerator on which DeepSpeed runs and that the table does not hold.
+
+    Raises:
+        InputError: it is one, with the flags that still size a job on it.
+    """
+    for row in _table()["elsewhere"]:
+        if wanted in map(_squeeze, row["names"]):
+            memory = f"--gpu-memory {row.get('memory', 'SIZE')}"
+            remedy = f"leave --gpu out and state what PyTorch shows on it: {memory}"
+            if "like" in row:
+                remedy = f"take one that is like it: --gpu {row['like']} {memory}"
+            raise InputError(f"{row['label']} is not in the table: {row['why']}", remedy=remedy)
+
+
+@cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(_TABLE.read_text(encoding="utf-8"))
+    return table
 
 
 @cache
 def all_gpus() -> tuple[Gpu, ...]:
     """Every row of the table, in its order."""
-    table = json.loads(_TABLE.read_text(encoding="utf-8"))
-    return tuple(_gpu(row, table["sources"]) for row in table["gpus"])
+    return tuple(_gpu(row, _table()) for row in _table()["gpus"])
 
 
 @cache
 def _by_spelling() -> dict[str, Gpu]:
     """Squeezed name, label and aliases -> GPU; a spelling that two rows share is left out."""
-    table = json.loads(_TABLE.read_text(encoding="utf-8"))
     spellings: dict[str, set[int]] = {}
-    for index, row in enumerate(table["gpus"]):
+    for index, row in enumerate(_table()["gpus"]):
         for text in (row["name"], row["label"], *row.get("aliases", ())):
             spellings.setdefault(_squeeze(text), set()).add(index)
     gpus = all_gpus()
@@ -66,9 +107,9 @@ def _near(wanted: str) -> str:
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
-def _gpu(row: dict[str, Any], sources: dict[str, dict[str, str]]) -> Gpu:
+def _gpu(row: dict[str, Any], table: dict[str, Any]) -> Gpu:
+    sources, context = table["sources"], table["contexts"][row["context"]]
     seen = [figure["bytes"] for figure in row["visible"]] or [row["marketing_bytes"]]
-    context = row["context"]
     power = row.get("board_power", {})
     cited = [*row["sources"], *(figure["source"] for figure in row["visible"])]
     return Gpu(

@@ -121,6 +121,12 @@ class Flags:
         bool, help="let a job YAML name a module:factory, which is imported and called"
     )
 
+    instance: str | None = _row(
+        text,
+        _CLUSTER,
+        metavar="TYPE",
+        help="a cloud's machine, e.g. p4d.24xlarge: its GPUs, memory, drives and network",
+    )
     nodes: int | None = _row(Whole(1_000_000), _CLUSTER, short="n", help="machines (1)")
     gpus_per_node: int | None = _row(
         Whole(1024), _CLUSTER, short="p", help="ranks of each machine (1)"

@@ -141,7 +141,7 @@ def without_model(path: str) -> tuple[Document, Cluster | None, Workload]:
     said, flags = recognise.read(path), Flags()
     cluster = section(said.cluster, stated.CLUSTER, flags)
     workload = section(said.workload, stated.WORKLOAD, flags)
-    is_stated = {"nodes", "gpus_per_node", "hostfile"} & cluster.keys()
+    is_stated = {"instance", "nodes", "gpus_per_node", "hostfile"} & cluster.keys()
     config = said.document or document.from_mapping({}, source=path)
     return config, assemble(cluster) if is_stated else None, workload_of(workload)
 
@@ -212,7 +212,7 @@ def _flag_of(field: stated.Field, value: Any) -> str:
 def cluster_of(found: dict[str, Stated], workload: Mapping[str, Stated]) -> dict[str, Stated]:
     """The cluster's statements; ranks that share each layer are so many GPUs where none are."""
     ranks = workload.get("tensor_parallel")
-    if ranks is None or {"nodes", "gpus_per_node", "hostfile"} & found.keys():
+    if ranks is None or {"instance", "nodes", "gpus_per_node", "hostfile"} & found.keys():
         return found
     return {**found, "gpus_per_node": ranks}
 

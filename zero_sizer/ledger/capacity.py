@@ -20,9 +20,9 @@ FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"
 """Option that states how much there is of a device."""
 
 _GB = 10**9
-_RESERVE = (0.09, 0.22)
-"""What PyTorch's caching allocator reserved beyond the most that it handed out, of that: in the
-median and at most, in fourteen replayed jobs of whole models (docs/limits.md)."""
+_RESERVE = (0.19, 0.65)
+"""What PyTorch's caching allocator reserved beyond the most that it handed out, of that, where it
+had room: in the median and at most, in forty replayed jobs (benchmarks/results.md)."""
 
 
 class Fit(Enum):

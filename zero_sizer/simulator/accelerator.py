@@ -1,7 +1,8 @@
 # ruff: noqa: D102 (the methods are DeepSpeed's; its abstract accelerator documents them)
 """DeepSpeed's accelerator interface in front of the simulated GPU."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,7 +32,10 @@ class Event:
 
 
 class Stream(Event):
-    """A stream that runs at once."""
+    """A stream that runs at once.
+
+    PyTorch's allocator hands a block back to the stream alone on which it was allocated.
+    """
 
     def wait_stream(self, stream: object) -> None: ...
 
@@ -68,7 +72,7 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
         self.tracker = tracker
         self._capacity = capacity
         self._local_world_size = local_world_size
-        self._stream = Stream()
+        self._streams = [Stream()]
 
     # A GPU runs behind the program's back; DeepSpeed then uses streams and delayed frees.
     def is_synchronized_device(self) -> bool:
@@ -104,13 +108,26 @@ class SimulatedAccelerator(CPU_Accelerator):  # type: ignore[misc]
     Stream = Stream
     Event = Event
 
-    def stream(self, stream: object) -> Any:
-        return nullcontext()
+    @contextmanager
+    def stream(self, stream: object) -> Iterator[None]:
+        outer = self.tracker.stream
+        self.set_stream(stream)
+        try:
+            yield
+        finally:
+            self.tracker.stream = outer
+
+    def set_stream(self, stream: object) -> None:
+        if isinstance(stream, Stream):  # DeepSpeed's of a synchronous device are None
+            if stream not in self._streams:
+                self._streams.append(stream)
+            self.tracker.stream = self._streams.index(stream)
 
     def current_stream(self, device_index: int | None = None) -> Any:
-        return self._stream
+        return self._streams[self.tracker.stream]
 
-    default_stream = current_stream
+    def default_stream(self, device_index: int | None = None) -> Any:
+        return self._streams[0]
 
     def memory_allocated(self, device_index: int | None = None) -> int:
         return self.tracker.live(GPU)

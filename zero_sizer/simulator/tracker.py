@@ -29,7 +29,7 @@ class Event(NamedTuple):
         kind: ``alloc`` or ``free``.
         block: number of the allocation; never used twice.
         num_bytes: bytes asked for, before the allocator's rounding.
-        stream: always 0: DeepSpeed's side streams are not told apart.
+        stream: on which it was allocated; 0 is the default one.
         device: ``gpu``, ``host`` (pageable), ``pinned`` (by torch), ``locked`` (by DeepSpeed) or
             ``nvme``.
         phase: the training phase it happened in.
@@ -69,6 +69,8 @@ class Tracker:
         blas_bytes: workspace of cuBLAS on this GPU, one for each thread that multiplies matrices.
         phase: written into events; set by whoever drives the run.
         module: written into events; set by the module hooks.
+        stream: current stream of the GPU, which allocates: 0 is the default one. A block serves
+            requests of its own stream only.
         name_of_node: names the autograd node that runs, where no module does.
         events: every allocation and free, when asked for at construction.
         devices: GPUs of the sizes asked for at construction, following the same requests.
@@ -81,6 +83,7 @@ class Tracker:
         self._multiplied: set[str] = set()
         self.phase = "init"
         self.module = ""
+        self.stream = 0
         self.name_of_node: Callable[[], str] = str
         self.events: list[Event] | None = [] if keep_events else None
         self._live = dict.fromkeys(_ROUNDED, 0)
@@ -223,20 +226,20 @@ class Tracker:
     def free(self, device: str, block: int, num_bytes: int, counted: int) -> None:
         """Takes back what ``allocate`` counted."""
         self._live[device] -= counted
+        if self.events is not None:
+            self._log("free", block, num_bytes, device)
         if device == GPU:
             self._gpu_cache.free(block)
             for limited in self.devices:
                 limited.free(block)
         elif device == PINNED:
             self._pinned_cache.free(block)
-        if self.events is not None:
-            self._log("free", block, num_bytes, device)
 
     def _cache(self, device: str, block: int, num_bytes: int) -> None:
         if device == GPU:
-            self._gpu_cache.allocate(block, num_bytes)
+            self._gpu_cache.allocate(block, num_bytes, self.stream)
             for limited in self.devices:
-                limited.allocate(block, num_bytes, self.phase)
+                limited.allocate(block, num_bytes, self.phase, self.stream)
         else:
             self._pinned_cache.allocate(block, num_bytes)
         reserved = self.reserved(device)
@@ -247,7 +250,9 @@ class Tracker:
     def _log(self, kind: str, block: int, num_bytes: int, device: str) -> None:
         if self.events is not None:
             module = self.module or self.name_of_node()
-            self.events.append(Event(kind, block, num_bytes, 0, device, self.phase, module))
+            held = self._gpu_cache.live.get(block) if device == GPU else None
+            stream = held.stream if held is not None else 0
+            self.events.append(Event(kind, block, num_bytes, stream, device, self.phase, module))
 
     def _forget(self, watch: weakref.ref[Any]) -> None:
         if isinstance(watch, _Watch) and self._watches.pop(watch.address, None) is not None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from zero_sizer import models
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.hardware.catalog import all_gpus
+from zero_sizer.hardware.instances import all_instances
 from zero_sizer.job.fields import GOAL, OPTIONS, TRAINING_RUN, Field
 from zero_sizer.job.values import OneOf, Whole, checkpointing, yes_or_no
 from zero_sizer.units import format_gib
@@ -123,9 +124,15 @@ def _widget(option: Field, label: str) -> Widget:
         kind=kind,
         lowest=check.lowest if isinstance(check, Whole) else 1,
         choices=choices,
-        suggestions=models.bundled_names() if option.name == "model" else (),
+        suggestions=_suggestions(option.name),
         only="choose" if option.group == GOAL else "",
     )
+
+
+def _suggestions(name: str) -> tuple[str, ...]:
+    if name == "model":
+        return models.bundled_names()
+    return tuple(row.name for row in all_instances()) if name == "instance" else ()
 
 
 def _gpus() -> Iterator[tuple[str, str]]:

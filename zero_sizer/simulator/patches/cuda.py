@@ -46,6 +46,7 @@ def cuda_answers(
     properties = _properties(name, capacity, capability or _CAPABILITY)
     answers = {
         **_constants(properties, local_world_size),
+        **_streams(accelerator),
         **_memory(accelerator.tracker, capacity),
     }
     for attribute, answer in answers.items():
@@ -108,9 +109,16 @@ def _properties(name: str, capacity: int, capability: tuple[int, int]) -> Simple
     )
 
 
+def _streams(accelerator: Any) -> dict[str, Any]:
+    names = ("current_stream", "default_stream", "stream", "set_stream")
+    return {name: getattr(accelerator, name) for name in names} | {
+        "Stream": Stream,
+        "Event": Event,
+    }
+
+
 def _constants(properties: SimpleNamespace, local_world_size: int) -> dict[str, Any]:
     capability = (properties.major, properties.minor)
-    stream = Stream()
     nothing = (
         "_lazy_init init set_device synchronize manual_seed manual_seed_all seed seed_all "
         "set_rng_state set_rng_state_all ipc_collect reset_accumulated_memory_stats "
@@ -127,11 +135,6 @@ def _constants(properties: SimpleNamespace, local_world_size: int) -> dict[str, 
         "get_device_capability": _always(capability),
         "get_device_properties": _always(properties),
         "is_bf16_supported": _always(True),
-        "current_stream": _always(stream),
-        "default_stream": _always(stream),
-        "stream": _always(nullcontext()),
-        "Stream": Stream,
-        "Event": Event,
         "is_current_stream_capturing": _always(False),
         "can_device_access_peer": _always(True),
         "get_arch_list": lambda: ["sm_{}{}".format(*capability)],
