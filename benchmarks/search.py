@@ -19,48 +19,42 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from cold_start import machine, replace_section
+from search_problems import GPUS, MODELS, Problem, problems
 
-from zero_sizer import models, sizing
+from zero_sizer import sizing
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice, Options, choose, search_of
-from zero_sizer.advise.config import default_config, usual_precision
 from zero_sizer.advise.fleet import fleet
 from zero_sizer.advise.ladder import Tuning, setting
 from zero_sizer.advise.largest import largest_of
 from zero_sizer.advise.search import Search
-from zero_sizer.advise.strategy import Strategy
-from zero_sizer.job import read
-from zero_sizer.job.fields import Flags
-from zero_sizer.job.read import Job
+from zero_sizer.advise.strategy import Strategy, smallest_swap_buffer
 from zero_sizer.ledger.verdict import Verdict
-from zero_sizer.models.attention import FLASH, LACKS, SDPA
 
 TOLERANCE = 1.01
-MODELS = (
-    "qwen2.5-0.5b", "llama-3.2-1b", "qwen2.5-1.5b", "llama-3.2-3b", "mistral-7b", "qwen2.5-7b",
-    "llama-3-8b", "llama-2-13b", "opt-30b", "qwen2.5-32b", "llama-2-70b",
-)  # fmt: skip
-GPUS = (
-    "t4", "l4", "a10g-24gb", "rtx-3090", "rtx-4090", "v100-32gb", "l40s", "a100-40gb",
-    "a100-80gb", "h100-80gb", "h200-141gb",
-)  # fmt: skip
-HOSTS = ("32GiB", "64GiB", "128GiB", "256GiB", "512GiB", "1TiB")
-LENGTHS = (512, 1024, 2048, 4096, 8192)
-
 GRID = {
     "overlap_comm": (True, True, False),
     "reduce_bucket_size": (500_000_000, 200_000_000, 100_000_000, 50_000_000, 20_000_000),
     "stage3_prefetch_bucket_size": (50_000_000, 10_000_000, 0),
-    "stage3_max_live_parameters": (1_000_000_000, 300_000_000, 100_000_000, 0),
-    "stage3_max_reuse_distance": (1_000_000_000, 100_000_000, 0),
-    "stage3_param_persistence_threshold": (100_000, 0),
+    "stage3_max_live_parameters": (
+        *(1_000_000_000, 300_000_000, 100_000_000, 0),
+        *(4_000_000_000, 10_000_000_000, 200_000_000_000),
+    ),
+    "stage3_max_reuse_distance": (
+        *(1_000_000_000, 100_000_000, 0),
+        *(4_000_000_000, 10_000_000_000, 200_000_000_000),
+    ),
+    "stage3_param_persistence_threshold": (1_000_000, 100_000, 0),
     "sub_group_size": (1_000_000_000, 300_000_000, 100_000_000, 50_000_000, 25_000_000),
 }
 OFFLOADED = {
     "offload_optimizer.pin_memory": (True, False),
     "offload_param.pin_memory": (True, False),
     "offload_optimizer.ratio": (1.0, 1.0, 0.7, 0.4, 0.2),
+    "offload_optimizer.buffer_count": (4, 5, 8),
 }
+SWAP_BUFFERS = (100_000_000, 400_000_000)  # elements, where they take the largest weight
+EVERY = (2, 3, 4, 8)  # of so many blocks one is checkpointed
 ONE_AT_A_TIME = {  # a swapped weight holds one of few buffers: see advise/ladder.py
     "stage3_prefetch_bucket_size": 0,
     "stage3_max_live_parameters": 100_000_000,
@@ -77,63 +71,6 @@ FRUGAL = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One cluster and model."""
-
-    model: str
-    gpu: str
-    nodes: int
-    gpus: int
-    host: str
-    nvme: str | None
-    seq_len: int
-
-    @property
-    def line(self) -> str:
-        """The command line of it."""
-        nvme = f" --nvme {self.nvme}" if self.nvme else ""
-        return (
-            f"--model {self.model} --gpu {self.gpu} --nodes {self.nodes} --gpus-per-node "
-            f"{self.gpus} --host-memory {self.host}{nvme} --seq-len {self.seq_len}"
-        )
-
-    def job(self) -> Job:
-        """Flash attention where model and card have it."""
-        precision = usual_precision(self.gpu)
-        lacks = LACKS.get(models.load(self.model).arch.family, ())
-        has_flash = precision == "bf16" and FLASH not in lacks
-        flags = Flags(
-            model=self.model,
-            gpu=self.gpu,
-            nodes=self.nodes,
-            gpus_per_node=self.gpus,
-            host_memory=self.host,
-            nvme=self.nvme,
-            seq_len=self.seq_len,
-            attention=FLASH if has_flash else SDPA,
-        )
-        return read.without_config(default_config(precision), flags)
-
-
-def problems(seed: int) -> Iterator[Problem]:
-    """Endless problems."""
-    draw = random.Random(seed)
-    while True:
-        model = draw.choice(MODELS)
-        longest = 2048 if model.startswith("opt") else LENGTHS[-1]
-        longest = 4096 if model.startswith("llama-2") else longest
-        yield Problem(
-            model=model,
-            gpu=draw.choice(GPUS),
-            nodes=draw.choice((1, 1, 2, 4)),
-            gpus=draw.choice((1, 2, 4)),
-            host=draw.choice(HOSTS),
-            nvme=draw.choice((None, "1TB")),
-            seq_len=draw.choice([length for length in LENGTHS if length <= longest]),
-        )
-
-
 @dataclass
 class Grid:
     """Random settings of every strategy on one problem."""
@@ -148,6 +85,8 @@ class Grid:
         """The frugal end, DeepSpeed's defaults, and ``count`` drawn ones."""
         known = [key for key in (*GRID, *OFFLOADED) if _applies(key, strategy)]
         fixed = ONE_AT_A_TIME if strategy.weights_on == "nvme" else {}
+        least = smallest_swap_buffer(self.search.job)
+        buffers = [least, *(size for size in SWAP_BUFFERS if size > least)]
         yield setting({key: FRUGAL[key] for key in known if key in FRUGAL})
         yield setting(fixed)
         lists = {**GRID, **OFFLOADED}
@@ -155,14 +94,16 @@ class Grid:
             drawn = {key: self.draw.choice(lists[key]) for key in known}
             if drawn.get("offload_optimizer.ratio") == 1.0:
                 del drawn["offload_optimizer.ratio"]
+            if fixed:
+                drawn["offload_param.buffer_size"] = self.draw.choice(buffers)
             yield setting({**drawn, **fixed})
 
     def plans(self, strategy: Strategy) -> Iterator[Candidate]:
         """The plan of each setting with the largest micro batch that fits."""
         sizes = self.search.batch.choices(self.nodes * self.search.job.cluster.gpus_per_node)
         for found in self.settings(strategy):
-            for checkpointing in (False, True):
-                plan = self._largest(strategy, found, checkpointing, sizes)
+            for every in (0, 1, self.draw.choice(EVERY)):
+                plan = self._largest(strategy, found, every, sizes)
                 if plan is not None:
                     yield self.search.timed(plan)
 
@@ -170,7 +111,7 @@ class Grid:
         self,
         strategy: Strategy,
         found: Tuning,
-        checkpointing: bool,
+        every: int,
         sizes: Sequence[tuple[int, int]],
     ) -> Candidate | None:
         low, high, step = -1, len(sizes), 1
@@ -180,7 +121,8 @@ class Grid:
             plan = Candidate(
                 strategy=strategy,
                 setting=found,
-                checkpointing=checkpointing,
+                checkpointing=bool(every),
+                every=every or 1,
                 micro_batch=sizes[middle][0],
                 grad_accum=sizes[middle][1],
                 nodes=self.nodes,
@@ -202,6 +144,8 @@ def _applies(key: str, strategy: Strategy) -> bool:
     if section:
         if name == "ratio":
             return strategy.stage == 3 and strategy.optimizer_on == "cpu"
+        if name == "buffer_count":
+            return strategy.optimizer_on == "nvme"
         return bool(strategy.zero.get(section))
     if key in ("reduce_bucket_size", "overlap_comm"):
         return strategy.stage > 0
@@ -275,7 +219,8 @@ def _fastest(
         over = winner.seconds_per_token / fastest.seconds_per_token
         outcome.worst = max(outcome.worst, over)
         words = f"{over:.3f}x {winner.strategy.name} against {fastest.strategy.name} "
-        words += f"({fastest.micro_batch} x {fastest.grad_accum}, {fastest.setting.name})"
+        words += f"({fastest.micro_batch} x {fastest.grad_accum}, {fastest.checkpointed} "
+        words += f"checkpointed, {fastest.setting.name})"
         outcome.note("fastest", problem, is_good=over <= TOLERANCE, words=words)
 
 

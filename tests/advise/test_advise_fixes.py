@@ -45,7 +45,10 @@ def by_hand(job, fix):
             *parents, last = change.key.split(".")
             for name in parents:
                 node = node.setdefault(name, {})
-            node[last] = change.value
+            if change.value is None:
+                del node[last]
+            else:
+                node[last] = change.value
     text = document.from_mapping(values)
     return replace(job, document=text, workload=workload, cluster=cluster)
 
@@ -109,6 +112,28 @@ def test_host_memory_is_made_to_do_before_nodes_are_asked_for(device, flags):
     assert {k.removeprefix("zero_optimization.") for k in changed[0]} & host_keys
     for fix in found:
         assert sizing.size(by_hand(before.job, fix)).verdict is Verdict.FITS, fix
+
+
+@pytest.mark.slow
+def test_what_takes_several_changes_is_found_by_the_search():
+    """Host and GPU are short by turns: unpinned, shared out and checkpointed it fits."""
+    pinned = {"device": "cpu", "pin_memory": True}
+    text = host_short(offload_optimizer=pinned, offload_param=pinned, overlap_comm=True)
+    flags = {"gpus": 4, "host_memory": "128GiB", "seq_len": 2048, "attention": "sdpa"}
+    wanted = job_on("mistral-7b", "rtx-3090", checkpointing=False, **flags)
+    before = sizing.size(replace(wanted, document=text))
+    assert before.verdict is Verdict.DOES_NOT_FIT
+    found = fixes(before)
+    first, second = found[:2]
+    assert "--nodes" not in {change.key for fix in (first, second) for change in fix.changes}
+    assert first.name == "ZeRO-3, all on host"  # the job's own comes first
+    assert "zero_optimization.stage" not in {change.key for change in first.changes}
+    for fix in found:
+        after = sizing.size(by_hand(before.job, fix))
+        assert after.verdict is Verdict.FITS, fix
+        assert after.plan.micro_batch * after.plan.grad_accum == 1, fix
+        for device in Device:
+            assert after.peaks[device].num_bytes == fix.peaks[device]
 
 
 def test_many_nodes_come_after_an_adapter():

@@ -9,6 +9,7 @@ import pytest
 from support.advise_jobs import job_on
 
 from zero_sizer import sizing
+from zero_sizer.advise.arguments import training_arguments
 from zero_sizer.advise.choose import Options, choose, search_of
 from zero_sizer.advise.ladder import setting
 from zero_sizer.config import document
@@ -152,3 +153,26 @@ def test_the_frugal_ends_of_overlap_and_swap_buffers_are_tried():
         for overlap in (True, False)
     )
     assert both[Device.GPU].num_bytes >= one[Device.GPU].num_bytes
+
+
+@pytest.mark.slow
+def test_one_block_in_some_is_checkpointed_where_that_is_faster():
+    """All of them cost a third of the time again, none of them do not fit."""
+    wanted = job_on("qwen2.5-1.5b", "a100-40gb", gpus=4, seq_len=8192)
+    options = Options(train_batch=8)
+    free = choose(wanted, options)
+    stated = (replace(wanted.workload, checkpointing=on) for on in (True, False))
+    every, none = (choose(replace(wanted, workload=said), options) for said in stated)
+    winner = free.winner
+    assert winner.every > 1
+    assert every.winner.every == 1
+    assert winner.seconds_per_token < 0.99 * every.winner.seconds_per_token
+    assert none.flags == ("--loss", "fused-linear")  # nothing fits without another loss
+    job = free.search.job_of(winner)
+    assert job.workload.checkpointing_how.about == winner.checkpointed
+    sized = sizing.size(job)
+    assert sized.verdict is Verdict.FITS
+    for device in Device:
+        assert sized.peaks[device].num_bytes == winner.uses[device].num_bytes
+    how = training_arguments(job, "ds.json")["gradient_checkpointing_kwargs"]
+    assert how["every_n_layers"] == winner.every

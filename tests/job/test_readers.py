@@ -206,6 +206,8 @@ TRL = "model_name_or_path: gpt2\nmax_length: 64\ndeepspeed: {zero_optimization: 
         (AX + "bf16: false", "precision", "fp32"),
         (AX + "flash_attention: true", "attention", "flash"),
         (AX + "eager_attention: true", "attention", "eager"),
+        (AX + "attn_implementation: flex_attention", "attention", "flash"),
+        (AX + "xformers_attention: true", "attention", "flash"),
         (SW, "checkpointing", True),
         (SW, "precision", "bf16"),
         (SW + "torch_dtype: float16", "precision", "fp16"),
@@ -329,6 +331,11 @@ def test_a_mistake_names_its_line(write, text, line, words):
         ("tensor_model_parallel_size: 8", "Megatron"),
         ("pipe_parallel_size: 1\nzero_optimization: {}", "GPT-NeoX"),
         ("device_train_microbatch_size: 8\nmodel: {}", "LLM Foundry"),
+        (
+            "model: gpt2\nmodel_class: llm\ndist_config: {name: deepspeed, config_file: ds.json}\n"
+            "output_dir: x",
+            "LLaMA-Factory v1",
+        ),
         ("distributed_type: FSDP\nnum_processes: 8", "FSDP"),
         (LF.replace("full", "oft"), "oft"),
         (AX + "adapter: mora", "mora"),

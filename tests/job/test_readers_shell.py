@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zero_sizer.errors import InputError, UnsupportedError, ZeroSizerError
+from zero_sizer.findings import Direction
 from zero_sizer.job import read as job
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.readers import shell_words
@@ -58,6 +59,11 @@ def read(tmp_path):
          "torchrun --nproc_per_node ${#GPUS[@]} \"${ARGS[@]}\"", (1, 4)),
         (f"declare -a L=(deepspeed --num_gpus 4)\n${{L[@]}} {ARGUMENTS}", (1, 4)),
         (f"A='--num_gpus'\nA+=' 4'\ndeepspeed $A {ARGUMENTS}", (1, 4)),
+        # sums and commands in one another, as in scripts of Qwen and of 2U1/Qwen-VL-Series-Finetune
+        (f"A=2 B=16\nG=$((B / (A * 2)))\ntorchrun --nproc_per_node $G {ARGUMENTS}", (1, 4)),
+        (f"A=$(python -c 'print(f(3))')\ndeepspeed --master_port $A --num_gpus 4 "
+         f"{ARGUMENTS}", (1, 4)),
+        (f"deepspeed --num_gpus 4 --master_port $(f $(g (1)) x) {ARGUMENTS}", (1, 4)),
     ],
 )  # fmt: skip
 def test_the_launcher_line_is_found(read, text, ranks):
@@ -91,12 +97,92 @@ def test_what_only_a_running_shell_knows_is_said(read):
     }
 
 
+def test_a_number_sign_within_a_word_begins_no_comment(read):
+    """ms-swift's examples name the rows of a dataset so."""
+    text = "swift sft --model gpt2 --tuner_type full --dataset a/b#1000 --deepspeed zero2 \\\n" \
+           "  --max_length 64 # --max_length 32\n"  # fmt: skip
+    found = read(text, gpus_per_node=2)
+    assert found.workload.seq_len == 64
+    assert found.document.get("zero_optimization.stage") == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"torchrun --nnodes $WORLD_SIZE --nproc_per_node 8 --node_rank $RANK {ARGUMENTS}",
+        f"accelerate launch --num_machines=$N --num_processes $((8 * N)) {ARGUMENTS}",
+        # as in ms-swift's example for PAI-DLC
+        "NNODES=$WORLD_SIZE \\\nNPROC_PER_NODE=8 swift sft --model gpt2 --deepspeed zero2",
+    ],
+)
+def test_nodes_that_only_a_running_shell_knows_are_asked_for(read, line):
+    """One is counted, and nothing is ruled out by it."""
+    found = read(line, gpus_per_node=8)
+    assert (found.cluster.nodes, found.cluster.gpus_per_node) == (1, 8)
+    (said,) = [f for f in found.findings if f.code == "nodes-unknown"]
+    assert (said.direction, said.line, said.key) == (Direction.SAVE, 1, "--nodes")
+    found = read(line, gpus_per_node=8, nodes=2)
+    assert found.cluster.world_size == 16
+    assert "nodes-unknown" not in {f.code for f in found.findings}
+
+
+def test_nodes_of_the_line_stay_where_a_flag_says_the_gpus(read):
+    line = f"torchrun --nnodes 2 --nproc_per_node $(nvidia-smi -L | wc -l) {ARGUMENTS}"
+    assert read(line, gpus_per_node=4).cluster.world_size == 8
+    with pytest.raises(InputError, match="2 nodes, but not how many GPUs each has"):
+        read(line)
+
+
+def test_a_launchers_file_that_only_a_running_shell_knows_is_named(read):
+    """As in the sbatch scripts of alignment-handbook and open-r1."""
+    text = 'A="$2"\nL="accelerate launch --config_file recipes/$A.yaml"\n'
+    with pytest.raises(
+        InputError, match=r"--config_file 'recipes/\$2.yaml' is known only"
+    ) as error:
+        read(f'{text}srun bash -c "$L {ARGUMENTS}"')
+    assert error.value.where.endswith("run.sh:3")
+
+
 @pytest.mark.parametrize("told", ['"$@"', "$@", "$DS_CONFIG", "${2}"])
 def test_a_config_that_only_a_running_shell_knows_is_asked_for(read, told):
     line = f"\ndeepspeed --num_gpus 4 train.py --model_name_or_path gpt2 --bf16 --deepspeed {told}"
     with pytest.raises(InputError, match="known only where the script runs: which DeepSpeed") as e:
         read(line)
     assert e.value.where.endswith("run.sh:2")
+
+
+@pytest.mark.parametrize("name", ["model_name_or_path", "model_id"])
+def test_a_model_that_only_a_running_shell_knows_is_asked_for(read, name):
+    line = f"deepspeed --num_gpus 4 train.py --bf16 --deepspeed ds.json --{name} $1 --output_dir o"
+    with pytest.raises(InputError, match="known only where the script runs: which model") as error:
+        read(line)
+    assert error.value.where.endswith("run.sh:1")
+    assert read(line, model="gpt2").model.name == "gpt2"
+
+
+def test_a_default_stands_where_the_script_is_given_no_arguments(read):
+    """As in QwenLM/Qwen's finetune_ds.sh."""
+    text = 'M="gpt2"\nwhile [[ "$1" != "" ]]; do\n  case $1 in\n    -m )\n      shift\n'
+    text += "      M=$1\n      ;;\n  esac\ndone\n"
+    text += "deepspeed --num_gpus 4 train.py --model_id $M --bf16 --deepspeed ds.json --do_train"
+    assert read(text).model.name == "gpt2"
+
+
+def test_arguments_may_stand_on_lines_of_a_variable(read):
+    """As in Qwen3-VL's scripts: quotes within, no backslash at a line's end."""
+    text = 'llm=gpt2\nargs="\n    --deepspeed ds.json\n    --model_name_or_path "${llm}"\n'
+    text += '    --bf16\n    --per_device_train_batch_size $((2*2))"\n'
+    found = read(f"{text}torchrun --nproc_per_node=4 train.py ${{args}}")
+    assert (found.model.name, found.workload.micro_batch) == ("gpt2", 4)
+    assert found.workload.precision == "bf16"
+
+
+def test_a_text_of_several_lines_is_one_argument(read):
+    """As the system prompts in ms-swift's examples, with quotes and parentheses."""
+    text = """P='Answer (briefly):\n  e.g. "2*(3+4)"; then\n'\nswift sft --model gpt2 """
+    text += """--system "$P" --tuner_type full --deepspeed zero2 --max_length 64"""
+    found = read(text, gpus_per_node=2)
+    assert (found.workload.seq_len, found.document.get("zero_optimization.stage")) == (64, 2)
 
 
 def test_what_is_added_to_a_variable_counts(read):
@@ -213,7 +299,25 @@ def test_what_starts_nothing_is_one_line(read, text, words):
 
 WORDS = st.lists(
     st.sampled_from(
-        ["deepspeed", "train.py", "--a", "'b c'", '"d $X"', "$X", "${Y:-z}", "\\\n", "\n", "#", ";"]
+        [
+            "deepspeed",
+            "train.py",
+            "--a",
+            "'b c'",
+            '"d $X"',
+            "$X",
+            "${Y:-z}",
+            "\\\n",
+            "\n",
+            "#",
+            ";",
+            "a#9",
+            "'#b' c",
+            '"\\"#"',
+            "\\#d",
+            ";#e",
+            "#f",
+        ]
     ),
     max_size=12,
 ).map(" ".join)

@@ -69,7 +69,8 @@ def unsaid(workload: Workload) -> tuple[str, ...]:
 
 
 def _is_special(how: Checkpointing) -> bool:
-    return not how.takes_all or how.offload or how.by == DEEPSPEED
+    """Whether ``gradient_checkpointing_kwargs`` has no word for it (trainer.py:1501)."""
+    return how.first is not None or how.by == DEEPSPEED
 
 
 def _of_workload(workload: Workload) -> Iterator[tuple[str, Any]]:
@@ -78,10 +79,18 @@ def _of_workload(workload: Workload) -> Iterator[tuple[str, Any]]:
     if workload.checkpointing is not None:
         yield "gradient_checkpointing", by_trainer
     if by_trainer and how.by in (NON_REENTRANT, REENTRANT):
-        yield "gradient_checkpointing_kwargs", {"use_reentrant": how.by == REENTRANT}
+        yield "gradient_checkpointing_kwargs", dict(_kwargs(how))
     if workload.kernels == LIGER_KERNELS:
         yield "use_liger_kernel", True
     if workload.num_workers is not None:
         yield "dataloader_num_workers", workload.num_workers
         if workload.num_workers and workload.prefetch is not None:
             yield "dataloader_prefetch_factor", workload.prefetch
+
+
+def _kwargs(how: Checkpointing) -> Iterator[tuple[str, Any]]:
+    yield "use_reentrant", how.by == REENTRANT
+    if how.every > 1:
+        yield "every_n_layers", how.every
+    if how.offload:
+        yield "offload", True

@@ -39,6 +39,7 @@ class Candidate:
     """One plan that was considered.
 
     Attributes:
+        every: where it checkpoints, of how many blocks one; 1 is all of them.
         nodes: nodes it runs on.
         seconds: predicted time of one optimizer step; 0 when no GPU was named.
         tokens: tokens of one step over all ranks.
@@ -55,6 +56,7 @@ class Candidate:
     seconds: float
     tokens: int
     uses: Mapping[Device, Use]
+    every: int = 1
 
     @property
     def seconds_per_token(self) -> float:
@@ -72,10 +74,17 @@ class Candidate:
         return self.micro_batch * self.grad_accum * self.world_size
 
     @property
-    def rank_key(self) -> tuple[float, int, bool, int]:
+    def rank_key(self) -> tuple[float, int, bool, int, int]:
         """Fastest first; among equals the simplest."""
-        written = len(self.setting.keys)
-        return (self.seconds_per_token, self.strategy.simplicity, self.checkpointing, written)
+        simple = (self.strategy.simplicity, self.checkpointing, self.every)
+        return (self.seconds_per_token, *simple, len(self.setting.keys))
+
+    @property
+    def checkpointed(self) -> str:
+        """Blocks that are checkpointed: ``yes``, ``no``, or ``every-2`` and its like."""
+        if self.every > 1:
+            return f"every-{self.every}"
+        return "yes" if self.checkpointing else "no"
 
 
 @dataclass(frozen=True, kw_only=True)

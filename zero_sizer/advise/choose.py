@@ -130,7 +130,7 @@ def _otherwise(nothing: Choice, job: Job, options: Options) -> Choice:
     """Another way to train the same where one fits, else what other jobs would."""
     others = []
     for alternative in alternatives(job):
-        found = _choice(search_of(alternative.job, options))
+        found = _choice(search_of(alternative.job, options), in_part=False)
         if found.ranked and alternative.trains_the_same:
             return replace(found, flags=alternative.flags)
         if found.ranked:
@@ -138,7 +138,7 @@ def _otherwise(nothing: Choice, job: Job, options: Options) -> Choice:
     return replace(nothing, others=tuple(others))
 
 
-def _choice(search: Search) -> Choice:
+def _choice(search: Search, *, in_part: bool = True) -> Choice:
     nodes = search.job.cluster.nodes
     found = [(strategy, search.best(strategy, nodes)) for strategy in search.strategies]
     free = search
@@ -147,7 +147,16 @@ def _choice(search: Search) -> Choice:
         search = search.at_batch_of(fastest)
         # what cannot take that batch is shown at its own, which is no faster
         found = [(strategy, search.best(strategy, nodes) or plan) for strategy, plan in found]
-    plans = (search.simplest(plan) for _, plan in found if plan)
+    # what saves little is for strategies that nothing else makes fit, and for the fastest
+    thorough = search.thorough()
+    for place, (strategy, plan) in enumerate(found):
+        if plan is None and thorough.may_fit(strategy, nodes):
+            found[place] = strategy, thorough.best(strategy, nodes)
+    fitting = sorted((plan for _, plan in found if plan), key=lambda c: c.rank_key)
+    for place, plan in enumerate(fitting if in_part else ()):
+        rival = min(fitting, key=lambda c: c.rank_key)
+        fitting[place] = thorough.refined(plan, rival)
+    plans = (search.simplest(plan) for plan in fitting)
     ranked = sorted(plans, key=lambda c: c.rank_key)
     losses = sorted((search.loss(s, nodes) for s, plan in found if not plan), key=_closeness)
     verdict, reasons = verdict_of(search, ranked[0] if ranked else None, losses)

@@ -136,5 +136,13 @@ def _workload(job: Job) -> Iterator[tuple[str, Any]]:
         value = getattr(workload, name)
         if name == "checkpointing":
             yield name, (value and workload.checkpointing_how.about) or value
-        elif name not in ("origins", "checkpointing_how", "precision") and value is not None:
+        elif name == "precision":
+            if value is not None and _leaves_precision(job):
+                yield name, value
+        elif name not in ("origins", "checkpointing_how") and value is not None:
             yield name, value
+
+
+def _leaves_precision(job: Job) -> bool:
+    """Whether the config leaves it to the Trainer's arguments."""
+    return any(job.document.get(f"{name}.enabled") == "auto" for name in ("bf16", "fp16"))

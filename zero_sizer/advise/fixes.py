@@ -2,7 +2,8 @@
 
 Cheap changes come first (buffers, pinning, sub-groups, checkpointing, Liger's loss, a smaller micro
 batch), then a higher stage, then offload, then more nodes; each with as few cheap changes beside it
-as it needs. Many more nodes only after an adapter, which is another job.
+as it needs. Where none of these sets does, the search of ``choose`` is asked for its plans at the
+same train batch. Many more nodes only after an adapter, which is another job.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from zero_sizer.advise import moves
 from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.moves import Change, Move
 from zero_sizer.advise.planned import plan_or_errors
+from zero_sizer.advise.searched import searched
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import capacity, entries
@@ -122,6 +124,9 @@ class _Search:
             if len(fixes) >= most:
                 break
             fixes += islice(self._with_cheap_moves(structural, list(enough)), 1)
+        if not fixes:
+            tried = (self._try([move]) for move in searched(self._job, self._plan))
+            fixes += islice((fix for fix in tried if fix is not None), 2)
         few, many = _FEW_TIMES * self._job.cluster.nodes, _MOST_NODES
         if len(fixes) < most:
             fixes += self._with_nodes(enough, self._job.cluster.nodes * 2, few)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.curve import Miss, Point, meets, miss_of, points, run_of
+from zero_sizer.advise.purchase import Purchase, purchases
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.sizes import EVERY, Size, node_counts, size_at, sizes_at
 from zero_sizer.advise.strategy import Strategy
@@ -60,6 +61,7 @@ class Fleet:
         curve: one point for each size of the table that fits.
         target_run: the training run on ``target``.
         miss: what comes nearest to the goal, where nothing meets it.
+        to_buy: of hosts whose memory nobody stated.
         batch_ends: ``stops_helping`` is where the train batch cannot be split further.
     """
 
@@ -78,6 +80,7 @@ class Fleet:
     target_run: Training | None = None
     miss: Miss | None = None
     batch_ends: bool = False
+    to_buy: tuple[Purchase, ...] = ()
 
     @property
     def is_reached(self) -> bool:
@@ -97,7 +100,7 @@ class Fleet:
         plans = [row.plan for row in self.fewest if row.plan]
         return min(plans, key=self._size_of, default=None)
 
-    def _size_of(self, plan: Candidate) -> tuple[int, tuple[float, int, bool, int]]:
+    def _size_of(self, plan: Candidate) -> tuple[int, tuple[float, int, bool, int, int]]:
         count = plan.world_size if self.fewest_of == "gpus" else plan.nodes
         return count, plan.rank_key
 
@@ -157,6 +160,7 @@ def fleet(
         is_free=search.batch.is_free,
         goal=goal,
         wanted=tokens_per_second,
+        to_buy=purchases(job, options, max_nodes),
         target_run=None if target is None else run_of(search, target, goal),
     )
     best = [size.best for size in found.table if size.best is not None]

@@ -67,6 +67,7 @@ _PIN_OPTIMIZER, _PIN_PARAM = "offload_optimizer.pin_memory", "offload_param.pin_
 
 DEFAULT_BUCKET = 500_000_000
 _BUCKETS = (100_000_000, 20_000_000)
+_USUAL_WINDOW, _STEP_OF_WINDOWS = 500_000_000, 100_000_000
 _NOTHING_KEPT = {_LIVE: 100_000_000, _REUSE: 0}
 _WINDOWS: tuple[dict[str, int], ...] = (
     {},
@@ -79,8 +80,9 @@ _WINDOWS: tuple[dict[str, int], ...] = (
 # swapper gives up (partitioned_param_swapper.py:312): one module's weights at a time.
 _SWAPPED_WINDOWS: tuple[dict[str, int], ...] = ({_PREFETCH: 0, **_NOTHING_KEPT},)
 _SUB_GROUPS = (100_000_000, 25_000_000)
+_WHOLE_SUB_GROUP = 1_000_000_000  # DeepSpeed's default
 _MANY = 16 * _SUB_GROUPS[0]  # elements that the larger sub-groups cut finely enough
-_RATIOS = (0.1, 0.25, 0.5, 0.75)  # share of the optimizer's states that leaves the GPU
+_RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)  # share of the states that leaves the GPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +185,19 @@ def ladder_of(
     return Ladder(host=host, gpu=gpu, partial=partial, last=last)
 
 
+def wider_windows(strategy: Strategy, total: int) -> list[Tuning]:
+    """Windows that keep all weights gathered until backward, or half of them.
+
+    A weight stays while so many elements are live and its next use is no further: through the rest
+    of forward, and back. What is swapped holds few buffers, see ``_SWAPPED_WINDOWS``.
+    """
+    if strategy.stage < 3 or strategy.weights_on == "nvme":
+        return []
+    sizes = (round_up(kept, _STEP_OF_WINDOWS) for kept in (total, total // 2))
+    wide = (size for size in sizes if size > _USUAL_WINDOW)
+    return [setting({_LIVE: size, _REUSE: 2 * size}) for size in wide]
+
+
 def settings_of(strategy: Strategy) -> tuple[Tuning, ...]:
     """Every setting of a strategy, what the user wrote first."""
     return ladder_of(strategy).every
@@ -231,6 +246,32 @@ def finer_shares(found: Tuning) -> list[Tuning]:
     size = {"sub_group_size": found.values.get("sub_group_size", _SUB_GROUPS[0])}
     steps = (round(share - _FINE * step, 2) for step in range(1, 5))
     return [setting({"offload_optimizer.ratio": finer, **size}) for finer in steps if finer > 0]
+
+
+def larger_shares(found: Tuning) -> list[Tuning]:
+    """Shares above that of a setting, up to the next rung, the largest first; none of a whole."""
+    share = found.values.get("optimizer_ratio", 1.0)
+    steps = (round(share + _FINE * step, 2) for step in (4, 3, 2, 1))
+    sizes = dict.fromkeys((found.values.get("sub_group_size"), _SUB_GROUPS[-1]))
+    return [
+        setting({"offload_optimizer.ratio": larger, "sub_group_size": size})
+        for larger in steps
+        for size in sizes
+        if larger < 1 and size
+    ]
+
+
+def other_cuts(found: Tuning) -> list[Tuning]:
+    """Shares with other sub-groups, from the setting's own share down."""
+    most = found.values.get("optimizer_ratio", 1.0)
+    shares = (round(most - _FINE * step, 2) for step in range(8))
+    sizes = [*_SUB_GROUPS, _WHOLE_SUB_GROUP]
+    return [
+        setting({"offload_optimizer.ratio": share, "sub_group_size": size})
+        for share in shares
+        for size in sizes
+        if share > 0
+    ]
 
 
 def _pins(strategy: Strategy) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.batch import with_batch
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Options, search_of
+from zero_sizer.advise.ladder import larger_shares
 from zero_sizer.errors import InputError
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
@@ -141,7 +142,12 @@ def _frugal_jobs(job: Job, options: Options) -> Iterator[tuple[str, Job]]:
             kind = (values.get("reduce_bucket_size"), values.get("optimizer_ratio"))
             if search.fits(candidate):  # pinning and sub-groups decide that, and no more
                 kinds.setdefault(kind, candidate)
-        yield from ((strategy.name, search.job_of(candidate)) for candidate in kinds.values())
+        for candidate in kinds.values():
+            shares = map(candidate.setting.__add__, larger_shares(candidate.setting))
+            more = (replace(candidate, setting=setting) for setting in shares)
+            for plan in (next(filter(search.fits, more), None), candidate):
+                if plan is not None:
+                    yield strategy.name, search.job_of(plan)
 
 
 def _micro_batch(_: Job, job: Job, value: int) -> Job:

@@ -4,7 +4,7 @@ from functools import lru_cache, partial
 from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
-from zero_sizer.advise.view import ACCUMULATES, NUMBERS, PlanFamily, Values, View
+from zero_sizer.advise.view import ACCUMULATES, HOW, NUMBERS, PlanFamily, Values, View
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entries import forward_backward as passes
@@ -23,6 +23,7 @@ _PASSING = frozenset(
         "grad_accum",
         ACCUMULATES,
         "checkpointing",
+        HOW,
         "reduce_bucket_size",
         "prefetch_bucket_size",
         "max_live_parameters",

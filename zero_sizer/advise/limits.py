@@ -103,3 +103,13 @@ def limits_of(
     """Capacity of the cluster, less the margin (one for all devices if given)."""
     margins = MARGINS if margin is None else dict.fromkeys(Device, margin)
     return Limits(found=capacity.capacities(cluster, workload), margins=margins)
+
+
+def spares_host(shortfalls: list[Shortfall]) -> bool:
+    """True if nothing but the GPU is short."""
+    return all(shortfall.device is Device.GPU for shortfall in shortfalls)
+
+
+def missing_of(shortfalls: list[Shortfall]) -> tuple[int, int]:
+    """Order of closeness: what is short first by devices, then by bytes."""
+    return (len(shortfalls), sum(s.over_bytes or s.need_bytes for s in shortfalls))

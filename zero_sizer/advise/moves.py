@@ -27,7 +27,7 @@ class Change:
 
     Attributes:
         key: config key, or a flag where no key says it.
-        value: what it becomes.
+        value: what it becomes; None where it is taken out.
     """
 
     key: str

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 from zero_sizer import checks
+from zero_sizer.advise.limits import Shortfall
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
+from zero_sizer.ledger import entries
+from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.verdict import is_doubt
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import planned_of
@@ -34,3 +37,13 @@ def costs_of(found: Iterable[Finding]) -> Mapping[Device, int]:
                 if finding.device in ("", device.value):
                     costs[device] += finding.num_bytes
     return costs
+
+
+def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocation, ...]:
+    """The largest allocations on a device at the moment of its peak."""
+    live = [
+        allocation
+        for allocation in evaluate(entries.ENTRIES, plan, explain=False)
+        if allocation.device is shortfall.device and shortfall.moment in allocation.moments
+    ]
+    return tuple(sorted(live, key=lambda a: -a.num_bytes)[:count])

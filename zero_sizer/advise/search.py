@@ -9,15 +9,14 @@ from itertools import chain
 
 from zero_sizer.advise.batch import Batch
 from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
-from zero_sizer.advise.config import ZERO, chosen_config, strategy_config
-from zero_sizer.advise.ladder import Ladder, Swap, Tuning, ladder_of, with_keys
+from zero_sizer.advise.config import chosen_config
+from zero_sizer.advise.ladder import Tuning, wider_windows
+from zero_sizer.advise.ladders import job_of_strategy, ladder_for
 from zero_sizer.advise.lasting import Use
-from zero_sizer.advise.limits import Limits, Shortfall
-from zero_sizer.advise.planned import costs_of, doubts_of, plan_or_errors
+from zero_sizer.advise.limits import Limits, Shortfall, missing_of, spares_host
+from zero_sizer.advise.planned import costs_of, doubts_of, largest, plan_or_errors
 from zero_sizer.advise.strategy import (
     Strategy,
-    fewest_swap_buffers,
-    smallest_swap_buffer,
     strategies,
 )
 from zero_sizer.advise.sweep import Sweep
@@ -27,14 +26,12 @@ from zero_sizer.config import document
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Finding, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
-from zero_sizer.ledger import entries
-from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.moments import PASSES, Moment
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.remarks import remarks
-from zero_sizer.zero.partition import flat_partition
 
+_EVERY = (2, 3, 4, 8)  # of so many blocks one is checkpointed, where all is free
 _ROUND = 0.98  # share of its speed that a plan keeps with a rounder micro batch
 
 
@@ -70,14 +67,17 @@ class Search:
         self.strategies = strategies(job)
         self._tick = tick
         self._probe = self._probes()
-        self._hints: defaultdict[tuple[str, bool], dict[str, int]] = defaultdict(dict)
+        self._how = job.workload.checkpointing_how
+        self._hows = {every: replace(self._how, every=every) for every in (1, *_EVERY)}
+        self._hows[self._how.every] = self._how
+        self._hints: defaultdict[tuple[str, int], dict[str, int]] = defaultdict(dict)
         prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
-        self.ladders = {s.name: self._ladder(s, prepared[s.name][0]) for s in self.strategies}
+        self.ladders = {s.name: ladder_for(job, s, prepared[s.name][0]) for s in self.strategies}
         self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
         plans = {name: plan for name, (plan, _) in prepared.items() if plan}
         self.sweep = Sweep(plans, job.cluster) if plans else None
         about = remarks(next(iter(plans.values()))) if plans else ()
-        doubts = {s.name: doubts_of(self._job_of_strategy(s)) for s in self.strategies}
+        doubts = {s.name: doubts_of(job_of_strategy(job, s)) for s in self.strategies}
         self._beside = {name: costs_of(found) for name, found in doubts.items()}
         every = dict.fromkeys(chain.from_iterable(doubts.values()))
         self.warnings = (*every, *(f for f in about if f.severity is Severity.WARNING))
@@ -94,6 +94,37 @@ class Search:
             found = walk.best(found)
         self._tick()
         return found
+
+    def thorough(self) -> "Search":
+        """Search that tries what saves little, too; evaluations are kept."""
+        other = copy(self)
+        other._is_thorough = True
+        return other
+
+    def may_fit(self, strategy: Strategy, nodes: int) -> bool:
+        """True if one of the most frugal plans of a strategy fits."""
+        is_usable = strategy.name not in self._refusals and nodes >= strategy.needs_nodes
+        return is_usable and any(map(self.fits, self.smallest(strategy, nodes)))
+
+    def refined(self, plan: Candidate, fastest: Candidate) -> Candidate:
+        """A plan with some blocks checkpointed, where one of its strategy may be the fastest.
+
+        None of them takes a larger micro batch than checkpointing of all blocks does. Room that is
+        left keeps weights gathered from forward to backward.
+        """
+        of, kinds = (plan.strategy, plan.nodes), self._checkpointing
+        if 0 in kinds and kinds[-1] == 1 and not self._how.about and self.knows_activations:
+            kinds = (0, *_EVERY)
+        reach = max(walk.reach() for walk in self._walks(*of, self._checkpointing[-1:]))
+        for walk in self._walks(*of, kinds):
+            if walk.may_beat(fastest, reach):
+                plan = walk.best(plan, reach) or plan
+                fastest = min(plan, fastest, key=lambda c: c.rank_key)
+        wide = wider_windows(plan.strategy, self.job.model.num_params)
+        tried = (replace(plan, setting=plan.setting + window) for window in wide)
+        fitting = [self.timed(found) for found in tried if self.fits(found)]
+        faster = [c for c in fitting if c.seconds <= plan.seconds * WORTH_IT]
+        return min(faster, key=lambda c: c.rank_key, default=plan)
 
     def outlook(self, strategy: Strategy, nodes: int, best: Candidate) -> tuple[bool, bool]:
         """Tells without a walk if any plan of a strategy fits, and if one may be faster."""
@@ -147,7 +178,7 @@ class Search:
                 strategy=strategy,
                 reason=f"{self.batch.about} cannot be split over {self._world_size(nodes)} GPUs",
             )
-        closest = min(smallest, key=lambda c: _missing(self._shortfalls(c)))
+        closest = min(smallest, key=lambda c: missing_of(self._shortfalls(c)))
         shortfalls = tuple(self._shortfalls(closest))
         uses = [self._uses(candidate) for candidate in smallest]
         return RejectedStrategy(
@@ -163,7 +194,8 @@ class Search:
         sizes = self._sizes(nodes)
         stated = self.job.workload.checkpointing
         for rung in self.ladders[strategy.name].frugal if sizes else ():
-            yield self._candidate(strategy, nodes, stated is not False, rung, sizes[0])
+            every = 0 if stated is False else self._how.every
+            yield self._candidate(strategy, nodes, every, rung, sizes[0])
 
     def can_split(self, nodes: int) -> bool:
         """True if the train batch can be split over the ranks of so many nodes."""
@@ -173,30 +205,12 @@ class Search:
         """Every plan of a strategy that fits, each tried."""
         if strategy.name in self._refusals or nodes < strategy.needs_nodes:
             return
-        for checkpointing in self._checkpointing:
+        for every in self._checkpointing:
             for rung in self.ladders[strategy.name].every:
                 for size in self._sizes(nodes):
-                    found = self._candidate(strategy, nodes, checkpointing, rung, size)
+                    found = self._candidate(strategy, nodes, every, rung, size)
                     if not self._shortfalls(found):
                         yield self.timed(found)
-
-    def _ladder(self, strategy: Strategy, plan: Plan | None) -> Ladder:
-        largest = max((tensor.numel for tensor in self.job.model.parameters), default=0)
-        share = flat_partition(self.job.model.num_trainable, self.job.cluster.world_size)
-        swap = Swap(smallest_swap_buffer(self.job), fewest_swap_buffers(plan) if plan else 0)
-        found = ladder_of(strategy, largest, swap, share)
-        partial = found.partial if self._takes_ratio(strategy, found) else ()
-        return replace(found, partial=partial)
-
-    def _takes_ratio(self, strategy: Strategy, ladder: Ladder) -> bool:
-        """Whether the optimizer is one that can be offloaded in part."""
-        if not ladder.partial:
-            return False
-        rung = ladder.partial[0][0]
-        job = self._job_of_strategy(strategy)
-        values = dict(job.document.values)
-        values[ZERO] = with_keys(values[ZERO], rung)
-        return not plan_or_errors(replace(job, document=document.from_mapping(values)))[1]
 
     def _probes(self) -> Probe:
         return Probe(
@@ -208,16 +222,8 @@ class Search:
         )
 
     def _prepare(self, strategy: Strategy) -> tuple[Plan | None, tuple[Finding, ...]]:
-        plan, errors = plan_or_errors(self._job_of_strategy(strategy))
+        plan, errors = plan_or_errors(job_of_strategy(self.job, strategy))
         return (None if errors else plan), errors
-
-    def _job_of_strategy(self, strategy: Strategy) -> Job:
-        values = strategy_config(self.job.document.values, strategy)
-        return replace(
-            self.job,
-            document=document.from_mapping({"train_micro_batch_size_per_gpu": 1, **values}),
-            workload=replace(self.job.workload, micro_batch=None, grad_accum=None),
-        )
 
     def _world_size(self, nodes: int) -> int:
         cluster = self.job.cluster
@@ -229,22 +235,23 @@ class Search:
         return sizes if self.knows_activations else sizes[:1]
 
     @property
-    def _checkpointing(self) -> tuple[bool, ...]:
-        stated = self.job.workload.checkpointing
-        return (False, True) if stated is None else (stated,)
+    def _checkpointing(self) -> tuple[int, ...]:
+        """Of how many blocks one is checkpointed; 0: none is."""
+        stated, every = self.job.workload.checkpointing, self._how.every
+        return (0, every) if stated is None else (every if stated else 0,)
 
-    def _walks(self, strategy: Strategy, nodes: int) -> Iterator[Walk]:
+    def _walks(self, strategy: Strategy, nodes: int, kinds: tuple[int, ...] = ()) -> Iterator[Walk]:
         if strategy.name in self._refusals or nodes < strategy.needs_nodes:
             return
         sizes, ladder = self._sizes(nodes), self.ladders[strategy.name]
-        for checkpointing in self._checkpointing if sizes else ():
+        for every in (kinds or self._checkpointing) if sizes else ():
             self.considered += len(sizes) * len(ladder.every)
             yield Walk(
                 ladder,
                 sizes,
-                partial(self._candidate, strategy, nodes, checkpointing),
+                partial(self._candidate, strategy, nodes, every),
                 self._probe,
-                self._hints[strategy.name, checkpointing],
+                self._hints[strategy.name, every],
                 is_thorough=self._is_thorough,
             )
 
@@ -252,14 +259,15 @@ class Search:
         self,
         strategy: Strategy,
         nodes: int,
-        checkpointing: bool,
+        every: int,
         rung: Tuning,
         size: tuple[int, int],
     ) -> Candidate:
         return Candidate(
             strategy=strategy,
             setting=rung,
-            checkpointing=checkpointing,
+            checkpointing=bool(every),
+            every=every or 1,
             micro_batch=size[0],
             grad_accum=size[1],
             nodes=nodes,
@@ -271,7 +279,7 @@ class Search:
 
     def _host_may_fit(self, candidate: Candidate) -> bool:
         """Whether host and NVMe take a candidate, as far as is known without its batch."""
-        return _spares_host(self._short_of(candidate, self._swept.at_least))
+        return spares_host(self._short_of(candidate, self._swept.at_least))
 
     def _short(self, candidate: Candidate) -> Mapping[Device, Moment]:
         """When most is held of the devices that are short, before the batch is counted if then."""
@@ -334,6 +342,7 @@ class Search:
             micro_batch=candidate.micro_batch,
             grad_accum=candidate.grad_accum,
             checkpointing=candidate.checkpointing,
+            checkpointing_how=self._hows[candidate.every],
             **candidate.setting.values,
         )
 
@@ -376,25 +385,6 @@ class Search:
                 micro_batch=None,
                 grad_accum=None,
                 checkpointing=candidate.checkpointing,
+                checkpointing_how=self._hows[candidate.every],
             ),
         )
-
-
-def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocation, ...]:
-    """The largest allocations on a device at the moment of its peak."""
-    live = [
-        allocation
-        for allocation in evaluate(entries.ENTRIES, plan, explain=False)
-        if allocation.device is shortfall.device and shortfall.moment in allocation.moments
-    ]
-    return tuple(sorted(live, key=lambda a: -a.num_bytes)[:count])
-
-
-def _spares_host(shortfalls: list[Shortfall]) -> bool:
-    """Whether nothing but the GPU is short."""
-    return all(shortfall.device is Device.GPU for shortfall in shortfalls)
-
-
-def _missing(shortfalls: list[Shortfall]) -> tuple[int, int]:
-    """Order of closeness: what is short first by devices, then by bytes."""
-    return (len(shortfalls), sum(s.over_bytes or s.need_bytes for s in shortfalls))

@@ -104,7 +104,7 @@ class Sweep:
         self._of_group = itemgetter(*_OF_GROUP)
         self._lasting = Lasting(self._family, self._ranks)
 
-    def values(self, strategy: str, **numbers: float) -> Values:
+    def values(self, strategy: str, **numbers: Any) -> Values:
         """A candidate: a strategy with other numbers."""
         return self._family.values(strategy).with_numbers(**numbers)
 

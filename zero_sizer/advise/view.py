@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 from zero_sizer.plan.plan import Plan
 
+HOW = "checkpointing_how"
 NUMBERS = (
     "rank",
     "dp_world_size",
     "micro_batch",
     "grad_accum",
     "checkpointing",
+    HOW,
     "overlap_comm",
     "reduce_bucket_size",
     "prefetch_bucket_size",
@@ -32,7 +34,9 @@ NUMBERS = (
     "param_pinned",
     "param_buffer_size",
 )
-"""Fields that vary within a strategy: plain numbers, nothing else in a plan follows from them."""
+"""Fields that vary within a strategy: plain numbers, nothing else in a plan follows from them.
+
+``HOW`` varies in its ``every`` alone, which stands for it."""
 ACCUMULATES = "accumulates"
 """All that memory knows of ``grad_accum``."""
 _VARYING = frozenset((*NUMBERS, ACCUMULATES))
@@ -60,12 +64,14 @@ class Values:
         self.strategy = strategy
         self.derived: dict[Callable[[Any], Any], Noted] = {}
 
-    def with_numbers(self, **numbers: float) -> "Values":
+    def with_numbers(self, **numbers: Any) -> "Values":
         """Copies the values with other numbers (of ``NUMBERS``)."""
         if "grad_accum" in numbers:
             stated = SimpleNamespace(grad_accum=numbers["grad_accum"])
             numbers[ACCUMULATES] = getattr(Plan, ACCUMULATES).fget(stated)
         of, tokens = {**self.of, **numbers}, {**self.tokens, **numbers}
+        if HOW in numbers:
+            tokens[HOW] = of[HOW].every
         return Values(of, tokens, self.strategy)
 
     def on_rank(self, rank: int) -> "Values":
@@ -196,6 +202,8 @@ class PlanFamily:
 
     def _token(self, name: str, value: Any) -> Any:
         """The number itself, or the place of an equal value among those met so far."""
+        if name == HOW:
+            return value.every
         if name in NUMBERS or name == ACCUMULATES:
             return value
         met = self._distinct[name]

@@ -13,11 +13,12 @@ from dataclasses import replace
 from operator import itemgetter
 
 from zero_sizer.advise.candidate import Candidate
-from zero_sizer.advise.ladder import Ladder, Tuning, finer_shares
+from zero_sizer.advise.ladder import Ladder, Tuning, finer_shares, other_cuts
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import PASSES, Moment
 from zero_sizer.util.records import dataclass
 
+_FEW = 3  # that do not fit, after which faster ones are not tried
 WORTH_IT = 0.997
 """Share of the time per token below which another setting is worth writing down."""
 
@@ -69,12 +70,19 @@ class Walk:
         self._probe = probe
         self._hints = hints
         self._is_thorough = is_thorough
+        # with as many steps each, a batch is looked for: its micro batch is to be large
+        self._is_free = len(sizes) > 1 and sizes[0][1] == sizes[-1][1]
         self._best: Candidate | None = None
 
-    def best(self, known: Candidate | None) -> Candidate | None:
-        """The fastest that fits, or ``known`` where none is faster by enough."""
+    def best(self, known: Candidate | None, limit: int | None = None) -> Candidate | None:
+        """The fastest that fits, or ``known`` where none is faster by enough.
+
+        Args:
+            known: a plan to beat.
+            limit: place of the largest micro batch that can fit, where that is known.
+        """
         self._best = known
-        last = len(self._sizes) - 1
+        last = len(self._sizes) - 1 if limit is None else limit
         most, is_too_large = self._first(self._ladder.host, last)
         if is_too_large:
             return self._best  # with more of the states on the GPU it would be larger
@@ -122,6 +130,29 @@ class Walk:
                 break
             if self._probe.pace(found) < best.seconds_per_token * WORTH_IT:
                 best = self._probe.timed(found)
+        return best if self._is_free else self._other_cuts(best)
+
+    def _other_cuts(self, best: Candidate) -> Candidate:
+        """Other sub-groups and shares, with the next smaller micro batch too, the slowest first.
+
+        Whole sub-groups are offloaded: with few of them a share may end where it just fits.
+        """
+        place = next(i for i, (size, _) in enumerate(self._sizes) if size == best.micro_batch)
+        tried = []
+        for size, steps in self._sizes[max(place - 1, 0) : place + 1]:
+            for cut in other_cuts(best.setting):
+                plan = replace(best, setting=best.setting + cut, micro_batch=size, grad_accum=steps)
+                pace = self._probe.pace(plan)
+                if pace < best.seconds_per_token * WORTH_IT:
+                    tried.append((pace, plan))
+        left = _FEW
+        for _, plan in sorted(tried, key=itemgetter(0), reverse=True):
+            if self._probe.fits(plan):
+                best = self._probe.timed(plan)
+            else:
+                left -= 1
+            if not left:
+                break
         return best
 
     def _first(self, rungs: tuple[Tuning, ...], limit: int) -> tuple[int, bool]:

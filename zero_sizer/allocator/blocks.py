@@ -175,6 +175,12 @@ class Pool:
         for index in range(bisect_left(keys, (size, 0)), len(keys)):
             yield self.by_address[keys[index][1]]
 
+    def best(self, stream: int, size: int) -> Block | None:
+        """The cached block that ``fitting`` gives first."""
+        keys = self.free.get(stream, ())
+        index = bisect_left(keys, (size, 0))
+        return self.by_address[keys[index][1]] if index < len(keys) else None
+
     def below(self, stream: int, size: int) -> list[Block]:
         """Cached blocks under ``size`` bytes, largest first."""
         keys = self.free.get(stream, [])

@@ -193,13 +193,15 @@ class CachingAllocator:
         block = self.live.pop(owner)
         if block is None:
             return
-        self._note("free_requested", block, owner)
-        self._note("free_completed", block, owner)
+        if self._observer is not None:
+            self._observer(_entry("free_requested", block, owner))
+            self._observer(_entry("free_completed", block, owner))
         self._allocated -= block.size
         block.owner = None
         merged = merge(block, block.prev) + merge(block, block.next)
         block.pool.add(block)
-        self._peak_largest = max(self._peak_largest, block.size)
+        if block.size > self._peak_largest:
+            self._peak_largest = block.size
         if block.segment is None:
             self._change_inactive_split((block.size if block.is_split else 0) - merged)
 
@@ -217,15 +219,12 @@ class CachingAllocator:
         """``get_free_block``: best fit, kept off oversize blocks."""
         if self.segments.collects:
             pool.searches += 1
-        candidates = pool.fitting(stream, size)
-        found = next(candidates, None)
+        found = pool.best(stream, size)
         if found is None:
             return None
-        if (
-            self.settings.expandable_segments
-        ):  # a block at the growing end counts with what it may grow to
-            for block in candidates:
-                if block.expandable_size() >= found.expandable_size():
+        if self.settings.expandable_segments:  # at the growing end, counts with what it may become
+            for block in pool.fitting(stream, size):
+                if block is not found and block.expandable_size() >= found.expandable_size():
                     break
                 found = block
         oversize = self.settings.max_split_size
@@ -261,7 +260,8 @@ class CachingAllocator:
             rest.size -= size
             block.splice(rest.prev, rest)
             rest.pool.add(rest)
-            self._peak_largest = max(self._peak_largest, rest.size)
+            if rest.size > self._peak_largest:
+                self._peak_largest = rest.size
             change = -size if was_split else rest.size
         else:
             change = -block.size if was_split else 0
@@ -271,8 +271,10 @@ class CachingAllocator:
         block.requested = requested
         self.live[owner] = block
         self._allocated += block.size
-        self._peak_allocated = max(self._peak_allocated, self._allocated)
-        self._note("alloc", block, owner)
+        if self._allocated > self._peak_allocated:
+            self._peak_allocated = self._allocated
+        if self._observer is not None:
+            self._observer(_entry("alloc", block, owner))
 
     def _should_split(self, block: Block, size: int) -> bool:
         rest = block.size - size
@@ -294,11 +296,12 @@ class CachingAllocator:
 
     def _change_inactive_split(self, change: int) -> None:
         self._inactive_split += change
-        self._peak_inactive_split = max(self._peak_inactive_split, self._inactive_split)
+        if self._inactive_split > self._peak_inactive_split:
+            self._peak_inactive_split = self._inactive_split
 
-    def _note(self, action: str, block: Block, owner: int) -> None:
-        if self._observer is not None:
-            self._observer(TraceEntry(action, block.address, block.requested, block.stream, owner))
+
+def _entry(action: str, block: Block, owner: int) -> TraceEntry:
+    return TraceEntry(action, block.address, block.requested, block.stream, owner)
 
 
 def replay(

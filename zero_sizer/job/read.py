@@ -15,7 +15,7 @@ not needed. ``checkpointing`` is true, false or words such as ``every-2,offload`
 beside it, a list of patterns of parameters that are not trained.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from zero_sizer.config.document import Document
@@ -87,7 +87,7 @@ def read(config: Config, flags: Flags | None = None, *, instead: Instead | None 
     if said.document is not None:
         return _job(said, flags, said.document, is_named=True)
     if instead is None:
-        _require_known_config(said)
+        _require_known(said, "deepspeed", "DeepSpeed config")
         if said.makes_config:
             raise InputError(
                 "--deepspeed is a switch here: the program makes its DeepSpeed config itself",
@@ -106,8 +106,13 @@ def read(config: Config, flags: Flags | None = None, *, instead: Instead | None 
     return _job(said, flags, _stand_in(values), is_named=False)
 
 
-def _require_known_config(said: Statements) -> None:
-    """Stops where the config is named by a variable that only a shell that runs knows.
+def _require_known(said: Statements, key: str, what: str) -> None:
+    """Stops where an argument is named by a variable that only a shell that runs knows.
+
+    Args:
+        said: of the file.
+        key: how the argument's name begins.
+        what: it means.
 
     Raises:
         InputError: with the argument and its line.
@@ -115,10 +120,10 @@ def _require_known_config(said: Statements) -> None:
     from zero_sizer.job.readers import facts
 
     for found in said.findings:
-        if found.code == facts.VARIABLE_UNKNOWN and found.key.startswith("deepspeed"):
+        if found.code == facts.VARIABLE_UNKNOWN and found.key.startswith(key):
             raise InputError(
-                f"{found.message.partition(';')[0]}: which DeepSpeed config is meant?",
-                remedy="write its path there, or export the variable's value in the script",
+                f"{found.message.partition(';')[0]}: which {what} is meant?",
+                remedy="write it there, or export the variable's value in the script",
                 where=f"{found.file}:{found.line}" if found.line else said.source,
             )
 
@@ -186,8 +191,18 @@ def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) 
             "model": reference.origin,
         },
         said=said,
-        findings=said.findings,
+        findings=tuple(_unsettled(said, flags)),
     )
+
+
+def _unsettled(said: Statements, flags: Flags) -> Iterator[Finding]:
+    """Findings of the file, but for what a flag answers."""
+    from zero_sizer.job.readers import facts
+
+    for finding in said.findings:
+        is_answered = flags.nodes is not None or flags.hostfile is not None
+        if finding.code != facts.NODES_UNKNOWN or not is_answered:
+            yield finding
 
 
 def section(
@@ -266,6 +281,7 @@ def _model_reference(said: Statements, flags: Flags) -> Stated:
         return Stated(flags.model, "--model")
     if said.model is not None:
         return said.model
+    _require_known(said, "model", "model")
     remedy = "add --model llama-3-8b, a config.json, module:factory or params=7e9,layers=32"
     if said.tool:
         what = f"no model: this file of {said.tool} names none"

@@ -142,12 +142,18 @@ def where(choice: Choice) -> str:
 
 def plan_line(candidate: Candidate) -> str:
     """One plan in words."""
-    checkpointing = "with" if candidate.checkpointing else "without"
     steps = candidate.grad_accum
     return (
         f"{candidate.strategy.name}, micro batch {candidate.micro_batch}, {steps} gradient "
-        f"accumulation step{'s' if steps > 1 else ''}, {checkpointing} activation checkpointing"
+        f"accumulation step{'s' if steps > 1 else ''}, {checkpointing_words(candidate)}"
     )
+
+
+def checkpointing_words(candidate: Candidate) -> str:
+    """Activation checkpointing of a plan, in words."""
+    if candidate.every > 1:
+        return f"with activation checkpointing of one block in {candidate.every}"
+    return f"{'with' if candidate.checkpointing else 'without'} activation checkpointing"
 
 
 def pace(choice: Choice, candidate: Candidate) -> str:
@@ -177,7 +183,7 @@ def _show_ranked(choice: Choice) -> None:
         (
             candidate.strategy.name,
             f"{candidate.micro_batch} x {candidate.grad_accum}",
-            "yes" if candidate.checkpointing else "no",
+            candidate.checkpointed,
             f"{candidate.tokens_per_second:,.0f}",
             f"{candidate.seconds_per_token / best:.2f}x" if best else "",
             *(gib(candidate.uses[device].num_bytes) for device in devices),
@@ -257,8 +263,18 @@ def notes(choice: Choice) -> Iterable[str]:
         dtype = choice.search.plan(winner).model_dtype.value
         yield f"no config was given: AdamW in {dtype}; --precision says otherwise"
     if choice.search.job.workload.checkpointing is None:
-        verb = "turn on" if winner.checkpointing else "leave off"
-        yield f"{verb} activation checkpointing in the training code: no DeepSpeed key does that"
+        yield _on_checkpointing(winner)
+
+
+def _on_checkpointing(winner: Candidate) -> str:
+    if winner.every > 1:
+        return (
+            f"turn on activation checkpointing of one block in {winner.every} in the training code "
+            f'(the Trainer\'s gradient_checkpointing_kwargs: {{"every_n_layers": {winner.every}}}, '
+            "in transformers 5.23): no DeepSpeed key does that; --checkpointing asks for all blocks"
+        )
+    verb = "turn on" if winner.checkpointing else "leave off"
+    return f"{verb} activation checkpointing in the training code: no DeepSpeed key does that"
 
 
 def warnings(search: Search) -> Iterable[str]:
@@ -353,6 +369,7 @@ def plan_mapping(candidate: Candidate) -> dict[str, Any]:
         "micro_batch": candidate.micro_batch,
         "gradient_accumulation_steps": candidate.grad_accum,
         "checkpointing": candidate.checkpointing,
+        "checkpointing_how": candidate.checkpointed if candidate.every > 1 else "",
         "buckets": dict(candidate.setting.keys),
         "step_seconds": candidate.seconds,
         "tokens_per_second": candidate.tokens_per_second,

@@ -81,7 +81,7 @@ def _ranked(choice: Choice) -> Section:
         (
             plan.strategy.name,
             f"{plan.micro_batch} x {plan.grad_accum}",
-            "on" if plan.checkpointing else "off",
+            plan.checkpointed,
             f"{plan.tokens_per_second:,.0f}",
             f"{plan.seconds_per_token / best:.2f}x" if best else "",
             *(format_gib(plan.uses[device].num_bytes) for device in devices),

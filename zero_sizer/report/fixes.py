@@ -55,7 +55,8 @@ def _changes(changes: Iterable[Change]) -> Iterable[str]:
             yield change.key if change.value is True else f"{change.key} {change.value}"
         else:
             key = change.key.removeprefix("zero_optimization.")
-            yield f"{key}: {json.dumps(change.value)}"
+            is_gone = change.value is None
+            yield f"without {key}" if is_gone else f"{key}: {json.dumps(change.value)}"
 
 
 def fix_mapping(fix: Fix) -> dict[str, Any]:

@@ -60,6 +60,10 @@ def show_fleet(fleet: Fleet) -> None:
         show_line(line)
     print()
     show_table(*fewest(fleet)[:2])
+    if fleet.to_buy:
+        print()
+        show_line(BUYS)
+        show_table(*to_buy(fleet)[:2], right=(1, 2, 3))
     if fleet.search.warnings:
         print()
         for line in warnings(fleet.search):
@@ -208,6 +212,28 @@ def fewest(fleet: Fleet) -> Table:
     return Table(("strategy", "fewest that fit", ""), rows)
 
 
+BUYS = (
+    "host memory was not stated, so nothing above offloads; with the most frugal settings, one "
+    "sample a GPU, it would take"
+)
+
+
+def to_buy(fleet: Fleet) -> Table:
+    """Host memory and NVMe that strategies with offload need on the fewest nodes."""
+    rows = [
+        (
+            buy.strategy.name,
+            str(buy.plan.nodes),
+            f"{gib(buy.host_bytes)} GiB",
+            f"{gib(buy.nvme_bytes)} GiB" if buy.nvme_bytes else "-",
+            f"{buy.plan.tokens_per_second:,.0f} tokens/s",
+        )
+        for buy in fleet.to_buy
+    ]
+    heads = ("strategy", "nodes", "RAM a node", "NVMe a node", "")
+    return Table(heads, rows, (1, 2, 3))
+
+
 def _detail(fleet: Fleet, row: Fewest) -> str:
     if row.plan is None:
         at = f"on {row.loss.closest.nodes} nodes: " if row.loss and row.loss.closest else ""
@@ -260,6 +286,14 @@ def fleet_mapping(fleet: Fleet) -> dict[str, Any]:
                 "changes": _changes(fleet, row.plan),
             }
             for row in fleet.fewest
+        ],
+        "to_buy": [
+            {
+                "plan": plan_mapping(buy.plan),
+                "host_bytes": buy.host_bytes,
+                "nvme_bytes": buy.nvme_bytes,
+            }
+            for buy in fleet.to_buy
         ],
         "stops_helping": fleet.stops_helping,
         "measured": measured(fleet.search),

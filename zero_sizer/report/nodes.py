@@ -42,6 +42,9 @@ def _sections(fleet: Fleet) -> Iterator[Section]:
         lines = tuple(text.goal_lines(fleet))
         yield _table("What more nodes bring", curve, name="curve", lines=lines)
     yield _table("The fewest that fit", text.fewest(fleet), name="fewest")
+    if fleet.to_buy:
+        lines = (text.BUYS,)
+        yield _table("Hosts to buy", text.to_buy(fleet), name="buy", lines=lines)
     notes = (*text.assumed(fleet), *warnings(fleet.search))
     yield Section(title="Notes", lines=notes, is_list=True)
 

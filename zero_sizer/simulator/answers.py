@@ -20,7 +20,6 @@ def table() -> dict[Any, Answer]:
     """Operator -> answer."""
     aten = torch.ops.aten
     return {
-        torch.ops.prim.device.default: _device,
         aten._local_scalar_dense.default: _item,
         aten.equal.default: _yes,
         aten._pin_memory.default: _pin_memory,
@@ -54,11 +53,6 @@ class _Collective:
             self._handle = result[1]
             return result
         return args[0], self._handle
-
-
-def _device(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    tensor = args[0]
-    return torch.device("meta") if tensor.fake_mode.in_kernel_invocation else tensor._fake_device
 
 
 def _item(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -109,9 +103,11 @@ def _new_empty(
 ) -> Any:
     """Of a constant too: torch would make it where the constant lies, on no simulated device."""
     source, shape = args
-    kind = PINNED if kwargs.get("pin_memory") else None
+    empty = torch.ops.aten.empty.memory_format
     given = {"dtype": source.dtype, "device": _place(source), **kwargs, "pin_memory": False}
-    return mode.ask(torch.ops.aten.empty.memory_format, (), (shape,), given, kind)
+    if kwargs.get("pin_memory"):
+        return mode.ask(empty, (), (shape,), given, PINNED)
+    return mode.remembered(empty, (shape,), given)
 
 
 def _pin_memory(

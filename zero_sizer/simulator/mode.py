@@ -19,86 +19,39 @@ from torch.utils import _pytree as pytree
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.simulator import device, values
 from zero_sizer.simulator.operators import selections
-from zero_sizer.simulator.tracker import GPU, HOST, PINNED, Tracker
+from zero_sizer.simulator.patches import questions
+from zero_sizer.simulator.remembered import (
+    IN_PLACE,
+    KIND,
+    VIEW,
+    Operator,
+    UnkeyableError,
+    describe,
+    recipe_of,
+)
+from zero_sizer.simulator.tracker import PINNED, Tracker
 
 Answer = Callable[["SimulatedMode", Any, Sequence[Any], Mapping[str, Any]], Any]
 
-_KIND = {device.NAME: GPU, "cpu": HOST}
-# Types that describe themselves in a cache key; int, bool and str carry their type along because
-# 1, 1.0 and True are one key to a dict but not one question to torch.
-_PLAIN = {
-    torch.dtype,
-    torch.device,
-    torch.layout,
-    torch.memory_format,
-    type(None),
-    torch.Size,
-}
-_IN_PLACE, _VIEW = object(), object()
-_PRODUCTS = {  # what cuBLAS computes
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
-    torch.ops.aten.baddbmm.default,
-    torch.ops.aten.mv.default,
-    torch.ops.aten.addmv.default,
-    torch.ops.aten.dot.default,
-}
-_PLAIN_VIEWS = {
-    torch.ops.aten.slice.Tensor,
-    torch.ops.aten.select.int,
-    torch.ops.aten.view.default,
-    torch.ops.aten.detach.default,
-    torch.ops.aten.t.default,
-    torch.ops.aten.transpose.int,
-    torch.ops.aten.unsqueeze.default,
-    torch.ops.aten.expand.default,
-}
-
-
-class _UnkeyableError(Exception):
-    """An argument that a cache key cannot describe."""
-
-
-def _describe(value: Any) -> Any:
-    kind = type(value)
-    if kind is FakeTensor:
-        if value.constant is not None:
-            raise _UnkeyableError
-        return value.shape, value.stride(), value.dtype, value._fake_device
-    if kind is int or kind is bool or kind is str:
-        return kind, value
-    if kind is float:
-        return float
-    if kind in _PLAIN:
-        return value
-    if kind is list or kind is tuple:
-        return tuple(map(_describe, value))
-    raise _UnkeyableError
+_DEVICE = torch.ops.prim.device.default
+_DETACH = torch.ops.aten.detach.default
+_META = torch.device("meta")
 
 
 def _is_on_gpu(tensor: Any) -> bool:
     return type(tensor) is FakeTensor and tensor._fake_device.type == device.NAME
 
 
-class _Operator:
-    """What an operator's schema says about its results."""
+def _on_its_device(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments of an operator, with ``cuda`` (what a script calls the rank's GPU) replaced."""
+    where = kwargs.get("device")
+    if where is None or where.type != "cuda":
+        return kwargs
+    return {**kwargs, "device": torch.device(device.NAME, 0)}
 
-    __slots__ = ("in_place", "resizes", "view")
 
-    def __init__(self, func: Any) -> None:
-        schema = func._schema
-        returns = [result.alias_info for result in schema.returns]
-        self.resizes = torch.Tag.inplace_view in func.tags or schema.name.startswith(
-            ("aten::resize", "aten::set_", "aten::_resize")
-        )
-        self.view = not schema.is_mutable and any(returns)
-        # A mutable operator returns its first argument (or ``out``), or nothing.
-        self.in_place = (
-            schema.is_mutable
-            and not self.resizes
-            and (not returns or (len(returns) == 1 and returns[0] is not None))
-        )
+def _is_plain(tensor: Any) -> bool:
+    return type(tensor) is FakeTensor and tensor.constant is None
 
 
 class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not followed by mypy
@@ -121,11 +74,12 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
     ) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self.cache_enabled = False  # ours stands above it
+        questions.without_rules(type(self))
         self.tracker = tracker
         self._answers = answers
         self._notes = notes if notes is not None else []
-        self._results: dict[Any, Any] = {}
-        self._operators: dict[Any, _Operator] = {}
+        self._results: dict[Any, dict[Any, Any]] = {}  # by operator
+        self._operators: dict[int, Operator] = {}  # by id: torch hashes an operator in Python
         self._depth = 0
 
     def __deepcopy__(self, memo: object) -> "SimulatedMode":
@@ -153,55 +107,81 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
         if self._depth:  # inside a decomposition: torch's kernels make no such temporaries
-            return super().__torch_dispatch__(func, types, args, kwargs)
-        where = kwargs.get("device")
-        if where is not None and where.type == "cuda":  # what a script calls the rank's GPU
-            kwargs = {**kwargs, "device": torch.device(device.NAME, 0)}
-        if func in _PRODUCTS and _is_on_gpu(args[0]):
+            return super().__torch_dispatch__(func, types, args, kwargs or {})
+        if func is _DEVICE:  # more than half of all questions: autograd asks several a node
+            tensor = args[0]
+            return _META if tensor.fake_mode.in_kernel_invocation else tensor._fake_device
+        operator = self._operators.get(id(func)) or self._operator(func)
+        kwargs = _on_its_device(kwargs) if kwargs else {}
+        if operator.multiplies and _is_on_gpu(args[0]):
             # torch multiplies backward's matrices in the GPU's own thread
             in_backward = torch._C._current_graph_task_id() != -1
             self.tracker.multiplied("backward" if in_backward else "forward")
-        if not self.keeps_values:
-            return self._answered(func, types, args, kwargs)
-        found = values.read(func, args)
+        if self.keeps_values:
+            return self._followed(operator, types, args, kwargs)
+        if operator.plain_view and _is_plain(args[0]):
+            return self._view(func, args, kwargs)
+        return self._answered(operator, types, args, kwargs)
+
+    def _followed(
+        self,
+        operator: Operator,
+        types: Sequence[type],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        found = values.read(operator.func, args)
         if found is not None:
             return found
-        result = self._answered(func, types, args, kwargs)
-        values.follow(func, args, kwargs, result, self.keeps_values)
+        result = self._answered(operator, types, args, kwargs)
+        values.follow(operator.func, args, kwargs, result, self.keeps_values)
         return result
 
     def _answered(
-        self, func: Any, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        operator: Operator,
+        types: Sequence[type],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> Any:
-        answer = self._answers.get(func) or (_pinned if kwargs.get("pin_memory") else None)
+        answer = operator.answer or (_pinned if kwargs and kwargs.get("pin_memory") else None)
         if answer is not None:
-            return answer(self, func, args, kwargs)
-        return self._remembered(func, types, args, kwargs)
+            return answer(self, operator.func, args, kwargs)
+        return self._remembered(operator, types, args, kwargs)
 
     def _remembered(
-        self, func: Any, types: Sequence[type], args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        operator: Operator,
+        types: Sequence[type],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> Any:
-        if func in _PLAIN_VIEWS and type(args[0]) is FakeTensor and args[0].constant is None:
-            return self._view(func, args, kwargs)  # offsets differ, so answers would rarely repeat
+        func = operator.func
+        if operator.plain_view and _is_plain(args[0]):
+            return self._view(func, args, kwargs)
         try:
             key = (
-                func,
                 torch.get_default_dtype(),
-                tuple(map(_describe, args)),
-                tuple([(name, _describe(value)) for name, value in kwargs.items()]),
+                tuple(map(describe, args)),
+                tuple([(name, describe(value)) for name, value in kwargs.items()])
+                if kwargs
+                else (),
             )
-            result = self._results.get(key)
-        except _UnkeyableError:
+            result = operator.results.get(key)
+        except UnkeyableError:
             return self.ask(func, types, args, kwargs)
         if result is None:
-            return self._learn(key, func, types, args, kwargs)
-        if result is _IN_PLACE:
+            return self._learn(key, operator, types, args, kwargs)
+        if result is IN_PLACE:
             return kwargs.get("out", args[0] if func._schema.returns else None)
-        if result is _VIEW:
+        if result is VIEW:
             return self._view(func, args, kwargs)
         return self._replay(result)
+
+    def remembered(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The result of an operator that torch answers, asked once for arguments alike."""
+        return self._remembered(self._operator(func), (), args, kwargs)
 
     def ask(
         self,
@@ -247,48 +227,58 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
 
     def watch(self, tensor: Any, kind: str | None = None) -> None:
         """Counts a tensor's storage on its device, or as ``kind``."""
-        kind = kind or _KIND.get(tensor._fake_device.type)
+        kind = kind or KIND.get(tensor._fake_device.type)
         if kind is not None:
             self.tracker.watch(tensor.untyped_storage(), kind)
 
-    def _operator(self, func: Any) -> _Operator:
-        operator = self._operators.get(func)
+    def _operator(self, func: Any) -> Operator:
+        operator = self._operators.get(id(func))
         if operator is None:
-            operator = self._operators[func] = _Operator(func)
+            results = self._results.setdefault(func, {})
+            operator = Operator(func, self._answers.get(func), results)
+            self._operators[id(func)] = operator
         return operator
 
     def _learn(
         self,
         key: Any,
-        func: Any,
+        operator: Operator,
         types: Sequence[type],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> Any:
+        func, results = operator.func, operator.results
         result = self.ask(func, types, args, kwargs)
-        operator = self._operator(func)
         if operator.in_place:
-            self._results[key] = _IN_PLACE
+            results[key] = IN_PLACE
         elif operator.view:
-            self._results[key] = _VIEW
+            results[key] = VIEW
         elif not operator.resizes and not func._schema.is_mutable:
-            recipe = _recipe(result, args, kwargs)
+            recipe = recipe_of(result, args, kwargs)
             if recipe is not None:
-                self._results[key] = recipe
+                results[key] = recipe
         return result
 
     def _view(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        with torch._C._DisableTorchDispatch(), torch._C._PreserveDispatchKeyGuard():
-            torch._C._set_meta_in_tls_dispatch_include(True)
+        if func is _DETACH:
+            return self.detached(args[0])
+        with torch._C._DisableTorchDispatch():
+            _include_meta(True)
             self.in_kernel_invocation = True
             try:
                 result = func(*args, **kwargs)
             finally:
                 self.in_kernel_invocation = False
+                _include_meta(False)
         where = args[0]._fake_device
         if isinstance(result, torch.Tensor):
             return _fake(self, result, where)
         return [_fake(self, part, where) for part in result]
+
+    def detached(self, tensor: Any) -> Any:
+        """The tensor without its graph, on the same storage."""
+        with torch._C._DisableTorchDispatch():
+            return _fake(self, tensor, tensor._fake_device)
 
     def _replay(self, recipe: Any) -> Any:
         kind, parts = recipe
@@ -305,7 +295,7 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         kind: str | None,
     ) -> Any:
         """A new tensor on device ``where``, counted as ``kind`` unless that is None."""
-        tensor = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        tensor = torch.empty_strided(shape, stride, dtype=dtype, device=_META)
         tensor = _fake(self, tensor, where)
         if kind is not None:
             self.tracker.watch(tensor.untyped_storage(), kind)
@@ -325,52 +315,19 @@ def _pinned(mode: SimulatedMode, func: Any, args: Sequence[Any], kwargs: Mapping
 
 def _fake(mode: SimulatedMode, elem: torch.Tensor, where: torch.device) -> Any:
     """``FakeTensor(mode, elem, where)`` without its checks."""
-    tensor = torch.Tensor._make_subclass(
+    tensor = _make_subclass(
         FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=where
     )
-    state = tensor.__dict__
-    state["_fake_device"] = where
-    state["fake_mode"] = mode
-    for name in ("constant", "pytype", "dispatch_keys", "real_tensor", *_MEMOS):
-        state[name] = None
+    tensor.__dict__.update(_NOTHING, _fake_device=where, fake_mode=mode)
     return tensor
 
 
-_MEMOS = (
-    "_nonzero_memo",
-    "_item_memo",
-    "_unique_memo",
-    "_unique_consecutive_memo",
-    "_nested_int_memo",
+_make_subclass = torch.Tensor._make_subclass
+_include_meta = torch._C._set_meta_in_tls_dispatch_include
+_NOTHING = dict.fromkeys(
+    (
+        *("constant", "pytype", "dispatch_keys", "real_tensor"),
+        *("_nonzero_memo", "_item_memo", "_unique_memo", "_unique_consecutive_memo"),
+        "_nested_int_memo",
+    )
 )
-
-
-def _recipe(result: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """How to make ``result`` again without torch, or None when it shares an argument's storage."""
-    if not isinstance(result, tuple | list | torch.Tensor):
-        return None  # a number or a device: no storage, and cheap to ask for
-    parts = result if isinstance(result, tuple | list) else (result,)
-    tensors = [part for part in parts if isinstance(part, torch.Tensor)]
-    if any(type(tensor) is not FakeTensor or tensor.constant is not None for tensor in tensors):
-        return None
-    storages = {tensor.untyped_storage()._cdata for tensor in tensors}
-    given = {arg.untyped_storage()._cdata for arg in _tensors((args, tuple(kwargs.values())))}
-    if len(storages) != len(tensors) or storages & given:
-        return _VIEW if len(tensors) == 1 and isinstance(result, torch.Tensor) else None
-    made = tuple(_metadata(part) if isinstance(part, torch.Tensor) else part for part in parts)
-    if isinstance(result, torch.Tensor):
-        return None, made[0]
-    return (list if isinstance(result, list) else tuple), made
-
-
-def _metadata(tensor: Any) -> tuple[Any, ...]:
-    where = tensor._fake_device
-    return tuple(tensor.shape), tensor.stride(), tensor.dtype, where, _KIND.get(where.type)
-
-
-def _tensors(values: Any) -> list[Any]:
-    if isinstance(values, torch.Tensor):
-        return [values]
-    if isinstance(values, tuple | list):
-        return [tensor for value in values for tensor in _tensors(value)]
-    return []

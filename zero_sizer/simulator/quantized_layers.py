@@ -5,7 +5,7 @@ Nothing is computed. The order of allocations follows bitsandbytes 0.50.2: autog
 backends/cuda/ops.py (:934, the path for more than 1,536 rows: weights unpacked, then a product).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -39,6 +39,11 @@ def quantize(
         made.infers = infers
         model.set_submodule(name, made)
     return model
+
+
+def quantized(model: Any) -> Iterator[Any]:
+    """Layers of ``model`` that ``quantize`` made."""
+    return (module for module in model.modules() if isinstance(module, _Quantized))
 
 
 class _Quantized(torch.nn.Linear):  # type: ignore[misc]  # mypy does not follow torch

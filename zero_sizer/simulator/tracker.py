@@ -8,12 +8,12 @@ from zero_sizer.allocator.caching import CachingAllocator
 from zero_sizer.allocator.pinned import PinnedAllocator
 from zero_sizer.allocator.room import LimitedDevice
 from zero_sizer.allocator.settings import settings_from_environment
-from zero_sizer.units import GPU_BLOCK, next_power_of_two, round_up
+from zero_sizer.units import GPU_BLOCK, next_power_of_two
 
 GPU, HOST, PINNED, LOCKED, NVME = "gpu", "host", "pinned", "locked", "nvme"
 
 _ROUNDED: dict[str, Callable[[int], int]] = {
-    GPU: lambda num_bytes: round_up(num_bytes, GPU_BLOCK),
+    GPU: lambda num_bytes: -(-num_bytes // GPU_BLOCK) * GPU_BLOCK,
     HOST: lambda num_bytes: num_bytes,
     # ATen/core/CachingHostAllocator.h: every pinned request becomes a power of two.
     PINNED: next_power_of_two,
@@ -210,15 +210,20 @@ class Tracker:
         """Counts ``num_bytes``; returns the block's number and the bytes counted for it."""
         counted = _ROUNDED[device](num_bytes)
         block = self._next_block
-        self._next_block += 1
+        self._next_block = block + 1
         live = self._live[device] = self._live[device] + counted
         if live > self._peak[device]:
             self._peak[device] = live
         if live > self._device_peak[device]:
             self._device_peak[device] = live
-        self._host_peak = max(self._host_peak, self.live_host())
-        if device in (GPU, PINNED):
-            self._cache(device, block, num_bytes)
+        if device == GPU:
+            self._cache_on_gpu(block, num_bytes)
+        else:
+            self._host_peak = max(self._host_peak, self.live_host())
+            if device == PINNED:
+                self._pinned_cache.allocate(block, num_bytes)
+                reserved = max(self._reserved_peak[PINNED], self._pinned_cache.reserved)
+                self._reserved_peak[PINNED] = reserved
         if self.events is not None:
             self._log("alloc", block, num_bytes, device)
         return block, counted
@@ -235,17 +240,15 @@ class Tracker:
         elif device == PINNED:
             self._pinned_cache.free(block)
 
-    def _cache(self, device: str, block: int, num_bytes: int) -> None:
-        if device == GPU:
-            self._gpu_cache.allocate(block, num_bytes, self.stream)
-            for limited in self.devices:
-                limited.allocate(block, num_bytes, self.phase, self.stream)
-        else:
-            self._pinned_cache.allocate(block, num_bytes)
-        reserved = self.reserved(device)
-        self._reserved_peak[device] = max(self._reserved_peak[device], reserved)
-        if device == GPU:
-            self._device_reserved_peak = max(self._device_reserved_peak, reserved)
+    def _cache_on_gpu(self, block: int, num_bytes: int) -> None:
+        self._gpu_cache.allocate(block, num_bytes, self.stream)
+        for limited in self.devices:
+            limited.allocate(block, num_bytes, self.phase, self.stream)
+        reserved = self._gpu_cache.segments.reserved
+        if reserved > self._reserved_peak[GPU]:
+            self._reserved_peak[GPU] = reserved
+        if reserved > self._device_reserved_peak:
+            self._device_reserved_peak = reserved
 
     def _log(self, kind: str, block: int, num_bytes: int, device: str) -> None:
         if self.events is not None:

@@ -7,13 +7,22 @@ import math
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from datasets import load_dataset
 from torch.utils.data import DataLoader
-from transformers import AutoConfig, AutoModelForCausalLM, get_scheduler
+from tqdm.auto import tqdm
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    default_data_collator,
+    get_scheduler,
+)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--train_file", required=True)
     parser.add_argument("--output_dir", default="out")
     parser.add_argument("--num_train_epochs", type=int, default=4)
     args = parser.parse_args()
@@ -21,10 +30,18 @@ def main():
     assert accelerator.device.type == "cuda"
     set_seed(1)
     config = AutoConfig.from_pretrained(args.model_name_or_path)
+    tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path, use_fast=True)
     model = AutoModelForCausalLM.from_pretrained(args.model_name_or_path, config=config)
-    rows = [{"input_ids": torch.arange(32) + i, "labels": torch.arange(32)} for i in range(64)]
-    train = DataLoader(rows, shuffle=True, batch_size=2)
-    evaluation = DataLoader(rows[:16], batch_size=2)
+    raw = load_dataset("json", data_files=args.train_file, split="train")
+
+    def tokenized(examples):
+        found = tokenizer(examples["text"], max_length=32, truncation=True)
+        return {**found, "labels": [ids.copy() for ids in found["input_ids"]]}
+
+    with accelerator.main_process_first():
+        rows = raw.map(tokenized, batched=True, remove_columns=raw.column_names)
+    train = DataLoader(rows, shuffle=True, collate_fn=default_data_collator, batch_size=2)
+    evaluation = DataLoader(rows.select(range(16)), collate_fn=default_data_collator, batch_size=2)
     no_decay = ["bias", "layer_norm.weight"]
     named = list(model.named_parameters())
     groups = [
@@ -37,6 +54,8 @@ def main():
     model, optimizer, train, evaluation, scheduler = accelerator.prepare(
         model, optimizer, train, evaluation, scheduler
     )
+    accelerator.init_trackers("clm_no_trainer", vars(args))
+    progress = tqdm(range(steps), disable=not accelerator.is_local_main_process)
     best = float("inf")
     for epoch in range(args.num_train_epochs):
         model.train()
@@ -51,6 +70,7 @@ def main():
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
+            progress.update(int(accelerator.sync_gradients))
         model.eval()
         losses = []
         for batch in evaluation:

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
+import evaluate
 import numpy as np
 from datasets import load_dataset
 from transformers import (
@@ -43,14 +44,19 @@ def main():
     assert set(info) >= {"missing_keys", "unexpected_keys"}
     model.config.label2id = {name: i for i, name in enumerate("abc")}
     rows = load_dataset("json", data_files=args.train_file, split="train")
-    rows = rows.map(
-        lambda row: tokenizer(row["text"], truncation=True, max_length=32), batched=True
-    )
+    with training_args.main_process_first(desc="dataset map pre-processing"):
+        rows = rows.map(
+            lambda row: tokenizer(row["text"], truncation=True, max_length=32), batched=True
+        )
+    metric = evaluate.load("accuracy")
 
     def compute_metrics(p: EvalPrediction):
         predictions = p.predictions[0] if isinstance(p.predictions, tuple) else p.predictions
         predictions = np.argmax(predictions, axis=1)
-        return {"accuracy": (predictions == p.label_ids).astype(np.float32).mean().item()}
+        result = metric.compute(predictions=predictions, references=p.label_ids)
+        if len(result) > 1:
+            result["combined_score"] = np.mean(list(result.values())).item()
+        return result
 
     trainer = Trainer(
         model=model,

@@ -37,7 +37,7 @@ def reply(error: BaseException, *, message: str = "") -> dict[str, Any]:
     remedy = getattr(first, "remedy", "")
     if not remedy and any(word in text for word in _OFFLINE):
         remedy = _FETCHES_NOTHING
-    where = innermost or getattr(first, "where", "")
+    where = innermost or getattr(first, "where", "") or _librarys_line(chain[-1])
     return replies.failure(error, message=message or text, where=where, remedy=remedy)
 
 
@@ -65,11 +65,27 @@ def _failed_at(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or not frames[-1].line:
         return ""
-    last = frames[-1]
-    parts = Path(last.filename).parts
+    return (
+        f": {' '.join((frames[-1].line or '').split())[:_MOST_CHARACTERS]} ({_place(frames[-1])})"
+    )
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    """``file:line`` of a frame, from the folder of packages on."""
+    parts = Path(frame.filename).parts
     inside = next((i + 1 for i, part in enumerate(parts) if part in _SITE), None)
-    where = _short(last.filename) if inside is None else "/".join(parts[inside:])
-    return f": {' '.join((last.line or '').split())[:_MOST_CHARACTERS]} ({where}:{last.lineno})"
+    where = _short(frame.filename) if inside is None else "/".join(parts[inside:])
+    return f"{where}:{frame.lineno}"
+
+
+def _librarys_line(error: BaseException) -> str:
+    """``file:line`` of the innermost frame that is not ours, of a module that a package brings."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        path = os.path.realpath(frame.filename)
+        if not frame.filename.startswith("<") and not path.startswith(_OWN + os.sep):
+            return _place(frame)
+    return ""
 
 
 def _users_line(error: BaseException) -> str:

@@ -109,7 +109,13 @@ _TOOL = Tool(
         }
     ),
 )  # fmt: skip
-_SWITCHES = {"flash_attention": "flash", "sdp_attention": "sdpa", "eager_attention": "eager"}
+_SWITCHES = {
+    "flash_attention": "flash",
+    "sdp_attention": "sdpa",
+    "eager_attention": "eager",
+    "flex_attention": "flash",  # both keep what flash keeps
+    "xformers_attention": "flash",
+}
 _LIGER = ("liger_rms_norm", "liger_rope", "liger_glu_activation")
 _FUSED_LOSS = "liger_fused_linear_cross_entropy"
 

@@ -113,6 +113,12 @@ TABLE = (
         module="llama_factory.read",
     ),
     Recogniser(
+        tool="LLaMA-Factory v1",
+        needs=("model",),
+        one_of=("dist_config", "model_class", "kernel_config"),
+        remedy=f"dist_config.config_file is its DeepSpeed config; {_BY_HAND}",
+    ),
+    Recogniser(
         tool="ms-swift",
         needs=("model",),
         one_of=("tuner_type", "train_type", "torch_dtype", "lora_rank", "attn_impl", "rlhf_type"),

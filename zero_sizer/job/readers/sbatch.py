@@ -71,8 +71,6 @@ def cluster(path: str, here: str, launch: Launch, directives: Directives) -> dic
     elif gpus is not None:
         origin = line_of("gres", "gpus_per_node", "gpus")
         found["gpus_per_node"] = facts.typed("gpus_per_node", gpus, origin)
-    elif "nodes" in found:
-        del found["nodes"]  # nodes alone say nothing
     found |= _memory(values.get("mem", ""), line_of("mem"))
     return found
 

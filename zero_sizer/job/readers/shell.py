@@ -10,7 +10,7 @@ from typing import Any
 from zero_sizer.config.document import Document
 from zero_sizer.errors import InputError, ZeroSizerError
 from zero_sizer.findings import Direction, Finding, Severity
-from zero_sizer.job.readers import accelerate, facts, paths, recognise, sbatch
+from zero_sizer.job.readers import accelerate, facts, paths, recognise, sbatch, shell_counts
 from zero_sizer.job.readers.shell_words import UNKNOWN, Command, commands
 from zero_sizer.job.statements import Statements
 from zero_sizer.launchers import mpi
@@ -20,11 +20,6 @@ from zero_sizer.util.files import read_bytes
 from zero_sizer.util.spelling import shown
 
 _MAX_BYTES = 2**18
-_PASSED = ("NNODES", "NPROC_PER_NODE", "CUDA_VISIBLE_DEVICES")  # counted by launchers
-_COUNTS = (
-    *("nnodes", "nproc_per_node", "node_rank", "num_gpus", "num_nodes", "num_processes"),
-    *("num_machines", "machine_rank", "nodes", "ntasks", "ntasks_per_node", "gpus_per_node"),
-)
 _TRL_SCRIPTS = ("sft", "dpo", "grpo", "kto", "reward", "rloo", "orpo", "gkd", "online_dpo")
 _MORE_THAN_TUNING = frozenset({"dpo", "grpo", "kto", "ppo", "rloo", "rlhf", "orpo", "simpo"})
 _ReadArguments = Callable[[Document], Statements | None]
@@ -52,6 +47,8 @@ def read(path: str, read_arguments: _ReadArguments) -> Statements:
         **said.cluster,
         **sbatch.cluster(path, f"{path}:{command.first}", launch, directives),
     }
+    if "nodes" not in cluster:
+        notes = [*notes, *_nodes_unknown(path, text, command)]
     return replace(
         said,
         source=path,
@@ -91,13 +88,14 @@ def _chosen(
     Raises:
         InputError: there is none, or it cannot be read.
     """
-    passed = [f"{name}={variables[name]}" for name in _PASSED if variables.get(name)]
+    passed = [f"{name}={variables[name]}" for name in shell_counts.PASSED if variables.get(name)]
     read: list[tuple[Command, Launch]] = []
     problem: ZeroSizerError | None = None
     where = path
     for command in found:
-        words = _countable([*passed, *_beside(path, _handed_on(command.words))])
+        words, _ = shell_counts.counted([*passed, *_beside(path, _handed_on(command.words))])
         try:
+            shell_counts.require_known_file(words)
             launch = launchers.read(words, needs_script=False)
         except ZeroSizerError as error:
             if _is_launcher(command.words):
@@ -160,20 +158,21 @@ def _beside(path: str, words: Sequence[str]) -> list[str]:
     return found
 
 
-def _countable(words: Sequence[str]) -> list[str]:
-    """The words without counts that only the shell knows; sbatch or a flag says those."""
-    found: list[str] = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if name.lstrip("-").replace("-", "_") in _COUNTS and name.startswith("--"):
-            value = value if equals else "".join(rest[:1])
-            if UNKNOWN in value:
-                rest = rest if equals else rest[1:]
-                continue
-        found.append(word)
-    return found
+def _nodes_unknown(path: str, text: str, command: Command) -> Iterator[Finding]:
+    """A number of nodes that only the shell knows: one is counted, and more can only save."""
+    _, unknown = shell_counts.counted(command.words)
+    for name in [name for name in unknown if name in shell_counts.OF_NODES][:1]:
+        yield Finding(
+            code=facts.NODES_UNKNOWN,
+            severity=Severity.WARNING,
+            key="--nodes",
+            line=_line(text, name, command),
+            file=path,
+            message=f"{name} {shown(unknown[name])} is known only where the script runs: "
+            "one node is counted",
+            remedy="give --nodes",
+            direction=Direction.SAVE,
+        )
 
 
 def _arguments(

@@ -21,12 +21,15 @@ _ARRAY = re.compile(rf"\s*{_DECLARED}([A-Za-z_]\w*)(\+?)=\((.*)", re.S)
 _ARRAY_USED = re.compile(r"\"\$\{(\w+)\[[@*]\]\}\"|\$\{(\w+)\[[@*]\]\}")
 _LENGTH = re.compile(r"\$\{#(\w+)\[[@*]\]\}")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?[-=]([^}$]*))?\})")
-_SUM = re.compile(r"\$\(\(([^()]*)\)\)|\$\(expr ([^()]*)\)")
-_COMMAND = re.compile(r"\$\([^()]*\)|`[^`]*`")
+_POSITIONAL = re.compile(r"\$(?:\d|\{\d\})")
+_PARENTHESIS = re.compile(r"[()]")
+_BACKTICKS = re.compile(r"`[^`]*`")
 UNKNOWN = "$"
 """Marks what only a shell that runs can know."""
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _SEPARATORS = frozenset({";", "&&", "||", "|", "&", "(", ")", "{", "}", "|&", ">", ">>", "<"})
+_BEFORE_COMMENT = frozenset(" \t\n;&|()<>")
+_TELLING = frozenset('\n"\\')  # of a value, where a shell splits or quotes it
 _KEYWORDS = frozenset({"if", "then", "else", "do", "time", "!"})
 
 
@@ -74,17 +77,51 @@ def commands(text: str, variables: dict[str, str], where: str) -> Iterator[Comma
 def _assign(variables: dict[str, str], assigned: re.Match[str], value: str) -> None:
     """An assignment, or what ``+=`` adds to it."""
     name, more = assigned.group(1, 2)
+    if not more and variables.get(name) and _POSITIONAL.fullmatch(value):
+        return  # MODEL=$2 in a loop over arguments: its default stands where none is given
     variables[name] = (variables.get(name, "") if more else "") + value
+
+
+def _words(text: str, punctuation: str = "") -> list[str]:
+    """Words of a line.
+
+    Raises:
+        ValueError: a quote is not closed.
+    """
+    lexer = shlex.shlex(_without_comments(text), posix=True, punctuation_chars=punctuation)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    return list(lexer)
+
+
+def _without_comments(text: str) -> str:
+    """The text up to each ``#`` that begins a word; shlex takes ``data#1000`` for a comment too."""
+    if "#" not in text:
+        return text
+    kept: list[str] = []
+    quote, before, is_comment = "", " ", False
+    for char in text:
+        if is_comment and char != "\n":
+            continue
+        is_comment = not quote and char == "#" and before in _BEFORE_COMMENT
+        if is_comment:
+            continue
+        if quote:
+            quote = "" if char == quote and not (quote == '"' and before == "\\") else quote
+        elif char in "'\"" and before != "\\":
+            quote = char
+        kept.append(char)
+        # An escaped backslash escapes nothing, and an escaped blank ends no word.
+        before = "x" if before == "\\" and quote != "'" else char
+    return "".join(kept)
 
 
 def _array(line: str) -> list[str] | None:
     """Words of ``NAME=(...)``, comments left out; None where a line is none or never ends."""
     if (begun := _ARRAY.match(line)) is None:
         return None
-    lexer = shlex.shlex(begun.group(3), posix=True, punctuation_chars="()")
-    lexer.whitespace_split = True
     try:
-        words = list(lexer)
+        words = _words(begun.group(3), "()")
     except ValueError:
         return None
     return words[:-1] if words[-1:] == [")"] and not {"(", ")"} & {*words[:-1]} else None
@@ -93,7 +130,7 @@ def _array(line: str) -> list[str] | None:
 def _take_up(line: str, variables: dict[str, str], where: str) -> None:
     """Assignments alone on a line, of which one may use the one before: ``a=1 b=$a``."""
     try:
-        words = shlex.split(line, comments=True)
+        words = _words(line)
     except ValueError:
         return
     matches = _assignments(tuple(words)) if words else []
@@ -112,10 +149,10 @@ def _assignments(words: tuple[str, ...]) -> list[re.Match[str]]:
 def _one_value(text: str) -> str | None:
     """What an assignment assigns; None where a command follows it on the line."""
     text = text.strip()
-    if re.fullmatch(r"\$\(\(.*\)\)|\$\(expr [^()]*\)|\$\([^()]*\)|`[^`]*`", text, re.S):
+    if _BACKTICKS.fullmatch(text) or (text.startswith("$(") and _closing(text, 1) == len(text)):
         return text
     try:
-        words = shlex.split(text, comments=True)
+        words = _words(text)
     except ValueError:
         return None
     return (words or [""])[0] if len(words) <= 1 else None
@@ -171,7 +208,13 @@ def expanded(text: str, variables: Mapping[str, str], where: str) -> str:
     def put(match: re.Match[str]) -> str:
         name = match.group(1) or match.group(2)
         usual = match.group(3)
-        return variables.get(name) or (usual if usual is not None else match.group(0))
+        value = variables.get(name) or (usual if usual is not None else match.group(0))
+        if not _TELLING & set(value):
+            return value
+        quote = _quote_at(match.string[: match.start()])
+        if quote == '"':  # the value is one word, whatever quotes it has
+            return value.replace("\\", "\\\\").replace('"', '\\"')
+        return value if quote else value.replace("\n", " ")  # the shell splits it into words
 
     def words(match: re.Match[str]) -> str:
         return variables.get(match.group(1) or match.group(2), match.group(0))
@@ -184,16 +227,50 @@ def expanded(text: str, variables: Mapping[str, str], where: str) -> str:
     found = _VARIABLE.sub(put, found)
     if len(found) > _MAX_TEXT:
         raise InputError("its variables grow without end", where=where)
-    found = _SUM.sub(lambda m: _sum(m.group(1) or m.group(2), variables) or UNKNOWN, found)
-    for _ in range(3):  # one may stand in another
-        found = _COMMAND.sub(UNKNOWN, found)
-    return found
+    return _BACKTICKS.sub(UNKNOWN, _substituted(found, variables))
+
+
+def _substituted(text: str, variables: Mapping[str, str]) -> str:
+    """The text with ``$((...))`` computed, and a mark in the place of every other ``$(...)``."""
+    parts: list[str] = []
+    rest = 0
+    while (at := text.find("$(", rest)) >= 0 and (end := _closing(text, at + 1)):
+        inner = text[at + 2 : end - 1]
+        is_sum = inner.startswith("(") and inner.endswith(")")
+        inner = inner[1:-1] if is_sum else inner
+        is_sum = is_sum or inner.startswith("expr ")
+        value = _sum(inner.removeprefix("expr "), variables) if is_sum else ""
+        parts += [text[rest:at], value or UNKNOWN]
+        rest = end
+    return "".join(parts) + text[rest:]
+
+
+def _closing(text: str, at: int) -> int:
+    """Behind the parenthesis that closes the one at ``at``; 0 where none does."""
+    depth = 0
+    for match in _PARENTHESIS.finditer(text, at):
+        depth += 1 if match.group() == "(" else -1
+        if not depth:
+            return match.end()
+    return 0
+
+
+def _quote_at(before: str) -> str:
+    """The quote in which what follows ``before`` stands; "" where it stands in none."""
+    quote, previous = "", ""
+    for char in before:
+        if quote:
+            quote = "" if char == quote and not (quote == '"' and previous == "\\") else quote
+        elif char in "'\"" and previous != "\\":
+            quote = char
+        previous = "" if previous == "\\" else char
+    return quote
 
 
 def _sum(text: str, variables: Mapping[str, str]) -> str:
     """The whole number that ``text`` computes; "" where it is none."""
     names = re.sub(r"[A-Za-z_]\w*", lambda m: variables.get(m.group(0), m.group(0)), text)
-    if len(names) > 200 or not re.fullmatch(r"[\d\s*+/%-]*", names) or "**" in names:
+    if len(names) > 200 or not re.fullmatch(r"[\d\s()*+/%-]*", names) or "**" in names:
         return ""
     try:
         value = _value(ast.parse(names.strip(), mode="eval").body)
@@ -223,11 +300,9 @@ def _value(node: ast.expr) -> int:
 
 def _split(line: str, depth: int = 0) -> Iterator[tuple[str, ...]]:
     """Commands between ``;``, ``&&`` and pipes, and what ``bash -c`` runs."""
-    lexer = shlex.shlex(line.replace("\n", " ; "), posix=True, punctuation_chars=";&|()<>")
-    lexer.whitespace_split = True
     words: list[str] = []
     try:
-        found = list(lexer)
+        found = _words(_in_one_line(_without_comments(line)), ";&|()<>")
     except ValueError:  # a quote that nobody closes
         return
     for word in (*found, ";"):
@@ -236,6 +311,22 @@ def _split(line: str, depth: int = 0) -> Iterator[tuple[str, ...]]:
             words = []
         elif words or word not in _KEYWORDS:
             words.append(word)
+
+
+def _in_one_line(text: str) -> str:
+    """The text with ``;`` for each end of a line that no quote holds."""
+    if "\n" not in text:
+        return text
+    parts: list[str] = []
+    quote, previous = "", ""
+    for char in text:
+        if quote:
+            quote = "" if char == quote and not (quote == '"' and previous == "\\") else quote
+        elif char in "'\"" and previous != "\\":
+            quote = char
+        parts.append(" ; " if char == "\n" and not quote else char)
+        previous = "" if previous == "\\" else char
+    return "".join(parts)
 
 
 def _inner(words: list[str], depth: int) -> Iterator[tuple[str, ...]]:

@@ -24,6 +24,10 @@ _ATTENTION = {
     "kernels-community/flash-attn3": "flash",
     "kernels-community/vllm-flash-attn3": "flash",
     "flash_attn": "flash",
+    # These save what flash saves: torch 2.13 _higher_order_ops/flex_attention.py
+    # (FlexAttentionAutogradOp), xformers ops/fmha (out and log-sum-exp).
+    "flex_attention": "flash",
+    "xformers": "flash",
     "sdpa": "sdpa",
     "eager": "eager",
     "auto": None,
@@ -145,10 +149,14 @@ TRL = Tool(
     },
 )
 
+# of transformers' examples, and of scripts by others (2U1/Qwen-VL-Series-Finetune, philschmid)
+_MODEL_KEYS = ("model_name_or_path", "model_id", "model_path", "model_name")
+
 
 def read_arguments(file: Document) -> Statements:
     """Reads TrainingArguments; a model stands beside them in scripts of transformers'."""
-    return statements(TRAINING_ARGUMENTS, file, model_key="model_name_or_path")
+    key = next((key for key in _MODEL_KEYS if file.values.get(key)), _MODEL_KEYS[0])
+    return statements(TRAINING_ARGUMENTS, file, model_key=key)
 
 
 LOSS_IN_CHUNKS = replace(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from zero_sizer.errors import UnsupportedError
-from zero_sizer.simulator.patches import rank_meshes, short_loops
+from zero_sizer.simulator.patches import questions, rank_meshes, short_loops
 from zero_sizer.simulator.tracker import GPU, Tracker
 from zero_sizer.simulator.undo import Patches
 from zero_sizer.units import GIB
@@ -42,6 +42,7 @@ def engine_patches(
         patches, "see_memory_usage", lambda module: _memory_log(module, tracker, log, host_total)
     )
     _everywhere(patches, "start_optimizer_process", lambda module: _starts_no_process)
+    questions.install_in_engine(patches)
     _keep_shapes(patches)
     partitioning = importlib.import_module("deepspeed.runtime.zero.partition_parameters")
     # zero.Init puts back the constructor that was there when DeepSpeed was imported

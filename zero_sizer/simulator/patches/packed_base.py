@@ -8,14 +8,26 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.changes import quantization as packing
 from zero_sizer.models.changes.records import BITSANDBYTES
-from zero_sizer.simulator.quantized_layers import quantize
+from zero_sizer.simulator.quantized_layers import quantize, quantized
 from zero_sizer.simulator.undo import Patches
 
 _WHERE = "quantization_config"
+
+
+class Params4bit(FakeTensor):  # type: ignore[misc]  # mypy does not follow torch
+    """Weights by the name that peft knows them by: it casts every other to fp32."""
+
+
+class Int8Params(FakeTensor):  # type: ignore[misc]
+    """Likewise of 8 bits."""
+
+
+_CLASSES = {4: Params4bit, 8: Int8Params}
 
 
 def load(original: Callable[..., Any], stated: Any, options: dict[str, Any]) -> Any:
@@ -34,19 +46,14 @@ def load(original: Callable[..., Any], stated: Any, options: dict[str, Any]) -> 
             f"weights quantized by {how.method} are not modelled in a script",
             remedy="`check --task inference --quantization` counts them",
         )
-    if how.storage.value != "uint8":  # which peft's preparation would cast, without their class
-        raise UnsupportedError(
-            f"bnb_4bit_quant_storage {how.storage.value} is not simulated in a script",
-            remedy="`check --quantization` counts it",
-        )
     options.pop("device_map", None)  # bitsandbytes packs as it loads onto this rank's GPU
     found = _without_zero_init(original, options)
     model = found[0] if isinstance(found, tuple) else found
     quantize(model, how.to_json(), _names(model, how.skipped))
     model.to(torch.device("cuda", 0))
-    for parameter in model.parameters():
-        if not parameter.is_floating_point():
-            parameter.requires_grad_(False)
+    for layer in quantized(model):
+        layer.weight.requires_grad_(False)
+        layer.weight.__class__ = _CLASSES[how.bits]
     kind = "is_loaded_in_4bit" if how.bits == 4 else "is_loaded_in_8bit"
     setattr(model, kind, True)  # peft asks
     return found

@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from zero_sizer.simulator import values
-from zero_sizer.simulator.patches import backward
+from zero_sizer.simulator.patches import backward, questions
 from zero_sizer.simulator.undo import Patches
 
 
@@ -18,6 +18,7 @@ from zero_sizer.simulator.undo import Patches
 def torch_patches() -> Iterator[Patches]:
     """Fake tensors that keep their identity when a module moves to another device."""
     patches = Patches()
+    questions.install(patches)
     patches.set(FakeTensor, "data", property(_get_data, _set_data))
     patches.set(FakeTensor, "record_stream", lambda self, stream: None)
     patches.set(FakeTensor, "__deepcopy__", _deepcopy)
