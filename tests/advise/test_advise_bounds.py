@@ -51,6 +51,30 @@ def test_bounds_hold(model, count):
     assert decided > count
 
 
+@pytest.mark.parametrize(
+    ("model", "count"), [("gpt2", 10), pytest.param("mixtral-8x7b", 25, marks=pytest.mark.slow)]
+)
+def test_activations_alone_are_a_lower_bound(model, count):
+    """Of the GPU at any stage; host and NVMe are what the whole evaluation says."""
+    draw, gpu = random.Random(3), Device.GPU
+    search = search_of(job_on(model, "h100-80gb", gpus=6, nvme="7TB", seq_len=256), Options())
+    for strategy in search.usable:
+        for _ in range(count):
+            values = search.sweep.values(
+                strategy.name,
+                dp_world_size=6 * draw.randint(strategy.needs_nodes, 40),
+                micro_batch=draw.choice((1, 2, 7, 40)),
+                grad_accum=draw.choice((1, 3)),
+                checkpointing=draw.random() < 0.5,
+                **draw.choice(search.ladders[strategy.name].every).values,
+            )
+            least, found = search.sweep.without_zero(values), search.sweep.uses(values)
+            assert least[gpu].num_bytes <= found[gpu].num_bytes
+            low, exact = (of[gpu].num_bytes + of[gpu].room for of in (least, found))
+            assert low <= exact
+            assert all(least[d] == found[d] for d in Device if d is not gpu)
+
+
 @pytest.mark.slow
 def test_what_was_worked_out_needs_no_bounds():
     for sweep, values in drawn("gpt2", 2, seed=8):

@@ -55,12 +55,17 @@ class Batch:
         return _choices(self, ranks)
 
 
+@lru_cache(maxsize=16)
+def _every(grad_accum: int) -> Sequence[tuple[int, int]]:
+    return tuple((size, grad_accum) for size in range(1, _LARGEST + 1))
+
+
 @lru_cache(maxsize=256)
 def _choices(batch: Batch, ranks: int) -> Sequence[tuple[int, int]]:
     if batch.train_batch is None:
         if batch.micro_batch is not None:
             return ((batch.micro_batch, batch.grad_accum),)
-        return tuple((size, batch.grad_accum) for size in range(1, _LARGEST + 1))
+        return _every(batch.grad_accum)
     share, rest = divmod(batch.train_batch, ranks)
     if rest or not share:
         return ()

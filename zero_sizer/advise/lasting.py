@@ -170,16 +170,22 @@ class Lasting:
     ) -> "_Several":
         """Entries that read the same, as far as they have been met."""
         added, others, by_rank = [], [], []
+        family, reads_of_all = self._family, view.reads
         for index in alike:
-            found, reads = self._family.noted(index, values, self._allocate[index])
-            before, reads_any, reads_rank = self._before(reads, numbers)
+            found, reads = family.evaluated(index, values, self._allocate[index])
+            if "rank" not in reads and numbers.isdisjoint(reads):
+                # the sum is kept, so its parts need not be
+                reads_of_all.update(reads)
+                if found is not None:
+                    added.append(found)
+                continue
+            found, reads = family.keep(index, values, (found, reads))
+            before, reads_any, _ = self._before(reads, numbers)
             if reads_any:
                 others.append((tuple(reads), index))
-            elif reads_rank:
+            else:
                 by_rank.append(index)
-            elif found is not None:
-                added.append(found)
-            view.reads.update(before)
+            reads_of_all.update(before)
         return _Several(added, others, by_rank)
 
     def _before(

@@ -26,7 +26,7 @@ from zero_sizer.config import document
 from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Finding, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
-from zero_sizer.ledger.moments import Moment
+from zero_sizer.ledger.moments import PASSES, Moment
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.remarks import remarks
@@ -283,17 +283,20 @@ class Search:
 
     def _short(self, candidate: Candidate) -> Mapping[Device, Moment]:
         """When most is held of the devices that are short, before the batch is counted if then."""
-        for uses in (self._swept.at_least, self._swept.uses):
-            found = self._short_of(candidate, uses)
-            if found:
-                return {shortfall.device: shortfall.moment for shortfall in found}
-        return {}
+        sweep = self._swept
+        found = self._short_of(candidate, sweep.at_least)
+        if not found:
+            found = self._short_of(candidate, sweep.without_zero)
+            if not any(s.device is Device.GPU and s.moment in PASSES for s in found):
+                found = self._short_of(candidate, sweep.uses)
+        return {shortfall.device: shortfall.moment for shortfall in found}
 
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all."""
-        if self._short_of(candidate, self._swept.at_least):
+        sweep = self._swept
+        if any(self._short_of(candidate, of) for of in (sweep.at_least, sweep.without_zero)):
             return False
-        between = self._swept.between(self._values(candidate))
+        between = sweep.between(self._values(candidate))
         if between is not None:
             least, most = between
             if not self._short_of(candidate, lambda _: most):

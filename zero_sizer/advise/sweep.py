@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
 from zero_sizer.activations.levels import MicroStep
-from zero_sizer.activations.select import error_above, is_closed_form
+from zero_sizer.activations.select import activations_of, error_above, is_closed_form
 from zero_sizer.advise.lasting import (
     MOMENTS,
     OF_BATCH,
@@ -36,6 +36,7 @@ from zero_sizer.speed.rates import Rates, rates_of
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
 from zero_sizer.timeline.overlay import Overlay, Zero
+from zero_sizer.timeline.peaks import activations_alone
 from zero_sizer.timeline.program import Layout
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.wrapper import Wrapper
@@ -147,8 +148,11 @@ class Sweep:
         batch = values.of[_BATCH]
         found = group.uses.get(batch)
         if found is None:
-            passes = self._passes(group, values, ranks.all)
-            found = self._with_passes(group, values, ranks.at_step, passes)
+            rows = self._rows(group, values, ranks.at_step)
+            row = rows[Device.GPU]
+            gap = row[_PASSES[0]] - row[_PASSES[1]]
+            passes = self._passes(group, values, ranks.all, gap)
+            found = self._with_passes(group, values, ranks.at_step, rows, passes)
             group.uses[batch] = found
         return found
 
@@ -179,7 +183,8 @@ class Sweep:
                 pairs = zip(outline.first, passes, strict=True)
                 passes = [hpz.highest_step(first + more, later, missing) for first, later in pairs]
             forward, backward = passes
-            found.append(self._with_passes(group, values, at_step, (forward, backward)))
+            rows = self._rows(group, values, at_step)
+            found.append(self._with_passes(group, values, at_step, rows, (forward, backward)))
         return found[0], found[1]
 
     def _outline(self, values: Values, ranks: int, divides: bool) -> compose.Outline:
@@ -187,17 +192,29 @@ class Sweep:
         there = values.with_numbers(dp_world_size=ranks)
         return cast(compose.Outline, self._family.formula(("outline", divides), there, found))
 
-    def _with_passes(
-        self, group: _Group, values: Values, at_step: tuple[int, ...], totals: compose.Totals
-    ) -> Mapping[Device, Use]:
-        """The peak of every device with so many bytes in forward and backward."""
-        family, lasting = self._family, self._lasting_of(group, values, at_step)
+    def _rows(
+        self, group: _Group, values: Values, at_step: tuple[int, ...]
+    ) -> dict[Device, list[int]]:
+        """Bytes at every moment of the devices where the batch changes any, passes left out."""
+        lasting = self._lasting_of(group, values, at_step)
         rows = {Device.GPU: list(lasting.rows[Device.GPU])}
         for index in chain.from_iterable(lasting.others):
             found = self._lasting.formula(index, values)
             if found is not None:
                 device = found[0]
                 add(rows.setdefault(device, list(lasting.rows[device])), *found[1:])
+        return rows
+
+    def _with_passes(
+        self,
+        group: _Group,
+        values: Values,
+        at_step: tuple[int, ...],
+        rows: dict[Device, list[int]],
+        totals: compose.Totals,
+    ) -> Mapping[Device, Use]:
+        """The peak of every device with so many bytes in forward and backward."""
+        family, lasting = self._family, self._lasting_of(group, values, at_step)
         row = rows[Device.GPU]
         for place, size in zip(_PASSES, totals, strict=True):
             row[place] += size
@@ -221,6 +238,19 @@ class Sweep:
         at_step = self._ranks_of(group, values).at_step
         return self._lasting_of(group, values, at_step).uses
 
+    def without_zero(self, values: Values) -> Mapping[Device, Use]:
+        """A lower bound of ``uses``: forward and backward with their activations alone.
+
+        Off the GPU it is what ``uses`` gives.
+        """
+        group = self._group(values)
+        _, at_step, apart = self._ranks_of(group, values)
+        if apart:
+            return self.at_least(values)
+        step = self._family.formula("activations", values, _activations)
+        rows = self._rows(group, values, at_step)
+        return self._with_passes(group, values, at_step, rows, activations_alone(step))
+
     def _ranks_of(self, group: _Group, values: Values) -> _Ranks:
         return cast(_Ranks, self._once(group, "ranks", values, _ranks))
 
@@ -236,8 +266,10 @@ class Sweep:
         self._family.formula("ranks", values, _ranks, view.reads)
         return self._lasting.highest(values, ranks, view)
 
-    def _passes(self, group: _Group, values: Values, ranks: tuple[int, ...]) -> compose.Totals:
-        """Bytes of forward and backward at their highest."""
+    def _passes(
+        self, group: _Group, values: Values, ranks: tuple[int, ...], gap: int
+    ) -> compose.Totals:
+        """Bytes of forward and backward at their highest (``gap``: ``peaks.highest_totals``)."""
         found = self._family.formula("micro step", values, _micro_step)
         step, layout = cast(tuple[MicroStep, Layout], found)
         of_layout = Identity(layout)
@@ -249,11 +281,11 @@ class Sweep:
             overlays = compose.overlays_of(layout, zeros), compose.overlays_of(layout, first)
             group.overlays[of_layout] = overlays
         later, first = overlays
-        totals = compose.highest_of(step, later)
+        totals = compose.highest_of(step, later, gap)
         if not first:
             return totals
         missing = self._once(group, "missing", values, _missing)
-        return hpz.with_first(compose.highest_of(step, first), totals, missing)
+        return hpz.with_first(compose.highest_of(step, first, gap), totals, missing)
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
         self._family.formula("ranks", values, _ranks, view.reads)
@@ -279,6 +311,10 @@ def _ranks(view: Any) -> _Ranks:
     is_muon = any(row.newton_schulz for row in view.group_optimizers)
     apart = len(ranks) > 1 and (is_muon or sizes.has_grad_accum_attribute(view))
     return _Ranks(ranks, ranks if apart else step_candidates(view), apart)
+
+
+def _activations(view: Any) -> MicroStep:
+    return activations_of(view)
 
 
 def _micro_step(view: Any) -> tuple[MicroStep, Layout]:

@@ -5,14 +5,13 @@ formula reads. A formula that reads the same values gives the same result, so re
 under the values read: thousands of candidates cost little more than the distinct parts.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from zero_sizer.plan.plan import Plan
-from zero_sizer.util.records import dataclass
 
 HOW = "checkpointing_how"
 NUMBERS = (
@@ -43,19 +42,27 @@ ACCUMULATES = "accumulates"
 _VARYING = frozenset((*NUMBERS, ACCUMULATES))
 
 
-@dataclass(frozen=True, slots=True)
+Noted = tuple[Any, dict[str, None]]
+"""A result, and what was read to get it: of equal reads the same object, which must not change."""
+
+
 class Values:
-    """The varied fields of one plan.
+    """The varied fields of one plan; they do not change.
 
     Attributes:
         of: field -> value.
         tokens: field -> what stands for the value when results are looked up.
         strategy: number of the strategy, whose other fields are all the same.
+        derived: functions of the plan that were asked for -> value, and what was read to get it.
     """
 
-    of: Mapping[str, Any]
-    tokens: Mapping[str, Any]
-    strategy: int
+    __slots__ = ("derived", "of", "strategy", "tokens")
+
+    def __init__(self, of: Mapping[str, Any], tokens: Mapping[str, Any], strategy: int) -> None:
+        self.of = of
+        self.tokens = tokens
+        self.strategy = strategy
+        self.derived: dict[Callable[[Any], Any], Noted] = {}
 
     def with_numbers(self, **numbers: Any) -> "Values":
         """Copies the values with other numbers (of ``NUMBERS``)."""
@@ -75,28 +82,34 @@ class Values:
 _UNKNOWN = object()
 
 
+_KeyOf = Callable[[Mapping[str, Any]], Any]
+
+
 class _OfReads(NamedTuple):
     """Results for which the same fields were read.
 
     Attributes:
         names: the fields, in the order in which they were first read.
-        key_of: what the results are kept by, from the values' tokens.
-        results: key -> result.
+        strategy_of: their tokens that are a strategy's.
+        key_of: their tokens that vary within one.
+        tables: of each strategy's tokens the results, by the others.
     """
 
     names: dict[str, None]
-    key_of: Callable[[Mapping[str, Any]], Any]
-    results: dict[Any, Any]
+    strategy_of: _KeyOf
+    key_of: _KeyOf
+    tables: dict[Any, dict[Any, Any]]
 
     @classmethod
-    def of(cls, names: Mapping[str, None], compared: Iterable[str]) -> "_OfReads":
-        """No results yet; ``compared`` are the fields that tell them apart."""
-        compared = tuple(compared)
-        return cls(dict(names), itemgetter(*compared) if compared else _nothing, {})
+    def of(cls, names: Mapping[str, None]) -> "_OfReads":
+        """No results yet."""
+        varying = [name for name in names if name in _VARYING]
+        others = [name for name in names if name not in _VARYING]
+        return cls(dict(names), _getter(others), _getter(varying), {})
 
 
-Noted = tuple[Any, dict[str, None]]
-"""A result, and what was read to get it: of equal reads the same object, which must not change."""
+def _getter(names: Sequence[str]) -> _KeyOf:
+    return itemgetter(*names) if names else _nothing
 
 
 def _nothing(tokens: Mapping[str, Any]) -> None:
@@ -108,50 +121,50 @@ class _Results:
 
     What it reads may depend on what it has read: each set of fields has results of its own. A
     result whose fields all have equal values is the one, whichever set they are. Within a strategy
-    few sets occur, and numbers alone tell their results apart.
+    few sets occur, and strategies that are alike in the fields of a set share its results.
     """
 
-    __slots__ = ("_of_all", "_of_strategy")
+    __slots__ = ("_of_strategy", "_sets", "_tables")
 
     def __init__(self) -> None:
-        self._of_all: dict[tuple[str, ...], _OfReads] = {}
-        self._of_strategy: dict[int, dict[tuple[str, ...], _OfReads]] = {}
+        self._sets: dict[tuple[str, ...], _OfReads] = {}
+        self._tables = 0  # how many there are
+        self._of_strategy: dict[int, tuple[int, list[tuple[_KeyOf, Any, dict[str, None]]]]] = {}
 
     def find(self, values: Values) -> Noted | None:
         """The result for these values and what was read to get it; None where it is not known."""
         tokens = values.tokens
-        of_strategy = self._of_strategy.get(values.strategy)
-        if of_strategy is not None:
-            for names, key_of, results in of_strategy.values():
-                found = results.get(key_of(tokens), _UNKNOWN)
-                if found is not _UNKNOWN:
-                    return found, names
-        for names, key_of, results in self._of_all.values():
+        known = self._of_strategy.get(values.strategy)
+        if known is None or known[0] != self._tables:
+            known = self._link(values)
+        for key_of, results, names in known[1]:
             found = results.get(key_of(tokens), _UNKNOWN)
             if found is not _UNKNOWN:
-                return found, self._add_to_strategy(values, names, found)
+                return found, names
         return None
+
+    def _link(self, values: Values) -> tuple[int, list[tuple[_KeyOf, Any, dict[str, None]]]]:
+        """The tables that may have results of a strategy."""
+        rows = []
+        for one in self._sets.values():
+            results = one.tables.get(one.strategy_of(values.tokens))
+            if results is not None:
+                rows.append((one.key_of, results, one.names))
+        found = self._of_strategy[values.strategy] = self._tables, rows
+        return found
 
     def add(self, values: Values, reads: dict[str, None], result: Any) -> Noted:
         """Keep ``result`` under what was read to get it."""
         names = tuple(reads)
-        kept = self._of_all.get(names)
+        kept = self._sets.get(names)
         if kept is None:
-            kept = self._of_all[names] = _OfReads.of(reads, reads)
-        kept.results[kept.key_of(values.tokens)] = result
-        return result, self._add_to_strategy(values, kept.names, result)
-
-    def _add_to_strategy(
-        self, values: Values, reads: dict[str, None], result: Any
-    ) -> dict[str, None]:
-        of_strategy = self._of_strategy.setdefault(values.strategy, {})
-        names = tuple(reads)
-        kept = of_strategy.get(names)
-        if kept is None:
-            numbers = (name for name in names if name in _VARYING)
-            kept = of_strategy[names] = _OfReads.of(reads, numbers)
-        kept.results[kept.key_of(values.tokens)] = result
-        return kept.names
+            kept = self._sets[names] = _OfReads.of(reads)
+        table = kept.tables.get(kept.strategy_of(values.tokens))
+        if table is None:
+            table = kept.tables[kept.strategy_of(values.tokens)] = {}
+            self._tables += 1
+        table[kept.key_of(values.tokens)] = result
+        return result, kept.names
 
 
 class PlanFamily:
@@ -175,6 +188,7 @@ class PlanFamily:
             name: self._values_of(plan, number) for number, (name, plan) in enumerate(plans.items())
         }
         self._formulas: dict[Any, _Results] = {}
+        self._view = _view_type(self.base, self.varied)
         self.constants: dict[Callable[[Any], Any], Any] = {}
 
     def values(self, strategy: str) -> Values:
@@ -203,7 +217,7 @@ class PlanFamily:
 
     def view(self, values: Values) -> "View":
         """The plan with these values."""
-        return View(self, values)
+        return self._view(self, values)
 
     def formula(
         self,
@@ -228,10 +242,26 @@ class PlanFamily:
             results = self._formulas[key] = _Results()
         found = results.find(values)
         if found is None:
-            view = View(self, values)
+            view = self._view(self, values)
             result = compute(view)
             found = results.add(values, view.reads, result)
         return found
+
+    def evaluated(self, key: Any, values: Values, compute: Callable[["View"], Any]) -> Noted:
+        """``noted`` that keeps nothing: see ``keep``."""
+        results = self._formulas.get(key)
+        found = results.find(values) if results is not None else None
+        if found is None:
+            view = self._view(self, values)
+            found = compute(view), view.reads
+        return found
+
+    def keep(self, key: Any, values: Values, found: Noted) -> Noted:
+        """Keep what ``evaluated`` gave."""
+        results = self._formulas.get(key)
+        if results is None:
+            results = self._formulas[key] = _Results()
+        return results.find(values) or results.add(values, found[1], found[0])
 
     def known(self, key: Any, values: Values) -> bool:
         """True if a formula's result for these values is kept."""
@@ -243,17 +273,12 @@ def _same(plans: Iterable[Plan], name: str) -> bool:
     return all(value == found[0] for value in found[1:])
 
 
-_PROPERTIES: dict[str, Callable[[Any], Any]] = {
-    name: attribute.fget
-    for name, attribute in vars(Plan).items()
-    if isinstance(attribute, property) and attribute.fget is not None
-}
-
-
 class View:
-    """A plan for formulas; ``reads`` collects the varied fields that they touch."""
+    """A plan for formulas; ``reads`` collects the varied fields that they touch.
 
-    __slots__ = ("_family", "_values", "reads")
+    What does not vary are attributes of a class that each family makes of its own; a field that
+    varies becomes one of the view's when it is first read.
+    """
 
     def __init__(self, family: PlanFamily, values: Values) -> None:
         self._family = family
@@ -262,21 +287,35 @@ class View:
 
     def __getattr__(self, name: str) -> Any:
         varied = self._values.of
-        if name in varied:
-            self.reads[name] = None
-            return varied[name]
-        if name in _PROPERTIES:
-            return _PROPERTIES[name](self)
-        return getattr(self._family.base, name)
+        if name not in varied:
+            return getattr(self._family.base, name)
+        self.reads[name] = None
+        found = self.__dict__[name] = varied[name]
+        return found
 
     def derive(self, function: Callable[[Any], Any]) -> Any:
         """The function's value for a plan with these values."""
         constants = self._family.constants
         if function in constants:
             return constants[function]
-        found, reads = self._family.noted(function, self._values, function)
+        known = self._values.derived.get(function)
+        if known is None:
+            known = self._family.noted(function, self._values, function)
+            self._values.derived[function] = known
+        found, reads = known
         if reads:
             self.reads.update(reads)
         else:
             constants[function] = found
         return found
+
+
+def _view_type(base: Plan, varied: frozenset[str]) -> type[View]:
+    """Views of plans that differ from ``base`` in ``varied`` alone."""
+    fields_of = {f.name: getattr(base, f.name) for f in fields(Plan) if f.name not in varied}
+    properties = {
+        name: attribute
+        for name, attribute in vars(Plan).items()
+        if isinstance(attribute, property) and name not in varied
+    }
+    return type("View", (View,), {**fields_of, **properties})

@@ -3,6 +3,7 @@
 Elements unless a name says bytes; per rank unless it says otherwise.
 """
 
+from collections import Counter
 from itertools import chain, compress
 from typing import TypeVar
 
@@ -194,8 +195,16 @@ def is_persistent(plan: Plan) -> tuple[bool, ...]:
 @derived
 def persistent_bytes(plan: Plan) -> int:
     """Bytes of the stage-3 parameters that stay gathered, each padded to the ranks."""
-    kept = compress(zip(numels(plan), itemsizes(plan), strict=True), is_persistent(plan))
-    return sum([partition.padded(n, plan.dp_world_size) * size for n, size in kept])
+    kept = _persistent_kinds(plan).items()
+    ranks = plan.dp_world_size
+    return sum([count * partition.padded(n, ranks) * size for (n, size), count in kept])
+
+
+@derived
+def _persistent_kinds(plan: Plan) -> Counter[tuple[int, int]]:
+    """Elements and bytes of one, of the parameters that stay gathered; how many are alike."""
+    each = zip(numels(plan), itemsizes(plan), strict=True)
+    return Counter(compress(each, is_persistent(plan)))
 
 
 @derived

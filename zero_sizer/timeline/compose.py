@@ -49,10 +49,15 @@ def overlays_of(layout: Layout, zeros: Iterable[Zero]) -> tuple[Overlay, ...]:
     return tuple([overlay_of(layout, zero) for zero in zeros])
 
 
-def highest_of(step: MicroStep, overlays: Iterable[Overlay]) -> Totals:
-    """Bytes of the highest points beside what ZeRO holds in some micro steps."""
-    found = [highest_totals(step, overlay) for overlay in overlays]
-    return found[0] if len(found) == 1 else (max(f for f, _ in found), max(b for _, b in found))
+def highest_of(step: MicroStep, overlays: Iterable[Overlay], gap: int | None = None) -> Totals:
+    """Bytes of the highest points beside what ZeRO holds in some micro steps.
+
+    ``gap``: see ``peaks.highest_totals``.
+    """
+    found = (-1, -1)
+    for overlay in overlays:
+        found = highest_totals(step, overlay, gap, found)
+    return found
 
 
 def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import chain
 
 from zero_sizer.timeline.passes import Side
-from zero_sizer.timeline.program import Placed, Program
+from zero_sizer.timeline.program import Place, Placed, Program, Run
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import forms
 from zero_sizer.zero.forms import Compiled, Form, Forms
@@ -15,15 +15,93 @@ class _Unions:
     """Unions of sets of forms; of equal blocks they are made once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, ...], tuple[Forms, tuple[Forms, ...]]] = {}
+        self._pairs: dict[tuple[int, int], tuple[Forms, Forms, Forms]] = {}
 
-    def of(self, *sets: Forms) -> Forms:
-        """All forms of these."""
-        key = tuple(map(id, sets))
-        found = self._known.get(key)
+    def of_two(self, one: Forms, other: Forms) -> Forms:
+        """All forms of both."""
+        if one is other or not other:
+            return one
+        key = id(one), id(other)
+        found = self._pairs.get(key)
         if found is None:  # the sets are kept, so that they stay themselves
-            found = self._known[key] = frozenset().union(*sets), sets
+            found = self._pairs[key] = one | other, one, other
         return found[0]
+
+    def of(self, visits: Iterable[tuple[Forms, Forms]]) -> Forms:
+        """All forms of some visits."""
+        found = forms.NEVER
+        for during, after in visits:
+            both = self.of_two(during, after)
+            found = self.of_two(found, both) if found else both
+        return found
+
+
+class _Followed:
+    """Forms at every place of a program.
+
+    Attributes:
+        levels: while its step runs.
+        ends: at its end, what the next place's modules fetch included.
+        own: at its end.
+    """
+
+    def __init__(self, program: Program, visits: Sequence[tuple[Forms, Forms]]) -> None:
+        self.levels: list[Forms] = []
+        self.ends: list[Forms] = []
+        self.own: list[Forms] = []
+        self._visits = visits
+        self._together = _Unions()
+        self._level, self._done = forms.NOTHING, 0
+        places, backward = (*program.forward, *program.backward), len(program.forward)
+        runs = iter((*program.runs, Run(len(places), 1, 0, 0)))
+        run = next(runs)
+        number, entered = 0, forms.NOTHING
+        while number < len(places):
+            if number == run.end:
+                run = next(runs)
+                continue
+            is_first = number >= run.start and (number - run.start) % run.width == 0
+            if is_first and number >= run.start + 2 * run.width and self._level is entered:
+                number += run.width * self._passed_over(run, (run.end - number) // run.width)
+                if number == run.end:
+                    continue
+            if is_first:
+                entered = self._level
+            self._step(places[number], is_first=number in (0, backward))
+            number += 1
+
+    def _passed_over(self, run: "Run", most: int) -> int:
+        """Take blocks that are visited as the one before for its copies; how many there are."""
+        visits, length, done = self._visits, run.visits, self._done
+        block, count = visits[done - length : done], 0
+        while count < most and visits[done : done + length] == block:
+            done, count = done + length, count + 1
+        if count:
+            width = run.width
+            last, fetched = self.ends[-1], self.ends[-width - 1]
+            self.levels += self.levels[-width:] * count
+            self.own += self.own[-width:] * count
+            self.ends[-1] = fetched
+            self.ends += self.ends[-width:] * count
+            self.ends[-1] = last
+            self._done = done
+        return count
+
+    def _step(self, place: Place, *, is_first: bool) -> None:
+        fetching, together = forms.NEVER, self._together
+        if place.visits:
+            begun = self._done + len(place.visits)
+            fetching = together.of(self._visits[self._done : begun])
+            self._done, self._level = begun, self._visits[begun - 1][1]
+            if not is_first:
+                self.ends[-1] = together.of_two(self.ends[-1], fetching)
+                fetching = forms.NEVER
+        self.levels.append(together.of_two(self._level, fetching))
+        if place.ends:
+            self._done += len(place.ends)
+            self._level = self._visits[self._done - 1][1]
+        self.ends.append(self._level)
+        self.own.append(self._level)
 
 
 class Levels:
@@ -34,28 +112,11 @@ class Levels:
     """
 
     def __init__(self, program: Program, visits: Sequence[tuple[Forms, Forms]]) -> None:
-        places, backward = (*program.forward, *program.backward), len(program.forward)
-        together, numbers = _Unions(), dict[Forms, int]()
-        level, done = forms.NOTHING, 0
-        levels: list[Forms] = []
-        ends: list[Forms] = []
-        own: list[Forms] = []
-        for number, place in enumerate(places):
-            fetching = forms.NEVER
-            if place.visits:
-                begun = done + len(place.visits)
-                fetching = together.of(*chain.from_iterable(visits[done:begun]))
-                done, level = begun, visits[begun - 1][1]
-                if number not in (0, backward):
-                    ends[-1] = together.of(ends[-1], fetching)
-                    fetching = forms.NEVER
-            levels.append(together.of(level, fetching) if fetching else level)
-            if place.ends:
-                done += len(place.ends)
-                level = visits[done - 1][1]
-            ends.append(level)
-            own.append(level)
-        rows = [[numbers.setdefault(f, len(numbers)) for f in row] for row in (levels, ends, own)]
+        backward = len(program.forward)
+        found = _Followed(program, visits)
+        all_of = found.levels, found.ends, found.own
+        numbers = {f: number for number, f in enumerate(dict.fromkeys(chain(*all_of)))}
+        rows = [list(map(numbers.__getitem__, row)) for row in all_of]
         places_of: dict[Form, int] = {}  # levels share most of their forms
         self._levels = [
             tuple([places_of.setdefault(form, len(places_of)) for form in found])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from zero_sizer.plan import sizes
-from zero_sizer.plan.plan import Plan, derived_of_rank
+from zero_sizer.plan.plan import Plan, derived, derived_of_rank
 from zero_sizer.timeline.overlay import Zero, interned
 from zero_sizer.timeline.zero_rules import frozen_of, limits_of, zero_of
 from zero_sizer.util.identity import Identity
@@ -152,8 +152,12 @@ def _holds_more_later(plan: Plan) -> bool:
     """
     if plan.offloads_optimizer:
         return False
-    sizes_of = zip(sizes.numels(plan), sizes.itemsizes(plan), strict=True)
-    frozen = frozen_of(Identity(plan.model))
-    largest = max((n * size for i, (n, size) in enumerate(sizes_of) if i in frozen), default=0)
     states = len(plan.optimizer.states) * plan.master_dtype.itemsize * sizes.partition_numel(plan)
-    return states > largest
+    return states > _largest_frozen(plan)
+
+
+@derived
+def _largest_frozen(plan: Plan) -> int:
+    """Bytes of the largest tensor that is not trained."""
+    numels, itemsizes = sizes.numels(plan), sizes.itemsizes(plan)
+    return max((numels[i] * itemsizes[i] for i in frozen_of(Identity(plan.model))), default=0)

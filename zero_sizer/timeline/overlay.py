@@ -9,12 +9,12 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from zero_sizer.timeline.gathered import Levels, gathered_at
-from zero_sizer.timeline.passes import Hooks, Kinds, Pass, Side, kinds_of
+from zero_sizer.timeline.passes import Asked, Kinds, Late, Pass, Side, kinds_of
 from zero_sizer.timeline.program import Layout, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero import gradient_flow, replay
-from zero_sizer.zero.copies import ceilings, most_costs
+from zero_sizer.zero.copies import Costs, ceilings, most_costs
 from zero_sizer.zero.gradient_flow import Flow, Rules, Scheme, Tensors
 from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held, Reduction
@@ -104,24 +104,26 @@ class Overlay:
 
     def _backward(self, gathered: Side | None, start: int) -> Pass:
         flow, program, zero = self.flow, self.program, self.zero
-        spans, hooks = program.backward_spans, None
+        late: Late | None = None
+        values: Sequence[int]
         if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
             more = start - sum(flow.start)
             columns = [_more(totals, more) for totals in flow.totals]
             values = program.held_bytes(start, *columns)
             most = max(values)
         elif zero.rules.scheme is Scheme.HOOKED:
-            costs = most_costs(flow, zero.tensors, zero.rules, zero.share)
-            hooks = Hooks(program, flow, self.highest, costs)
-            before, after = self.highest.before_totals(), self.highest.after_totals()
-            hooks.values = values = program.held_bytes(start, before, hooks.nothing, after)
-            most = max(*values, hooks.most)
+            late = Late(program, flow, self.highest, self._costs, start)
+            values, most = late.values, late.most
         else:
-            columns = [of() for of in self.highest.columns]
-            values = program.held_bytes(start, *columns)
-            most = max(values)
+            values = Asked(self.highest, start, len(flow.hook))
+            most = self.highest.most(start)
         side = Side(values, *program.held, most)
-        return Pass(gathered, side, spans, hooks, self._kinds_of(True))
+        return Pass(gathered, side, program.backward_spans, late, self._kinds_of(True))
+
+    @cached_property
+    def _costs(self) -> Costs:
+        zero = self.zero
+        return most_costs(self.flow, zero.tensors, zero.rules, zero.share)
 
     def _kinds_of(self, is_backward: bool) -> Kinds | None:
         if self._levels is None:
@@ -137,27 +139,35 @@ class Overlay:
     @cached_property
     def highest(self) -> Highest:
         """Of the ranks the one that holds most, at every place."""
-        others = map(self._reduction.of_rank, self.zero.others)
-        return Highest(self.flow, [self._reduction, *others])
+        return Highest(self.flow, self._reduction, self.zero.others)
 
-    @cached_property
+    @property
     def epilogue(self) -> Held:
         """The highest after the last gradient."""
         return self.highest.epilogue
 
     @cached_property
+    def epilogue_total(self) -> int:
+        """Bytes of ``epilogue``."""
+        match self.zero.rules.scheme:
+            case Scheme.SCATTERED:
+                return self.highest.epilogue_of_all()
+            case Scheme.AFTER:
+                return self.epilogue.total
+        return self.highest.epilogue_total(ceilings(Identity(self.flow), self._costs).after)
+
+    @cached_property
     def epilogue_ceiling(self) -> int:
         """Bytes that ``epilogue`` does not exceed."""
         zero = self.zero
-        if zero.rules.scheme not in (Scheme.DEFERRED, Scheme.HOOKED):
-            return self.epilogue.total
-        costs = most_costs(self.flow, zero.tensors, zero.rules, zero.share)
+        if zero.rules.scheme in (Scheme.SCATTERED, Scheme.AFTER):  # soon told
+            return self.epilogue_total
         owns = (zero.share.own, *zero.others)
         if zero.rules.scheme is Scheme.HOOKED:
             own = self.highest.most_own + max([own.afterwards for own in owns])
         else:  # what is larger than the bucket can only be freed
             own = max([own.held + own.kept + own.afterwards for own in owns])
-        return ceilings(Identity(self.flow), costs)[1] + own
+        return ceilings(Identity(self.flow), self._costs).after[0][0] + own
 
     def at(self, column: int, block: int, *, is_backward: bool) -> HeldAt:
         """Bytes held at a place, for a reader."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zero_sizer.timeline.program import Placed, Program
 from zero_sizer.util.identity import Identity
@@ -81,90 +81,103 @@ class Kinds:
         return [(kind, kinds.index(kind), last) for kind, last in lasts.items()]
 
 
-class Hooks:
-    """Bytes at hooks that reduce what ranks share, worked out where they may be the highest.
+class Asked(Sequence[int]):
+    """Bytes of which ``Program.held`` says which there are, each worked out when asked for.
+
+    Args:
+        highest: the ranks.
+        start: bytes before the first gradient.
+        count: how many gradients.
+    """
+
+    def __init__(self, highest: Highest, start: int, count: int) -> None:
+        self._totals = (highest.before_total, highest.hook_total, highest.after_total)
+        self._count = count
+        self._known = {0: start}
+
+    def __len__(self) -> int:
+        return 1 + 3 * self._count
+
+    def __getitem__(self, source: Any) -> Any:
+        found = self._known.get(source)
+        if found is None:
+            kind, position = divmod(source - 1, self._count)
+            found = self._known[source] = self._totals[kind](position)
+        return found
+
+
+class Late:
+    """Bytes of gradients that ranks share out, worked out where they may be the highest.
 
     Args:
         program: the places.
         flow: the gradients.
         highest: the ranks.
         costs: the most that a reduction costs.
+        start: bytes before the first gradient.
 
     Attributes:
-        nothing: stands for those that are not worked out yet.
-        most: no hook has more.
-        values: of which ``Program.held`` says which there are.
+        most: no place has more.
+        values: exact ones.
     """
 
-    def __init__(self, program: Program, flow: Flow, highest: Highest, costs: Costs) -> None:
-        self._highest = highest
+    def __init__(
+        self, program: Program, flow: Flow, highest: Highest, costs: Costs, start: int
+    ) -> None:
         self._ceilings = _ceilings_of(Identity(program), Identity(flow), costs)
         self._own = highest.most_own
-        self._first = 1 + len(flow.hook)
-        self.nothing = (-1,) * len(flow.hook)
         self.most = self._ceilings.most + self._own
-        self.values: list[int] = []
+        self.values = Asked(highest, start, len(flow.hook))
 
-    def fill(self, number: int) -> None:
-        """Put the bytes of a column's hooks among all."""
-        for source in self._ceilings.sources(number):
-            self._value(source)
-
-    def _value(self, source: int) -> int:
-        found = self.values[source]
-        if found < 0:
-            found = self.values[source] = self._highest.hook_total(source - self._first)
-        return found
-
-    def highest_beside(self, number: int, first: int, slope: int, best: int) -> int:
+    def highest_beside(self, column: int, first: int, slope: int, best: int) -> int:
         """The highest total of a column; ``best`` where none is higher than that.
 
         Args:
-            number: of the column.
+            column: which.
             first: what lies beside at the first block.
             slope: what each further block adds to that.
             best: a total that is known.
         """
-        values, most = self._ceilings.column(number)
+        values, most = self._ceilings.column(column)
         least = best - self._own - first  # a place that may be higher has more than that
         if most + max(slope * (len(values) - 1), 0) <= least:
             return best
         totals = list(map(add, values, range(0, slope * len(values), slope))) if slope else values
         places = [(total, block) for block, total in enumerate(totals) if total > least]
-        sources = self._ceilings.sources(number)
+        sources = self._ceilings.sources(column)
         for total, block in sorted(places, reverse=True):
             if total <= best - self._own - first:
                 break
-            best = max(best, self._value(sources[block]) + first + slope * block)
+            best = max(best, self.values[sources[block]] + first + slope * block)
         return best
 
 
 class _Ceilings:
-    """Bytes that no rank of any number exceeds beside its own, at hooks of a program."""
+    """Bytes that no rank of any number exceeds beside its own, at places of a program."""
 
     def __init__(self, program: Program, flow: Flow, costs: Costs) -> None:
         before, _, after = flow.totals
-        hooks, _ = ceilings(Identity(flow), costs)
+        hooks = ceilings(Identity(flow), costs).hooks
         self._values = program.held_bytes(sum(flow.start), before, hooks, after)
-        self._placed = program.held[1]
+        self._placed = program.held
         self._spans = program.backward_spans
         self._columns: dict[int, tuple[Sequence[int], int]] = {}
         self.most = max(self._values)
 
-    def column(self, number: int) -> tuple[Sequence[int], int]:
+    def column(self, column: int) -> tuple[Sequence[int], int]:
         """Ceilings of one column, and the highest of them."""
-        found = self._columns.get(number)
+        found = self._columns.get(column)
         if found is None:
-            values = self._placed.column(number, self._values)
-            found = self._columns[number] = values, max(values)
+            values = self._placed[column % 2].column(column // 2, self._values)
+            found = self._columns[column] = values, max(values)
         return found
 
-    def sources(self, number: int) -> Sequence[int]:
+    def sources(self, column: int) -> Sequence[int]:
         """Which of ``Program.held`` there are in one column."""
-        return self._placed.numbers[self._spans[number]]
+        return self._placed[column % 2].numbers[self._spans[column // 2]]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _ceilings_of(program: Identity, flow: Identity, costs: Costs) -> _Ceilings:
     return _Ceilings(program.of, flow.of, costs)
 
@@ -178,7 +191,7 @@ class Pass:
         gathered: parameters; None where none are gathered.
         held: gradients; bytes alone where they are the same everywhere.
         spans: where the columns lie.
-        hooks: which of the gradients' bytes are worked out late; None: none are.
+        late: the gradients' bytes where they are worked out late.
         kinds: which places hold as much as each other; None: they may all differ.
 
     Attributes:
@@ -190,15 +203,15 @@ class Pass:
         gathered: Side | None,
         held: Side | int,
         spans: Sequence[slice],
-        hooks: "Hooks | None" = None,
-        kinds: "Kinds | None" = None,
+        late: Late | None = None,
+        kinds: Kinds | None = None,
     ) -> None:
         most = held if isinstance(held, int) else held.most
         self.bound = most + (gathered.most if gathered is not None else 0) if spans else 0
         self._gathered = gathered
         self._held = held
         self._spans = spans
-        self.hooks = hooks
+        self.late = late
         self._kinds = kinds
         self._ends: dict[int, list[_End]] = {}
         self._columns: dict[int, tuple[Sequence[int], int]] = {}
@@ -264,8 +277,6 @@ class Pass:
             span = self._spans[number]
             lying = lying or (0,) * len(range(*span.indices(span.stop)))
             return [size + held for size in lying]
-        if is_end and self.hooks is not None:
-            self.hooks.fill(number)
         gradients = _column_of(held, number, is_end)
         if gathered is None:
             return gradients

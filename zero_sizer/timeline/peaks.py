@@ -65,6 +65,16 @@ class _Rows:
     backward: tuple[_Row, ...]
     remaining: int
 
+    @property
+    def highest_forward(self) -> int:
+        """Activations at the highest row of forward."""
+        return -self.forward[0][0] if self.forward else 0
+
+    @property
+    def highest_backward(self) -> int:
+        """Activations at the highest row of backward."""
+        return -self.backward[0][0] if self.backward else 0
+
 
 def timeline(step: MicroStep, layout: Layout, zero: Zero) -> Timeline:
     """Compose one micro step's activations with what ZeRO holds at every place."""
@@ -85,14 +95,32 @@ def after_backward(activations: int, overlay: Overlay) -> Instant:
     )
 
 
-def highest_totals(step: MicroStep, overlay: Overlay) -> tuple[int, int]:
-    """Bytes of the highest points of forward and backward, wherever they are."""
+def highest_totals(
+    step: MicroStep, overlay: Overlay, gap: int | None = None, known: tuple[int, int] = (-1, -1)
+) -> tuple[int, int]:
+    """Bytes of the highest points of forward and backward, wherever they are.
+
+    Args:
+        step: the activations.
+        overlay: what ZeRO holds.
+        gap: bytes by which more lies beside forward than beside backward; a forward that is lower
+            than backward with it is not worked out, and its bytes are too few. None: it always is.
+        known: lower bounds, of which the answers are the least.
+    """
     rows = _rows(Identity(step))
-    backward = _most(rows.backward, overlay.backward)
+    backward = _most(rows.backward, overlay.backward, known[1])
     over = rows.remaining + overlay.last_gathered
     if over + overlay.epilogue_ceiling > backward:
-        backward = max(backward, over + overlay.epilogue.total)
-    return _most(rows.forward, overlay.forward), backward
+        backward = max(backward, over + overlay.epilogue_total)
+    if gap is not None and rows.highest_forward + overlay.forward.bound + gap < backward:
+        return known[0], backward
+    return _most(rows.forward, overlay.forward, known[0]), backward
+
+
+def activations_alone(step: MicroStep) -> tuple[int, int]:
+    """Bytes of activations where forward and backward hold most of them."""
+    rows = _rows(Identity(step))
+    return rows.highest_forward, rows.highest_backward
 
 
 def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> Instant:
@@ -117,14 +145,14 @@ def _find(rows: tuple[_Row, ...], found: Pass) -> tuple[int, int, int, int]:
     return best, *where
 
 
-def _most(rows: tuple[_Row, ...], found: Pass) -> int:
-    """Bytes of the highest place alone."""
-    best, hooks = -1, found.hooks
+def _most(rows: tuple[_Row, ...], found: Pass, best: int) -> int:
+    """Bytes of the highest place alone; ``best`` where none is higher."""
+    late = found.late
     for below, column, first, slope in rows:
         if found.bound - below <= best:
             break
-        if hooks is not None and column % 2:
-            best = hooks.highest_beside(column // 2, first, slope, best)
+        if late is not None:
+            best = late.highest_beside(column, first, slope, best)
         elif found.most(column) - below > best:
             best = max(best, found.highest_beside(column, first, slope)[0])
     return best

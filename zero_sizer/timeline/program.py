@@ -46,6 +46,27 @@ class Layout:
     backward: tuple[Positions, ...]
 
 
+class Run(NamedTuple):
+    """Equal blocks in a row.
+
+    Attributes:
+        start: number of the first place.
+        width: places of a block.
+        blocks: how many.
+        visits: of each, those of its places' ends included.
+    """
+
+    start: int
+    width: int
+    blocks: int
+    visits: int
+
+    @property
+    def end(self) -> int:
+        """One past the last place."""
+        return self.start + self.width * self.blocks
+
+
 class Placed:
     """Which of some values there is at each place of a pass.
 
@@ -85,6 +106,7 @@ class Program:
         order: gradients as they become complete.
         visits: of modules, and how many of them are of forward.
         blocks: see ``zero.replay.Blocks``.
+        runs: blocks whose places make equally many visits, of forward and backward.
         held: which of ``held_bytes`` there are at places of backward, within, in the hook at the
             end, and after that.
     """
@@ -98,6 +120,7 @@ class Program:
         visits = tuple(v for p in (*self.forward, *self.backward) for v in p.all_visits)
         self.visits = visits, sum(len(p.all_visits) for p in self.forward)
         self.blocks = tuple(self._blocks(layout))
+        self.runs = tuple(self._runs(layout))
         self._last = {step.parameter: position for position, step in enumerate(self.order)}
         self._numbers = list(self._sources())
         columns = zip(*self._numbers, strict=True) if self._numbers else ((), (), ())
@@ -114,6 +137,15 @@ class Program:
                 starts.append(number)
             if len(starts) > 3:
                 yield tuple(starts)
+
+    def _runs(self, layout: Layout) -> Iterator[Run]:
+        start = 0
+        for positions in (*layout.forward, *layout.backward[::-1]):
+            blocks = list(zip(*positions, strict=True))
+            visits = {tuple([len(place.all_visits) for place in block]) for block in blocks}
+            if len(blocks) > 3 and len(visits) == 1:
+                yield Run(start, len(positions), len(blocks), sum(visits.pop()))
+            start += len(positions) * len(blocks)
 
     def _sources(self) -> Iterator[tuple[int, int, int]]:
         """Per place of backward: which of ``[start, *before, *hook, *after]`` it holds.

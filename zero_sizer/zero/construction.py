@@ -6,38 +6,52 @@ until its constructor is over, then they are partitioned one by one; each was ca
 (transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3).
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import mul
 
 from zero_sizer.units import ceil_div, next_power_of_two
 from zero_sizer.zero import secondary
 from zero_sizer.zero.partition import padded
 
 
-def most_being_built(
-    modules: Sequence[Sequence[int]], ranks: int, *, is_parked: bool, wider: int, group: int = 0
-) -> int:
-    """The most that lies on the GPU while modules are built, partitions included.
+class Modules:
+    """Modules in the order they are built, by kind: blocks are alike, so few differ.
 
     Args:
-        modules: elements of each module's own tensors, in the order they are built.
-        ranks: ranks that partitions are cut for.
-        is_parked: partitions lie elsewhere.
-        wider: elements' worth of one element before its cast; 0 where none is cast.
-        group: ranks that secondary partitions are cut for (hpZ); 0 where there are none.
+        modules: elements of each module's own tensors.
     """
-    parts: dict[int, int] = {}  # blocks are alike, so few sizes differ
-    kinds: dict[tuple[int, ...], tuple[int, int]] = {}
-    most = held = 0
-    for module in map(tuple, modules):
-        kind = kinds.get(module)
-        if kind is None:
-            for numel in module:
-                if numel not in parts:
-                    parts[numel] = 0 if is_parked else partition_numel(numel, ranks, group)
-            kind = kinds[module] = _of_module(module, parts, wider)
-        most = max(most, held + kind[0])
-        held += kind[1]
-    return most
+
+    def __init__(self, modules: Iterable[Sequence[int]]) -> None:
+        order = list(map(tuple, modules))
+        last = {module: place for place, module in enumerate(order)}
+        self._kinds = tuple(last)
+        self._numels = tuple({numel for module in last for numel in module})
+        before = Counter[tuple[int, ...]]()
+        places = set(last.values())
+        self._before: dict[tuple[int, ...], list[int]] = {}
+        for place, module in enumerate(order):
+            if place in places:
+                self._before[module] = [before[kind] for kind in self._kinds]
+            before[module] += 1
+
+    def most_being_built(self, ranks: int, *, is_parked: bool, wider: int, group: int = 0) -> int:
+        """The most that lies on the GPU while they are built, partitions included.
+
+        What was built stays, so of each kind the last one counts.
+
+        Args:
+            ranks: ranks that partitions are cut for.
+            is_parked: partitions lie elsewhere.
+            wider: elements' worth of one element before its cast; 0 where none is cast.
+            group: ranks that secondary partitions are cut for (hpZ); 0 where there are none.
+        """
+        parts = {n: 0 if is_parked else partition_numel(n, ranks, group) for n in self._numels}
+        found = [_of_module(kind, parts, wider) for kind in self._kinds]
+        held = [left for _, left in found]
+        rows = zip(self._kinds, found, strict=True)
+        totals = [most + sum(map(mul, held, self._before[kind])) for kind, (most, _) in rows]
+        return max(totals, default=0)
 
 
 def _of_module(module: tuple[int, ...], parts: Mapping[int, int], wider: int) -> tuple[int, int]:
@@ -71,6 +85,22 @@ def most_being_pinned(parts: Iterable[int]) -> int:
     for part in parts:
         held += next_power_of_two(part)
         most = max(most, held + part)
+    return most
+
+
+def beyond_pinned(last_first: Iterable[int], largest: int) -> int:
+    """The most bytes at such a time beyond those that are there when all are pinned.
+
+    Args:
+        last_first: bytes of each partition, the one that is pinned last first.
+        largest: no partition has more.
+    """
+    most = later = 0
+    for part in last_first:
+        most = max(most, part - later)
+        later += next_power_of_two(part)
+        if largest - later <= most:
+            break
     return most
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from zero_sizer.units import ceil_div
+from zero_sizer.units import ceil_div, next_power_of_two
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
 from zero_sizer.zero.extents import ALIKE, extents_of
@@ -32,6 +32,7 @@ class Alike:
         self._cost = cost
         self._by_kind = by_kind
         self._known: dict[int, tuple[int, int, int]] = {}
+        self._of_kinds: dict[int, int] = {}
 
     def cost(self, number: int) -> tuple[int, int, int]:
         """See ``Alike``."""
@@ -53,16 +54,24 @@ class Alike:
             worst = max(worst, self.total(number))
         return worst
 
-    def hooks(self) -> Sequence[int]:
-        """Bytes at the worst of every hook, without what is kept."""
+    def hook_of_kind(self, position: int) -> int:
+        """``hook``, worked out once for those that are alike."""
+        if not self._by_kind:
+            return self.hook(position)
+        firsts, kinds = self._flow.hook_kinds
+        kind = kinds[position]
+        found = self._of_kinds.get(kind)
+        if found is None:
+            found = self._of_kinds[kind] = self.hook(firsts[kind])
+        return found
+
+    def most_of_hooks(self) -> int:
+        """Bytes at the worst of all hooks."""
         flow = self._flow
         if not flow.hook_of:
-            return flow.totals[1]
-        if not self._by_kind:
-            return [self.hook(position) for position in range(len(flow.hook))]
-        firsts, kinds = flow.hook_kinds
-        found = [self.hook(position) for position in firsts]
-        return [found[kind] for kind in kinds]
+            return max(flow.totals[1], default=0)
+        positions = flow.hook_kinds[0] if self._by_kind else range(len(flow.hook))
+        return max([self.hook_of_kind(position) for position in positions], default=0)
 
 
 def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
@@ -143,13 +152,26 @@ def most_costs(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Cost
     part = 0
     if piece or norm:
         parts = extents_of(Identity(flow), tensors, *placing(rules, share)).parts(share.ranks)
-        part = max(parts, default=0)
+        part = next_power_of_two(max(parts, default=0))  # few numbers, so that bounds are kept
     return Costs(rules.bucket_itemsize + max(share.cast_itemsizes), piece, norm, part)
 
 
-@lru_cache(maxsize=256)
-def ceilings(flow: Identity, costs: Costs) -> tuple[tuple[int, ...], int]:
-    """Bytes that no hook exceeds, and none after the last gradient, without a rank's own."""
+class Ceilings(NamedTuple):
+    """Bytes that nothing exceeds, without a rank's own.
+
+    Attributes:
+        hooks: of each gradient.
+        after: of each reduction after the last gradient, with its number, and of each level there,
+            with the negative of its place less one; the highest first.
+    """
+
+    hooks: tuple[int, ...]
+    after: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=512)
+def ceilings(flow: Identity, costs: Costs) -> Ceilings:
+    """See ``Ceilings``."""
     of: Flow = flow.of
     flushes = zip(of.flush_totals, of.flushes, strict=True)
     if costs.part:
@@ -163,7 +185,9 @@ def ceilings(flow: Identity, costs: Costs) -> tuple[tuple[int, ...], int]:
     hooks = list(of.totals[1])
     for number, position in of.hook_of.items():
         hooks[position] = max(hooks[position], totals[number])
-    return tuple(hooks), max([*of.closing_totals[0], *totals[of.done[-1] :]])
+    after = [(total, ~index) for index, total in enumerate(of.closing_totals[0])]
+    after += [(totals[number], number) for number in range(of.done[-1], len(totals))]
+    return Ceilings(tuple(hooks), tuple(sorted(after, reverse=True)))
 
 
 def flattened(flush: Flush, slices: Sequence[int], rules: Rules, share: Share) -> tuple[int, int]:

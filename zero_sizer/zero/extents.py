@@ -1,9 +1,10 @@
 """Where a flow's tensors and buckets lie in the partitions of ZeRO-1 and ZeRO-2."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
@@ -31,6 +32,15 @@ class Extents:
                 self._of[index] = (number, start, start + max(numel, 1) - 1)
         self._buckets = [self._bucket(flush.members) for flush in flow.flushes]
         self._rows = _rows_of(self._buckets)
+        self._turns = list(self._turns_of(groups))
+
+    def _turns_of(self, groups: Sequence[Sequence[int]]) -> Iterator["_Turns"]:
+        """The tensors of each group with the number of the bucket that reduces them."""
+        numbers = {i: n for n, members in enumerate(self._members) for i in members}
+        for group in groups:
+            rows = [self._of[index] for index in group]
+            turns = [numbers.get(index, len(self._members)) for index in group]
+            yield _Turns([low for _, low, _ in rows], [high for _, _, high in rows], turns)
 
     def _bucket(self, members: Sequence[int]) -> list[tuple[int, int, int]]:
         """Per group with tensors in the bucket: its number, first and last element."""
@@ -96,9 +106,20 @@ class Extents:
 
     def first_held(self, ranks: int, rank: int) -> int:
         """The first bucket of which a rank's partitions hold a piece; one past the last: none."""
-        parts = self.parts(ranks)
-        held = (n for n in self.touched(ranks, rank) if self.holds(self._members[n], rank, parts))
-        return next(held, len(self._members))
+        found = len(self._members)
+        for turns, part in zip(self._turns, self.parts(ranks), strict=True):
+            numbers = turns.within(rank * part, (rank + 1) * part)
+            if numbers:
+                found = min(found, *numbers)
+        return found
+
+    def large_of(self, ranks: int, rank: int, large: Sequence[int]) -> list[int]:
+        """Buckets of one large tensor each (``Flow.large``) of which a rank has a part."""
+        found: list[int] = []
+        for turns, part in zip(self._turns, self.parts(ranks), strict=True):
+            numbers = turns.within(rank * part, (rank + 1) * part)
+            found += [n for n in numbers if n < len(large) and large[n]]
+        return sorted(found)
 
     def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
         """Elements of the largest piece of a tensor in the rank's partitions."""
@@ -108,6 +129,18 @@ class Extents:
             for g, low, high in rows
         ]
         return max(*pieces, 0)
+
+
+class _Turns(NamedTuple):
+    """Tensors of a group in flat order: first and last element, and the bucket of each."""
+
+    lows: Sequence[int]
+    highs: Sequence[int]
+    numbers: Sequence[int]
+
+    def within(self, first: int, end: int) -> Sequence[int]:
+        """Buckets of the tensors that have an element from ``first`` on and before ``end``."""
+        return self.numbers[bisect_left(self.highs, first) : bisect_left(self.lows, end)]
 
 
 class _Rows:

@@ -62,7 +62,10 @@ class Compiled:
             )
             for kind, size, each, is_secondary, count in rows:
                 key = (kind, size, each, is_secondary)
-                columns.setdefault(key, [0] * len(forms))[number] += count
+                column = columns.get(key)
+                if column is None:
+                    column = columns[key] = [0] * len(forms)
+                column[number] += count
         self._columns = list(columns.items())
 
     def at(self, padding: "Padding") -> list[int]:

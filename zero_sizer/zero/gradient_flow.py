@@ -169,10 +169,25 @@ class Flow:
         return before, hook, after
 
     @cached_property
+    def freed(self) -> tuple[int, ...]:
+        """The negative of ``large``."""
+        return tuple([-size for size in self.large])
+
+    @cached_property
+    def most(self) -> tuple[int, ...]:
+        """The highest of each of ``totals``."""
+        return tuple([max(levels, default=0) for levels in self.totals])
+
+    @cached_property
     def closing_totals(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Bytes of ``closing``, and the reductions before each."""
         levels, done = zip(*self.closing, strict=True)
         return tuple(map(sum, levels)), done
+
+    @cached_property
+    def most_closing(self) -> int:
+        """The highest of ``closing``."""
+        return max(self.closing_totals[0])
 
     @cached_property
     def flush_totals(self) -> tuple[int, ...]:

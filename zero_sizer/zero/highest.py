@@ -1,72 +1,139 @@
-"""Of several ranks the one that holds most while gradients flow, place by place."""
+"""Of several ranks the one that holds most while gradients flow, place by place.
 
-from collections.abc import Callable, Iterator, Sequence
+What ranks have in common is known beforehand, and so is what none of them exceeds. Few places can
+be the highest, so what a rank has of its own is added up where it is asked for.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from zero_sizer.zero import envelope
 from zero_sizer.zero.gradient_flow import Flow
-from zero_sizer.zero.reduction import Held, Reduction, total_of
+from zero_sizer.zero.reduction import Held, Holder, Reduction, total_of
+from zero_sizer.zero.share import Own
 
 
 class Highest:
     """Of some ranks the one that holds most, at every place.
 
+    Args:
+        flow: what all ranks do.
+        first: one rank's side of it.
+        others: what further ranks have of their own.
+
     Attributes:
-        start: before the first gradient.
-        most_own: bytes that none has more of its own at any time.
+        most_own: bytes that none exceeds of its own at any time.
     """
 
-    def __init__(self, flow: Flow, ranks: Sequence[Reduction]) -> None:
+    def __init__(self, flow: Flow, first: Reduction, others: Sequence[Own]) -> None:
         self._flow = flow
-        self._ranks = ranks
-        changes = ((*change, i) for i, of in enumerate(ranks) for change in of.changes())
-        found = envelope.tops([of.own.held for of in ranks], changes, 2 * len(flow.flushes))
-        own, self._holders = found
-        self.most_own = max(own)
-        self._offsets, self._within = own[::2], own[1::2]  # before each reduction, and at its end
-        self._is_plain = not any(own)
-        self.start = max((of.start for of in ranks), key=total_of)
+        self._first = first
+        self._others = others
+        self._holders = [first.holder, *map(first.holder_of, others)]
+        self.most_own = max([holder.most for holder in self._holders])
+        self._afterwards = max([first.own.afterwards, *[own.afterwards for own in others]])
+        self._own_at = _Tops(self._holders)
 
-    @property
-    def columns(self) -> Sequence[Callable[[], Sequence[int]]]:
-        """Bytes before each gradient, in its hook and after it."""
-        return self.before_totals, self.hook_totals, self.after_totals
+    def before_total(self, position: int) -> int:
+        """Bytes while a gradient is produced."""
+        return self._flow.totals[0][position] + self._own_at(2 * self._flow.done[position])
 
-    def before_totals(self) -> Sequence[int]:
-        """Bytes while each gradient is produced."""
-        return self._above(self._flow.totals[0], self._flow.done)
+    def after_total(self, position: int) -> int:
+        """Bytes when a hook is over."""
+        return self._flow.totals[2][position] + self._own_at(2 * self._flow.done[position + 1])
 
-    def hook_totals(self) -> Sequence[int]:
-        """Bytes at the worst of each hook."""
-        if self._is_plain and not self._owners:
-            return self._ranks[0].alike.hooks()
-        return [self.hook_total(position) for position in range(len(self._flow.hook))]
+    def most(self, start: int) -> int:
+        """Bytes that no place exceeds, where nothing that a rank has of its own comes or goes.
+
+        ``start``: bytes before the first gradient.
+        """
+        before, _, after = self._flow.most
+        hooks = self._first.alike.most_of_hooks()
+        return max(start, max(before, hooks, after) + self._own_at(0))
 
     def hook_total(self, position: int) -> int:
         """Bytes at the worst of a hook."""
-        flow, first = self._flow, self._ranks[0]
-        offset = self._offsets[flow.hook_done[position]]
+        flow, first = self._flow, self._first
+        own = self._own_at(2 * flow.hook_done[position])
+        if not first.has_owners:
+            return first.alike.hook_of_kind(position) + own
+        numbers = range(flow.done[position], flow.done[position + 1])
         if first.costs_alike:
-            numbers = range(flow.done[position], flow.done[position + 1])
-            totals = map(self._reducing, numbers)
-            return max([flow.totals[1][position] + offset, *totals])
-        owners = self._owners.get(position, ())
-        return max(
-            [first.alike.hook(position) + offset, *[of.hook(position).total for of in owners]]
-        )
-
-    @cached_property
-    def _owners(self) -> dict[int, list[Reduction]]:
-        """Ranks that own a part of what a hook reduces."""
-        found: dict[int, list[Reduction]] = {}
-        for of in self._ranks:
-            for position in of.own_hooks():
-                found.setdefault(position, []).append(of)
+            return max([flow.totals[1][position] + own, *map(self._reducing, numbers)])
+        found = first.alike.hook(position) + own
+        owners = {i for number in numbers for i in self._owners(number)}
+        for i in owners:
+            holder = self._holders[i]
+            found = max(found, flow.totals[1][position] + holder.at(2 * flow.hook_done[position]))
+            found = max([found, *[self._reduced_by(holder, number) for number in numbers]])
         return found
 
-    def after_totals(self) -> Sequence[int]:
-        """Bytes when each hook is over."""
-        return self._above(self._flow.totals[2], self._flow.done[1:])
+    def _owners(self, number: int) -> range:
+        """Which of the ranks own a part of what a reduction takes."""
+        low, high = self._first.owners(number)
+        return range(bisect_left(self._numbers, low), bisect_right(self._numbers, high))
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        """Numbers of the ranks, ascending, as are the holders from then on."""
+        self._holders.sort(key=lambda holder: holder.rank)
+        return [holder.rank for holder in self._holders]
+
+    def _reduced_by(self, holder: Holder, number: int) -> int:
+        """Bytes at the worst of a reduction, on one rank."""
+        low, high = self._first.owners(number)
+        if low <= holder.rank <= high:
+            copies, going = self._first.own_cost(number, holder.rank)
+        else:
+            copies, going, _ = self._first.alike.cost(number)
+        level = self._flow.flush_totals[number]
+        return level + max(copies + holder.at(2 * number), going + holder.at(2 * number + 1))
+
+    def _reducing(self, number: int) -> int:
+        """Bytes at the worst of a reduction, where it costs all ranks alike."""
+        copies, going, _ = self._first.alike.cost(number)
+        level, own = self._flow.flush_totals[number], self._own_at
+        return level + max(copies + own(2 * number), going + own(2 * number + 1))
+
+    def epilogue_total(self, ceilings: Sequence[tuple[int, int]]) -> int:
+        """Bytes at the highest after the last gradient.
+
+        ``ceilings``: see ``copies.Ceilings.after``.
+        """
+        found = 0
+        if self._afterwards:
+            found = max([of.total for rank in self._ranks for of in rank.after_all()])
+        for ceiling, number in ceilings:
+            if ceiling + self.most_own <= found:
+                break
+            found = max(found, self._after_total(number))
+        return found
+
+    def epilogue_of_all(self) -> int:
+        """Bytes then where ranks own no parts of what is reduced (stage 3)."""
+        flow, total = self._flow, self._first.alike.total
+        late = [total(number) for number in range(flow.done[-1], len(flow.flushes))]
+        return max([flow.most_closing, *late]) + self._own_at(0)
+
+    def _after_total(self, number: int) -> int:
+        """Bytes at one of the levels after the last gradient (negative), or of a reduction."""
+        flow, first = self._flow, self._first
+        if number < 0:
+            totals, done = flow.closing_totals
+            return totals[~number] + self._own_at(2 * done[~number])
+        if first.costs_alike:
+            return self._reducing(number)
+        owned = [self._reduced_by(self._holders[i], number) for i in self._owners(number)]
+        return max([first.alike.total(number) + self._own_at(2 * number), *owned])
+
+    @cached_property
+    def _ranks(self) -> list[Reduction]:
+        return [self._first, *map(self._first.of_rank, self._others)]
+
+    @property
+    def start(self) -> Held:
+        """Before the first gradient."""
+        return max((of.start for of in self._ranks), key=total_of)
 
     def before(self, position: int) -> Held:
         """While the gradient at ``position`` is produced."""
@@ -80,42 +147,51 @@ class Highest:
         """When its hook is over."""
         return max((of.after(position) for of in self._ranks), key=total_of)
 
-    def _reducing(self, number: int) -> int:
-        """Bytes at the worst of a reduction, where it costs all ranks alike."""
-        copies, going, _ = self._ranks[0].alike.cost(number)
-        level = self._flow.flush_totals[number]
-        return level + max(copies + self._offsets[number], going + self._within[number])
-
     @cached_property
     def epilogue(self) -> Held:
         """The highest after the last gradient."""
         return max(self._after_all(), key=total_of)
 
     def _after_all(self) -> Iterator[Held]:
-        totals, numbers = self._flow.closing_totals
-        index = _place(self._above(totals, numbers))
-        yield self._ranks[self._holders[2 * numbers[index]]].closing(index)
-        late = range(self._flow.done[-1], len(self._flow.flushes))
-        if not self._ranks[0].costs_alike:
-            if late:
-                levels = [self._ranks[0].alike.total(number) for number in late]
-                number = late[_place(self._above(levels, late))]
-                yield from (of.reducing(number) for of in self._ranks)
-            yield from (of.reducing(number) for of in self._ranks for number in of.own_from(late))
-        elif late:
+        flow, first, own = self._flow, self._first, self._own_at
+        totals, done = flow.closing_totals
+        index = _place([total + own(2 * n) for total, n in zip(totals, done, strict=True)])
+        yield from (of.closing(index) for of in self._ranks)
+        late = range(flow.done[-1], len(flow.flushes))
+        if late and first.costs_alike:
             number = max(late, key=self._reducing)
-            for time in (2 * number, 2 * number + 1):
-                yield self._ranks[self._holders[time]].reducing(number)
+            yield from (of.reducing(number) for of in self._ranks)
+        elif late:
+            number = late[_place([first.alike.total(n) + own(2 * n) for n in late])]
+            yield from (of.reducing(number) for of in self._ranks)
+            yield from (of.reducing(number) for of in self._ranks for number in of.own_from(late))
         for of in self._ranks:
             yield from of.after_all()
-
-    def _above(self, totals: Sequence[int], done: Sequence[int]) -> Sequence[int]:
-        if self._is_plain:
-            return totals
-        offsets = self._offsets
-        return [total + offsets[number] for total, number in zip(totals, done, strict=False)]
 
 
 def _place(values: Sequence[int]) -> int:
     """The place of the highest, the first of equals."""
     return values.index(max(values))
+
+
+class _Tops:
+    """The most that any holder has at a time."""
+
+    def __init__(self, holders: Sequence[Holder]) -> None:
+        self._holders = sorted(holders, key=lambda holder: -holder.most)
+        self._known: dict[int, int] = {}
+
+    def __call__(self, time: int) -> int:
+        found = self._known.get(time)
+        if found is None:
+            found = self._known[time] = self._at(time)
+        return found
+
+    def _at(self, time: int) -> int:
+        holders = iter(self._holders)
+        best = next(holders).at(time)
+        for holder in holders:
+            if holder.most <= best:
+                break
+            best = max(best, holder.at(time))
+        return best

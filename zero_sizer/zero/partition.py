@@ -103,7 +103,8 @@ def padded(numel: int, ranks: int) -> int:
 @lru_cache(maxsize=4096)
 def partitions_of(numels: tuple[int, ...], ranks: int) -> tuple[int, ...]:
     """Elements one rank holds of each of a list of stage-3 tensors; their sum is P3."""
-    return tuple(ceil_div(numel, ranks) for numel in numels)
+    parts = {numel: ceil_div(numel, ranks) for numel in set(numels)}  # few differ
+    return tuple(map(parts.__getitem__, numels))
 
 
 @lru_cache(maxsize=4096)
@@ -116,9 +117,9 @@ def sub_groups(numels: tuple[int, ...], ranks: int, limit: int) -> tuple[tuple[i
     groups: list[tuple[int, ...]] = []
     current: list[int] = []
     total = 0
-    for numel in numels:
-        current.append(ceil_div(numel, ranks))
-        total += current[-1]
+    for part in partitions_of(numels, ranks):
+        current.append(part)
+        total += part
         if total >= limit:
             groups.append(tuple(current))
             current, total = [], 0
@@ -162,6 +163,16 @@ class Piece(NamedTuple):
 def span(starts: Sequence[int], part: int, rank: int) -> tuple[int, int]:
     """First of the tensors that a rank's partition touches, and one past the last."""
     return max(bisect_right(starts, rank * part) - 1, 0), bisect_left(starts, (rank + 1) * part)
+
+
+def touching(
+    numels: tuple[int, ...], ranks: int, rank: int, align_tensors: bool, itemsize: int
+) -> list[int]:
+    """Places in a group of the tensors of which a rank's partition has an element."""
+    starts, _ = flat_offsets(numels, align_tensors, itemsize)
+    part = flat_partition(flat_numel(numels, ranks, align_tensors, itemsize), ranks)
+    first, places = rank * part, range(*span(starts, part, rank))
+    return [i for i in places if numels[i] and starts[i] + numels[i] > first]
 
 
 @lru_cache(maxsize=1024)

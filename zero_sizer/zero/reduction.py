@@ -3,8 +3,9 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.copies import (
@@ -32,6 +33,78 @@ class Held(NamedTuple):
     def total(self) -> int:
         """All of them."""
         return self.gradients + self.buckets + self.copies
+
+
+_NEVER = 2**62  # later than any reduction
+
+
+class Holder:
+    """Bytes that one rank holds of its own while gradients flow, followed when asked for.
+
+    Time ``2 n`` is before reduction n; what a rank keeps is there from ``2 n + 1`` on, and what it
+    frees goes last.
+
+    Args:
+        own: the rank, and what it has.
+        extents: where tensors and buckets lie; None where ranks own no parts of them.
+        ranks: over which they are cut.
+        large: bytes of each reduction that stay, or go, once it is over, where it is this rank's.
+        stays: which of both.
+
+    Attributes:
+        rank: which.
+        held: from the start.
+        kept: from ``since`` on.
+        most: bytes that it never exceeds.
+    """
+
+    __slots__ = ("_extents", "_known", "_large", "_ranks", "held", "kept", "most", "rank", "since")
+
+    def __init__(
+        self,
+        own: Own,
+        extents: Extents | None,
+        ranks: int,
+        large: Sequence[int],
+        *,
+        stays: bool,
+    ) -> None:
+        self.rank, self.held, self.kept = own.rank, own.held, own.kept
+        self._extents, self._ranks, self._large = extents, ranks, large
+        self._known: tuple[list[int], list[int]] | None = None
+        self.since: int | None = None
+        self.most = own.held + own.kept
+        if extents is None:
+            self.since = _NEVER
+        elif large and stays:
+            self.most += max(self._changes()[1])
+
+    def begins(self) -> int:
+        """The time from which on it keeps something, and its large gradients stay or go."""
+        found = self.since
+        if found is None:
+            extents: Any = self._extents
+            found = self.since = 2 * extents.first_held(self._ranks, self.rank) + 1
+        return found
+
+    def at(self, time: int) -> int:
+        """Bytes at a time."""
+        if time < self.begins():
+            return self.held
+        if not self._large:
+            return self.held + self.kept
+        numbers, sums = self._changes()
+        return self.held + self.kept + sums[bisect_left(numbers, time // 2)]
+
+    def _changes(self) -> tuple[list[int], list[int]]:
+        """The reductions of its large gradients, and their bytes up to each, 0 first."""
+        found = self._known
+        if found is None:
+            extents: Any = self._extents
+            numbers = extents.large_of(self._ranks, self.rank, self._large)
+            sums = [0, *accumulate([self._large[number] for number in numbers])]
+            found = self._known = numbers, sums
+        return found
 
 
 class Reduction:
@@ -69,55 +142,85 @@ class Reduction:
 
     def _take(self, own: Own) -> None:
         self.own = own
-        self._own_costs: dict[int, tuple[int, int]] = {}
-        self._own_large: list[tuple[int, int]] = []
-        self._first = len(self.flow.flushes)
-        if self._extents is not None:
-            touched = self._extents.touched(self._share.ranks, own.rank)
-            self._first = self._extents.first_held(self._share.ranks, own.rank)
-            self._own_large = _own_large(self.flow, touched, self._rules, self._share)
-            if not self.costs_alike:
-                self._own_costs = self._costs(self._extents, touched)
-        self._own_sums = [0, *accumulate([size for _, size in self._own_large])]
+        self.holder = self.holder_of(own)
+        self.__dict__.pop("_own_costs", None)
         self.start = self._held(self.flow.start, 0)
+
+    @cached_property
+    def _own_costs(self) -> dict[int, tuple[int, int]]:
+        """What reductions cost that this rank owns a part of."""
+        if self._extents is None or self.costs_alike:
+            return {}
+        touched = self._extents.touched(self._share.ranks, self.own.rank)
+        return {number: self.own_cost(number, self.own.rank) for number in touched}
+
+    def holder_of(self, own: Own) -> Holder:
+        """Bytes that a rank holds of its own."""
+        stays = self._share.keeps_own_large
+        return Holder(own, self._extents, self._share.ranks, self._large, stays=stays)
+
+    @cached_property
+    def _large(self) -> Sequence[int]:
+        """Bytes of each reduction that stay with its owners, or go; none where nothing differs."""
+        sign = self._large_sign if self._extents is not None else 0
+        if not sign or not any(self.flow.large):
+            return ()
+        return self.flow.large if sign > 0 else self.flow.freed
+
+    @property
+    def _large_sign(self) -> int:
+        """1: a rank's own large gradients stay beyond what stays of others'; -1: they go."""
+        if self._rules.keeps_large is self._share.keeps_own_large:
+            return 0
+        return 1 if self._share.keeps_own_large else -1
+
+    @property
+    def has_owners(self) -> bool:
+        """True if ranks own parts of what is reduced (stages 1 and 2)."""
+        return self._extents is not None
 
     @property
     def costs_alike(self) -> bool:
         """True if a reduction costs its owners what it costs all others."""
         return not (self._share.offloads or self._share.is_compact)
 
-    def _costs(self, extents: Extents, touched: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """What reductions cost that this rank owns a part of."""
-        flow, rules, share = self.flow, self._rules, self._share
-        costs = {}
-        for number in touched:
-            flush = flow.flushes[number]
-            copies, _, reduced = self.alike.cost(number)
-            if share.is_compact and len(flush.members) > 1:
-                # each is added on its own: none is merged with the next
-                copies, reduced = flattened(flush, [flush.numel], rules, share)
-            largest = extents.largest(flush.members, self.own.rank, self._parts)
-            offload = largest * NORM_ITEMSIZE if largest and share.offloads else 0
-            if largest and share.is_compact:  # the buffer is there before the copies are
-                offload = max(offload, copies, reduced + largest * share.compact_itemsize)
-            costs[number] = (copies, offload)
-        return costs
+    def owners(self, number: int) -> tuple[int, int]:
+        """The first and the last rank that own a part of what a reduction takes."""
+        if self._extents is None:
+            return 0, -1
+        return self._extents.span(number, self._parts)
+
+    def own_cost(self, number: int, rank: int) -> tuple[int, int]:
+        """Bytes of the copies of a reduction that a rank owns a part of (``Alike.cost``)."""
+        flow, rules, share, extents = self.flow, self._rules, self._share, self._extents
+        flush = flow.flushes[number]
+        copies, _, reduced = self.alike.cost(number)
+        if share.is_compact and len(flush.members) > 1:
+            # each is added on its own: none is merged with the next
+            copies, reduced = flattened(flush, [flush.numel], rules, share)
+        if extents is None:
+            return copies, 0
+        largest = extents.largest(flush.members, rank, self._parts)
+        offload = largest * NORM_ITEMSIZE if largest and share.offloads else 0
+        if largest and share.is_compact:  # the buffer is there before the copies are
+            offload = max(offload, copies, reduced + largest * share.compact_itemsize)
+        return copies, offload
 
     def before(self, position: int) -> Held:
         """While the gradient at ``position`` is produced."""
-        return self._held(self.flow.before[position], self.flow.done[position])
+        return self._held(self.flow.before[position], 2 * self.flow.done[position])
 
     def hook(self, position: int) -> Held:
         """At the worst of its hook."""
         first, done = self.flow.done[position : position + 2]
-        worst = self._held(self.flow.hook[position], self.flow.hook_done[position])
+        worst = self._held(self.flow.hook[position], 2 * self.flow.hook_done[position])
         for number in range(first, done):
             worst = max(worst, *self._reduced(number), key=total_of)
         return worst
 
     def after(self, position: int) -> Held:
         """When its hook is over."""
-        return self._held(self.flow.after[position], self.flow.done[position + 1])
+        return self._held(self.flow.after[position], 2 * self.flow.done[position + 1])
 
     def left(self) -> tuple[int, ...]:
         """Elements of the storages that gradients of other ranks' tensors keep alive (stage 1).
@@ -141,44 +244,21 @@ class Reduction:
     def _numels_of(self, flush: Flush) -> Iterator[int]:
         return (self._tensors.numels[i] for i in flush.members)
 
-    def changes(self) -> Iterator[tuple[int, int]]:
-        """Times at which this rank's own bytes change, and by how much.
-
-        Time ``2 n`` is before reduction n; what it keeps is there from ``2 n + 1`` on, and what it
-        frees goes last.
-        """
-        if self.own.kept and self._first < len(self.flow.flushes):
-            yield 2 * self._first + 1, self.own.kept
-        yield from ((2 * number + 2, size) for number, size in self._own_large)
-
-    def own_hooks(self) -> set[int]:
-        """Gradients whose hooks reduce something that this rank owns a part of."""
-        hook_of = self.flow.hook_of
-        return {hook_of[number] for number in self._own_costs if number in hook_of}
-
-    def _held(self, level: Level, done: int, copies: int = 0) -> Held:
-        own = self.own.held + self._own_before(done)
-        if done > self._first:
-            own += self.own.kept
+    def _held(self, level: Level, time: int, copies: int = 0) -> Held:
         gradients, buckets = level
-        return Held(gradients + own, buckets, copies)
-
-    def _own_before(self, done: int) -> int:
-        large = self._own_large
-        return self._own_sums[bisect_left(large, (done,))] if large else 0
+        return Held(gradients + self.holder.at(time), buckets, copies)
 
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
         level = self.flow.flushes[number].level
         own_costs = self._own_costs.get(number)
         copies, offload = self.alike.cost(number)[:2] if own_costs is None else own_costs
-        own = self._own_before(number) - self._own_before(number + 1)  # frees come last
-        going = self._held(level, number + 1, offload)
-        return self._held(level, number, copies), going._replace(gradients=going.gradients + own)
+        return self._held(level, 2 * number, copies), self._held(level, 2 * number + 1, offload)
 
     def closing(self, index: int) -> Held:
         """At one of the levels after the last gradient."""
-        return self._held(*self.flow.closing[index])
+        level, done = self.flow.closing[index]
+        return self._held(level, 2 * done)
 
     def reducing(self, number: int) -> Held:
         """At the worst of a reduction."""
@@ -192,7 +272,8 @@ class Reduction:
         """Bytes that only this rank holds after the last gradient, at its worst."""
         flow, rules, share = self.flow, self._rules, self._share
         if self.own.afterwards:
-            yield self._held(*flow.closing[-1], self.own.afterwards)
+            level, done = flow.closing[-1]
+            yield self._held(level, 2 * done, self.own.afterwards)
         if rules.scheme is Scheme.AFTER:
             cast = share.cast_itemsizes[0]
             copies = [a * rules.bucket_itemsize + b * cast for a, b in flow.after_copies]
@@ -202,13 +283,3 @@ class Reduction:
 def total_of(held: Held) -> int:
     """All bytes, to compare by."""
     return held.total
-
-
-def _own_large(
-    flow: Flow, touched: Sequence[int], rules: Rules, share: Share
-) -> list[tuple[int, int]]:
-    """Reductions of a rank's large gradients: bytes that stay beyond what stays of others'."""
-    if rules.keeps_large is share.keeps_own_large:
-        return []
-    sign, large = 1 if share.keeps_own_large else -1, flow.large
-    return [(number, sign * large[number]) for number in touched if large[number]]

@@ -19,7 +19,7 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan
-from zero_sizer.units import DType, next_power_of_two
+from zero_sizer.units import DType
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import construction, secondary
 from zero_sizer.zero.partition import tensor_partition
@@ -88,18 +88,16 @@ def _built_numel(plan: Plan) -> int:
 
 
 @lru_cache(maxsize=64)
-def _built_modules(model: Identity) -> tuple[list[tuple[int, ...]], Counter[int]]:
-    """Elements of what each module owns, and how many tensors have so many."""
-    modules = [tuple(module) for module in _modules_of(model).values()]
-    return modules, Counter(chain.from_iterable(modules))
+def _built_modules(model: Identity) -> tuple[construction.Modules, Counter[int]]:
+    """What each module owns, and how many tensors have so many elements."""
+    modules = _modules_of(model).values()
+    return construction.Modules(modules), Counter(chain.from_iterable(modules))
 
 
 @lru_cache(maxsize=256)
 def _built(model: Identity, ranks: int, group: int, is_parked: bool, wider: int) -> int:
     modules, counts = _built_modules(model)
-    most = construction.most_being_built(
-        modules, ranks, is_parked=is_parked, wider=wider, group=group
-    )
+    most = modules.most_being_built(ranks, is_parked=is_parked, wider=wider, group=group)
     parts = (construction.partition_numel(n, ranks, group) * c for n, c in counts.items())
     return max(most - (0 if is_parked else sum(parts)), 0)
 
@@ -117,10 +115,18 @@ def _being_pinned(plan: Plan) -> int:
 
 @lru_cache(maxsize=256)
 def _pinned_under_init(model: Identity, ranks: int, itemsize: int) -> int:
+    last_first, largest = _pinned_last_first(model)
+    parts = (tensor_partition(numel, ranks) * itemsize for numel in last_first)
+    return construction.beyond_pinned(parts, tensor_partition(largest, ranks) * itemsize)
+
+
+@lru_cache(maxsize=64)
+def _pinned_last_first(model: Identity) -> tuple[tuple[int, ...], int]:
+    """Elements of what is partitioned, the last first, and of the largest."""
     is_stored = model.of.codes is not None
-    numels = chain.from_iterable(_modules_of(model, is_stored=is_stored).values())
-    parts = [tensor_partition(numel, ranks) * itemsize for numel in numels]
-    return construction.most_being_pinned(parts) - sum(map(next_power_of_two, parts))
+    modules = _modules_of(model, is_stored=is_stored).values()
+    found = tuple(chain.from_iterable(modules))[::-1]
+    return found, max(found, default=0)
 
 
 def _filled_numel(plan: Plan) -> int:

@@ -57,6 +57,15 @@ def resident(plan: Plan) -> tuple[int, ...]:
     return tuple([0 if is_swapped(plan, numel) else numel for numel in numels])
 
 
+@derived
+def resident_on(plan: Plan) -> dict[Device, int]:
+    """Elements of all of them on each device."""
+    found: dict[Device, int] = {}
+    for numel, where in zip(resident(plan), updated_on(plan), strict=True):
+        found[where] = found.get(where, 0) + numel
+    return found
+
+
 def flattened_live(plan: Plan) -> frozenset[Moment]:
     """A flat gradient of the master's dtype is what the optimizer is handed; others are cast."""
     flat = flattened_dtype(plan, largest_cast(plan)) if is_zero12(plan) else plan.grad_accum_dtype

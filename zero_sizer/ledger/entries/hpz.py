@@ -76,7 +76,13 @@ def _kept(plan: Plan, *, in_forward: bool) -> tuple[int, ...]:
 def _kept_numel(plan: Plan, *, in_forward: bool) -> int | tuple[int, ...]:
     """One number where no request is rounded up on its own."""
     kept = _kept(plan, in_forward=in_forward)
-    return kept if _parked(plan) else sum(kept)
+    return kept if _parked(plan) else _sum(Identity(kept))
+
+
+@lru_cache(maxsize=1024)
+def _sum(numels: Identity) -> int:
+    """Elements of all; every batch asks for the same."""
+    return sum(numels.of)
 
 
 def _unpinned(plan: Plan, *, in_forward: bool) -> int:

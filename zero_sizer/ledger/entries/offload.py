@@ -77,13 +77,15 @@ def _being_pinned(plan: Plan, rank: int) -> int:
 def _beyond_pinned(plan: Plan, rank: int) -> int:
     """Bytes by which it is higher where optimizer states are there."""
     where = (plan.dp_world_size, rank, plan.align_tensors, plan.itemsize)
-    accumulated, made = _accumulated(plan), list[tuple[int, int]]()  # parameter, bytes
+    accumulated, made = _accumulated(plan), list[tuple[int, int]]()  # parameter, elements
     for group, order in zip(sizes.groups(plan), sizes.flat_order(plan), strict=True):
         if group in accumulated:
-            pieces = partition.pieces(sizes.ordered(plan, group), *where)
-            made += [(order[p.number], num_bytes(p.numel, plan.model_dtype)) for p in pieces]
-    parts = [size for _, size in sorted(made, reverse=True)]
-    return construction.most_being_pinned(parts) - sum(map(next_power_of_two, parts))
+            numels = sizes.ordered(plan, group)
+            made += [(order[i], numels[i]) for i in partition.touching(numels, *where)]
+    made.sort()
+    largest = max([numel for _, numel in made], default=0)
+    parts = (num_bytes(numel, plan.model_dtype) for _, numel in made)
+    return construction.beyond_pinned(parts, num_bytes(largest, plan.model_dtype))
 
 
 def _being_pinned_on_node(plan: Plan) -> int:

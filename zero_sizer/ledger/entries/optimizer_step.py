@@ -13,7 +13,7 @@ from zero_sizer.ledger.entries.conditions import (
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.models.spec import Tensor
-from zero_sizer.optimizers.table import Temporaries
+from zero_sizer.optimizers.table import Optimizer, Temporaries
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType
@@ -29,21 +29,30 @@ def _largest_update(device: Device, *, masks: bool = False) -> Callable[[Plan], 
     """Elements of the temporaries while one partition is updated on ``device``."""
 
     def numel(plan: Plan) -> int:
-        rows = zip(sizes.partition_optimizers(plan), updated_on(plan), strict=True)
-        return max(
-            (
-                _update_numel(plan, i, row.step if device is Device.GPU else row.host_step, masks)
+        rows = list(zip(sizes.partition_optimizers(plan), updated_on(plan), strict=True))
+        if plan.wrapper in PER_TENSOR:
+            found = (
+                _of_tensors(_tensors_of(plan, i), _made(row, device), masks)
                 for i, (row, where) in enumerate(rows)
                 if where is device
-            ),
-            default=0,
-        )
+            )
+            return max(found, default=0)
+        largest: dict[int, tuple[Optimizer, int]] = {}  # an optimizer's largest partition
+        for (row, where), n in zip(rows, sizes.partitions(plan), strict=True):
+            if where is device and (id(row) not in largest or n > largest[id(row)][1]):
+                largest[id(row)] = row, n
+        kinds = largest.values()
+        return max((_of_partition(_made(row, device), n, masks) for row, n in kinds), default=0)
 
     return numel
 
 
-def _update_numel(plan: Plan, index: int, made: Temporaries, masks: bool) -> int:
-    tensors = _updated_tensors(plan, index)
+def _made(row: Optimizer, device: Device) -> Temporaries:
+    return row.step if device is Device.GPU else row.host_step
+
+
+def _of_tensors(tensors: tuple[Tensor, ...], made: Temporaries, masks: bool) -> int:
+    """Temporaries of an optimizer that updates tensor by tensor."""
     if masks:
         return made.mask_of_updated * max((t.numel for t in tensors), default=0)
     before = (0, *(t.numel for t in tensors))
@@ -55,14 +64,18 @@ def _update_numel(plan: Plan, index: int, made: Temporaries, masks: bool) -> int
         ),
         default=0,
     )
-    return made.all * sizes.partitions(plan)[index] + largest
+    return made.all * sum([t.numel for t in tensors]) + largest
 
 
-def _updated_tensors(plan: Plan, index: int) -> tuple[Tensor, ...]:
-    """What the optimizer holds of a partition: its tensors, or mostly all of it as one."""
-    if plan.wrapper in PER_TENSOR:
-        return tuple(plan.model.parameters[i] for i in plan.group_indices[index])
-    return (Tensor("partition", (sizes.partitions(plan)[index],)),)
+def _of_partition(made: Temporaries, numel: int, masks: bool) -> int:
+    """Temporaries of an optimizer that is handed a partition as one vector."""
+    if masks:
+        return made.mask_of_updated * numel
+    return (made.all + made.updated + made.updated_vector) * numel
+
+
+def _tensors_of(plan: Plan, index: int) -> tuple[Tensor, ...]:
+    return tuple(plan.model.parameters[i] for i in plan.group_indices[index])
 
 
 ENTRIES = (

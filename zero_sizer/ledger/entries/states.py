@@ -3,7 +3,13 @@
 from collections.abc import Callable
 
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entries.conditions import PER_TENSOR, STEPS_AT_INIT, resident, updated_on
+from zero_sizer.ledger.entries.conditions import (
+    PER_TENSOR,
+    STEPS_AT_INIT,
+    resident,
+    resident_on,
+    updated_on,
+)
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
 from zero_sizer.models.spec import Tensor
 from zero_sizer.optimizers.table import StateType
@@ -51,8 +57,11 @@ def state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int
     """Elements of one state on a device."""
     if kind is StateType.FACTORED and plan.wrapper in PER_TENSOR:
         return _factored_numel(plan, state) if device is Device.GPU else 0
-    total = 0
     rows = zip(resident(plan), sizes.partition_optimizers(plan), updated_on(plan), strict=True)
+    kinds = plan.group_optimizers
+    if len(kinds) == 1 and kind not in _OF_QUANTIZED and not kinds[0].paged:
+        return resident_on(plan).get(device, 0) if kinds[0].states.get(state) is kind else 0
+    total = 0
     for i, (n, row, home) in enumerate(rows):
         if row.states.get(state) is not kind or not n:
             continue
