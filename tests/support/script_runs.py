@@ -16,6 +16,8 @@ from zero_sizer.dryrun.recording import Recording, from_json
 from zero_sizer.dryrun.simulated.script import ScriptRequest
 
 ROOT = Path(__file__).parents[2]
+BESIDE = Path(sys.prefix) / "beside"
+"""Packages that some scripts import, and no test (scripts/get_programs)."""
 SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 _DRIVER = """
 import json, os, sys
@@ -43,7 +45,7 @@ for question, environment in jobs["questions"]:
 
 
 def run_scripts(
-    folder: Path, lines: dict[str, Any], *, imports: tuple[str, ...] = ()
+    folder: Path, lines: dict[str, Any], *, imports: tuple[str, ...] = (), beside: bool = False
 ) -> dict[str, Recording | dict[str, Any]]:
     """Name -> recording, or the error in its reply.
 
@@ -51,6 +53,7 @@ def run_scripts(
         folder: where the scripts run.
         lines: name -> a launcher line, or (line, fields of ``ScriptRequest``).
         imports: modules that several of the scripts need.
+        beside: whether they find the packages of ``BESIDE``.
     """
     questions = {}
     for name, given in lines.items():
@@ -64,6 +67,7 @@ def run_scripts(
         path = folder / f"{name.replace('/', ' ')}.question"
         path.write_text(json.dumps({**asdict(request), "keep_events": False}))
         questions[name] = (str(path), variables)
+    paths = [*_paths(), str(BESIDE)] if beside else _paths()
     done = subprocess.run(
         [sys.executable, "-c", _DRIVER],
         input=json.dumps({"imports": imports, "questions": list(questions.values())}),
@@ -71,7 +75,7 @@ def run_scripts(
         text=True,
         cwd=folder,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(_paths()), "HF_HOME": str(folder)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HOME": str(folder)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Recording | dict[str, Any]] = {"stderr": done.stderr, "stdout": done.stdout}
