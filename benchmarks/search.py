@@ -278,6 +278,7 @@ def main() -> int:
     parser.add_argument("--problems", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--settings", type=int, default=40, help="drawn of every strategy")
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of problems; draws differ")
     parser.add_argument("--minutes", type=float, help="begin no problem after so many")
     parser.add_argument("--write", action="store_true", help="update benchmarks/results.md")
     options = parser.parse_args()
@@ -287,6 +288,8 @@ def main() -> int:
     for number, problem in zip(range(options.problems), problems(options.seed), strict=False):
         if options.minutes and time.monotonic() - begun > 60 * options.minutes:
             break
+        if options.only and number not in options.only:
+            continue
         before = len(outcome.failures)
         outcome.problems += 1
         compare(problem, outcome, draw, options.settings)

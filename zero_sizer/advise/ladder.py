@@ -68,6 +68,8 @@ _PIN_OPTIMIZER, _PIN_PARAM = "offload_optimizer.pin_memory", "offload_param.pin_
 DEFAULT_BUCKET = 500_000_000
 _BUCKETS = (100_000_000, 20_000_000)
 _USUAL_WINDOW, _STEP_OF_WINDOWS = 500_000_000, 100_000_000
+_PARTS = (1, 0.75, 0.5)  # of the weights, kept gathered
+_NARROWER = (200_000_000, *_BUCKETS)  # buckets that may leave room for them
 _NOTHING_KEPT = {_LIVE: 100_000_000, _REUSE: 0}
 _WINDOWS: tuple[dict[str, int], ...] = (
     {},
@@ -185,17 +187,21 @@ def ladder_of(
     return Ladder(host=host, gpu=gpu, partial=partial, last=last)
 
 
-def wider_windows(strategy: Strategy, total: int) -> list[Tuning]:
-    """Windows that keep all weights gathered until backward, or half of them.
+def wider_windows(strategy: Strategy, total: int) -> list[list[Tuning]]:
+    """Windows that keep all weights gathered until backward, or a part, by buckets they may want.
 
     A weight stays while so many elements are live and its next use is no further: through the rest
     of forward, and back. What is swapped holds few buffers, see ``_SWAPPED_WINDOWS``.
     """
     if strategy.stage < 3 or strategy.weights_on == "nvme":
         return []
-    sizes = (round_up(kept, _STEP_OF_WINDOWS) for kept in (total, total // 2))
-    wide = (size for size in sizes if size > _USUAL_WINDOW)
-    return [setting({_LIVE: size, _REUSE: 2 * size}) for size in wide]
+    sizes = (round_up(int(total * part), _STEP_OF_WINDOWS) for part in _PARTS)
+    buckets = ({}, *({"reduce_bucket_size": size} for size in _NARROWER))
+    return [
+        [setting({_LIVE: size, _REUSE: 2 * size, **bucket}) for bucket in buckets]
+        for size in sizes
+        if size > _USUAL_WINDOW
+    ]
 
 
 def settings_of(strategy: Strategy) -> tuple[Tuning, ...]:

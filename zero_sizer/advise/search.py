@@ -1,11 +1,11 @@
 """Which plans fit, and which of them is fastest."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 
 from zero_sizer.advise.batch import Batch
 from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
@@ -15,10 +15,7 @@ from zero_sizer.advise.ladders import job_of_strategy, ladder_for
 from zero_sizer.advise.lasting import Use
 from zero_sizer.advise.limits import Limits, Shortfall, missing_of, spares_host
 from zero_sizer.advise.planned import costs_of, doubts_of, largest, plan_or_errors
-from zero_sizer.advise.strategy import (
-    Strategy,
-    strategies,
-)
+from zero_sizer.advise.strategy import Strategy, strategies
 from zero_sizer.advise.sweep import Sweep
 from zero_sizer.advise.view import Values
 from zero_sizer.advise.walk import WORTH_IT, Probe, Walk
@@ -120,11 +117,16 @@ class Search:
             if walk.may_beat(fastest, reach):
                 plan = walk.best(plan, reach) or plan
                 fastest = min(plan, fastest, key=lambda c: c.rank_key)
-        wide = wider_windows(plan.strategy, self.job.model.num_params)
-        tried = (replace(plan, setting=plan.setting + window) for window in wide)
-        fitting = [self.timed(found) for found in tried if self.fits(found)]
+        fitting = [
+            self.timed(found)
+            for windows in wider_windows(plan.strategy, self.job.model.num_params)
+            for found in self._first_fit(replace(plan, setting=plan.setting + w) for w in windows)
+        ]
         faster = [c for c in fitting if c.seconds <= plan.seconds * WORTH_IT]
         return min(faster, key=lambda c: c.rank_key, default=plan)
+
+    def _first_fit(self, tried: Iterable[Candidate]) -> list[Candidate]:
+        return list(islice(filter(self.fits, tried), 1))
 
     def outlook(self, strategy: Strategy, nodes: int, best: Candidate) -> tuple[bool, bool]:
         """Tells without a walk if any plan of a strategy fits, and if one may be faster."""
