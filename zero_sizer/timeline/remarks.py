@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from zero_sizer.activations import select
@@ -52,6 +53,7 @@ def remarks(plan: Plan) -> Iterator[Finding]:
         yield from _about_inputs(plan)
     yield from _about_leaves(plan)
     yield from _about_version(plan)
+    yield from _about_swap_buffers(plan)
 
 
 def _about_model(plan: Plan) -> Iterator[Finding]:
@@ -227,6 +229,31 @@ def _about_leaves(plan: Plan) -> Iterator[Finding]:
             key="zero_optimization.leaf_module",
             message=f"{name!r} names no module that is known here: nothing is counted for it",
             remedy="name modules under names or name_suffixes, or ask the simulated dry run",
+        )
+
+
+def _about_swap_buffers(plan: Plan) -> Iterator[Finding]:
+    """A model that is built from its config needs buffers for a module's weights at once.
+
+    transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3: those of a module and of
+    its children; partitioned_param_swapper.py:312.
+    """
+    if not (plan.zero_init and plan.stage == 3 and plan.model.exact_tensors):
+        return
+    together: Counter[str] = Counter()
+    for tensor, is_swapped in zip(plan.model.parameters, sizes.is_on_nvme(plan), strict=True):
+        if is_swapped:
+            together.update({tensor.module, tensor.module.rpartition(".")[0]})
+    module, most = max(together.items(), key=lambda item: item[1], default=("", 0))
+    if most > plan.param_buffer_count > 0:
+        yield Finding(
+            code="nvme-buffers-to-build",
+            severity=Severity.WARNING,
+            key="zero_optimization.offload_param.buffer_count",
+            message=f"{plan.param_buffer_count} buffers run out where the model is built from its "
+            f"config (`from_config`): transformers gathers the {most} weights of {module} at "
+            "once; `from_pretrained` of a complete checkpoint does not",
+            remedy=f"set it to {most} or more",
         )
 
 
