@@ -241,6 +241,10 @@ def test_every_name_label_and_alias_means_its_own_row():
         ("rtx 6000", ["rtx-6000-ada-48gb", "quadro-rtx-6000-24gb"]),
         ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", ["slice", "--gpu-memory"]),
         ("h1000", ["did you mean", "h100-80gb", "zero-sizer gpus"]),
+        ("NVIDIA GeForce GTX 1080", ["no GPU", "gtx-1080-ti", "--gpu-memory"]),  # 8 GB, not 11
+        ("rtx 2080", ["no GPU", "rtx-2080-ti"]),
+        ("Quadro RTX 5000", ["no GPU"]),  # 16 GB; the RTX 5000 Ada has 32
+        ("NVIDIA GeForce RTX 4060", ["no GPU"]),
         ("rtx-3091", ["did you mean", "rtx-3090"]),
         ("abacus", ["zero-sizer gpus", "--gpu-memory"]),
     ],

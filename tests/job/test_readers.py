@@ -228,6 +228,24 @@ def test_axolotls_checkpointing_is_reentrant_where_nothing_is_said(write):
     assert offloaded.checkpointing_how.offload
 
 
+_SOME = '{"use_reentrant": false, "every_n_layers": 8}'
+
+
+@pytest.mark.parametrize(
+    ("text", "about"),
+    [
+        (f'{{"output_dir": "o", "gradient_checkpointing": true, "deepspeed": {{}},'
+         f'"gradient_checkpointing_kwargs": {_SOME}}}', "every-8"),
+        (f"{AX}gradient_checkpointing: true\ngradient_checkpointing_kwargs: {_SOME}", "every-8"),
+        (f"{AX}gradient_checkpointing: true\n"
+         "gradient_checkpointing_kwargs: {use_reentrant: true, offload: true}", "offload,reentrant"),
+    ],
+)  # fmt: skip
+def test_blocks_that_are_checkpointed_are_those_of_the_arguments(write, text, about):
+    """transformers 5.23 modeling_utils.py:3110; all of them would take a quarter of the memory."""
+    assert job.read(write(text), Flags(model="gpt2")).workload.checkpointing_how.about == about
+
+
 def test_llama_factory_freezes_all_but_the_last_layers(write):
     text = LF.replace("full", "freeze") + "freeze_trainable_layers: "
     spec = job.read(write(text + "3")).model
@@ -310,6 +328,11 @@ def test_a_misspelt_key_is_found(write):
         ("model_name_or_path: gpt2\ntemplate: x", None, "names no DeepSpeed config"),
         ("template: x\nmodel_name_or_path:\ndeepspeed: {}", None, "names none"),
         (AX + "gradient_checkpointing_kwargs: 3", 3, "not a mapping"),
+        (
+            AX + "gradient_checkpointing: true\ngradient_checkpointing_kwargs: {every_n_layers: 0}",
+            4,
+            "whole number",
+        ),
         (AC + "num_machines: 3\nnum_processes: 8", 3, "no multiple"),
         (AC + "deepspeed_config: 3", 2, "not a mapping"),
         (AC + "mixed_precision: int4", 2, "none of"),

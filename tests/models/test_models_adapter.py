@@ -14,7 +14,10 @@ from zero_sizer.models.layouts.families import FAMILIES
 from zero_sizer.models.sources.hf_config import load_hf_config
 from zero_sizer.sizing import size
 
-EXPERTS = ("mixtral", "qwen3_moe", "deepseek_v3")
+EXPERTS = (
+    *("mixtral", "qwen3_moe", "deepseek_v2", "deepseek_v3", "glm4_moe", "gpt_oss"),
+    *("llama4_text", "qwen3_next"),
+)
 NAMES = (
     *("q_proj", "k_proj", "v_proj", "o_proj", "down_proj", "query_key_value", "c_attn", "c_proj"),
     *("q", "v", "wi", "query", "dense", "fc1", "self_attention.dense", "qkv_proj", "out_proj"),

@@ -1,10 +1,12 @@
 """What the simulation remembers and shortens changes no byte beside runs that ask torch."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.simulated_jobs import HOST, TINY_LLAMA, request_for
@@ -12,6 +14,7 @@ from support.simulated_jobs import HOST, TINY_LLAMA, request_for
 from zero_sizer.dryrun.simulated import parent
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 
 BUCKET = {"reduce_bucket_size": 20_000}
 SHALLOW = {**TINY_LLAMA, "num_hidden_layers": 2}
@@ -53,7 +56,9 @@ def runs(tmp_path_factory):
     question = folder / "requests.json"
     question.write_text(json.dumps([replace(r, short_loops=False).to_json() for r in requests]))
     line = [sys.executable, "-m", "support.plainly", str(question), str(folder)]
-    subprocess.run(line, check=True, capture_output=True)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    env = {**os.environ, "PYTHONPATH": paths}
+    subprocess.run(line, check=True, capture_output=True, env=env)
     plain = [json.loads((folder / f"{i}.json").read_text()) for i in range(len(requests))]
     return dict(zip(REQUESTS, zip(short, plain, strict=True), strict=True))
 

@@ -134,7 +134,7 @@ def test_check_is_that_of_the_command_line_to_the_byte(page, shell):
     page.get_by_label("Sequence length in tokens").fill("4096")
     page.get_by_label("Memory of a node's host").fill("512GiB")
     unfold(page, "More to state")
-    page.get_by_label("Attention").select_option("flash")
+    page.get_by_label("Attention", exact=True).select_option("flash")
     page.get_by_label("Tokens", exact=True).fill("2B")
     press(page, "Check it")
     line = page.locator("#command").inner_text()
@@ -155,8 +155,10 @@ def test_the_best_plan_is_that_of_the_command_line_and_can_be_taken_over(page, s
     press(page, "Use this config")
     assert answered(page) == "FITS"
     assert json.loads(page.input_value("#config")) == chosen["config"]
+    how = chosen["chosen"]["checkpointing_how"]
     stated = page.get_by_label("Activation checkpointing").input_value()
-    assert stated == ("on" if chosen["chosen"]["checkpointing"] else "off")
+    assert stated == ("" if how else "on" if chosen["chosen"]["checkpointing"] else "off")
+    assert page.get_by_label("Checkpointing, how").input_value() == how
 
 
 def test_a_change_that_would_make_it_fit_does(page, shell):

@@ -280,4 +280,6 @@ def random_config(model_type: str, rng: random.Random) -> Config:
     for key, choices in sometimes.items():
         if rng.random() < 0.6:
             config[key] = rng.choice(choices)
+    if model_type == "llama4_text" and config.get("no_rope_layers"):  # one of each block
+        config["num_hidden_layers"] = len(config["no_rope_layers"])
     return config

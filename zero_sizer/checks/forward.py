@@ -150,7 +150,9 @@ def sdpa_on_older_gpu(context: Context) -> Iterator[Finding]:
         _ATTENTION,
         f"on a {gpu.name} torch has no fused sdpa for bf16: the plain one keeps every head's "
         "scores, in fp32 for a while, and they are not counted",
-        "enable fp16 (bf16 is emulated there anyway), or see what --attention eager takes",
+        "see what --attention eager takes"
+        if gpu.compute_capability < _VOLTA
+        else "enable fp16 (bf16 is emulated there anyway), or see what --attention eager takes",
     )
     yield left_out(finding, Direction.COST)
 

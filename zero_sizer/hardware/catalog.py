@@ -14,6 +14,7 @@ from zero_sizer.util.spelling import nearest
 _TABLE = Path(__file__).parent / "data" / "gpus.json"
 _NOISE = re.compile(r"nvidia|geforce|tesla|amd|instinct|radeon|[\s_\-/()]+")
 _MIG = re.compile(r"\bmig\b", re.IGNORECASE)
+_VARIANT = re.compile("ti|super|ada|d")  # behind a number: another card
 _QUADRO = "quadro"  # tells an RTX 6000 of 2018 from its namesakes; elsewhere it says nothing
 _HINT = "`zero-sizer gpus` lists them; for any other GPU state its memory: --gpu-memory 24GiB"
 
@@ -49,11 +50,14 @@ def _family(wanted: str) -> list[Gpu]:
     """GPUs whose name begins so, else those with an alias that does."""
     if len(wanted) < 2:
         return []
-    named = [
-        gpu for gpu in all_gpus() if _squeeze(gpu.name).removeprefix(_QUADRO).startswith(wanted)
-    ]
-    if named:
-        return named
+    beginning = {
+        gpu.name: rest[len(wanted) :]
+        for gpu in all_gpus()
+        if (rest := _squeeze(gpu.name).removeprefix(_QUADRO)).startswith(wanted)
+    }
+    if beginning:  # a GTX 1080 is no GTX 1080 Ti
+        are_others = wanted[-1].isdigit() and all(map(_VARIANT.match, beginning.values()))
+        return [] if are_others else [gpu for gpu in all_gpus() if gpu.name in beginning]
     called = {gpu.name for text, gpu in _by_spelling().items() if text.startswith(wanted)}
     return [gpu for gpu in all_gpus() if gpu.name in called]
 

@@ -223,7 +223,7 @@ def _show_time(choice: Choice, winner: Candidate) -> None:
 
 def _show_losses(losses: Iterable[RejectedStrategy]) -> None:
     rows = [(loss.strategy.name, why(loss), least(loss), entries(loss)) for loss in losses]
-    heads = ("strategy", "why not", "least it needs", "the largest there")
+    heads = ("strategy", "why not", "least of each, alone", "the largest there")
     show_table(heads, rows)
 
 

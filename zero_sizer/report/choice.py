@@ -63,7 +63,7 @@ def _sections(choice: Choice, start: Start | None) -> Iterator[Section]:
     if choice.losses:
         yield Section(
             title="What does not fit, and why",
-            heads=("strategy", "why not", "least it needs", "the largest there"),
+            heads=("strategy", "why not", "least of each, alone", "the largest there"),
             rows=tuple(
                 (loss.strategy.name, advice.why(loss), advice.least(loss), advice.entries(loss))
                 for loss in choice.losses

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from zero_sizer.config.document import Document
-from zero_sizer.config.workload import REENTRANT, Checkpointing
+from zero_sizer.config.workload import Checkpointing
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.findings import Direction
 from zero_sizer.hardware.assemble import Stated
@@ -169,9 +169,9 @@ def _checkpointing(file: Document) -> Stated:
     if not flag(file, "gradient_checkpointing"):
         return Stated(False, origin)
     usual = not any(file.values.get(key) for key in ("unfrozen_parameters", "rl"))
-    if how.get("use_reentrant", usual if not how else False) is True:
-        return Stated(Checkpointing(by=REENTRANT), origin)
-    return Stated(True, origin)
+    is_reentrant = how.get("use_reentrant", usual if not how else False) is True
+    where = file.where("gradient_checkpointing_kwargs") if how else origin
+    return Stated(trainer.checkpointing_by(how, where, is_reentrant=is_reentrant), origin)
 
 
 def _attention(file: Document, said: Statements) -> dict[str, Stated]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from zero_sizer.config.document import Document
-from zero_sizer.config.workload import REENTRANT, Checkpointing
+from zero_sizer.config.workload import NON_REENTRANT, REENTRANT, Checkpointing
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.hardware.assemble import Stated
@@ -268,9 +268,29 @@ def checkpointing_of(tool: Tool, file: Document, default: bool) -> Stated:
     origin = file.where(key) if said else tool.default
     how_said = facts.first(file, [f"{name}_kwargs" for name in _CHECKPOINTING])
     how = kwargs(file, how_said[0]) if how_said else {}
-    if is_on and how.get("use_reentrant") is True:
-        return Stated(Checkpointing(by=REENTRANT), origin)
-    return Stated(is_on, origin)
+    if not is_on:
+        return Stated(False, origin)
+    where = file.where(how_said[0]) if how_said else origin
+    is_reentrant = how.get("use_reentrant") is True
+    return Stated(checkpointing_by(how, where, is_reentrant=is_reentrant), origin)
+
+
+def checkpointing_by(
+    how: Mapping[str, Any], where: str, *, is_reentrant: bool
+) -> Checkpointing | bool:
+    """Checkpointing as ``gradient_checkpointing_kwargs`` have it; True for the plain kind.
+
+    transformers 5.23 modeling_utils.py:3110 takes ``every_n_layers`` and ``offload``.
+
+    Raises:
+        InputError: ``every_n_layers`` is no whole number from 1 on.
+    """
+    every = how.get("every_n_layers", 1)
+    if type(every) is not int or every < 1:
+        raise InputError(f"every_n_layers is {every!r}, not a whole number from 1 on", where=where)
+    by = REENTRANT if is_reentrant else NON_REENTRANT
+    found = Checkpointing(every=every, offload=how.get("offload") is True, by=by)
+    return found if found.about else True
 
 
 def kwargs(file: Document, key: str) -> Mapping[str, Any]:

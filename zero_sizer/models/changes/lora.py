@@ -24,13 +24,15 @@ _T5_COPIES = ("encoder.embed_tokens", "decoder.embed_tokens")
 _OTHER_HEADS = {"bert": "cls.predictions.decoder", "gpt_neox": "embed_out"}
 # peft's choice where target_modules is left out (utils/constants.py), for the families known here.
 _CHOICE = {
-    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "opt"),
+    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "opt",
+                     "gemma3_text", "llama4", "bart", "gptj", "gpt_neo", "stablelm"),
                     ("q_proj", "v_proj")),
     **dict.fromkeys(("bloom", "falcon", "gpt_neox"), ("query_key_value",)),
-    "gpt2": ("c_attn",),
-    "bert": ("query", "value"),
+    **dict.fromkeys(("gpt2", "gpt_bigcode"), ("c_attn",)),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra"), ("query", "value")),
+    "deberta-v2": ("query_proj", "value_proj"),
     "phi": ("q_proj", "v_proj", "fc1", "fc2"),
-    "t5": ("q", "v"),
+    **dict.fromkeys(("t5", "mt5"), ("q", "v")),
 }  # fmt: skip
 _LINEAR = ("Linear", "Conv1D")
 _EXPERT_NAMES = frozenset(

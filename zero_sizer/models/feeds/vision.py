@@ -65,7 +65,7 @@ def _measures(fields: Mapping[str, Any], images: Images) -> dict[str, int]:
 
 
 def _patches(fields: Mapping[str, Any], images: Images) -> str:
-    side, _ = square(fields, "patch_size")
+    side, _ = square(fields, "patch_size", 16 if fields.get("model_type") in _CLASS_TOKENS else 0)
     if not side or not images.height or not images.width:
         return ""
     return f", {images.height // side * (images.width // side)} patches"

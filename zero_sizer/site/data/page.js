@@ -125,7 +125,9 @@ function offerPlan() {
   const use = () => {
     form.config.value = code.textContent;
     nameConfig("");
-    form.checkpointing.value = checkpointing.textContent.trim();
+    const blocks = checkpointing.textContent.trim();
+    form.checkpointing.value = { yes: "on", no: "off" }[blocks] || "";
+    form.checkpointing_how.value = blocks.startsWith("every-") ? blocks : "";
     form.micro_batch.value = "";
     answer("check");
   };
