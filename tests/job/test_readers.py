@@ -238,7 +238,8 @@ _SOME = '{"use_reentrant": false, "every_n_layers": 8}'
          f'"gradient_checkpointing_kwargs": {_SOME}}}', "every-8"),
         (f"{AX}gradient_checkpointing: true\ngradient_checkpointing_kwargs: {_SOME}", "every-8"),
         (f"{AX}gradient_checkpointing: true\n"
-         "gradient_checkpointing_kwargs: {use_reentrant: true, offload: true}", "offload,reentrant"),
+         "gradient_checkpointing_kwargs: {use_reentrant: true, offload: true}",
+         "offload,reentrant"),
     ],
 )  # fmt: skip
 def test_blocks_that_are_checkpointed_are_those_of_the_arguments(write, text, about):
