@@ -228,25 +228,6 @@ def test_axolotls_checkpointing_is_reentrant_where_nothing_is_said(write):
     assert offloaded.checkpointing_how.offload
 
 
-_SOME = '{"use_reentrant": false, "every_n_layers": 8}'
-
-
-@pytest.mark.parametrize(
-    ("text", "about"),
-    [
-        (f'{{"output_dir": "o", "gradient_checkpointing": true, "deepspeed": {{}},'
-         f'"gradient_checkpointing_kwargs": {_SOME}}}', "every-8"),
-        (f"{AX}gradient_checkpointing: true\ngradient_checkpointing_kwargs: {_SOME}", "every-8"),
-        (f"{AX}gradient_checkpointing: true\n"
-         "gradient_checkpointing_kwargs: {use_reentrant: true, offload: true}",
-         "offload,reentrant"),
-    ],
-)  # fmt: skip
-def test_blocks_that_are_checkpointed_are_those_of_the_arguments(write, text, about):
-    """transformers 5.23 modeling_utils.py:3110; all of them would take a quarter of the memory."""
-    assert job.read(write(text), Flags(model="gpt2")).workload.checkpointing_how.about == about
-
-
 def test_llama_factory_freezes_all_but_the_last_layers(write):
     text = LF.replace("full", "freeze") + "freeze_trainable_layers: "
     spec = job.read(write(text + "3")).model
@@ -280,6 +261,8 @@ def test_what_llama_factory_freezes_stays_frozen_in_an_emitted_job(write, tmp_pa
     [
         (LF + "stage: dpo", Direction.COST),
         (LF + "use_badam: true", Direction.SAVE),
+        (LF + "freeze_vision_tower: true", Direction.SAVE),
+        (SW + "freeze_vit: true", Direction.SAVE),
         (AX + "rl: dpo", Direction.COST),
         (AX + "optimizer: muon", Direction.EITHER),
         (AX + "unfrozen_parameters: [lm_head]", Direction.SAVE),

@@ -85,6 +85,17 @@ class LeftOut:
     remedy: str = ASK_THE_ENGINE
 
 
+def freezes(key: str, what: str) -> LeftOut:
+    """A switch that keeps a part of a model of images from being trained."""
+    return LeftOut(
+        key=key,
+        message=f"keeps {what} from being trained",
+        direction=Direction.SAVE,
+        remedy="--freeze with its tensors' names says so: '*visual*', '*vision_tower*', "
+        "'*multi_modal_projector*'",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tool:
     """A tool whose files are read.

@@ -77,6 +77,9 @@ _TOOL = Tool(
             key="upcast_layernorm", message="keeps layer norms in fp32", direction=Direction.COST
         ),
         LeftOut(key="use_kt", message="runs experts on the host", direction=Direction.SAVE),
+        facts.freezes("freeze_vision_tower", "the tower"),
+        facts.freezes("freeze_multi_modal_projector", "the projector"),
+        facts.freezes("freeze_language_model", "the language model"),
         LeftOut(key="use_asft_loss", message="keeps a reference", direction=Direction.COST),
     ),
     known=frozenset(

@@ -40,6 +40,9 @@ _TOOL = Tool(
             key="rlhf_type", message="keeps more models or samples at once than fine-tuning does",
             direction=Direction.COST,
         ),
+        facts.freezes("freeze_vit", "the tower"),
+        facts.freezes("freeze_aligner", "the projector"),
+        facts.freezes("freeze_llm", "the language model"),
         LeftOut(key="use_galore", message="projects gradients", direction=Direction.SAVE),
         LeftOut(
             key="lisa_activated_layers", message="trains some layers at a time",
