@@ -277,13 +277,17 @@ def test_a_train_batch_that_cannot_be_split_is_said():
     assert all("cannot be split over 8 GPUs" in loss.reason for loss in choice.losses[:1])
 
 
-@pytest.mark.parametrize(("gpu", "dtype"), [("v100-16gb", "fp16"), ("a100-40gb", "bf16")])
+@pytest.mark.parametrize(
+    ("gpu", "dtype"), [("v100-16gb", "fp16"), ("a100-40gb", "bf16"), ("p40-24gb", "fp32")]
+)
 def test_without_a_config_the_dtype_suits_the_gpu(capsys, tmp_path, gpu, dtype):
     path = tmp_path / "ds.json"
     asked = ["choose", "--model", "gpt2", "--gpu", gpu, "--seq-len", "512", "--emit", str(path)]
     assert cli.main([*asked, "--host-memory", "64GiB", "--train-batch-size", "8"]) == 0
-    assert json.loads(path.read_text())[dtype]["enabled"] is True
-    said = "float16" if dtype == "fp16" else "bfloat16"
+    written = json.loads(path.read_text())
+    on = {name for name in ("fp16", "bf16") if written.get(name, {}).get("enabled")}
+    assert on == {dtype} - {"fp32"}
+    said = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}[dtype]
     assert f"AdamW in {said}; --precision" in capsys.readouterr().out
 
 

@@ -10,6 +10,7 @@ from zero_sizer.config import batch
 from zero_sizer.hardware import catalog
 
 _HAS_BF16 = (8, 0)  # compute capability, from Ampere on
+_TAKES_FP16 = (7, 0)  # accelerator/cuda_accelerator.py, is_fp16_supported
 ZERO = "zero_optimization"
 _OURS = (
     "stage",
@@ -23,13 +24,15 @@ _OURS = (
 
 
 def usual_precision(gpu: str | None) -> str:
-    """bf16, or fp16 on a GPU that has no units for it.
+    """bf16, or fp16 on a GPU that has no units for it, or fp32 where DeepSpeed takes no fp16.
 
     Raises:
         InputError: no such GPU.
     """
     capability = catalog.find(gpu).compute_capability if gpu else None
-    return "bf16" if capability is None or capability >= _HAS_BF16 else "fp16"
+    if capability is None or capability >= _HAS_BF16:
+        return "bf16"
+    return "fp16" if capability >= _TAKES_FP16 else "fp32"
 
 
 def default_config(precision: str | None = None) -> dict[str, Any]:
