@@ -291,6 +291,25 @@ def test_without_a_config_the_dtype_suits_the_gpu(capsys, tmp_path, gpu, dtype):
     assert f"AdamW in {said}; --precision" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("gpu", "flags", "said"),
+    [
+        ("a100-40gb", [], "bfloat16 (assumed: --precision)"),
+        ("v100-16gb", [], "float16 (assumed: --precision)"),
+        ("a100-40gb", ["--precision", "fp32"], "float32,"),
+    ],
+)
+def test_what_a_config_leaves_to_the_trainer_is_the_gpus_usual_precision(
+    capsys, tmp_path, gpu, flags, said
+):
+    """Hugging Face's configs say "auto", and nobody trains in fp32 there: a tenth of the speed."""
+    path = tmp_path / "ds.json"
+    path.write_text('{"bf16": {"enabled": "auto"}, "fp16": {"enabled": "auto"}}')
+    asked = ["choose", str(path), "--model", "gpt2", "--gpu", gpu, "--seq-len", "512"]
+    assert cli.main([*asked, "--host-memory", "64GiB", "--train-batch-size", "8", *flags]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.slow
 def test_what_the_rules_say_is_not_counted_is_a_warning_of_the_choice():
     sdpa = choose(job_on("gpt2", "v100-16gb", precision="bf16"), SMALL_BATCH)

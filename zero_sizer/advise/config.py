@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.advise.ladder import Tuning, with_keys
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.config import batch
+from zero_sizer.config.auto import PRECISIONS
 from zero_sizer.hardware import catalog
+from zero_sizer.job.read import Job
 
 _HAS_BF16 = (8, 0)  # compute capability, from Ampere on
 _TAKES_FP16 = (7, 0)  # accelerator/cuda_accelerator.py, is_fp16_supported
+ASSUMED_PRECISION = "(assumed: --precision)"
 ZERO = "zero_optimization"
 _OURS = (
     "stage",
@@ -33,6 +37,17 @@ def usual_precision(gpu: str | None) -> str:
     if capability is None or capability >= _HAS_BF16:
         return "bf16"
     return "fp16" if capability >= _TAKES_FP16 else "fp32"
+
+
+def with_usual_precision(job: Job) -> Job:
+    """The job in the GPU's usual precision, where its config leaves that to the Trainer."""
+    values = [job.document.get(path) for path in PRECISIONS]
+    if job.workload.precision is not None or "auto" not in values or True in values:
+        return job
+    gpu = job.cluster.gpu
+    usual = usual_precision(gpu.name if gpu is not None else None)
+    origins = {**job.workload.origins, "precision": ASSUMED_PRECISION}
+    return replace(job, workload=replace(job.workload, precision=usual, origins=origins))
 
 
 def default_config(precision: str | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from functools import partial
 
 from zero_sizer.advise import choose as advice
 from zero_sizer.advise.choose import Choice, Options
+from zero_sizer.advise.config import with_usual_precision
 from zero_sizer.advise.fleet import Fleet, fewest_in_time, fleet
 from zero_sizer.advise.largest import Largest, largest_of
 from zero_sizer.advise.sizes import node_counts
@@ -56,6 +57,7 @@ def choose(job: Job, flags: Flags, wishes: Wishes, progress: Progress = unseen) 
     Raises:
         ZeroSizerError: the question makes no sense.
     """
+    job = with_usual_precision(job)
     wanted = _options(job, flags, wishes)
     _traced(job, progress)
     with progress("choosing", len(strategies(job))) as tick:
@@ -82,6 +84,7 @@ def largest(job: Job, flags: Flags, what: str) -> Largest:
         from zero_sizer.advise import largest_inference
 
         return largest_inference.largest_of(job, what)
+    job = with_usual_precision(job)
     _traced(job, unseen)
     if what == "batch-size":
         raise InputError(
@@ -104,6 +107,7 @@ def size(job: Job, flags: Flags, wishes: Wishes, progress: Progress = unseen) ->
         raise InputError(
             "two targets", remedy="give this or --target-tokens-per-second", where="--target-days"
         )
+    job = with_usual_precision(job)
     wanted = _options(job, flags, wishes)
     _traced(job, progress)
     find = partial(fleet, max_nodes=most, fewest_of=wishes.fewest, tokens_per_second=speed)

@@ -5,6 +5,7 @@ from typing import Any
 
 from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.choose import Choice
+from zero_sizer.advise.config import ASSUMED_PRECISION
 from zero_sizer.advise.curve import Point
 from zero_sizer.advise.emit import edits
 from zero_sizer.advise.limits import Limits
@@ -106,7 +107,9 @@ def assumptions(search: Search, plan: Candidate | None, *, is_free: bool) -> Ite
     of_first = search.sweep.values(search.usable[0].name)
     base = search.sweep.plan(of_first) if plan is None else search.plan(plan)
     dtype = base.autocast_dtype or base.model_dtype
-    words = [f"{search.seq_len} tokens a sample{length}", dtype.value, base.optimizer.name]
+    is_assumed = job.workload.origins.get("precision") == ASSUMED_PRECISION
+    said = f"{dtype.value} {ASSUMED_PRECISION}" if is_assumed else dtype.value
+    words = [f"{search.seq_len} tokens a sample{length}", said, base.optimizer.name]
     rates = {rate.name: rate for rate in explain(job.cluster, dtype)}
     names = ("intra_node_gb_per_s", "inter_node_gb_per_s", "hidden")
     for name, about in zip(names, ("inside a node", "between nodes", ""), strict=True):
