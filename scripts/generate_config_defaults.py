@@ -3,14 +3,13 @@
 Usage: ``python scripts/generate_config_defaults.py [--check]`` where transformers is installed.
 """
 
-import argparse
 import dataclasses
-import json
 import sys
 import typing
 from pathlib import Path
 from typing import Any
 
+import data_file
 import transformers
 from model_sources import CONFIG_FIELDS
 from transformers.activations import ACT2FN
@@ -41,27 +40,15 @@ def defaults(model_type: str) -> dict[str, Any]:
 
 def render() -> str:
     """The data file's text."""
-    lines = [f" {json.dumps(name)}: {json.dumps(defaults(name))}" for name in sorted(FAMILIES)]
     learnt = [name for name in sorted(ACT2FN) if any(True for _ in ACT2FN[name].parameters())]
     known = {
         "transformers": transformers.__version__,
         "activations": [name for name in sorted(ACT2FN) if name not in learnt],
         "learnt_activations": learnt,
     }
-    start = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in known.items()]
-    return "{\n" + ",\n".join([*start, *lines]) + "\n}\n"
-
-
-def main() -> int:
-    """Writes the file, or with ``--check`` returns 1 where it is not current."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    text = render()
-    if parser.parse_args().check:
-        return int(PATH.read_text(encoding="utf-8") != text)
-    PATH.write_text(text, encoding="utf-8")
-    return 0
+    of_families = {name: defaults(name) for name in sorted(FAMILIES)}
+    return data_file.text_of({**known, **of_families}.items())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(data_file.main(__doc__, PATH, render))

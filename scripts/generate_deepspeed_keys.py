@@ -7,7 +7,6 @@ for, and by trying a value of every JSON kind in each of those keys.
 Usage: python scripts/generate_deepspeed_keys.py [--check]
 """
 
-import argparse
 import copy
 import inspect
 import json
@@ -20,6 +19,7 @@ from typing import Any
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+import data_file
 import deepspeed
 import torch
 from config_models import join, model_rows, plain
@@ -331,18 +331,10 @@ def build() -> dict[str, Any]:
     return table
 
 
-def main() -> int:
-    """Write the table, or with --check compare it with the committed one."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--check", action="store_true", help="fail if the committed file differs")
-    check = parser.parse_args().check
-    text = json.dumps(build(), indent=1, sort_keys=False) + "\n"
-    if check:
-        return 0 if TARGET.read_text() == text else 1
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(text)
-    return 0
+def render() -> str:
+    """The data file's text."""
+    return json.dumps(build(), indent=1, sort_keys=False) + "\n"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(data_file.main(__doc__.splitlines()[0], TARGET, render))  # type: ignore[union-attr]

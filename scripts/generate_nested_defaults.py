@@ -3,15 +3,14 @@
 Usage: ``python scripts/generate_nested_defaults.py [--check]`` where transformers is installed.
 """
 
-import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import data_file
 import transformers
 
 from zero_sizer.models.stacked import KINDS_NAMED, STACKED
@@ -59,20 +58,8 @@ def render() -> str:
         stated = {field.name: field.default for field in dataclasses.fields(config)}
         if hasattr(config, name) and stated.get(name, 0) is not None:  # else it follows from others
             found.setdefault(kind, {})[name] = getattr(config, name)
-    lines = [f" {json.dumps(kind)}: {json.dumps(fields)}" for kind, fields in found.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def main() -> int:
-    """Writes the file, or with ``--check`` returns 1 where it is not current."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    text = render()
-    if parser.parse_args().check:
-        return int(PATH.read_text(encoding="utf-8") != text)
-    PATH.write_text(text, encoding="utf-8")
-    return 0
+    return data_file.text_of(found.items())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(data_file.main(__doc__, PATH, render))

@@ -5,13 +5,12 @@ transformers. A layout is what transformers' own class has, built at three sets 
 (``family_members``): each dimension becomes the sum of products of widths that gives all three.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import data_file
 from family_members import LAYERS
 from generate_fed_profiles import member, structures
 from generate_models import compact, module_rows
@@ -98,20 +97,8 @@ def render() -> str:
     for structure in structures():
         key = stacked.layout_key(structure.fields)
         found[key] = layout(structure.fields)
-    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in found.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def main() -> int:
-    """Writes the file, or with ``--check`` returns 1 where it is not current."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="only compare")
-    text = render()
-    if parser.parse_args().check:
-        return int(PATH.read_text(encoding="utf-8") != text)
-    PATH.write_text(text, encoding="utf-8")
-    return 0
+    return data_file.text_of(found.items())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(data_file.main(__doc__, PATH, render))
