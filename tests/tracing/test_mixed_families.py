@@ -3,15 +3,11 @@
 None of the shapes is one that a family was traced at (scripts/mixed_members.py).
 """
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.profile_checks import assert_seen, spec_of, traced_cases
 
-from zero_sizer import models
 from zero_sizer.activations import structure
 
 ROOT = Path(__file__).parents[2]
@@ -124,38 +120,16 @@ POINTS = [[1, 512], [3, 960]]  # on both sides of the windows
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     """Name of a case -> the whole model's levels."""
-    path = tmp_path_factory.mktemp("traces") / "cases.json"
-    cases = [
-        {"fields": fields, "points": POINTS, "setups": setups, "shortened": False}
-        for fields, setups in CASES.values()
-    ]
-    path.write_text(json.dumps(cases), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "support" / "profile_traces.py"), str(path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return dict(zip(CASES, json.loads(done.stdout.splitlines()[-1]), strict=True))
+    cases = {
+        name: {"fields": fields, "points": POINTS, "setups": setups, "shortened": False}
+        for name, (fields, setups) in CASES.items()
+    }
+    return traced_cases(cases, tmp_path_factory.mktemp("traces"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_family_gives_what_a_model_of_other_widths_and_orders_shows(name, seen, tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(CASES[name][0]), encoding="utf-8")
-    profile = structure.load(models.load(str(path)))
+    profile = structure.load(spec_of(CASES[name][0], tmp_path))
     assert profile is not None
-    for found in seen[name]["seen"]:
-        variant, attention, checkpointing = found["setup"]
-        (b, s), where = found["at"], (found["setup"], found["at"])
-        step = profile.evaluate(variant, attention, b, s, checkpointing=checkpointing)
-        # storages are rounded to 512 bytes one by one in the trace, and ids are copied for b > 1
-        rounding = 512 * 8 * sum(profile.depths.values()) + 16 * s
-        assert step.saved == pytest.approx(found["saved"], abs=rounding), where
-        assert step.forward_peak == pytest.approx(found["forward_peak"], abs=rounding), where
-        assert step.backward_peak == pytest.approx(found["backward_peak"], abs=rounding), where
-        assert step.forward_flops + step.backward_flops == found["flops"], where
-        assert rounding < 0.005 * found["backward_peak"]
+    assert_seen(profile, seen[name]["seen"])

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.profile_checks import assert_seen, spec_of, traced_cases
 
-from zero_sizer import models
 from zero_sizer.activations import Profile, structure
 from zero_sizer.models.sources.bundled import read_bundled
 
@@ -87,23 +87,13 @@ NO_FAMILY = ("dense, then experts",)  # blocks that differ; no family yet
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
     """Name of a case -> its profile and the whole model's levels."""
-    path = tmp_path_factory.mktemp("traces") / "cases.json"
     points = {name: POINTS if name == "llama" else POINTS[::2] for name in CASES}
     points |= dict.fromkeys(("gpt2", "bert"), POINTS[:2])  # no longer positions
-    cases = [
-        {"fields": fields, "points": points[name], "setups": setups}
+    cases = {
+        name: {"fields": fields, "points": points[name], "setups": setups}
         for name, (fields, setups) in CASES.items()
-    ]
-    path.write_text(json.dumps(cases), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "support" / "profile_traces.py"), str(path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return dict(zip(CASES, json.loads(done.stdout.splitlines()[-1]), strict=True))
+    }
+    return traced_cases(cases, tmp_path_factory.mktemp("traces"))
 
 
 @pytest.mark.slow
@@ -121,26 +111,6 @@ def test_a_family_gives_what_a_model_of_other_widths_shows(name, traced, tmp_pat
     else:
         assert profile is not None
         assert_seen(profile, traced[name]["seen"])
-
-
-def spec_of(fields, folder):
-    path = folder / "config.json"
-    path.write_text(json.dumps(fields), encoding="utf-8")
-    return models.load(str(path))
-
-
-def assert_seen(profile, traces):
-    for seen in traces:
-        variant, attention, checkpointing = seen["setup"]
-        step = profile.evaluate(variant, attention, *seen["at"], checkpointing=checkpointing)
-        where = (seen["setup"], seen["at"])
-        # Storages are rounded to 512 bytes one by one in the trace, and ids are copied for b > 1.
-        rounding = 512 * 8 * sum(profile.depths.values()) + 16 * seen["at"][1]
-        assert step.saved == pytest.approx(seen["saved"], abs=rounding), where
-        assert step.forward_peak == pytest.approx(seen["forward_peak"], abs=rounding), where
-        assert step.backward_peak == pytest.approx(seen["backward_peak"], abs=rounding), where
-        assert step.forward_flops + step.backward_flops == seen["flops"], where
-        assert rounding < 0.005 * seen["backward_peak"]
 
 
 @pytest.mark.slow

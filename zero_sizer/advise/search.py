@@ -1,5 +1,6 @@
 """Which plans fit, and which of them is fastest."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -137,13 +138,12 @@ class Search:
             self._tick()  # its best plan is not looked for
         return bool(fitting), may_win
 
-    def simplest(self, candidate: Candidate) -> Candidate:
-        """Changes as few keys of a plan as it takes to fit, as fast."""
-        most = candidate.seconds / WORTH_IT
+    def simplest(self, candidate: Candidate, *, as_fast: bool = True) -> Candidate:
+        """Changes as few keys of a plan as it takes to fit, and to be as fast."""
+        most = candidate.seconds / WORTH_IT if as_fast else math.inf
         for key in reversed(list(candidate.setting.keys)):
             found = self.timed(replace(candidate, setting=candidate.setting.without(key)))
-            is_fast = found.seconds <= most
-            if is_fast and not self._shortfalls(found):
+            if found.seconds <= most and self.fits(found):
                 candidate = found
         return candidate
 

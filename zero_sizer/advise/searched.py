@@ -9,7 +9,6 @@ from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.config import ZERO, strategy_config
 from zero_sizer.advise.ladder import with_keys
 from zero_sizer.advise.moves import Change, Move
-from zero_sizer.advise.search import Search
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.config import batch, document
 from zero_sizer.config.document import Document, from_mapping
@@ -37,7 +36,7 @@ def searched(job: Job, plan: Plan) -> Iterator[Move]:
     for strategy in sorted(search.usable, key=lambda s: not _is_own(s, plan)):
         found = kept.best(strategy, nodes) or search.best(strategy, nodes)
         if found is not None:
-            yield _move(job, plan, _fewest_keys(search, found))
+            yield _move(job, plan, search.simplest(found, as_fast=False))
 
 
 def _is_own(strategy: Strategy, plan: Plan) -> bool:
@@ -46,15 +45,6 @@ def _is_own(strategy: Strategy, plan: Plan) -> bool:
     is_hpz = "zero_hpz_partition_size" in strategy.zero
     same = (names[strategy.optimizer_on], names[strategy.weights_on]) == devices
     return same and strategy.stage == plan.stage and is_hpz == (plan.hpz_partition_size > 1)
-
-
-def _fewest_keys(search: Search, found: Candidate) -> Candidate:
-    """The plan with as few settings as it takes to fit."""
-    for key in reversed(list(found.setting.keys)):
-        fewer = replace(found, setting=found.setting.without(key))
-        if search.fits(fewer):
-            found = fewer
-    return found
 
 
 def _move(job: Job, plan: Plan, found: Candidate) -> Move:

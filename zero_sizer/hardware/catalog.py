@@ -50,14 +50,11 @@ def _family(wanted: str) -> list[Gpu]:
     """GPUs whose name begins so, else those with an alias that does."""
     if len(wanted) < 2:
         return []
-    beginning = {
-        gpu.name: rest[len(wanted) :]
-        for gpu in all_gpus()
-        if (rest := _squeeze(gpu.name).removeprefix(_QUADRO)).startswith(wanted)
-    }
-    if beginning:  # a GTX 1080 is no GTX 1080 Ti
-        are_others = wanted[-1].isdigit() and all(map(_VARIANT.match, beginning.values()))
-        return [] if are_others else [gpu for gpu in all_gpus() if gpu.name in beginning]
+    names = [(gpu, _squeeze(gpu.name).removeprefix(_QUADRO)) for gpu in all_gpus()]
+    named = [(gpu, name) for gpu, name in names if name.startswith(wanted)]
+    if named:  # a GTX 1080 is no GTX 1080 Ti
+        are_others = all(_VARIANT.match(name, len(wanted)) for _, name in named)
+        return [] if wanted[-1].isdigit() and are_others else [gpu for gpu, _ in named]
     called = {gpu.name for text, gpu in _by_spelling().items() if text.startswith(wanted)}
     return [gpu for gpu in all_gpus() if gpu.name in called]
 

@@ -57,9 +57,8 @@ def choose(job: Job, flags: Flags, wishes: Wishes, progress: Progress = unseen) 
     Raises:
         ZeroSizerError: the question makes no sense.
     """
-    job = with_usual_precision(job)
     wanted = _options(job, flags, wishes)
-    _traced(job, progress)
+    job = _prepared(job, progress)
     with progress("choosing", len(strategies(job))) as tick:
         choice = advice.choose(job, replace(wanted, tick=tick))
         goal = wanted.goal
@@ -84,8 +83,7 @@ def largest(job: Job, flags: Flags, what: str) -> Largest:
         from zero_sizer.advise import largest_inference
 
         return largest_inference.largest_of(job, what)
-    job = with_usual_precision(job)
-    _traced(job, unseen)
+    job = _prepared(job, unseen)
     if what == "batch-size":
         raise InputError(
             "is about inference",
@@ -107,22 +105,22 @@ def size(job: Job, flags: Flags, wishes: Wishes, progress: Progress = unseen) ->
         raise InputError(
             "two targets", remedy="give this or --target-tokens-per-second", where="--target-days"
         )
-    job = with_usual_precision(job)
     wanted = _options(job, flags, wishes)
-    _traced(job, progress)
+    job = _prepared(job, progress)
     find = partial(fleet, max_nodes=most, fewest_of=wishes.fewest, tokens_per_second=speed)
     with progress("sizing", len(node_counts(most)) * len(strategies(job))) as tick:
         return find(job, replace(wanted, tick=tick))
 
 
-def _traced(job: Job, progress: Progress) -> None:
-    """Profiles of a model that sees, hears or denoises, for the plans that are compared."""
-    if job.workload.task == INFERENCE or feed_of(job.model) is None:
-        return
-    from zero_sizer.questions.profile import with_variants
+def _prepared(job: Job, progress: Progress) -> Job:
+    """The job in the precision that its plans have, its model traced where it is fed."""
+    job = with_usual_precision(job)
+    if job.workload.task != INFERENCE and feed_of(job.model) is not None:
+        from zero_sizer.questions.profile import with_variants
 
-    with progress(f"tracing {job.model.name}, once", 0):
-        with_variants(job, lambda line: None)
+        with progress(f"tracing {job.model.name}, once", 0):
+            with_variants(job, lambda line: None)
+    return job
 
 
 def refuse_nodes(flags: Flags) -> None:
