@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zero_sizer.activations import structure
+from zero_sizer.activations import ranges, structure
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
 
@@ -213,7 +213,7 @@ def _at_window(document: dict[str, Any] | None, spec: ModelSpec) -> dict[str, An
     window = structure.window_of(spec)
     if document is None or window is None:
         return document
-    rows = [structure.moved(row, document["window"], window) for row in document["rows"]]
+    rows = [ranges.moved(row, document["window"], window) for row in document["rows"]]
     return {**document, "rows": rows}
 
 

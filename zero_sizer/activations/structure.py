@@ -18,11 +18,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.activations import kinds
+from zero_sizer.activations import kinds, ranges
 from zero_sizer.activations.levels import depths_of
 from zero_sizer.activations.profile import Profile
 from zero_sizer.errors import InputError
-from zero_sizer.models import stacked
 from zero_sizer.models.feeds.records import Feed
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import round_up
@@ -143,6 +142,8 @@ def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
 
 def _structure_of_fed(spec: ModelSpec, feed: Feed) -> str | None:
     """Structure of a model that is fed more than tokens; lengths of inputs are widths, too."""
+    from zero_sizer.models import stacked  # most models are fed tokens alone
+
     fields = spec.hf_config
     row = stacked.row_of(fields)
     if row is None or spec.base is not None or not spec.exact_tensors:
@@ -312,7 +313,7 @@ def specialised(
     document: Mapping[str, Any], spec: ModelSpec, feed: Feed | None = None
 ) -> dict[str, Any] | None:
     """A family's profile at the widths of ``spec``; None where a size would be no whole number."""
-    widths = widths_of(spec) if feed is None else stacked.widths_of(spec.hf_config, feed)
+    widths = widths_of(spec) if feed is None else _widths_of_fed(spec, feed)
     if widths is None or not _has_traced_proportions(document, widths):
         return None
     values = [prod(widths[name] for name in product) for product in document["products"]]
@@ -337,43 +338,31 @@ def specialised(
         **document,
         "name": f"{spec.name}, by its family",
         "polynomials": polynomials,
-        "stacks": [_stack(spec, stack) for stack in document["stacks"]],
+        "stacks": [_stack(spec, stack, feed) for stack in document["stacks"]],
     }
-    if window is not None:
+    if feed is not None or window is not None:
         found["setups"] = [
-            {**setup, "fits": [moved(fit, document["window"], window) for fit in setup["fits"]]}
+            {**setup, "fits": list(ranges.own(setup["fits"], document, window, feed))}
             for setup in document["setups"]
         ]
-    if feed is not None:
-        found["setups"] = [
-            {**setup, "fits": [_from(fit, document["fewest"], feed) for fit in setup["fits"]
-                               if _shows(fit, feed)]}
-            for setup in document["setups"]
-        ]  # fmt: skip
     return found
 
 
-def _stack(spec: ModelSpec, stack: Mapping[str, Any]) -> dict[str, Any]:
+def _widths_of_fed(spec: ModelSpec, feed: Feed) -> Mapping[str, int] | None:
+    from zero_sizer.models import stacked
+
+    return stacked.widths_of(spec.hf_config, feed)
+
+
+def _stack(spec: ModelSpec, stack: Mapping[str, Any], feed: Feed | None) -> dict[str, Any]:
     """A stack as deep as the model's, of its kinds of blocks where they differ."""
     row = {"row": kinds.kinds_of(spec).row} if "kinds" in stack else {}
-    return {**stack, **row, "depth": _depth(spec, stack)}
+    return {**stack, **row, "depth": _depth(spec, stack, feed)}
 
 
-def _shows(fit: Mapping[str, Any], feed: Feed) -> bool:
-    """Whether a fit is of so many images."""
-    fewest, most = fit.get("images") or (0, None)
-    return fewest <= feed.measures.get("images", 1) <= (most or 2**62)
-
-
-def _from(fit: Mapping[str, Any], traced: int, feed: Feed) -> dict[str, Any]:
-    """A fit whose range of tokens begins behind those of the images."""
-    low, high = fit["sequence"]
-    return {**fit, "sequence": [max(feed.fewest, 1) if low == traced else low, high]}
-
-
-def _depth(spec: ModelSpec, stack: Mapping[str, Any]) -> int | None:
+def _depth(spec: ModelSpec, stack: Mapping[str, Any], feed: Feed | None) -> int | None:
     """Blocks of a stack; an encoder-decoder's decoder has a number of its own."""
-    if stacked.row_of(spec.hf_config) is not None:
+    if feed is not None:
         return depths_of(spec, [stack["blocks"]])[stack["blocks"]]
     is_decoder = spec.arch.decoder_layers and str(stack["blocks"]).startswith("decoder")
     return spec.arch.decoder_layers if is_decoder else spec.arch.num_layers
@@ -386,15 +375,3 @@ def _has_traced_proportions(document: Mapping[str, Any], widths: Mapping[str, in
     heads = [size for name, size in widths.items() if name.endswith(ends)]
     is_padded = any(size % _HEAD_STEP for size in heads)
     return not is_padded and (document["has_free_head_dim"] or fills)
-
-
-def moved(fit: Mapping[str, Any], traced: int, window: int) -> dict[str, Any]:
-    """A fit whose range of tokens ends or begins at the window, which is another here."""
-    low, high = fit["sequence"]
-    return {
-        **fit,
-        "sequence": [
-            window if low == traced else low,
-            window - 1 if high == traced - 1 else high,
-        ],
-    }

@@ -26,13 +26,15 @@ def variant_of(plan: Plan) -> str:
         and plan.autocast_dtype is None
         and sizes.trained_dtype(plan) is not plan.model_dtype
     )
-    precision = "mixed" if is_mixed else precision_of(plan)
-    return f"{precision} zero3" if plan.saves_linear_inputs else precision
+    return _with_layers(plan, "mixed") if is_mixed else base_variant(plan)
 
 
 def base_variant(plan: Plan) -> str:
     """The variant of a model of which every weight is trained."""
-    precision = precision_of(plan)
+    return _with_layers(plan, precision_of(plan))
+
+
+def _with_layers(plan: Plan, precision: str) -> str:
     return f"{precision} zero3" if plan.saves_linear_inputs else precision
 
 

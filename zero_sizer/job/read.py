@@ -27,7 +27,12 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import fields as stated
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.inference import settled
-from zero_sizer.job.statements import NONE_GIVEN, Statements
+from zero_sizer.job.statements import (
+    NODES_UNKNOWN,
+    NONE_GIVEN,
+    VARIABLE_UNKNOWN,
+    Statements,
+)
 from zero_sizer.models.changes.records import BITSANDBYTES
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.records import dataclass
@@ -117,10 +122,8 @@ def _require_known(said: Statements, key: str, what: str) -> None:
     Raises:
         InputError: with the argument and its line.
     """
-    from zero_sizer.job.readers import facts
-
     for found in said.findings:
-        if found.code == facts.VARIABLE_UNKNOWN and found.key.startswith(key):
+        if found.code == VARIABLE_UNKNOWN and found.key.startswith(key):
             raise InputError(
                 f"{found.message.partition(';')[0]}: which {what} is meant?",
                 remedy="write it there, or export the variable's value in the script",
@@ -197,11 +200,9 @@ def _job(said: Statements, flags: Flags, document: Document, *, is_named: bool) 
 
 def _unsettled(said: Statements, flags: Flags) -> Iterator[Finding]:
     """Findings of the file, but for what a flag answers."""
-    from zero_sizer.job.readers import facts
-
     for finding in said.findings:
         is_answered = flags.nodes is not None or flags.hostfile is not None
-        if finding.code != facts.NODES_UNKNOWN or not is_answered:
+        if finding.code != NODES_UNKNOWN or not is_answered:
             yield finding
 
 

@@ -13,6 +13,10 @@ from zero_sizer.util.records import dataclass
 
 NONE_GIVEN = "none given"
 """Origin of the config where there is no CONFIG, or it names none."""
+VARIABLE_UNKNOWN = "variable-unknown"
+"""An argument whose value only a shell that runs knows."""
+NODES_UNKNOWN = "nodes-unknown"
+"""A number of nodes that only a shell that runs knows."""
 Frozen = Callable[[ModelSpec], tuple[str, ...]]
 """Names of what is not trained, where a tool says it by counting the model's layers."""
 OnCluster = Callable[[Cluster], Mapping[str, Stated]]

@@ -235,10 +235,6 @@ def _misspelt(tool: Tool, file: Document) -> Iterator[Finding]:
 
 
 NOT_MODELLED = "tool-option-not-modelled"
-VARIABLE_UNKNOWN = "variable-unknown"
-"""An argument whose value only a shell that runs knows."""
-NODES_UNKNOWN = "nodes-unknown"
-"""A number of nodes that only a shell that runs knows."""
 OWN_LOSS = "loss-not-modelled"
 
 

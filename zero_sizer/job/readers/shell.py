@@ -12,7 +12,7 @@ from zero_sizer.errors import InputError, ZeroSizerError
 from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.job.readers import accelerate, facts, paths, recognise, sbatch, shell_counts
 from zero_sizer.job.readers.shell_words import UNKNOWN, Command, commands
-from zero_sizer.job.statements import Statements
+from zero_sizer.job.statements import NODES_UNKNOWN, VARIABLE_UNKNOWN, Statements
 from zero_sizer.launchers import mpi
 from zero_sizer.launchers import reader as launchers
 from zero_sizer.launchers.launch import Launch
@@ -163,7 +163,7 @@ def _nodes_unknown(path: str, text: str, command: Command) -> Iterator[Finding]:
     _, unknown = shell_counts.counted(command.words)
     for name in [name for name in unknown if name in shell_counts.OF_NODES][:1]:
         yield Finding(
-            code=facts.NODES_UNKNOWN,
+            code=NODES_UNKNOWN,
             severity=Severity.WARNING,
             key="--nodes",
             line=_line(text, name, command),
@@ -230,7 +230,7 @@ def _left_to_variables(file: Document, words: Sequence[str]) -> Iterator[Finding
     """Arguments whose values only a shell that runs knows."""
     for key, value in _unknown(words):
         note = Finding(
-            code=facts.VARIABLE_UNKNOWN,
+            code=VARIABLE_UNKNOWN,
             severity=Severity.NOTE,
             message=f"--{key} {shown(value)} is known only where the script runs; not read",
             remedy="write the value, or state it with a flag",

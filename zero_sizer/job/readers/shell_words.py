@@ -106,10 +106,7 @@ def _without_comments(text: str) -> str:
         is_comment = not quote and char == "#" and before in _BEFORE_COMMENT
         if is_comment:
             continue
-        if quote:
-            quote = "" if char == quote and not (quote == '"' and before == "\\") else quote
-        elif char in "'\"" and before != "\\":
-            quote = char
+        quote = _quote_after(quote, char, before)
         kept.append(char)
         # An escaped backslash escapes nothing, and an escaped blank ends no word.
         before = "x" if before == "\\" and quote != "'" else char
@@ -259,12 +256,16 @@ def _quote_at(before: str) -> str:
     """The quote in which what follows ``before`` stands; "" where it stands in none."""
     quote, previous = "", ""
     for char in before:
-        if quote:
-            quote = "" if char == quote and not (quote == '"' and previous == "\\") else quote
-        elif char in "'\"" and previous != "\\":
-            quote = char
+        quote = _quote_after(quote, char, previous)
         previous = "" if previous == "\\" else char
     return quote
+
+
+def _quote_after(quote: str, char: str, before: str) -> str:
+    """The quote that is open behind a character; ``before`` it an escape may stand."""
+    if quote:
+        return "" if char == quote and not (quote == '"' and before == "\\") else quote
+    return char if char in "'\"" and before != "\\" else ""
 
 
 def _sum(text: str, variables: Mapping[str, str]) -> str:
