@@ -56,6 +56,15 @@ _COMMON = {
     "tie_word_embeddings": BOTH,
 }
 # family -> (the fields it always gets, the fields it may get with their choices)
+_LATENT = {
+    "q_lora_rank": (None, 3, 8),
+    "kv_lora_rank": (4, 7),
+    "qk_nope_head_dim": (2, 6),
+    "v_head_dim": (3, 8),
+    "n_shared_experts": (1, 2),
+    "first_k_dense_replace": (0, 1, 2),
+    "attention_bias": BOTH,
+}
 SPACES: Mapping[str, tuple[Callable[[random.Random], Config], Mapping[str, tuple[object, ...]]]] = {
     "llama": (
         decoder,
@@ -89,28 +98,11 @@ SPACES: Mapping[str, tuple[Callable[[random.Random], Config], Mapping[str, tuple
     ),
     "deepseek_v3": (
         latent,
-        {
-            "q_lora_rank": (None, 3, 8),
-            "kv_lora_rank": (4, 7),
-            "qk_nope_head_dim": (2, 6),
-            "v_head_dim": (3, 8),
-            "n_shared_experts": (1, 2),
-            "first_k_dense_replace": (0, 1, 2),
-            "attention_bias": BOTH,
-        },
+        _LATENT,
     ),
     "deepseek_v2": (
         latent,
-        {
-            "q_lora_rank": (None, 3, 8),
-            "kv_lora_rank": (4, 7),
-            "qk_nope_head_dim": (2, 6),
-            "v_head_dim": (3, 8),
-            "n_shared_experts": (1, 2),
-            "first_k_dense_replace": (0, 1, 2),
-            "attention_bias": BOTH,
-            "mlp_bias": BOTH,
-        },
+        {**_LATENT, "mlp_bias": BOTH},
     ),
     "gpt_oss": (
         routed,

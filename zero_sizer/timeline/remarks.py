@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import compress
 
 from zero_sizer.activations import select
 from zero_sizer.activations.block_sizes import num_layers
@@ -238,12 +239,12 @@ def _about_swap_buffers(plan: Plan) -> Iterator[Finding]:
     transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3: those of a module and of
     its children; partitioned_param_swapper.py:312.
     """
-    if not (plan.zero_init and plan.stage == 3 and plan.model.exact_tensors):
+    swapped = sizes.is_on_nvme(plan)
+    if not (any(swapped) and plan.zero_init and plan.stage == 3 and plan.model.exact_tensors):
         return
     together: Counter[str] = Counter()
-    for tensor, is_swapped in zip(plan.model.parameters, sizes.is_on_nvme(plan), strict=True):
-        if is_swapped:
-            together.update({tensor.module, tensor.module.rpartition(".")[0]})
+    for tensor in compress(plan.model.parameters, swapped):
+        together.update({tensor.module, tensor.module.rpartition(".")[0]})
     module, most = max(together.items(), key=lambda item: item[1], default=("", 0))
     if most > plan.param_buffer_count > 0:
         yield Finding(
