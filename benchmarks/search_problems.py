@@ -9,7 +9,7 @@ from zero_sizer.advise.config import default_config, usual_precision
 from zero_sizer.job import read
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job
-from zero_sizer.models.attention import FLASH, LACKS, SDPA
+from zero_sizer.models.attention import fastest
 
 MODELS = (
     "qwen2.5-0.5b", "llama-3.2-1b", "qwen2.5-1.5b", "llama-3.2-3b", "mistral-7b", "qwen2.5-7b",
@@ -47,8 +47,7 @@ class Problem:
     def job(self) -> Job:
         """Flash attention where model and card have it."""
         precision = usual_precision(self.gpu)
-        lacks = LACKS.get(models.load(self.model).arch.family, ())
-        has_flash = precision == "bf16" and FLASH not in lacks
+        family = models.load(self.model).arch.family
         flags = Flags(
             model=self.model,
             gpu=self.gpu,
@@ -57,7 +56,7 @@ class Problem:
             host_memory=self.host,
             nvme=self.nvme,
             seq_len=self.seq_len,
-            attention=FLASH if has_flash else SDPA,
+            attention=fastest(family, precision),
         )
         return read.without_config(default_config(precision), flags)
 

@@ -15,7 +15,7 @@ from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import Job, without_config
 from zero_sizer.ledger.capacity import Capacity, Fit
 from zero_sizer.ledger.verdict import Need
-from zero_sizer.models.attention import FLASH, LACKS, SDPA
+from zero_sizer.models.attention import fastest
 from zero_sizer.parallel import ParallelDims, laid_out
 from zero_sizer.sizing import Sizing, size
 from zero_sizer.util.records import dataclass
@@ -114,9 +114,7 @@ def _jobs(gpu: Gpu, model: str, seq_len: int | None) -> dict[str, Job]:
     precision = usual_precision(gpu.name)
     flags = Flags(model=model, gpu=gpu.name, gpus_per_node=1, seq_len=seq_len, checkpointing=True)
     whole = without_config(default_config(precision), flags)
-    lacks = LACKS.get(whole.model.arch.family, ())
-    has_flash = precision == "bf16" and FLASH not in lacks
-    attention = FLASH if has_flash else SDPA
+    attention = fastest(whole.model.arch.family, precision)
     whole = replace(whole, workload=replace(whole.workload, attention=attention))
     return {"": whole, **{other.name: other.job for other in alternatives(whole)}}
 

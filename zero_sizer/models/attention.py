@@ -32,3 +32,8 @@ def default(model_type: str) -> str:
 def supports(model_type: str, attention: str) -> bool:
     """True if transformers' class has this kind of attention."""
     return attention not in LACKS.get(model_type, ())
+
+
+def fastest(model_type: str, precision: str) -> str:
+    """Flash attention where the class has it and it is trained in bf16, else sdpa."""
+    return FLASH if precision == "bf16" and supports(model_type, FLASH) else SDPA
