@@ -7,8 +7,8 @@ checkpointing; the rank whose GPU needs most. `--write` puts the table into benc
 """
 
 import argparse
-import re
-from pathlib import Path
+
+from cold_start import replace_section
 
 from zero_sizer.dryrun.simulated.parent import run
 from zero_sizer.hardware.device import Device
@@ -17,7 +17,6 @@ from zero_sizer.job.read import without_config
 from zero_sizer.sizing import size
 from zero_sizer.units import GIB
 
-RESULTS = Path(__file__).parent / "results.md"
 LIMIT = 0.02
 MODELS = ("llama-3.2-1b", "qwen2.5-3b", "llama-3-8b", "qwen2.5-14b", "qwen2.5-32b", "qwen2.5-72b")
 CONFIG = {
@@ -65,17 +64,6 @@ def main() -> int:
         section = f"## LoRA on whole models\n\n{about}\n\n{head}" + "\n".join(rows) + "\n"
         replace_section(section)
     return int(worst > LIMIT)
-
-
-def replace_section(section: str) -> None:
-    """Put a section of benchmarks/results.md in the place of the one of its title."""
-    title = section.splitlines()[0]
-    text = RESULTS.read_text()
-    found = re.search(rf"^{re.escape(title)}\n.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
-    if found is None:
-        RESULTS.write_text(f"{text.rstrip()}\n\n{section}")
-    else:
-        RESULTS.write_text(text[: found.start()] + section + "\n" + text[found.end() :])
 
 
 if __name__ == "__main__":

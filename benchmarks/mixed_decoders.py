@@ -10,7 +10,8 @@ The rank whose GPU needs most is simulated. `--write` puts the table into benchm
 
 import argparse
 
-from lora_models import LIMIT, replace_section
+from cold_start import replace_section
+from lora_models import LIMIT
 from other_models import Case, job_of, measured
 
 from zero_sizer import activations

@@ -13,7 +13,8 @@ import argparse
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lora_models import LIMIT, replace_section
+from cold_start import replace_section
+from lora_models import LIMIT
 
 from zero_sizer.dryrun.simulated import run_requests
 from zero_sizer.dryrun.simulated.parent import request_of

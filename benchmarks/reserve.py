@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lora_models import replace_section
+from cold_start import replace_section
 
 from zero_sizer.allocator.caching import MemoryPoint, replay
 from zero_sizer.allocator.settings import AllocatorSettings
