@@ -18,9 +18,9 @@ def show_cards(model: str, seq_len: int | None, rows: Sequence[Row]) -> None:
     length = f"{seq_len} tokens" if seq_len else "2048 tokens, or the model's own limit (--seq-len)"
     show_line(f"{model}: the fewest GPUs that carry its training, in nodes of {GPUS_A_NODE}")
     show_line(
-        f"assumed: AdamW, bf16 (fp16 before Ampere), {length}, one sample a GPU, activation "
-        "checkpointing, the most frugal settings; host memory as much as it takes (a node, in "
-        "parentheses)"
+        f"assumed: AdamW, bf16 (fp16 before Ampere, fp32 before Volta), {length}, one sample a "
+        "GPU, activation checkpointing, the most frugal settings; host memory as much as it takes "
+        "(a node, in parentheses)"
     )
     print()
     ways = [name_of(way) for way in WAYS]

@@ -104,11 +104,12 @@ def _qwen3_moe(fields: Fields, where: str) -> dict[str, int]:
     dense = fields["mlp_only_layers"]
     if not all(type(index) is int for index in dense):
         raise InputError(f"mlp_only_layers is {dense!r}, not a list of layers", where=where)
-    sparse = {
-        f"sparse.{i}": int(experts > 0 and i not in dense and (i + 1) % step == 0)
-        for i in range(fields["num_hidden_layers"])
-    }
+    sparse = _sparse(fields, lambda i: experts > 0 and i not in dense and (i + 1) % step == 0)
     return {**_decoder(fields, where), **_experts(fields, experts), **sparse}
+
+
+def _sparse(fields: Fields, has_experts: Callable[[int], bool]) -> dict[str, int]:
+    return {f"sparse.{i}": int(has_experts(i)) for i in range(fields["num_hidden_layers"])}
 
 
 def _experts(fields: Fields, count: int) -> dict[str, int]:
@@ -130,7 +131,6 @@ def _deepseek_v3(fields: Fields, where: str) -> dict[str, int]:
     first_sparse = fields["first_k_dense_replace"]
     if v is None or first_sparse is None:
         raise InputError("v_head_dim and first_k_dense_replace cannot be null", where=where)
-    sparse = {f"sparse.{i}": int(i >= first_sparse) for i in range(fields["num_hidden_layers"])}
     return {
         **_decoder(fields, where),
         **_experts(fields, fields["n_routed_experts"]),
@@ -142,7 +142,7 @@ def _deepseek_v3(fields: Fields, where: str) -> dict[str, int]:
         "kv_b": heads * (nope + v),
         "v": heads * v,
         "rotary": _half(rope),
-        **sparse,
+        **_sparse(fields, lambda i: i >= first_sparse),
     }
 
 
@@ -159,7 +159,6 @@ def _glm4_moe(fields: Fields, where: str) -> dict[str, int]:
     widths = _decoder(fields, where)
     rotated = _rotated(widths["head_dim"], fields, "partial_rotary_factor", 0.5, where)
     first_sparse = fields["first_k_dense_replace"]
-    sparse = {f"sparse.{i}": int(i >= first_sparse) for i in range(fields["num_hidden_layers"])}
     return {
         **widths,
         **_experts(fields, fields["n_routed_experts"]),
@@ -167,7 +166,7 @@ def _glm4_moe(fields: Fields, where: str) -> dict[str, int]:
         "rotary": _half(rotated),
         "qk_norm": int(fields["use_qk_norm"]),
         "o_bias": 0,
-        **sparse,
+        **_sparse(fields, lambda i: i >= first_sparse),
     }
 
 
@@ -207,7 +206,7 @@ def _llama4(fields: Fields, where: str) -> dict[str, int]:
         **_decoder(fields, where),
         **_experts(experts, fields["num_local_experts"]),
         "ffn": fields["intermediate_size_mlp"],
-        **{f"sparse.{i}": int(i in sparse) for i in range(fields["num_hidden_layers"])},
+        **_sparse(fields, sparse.__contains__),
     }
 
 
