@@ -38,13 +38,18 @@ def whisper(number: int) -> dict[str, Any]:
     }
 
 
-def _tower(number: int) -> dict[str, Any]:
-    heads, head_dim = _OTHER_HEADS[number]
+def _stack(heads: int, head_dim: int, ffn: int) -> dict[str, Any]:
     return {
         "hidden_size": heads * head_dim,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": heads,
-        "intermediate_size": _OTHER_FFN[number],
+        "intermediate_size": ffn,
+    }
+
+
+def _tower(number: int) -> dict[str, Any]:
+    return {
+        **_stack(*_OTHER_HEADS[number], _OTHER_FFN[number]),
         "image_size": (80, 90, 154)[number],
         "patch_size": (8, 6, 11)[number],
         "num_channels": 3,
@@ -115,6 +120,21 @@ def qwen2_5_vl(number: int) -> dict[str, Any]:
     return found
 
 
+def qwen3_vl(number: int) -> dict[str, Any]:
+    """Fields of a Qwen3-VL: a tower with blocks of each kind, whose heads fill no hidden size."""
+    found = qwen2_5_vl(number)
+    text, tower = found["text_config"], found["vision_config"]
+    for field in ("window_size", "fullatt_block_indexes"):
+        tower.pop(field)
+    text["hidden_size"] = tower["out_hidden_size"] = _text(number)["hidden_size"]
+    text["head_dim"] = _HEADS[number][1]
+    text["rope_parameters"]["mrope_section"] = ([8, 6, 6], [16, 12, 12], [24, 22, 22])[number]
+    tower["depth"] = 11
+    tower["deepstack_visual_indexes"] = [2, 5, 8]
+    tower["num_position_embeddings"] = (14**2, 20**2, 26**2)[number]
+    return found
+
+
 def vit(number: int) -> dict[str, Any]:
     """Fields of a ViT or DeiT."""
     return {**_tower(number), "num_labels": (10, 33, 101)[number]}
@@ -130,7 +150,32 @@ def llava(number: int) -> dict[str, Any]:
     return {"text_config": _text(number), "vision_config": _tower(number), "image_token_index": 7}
 
 
+def clip(number: int) -> dict[str, Any]:
+    """Fields of a CLIP, or of its tower of images with labels."""
+    text = {
+        **_stack(*_HEADS[number], _FFN[number]),
+        "vocab_size": _VOCAB[number],
+        "max_position_embeddings": (456, 520, 648)[number],
+    }
+    return {
+        "text_config": text,
+        "vision_config": _tower(number),
+        "projection_dim": (208, 344, 616)[number],
+        "num_labels": (10, 33, 101)[number],
+    }
+
+
+def siglip(number: int) -> dict[str, Any]:
+    """Fields of a SigLIP, or of its tower of images with labels."""
+    found = clip(number)
+    found.pop("projection_dim")
+    found["text_config"]["projection_size"] = found["vision_config"]["hidden_size"]
+    return found
+
+
 MEMBERS = {
+    "clip": clip,
+    "siglip": siglip,
     "whisper": whisper,
     "vit": vit,
     "deit": vit,
@@ -138,6 +183,7 @@ MEMBERS = {
     "llava": llava,
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
 }
 # Structures of well-known models that are not bundled.
 FURTHER: Mapping[str, Mapping[str, Any]] = {
@@ -146,11 +192,28 @@ FURTHER: Mapping[str, Mapping[str, Any]] = {
         "architectures": ["DeiTForImageClassification"],
         "hidden_size": 768,
     },
+    "clip-gelu": {  # LAION's
+        "model_type": "clip",
+        "architectures": ["CLIPModel"],
+        "text_config": {"hidden_act": "gelu"},
+        "vision_config": {"hidden_act": "gelu"},
+    },
+    "clip-classifier": {
+        "model_type": "clip",
+        "architectures": ["CLIPForImageClassification"],
+        "vision_config": {"hidden_size": 768},
+    },
+    "siglip-classifier": {
+        "model_type": "siglip",
+        "architectures": ["SiglipForImageClassification"],
+        "vision_config": {"hidden_size": 768},
+    },
 }
 _SEEN = tuple(Said(images=Images(1, *size)) for size in _SIDES)
 SAID: Mapping[str, tuple[Said, ...]] = {
     "qwen2_5_vl": _SEEN,
     "qwen2_vl": _SEEN,
+    "qwen3_vl": _SEEN,
 }
 LAID_OUT_ONLY = frozenset({"deit"})  # their layouts are written, no profiles
 COUNTS = (1, 2, 3, 4)  # of images, where what runs depends on it
@@ -160,5 +223,6 @@ _OF_LARGE = tuple((v, a) for v in ("bf16", "bf16 zero3") for a in ("flash", "sdp
 SETUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "llava": _OF_LARGE,
     "qwen2_vl": _OF_LARGE,
+    "qwen3_vl": _OF_LARGE,
     "qwen2_5_vl": tuple((v, "flash") for v in ("bf16", "bf16 zero3")),
 }

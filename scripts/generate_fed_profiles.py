@@ -117,7 +117,7 @@ def document(structure: Structure, setups: list[Setup] | None = None) -> dict[st
     if keys != {structure.key}:
         raise SystemExit(f"{structure.name}: another structure at other widths")
     members = _with_common_tokens(members)
-    row = stacked.STACKED[str(structure.fields["model_type"])]
+    row = stacked.row(structure.fields)
     measures = dict(members[0].feed.measures) if members[0].feed is not None else {}
     if members[0].more:
         measures.pop(IMAGES)

@@ -13,14 +13,14 @@ from typing import Any
 import data_file
 import transformers
 
-from zero_sizer.models.stacked import KINDS_NAMED, STACKED
+from zero_sizer.models.stacked import KINDS_NAMED, OF_CLASS, STACKED
 
 PATH = Path(__file__).parent.parent / "zero_sizer" / "models" / "data" / "nested_defaults.json"
 
 
 def fields_read() -> Iterator[tuple[str, str]]:
     """(``model_type`` of a config, field) of everything in the table."""
-    for kind, row in STACKED.items():
+    for kind, row in (*STACKED.items(), *((kind, row) for (kind, _), row in OF_CLASS.items())):
         widths = [[path] if isinstance(path, str) else path for path in row.widths.values()]
         for path in (
             *chain(*widths),
@@ -28,6 +28,7 @@ def fields_read() -> Iterator[tuple[str, str]]:
             *row.rates,
             *row.constant,
             *row.read,
+            *row.alike,
             *row.depths.values(),
             *row.sides.values(),
         ):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import data_file
-from family_members import LAYERS
 from generate_fed_profiles import member, structures
 from generate_models import compact, module_rows
 
@@ -24,7 +23,7 @@ PATH = Path(__file__).parent.parent / "zero_sizer" / "models" / "data" / "stacke
 def layout(fields: Mapping[str, Any]) -> list[Any]:
     """Modules of a config's class, their dimensions in words."""
     members = [member(fields, number) for number in range(3)]
-    row = stacked.STACKED[str(fields["model_type"])]
+    row = stacked.row(fields)
     widths = [{**m.widths, **stacked.sides_of(m.fields)} for m in members]
     solver = Solver(widths, _dimensions(widths[0]))
     built = [compact(module_rows(_module(m.fields))) for m in members]
@@ -56,7 +55,7 @@ def _item(items: Sequence[Any], solver: Solver, row: stacked.Stacked) -> Any:
     first = items[0]
     if isinstance(first, list):
         return _row(items, solver)
-    if {item["count"] for item in items} != {LAYERS} or first["repeat"][:-4] not in row.depths:
+    if len({item["count"] for item in items}) > 1 or first["repeat"][:-4] not in row.depths:
         raise SystemExit(f"{first['repeat']}: {first['count']} blocks")
     modules = [_row(rows, solver) for rows in zip(*(i["modules"] for i in items), strict=True)]
     return {"repeat": first["repeat"], "modules": modules}

@@ -50,6 +50,17 @@ TRAINED = (
     ("qwen2.5-vl-3b", {}, Images(1, 1024, 1024)),
     ("qwen2.5-vl-7b", {}, Images(3, 448, 616)),
     ("qwen2.5-vl-32b", {}, Images(1, 336, 504)),
+    ("clip-vit-large", {}, None),
+    ("clip-vit-base", {"projection_dim": 640}, None),
+    ("clip-vit-large", {"architectures": ["CLIPForImageClassification"], "num_labels": 7}, None),
+    ("siglip-so400m", {}, None),
+    (
+        "siglip-so400m",
+        {"architectures": ["SiglipForImageClassification"], "num_labels": 7},
+        None,
+    ),
+    ("qwen3-vl-4b", {}, Images(1, 1024, 1024)),
+    ("qwen3-vl-8b", {}, Images(3, 448, 640)),
     ("dinov2-large", {}, None),
     ("dinov2-base", {"image_size": 224, "mlp_ratio": 3}, None),
 )
@@ -109,7 +120,7 @@ def test_a_family_answers_as_a_fresh_trace(name, changes, images, tmp_path):
         if attention not in family.attentions.get(variant, ()):
             continue
         setup = Setup(variant=variant, attention=attention, checkpointing=checkpointing)
-        tokens = max(feed.fewest, 1) + 200
+        tokens = min(max(feed.fewest, 1) + 200, feed.most)
         found = _evaluated(family, spec, setup, samples, tokens)
         fresh = _traced(spec, feed, setup, samples, tokens)
         expected = _evaluated(fresh, spec, setup, samples, tokens)
@@ -123,7 +134,11 @@ def test_a_family_answers_as_a_fresh_trace(name, changes, images, tmp_path):
     assert seen > 1
 
 
-@pytest.mark.parametrize("name", [*WHISPER, "vit-base", "vit-large", "llava-1.5-7b"])
+TOKENS = {"llava-1.5-7b": 1024, "qwen3-vl-4b": 2048, "siglip-so400m": 64}
+SEEING = ("vit-base", "vit-large", *TOKENS)
+
+
+@pytest.mark.parametrize("name", [*WHISPER, *SEEING])
 def test_a_family_is_answered_without_torch(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tracing, "find_spec", lambda name: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -140,13 +155,13 @@ def test_a_family_is_answered_without_torch(name, tmp_path, capsys, monkeypatch)
     said = ["check", str(tmp_path / "ds.json"), "--model", name, "--gpu", "h200-141gb"]
     said += [
         "--seq-len",
-        "1024" if "llava" in name else "448",
+        str(TOKENS.get(name, 448)),
         "--attention",
         "sdpa",
         "--sequences",
         "equal",
     ]
-    said += ["--images", "1", "--gpus-per-node", "8"] if "llava" in name else []
+    said += ["--images", "1", "--gpus-per-node", "8"] if name[:5] in ("llava", "qwen3") else []
     code = cli.main([*said, "--no-checkpointing", "--format", "json"])
     answer = json.loads(capsys.readouterr().out)
     assert (code, answer["verdict"]) == (0, "fits")
@@ -197,6 +212,50 @@ def test_another_structure_is_no_familys(name, change):
     changed = replace(spec, hf_config={**spec.hf_config, **change})
     assert structure.load(spec, feed_of(spec)) is not None
     assert structure.load(changed, feed_of(changed)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "change"),
+    [
+        ("clip-vit-base", "vision_config", {"hidden_act": "relu"}),
+        ("siglip-so400m", "text_config", {"projection_size": 768}),  # not the tower's width
+        ("siglip-so400m", "vision_config", {"vision_use_head": False}),
+        ("qwen3-vl-8b", "vision_config", {"deepstack_visual_indexes": [8, 24]}),
+        ("qwen3-vl-8b", "vision_config", {"deepstack_visual_indexes": [8, 9, 24]}),
+        ("qwen3-vl-8b", "vision_config", {"deepstack_visual_indexes": [8, 16, 26]}),  # the last
+        ("qwen3-vl-8b", "text_config", {"attention_bias": True}),
+    ],
+)
+def test_another_tower_is_no_familys(name, config, change):
+    from dataclasses import replace
+
+    spec = models.load(name)
+    nested = {**spec.hf_config[config], **change}
+    changed = replace(spec, hf_config={**spec.hf_config, config: nested})
+    assert structure.load(spec, feed_of(spec)) is not None
+    assert structure.load(changed, feed_of(changed)) is None
+
+
+def test_older_files_of_clip_say_their_towers_twice(tmp_path):
+    """What ``text_config_dict`` leaves out is its class's default."""
+    whole = read_bundled("clip-vit-large")["hf_config"]
+    fields = {**whole, "text_config": {"hidden_size": 640, "vocab_size": 1000}}
+    fields["text_config_dict"] = whole["text_config"]
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(fields))
+    found, known = models.load(str(path)), models.load("clip-vit-large")
+    assert found.parameters == known.parameters
+    assert structure.load(found, feed_of(found)) is not None
+
+
+def test_logits_of_samples_against_samples_grow_by_the_square():
+    """CLIP's table of similarities; at a few samples it is too small to be seen."""
+    spec = models.load("clip-vit-base")
+    family = structure.load(spec, feed_of(spec))
+    kept = [family.evaluate("bf16", "flash", b, 77).saved for b in (1000, 2000, 3000, 4000)]
+    second = [kept[i] - 2 * kept[i + 1] + kept[i + 2] for i in (0, 1)]
+    # what is scaled, and the logarithms of both losses, in 16 bits
+    assert second == [3 * 2 * 2 * 1000**2] * 2
 
 
 def test_images_of_another_size_than_the_config_says_are_no_familys():

@@ -251,3 +251,14 @@ def test_bundled_models_have_the_heads_that_the_rules_need():
         arch = models.load(name).arch
         assert arch.heads
         assert arch.family
+
+
+def test_a_parameter_without_dimensions_is_told():
+    """What the engine says of it: tests/ledger/test_seeing_parity.py."""
+    clip = found(config_of({"stage": 3}), models.load("clip-vit-base"), 8)
+    finding = clip["parameter-without-dimensions"]
+    assert finding.severity is Severity.ERROR
+    assert "logit_scale" in finding.message
+    assert "zero.Init" in finding.remedy
+    for name in ("siglip-so400m", "vit-base"):
+        assert "parameter-without-dimensions" not in found(config_of({}), models.load(name), 8)

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
+from operator import mul
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,7 +131,7 @@ class Profile:
         if row is None or phase >= len(row["phases"]):
             return []
         monomials = _monomials(batch, tokens)
-        values = [sum(c * m for c, m in zip(p, monomials, strict=True)) for p in self._polynomials]
+        values = [sum(map(mul, p, monomials)) for p in self._polynomials]
         left = sum(
             count * values[before["blocks"][kind]["step"]]
             for before in row["phases"][:phase]
@@ -174,7 +175,7 @@ def _span(
 
 
 def _monomials(b: int, s: int) -> tuple[int, ...]:
-    return b * s, 1, s, b, s * s, b * s * s
+    return b * s, 1, s, b, s * s, b * s * s, b * b
 
 
 def profiled(spec: ModelSpec) -> ModelSpec:

@@ -108,6 +108,18 @@ def widths_of(spec: ModelSpec) -> dict[str, int]:
     }
 
 
+def followed_kinds(followed: Sequence[int], depth: int) -> list[int]:
+    """Kind of each block of a list: 1 where something outside runs after it, 2 behind that, else 0.
+
+    Args:
+        followed: numbers of the blocks after which something runs.
+        depth: how many blocks.
+    """
+    return [
+        1 if number in followed else 2 if number - 1 in followed else 0 for number in range(depth)
+    ]
+
+
 def stand_ins(traced: Sequence[int], row: Sequence[int]) -> list[int]:
     """Which traced block stands for each block of a model.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from zero_sizer.activations.levels import MicroStep
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.changes.lora import lookups, tied_modules
-from zero_sizer.models.spec import ModelSpec
+from zero_sizer.models.spec import ModelSpec, Tensor
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.reuse import Visit
 
@@ -19,6 +19,9 @@ _ASKED = {"DenseReluDense": "wo.weight"}
 _ASKED_BY_ADAPTED = f".lora_A.{_ADAPTER}.weight"
 
 
+# A layer that never runs itself: torch's MultiheadAttention asks for what it owns, and DeepSpeed
+# gathers that with the attention from then on.
+_NEVER_RUNS = "NonDynamicallyQuantizableLinear"
 _PRODUCTS = ("Linear", "Conv1D")  # ends of classes' names
 _Row = tuple[str, int, int, tuple[tuple[str, str], ...]]
 
@@ -61,16 +64,18 @@ class Names:
         self._tied = tied_modules(spec)
         self._lookups = lookups(spec)
         self._products = {
-            tensor.module for tensor in spec.parameters if tensor.module_type.endswith(_PRODUCTS)
+            tensor.module
+            for tensor in spec.parameters
+            if tensor.module_type.endswith(_PRODUCTS) and tensor.module_type != _NEVER_RUNS
         }
         self._has_dropout = spec.arch.dropout > 0
         self._leaves = frozenset(leaves)
         self._asked = asked
-        self._owners = tuple(tensor.module for tensor in spec.parameters)
+        self._owners = tuple(map(_runs_with, spec.parameters))
         self._subtrees: dict[str, tuple[int, ...]] = {}
         self._of_module: dict[str, tuple[int, ...]] = {}
         for i, tensor in enumerate(spec.parameters):
-            module = self.unit(tensor.module)
+            module = self.unit(_runs_with(tensor))
             self._of_module[module] = (*self._of_module.get(module, ()), i)
         self._adapters = {
             name.removesuffix(_ASKED_BY_ADAPTED): i
@@ -227,6 +232,12 @@ class Names:
         """Modules that begin to run in a forward, but for those around others."""
         for words in self.words(prefix, steps):
             yield from (w for w in words if w.begins and (w.owns or w.module not in self._around))
+
+
+def _runs_with(tensor: Tensor) -> str:
+    """The module with which a parameter is gathered."""
+    module = tensor.module
+    return module.rpartition(".")[0] if tensor.module_type == _NEVER_RUNS else module
 
 
 def check(spec: ModelSpec, step: MicroStep) -> None:

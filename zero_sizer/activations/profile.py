@@ -12,6 +12,7 @@ from zero_sizer.util.records import dataclass
 
 FALLBACK = ("flash", "sdpa", "eager")  # transformers' own order where a model lacks one
 _Poly = tuple[tuple[int, int], ...]  # (which monomial, coefficient), zeros left out
+_MONOMIALS = 7  # b*s, 1, s, b, s*s, b*s*s, b*b
 
 
 class StepLevel(NamedTuple):
@@ -257,7 +258,7 @@ class Profile:
 
     def _parts(self, identity: Identity, b: int, s: int) -> StepActivations:
         fit: _FittedRange = identity.of
-        at = (b * s, 1, s, b, s * s, b * s * s)
+        at = (b * s, 1, s, b, s * s, b * s * s, b * b)
         sections: dict[int, ProfileSection] = {}
         parts = []
         for place in fit.places:
@@ -333,7 +334,7 @@ def _sparse(coefficients: Sequence[int] | int) -> _Poly:
 
 def _highest(polys: set[_Poly]) -> tuple[_Poly, ...]:
     """Without those that another exceeds in every coefficient."""
-    rows = {poly: tuple(dict(poly).get(i, 0) for i in range(6)) for poly in polys}
+    rows = {poly: tuple(dict(poly).get(i, 0) for i in range(_MONOMIALS)) for poly in polys}
     return tuple(
         poly
         for poly, row in rows.items()
@@ -349,14 +350,17 @@ def _fit(
     stacks: Sequence[Mapping[str, Any]],
     polys: Sequence[Sequence[int] | int],
 ) -> _FittedRange:
-    outside = [_Place("", 0, 1, *pair) for pair in fit["outside"]]
-    places = [outside[0]]
-    late = [0] * 6
-    for i, (stack, after) in enumerate(zip(stacks, outside[1:], strict=True)):
+    outside = iter([_Place("", 0, 1, *pair) for pair in fit["outside"]])
+    places = [next(outside)]
+    late = [0] * _MONOMIALS
+    for i, stack in enumerate(stacks):
         traced = [(forward, backward) for forward, backward in fit["blocks"][i]]
         row = row_of(stack, len(traced))
-        places += _places(stack["blocks"], [traced[index] for index in row])
-        places.append(after)
+        begin = 0
+        for end in (*(number + 1 for number in stack.get("followed", ())), len(row)):
+            pairs = [traced[index] for index in row[begin:end]]
+            places += [*_places(stack["blocks"], pairs, begin), next(outside)]
+            begin = end
         for number, times in late_of(stack, row, fit["late"][i], len(traced)):
             for index, coefficient in _sparse(polys[number]):
                 late[index] += times * coefficient
@@ -368,10 +372,10 @@ def _fit(
     )
 
 
-def _places(blocks: str, row: Sequence[tuple[int, int]]) -> list[_Place]:
-    """Blocks in order, equal ones in a row as one place."""
+def _places(blocks: str, row: Sequence[tuple[int, int]], first: int) -> list[_Place]:
+    """Blocks from number ``first`` on in order, equal ones in a row as one place."""
     places: list[_Place] = []
-    for index, pair in enumerate(row):
+    for index, pair in enumerate(row, start=first):
         last = places[-1] if places else None
         if last is not None and (last.forward, last.backward) == pair:
             places[-1] = replace(last, count=last.count + 1)

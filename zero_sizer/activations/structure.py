@@ -7,7 +7,7 @@ and every size is a product of batch, sequence and widths. So a family traced at
 A document is a profile's (``zero_sizer.activations``), but for ``products`` (of widths), ``unit``,
 ``rounded`` (sizes that only widths change, each rounded up: lists of [product, coefficient x unit])
 and ``polynomials``: lists of [monomial of batch and sequence, product, coefficient x unit], or of
-[6, which of ``rounded``, how many].
+[6, which of ``rounded``, how many]; the monomial b*b is number 7.
 """
 
 import json
@@ -31,8 +31,9 @@ _DATA = Path(__file__).parent / "data"
 PREFIX = "family."
 FED = "fed."  # families that are fed more than tokens
 _HEAD_STEP = 8
-MONOMIALS = 6  # (b*s, 1, s, b, s*s, b*s*s), as in a profile
+MONOMIALS = 7  # (b*s, 1, s, b, s*s, b*s*s, b*b), as in a profile
 _CONSTANT = 1  # which of them
+_ROUNDED = 6  # in a family's, where b*b is the one behind it
 _BYTES = 512  # what torch rounds up to
 
 # What decides which operators run, beside the names of the tensors.
@@ -153,6 +154,8 @@ def _structure_of_fed(spec: ModelSpec, feed: Feed) -> str | None:
     names = _starred(spec)
     if named not in row.heads or words is None or names is None:
         return None
+    if not stacked.has_usual_order(fields):
+        return None
     said = {
         "family": spec.arch.family,
         "class": named,
@@ -162,6 +165,8 @@ def _structure_of_fed(spec: ModelSpec, feed: Feed) -> str | None:
         "names": names,
         "frozen": sorted(t.name for t in spec.parameters if not t.trainable),
     }
+    if row.followed:
+        said["followed"] = {k: len(of) for k, of in stacked.followed_of(fields).items()}
     return json.dumps(said, sort_keys=True, default=str)
 
 
@@ -326,10 +331,10 @@ def specialised(
     for terms in document["polynomials"]:
         row = [0] * MONOMIALS
         for monomial, index, coefficient in terms:
-            if monomial < MONOMIALS:
-                row[monomial] += coefficient * values[index]
-            else:
+            if monomial == _ROUNDED:
                 row[_CONSTANT] += coefficient * rounded[index]
+            else:
+                row[min(monomial, MONOMIALS - 1)] += coefficient * values[index]
         if any(value % unit for value in row):
             return None
         polynomials.append([value // unit for value in row])
@@ -356,8 +361,22 @@ def _widths_of_fed(spec: ModelSpec, feed: Feed) -> Mapping[str, int] | None:
 
 def _stack(spec: ModelSpec, stack: Mapping[str, Any], feed: Feed | None) -> dict[str, Any]:
     """A stack as deep as the model's, of its kinds of blocks where they differ."""
-    row = {"row": kinds.kinds_of(spec).row} if "kinds" in stack else {}
-    return {**stack, **row, "depth": _depth(spec, stack, feed)}
+    depth = _depth(spec, stack, feed)
+    if feed is None:
+        row = {"row": kinds.kinds_of(spec).row} if "kinds" in stack else {}
+    else:
+        row = _followed(spec, stack, depth or 0)
+    return {**stack, **row, "depth": depth}
+
+
+def _followed(spec: ModelSpec, stack: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """Blocks of a model after which something runs outside of them, and their kinds."""
+    if "kinds" not in stack:
+        return {}
+    from zero_sizer.models import stacked
+
+    found = stacked.followed_of(spec.hf_config)[stack["blocks"]]
+    return {"followed": found, "row": kinds.followed_kinds(found, depth)}
 
 
 def _depth(spec: ModelSpec, stack: Mapping[str, Any], feed: Feed | None) -> int | None:

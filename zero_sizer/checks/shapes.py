@@ -80,6 +80,30 @@ def expert_hooks(context: Context) -> Iterator[Finding]:
         )
 
 
+def without_dimensions(context: Context) -> Iterator[Finding]:
+    """engine.py:2059, partition_parameters.py:1204: each parameter is broadcast as bytes.
+
+    torch views no tensor without dimensions as another dtype. Seen on a real engine of 0.19.8 at
+    every stage, on one rank too.
+    """
+    model = context.model
+    found = [t for t in model.parameters if t.module_type and not t.shape] if model else []
+    if model is None or not found:
+        return
+    name = found[0].name
+    init = ", which zero.Init must not build: at stage 3 reshape it in the class"
+    yield context.error(
+        "parameter-without-dimensions",
+        "--model",
+        f"RuntimeError in deepspeed.initialize: DeepSpeed 0.19.8 broadcasts every parameter as "
+        f"bytes, and torch views {name} of {model.name}, which has no dimensions, as no other "
+        "dtype (self.dim() cannot be 0)",
+        "give it one before the engine is made: "
+        f"model.{name} = torch.nn.Parameter(model.{name}.detach().reshape(1))"
+        f"{init if context.stage == 3 else ''}",
+    )
+
+
 def quantized_partitions(context: Context) -> Iterator[Finding]:
     """partition_parameters.py:883: what a module gathers at once is quantized in groups of 8.
 
@@ -131,6 +155,7 @@ RULES: tuple[Rule, ...] = (
     sequence_parallel_heads,
     tensor_parallel_heads,
     expert_hooks,
+    without_dimensions,
     quantized_partitions,
     quantized_frozen_partitions,
 )

@@ -8,15 +8,18 @@ factor of a size.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from zero_sizer.models.feeds.fields import said_in
 from zero_sizer.models.feeds.records import Feed
+from zero_sizer.models.stacked_row import Stacked
+from zero_sizer.models.two_towers import CLASSIFIERS, CLIP, SIGLIP
 from zero_sizer.units import round_up
-from zero_sizer.util.records import dataclass
 
 _DEFAULTS = Path(__file__).parent / "data" / "nested_defaults.json"
 TYPE = "model_type"
@@ -24,42 +27,6 @@ KINDS_NAMED: Mapping[str, tuple[str, ...]] = {
     "text_config": ("llama", "mistral", "qwen2"),
 }
 """Nested config -> ``model_type``s that it may name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stacked:
-    """One ``model_type``.
-
-    Attributes:
-        heads: classes that are trained; the first is meant where a config names none.
-        widths: name -> field, by its path; or several that are multiplied.
-        words: fields, by their paths, that decide which operators run.
-        rates: fields that drop something where they are above 0.
-        lengths: prefix of a stack's widths -> products of measures that its inputs are long.
-        pairs: further products of two widths that are sizes of weights.
-        depths: list of blocks -> field.
-        sides: further fields that tensors are shaped by.
-        nested: nested config -> its ``model_type`` where it names none.
-        constant: fields that must have their default.
-        read: further fields whose defaults are kept.
-    """
-
-    heads: tuple[str, ...]
-    widths: Mapping[str, "str | tuple[str, ...]"]
-    words: tuple[str, ...] = ()
-    rates: tuple[str, ...] = ()
-    lengths: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
-    pairs: tuple[tuple[str, str], ...] = ()
-    depths: Mapping[str, str] = field(default_factory=dict)
-    sides: Mapping[str, str] = field(default_factory=dict)
-    nested: Mapping[str, str] = field(default_factory=dict)
-    constant: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()
-
-    @property
-    def own_lengths(self) -> tuple[str, ...]:
-        """Measures that stacks are long."""
-        return tuple(length[-1] for lengths in self.lengths.values() for length in lengths)
 
 
 _WHISPER = Stacked(
@@ -210,7 +177,25 @@ _QWEN2_5_VL = replace(
     nested={"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl_vision"},
 )
 
+_QWEN3_VL = replace(
+    _QWEN2_5_VL,
+    heads=("Qwen3VLForConditionalGeneration",),
+    widths={**_QWEN2_5_VL.widths, "grid": "vision_config.num_position_embeddings"},
+    words=(*_QWEN2_VL.words, "text_config.attention_bias"),
+    pairs=(*_QWEN2_VL.pairs, ("grid", "tower_hidden"), ("hidden", "hidden")),
+    depths={
+        "model.visual.blocks": "vision_config.depth",
+        "model.visual.deepstack_merger_list": "vision_config.deepstack_visual_indexes",
+        "model.language_model.layers": "text_config.num_hidden_layers",
+    },
+    nested={"text_config": "qwen3_vl_text", "vision_config": "qwen3_vl_vision"},
+    constant=("vision_config.spatial_merge_size",),
+    alike={"vision_config.out_hidden_size": ("hidden", "hidden")},
+    followed={"model.visual.blocks": "vision_config.deepstack_visual_indexes"},
+)
+
 STACKED: Mapping[str, Stacked] = {
+    "qwen3_vl": _QWEN3_VL,
     "qwen2_5_vl": _QWEN2_5_VL,
     "qwen2_vl": _QWEN2_VL,
     "whisper": _WHISPER,
@@ -222,7 +207,11 @@ STACKED: Mapping[str, Stacked] = {
     ),
     "dinov2": _DINOV2,
     "llava": _LLAVA,
+    "clip": CLIP,
+    "siglip": SIGLIP,
 }
+OF_CLASS: Mapping[tuple[str, str], Stacked] = CLASSIFIERS
+"""(``model_type``, class) of a class that has other stacks than the type's first -> its row."""
 
 
 @cache
@@ -234,7 +223,17 @@ def nested_defaults() -> Mapping[str, Mapping[str, Any]]:
 
 def row_of(fields: Mapping[str, Any]) -> Stacked | None:
     """The table's row of a config."""
-    return STACKED.get(str(fields.get(TYPE, "")))
+    kind, named = str(fields.get(TYPE, "")), fields.get("architectures")
+    found = OF_CLASS.get((kind, str(named[0]))) if isinstance(named, list) and named else None
+    return found or STACKED.get(kind)
+
+
+def row(fields: Mapping[str, Any]) -> Stacked:
+    """The table's row of a config that has one."""
+    found = row_of(fields)
+    if found is None:
+        raise KeyError(fields.get(TYPE))
+    return found
 
 
 def value(fields: Mapping[str, Any], path: str) -> Any:
@@ -245,12 +244,13 @@ def value(fields: Mapping[str, Any], path: str) -> Any:
     outer, dot, name = path.partition(".")
     if not dot:
         return _own(fields, str(fields[TYPE]), outer)
-    row = STACKED[str(fields[TYPE])]
-    config = fields.get(outer)
+    config = said_in(fields, outer)
     if not isinstance(config, Mapping):
         config = fields if outer == "text_config" else {}
     kind = config.get(TYPE) if config is not fields else None
-    return _own(config, str(kind or row.nested[outer]), name)
+    if kind is None or kind == fields[TYPE]:  # older files of Qwen's say the whole model's there
+        kind = row(fields).nested[outer]
+    return _own(config, str(kind), name)
 
 
 def _width(fields: Mapping[str, Any], path: "str | tuple[str, ...]") -> Any:
@@ -284,9 +284,17 @@ def widths_of(fields: Mapping[str, Any], feed: Feed) -> dict[str, int] | None:
         found[name] = _width(fields, path)
     for stack in stacks_in(row.widths):
         found.update(_of_heads(stack, found, has_kv=f"{stack}kv_heads" in row.widths))
-    if not all(map(_is_whole, found.values())):
+    if not all(map(_is_whole, found.values())) or not _is_alike(fields, row, found):
         return None
     return {**found, **{padded(name): round_up(found[name], PADDED) for name in row.own_lengths}}
+
+
+def _is_alike(fields: Mapping[str, Any], row: Stacked, widths: Mapping[str, Any]) -> bool:
+    """Whether further sizes are what they are in every model of the row."""
+    return all(
+        (value(fields, path) or widths[usual]) == widths[name]
+        for path, (name, usual) in row.alike.items()
+    )
 
 
 def _of_heads(stack: str, found: Mapping[str, Any], *, has_kv: bool) -> dict[str, Any]:
@@ -329,15 +337,32 @@ def words_of(fields: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def sides_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Further sizes that tensors are shaped by."""
-    row = STACKED[str(fields[TYPE])]
-    return {name: value(fields, path) for name, path in row.sides.items()}
+    return {name: value(fields, path) for name, path in row(fields).sides.items()}
 
 
 def depths_of(fields: Mapping[str, Any]) -> dict[str, int] | None:
     """List of blocks -> how many; None where one is no whole number above 0."""
-    row = STACKED[str(fields[TYPE])]
-    found = {blocks: value(fields, path) for blocks, path in row.depths.items()}
+    said = {blocks: value(fields, path) for blocks, path in row(fields).depths.items()}
+    found = {blocks: len(of) if isinstance(of, list) else of for blocks, of in said.items()}
     return found if all(map(_is_whole, found.values())) else None
+
+
+def followed_of(fields: Mapping[str, Any]) -> dict[str, list[int]]:
+    """List of blocks -> numbers of those after which something runs outside of them."""
+    return {blocks: sorted(value(fields, path)) for blocks, path in row(fields).followed.items()}
+
+
+def has_usual_order(fields: Mapping[str, Any]) -> bool:
+    """True if blocks that something follows have other blocks before, between and behind them."""
+    depths = depths_of(fields)
+    for blocks, path in row(fields).followed.items():
+        numbers = value(fields, path)
+        if depths is None or not isinstance(numbers, list) or not all(map(_is_whole, numbers)):
+            return False
+        ends = (*sorted(numbers), depths[blocks])
+        if numbers != sorted(numbers) or any(b - a < 2 for a, b in pairwise(ends)):
+            return False
+    return True
 
 
 def layout_key(fields: Mapping[str, Any]) -> str | None:
@@ -353,6 +378,5 @@ def layout_key(fields: Mapping[str, Any]) -> str | None:
 
 def _default(fields: Mapping[str, Any], path: str) -> Any:
     outer, dot, name = path.partition(".")
-    row = STACKED[str(fields[TYPE])]
-    kind = row.nested[outer] if dot else str(fields[TYPE])
+    kind = row(fields).nested[outer] if dot else str(fields[TYPE])
     return nested_defaults()[kind].get(name if dot else outer)

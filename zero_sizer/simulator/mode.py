@@ -209,13 +209,14 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         exact = values.computed_shape(func, args) if self.keeps_values else None
         if exact is not None:
             return pytree.tree_map_only(torch.Tensor, lambda real: self._like(real, args[0]), exact)
-        shape = selections.largest_shape(func, args)
+        known = selections.known_shape(func, args) if self.keeps_values else None
+        shape = known or selections.largest_shape(func, args)
         if shape is None:
             raise UnsupportedError(
                 f"{func}: how much it returns depends on values, and a simulated run has none",
                 remedy="let the model mask by multiplying instead of selecting",
             ) from None
-        if selections.NOTE not in self._notes:
+        if known is None and selections.NOTE not in self._notes:
             self._notes.append(selections.NOTE)
         source = args[0]
         dtype = torch.int64 if func is torch.ops.aten.nonzero.default else source.dtype

@@ -158,7 +158,7 @@ def _without_values() -> Iterator[None]:
 
 def kinds(model: Any, names: list[str]) -> list[Any]:
     """Keys that tell blocks of ``model`` apart: class, parameters, kind of attention."""
-    modules = dict(model.named_modules())
+    modules, outside = dict(model.named_modules()), followed(model)
     found = []
     for name in names:
         module = modules[name]
@@ -166,8 +166,23 @@ def kinds(model: Any, names: list[str]) -> list[Any]:
         stack, _, number = name.rpartition(".")
         owner = modules[stack.rpartition(".")[0]]
         depth = len(modules[stack])
-        found.append((type(module).__name__, shapes, _attention_of(owner, int(number), depth)))
+        kind = _attention_of(owner, int(number), depth)
+        kind = f"{kind} followed" if int(number) in outside.get(stack, ()) else kind
+        found.append((type(module).__name__, shapes, kind))
     return found
+
+
+def followed(model: Any) -> dict[str, tuple[int, ...]]:
+    """List of blocks -> numbers of those after which something runs outside.
+
+    Qwen3-VL's tower merges what some of its blocks return, too, and adds that to what the first
+    blocks of its language model return.
+    """
+    tower = getattr(getattr(model, "config", None), "vision_config", None)
+    deep = tuple(sorted(getattr(tower, "deepstack_visual_indexes", None) or ()))
+    if not deep:
+        return {}
+    return {"model.visual.blocks": deep, "model.language_model.layers": tuple(range(len(deep)))}
 
 
 def _attention_of(owner: Any, number: int, depth: int) -> str:

@@ -1,8 +1,10 @@
 """How many blocks to trace: the smallest model that has every kind of block, and its neighbours."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from zero_sizer.activations.kinds import followed_kinds
 from zero_sizer.util.records import dataclass
 
 REPEATS = 3  # a first one, one that stands for all between, a last one
@@ -20,6 +22,7 @@ class Stack:
         period: blocks of one pattern.
         traced: blocks that are traced.
         kinds: which kind each traced block is, where any order of kinds is meant.
+        followed: blocks after which something runs outside of them, before the next.
     """
 
     prefix: str
@@ -28,6 +31,7 @@ class Stack:
     period: int
     traced: int
     kinds: tuple[int, ...] = ()
+    followed: tuple[int, ...] = ()
 
     @property
     def cut(self) -> int:
@@ -41,6 +45,19 @@ def stacks_of(names: Sequence[str], kinds: Sequence[Any]) -> list[Stack]:
     for name, kind in zip(names, kinds, strict=True):
         rows.setdefault(name.rpartition(".")[0], []).append(kind)
     return [_stack(prefix, row) for prefix, row in rows.items()]
+
+
+def with_followed(stack: Stack, followed: Sequence[int]) -> Stack:
+    """A stack after some of whose blocks something runs outside.
+
+    All are traced, unless these are the first, which ``kinds`` tell from the others.
+    """
+    if tuple(followed) == tuple(range(len(followed))):
+        return replace(stack, followed=tuple(followed))
+    kinds = tuple(followed_kinds(followed, stack.depth))
+    return replace(
+        stack, lead=0, period=1, traced=stack.depth, kinds=kinds, followed=tuple(followed)
+    )
 
 
 def _stack(prefix: str, kinds: list[Any]) -> Stack:

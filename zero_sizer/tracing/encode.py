@@ -18,9 +18,9 @@ _EMPTY = FittedSection((FittedStep((), "", (ZERO,), ZERO),), ZERO, ZERO)
 
 
 def shortest(poly: Poly) -> list[int] | int:
-    """Coefficients of (b*s, 1, s, b, s*s, b*s*s), zeros at the end left out; alone, that of b*s."""
-    const, s, b, bs, ss, bss = poly
-    values = [bs, const, s, b, ss, bss]
+    """Coefficients of (b*s, 1, s, b, s*s, b*s*s, b*b) up to the last; that of b*s where alone."""
+    const, s, b, bs, ss, bss, bb = poly
+    values = [bs, const, s, b, ss, bss, bb]
     while values and values[-1] == 0:
         values.pop()
     return values[0] if len(values) == 1 else values
@@ -53,6 +53,8 @@ class Encoder:
 
     def add(self, setup: Setup, fits: Sequence[FittedRange]) -> None:
         """The fits of one setup."""
+        if not self._runs:
+            self._stacks = _as_run(self._stacks, fits[0].stack)
         text = json.dumps([self._fit(fit) for fit in fits])
         entry = {
             "variant": setup.variant,
@@ -65,7 +67,9 @@ class Encoder:
         """The profile; ``head`` says what of."""
         stacks = [
             {"blocks": s.prefix, "depth": s.depth, "lead": s.lead, "period": s.period,
-             "traced": s.traced, **({"kinds": list(s.kinds)} if s.kinds else {})}
+             "traced": s.traced, **({"kinds": list(s.kinds)} if s.kinds else {}),
+             **({"row": list(s.kinds)} if s.kinds and s.followed else {}),
+             **({"followed": list(s.followed)} if s.followed else {})}
             for s in self._stacks
         ]  # fmt: skip
         return {
@@ -84,7 +88,7 @@ class Encoder:
     def _fit(self, fit: FittedRange) -> dict[str, Any]:
         forward, backward = _by_place(fit.stack)
         late: list[Any] = []
-        outside, blocks = _pairs(forward[OUTSIDE], backward[OUTSIDE][::-1]), []
+        outside, blocks = _outside(fit.stack), []
         for stack in self._stacks:
             names = [name for name in forward if name.rpartition(".")[0] == stack.prefix]
             pairs = [(forward[name][0], backward[name][0]) for name in names if name]
@@ -128,6 +132,12 @@ class Encoder:
         return flops, gradient, self._labels.index(labels), *levels
 
 
+def _as_run(stacks: Sequence[Stack], fit: FittedStack) -> list[Stack]:
+    """The stacks in the order in which they run: CLIP's class lists its text model first."""
+    order = {block.rpartition(".")[0]: -place for place, (block, *_) in enumerate(fit.rows[::-1])}
+    return sorted(stacks, key=lambda stack: order.get(stack.prefix, 0))
+
+
 def _batch(where: Range) -> list[int | None]:
     if where.samples is not None:
         return [where.samples, where.samples]
@@ -150,12 +160,30 @@ def _by_place(
     return forward, backward
 
 
-def _pairs(
-    forward: list[FittedSection], backward: list[FittedSection]
-) -> list[tuple[FittedSection, FittedSection]]:
-    if len(forward) != len(backward):
+def _outside(stack: FittedStack) -> list[tuple[FittedSection, FittedSection]]:
+    """What lies outside of blocks, each with its backward, by the block that it follows.
+
+    What is only added to a block's output has no part of its own in the forward, where nothing says
+    that it begins.
+    """
+    forward = _by_block_before([row for row in stack.rows if not row[1]])
+    backward = _by_block_before([row for row in stack.rows[::-1] if row[1]])
+    if not forward.keys() <= backward.keys():
         raise WitnessError(f"{len(forward)} parts outside of blocks, {len(backward)} backward")
-    return list(zip(forward, backward, strict=True))
+    return [(forward.get(block, _EMPTY), section) for block, section in backward.items()]
+
+
+def _by_block_before(rows: Sequence[tuple[str, bool, FittedSection]]) -> dict[str, FittedSection]:
+    found: dict[str, FittedSection] = {}
+    before = ""
+    for block, _, section in rows:
+        if block != OUTSIDE:
+            before = block
+        elif before in found:
+            raise WitnessError(f"two parts behind {before or 'the beginning'}")
+        else:
+            found[before] = section
+    return found
 
 
 def _check_traced(stack: Stack, pairs: Sequence[Any]) -> None:

@@ -96,7 +96,7 @@ def trace_family(  # noqa: PLR0913 (a structure, and what it is made of)
     """
     tracers = [Tracer(m.fields, whole=bool(kinds), feed=m.feed) for m in members]
     gc.freeze()  # what is imported by now stays; each trace collects what it made
-    stacks = [replace(s, kinds=tuple(kinds)) for s in tracers[0].stacks]
+    stacks = [replace(s, kinds=tuple(kinds) or s.kinds) for s in tracers[0].stacks]
     constants = Constants()
     solver = Solver([m.widths for m in members], products, is_signed=bool(members[0].more))
     if members[0].more:
@@ -155,6 +155,7 @@ def _looping(
         solve=solver.terms,
         width=len(ORDER) * 2 * count + MOST_CONSTANTS,
         envelope=envelope.of,
+        covers=envelope.covers,
     )
     fewest = max(feed.fewest for member in members for feed in member.more.values())
 

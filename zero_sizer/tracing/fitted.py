@@ -151,8 +151,8 @@ def put_together(
 
 def measure(trace: Trace, owners: frozenset[str]) -> FittedStack:
     """One trace's own byte counts, as constants."""
-    sizes = [(size, 0, 0, 0, 0, 0) for size in trace.sizes]
-    flops = [(index, (count, 0, 0, 0, 0, 0)) for index, count in trace.flops]
+    sizes = [symbolic.constant(size) for size in trace.sizes]
+    flops = [(index, symbolic.constant(count)) for index, count in trace.flops]
     return put_together(trace, sizes, flops, owners, lambda levels: [max(levels)])
 
 
@@ -239,7 +239,9 @@ class _Levels:
 
 def rounded(size: Poly) -> Poly:
     """Sizes that neither batch nor sequence change are rounded as torch's allocator does."""
-    return (round_up(size[0], BLOCK), 0, 0, 0, 0, 0) if size[0] and not any(size[1:]) else size
+    if not size[0] or any(size[1:]):
+        return size
+    return symbolic.constant(round_up(size[0], BLOCK))
 
 
 def _is_between(steps: Sequence[FittedStep]) -> bool:

@@ -325,8 +325,8 @@ class _Builder:
 
 def _moved(poly: Poly) -> tuple[int, ...]:
     """In the order of a profile's monomials."""
-    one, s, b, bs, ss, bss = poly
-    return bs, one, s, b, ss, bss
+    one, s, b, bs, ss, bss, bb = poly
+    return bs, one, s, b, ss, bss, bb
 
 
 def _envelope_of_one(polys: Sequence[Poly]) -> Sequence[Poly]:

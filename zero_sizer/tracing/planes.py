@@ -65,12 +65,14 @@ class Place(NamedTuple):
         solve: coefficients of one size at several widths -> (product, coefficient) of each.
         width: of a size.
         envelope: those of some levels that are the highest somewhere.
+        covers: whether none of the second levels is higher than all of the first.
     """
 
     products: int
     solve: Callable[[tuple[int, ...]], tuple[tuple[int, int], ...]]
     width: int
     envelope: Callable[[Sequence[Poly]], Sequence[Poly]]
+    covers: Callable[[Sequence[Poly], Sequence[Poly]], bool]
 
     def place_of(self, monomial: int, product: int) -> int:
         """Where a coefficient stands."""
@@ -208,8 +210,8 @@ def _peaks(span: Span, found: Sequence[Sequence[Poly]], place: Place) -> tuple[P
         if plane is not None and _holds(plane, span, found[count:], place):
             kept[plane] = None
     for at, levels in zip(span.held_out, found[count:], strict=True):
-        seen = {place.expanded(_value(plane, at, place)) for plane in kept}
-        if not set(place.envelope(list(map(place.expanded, levels)))) <= seen:
+        seen = [place.expanded(_value(plane, at, place)) for plane in kept]
+        if not seen or not place.covers(seen, list(map(place.expanded, levels))):
             raise WitnessError("peaks that lie on no plane")
     return tuple(place.envelope(list(kept)))
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from zero_sizer.models.stacked import Stacked, padded, stacks_in
+from zero_sizer.models.stacked import padded, stacks_in
+from zero_sizer.models.stacked_row import Stacked
 
 Product = tuple[str, ...]
 

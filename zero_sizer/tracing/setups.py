@@ -17,7 +17,7 @@ from zero_sizer.models.feeds.records import LONGEST
 from zero_sizer.simulator import batches
 from zero_sizer.simulator.simulation import OF_INPUTS
 from zero_sizer.tracing import build, fitted, linear, session, symbolic
-from zero_sizer.tracing.depth import stacks_of
+from zero_sizer.tracing.depth import stacks_of, with_followed
 from zero_sizer.tracing.fitted import FittedStack, Range
 from zero_sizer.tracing.recorder import Recorder
 from zero_sizer.tracing.step import Trace, run_step
@@ -110,7 +110,11 @@ class Tracer:
         full = build.build(self.config, torch.bfloat16, torch.device("meta"), "eager")
         full = build.change(full, changes)
         names = build.block_names(full) if in_blocks else []
-        self.stacks = stacks_of(names, build.kinds(full, names))
+        followed = build.followed(full)
+        self.stacks = [
+            with_followed(stack, followed.get(stack.prefix, ()))
+            for stack in stacks_of(names, build.kinds(full, names))
+        ]
         self.windows = build.windows(self.config)
         self._seen: dict[Any, list[FittedRange]] = {}
         self.most = LONGEST if feed is None else feed.most

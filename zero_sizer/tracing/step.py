@@ -108,6 +108,8 @@ def _marker(recorder: Recorder, kind: str, name: str) -> Any:
 
 def _returns(recorder: Recorder, name: str) -> Any:
     def hook(module: Any, args: Any, output: Any) -> None:
+        if isinstance(module, torch.nn.MultiheadAttention):
+            output = output[0]
         if torch.is_tensor(output):
             _watch_gradient(output, recorder, "returns", name)
 

@@ -1,6 +1,7 @@
 """Byte counts as polynomials in the micro batch b and the sequence s.
 
-A polynomial is a tuple of integers, the coefficients of (1, s, b, b*s, s*s, b*s*s).
+A polynomial is a tuple of integers, the coefficients of (1, s, b, b*s, s*s, b*s*s, b*b); the last
+is of models that compare each sample with every other.
 """
 
 import operator
@@ -11,15 +12,21 @@ from zero_sizer.errors import WitnessError
 
 Poly = tuple[int, ...]
 Point = tuple[int, int]
-ZERO: Poly = (0, 0, 0, 0, 0, 0)
-_EXPONENTS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2))  # of b and s
+ZERO: Poly = (0, 0, 0, 0, 0, 0, 0)
+_EXPONENTS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0))  # of b and s
+_RARE = 6  # terms before it explain a size better than it does
 _BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 512, 4096)
 _SEQUENCES = tuple(64 * 2**i for i in range(16)) + tuple(96 * 2**i for i in range(15))
 
 
+def constant(value: int) -> Poly:
+    """A size that nothing changes."""
+    return (value, *ZERO[1:])
+
+
 def monomials(b: int, s: int) -> tuple[int, ...]:
     """Monomials that the coefficients multiply."""
-    return (1, s, b, b * s, s * s, b * s * s)
+    return (1, s, b, b * s, s * s, b * s * s, b * b)
 
 
 def at(poly: Sequence[int], b: int, s: int) -> int:
@@ -52,7 +59,7 @@ def fit(values: Mapping[Point, int], *, with_batch: bool) -> Poly:
         quotients = {divmod(value, row[first]) for row, value in rows}
         if len(quotients) == 1 and next(iter(quotients))[1] == 0:
             return _poly({first: next(iter(quotients))[0]})
-    for first, second in combinations(terms, 2):
+    for first, second in sorted(combinations(terms, 2), key=lambda pair: pair[1] == _RARE):
         found = _two_terms(rows, first, second)
         if found is not None:
             return found
@@ -71,8 +78,7 @@ def _two_terms(rows: Sequence[tuple[Sequence[int], int]], first: int, second: in
 
 
 def _poly(terms: Mapping[int, int]) -> Poly:
-    c0, c1, c2, c3, c4, c5 = (terms.get(i, 0) for i in range(6))
-    return c0, c1, c2, c3, c4, c5
+    return tuple(terms.get(i, 0) for i in range(len(_EXPONENTS)))
 
 
 def envelope(polys: Sequence[Poly], *, with_batch: bool, sequences: tuple[int, int]) -> list[Poly]:

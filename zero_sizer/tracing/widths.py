@@ -39,9 +39,14 @@ PRODUCTS: Products = (
     ("experts", "hidden"),
     ("experts", "hidden", "expert_ffn"),
 )
-ORDER = (1, 2, 3, 0, 4, 5)  # where symbolic's monomials stand in a profile's polynomials
+ORDER = (1, 2, 3, 0, 4, 5, 7)  # where symbolic's monomials stand in a profile's polynomials
+ROUNDED = 6  # stands for one of ``Constants`` there
 MOST_CONSTANTS = 96
-_LARGEST = 128 * UNIT  # of a coefficient: few copies, or T5's 32 buckets of positions in fp32
+_ROUNDING = 8 * 512  # bytes: what torch's allocator rounds a few small storages by
+_IDS = 16  # bytes a token or patch: two whole numbers, as copies of ids and positions
+# Of a coefficient: few copies, or T5's 32 buckets of positions in fp32, or 24 whole numbers of a
+# patch, of which the positions of images are made.
+_LARGEST = 192 * UNIT
 
 
 class Solver:
@@ -167,17 +172,32 @@ class Envelope:
         self._constants = constants
         self._known = -1
         self._samples = torch.zeros(0)
+        positions = [
+            max(s, widths.get("patches", 0))
+            for widths in realistic
+            for _ in self._BATCHES
+            for s in self._SEQUENCES
+        ]
+        self._slack = (_ROUNDING + _IDS * torch.tensor(positions, dtype=torch.float64)) * UNIT
 
     def of(self, levels: Sequence[Poly]) -> Sequence[Poly]:
         """Sizes that no other exceeds wherever a model may be."""
         found = symbolic.undominated(levels)
         if len(found) == 1:
             return found
+        values = self._values(found)
+        return [found[index] for index in sorted(set(values.argmax(dim=0).tolist()))]
+
+    def covers(self, kept: Sequence[Poly], levels: Sequence[Poly]) -> bool:
+        """Whether none of ``levels`` exceeds all of ``kept`` by more than copies of ids do."""
+        lacks = self._values(levels).amax(dim=0) - self._values(kept).amax(dim=0)
+        return bool((lacks <= self._slack).all())
+
+    def _values(self, polys: Sequence[Poly]) -> torch.Tensor:
         if self._known != len(self._constants.numbers):
             self._known = len(self._constants.numbers)
             self._samples = torch.tensor(list(self._rows()), dtype=torch.float64).T
-        values = torch.tensor(found, dtype=torch.float64) @ self._samples
-        return [found[index] for index in sorted(set(values.argmax(dim=0).tolist()))]
+        return torch.tensor(polys, dtype=torch.float64) @ self._samples
 
     def _rows(self) -> Iterator[list[int]]:
         for products in self._products:
@@ -194,7 +214,7 @@ def sparse(poly: Poly, count: int = len(PRODUCTS)) -> list[list[int]]:
     return [
         [ORDER[index // count], index % count, coefficient]
         if index < plain
-        else [len(ORDER), index - plain, coefficient]
+        else [ROUNDED, index - plain, coefficient]
         for index, coefficient in enumerate(poly)
         if coefficient
     ]

@@ -28,8 +28,14 @@ def square(fields: Mapping[str, Any], name: str, default: int = 0) -> tuple[int,
 
 def nested(fields: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """The first of these fields that is a config itself; else an empty one."""
-    for name in names:
-        value = fields.get(name)
-        if isinstance(value, Mapping):
-            return value
-    return {}
+    found = (said_in(fields, name) for name in names)
+    return next((config for config in found if config is not None), {})
+
+
+def said_in(fields: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """The config that a field is; of older files of CLIP that which replaces all of its fields.
+
+    transformers 5.23 clip/configuration_clip.py, ``CLIPConfig.__post_init__``.
+    """
+    found = (fields.get(key) for key in (f"{name}_dict", name))
+    return next((config for config in found if isinstance(config, Mapping)), None)

@@ -7,7 +7,9 @@ from zero_sizer.models.feeds.fields import nested, square, whole
 from zero_sizer.models.feeds.records import Feed, Images, Input, Said, ids
 
 _CLASSIFIES = "ForImageClassification"
-_CLASS_TOKENS = {"vit": 1, "deit": 2, "dinov2": 1}  # DeiT has one for distillation
+# DeiT has one for distillation.
+_CLASS_TOKENS = {"vit": 1, "deit": 2, "dinov2": 1, "clip": 1, "siglip": 0}
+_PATCH = {"clip": 32}  # where a config does not say; of others 16
 CONTRASTIVE = ("CLIPModel", "SiglipModel", "ChineseCLIPModel", "AltCLIPModel")
 
 
@@ -25,7 +27,7 @@ def classification(fields: Mapping[str, Any], name: str, said: Said) -> Feed | N
         fewest=0,
         brief=f"1 image of {images.height} x {images.width}",
         about=f"1 image of {images.height} x {images.width}{_patches(of, images)}",
-        measures=_measures(fields, images),
+        measures=_measures(fields, of, images),
         said={"images": images.about},
         free=("images",),
     )
@@ -44,6 +46,7 @@ def contrastive(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None
         most=longest,
         brief=f"1 image of {height} x {width}",
         about=f"1 image of {height} x {width} and a caption",
+        measures=_measures(fields, vision, Images(1, height, width)),
         said={"images": Images(1, height, width).about},
     )
 
@@ -52,16 +55,20 @@ def _sized(images: Images, height: int, width: int) -> Images:
     return Images(1, images.height or height, images.width or images.height or width)
 
 
-def _measures(fields: Mapping[str, Any], images: Images) -> dict[str, int]:
+def _measures(
+    fields: Mapping[str, Any], tower: Mapping[str, Any], images: Images
+) -> dict[str, int]:
     """Patches, and the rows that they and the class's tokens are; of the config's own size."""
     kind = str(fields.get("model_type", ""))
-    size = square(fields, "image_size", 224)
+    size = square(tower, "image_size", 224)
     if kind not in _CLASS_TOKENS or size != (images.height, images.width):
         return {}
-    side, _ = square(fields, "patch_size", 16)
+    side, _ = square(tower, "patch_size", _PATCH.get(kind, 16))
     patches = size[0] // side * (size[1] // side)
-    pixels = size[0] * size[1] * whole(fields, "num_channels", default=3)
-    return {"patches": patches, "rows": patches + _CLASS_TOKENS[kind], "pixels": pixels}
+    pixels = size[0] * size[1] * whole(tower, "num_channels", default=3)
+    own = _CLASS_TOKENS[kind]
+    rows = {"rows": patches + own} if own else {}
+    return {"patches": patches, **rows, "pixels": pixels}
 
 
 def _patches(fields: Mapping[str, Any], images: Images) -> str:

@@ -42,7 +42,7 @@ def laid_out(fields: Mapping[str, Any], *, name: str, where: str) -> ModelSpec |
     if any(depth > MAX_LAYERS for depth in depths.values()):
         return None
     parameters, buffers, shared = tensors_of({"modules": _sized(modules, sizes, depths)})
-    named = (fields.get("architectures") or stacked.STACKED[fields["model_type"]].heads)[0]
+    named = (fields.get("architectures") or stacked.row(fields).heads)[0]
     return ModelSpec(
         name=name,
         origin=f"{where} ({named})",
@@ -64,9 +64,10 @@ def _arch(
 
     As a config's own names say them to ``layouts.architecture``.
     """
-    row = stacked.STACKED[fields["model_type"]]
+    row = stacked.row(fields)
     counted = row.nested or len(depths) == 1
-    longest = stacked.value(fields, "text_config.max_position_embeddings") if row.nested else None
+    path = "text_config.max_position_embeddings"
+    longest = stacked.value(fields, path) if path in row.read else None
     return Architecture(
         family=str(fields["model_type"]),
         num_layers=list(depths.values())[-1 if counted else 0],
