@@ -3,14 +3,17 @@
     python benchmarks/other_models.py [--models NAME ...] [--whole] [--write]
 
 bf16, 8 ranks, sdpa attention, no checkpointing; inputs as `check` takes them from the config: 30 s
-of audio for Whisper, 224 x 224 for ViT, 336 x 336 for LLaVA, 1024 x 1024 for Qwen2.5-VL and SDXL.
-Whisper, T5, LLaVA and Qwen2.5-VL are cut to 4 blocks of each stack, at full width; ViT and the UNet
-are whole. `--whole` leaves all blocks, for one batch at stages 2 and 3. The rank whose GPU needs
-most is simulated. `--write` puts the table into benchmarks/results.md.
+of audio for Whisper, 224 x 224 for ViT, 336 x 336 for LLaVA, 1024 x 1024 for Qwen-VL and SDXL (in
+the second rows of Qwen3-VL three of 448 x 640), captions of 77 tokens for CLIP and 64 for SigLIP.
+Whisper, T5, LLaVA and Qwen2.5-VL are cut to 4 blocks of each stack, Qwen3-VL to 20, at full width;
+ViT, CLIP, SigLIP and the UNet are whole. CLIP's scale is given the dimension without which
+DeepSpeed does not take it. `--whole` leaves all blocks, for one batch at stages 2 and 3. The rank
+whose GPU needs most is simulated. `--write` puts the table into benchmarks/results.md.
 """
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from cold_start import replace_section
@@ -36,6 +39,8 @@ class Case(NamedTuple):
     seq_len: int | None = None
     layers: int | None = 4
     attention: str = "sdpa"
+    images: str | None = None
+    factory: str = ""
 
 
 CASES = (
@@ -43,6 +48,10 @@ CASES = (
     Case("vit-base", (1, 16, 64), layers=None),
     Case("llava-1.5-7b", (1, 2, 4), 1024),
     Case("qwen2.5-vl-7b", (1, 2, 4), 2048),
+    Case("qwen3-vl-4b", (1, 2, 4), 2048, layers=20),
+    Case("qwen3-vl-4b", (1, 2, 4), 2048, layers=20, images="3,size=448x640"),
+    Case("clip-vit-large", (2, 16, 64), 77, layers=None, factory="clip_models:large"),
+    Case("siglip-so400m", (2, 16, 64), 64, layers=None),
     Case("t5-large", (2, 8, 16), 512),
     Case("sdxl-unet", (1, 2, 4), layers=None),
 )
@@ -63,6 +72,7 @@ def job_of(case: Case, stage: int, batch: int, layers: int | None) -> Job:
         seq_len=case.seq_len,
         checkpointing=False,
         attention=case.attention,
+        images=case.images,
         sequences="equal",
     )
     return cut_job(without_config(config, flags), layers)
@@ -84,11 +94,13 @@ class Row(NamedTuple):
         return f"{self.batch}: {self.simulated / GIB:.3f} ({100 * self.error:+.2f} %)"
 
 
-def measured(jobs: dict[int, Job]) -> Iterator[Row]:
-    """Prediction and simulation of the jobs of some batches."""
+def measured(jobs: dict[int, Job], factory: str = "") -> Iterator[Row]:
+    """Prediction and simulation of the jobs of some batches, of what ``factory`` builds if any."""
     found = {batch: _sized(job) for batch, job in jobs.items()}
     ranks = {batch: sizing.plan.rank for batch, sizing in found.items() if sizing.plan is not None}
     requests = [request_of(job, rank=ranks[batch], steps=2) for batch, job in jobs.items()]
+    if factory:
+        requests = [replace(request, hf_config={}, factory=factory) for request in requests]
     for (batch, sizing), answer in zip(found.items(), run_requests(requests), strict=True):
         if isinstance(answer, ZeroSizerError):
             raise SystemExit(f"batch {batch}: {answer}")
@@ -111,7 +123,7 @@ def main() -> int:
         batches = case.batches[1:2] if options.whole else case.batches
         for stage in (2, 3) if options.whole else (0, 1, 2, 3):
             jobs = {batch: job_of(case, stage, batch, layers) for batch in batches}
-            rows = list(measured(jobs))
+            rows = list(measured(jobs, case.factory))
             worst = max(worst, *(abs(row.error) for row in rows))
             name = next(iter(jobs.values())).model.name
             lines.append(f"| {name} | {stage} | " + " | ".join(map(str, rows)) + " |")

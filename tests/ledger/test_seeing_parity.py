@@ -2,23 +2,17 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.plans import make_job
-from support.simulated_jobs import config_of
 
-from zero_sizer import activations, models
 from zero_sizer.activations import select
-from zero_sizer.crosscheck import compare
-from zero_sizer.errors import ZeroSizerError
-from zero_sizer.models.feeds import feed_of
-from zero_sizer.models.feeds.records import Images, Said
 from zero_sizer.sizing import size
 
 pytest.importorskip("deepspeed")
 pytest.importorskip("transformers")
+from other_models import Case, job_of, measured
+
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 ROOT = Path(__file__).parents[2]
@@ -69,56 +63,30 @@ MODELS = {
         None,
         (1, 4, 16, 3),
     ),
-    "qwen 3 sees": (QWEN3, 1000, Images(2, 320, 448), (1, 2, 3, 2)),
+    "qwen 3 sees": (QWEN3, 1000, "2,size=320x448", (1, 2, 3, 2)),
 }
 
 
-def _jobs(folder):
-    for name, (fields, tokens, images, batches) in MODELS.items():
-        path = folder / f"{name}.json"
-        path.write_text(json.dumps(fields), encoding="utf-8")
-        spec = models.load(str(path))
-        assert activations.load(spec, feed_of(spec, Said(images=images))) is not None
-        for stage, batch in enumerate(batches):
-            stated = {"seq_len": tokens, "attention": "sdpa", "checkpointing": stage == 1}
-            config = config_of({"stage": stage}, train_micro_batch_size_per_gpu=batch)
-            yield name, make_job(config, spec, 4, micro_batch=batch, images=images, **stated)
-
-
 def test_the_peak_is_the_engines(tmp_path):
-    from zero_sizer.dryrun.simulated import parent
-
-    asked = list(_jobs(tmp_path))
-    requests = [parent.request_of(job, rank=0, steps=2) for _, job in asked]
-    for (name, job), recording in zip(asked, parent.run_requests(requests), strict=True):
-        assert not select.is_closed_form(size(job).plan), name
-        _is_as_predicted(job, recording)
-
-
-def _is_as_predicted(job, recording):
-    assert not isinstance(recording, Exception), (job, recording)
-    rows = compare.against_recording(job, recording).rows
-    peaks = [row for row in rows if row.quantity == "peak" and row.device == "gpu"]
-    predicted = max(row.predicted for row in peaks)
-    assert predicted == pytest.approx(max(row.witnessed for row in peaks), rel=LIMIT), job
+    for name, (fields, tokens, images, batches) in MODELS.items():
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(fields), encoding="utf-8")
+        case = Case(str(path), (1, 1, 1), tokens, images=images)
+        for stage, batch in enumerate(batches):
+            job = job_of(case, stage, batch, None)
+            assert not select.is_closed_form(size(job).plan), name
+            (row,) = measured({batch: job})
+            assert abs(row.error) < LIMIT, (name, stage, row)
 
 
 def test_clip_runs_once_its_scale_has_a_dimension(monkeypatch):
     """As it is, DeepSpeed 0.19.8 refuses it, as ``parameter-without-dimensions`` says."""
-    from zero_sizer.dryrun.simulated import parent
-
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
-    spec = models.load("clip-vit-base")
-    stated = {"seq_len": 77, "attention": "sdpa", "checkpointing": False}
-    jobs = []
+    case = Case("clip-vit-base", (1, 1, 1), 77)
     for stage, batch in ((2, 64), (3, 3)):
-        config = config_of({"stage": stage}, train_micro_batch_size_per_gpu=batch)
-        jobs.append(make_job(config, spec, 4, micro_batch=batch, **stated))
-    own = [parent.request_of(job, rank=0, steps=2) for job in jobs]
-    mended = [replace(request, hf_config={}, factory="clip_models:base") for request in own]
-    refused, *recordings = parent.run_requests([own[0], *mended])
-    assert isinstance(refused, ZeroSizerError)
-    assert "self.dim() cannot be 0" in str(refused)
-    for job, recording in zip(jobs, recordings, strict=True):
+        job = job_of(case, stage, batch, None)
         assert "parameter-without-dimensions" in {f.code for f in size(job).findings}
-        _is_as_predicted(job, recording)
+        (row,) = measured({batch: job}, "clip_models:base")
+        assert abs(row.error) < LIMIT, (stage, row)
+    with pytest.raises(SystemExit, match=r"self\.dim\(\) cannot be 0"):
+        list(measured({3: job}))

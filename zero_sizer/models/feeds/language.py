@@ -193,7 +193,8 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
     Its processor rounds each side to whole merged patches (smart_resize).
     """
     tower = nested(fields, "vision_config")
-    patch = whole(tower, "patch_size", default=14)
+    is_older = fields.get("model_type") in ("qwen2_vl", "qwen2_5_vl")
+    patch = whole(tower, "patch_size", default=14 if is_older else 16)
     merge = whole(tower, "spatial_merge_size", default=2)
     channels = whole(tower, "in_channels", "in_chans", default=3)
     depth = whole(tower, "temporal_patch_size", default=2)
