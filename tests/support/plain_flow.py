@@ -252,13 +252,14 @@ class _State:
         if not rules.offloads:
             return 0
         if rules.scheme is Scheme.SCATTERED:
-            parts = [ceil_div(self._numels[i], rules.ranks) for i in self._bucket]
-            part = max(parts)
-            held = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * rules.master_itemsize)
+            parts = [ceil_div(self._numels[i], rules.ranks) for i in sorted(self._bucket)]
             stays = rules.master_itemsize or rules.brought_itemsize
-            held += (sum(parts) - part) * stays * rules.casts_together
-            kept = self._part_bytes() or self._copy_bytes()
-            return part * rules.brought_itemsize + held + kept
+            worst = 0
+            for number, part in enumerate(parts):
+                held = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * rules.master_itemsize)
+                held += sum(parts[:number]) * stays * rules.casts_together
+                worst = max(worst, part * rules.brought_itemsize + held)
+            return worst + (self._part_bytes() or self._copy_bytes())
         return self._largest() * _NORM_ITEMSIZE
 
     def _largest(self) -> int:

@@ -76,17 +76,46 @@ class Alike:
 
 def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
     """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
+    if share.casts_together:  # then their order counts, which kinds do not know
+
+        def cost(number: int) -> tuple[int, int, int]:
+            flush = flow.flushes[number]
+            numels = [tensors.numels[index] for index in sorted(flush.members)]
+            going = _cast_together([ceil_div(n, share.ranks) for n in numels], share)
+            return (*_scatter(flush.sizes, flush.is_apart, rules, share, going), 0)
+
+        return Alike(flow, cost)
     kinds, numbers = flow.kinds
     costs = [(*_scatter(*kind, rules, share), 0) for kind in kinds]
     return Alike(flow, lambda number: costs[numbers[number]], by_kind=True)
 
 
+def _cast_together(parts: Sequence[int], share: Share) -> int:
+    """Bytes at the worst of a bucket's way to NVMe: what is cast stays until all is.
+
+    ``partition_grads`` takes the tensors in the order of their ids, and swaps them out after the
+    last (stage3.py:2006-2054).
+    """
+    worst = cast = 0
+    for part in parts:
+        brought = part * share.brought_itemsize
+        made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+        worst = max(worst, cast + brought + made)
+        cast += part * (share.master_itemsize or share.brought_itemsize)
+    return worst
+
+
 def _scatter(
-    sizes: tuple[tuple[int, int], ...], is_apart: bool, rules: Rules, share: Share
+    sizes: tuple[tuple[int, int], ...],
+    is_apart: bool,
+    rules: Rules,
+    share: Share,
+    going: int | None = None,
 ) -> tuple[int, int]:
     """For a bucket of so many tensors (count) of each size.
 
     The bucket's buffer is of the dtype of communication; what is not in it has to be cast.
+    ``going`` are the bytes on the way to the host; None: those of the largest tensor.
     """
     ranks, largest = share.ranks, max(size for size, _ in sizes)
     numel = sum(size * count for size, count in sizes)
@@ -102,12 +131,11 @@ def _scatter(
     kept = parts or copies  # what was reduced is gone when its parts are cast
     if not share.offloads:
         return copies + parts, 0
-    part = ceil_div(largest, ranks)
-    norm_or_cast = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
-    if share.casts_together:  # the largest is taken for the last
-        others = sum(count * ceil_div(size, ranks) for size, count in sizes) - part
-        norm_or_cast += others * (share.master_itemsize or share.brought_itemsize)
-    return copies + parts, part * share.brought_itemsize + norm_or_cast + kept
+    if going is None:
+        part = ceil_div(largest, ranks)
+        norm_or_cast = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+        going = part * share.brought_itemsize + norm_or_cast
+    return copies + parts, going + kept
 
 
 @lru_cache(maxsize=64)
