@@ -87,7 +87,8 @@ def main() -> int:
         wrong = [pair for pair in zip(before, now, strict=True) if pair[0] != pair[1]]
         compared, differ = compared + len(now), differ + len(wrong)
         for other, mine in wrong[:3]:
-            print(f"{model}\n  then {other[:2000]}\n  now  {mine[:2000]}")
+            at = max(len(os.path.commonprefix([other, mine])) - 60, 0)
+            print(f"{model}, {mine[:80]}:\n  then {other[at:][:200]}\n  now  {mine[at:][:200]}")
     print(f"{compared:,} answers of {len(models)} models; {differ:,} differ.")
     return int(differ > 0)
 
