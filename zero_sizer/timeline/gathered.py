@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import chain
 
 from zero_sizer.timeline.passes import Side
-from zero_sizer.timeline.program import Place, Placed, Program, Run
+from zero_sizer.timeline.program import Place, Placed, Program, Run, getter
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import forms
 from zero_sizer.zero.forms import Compiled, Form, Forms
@@ -119,7 +119,7 @@ class Levels:
         rows = [list(map(numbers.__getitem__, row)) for row in all_of]
         places_of: dict[Form, int] = {}  # levels share most of their forms
         self._levels = [
-            tuple([places_of.setdefault(form, len(places_of)) for form in found])
+            getter([places_of.setdefault(form, len(places_of)) for form in found])
             for found in numbers
         ]
         self._forms = Compiled(tuple(places_of))
@@ -130,10 +130,7 @@ class Levels:
     def bytes_at(self, ranks: int, group: int) -> tuple[Side, Side]:
         """Bytes in forward and in backward."""
         sizes = self._forms.at(forms.Padding(ranks, group))
-        values = [
-            sizes[level[0]] if len(level) == 1 else max([sizes[place] for place in level])
-            for level in self._levels
-        ]
+        values = [max(level(sizes)) for level in self._levels]
         return _side(values, self.forward), _side(values, self.backward)
 
 

@@ -42,21 +42,10 @@ class Highest:
         """Bytes when a hook is over."""
         return self._flow.totals[2][position] + self._own_at(2 * self._flow.done[position + 1])
 
-    def most(self, start: int) -> int:
-        """Bytes that no place exceeds, where nothing that a rank has of its own comes or goes.
-
-        ``start``: bytes before the first gradient.
-        """
-        before, _, after = self._flow.most
-        hooks = self._first.alike.most_of_hooks()
-        return max(start, max(before, hooks, after) + self._own_at(0))
-
     def hook_total(self, position: int) -> int:
         """Bytes at the worst of a hook."""
         flow, first = self._flow, self._first
         own = self._own_at(2 * flow.hook_done[position])
-        if not first.has_owners:
-            return first.alike.hook_of_kind(position) + own
         numbers = range(flow.done[position], flow.done[position + 1])
         if first.costs_alike:
             return max([flow.totals[1][position] + own, *map(self._reducing, numbers)])

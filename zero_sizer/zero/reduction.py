@@ -175,11 +175,6 @@ class Reduction:
         return 1 if self._share.keeps_own_large else -1
 
     @property
-    def has_owners(self) -> bool:
-        """True if ranks own parts of what is reduced (stages 1 and 2)."""
-        return self._extents is not None
-
-    @property
     def costs_alike(self) -> bool:
         """True if a reduction costs its owners what it costs all others."""
         return not (self._share.offloads or self._share.is_compact)
