@@ -146,15 +146,22 @@ class Late:
         self.most = self._ceilings.most + self._own
         self.values = Asked(highest, start, len(flow.hook))
 
-    def highest_beside(self, column: int, first: int, slope: int, best: int) -> int:
-        """The highest total of a column; ``best`` where none is higher than that.
+    def highest_beside(self, columns: tuple[int, ...], first: int, slope: int, best: int) -> int:
+        """The highest total of some columns; ``best`` where none is higher than that.
 
         Args:
-            column: which.
+            columns: which.
             first: what lies beside at the first block.
             slope: what each further block adds to that.
             best: a total that is known.
         """
+        ceilings, own = self._ceilings, self._own
+        if ceilings.most_beside(columns, slope) + first + own > best:
+            for column in columns:
+                best = self._highest_of(column, first, slope, best)
+        return best
+
+    def _highest_of(self, column: int, first: int, slope: int, best: int) -> int:
         values, most = self._ceilings.column(column)
         least = best - self._own - first  # a place that may be higher has more than that
         if most + max(slope * (len(values) - 1), 0) <= least:
@@ -179,6 +186,7 @@ class _Ceilings:
         self._placed = program.held
         self._spans = program.backward_spans
         self._columns: dict[int, tuple[Sequence[int], int]] = {}
+        self._most: dict[tuple[int, ...], tuple[int, int]] = {}
         self.most = max(self._values)
 
     def column(self, column: int) -> tuple[Sequence[int], int]:
@@ -188,6 +196,15 @@ class _Ceilings:
             values = self._placed[column % 2].column(column // 2, self._values)
             found = self._columns[column] = values, max(values)
         return found
+
+    def most_beside(self, columns: tuple[int, ...], slope: int) -> int:
+        """What no place of some columns exceeds, with ``slope`` more for each further block."""
+        found = self._most.get(columns)
+        if found is None:
+            each = [self.column(column) for column in columns]
+            last = max([len(values) for values, _ in each]) - 1
+            found = self._most[columns] = max([most for _, most in each]), last
+        return found[0] + max(slope * found[1], 0)
 
     def sources(self, column: int) -> Sequence[int]:
         """Which of ``Program.held`` there are in one column."""

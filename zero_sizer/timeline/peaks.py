@@ -149,8 +149,7 @@ def _most(rows: tuple[_Row, ...], found: Pass, best: int) -> int:
         if found.bound - below <= best:
             break
         if late is not None:
-            for column in columns:
-                best = late.highest_beside(column, first, slope, best)
+            best = late.highest_beside(columns, first, slope, best)
         elif found.most(columns) - below > best:
             best = max(best, found.highest_beside(columns, first, slope))
     return best

@@ -79,6 +79,11 @@ class Holder:
         elif large and stays:
             self.most += max(self._changes()[1])
 
+    @property
+    def has_large(self) -> bool:
+        """True if large gradients of its own may stay, or go."""
+        return bool(self._large)
+
     def begins(self) -> int:
         """The time from which on it keeps something, and its large gradients stay or go."""
         found = self.since
