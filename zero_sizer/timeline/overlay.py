@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from zero_sizer.timeline.gathered import Levels, gathered_at
-from zero_sizer.timeline.passes import Asked, Kinds, Late, Pass, Side, kinds_of
+from zero_sizer.timeline.passes import Kinds, Late, Pass, Side, kinds_of
 from zero_sizer.timeline.program import Layout, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
@@ -107,18 +107,23 @@ class Overlay:
         late: Late | None = None
         values: Sequence[int]
         if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
-            more = start - sum(flow.start)
-            columns = [_more(totals, more) for totals in flow.totals]
-            values = program.held_bytes(start, *columns)
+            values = self._held_bytes(start, flow.totals[1])
             most = max(values)
         elif zero.rules.scheme is Scheme.HOOKED:
             late = Late(program, flow, self.highest, self._costs, start)
             values, most = late.values, late.most
         else:
-            values = Asked(self.highest, start, len(flow.hook))
-            most = self.highest.most(start)
+            values = self._held_bytes(start, self._reduction.alike.hooks())
+            most = max(values)
         side = Side(values, *program.held, most)
         return Pass(gathered, side, program.backward_spans, late, self._kinds_of(True))
+
+    def _held_bytes(self, start: int, hooks: Sequence[int]) -> Sequence[int]:
+        """See ``Program.held_bytes``; what a rank has of its own is there all the time."""
+        before, _, after = self.flow.totals
+        more = start - sum(self.flow.start)
+        columns = [_more(totals, more) for totals in (before, hooks, after)]
+        return self.program.held_bytes(start, *columns)
 
     @cached_property
     def _costs(self) -> Costs:

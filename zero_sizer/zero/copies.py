@@ -32,7 +32,6 @@ class Alike:
         self._cost = cost
         self._by_kind = by_kind
         self._known: dict[int, tuple[int, int, int]] = {}
-        self._of_kinds: dict[int, int] = {}
 
     def cost(self, number: int) -> tuple[int, int, int]:
         """See ``Alike``."""
@@ -54,24 +53,16 @@ class Alike:
             worst = max(worst, self.total(number))
         return worst
 
-    def hook_of_kind(self, position: int) -> int:
-        """``hook``, worked out once for those that are alike."""
-        if not self._by_kind:
-            return self.hook(position)
-        firsts, kinds = self._flow.hook_kinds
-        kind = kinds[position]
-        found = self._of_kinds.get(kind)
-        if found is None:
-            found = self._of_kinds[kind] = self.hook(firsts[kind])
-        return found
-
-    def most_of_hooks(self) -> int:
-        """Bytes at the worst of all hooks."""
+    def hooks(self) -> Sequence[int]:
+        """``hook`` of each gradient, worked out once for those that are alike."""
         flow = self._flow
         if not flow.hook_of:
-            return max(flow.totals[1], default=0)
-        positions = flow.hook_kinds[0] if self._by_kind else range(len(flow.hook))
-        return max([self.hook_of_kind(position) for position in positions], default=0)
+            return flow.totals[1]
+        if not self._by_kind:
+            return [self.hook(position) for position in range(len(flow.hook))]
+        firsts, kinds = flow.hook_kinds
+        of_kinds = [self.hook(position) for position in firsts]
+        return [of_kinds[kind] for kind in kinds]
 
 
 def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:

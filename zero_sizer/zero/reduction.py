@@ -79,6 +79,11 @@ class Holder:
         elif large and stays:
             self.most += max(self._changes()[1])
 
+    @property
+    def has_large(self) -> bool:
+        """True if large gradients of its own may stay, or go."""
+        return bool(self._large)
+
     def begins(self) -> int:
         """The time from which on it keeps something, and its large gradients stay or go."""
         found = self.since
@@ -173,11 +178,6 @@ class Reduction:
         if self._rules.keeps_large is self._share.keeps_own_large:
             return 0
         return 1 if self._share.keeps_own_large else -1
-
-    @property
-    def has_owners(self) -> bool:
-        """True if ranks own parts of what is reduced (stages 1 and 2)."""
-        return self._extents is not None
 
     @property
     def costs_alike(self) -> bool:
