@@ -55,7 +55,9 @@ def plan_of(path, model, attention, checkpointing, seq_len):
 
 def highest(plan, step):
     found = timeline(
-        rows_of(step), layout_of(plan.model, step, leaves_of(plan).modules, ()), zero_rules.zero_of(plan)
+        rows_of(step),
+        layout_of(plan.model, step, leaves_of(plan).modules, ()),
+        zero_rules.zero_of(plan),
     )
     return max(found.forward.total, found.backward.total)
 

@@ -33,6 +33,11 @@ JOBS = {
     "sub-groups": (2, "AdamW", {"offload_optimizer": SWAP, "sub_group_size": 3_000_000}),
     "pipelined": (2, "AdamW", {"offload_optimizer": PIPELINED, "sub_group_size": 3_000_000}),
     "one moment": (2, "Adagrad", {"offload_optimizer": SWAP}),
+    "no multiple of a block": (
+        3,
+        "AdamW",
+        {"offload_optimizer": SWAP, "reduce_bucket_size": 2_000_000},
+    ),
     "weights on the host": (3, "AdamW", {"offload_optimizer": SWAP, "offload_param": ON_HOST}),
 }
 
@@ -67,15 +72,15 @@ def test_the_peaks_are_the_simulated_ones(answers, name):
     peak = recording.first.peak()
     assert sizing.peaks[Device.GPU].num_bytes == pytest.approx(peak["gpu"], rel=0.002)
     on_host = sizing.peaks[Device.HOST].num_bytes
-    assert on_host == pytest.approx(peak["host"] * JOBS[name][0], rel=1e-5)
+    assert on_host == pytest.approx(peak["host"] * JOBS[name][0], rel=1e-4)
 
 
 def test_the_first_step_is_the_highest_of_the_host(answers):
     sizing, recording = answers["many buckets"]
     of_states = next(a for a in sizing.allocations if a.name == "new_optimizer_states")
-    first, second = (
-        recording.first.last("step"),
-        [p for p in recording.first.phases if p.name == "step"][0],
-    )
-    assert of_states.num_bytes > 0
-    assert second.device["host"]["max_allocated"] > first.device["host"]["max_allocated"]
+    first, second = [
+        phase.device["host"]["max_allocated"]
+        for phase in recording.first.phases
+        if phase.name == "step"
+    ]
+    assert first - second == pytest.approx(of_states.num_bytes, abs=1000)

@@ -3,11 +3,11 @@
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_swapped, is_zero3
 from zero_sizer.ledger.entry import Category, Entry
-from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
+from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, STEP, Moment
 from zero_sizer.optimizers.table import QUANTIZED
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
-from zero_sizer.units import round_up
+from zero_sizer.units import ceil_div, round_up
 
 
 def _is_swapping(plan: Plan) -> bool:
@@ -20,9 +20,8 @@ def _swapped(plan: Plan) -> tuple[int, ...]:
 
 
 def _aligned(plan: Plan, numel: int) -> int:
-    """Elements after alignment to the AIO unit (swap_tensor/optimizer_utils.py:184-190)."""
-    unit = 1024 * plan.aio_parallelism // plan.master_dtype.itemsize
-    return round_up(numel, unit)
+    """Elements after alignment to the AIO unit."""
+    return round_up(numel, sizes.swap_unit_bytes(plan) // plan.master_dtype.itemsize)
 
 
 def _num_states(plan: Plan) -> int:
@@ -41,7 +40,26 @@ def _new_states_numel(plan: Plan) -> int:
     )
 
 
+def _waiting_numels(plan: Plan) -> tuple[int, ...]:
+    """Gradients that are too small for NVMe, or no multiple of its blocks."""
+    least, unit = sizes.least_swapped_bytes(plan), sizes.swap_unit_bytes(plan)
+    parts = [ceil_div(n, plan.dp_world_size) for n in sizes.trainable(plan)]
+    itemsize = plan.master_dtype.itemsize
+    return tuple(n for n in parts if n * itemsize < least or n * itemsize % unit)
+
+
 ENTRIES = (
+    Entry(
+        name="gradients_not_swapped",
+        category=Category.GRADIENTS,
+        about="gradients that stay on the GPU until the step: DeepSpeed writes none below 1 MiB "
+        "to NVMe, and keeps those whole that are no multiple of a block",
+        numel=_waiting_numels,
+        dtype=lambda p: p.master_dtype,
+        live=STEP,
+        when=_is_swapping,
+        source="runtime/swap_tensor/optimizer_utils.py:256-290,452-477",
+    ),
     Entry(
         name="optimizer_swap_buffers",
         category=Category.OFFLOAD,
