@@ -24,6 +24,11 @@ from cold_start import ROOT
 STAGES = (0, 1, 2, 3)
 
 
+def _first_difference(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), 0)
+
+
 def answers(model: str, count: int) -> Iterator[str]:
     """The candidates of a model with what they need, a line each."""
     found = sweep_of(model)
@@ -87,7 +92,7 @@ def main() -> int:
         wrong = [pair for pair in zip(before, now, strict=True) if pair[0] != pair[1]]
         compared, differ = compared + len(now), differ + len(wrong)
         for other, mine in wrong[:3]:
-            at = max(len(os.path.commonprefix([other, mine])) - 60, 0)
+            at = max(_first_difference(other, mine) - 60, 0)
             print(f"{model}, {mine[:80]}:\n  then {other[at:][:200]}\n  now  {mine[at:][:200]}")
     print(f"{compared:,} answers of {len(models)} models; {differ:,} differ.")
     return int(differ > 0)

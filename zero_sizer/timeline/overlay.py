@@ -122,7 +122,8 @@ class Overlay:
         self, start: int, hooks: Sequence[int], alike: Alike | None = None
     ) -> Sequence[int]:
         """See ``Program.held_bytes``; what a rank has of its own is there all the time."""
-        before, _, after = self.flow.totals
+        before: Sequence[int] = self.flow.totals[0]
+        after: Sequence[int] = self.flow.totals[2]
         if alike is not None and alike.leaves:
             done = self.flow.done
             before = [total + alike.left(n) for total, n in zip(before, done, strict=False)]

@@ -98,7 +98,10 @@ def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike
 
 def _parts(flush: Flush, tensors: Tensors, share: Share) -> list[int]:
     """Elements of the partitions that a reduction makes, in the order of the tensors."""
-    return [ceil_div(tensors.numels[index], share.ranks) for index in sorted(flush.members)]
+    return [
+        partition.tensor_partition(tensors.numels[index], share.ranks)
+        for index in sorted(flush.members)
+    ]
 
 
 def _cast_together(parts: Sequence[int], share: Share) -> int:
