@@ -107,23 +107,23 @@ class Overlay:
         late: Late | None = None
         values: Sequence[int]
         if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
-            values = self._held_bytes(start, flow.totals[1])
-            most = max(values)
+            values, most = self._held_bytes(start, flow.totals[1], flow.most[1])
         elif zero.rules.scheme is Scheme.HOOKED:
             late = Late(program, flow, self.highest, self._costs, start)
             values, most = late.values, late.most
         else:
-            values = self._held_bytes(start, self._reduction.alike.hooks())
-            most = max(values)
+            values, most = self._held_bytes(start, *self._reduction.alike.hooks())
         side = Side(values, *program.held, most)
         return Pass(gathered, side, program.backward_spans, late, self._kinds_of(True))
 
-    def _held_bytes(self, start: int, hooks: Sequence[int]) -> Sequence[int]:
-        """See ``Program.held_bytes``; what a rank has of its own is there all the time."""
-        before, _, after = self.flow.totals
-        more = start - sum(self.flow.start)
+    def _held_bytes(self, start: int, hooks: Sequence[int], most: int) -> tuple[Sequence[int], int]:
+        """``Program.held_bytes`` where a rank's own is there all the time, and the highest."""
+        flow = self.flow
+        before, _, after = flow.totals
+        more = start - sum(flow.start)
         columns = [_more(totals, more) for totals in (before, hooks, after)]
-        return self.program.held_bytes(start, *columns)
+        highest = max(flow.most[0], most, flow.most[2]) + more
+        return self.program.held_bytes(start, *columns), max(start, highest)
 
     @cached_property
     def _costs(self) -> Costs:
