@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,6 @@ from by_turns import bundled, candidates, sweep_of
 from cold_start import ROOT
 
 STAGES = (0, 1, 2, 3)
-
-
-def _first_difference(one: str, other: str) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), 0)
 
 
 def answers(model: str, count: int) -> Iterator[str]:
@@ -92,7 +87,8 @@ def main() -> int:
         wrong = [pair for pair in zip(before, now, strict=True) if pair[0] != pair[1]]
         compared, differ = compared + len(now), differ + len(wrong)
         for other, mine in wrong[:3]:
-            at = max(_first_difference(other, mine) - 60, 0)
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(other, mine, strict=False))
+            at = max(sum(1 for _ in alike) - 60, 0)
             print(f"{model}, {mine[:80]}:\n  then {other[at:][:200]}\n  now  {mine[at:][:200]}")
     print(f"{compared:,} answers of {len(models)} models; {differ:,} differ.")
     return int(differ > 0)
