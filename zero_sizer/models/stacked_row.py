@@ -1,4 +1,4 @@
-"""What a model of several stacks is described by (``models.stacked``)."""
+"""Description of a model of several stacks (``models.stacked``)."""
 
 from collections.abc import Mapping
 from dataclasses import field

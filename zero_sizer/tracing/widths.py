@@ -189,7 +189,7 @@ class Envelope:
         return [found[index] for index in sorted(set(values.argmax(dim=0).tolist()))]
 
     def covers(self, kept: Sequence[Poly], levels: Sequence[Poly]) -> bool:
-        """Whether none of ``levels`` exceeds all of ``kept`` by more than copies of ids do."""
+        """True if none of ``levels`` exceeds all of ``kept`` by more than copies of ids do."""
         lacks = self._values(levels).amax(dim=0) - self._values(kept).amax(dim=0)
         return bool((lacks <= self._slack).all())
 
