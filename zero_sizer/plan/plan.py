@@ -68,7 +68,7 @@ class Plan:
     optimizer_pinned: bool = _read(_OPT + "pin_memory")
     optimizer_ratio: float = _read(_OPT + "ratio")
     optimizer_buffer_count: int = _read(_OPT + "buffer_count")
-    optimizer_pipelined: bool = _read(_OPT + "pipeline_read", _OPT + "pipeline_write")
+    optimizer_pipelines: int = _read(_OPT + "pipeline_read", _OPT + "pipeline_write")
     param_device: Device = _read(_PAR + "device")
     param_pinned: bool = _read(_PAR + "pin_memory")
     param_buffer_count: int = _read(_PAR + "buffer_count")

@@ -55,6 +55,7 @@ def remarks(plan: Plan) -> Iterator[Finding]:
     yield from _about_leaves(plan)
     yield from _about_version(plan)
     yield from _about_swap_buffers(plan)
+    yield from _about_pipelined_swaps(plan)
 
 
 def _about_model(plan: Plan) -> Iterator[Finding]:
@@ -255,6 +256,28 @@ def _about_swap_buffers(plan: Plan) -> Iterator[Finding]:
             f"config (`from_config`): transformers gathers the {most} weights of {module} at "
             "once; `from_pretrained` of a complete checkpoint does not",
             remedy=f"set it to {most} or more",
+        )
+
+
+def _about_pipelined_swaps(plan: Plan) -> Iterator[Finding]:
+    """A sub-group that is read ahead, or still written, has buffers of its own.
+
+    pipelined_optimizer_swapper.py:88-144, 181-260.
+    """
+    swapped = [n for n in sizes.partitions(plan) if sizes.is_swapped(plan, n)]
+    tensors, groups = (
+        2 + len(plan.optimizer.states),
+        min(len(swapped), 1 + plan.optimizer_pipelines),
+    )
+    if plan.optimizer_pipelines and plan.optimizer_buffer_count < tensors * groups:
+        yield Finding(
+            code="nvme-buffers",
+            severity=Severity.ERROR,
+            key="zero_optimization.offload_optimizer.buffer_count",
+            message=f"AssertionError in the first or second step: {plan.optimizer_buffer_count} "
+            f"buffers, and master weights, states and gradient of {groups} sub-groups in flight "
+            f"take {tensors} each where reads or writes are pipelined",
+            remedy=f"set it to {tensors * groups}, or disable pipeline_read and pipeline_write",
         )
 
 
