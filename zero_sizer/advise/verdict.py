@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.left_open import settled
 from zero_sizer.advise.limits import Shortfall
 from zero_sizer.advise.search import Search
 from zero_sizer.findings import Direction, Reason
@@ -23,7 +24,7 @@ def verdict_of(
         losses: strategies of which nothing fits.
     """
     if chosen is not None:
-        sizing = size(search.job_of(chosen))
+        sizing = settled(size(search.job_of(chosen)))
         return sizing.verdict, sizing.reasons
     losses = list(losses)
     savings = tuple(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from zero_sizer.config.context import Context, Rule
 from zero_sizer.findings import Finding
 from zero_sizer.models.feeds import Feed, feed_of
+from zero_sizer.models.feeds.rows import is_timed
 
 _NAMES = ("images", "audio_seconds", "target_len")
 
@@ -70,11 +71,13 @@ def no_step_time(context: Context) -> Iterator[Finding]:
     feed = _feed(context)
     if feed is None or context.model is None or context.cluster.gpu is None:
         return
+    if is_timed(context.model):
+        return
     yield context.note(
         "no-step-time",
         "--gpu",
-        f"no seconds are given of {context.model.name}: the step-time model counts tokens of one "
-        f"stack, and a sample brings {feed.brief}; `choose` and `size` order plans by tokens alone",
+        f"no seconds are given of {context.model.name}: what its layers multiply of a sample that "
+        f"brings {feed.brief} is not modelled; `choose` and `size` order plans by tokens alone",
         "`zero-sizer calibrate` reads measured steps of other jobs; time a few steps of this one",
     )
 

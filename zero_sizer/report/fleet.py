@@ -27,7 +27,7 @@ from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.training import MARKS, lines, run_columns
 from zero_sizer.report.training import as_mapping as training_mapping
-from zero_sizer.report.verdict import reason_line
+from zero_sizer.report.verdict import rate_name, reason_line
 from zero_sizer.util.terminal import output_columns
 
 _COUNTED = {"gpus": "GPUs", "nodes": "nodes"}
@@ -100,7 +100,7 @@ def answers(fleet: Fleet) -> Iterator[str]:
         return
     yield (
         f"the fewest {_COUNTED[fleet.fewest_of]}: {_count(plan)}, {plan.strategy.name}, "
-        f"{plan.tokens_per_second:,.0f} tokens/s"
+        f"{plan.tokens_per_second:,.0f} {rate_name(fleet.search.job)}"
     )
     if fleet.stops_helping is None:
         yield f"more nodes help up to {fleet.sizes[-1].nodes}, the most considered"
@@ -157,7 +157,14 @@ def curve(fleet: Fleet) -> Table | None:
         )
         for index, point in enumerate(fleet.curve)
     ]
-    heads = ["nodes", "GPUs", "tokens/s", "efficiency", "of the added", *(c[0] for c in runs)]
+    heads = [
+        "nodes",
+        "GPUs",
+        rate_name(fleet.search.job),
+        "efficiency",
+        "of the added",
+        *(c[0] for c in runs),
+    ]
     right = range(len(heads) - (1 if runs and runs[-1][0] == MARKS else 0))
     return Table(heads, rows, tuple(right))
 
@@ -172,7 +179,16 @@ def goal_lines(fleet: Fleet) -> Iterator[str]:
 
 def sizes(fleet: Fleet) -> Table:
     """The best plan on each number of nodes."""
-    heads = ["nodes", "GPUs", "best plan", "batch x steps", "ckpt", "tokens/s", "a GPU", "GPU GiB"]
+    heads = [
+        "nodes",
+        "GPUs",
+        "best plan",
+        "batch x steps",
+        "ckpt",
+        rate_name(fleet.search.job),
+        "a GPU",
+        "GPU GiB",
+    ]
     rows = [_size_row(fleet, size) for size in fleet.table]
     return Table(heads, rows, (0, 1, *range(5, len(heads))))
 
@@ -226,7 +242,7 @@ def to_buy(fleet: Fleet) -> Table:
             str(buy.plan.nodes),
             f"{gib(buy.host_bytes)} GiB",
             f"{gib(buy.nvme_bytes)} GiB" if buy.nvme_bytes else "-",
-            f"{buy.plan.tokens_per_second:,.0f} tokens/s",
+            f"{buy.plan.tokens_per_second:,.0f} {rate_name(fleet.search.job)}",
         )
         for buy in fleet.to_buy
     ]
@@ -243,7 +259,7 @@ def _detail(fleet: Fleet, row: Fewest) -> str:
     return (
         f"micro batch {row.plan.micro_batch} x {row.plan.grad_accum} {checkpointing} "
         "activation checkpointing, "
-        f"{row.plan.tokens_per_second:,.0f} tokens/s{keys}"
+        f"{row.plan.tokens_per_second:,.0f} {rate_name(fleet.search.job)}{keys}"
     )
 
 

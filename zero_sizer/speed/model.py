@@ -6,10 +6,11 @@ from zero_sizer.activations import select
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
+from zero_sizer.speed.fed import work_for
 from zero_sizer.speed.rates import Case, Rates, rates_of
 from zero_sizer.speed.step import Kind, Per, Step, Term
 from zero_sizer.speed.terms import TERMS
-from zero_sizer.speed.work import Work, work_of
+from zero_sizer.speed.work import Work
 from zero_sizer.util.records import dataclass
 
 
@@ -48,14 +49,15 @@ class StepTime:
 
 
 def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | None:
-    """Step that the terms read; None when no GPU was named, or work is not counted by tokens."""
-    if plan.feed is not None:
+    """Step that the terms read; None when no GPU was named, or nobody knows what inputs take."""
+    work = work_for(plan)
+    if work is None:
         return None
     dtype = plan.autocast_dtype or plan.model_dtype
     rates = rates_of(cluster, dtype, case, plan.attention_kernel)
     if rates is None:
         return None
-    return step_at(plan, rates, work_of(plan.model))
+    return step_at(plan, rates, work)
 
 
 def step_at(plan: Plan, rates: Rates, work: Work) -> Step:
