@@ -71,7 +71,8 @@ def words_of(shortfall: Shortfall) -> str:
     device = shortfall.device
     if shortfall.missing_bytes is None:
         memory = "NVMe" if device is Device.NVME else f"{device.value} memory"
-        return f"{memory} was not stated; {format_gib(shortfall.need_bytes)} needed"
+        size = shortfall.need_bytes if shortfall.size_for is None else shortfall.size_for()
+        return f"{memory} was not stated; {format_gib(size)} a node would do"
     if shortfall.is_certain:
         return f"{short_of(device, shortfall.missing_bytes)}, in {shortfall.moment.phase.value}"
     return (

@@ -31,6 +31,7 @@ from zero_sizer.report.verdict import rate_name, reason_line
 from zero_sizer.util.terminal import output_columns
 
 _COUNTED = {"gpus": "GPUs", "nodes": "nodes"}
+_MORE = 1.005  # shown as 101 %
 _WIDE = 72  # columns for the whole table
 _PER_GPU = 6  # column of tokens a GPU
 
@@ -170,7 +171,12 @@ def curve(fleet: Fleet) -> Table | None:
 
 
 def goal_lines(fleet: Fleet) -> Iterator[str]:
-    """Assumptions of the curve's days and prices, where no run says them."""
+    """Why GPUs do more on more nodes, and assumptions of days and prices that no run says."""
+    if any(point.gained is not None and point.gained >= _MORE for point in fleet.curve):
+        yield (
+            "of the added above 100%: with more GPUs each holds less of the model, and a faster "
+            "plan fits; efficiency is that of a GPU where it does most"
+        )
     is_said = fleet.target_run is not None or fleet.miss is not None
     first = fleet.curve[0].training if fleet.curve else None
     if first is not None and not is_said and (len(fleet.curve) >= 2 or fleet.goal is not None):

@@ -116,7 +116,7 @@ def _batch(plan: Plan) -> str:
 
 
 def brings(plan: Plan) -> str:
-    """What a sample brings: tokens, images, sound."""
+    """Tokens, images and sound of one sample, in words."""
     feed = plan.feed
     if feed is None:
         return f"{plan.seq_len} tokens"
@@ -146,7 +146,7 @@ def count_of(parameters: int) -> str:
 
 
 def rate_name(job: Job) -> str:
-    """What a second is asked for: tokens, or samples of a model that reads none."""
+    """Unit of a rate: tokens a second, or samples of a model that reads none."""
     feed = feed_of(job.model, job.workload.said)
     return "tokens/s" if feed is None or feed.has_tokens else "samples/s"
 

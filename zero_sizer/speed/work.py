@@ -159,7 +159,7 @@ def is_rms_norm(tensor: Tensor) -> bool:
 
 
 def ends_with_product(spec: ModelSpec) -> bool:
-    """Whether nothing after the last product of a block is kept for its backward.
+    """True if nothing after the last product of a block is kept for its backward.
 
     Torch's non-reentrant checkpoint stops once all that was kept is there again, before that
     product (torch.utils.checkpoint, set_checkpoint_early_stop). A norm or dropout after it, and
