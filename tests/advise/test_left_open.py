@@ -1,14 +1,17 @@
 """Images that nobody stated: how far a job fits, and what is offered to one that does."""
 
+import json
 from dataclasses import replace
 
 import pytest
 from support.advise_jobs import job_on
 
+from zero_sizer.advise import cards
 from zero_sizer.advise.fixes import fixes
 from zero_sizer.advise.largest import largest_of
 from zero_sizer.advise.left_open import as_assumed, is_left_to_data, settled
 from zero_sizer.config import document
+from zero_sizer.hardware import catalog
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.feeds.records import Images
 from zero_sizer.sizing import size
@@ -78,3 +81,21 @@ def test_the_largest_is_asked_of_what_is_assumed():
     assert isinstance(found.value, int)
     stated = largest_of(job(images=Images(1)), "micro-batch")
     assert found.value == stated.value > 1
+
+
+def test_cards_carry_a_model_with_the_image_that_is_assumed():
+    """None fits for certain before somebody says how many images there are."""
+    [(_, row)] = cards.carriers((catalog.find("h100-80gb"),), "llava-1.5-7b")
+    assert row["ZeRO-3"].gpus == 2
+    assert row["QLoRA, ZeRO-3"].gpus == 1
+
+
+def test_cards_say_what_nobody_knows(tmp_path):
+    """A kind of which no profile and no closed form exist is not told to need 512 cards."""
+    path = tmp_path / "config.json"
+    fields = {"model_type": "swin", "architectures": ["SwinForImageClassification"]}
+    path.write_text(json.dumps({**fields, "image_size": 224, "hidden_size": 768}))
+    pytest.importorskip("transformers")
+    rows = list(cards.carriers(tuple(map(catalog.find, ("h100-80gb", "l4"))), str(path)))
+    assert all(found == cards.UNKNOWN for _, row in rows for found in row.values() if found)
+    assert any(found == cards.UNKNOWN for _, row in rows for found in row.values())
