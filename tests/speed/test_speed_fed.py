@@ -75,6 +75,7 @@ def seeing(kind, head, text, tower, **more):
 LLAVA = seeing("llava", "LlavaForConditionalGeneration",
                {"model_type": "llama", "num_key_value_heads": 4},
                {"model_type": "clip_vision_model"})  # fmt: skip
+GROUPED = {**LLAVA, "text_config": {**LLAVA["text_config"], "num_key_value_heads": 2}}
 GEMMA = seeing("gemma3", "Gemma3ForConditionalGeneration", {"model_type": "gemma3_text"},
                {"model_type": "siglip_vision_model", "vision_use_head": False},
                mm_tokens_per_image=4)  # fmt: skip
@@ -203,6 +204,7 @@ CASES = {
     "stable diffusion 3": (SD3, None, 1),
     "llava": (LLAVA, Images(1), 40),
     "llava, two images": (LLAVA, Images(2), 64),
+    "llava, fewer heads of keys": (GROUPED, Images(1), 40),
     "gemma 3": (GEMMA, Images(1), 32),
     "paligemma": (PALI, Images(1), 32),
     "internvl": (INTERN, Images(1), 32),
