@@ -41,7 +41,7 @@ def show_choice(choice: Choice, start: Start | None = None) -> None:
         _show_nothing(choice)
     else:
         show_line(f"CHOSEN: {plan_line(winner)}{with_flags(choice)}")
-        show_line(f"on {where(choice)}; {pace(choice, winner)}", indent="")
+        show_line("; ".join(filter(None, (f"on {where(choice)}", pace(choice, winner)))), indent="")
         for line in assumptions(choice.search, winner, is_free=choice.is_free):
             show_line(line, indent="  ")
         show_doubt(choice.verdict, choice.reasons)
