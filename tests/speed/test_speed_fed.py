@@ -5,6 +5,7 @@ products torch counts in full: the square of causal attention as well.
 """
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -251,3 +252,32 @@ def test_one_forward_has_the_flops_that_torch_counts(case, tmp_path):
     with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
         model.eval()(**given)
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [("vision_tower",), ("vision_tower", "language_model")])
+def test_a_frozen_tower_runs_forward_alone(frozen, tmp_path):
+    """Forward and backward of transformers' class; a frozen decoder still passes gradients on."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from zero_sizer.simulator.batches import batch
+    from zero_sizer.tracing.build import build, config_of
+
+    spec, tokens = read(tmp_path, LLAVA), 40
+    parameters = tuple(
+        replace(t, trainable=not any(name in t.name for name in frozen)) for t in spec.parameters
+    )
+    spec = replace(spec, parameters=parameters)
+    feed = feed_of(spec, Said(images=Images(1)))
+    work = _work(Identity(spec), Identity(feed), tokens)
+    products = (3 - work.frozen_share) * (work.block_flops + work.head_flops)
+    counted = tokens * (products + 3 * work.attention_flops * tokens)
+    model = build(config_of(spec.hf_config), torch.float32, torch.device("cpu"), "eager").eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not any(part in name for part in frozen))
+    given = batch(feed, 1, tokens, torch.device("cpu"), torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        model(**given).loss.backward()
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.01)
