@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from zero_sizer.config.context import Context, Rule
 from zero_sizer.findings import Finding
 from zero_sizer.models.feeds import Feed, feed_of
-from zero_sizer.models.feeds.rows import is_timed
 
 _NAMES = ("images", "audio_seconds", "target_len")
 
@@ -71,6 +70,8 @@ def no_step_time(context: Context) -> Iterator[Finding]:
     feed = _feed(context)
     if feed is None or context.model is None or context.cluster.gpu is None:
         return
+    from zero_sizer.models.feeds.rows import is_timed  # of what is fed alone
+
     if is_timed(context.model):
         return
     yield context.note(

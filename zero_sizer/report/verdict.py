@@ -8,7 +8,6 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import WHOSE, Verdict
 from zero_sizer.models.feeds import feed_of
-from zero_sizer.models.feeds.rows import is_timed
 from zero_sizer.plan.plan import Plan
 from zero_sizer.report.table import show_line
 from zero_sizer.sizing import Sizing
@@ -154,7 +153,11 @@ def rate_name(job: Job) -> str:
 def untimed(job: Job) -> str:
     """Why seconds are none of a model that is fed more than tokens; empty where they are known."""
     feed = feed_of(job.model, job.workload.said)
-    if feed is None or is_timed(job.model):
+    if feed is None:
+        return ""
+    from zero_sizer.models.feeds.rows import is_timed
+
+    if is_timed(job.model):
         return ""
     return (
         f"no seconds: what {job.model.name} computes of {feed.brief} is not modelled; plans are "

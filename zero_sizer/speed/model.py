@@ -6,11 +6,10 @@ from zero_sizer.activations import select
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
-from zero_sizer.speed.fed import work_for
 from zero_sizer.speed.rates import Case, Rates, rates_of
 from zero_sizer.speed.step import Kind, Per, Step, Term
 from zero_sizer.speed.terms import TERMS
-from zero_sizer.speed.work import Work
+from zero_sizer.speed.work import Work, work_of
 from zero_sizer.util.records import dataclass
 
 
@@ -50,7 +49,12 @@ class StepTime:
 
 def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | None:
     """Step that the terms read; None when no GPU was named, or nobody knows what inputs take."""
-    work = work_for(plan)
+    if plan.feed is None:
+        work: Work | None = work_of(plan.model)
+    else:
+        from zero_sizer.speed.fed import work_for  # most jobs are fed tokens alone
+
+        work = work_for(plan)
     if work is None:
         return None
     dtype = plan.autocast_dtype or plan.model_dtype
