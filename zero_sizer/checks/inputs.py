@@ -70,11 +70,15 @@ def no_step_time(context: Context) -> Iterator[Finding]:
     feed = _feed(context)
     if feed is None or context.model is None or context.cluster.gpu is None:
         return
+    from zero_sizer.models.feeds.rows import is_timed  # of what is fed alone
+
+    if is_timed(context.model):
+        return
     yield context.note(
         "no-step-time",
         "--gpu",
-        f"no seconds are given of {context.model.name}: the step-time model counts tokens of one "
-        f"stack, and a sample brings {feed.brief}; `choose` and `size` order plans by tokens alone",
+        f"no seconds are given of {context.model.name}: what its layers multiply of a sample that "
+        f"brings {feed.brief} is not modelled; `choose` and `size` order plans by tokens alone",
         "`zero-sizer calibrate` reads measured steps of other jobs; time a few steps of this one",
     )
 

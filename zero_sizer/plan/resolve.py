@@ -170,6 +170,8 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "give --attention flash, sdpa or eager",
         Direction.SAVE if usual == EAGER and supports(job.model.arch.family, FLASH) else None,
     )
+    if job.model.hf_config and not supports(job.model.arch.family, attention):
+        attention = usual  # as ``attention-not-there`` says; other packages' classes have their own
     stage = settings[_ZERO + "stage"]
     return {
         "micro_batch": int(micro_batch),
