@@ -1,7 +1,7 @@
 """Bundled language models of 2024 to 2026 (the fields: ``model_source``).
 
 Their fields are taken from where public code repeats the hub's config.json: OLMo 3 in MaxText
-``hf_model_configs.py``, GLM-4.7-Flash in slime ``scripts/models``, LFM2, Granite and StarCoder2 in
+``hf_model_configs.py``, GLM-4.7-Flash in slime's scripts, LFM2, Granite and StarCoder2 in
 copies of it on the hub itself; OLMoE, MiniMax-M2, Qwen1.5-MoE and StableLM are the defaults of
 transformers' own config classes.
 """
