@@ -9,12 +9,12 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from zero_sizer.timeline.gathered import Levels, gathered_at
-from zero_sizer.timeline.passes import Asked, Kinds, Late, Pass, Side, kinds_of
+from zero_sizer.timeline.passes import Kinds, Late, Pass, Side, kinds_of
 from zero_sizer.timeline.program import Layout, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero import gradient_flow, replay
-from zero_sizer.zero.copies import Costs, ceilings, most_costs
+from zero_sizer.zero.copies import Alike, Costs, ceilings, most_costs
 from zero_sizer.zero.gradient_flow import Flow, Rules, Scheme, Tensors
 from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held, Reduction
@@ -107,18 +107,29 @@ class Overlay:
         late: Late | None = None
         values: Sequence[int]
         if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
-            more = start - sum(flow.start)
-            columns = [_more(totals, more) for totals in flow.totals]
-            values = program.held_bytes(start, *columns)
+            values = self._held_bytes(start, flow.totals[1])
             most = max(values)
         elif zero.rules.scheme is Scheme.HOOKED:
             late = Late(program, flow, self.highest, self._costs, start)
             values, most = late.values, late.most
         else:
-            values = Asked(self.highest, start, len(flow.hook))
-            most = self.highest.most(start)
+            values = self._held_bytes(start, self._reduction.alike.hooks(), self._reduction.alike)
+            most = max(values)
         side = Side(values, *program.held, most)
         return Pass(gathered, side, program.backward_spans, late, self._kinds_of(True))
+
+    def _held_bytes(
+        self, start: int, hooks: Sequence[int], alike: Alike | None = None
+    ) -> Sequence[int]:
+        """See ``Program.held_bytes``; what a rank has of its own is there all the time."""
+        before, _, after = self.flow.totals
+        if alike is not None and alike.leaves:
+            done = self.flow.done
+            before = [total + alike.left(n) for total, n in zip(before, done, strict=False)]
+            after = [total + alike.left(n) for total, n in zip(after, done[1:], strict=True)]
+        more = start - sum(self.flow.start)
+        columns = [_more(totals, more) for totals in (before, hooks, after)]
+        return self.program.held_bytes(start, *columns)
 
     @cached_property
     def _costs(self) -> Costs:
@@ -126,7 +137,7 @@ class Overlay:
         return most_costs(self.flow, zero.tensors, zero.rules, zero.share)
 
     def _kinds_of(self, is_backward: bool) -> Kinds | None:
-        if self._levels is None:
+        if self._levels is None or self._reduction.alike.leaves:
             return None
         return kinds_of(
             Identity(self._levels), Identity(self.program), Identity(self.flow), is_backward
