@@ -17,7 +17,7 @@ _FIELDS = (
 
 
 def has_recurrence(model: ModelSpec) -> bool:
-    """Whether some layers carry a state, which no closed form of attention knows.
+    """True if some layers carry a state, which no closed form of attention knows.
 
     Where their own kernels are not installed, torch computes them in fp32, chunk by chunk, and
     keeps a state of each chunk for backward.

@@ -89,7 +89,7 @@ def _about_model(plan: Plan) -> Iterator[Finding]:
 
 
 def _about_recurrence(plan: Plan) -> Finding:
-    """Whose states the closed form of attention leaves out: it was 30 to 42 % below a step."""
+    """Layers whose states the closed form leaves out: it was 30 to 42 % below the engine."""
     return Finding(
         code=CLOSED_FORM,
         severity=Severity.WARNING,

@@ -74,7 +74,7 @@ _PAGED = (StateType.CODES, StateType.UNQUANTIZED, StateType.FP32)  # by get_stat
 
 
 def _is_blocked(numel: int) -> bool:
-    """Whether torchao quantizes the states of a tensor: large, and of whole blocks."""
+    """True if torchao quantizes the states of a tensor: large, and of whole blocks."""
     return numel >= _SMALLEST_QUANTIZED and numel % _BLOCK == 0
 
 
