@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ def main() -> int:
         wrong = [pair for pair in zip(before, now, strict=True) if pair[0] != pair[1]]
         compared, differ = compared + len(now), differ + len(wrong)
         for other, mine in wrong[:3]:
-            at = max(len(os.path.commonprefix([other, mine])) - 60, 0)
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(other, mine, strict=False))
+            at = max(sum(1 for _ in alike) - 60, 0)
             print(f"{model}, {mine[:80]}:\n  then {other[at:][:200]}\n  now  {mine[at:][:200]}")
     print(f"{compared:,} answers of {len(models)} models; {differ:,} differ.")
     return int(differ > 0)

@@ -24,7 +24,7 @@ LLAMA = {
     **{"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 4, "vocab_size": 16384},
     **{"num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": True},
 }
-SWAP = {"device": "nvme", "nvme_path": "/tmp/swapped", "pin_memory": True, "buffer_count": 4}
+SWAP = {"device": "nvme", "nvme_path": "/nvme", "pin_memory": True, "buffer_count": 4}
 PIPELINED = {**SWAP, "buffer_count": 9, "pipeline_read": True}
 ON_HOST = {"device": "cpu", "pin_memory": True}
 JOBS = {

@@ -107,29 +107,31 @@ class Overlay:
         late: Late | None = None
         values: Sequence[int]
         if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
-            values = self._held_bytes(start, flow.totals[1])
-            most = max(values)
+            values, most = self._held_bytes(start, flow.totals[1], flow.most[1])
         elif zero.rules.scheme is Scheme.HOOKED:
             late = Late(program, flow, self.highest, self._costs, start)
             values, most = late.values, late.most
         else:
-            values = self._held_bytes(start, self._reduction.alike.hooks(), self._reduction.alike)
-            most = max(values)
+            alike = self._reduction.alike
+            values, most = self._held_bytes(start, *alike.hooks(), alike)
         side = Side(values, *program.held, most)
         return Pass(gathered, side, program.backward_spans, late, self._kinds_of(True))
 
     def _held_bytes(
-        self, start: int, hooks: Sequence[int], alike: Alike | None = None
-    ) -> Sequence[int]:
-        """See ``Program.held_bytes``; what a rank has of its own is there all the time."""
-        before, _, after = self.flow.totals
+        self, start: int, hooks: Sequence[int], most: int, alike: Alike | None = None
+    ) -> tuple[Sequence[int], int]:
+        """``Program.held_bytes`` where a rank's own is there all the time, and the highest."""
+        flow = self.flow
+        before: Sequence[int] = flow.totals[0]
+        after: Sequence[int] = flow.totals[2]
+        highest = max(flow.most[0], most, flow.most[2])
         if alike is not None and alike.leaves:
-            done = self.flow.done
-            before = [total + alike.left(n) for total, n in zip(before, done, strict=False)]
-            after = [total + alike.left(n) for total, n in zip(after, done[1:], strict=True)]
-        more = start - sum(self.flow.start)
+            before = [total + alike.left(n) for total, n in zip(before, flow.done, strict=False)]
+            after = [total + alike.left(n) for total, n in zip(after, flow.done[1:], strict=True)]
+            highest = max([most, *before, *after])
+        more = start - sum(flow.start)
         columns = [_more(totals, more) for totals in (before, hooks, after)]
-        return self.program.held_bytes(start, *columns)
+        return self.program.held_bytes(start, *columns), max(start, highest + more)
 
     @cached_property
     def _costs(self) -> Costs:

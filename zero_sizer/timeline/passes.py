@@ -57,14 +57,21 @@ class Kinds:
         self._held = held
         self._alike = alike
         self._spans = spans
+        self._columns: dict[int, list[_Kind]] = {}
         self._several: dict[tuple[int, ...], list[_Kind]] = {}
 
     def of(self, columns: tuple[int, ...]) -> list["_Kind"]:
         """Kinds of the places of some columns, all even or all odd; none where one has many."""
         found = self._several.get(columns)
         if found is None:
-            each = [self._column(column) for column in columns]
+            each = [self._of_one(column) for column in columns]
             found = self._several[columns] = _together(each) if all(each) else []
+        return found
+
+    def _of_one(self, column: int) -> list["_Kind"]:
+        found = self._columns.get(column)
+        if found is None:
+            found = self._columns[column] = self._column(column)
         return found
 
     def _column(self, column: int) -> list["_Kind"]:
@@ -198,7 +205,7 @@ class _Ceilings:
         return found
 
     def most_beside(self, columns: tuple[int, ...], slope: int) -> int:
-        """What no place of some columns exceeds, with ``slope`` more for each further block."""
+        """Bytes that no place of some columns exceeds; ``slope`` more for each further block."""
         found = self._most.get(columns)
         if found is None:
             each = [self.column(column) for column in columns]

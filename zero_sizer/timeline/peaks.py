@@ -8,11 +8,13 @@ Blocks that are equal save equally, so over a run of blocks activations are a li
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from zero_sizer.activations.levels import MicroStep, StepLevels
 from zero_sizer.timeline.overlay import Overlay, Zero, overlay_of
 from zero_sizer.timeline.passes import Pass
 from zero_sizer.timeline.program import Layout
+from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero.reduction import Held
 
@@ -156,7 +158,13 @@ def _most(rows: tuple[_Row, ...], found: Pass, best: int) -> int:
 
 
 def rows_of(step: MicroStep) -> Rows:
-    """The rows of a step."""
+    """The rows of a step; plans that differ elsewhere have the same."""
+    return _rows(Identity(step))
+
+
+@lru_cache(maxsize=2048)
+def _rows(identity: Identity) -> Rows:
+    step: MicroStep = identity.of
     forward, level = _pass(step, 0, is_backward=False)
     backward, remaining = _pass(step, level, is_backward=True)
     return Rows(forward, backward, remaining)
@@ -164,19 +172,21 @@ def rows_of(step: MicroStep) -> Rows:
 
 def _pass(step: MicroStep, level: int, *, is_backward: bool) -> tuple[tuple[_Row, ...], int]:
     """The rows of a pass that begins at ``level``, and the level when it is over."""
-    alike: dict[tuple[int, int, int, int], list[int]] = {}
+    rows: list[_Row] = []
     column = 0
     for part in reversed(step.parts) if is_backward else step.parts:
         section = part.backward if is_backward else part.forward
-        slope, last = section.end, part.count - 1
-        rise = max(slope * last, 0)
-        for at in _levels(section.steps):
-            first = level + at
-            key = -first - rise, column % 2, first, slope
-            alike.setdefault(key, []).append(column)
-            column += 1
+        slope = section.end
+        rise = max(slope * (part.count - 1), 0)
+        alike: dict[int, list[int]] = {}  # twice the level, and one more for the end of a step
+        levels = list(_levels(section.steps))
+        for number, at in enumerate(levels):
+            alike.setdefault(2 * at + number % 2, []).append(column + number)
+        column += len(levels)
+        for key, columns in alike.items():
+            first = level + (key >> 1)
+            rows.append((-first - rise, tuple(columns), first, slope))
         level += part.count * slope
-    rows = [(key[0], tuple(columns), *key[2:]) for key, columns in alike.items()]
     rows.sort()
     return tuple(rows), level
 

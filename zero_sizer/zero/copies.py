@@ -69,16 +69,17 @@ class Alike:
             worst = max(worst, self.total(number))
         return worst
 
-    def hooks(self) -> Sequence[int]:
-        """``hook`` of each gradient, worked out once for those that are alike."""
+    def hooks(self) -> tuple[Sequence[int], int]:
+        """``hook`` of each gradient, worked out once for those that are alike; the highest."""
         flow = self._flow
         if not flow.hook_of:
-            return flow.totals[1]
+            return flow.totals[1], flow.most[1]
         if not self._by_kind:
-            return [self.hook(position) for position in range(len(flow.hook))]
+            found = [self.hook(position) for position in range(len(flow.hook))]
+            return found, max(found)
         firsts, kinds = flow.hook_kinds
         of_kinds = [self.hook(position) for position in firsts]
-        return [of_kinds[kind] for kind in kinds]
+        return list(map(of_kinds.__getitem__, kinds)), max(of_kinds)
 
 
 def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
@@ -98,7 +99,10 @@ def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike
 
 def _parts(flush: Flush, tensors: Tensors, share: Share) -> list[int]:
     """Elements of the partitions that a reduction makes, in the order of the tensors."""
-    return [ceil_div(tensors.numels[index], share.ranks) for index in sorted(flush.members)]
+    return [
+        partition.tensor_partition(tensors.numels[index], share.ranks)
+        for index in sorted(flush.members)
+    ]
 
 
 def _cast_together(parts: Sequence[int], share: Share) -> int:

@@ -7,7 +7,6 @@ be the highest, so what a rank has of its own is added up where it is asked for.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
 
 from zero_sizer.zero.gradient_flow import Flow
 from zero_sizer.zero.reduction import Held, Holder, Reduction, total_of
@@ -171,6 +170,7 @@ class _Tops:
 
     def __init__(self, holders: Sequence[Holder]) -> None:
         self._holders = sorted(holders, key=lambda holder: -holder.most)
+        self._held = max([holder.held for holder in holders])
         self._is_plain = not any(holder.has_large for holder in holders)
         self._known: dict[int, int] = {}
 
@@ -181,9 +181,15 @@ class _Tops:
         return found
 
     def _at(self, time: int) -> int:
-        if self._is_plain:
-            times, tops = self._rising
-            return tops[bisect_right(times, time)]
+        if not self._is_plain:
+            return self._followed(time)
+        for holder in self._holders:
+            if holder.begins() <= time:
+                return max(self._held, holder.most)
+        return self._held
+
+    def _followed(self, time: int) -> int:
+        """The most, where large gradients come and go."""
         holders = iter(self._holders)
         best = next(holders).at(time)
         for holder in holders:
@@ -191,14 +197,3 @@ class _Tops:
                 break
             best = max(best, holder.at(time))
         return best
-
-    @cached_property
-    def _rising(self) -> tuple[list[int], list[int]]:
-        """When holders begin to keep something, and the most that any has from then on.
-
-        Before the first of those times it is the most that any has from the start.
-        """
-        begun = sorted((holder.begins(), holder.most) for holder in self._holders)
-        held = max([holder.held for holder in self._holders])
-        tops = accumulate([most for _, most in begun], max, initial=held)
-        return [time for time, _ in begun], list(tops)

@@ -7,7 +7,8 @@ from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, STEP, Mom
 from zero_sizer.optimizers.table import QUANTIZED
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
-from zero_sizer.units import ceil_div, round_up
+from zero_sizer.units import round_up
+from zero_sizer.zero import partition
 
 
 def _is_swapping(plan: Plan) -> bool:
@@ -43,7 +44,7 @@ def _new_states_numel(plan: Plan) -> int:
 def _waiting_numels(plan: Plan) -> tuple[int, ...]:
     """Gradients that are too small for NVMe, or no multiple of its blocks."""
     least, unit = sizes.least_swapped_bytes(plan), sizes.swap_unit_bytes(plan)
-    parts = [ceil_div(n, plan.dp_world_size) for n in sizes.trainable(plan)]
+    parts = [partition.tensor_partition(n, plan.dp_world_size) for n in sizes.trainable(plan)]
     itemsize = plan.master_dtype.itemsize
     return tuple(n for n in parts if n * itemsize < least or n * itemsize % unit)
 
