@@ -1,10 +1,12 @@
 """How far the closed form is from what transformers' classes keep, for every traced family."""
 
 import itertools
+import json
 
 import pytest
 
 from zero_sizer.activations import select
+from zero_sizer.activations.levels import Activations, ComposedPart
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import read
 from zero_sizer.sizing import size
@@ -55,7 +57,9 @@ def plan_of(path, model, attention, checkpointing, seq_len):
 
 def highest(plan, step):
     found = timeline(
-        rows_of(step), layout_of(plan.model, step, leaves_of(plan).modules, ()), zero_rules.zero_of(plan)
+        rows_of(step),
+        layout_of(plan.model, step, leaves_of(plan).modules, ()),
+        zero_rules.zero_of(plan),
     )
     return max(found.forward.total, found.backward.total)
 
@@ -81,3 +85,24 @@ def test_what_a_family_keeps_is_within_the_closed_forms_error(tmp_path, model):
         off = highest(plan, traced) - closed
         told = f"{model} {attention} {checkpointing} {seq_len}: {off} of {closed}, {error}"
         assert -error.below <= off <= error.above, told
+
+
+def block_by_block(step):
+    """The same step, each block a part of its own."""
+    blocks = [
+        ComposedPart.like(part, blocks=range(number, number + 1))
+        for part in step.parts
+        for number in range(part.first, part.first + part.count)
+    ]
+    return Activations(tuple(blocks))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_equal_blocks_are_one_part_and_hold_what_each_holds_alone(tmp_path, stage, checkpointing):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({**json.loads(CONFIG), "zero_optimization": {"stage": stage}}))
+    plan = plan_of(path, "qwen2.5-0.5b", "flash", checkpointing, 512)
+    step = select.in_closed_form(plan)
+    assert [part.count for part in step.parts if part.blocks] == [24]
+    assert highest(plan, step) == highest(plan, block_by_block(step))
