@@ -205,7 +205,7 @@ class _Ceilings:
         return found
 
     def most_beside(self, columns: tuple[int, ...], slope: int) -> int:
-        """What no place of some columns exceeds, with ``slope`` more for each further block."""
+        """Bytes that no place of some columns exceeds; ``slope`` more for each further block."""
         found = self._most.get(columns)
         if found is None:
             each = [self.column(column) for column in columns]

@@ -80,8 +80,9 @@ class Highest:
 
     def _reducing(self, number: int) -> int:
         """Bytes at the worst of a reduction, where it costs all ranks alike."""
-        copies, going, _ = self._first.alike.cost(number)
-        level, own = self._flow.flush_totals[number], self._own_at
+        alike, own = self._first.alike, self._own_at
+        copies, going, _ = alike.cost(number)
+        level = self._flow.flush_totals[number] + alike.left(number)
         return level + max(copies + own(2 * number), going + own(2 * number + 1))
 
     def epilogue_total(self, ceilings: Sequence[tuple[int, int]]) -> int:
@@ -100,9 +101,10 @@ class Highest:
 
     def epilogue_of_all(self) -> int:
         """Bytes then where ranks own no parts of what is reduced (stage 3)."""
-        flow, total = self._flow, self._first.alike.total
-        late = [total(number) for number in range(flow.done[-1], len(flow.flushes))]
-        return max([flow.most_closing, *late]) + self._own_at(0)
+        flow, alike = self._flow, self._first.alike
+        late = [alike.total(number) for number in range(flow.done[-1], len(flow.flushes))]
+        closing = flow.most_closing + alike.left(len(flow.flushes))
+        return max([closing, *late]) + self._own_at(0)
 
     def _after_total(self, number: int) -> int:
         """Bytes at one of the levels after the last gradient (negative), or of a reduction."""

@@ -246,7 +246,8 @@ class Reduction:
 
     def _held(self, level: Level, time: int, copies: int = 0) -> Held:
         gradients, buckets = level
-        return Held(gradients + self.holder.at(time), buckets, copies)
+        left = self.alike.left(time // 2)
+        return Held(gradients + self.holder.at(time) + left, buckets, copies)
 
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""
