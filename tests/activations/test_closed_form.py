@@ -1,11 +1,13 @@
 """How far the closed form is from what transformers' classes keep, for every traced family."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import pytest
 
 from zero_sizer.activations import select
+from zero_sizer.activations.levels import Activations, ComposedPart
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import read
 from zero_sizer.questions import profile as on_the_way
@@ -103,3 +105,24 @@ def test_of_families_without_a_profile_those_that_keep_most_are_within_it(
     on_the_way._trace(plan, lambda line: None)
     off = highest(plan, select.traced_activations(plan)) - closed
     assert 0 < off <= error.above
+
+
+def block_by_block(step):
+    """The same step, each block a part of its own."""
+    blocks = [
+        ComposedPart.like(part, blocks=range(number, number + 1))
+        for part in step.parts
+        for number in range(part.first, part.first + part.count)
+    ]
+    return Activations(tuple(blocks))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_equal_blocks_are_one_part_and_hold_what_each_holds_alone(tmp_path, stage, checkpointing):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({**json.loads(CONFIG), "zero_optimization": {"stage": stage}}))
+    plan = plan_of(path, "qwen2.5-0.5b", "flash", checkpointing, 512)
+    step = select.in_closed_form(plan)
+    assert [part.count for part in step.parts if part.blocks] == [24]
+    assert highest(plan, step) == highest(plan, block_by_block(step))
