@@ -185,7 +185,7 @@ def test_an_older_ms_swift_is_refused_by_name(tmp_path):
 
 
 def test_a_path_in_the_hubs_cache_names_its_model(tmp_path):
-    path = "/home/me/hub/models--Qwen--Qwen2.5-7B/snapshots/5d8e171e"
+    path = "/data/hub/models--Qwen--Qwen2.5-7B/snapshots/5d8e171e"
     with pytest.raises(InputError) as error:
         read(tmp_path, FACTORY.replace(QWEN, path) + "full")
     assert error.value.remedy == "if that is qwen2.5-7b, say --model qwen2.5-7b"
