@@ -102,7 +102,7 @@ class Plan:
     grad_accum: int = _read("gradient_accumulation_steps")
     micro_batch: int = _read("train_micro_batch_size_per_gpu")
     seq_len: int = _read("seq_len")
-    feed: Feed | None = _read("model", "images", "audio_seconds", "target_len")
+    feed: Feed | None = _read("model", "images", "max_pixels", "audio_seconds", "target_len")
     checkpointing: bool = _read("checkpointing")
     checkpointing_how: Checkpointing = _read("checkpointing")
     cpu_checkpointing: bool = _read(_ACT + "cpu_checkpointing")
