@@ -131,6 +131,7 @@ _LLAVA = Stacked(
         ("hidden", "hidden"),
     ),
     nested={"text_config": "llama", "vision_config": "clip_vision_model"},
+    same=(("heads", "kv_heads"),),
     read=("text_config.max_position_embeddings", "vision_config.image_size"),
 )
 
@@ -285,6 +286,8 @@ def widths_of(fields: Mapping[str, Any], feed: Feed) -> dict[str, int] | None:
     for stack in stacks_in(row.widths):
         found.update(_of_heads(stack, found, has_kv=f"{stack}kv_heads" in row.widths))
     if not all(map(_is_whole, found.values())) or not _is_alike(fields, row, found):
+        return None
+    if any(found[one] != found[other] for one, other in row.same):
         return None
     return {**found, **{padded(name): round_up(found[name], PADDED) for name in row.own_lengths}}
 

@@ -24,6 +24,7 @@ class Stacked:
         alike: field -> (width that it must be, width that it is where nobody says).
         followed: list of blocks -> field that lists those after which something runs outside.
         read: further fields whose defaults are kept.
+        same: pairs of widths that every model had that was traced: of others it says nothing.
     """
 
     heads: tuple[str, ...]
@@ -39,6 +40,7 @@ class Stacked:
     alike: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     followed: Mapping[str, str] = field(default_factory=dict)
     read: tuple[str, ...] = ()
+    same: tuple[tuple[str, str], ...] = ()
 
     @property
     def own_lengths(self) -> tuple[str, ...]:
