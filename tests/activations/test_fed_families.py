@@ -127,8 +127,12 @@ def test_a_family_answers_as_a_fresh_trace(name, changes, images, tmp_path):
             close = pytest.approx(getattr(expected, level), rel=CLOSE, abs=ROUNDED)
             assert getattr(found, level) == close
         if "windows" not in feed.measures:  # whose operations are counted as a whole image's
-            assert found.forward_flops == expected.forward_flops
-            assert found.backward_flops == expected.backward_flops
+            # of one sample alone, torch counts some products of one row as none
+            rel = 1e-7 if spec.arch.family in ("clip", "siglip") else 0
+            for count in ("forward_flops", "backward_flops"):
+                assert getattr(found, count) == pytest.approx(
+                    getattr(expected, count), rel=rel, abs=0
+                )
         seen += 1
     assert seen > 1
 
