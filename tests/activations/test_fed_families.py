@@ -59,6 +59,7 @@ TRAINED = (
         {"architectures": ["SiglipForImageClassification"], "num_labels": 7},
         None,
     ),
+    ("qwen3-vl-4b", {}, Images(1, 1024, 1024)),
     ("qwen3-vl-8b", {}, Images(3, 448, 640)),
     ("dinov2-large", {}, None),
     ("dinov2-base", {"image_size": 224, "mlp_ratio": 3}, None),
@@ -137,7 +138,7 @@ def test_a_family_answers_as_a_fresh_trace(name, changes, images, tmp_path):
     assert seen > 1
 
 
-TOKENS = {"llava-1.5-7b": 1024, "qwen3-vl-8b": 2048, "siglip-so400m": 64}
+TOKENS = {"llava-1.5-7b": 1024, "qwen3-vl-4b": 2048, "siglip-so400m": 64}
 SEEING = ("vit-base", "vit-large", *TOKENS)
 
 
