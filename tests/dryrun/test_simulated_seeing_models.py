@@ -1,6 +1,7 @@
 """Qwen-VL and LLaVA as their families answer, in every attention and precision, beside the engine.
 
-At widths, images and windows that no family was traced at; real models: ``benchmarks/other_models.py``.
+Widths, images and windows are such that no family was traced at; ``benchmarks/other_models.py`` has
+real models.
 """
 
 import json
