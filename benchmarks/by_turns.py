@@ -2,6 +2,7 @@
 
     python benchmarks/by_turns.py --against ../at-f33c18d ../at-4c8a454
     python benchmarks/by_turns.py --against ../at-f33c18d --write
+    python benchmarks/by_turns.py --against ../at-f33c18d --every --write   # each bundled model
 
 A machine that others use is slow for all of them in the same round, so ratios are what counts.
 Each sweep is a process of its own and evaluates the same candidates in the same order: the twelve
@@ -26,7 +27,10 @@ from typing import Any
 from cold_start import ROOT, demo_check, machine, one_run, replace_section
 
 MODELS = ("gpt2", "llama-3-8b", "mixtral-8x7b", "llama-3-70b")
-WARM_UP, COUNT, BATCHES = 2000, 2000, 8
+COUNT, BATCHES = 2000, 8
+JOBS = tuple((a, n) for a in ("flash", "sdpa", "eager") for n in (1024, 4096, 448))
+"""Attention and tokens: of each model the first that it takes."""
+WANTED = 10_000  # plans a second
 STRATEGIES = (
     "no ZeRO",
     "ZeRO-1",
@@ -71,8 +75,19 @@ def candidates(seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
             )
 
 
+def bundled() -> tuple[str, ...]:
+    """Names of the bundled models."""
+    from zero_sizer.models.sources.bundled import bundled_names
+
+    return bundled_names()
+
+
 def sweep_of(model: str) -> Any:
-    """The sweep of a model, in whatever checkout is imported."""
+    """The sweep of a model, in whatever checkout is imported; None: nothing of it can be swept."""
+    return next((found for job in JOBS if (found := _sweep_at(model, *job)) is not None), None)
+
+
+def _sweep_at(model: str, attention: str, seq_len: int) -> Any:
     from zero_sizer.advise.choose import Options, search_of
     from zero_sizer.advise.config import default_config
 
@@ -88,28 +103,28 @@ def sweep_of(model: str) -> Any:
         gpu="h100-80gb",
         host_memory="2TiB",
         nvme="30TB",
-        seq_len=1024,
-        attention="flash",
+        seq_len=seq_len,
+        attention=attention,
     )
     return search_of(read.without_config(default_config(), stated), Options()).sweep
 
 
-def sweep(model: str) -> float:
+def sweep(model: str, count: int) -> float:
     """Evaluations a second of the processor, after as many to warm up."""
     found, drawn = sweep_of(model), candidates(1)
     gc.disable()  # as the command line does
-    for _, (name, numbers) in zip(range(WARM_UP), drawn, strict=False):
+    for _, (name, numbers) in zip(range(count), drawn, strict=False):
         found.uses(found.values(name, **numbers))
-    chosen = [next(drawn) for _ in range(COUNT)]
+    chosen = [next(drawn) for _ in range(count)]
     start = time.process_time()
     for name, numbers in chosen:
         found.uses(found.values(name, **numbers))
-    return COUNT / (time.process_time() - start)
+    return count / (time.process_time() - start)
 
 
-def in_tree(tree: Path, model: str) -> float:
+def in_tree(tree: Path, model: str, count: int) -> float:
     """The sweep in another process, with the package of ``tree``."""
-    line = [sys.executable, __file__, "--sweep", model]
+    line = [sys.executable, __file__, "--sweep", model, "--count", str(count)]
     path = {**os.environ, "PYTHONPATH": str(tree.resolve())}
     done = subprocess.run(line, env=path, capture_output=True, text=True, check=True)
     return float(done.stdout)
@@ -132,14 +147,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--against", type=Path, nargs="+", default=[])
     parser.add_argument("--rounds", type=int, default=3, help="of the sweeps")
+    parser.add_argument("--count", type=int, default=COUNT, help="candidates, and to warm up")
     parser.add_argument("--starts", type=int, default=15, help="of a cold check")
     parser.add_argument("--write", action="store_true", help="update benchmarks/results.md")
+    parser.add_argument("--every", action="store_true", help="sweep each bundled model instead")
     parser.add_argument("--sweep", help="of this model, in this process, and no more")
     options = parser.parse_args()
     if options.sweep:
-        print(sweep(options.sweep))
+        print(sweep(options.sweep, options.count))
         return 0
-    section = render([*options.against, ROOT], options)
+    render_of = every_model if options.every else render
+    section = render_of([*options.against, ROOT], options)
     print(section)
     if options.write:
         replace_section(section)
@@ -152,7 +170,9 @@ def render(trees: list[Path], options: argparse.Namespace) -> str:
     starts = [[cold(tree) for tree in trees] for _ in range(options.starts)]
     rows = [_row("cold `check`, ms", [[1000 * s for s in row] for row in starts], is_cost=True)]
     for model in MODELS:
-        rounds = [[in_tree(tree, model) for tree in trees] for _ in range(options.rounds)]
+        rounds = [
+            [in_tree(tree, model, options.count) for tree in trees] for _ in range(options.rounds)
+        ]
         rows.append(_row(f"sweep of {model}, plans a second", rounds))
     names = [name_of(tree) for tree in trees]
     ratios = [f"against {name}" for name in names[:-1]]
@@ -161,8 +181,8 @@ def render(trees: list[Path], options: argparse.Namespace) -> str:
             "## Beside earlier commits",
             "",
             f"By turns, {options.starts} rounds of `{shlex.join(demo_check()[2:])}` and "
-            f"{options.rounds} of each sweep ({COUNT} candidates after {WARM_UP} to warm up, the "
-            "same in all), by `benchmarks/by_turns.py`. Medians of the processor's time; the last "
+            f"{options.rounds} of each sweep ({options.count} candidates after as many to warm up, "
+            "the same in all), by `benchmarks/by_turns.py`. Medians of the processor's time; the last "
             "columns are the medians of a round's ratios, above 1 where this is faster.",
             "",
             f"| what | {' | '.join([*names, *ratios])} |",
@@ -173,6 +193,45 @@ def render(trees: list[Path], options: argparse.Namespace) -> str:
             "",
         ]
     )
+
+
+def every_model(trees: list[Path], options: argparse.Namespace) -> str:
+    """The section with a sweep of each bundled model."""
+    rows, slow = [], {}
+    for model in bundled():
+        rounds = [
+            [in_tree(tree, model, options.count) for tree in trees] for _ in range(options.rounds)
+        ]
+        rows.append(_row(model, rounds))
+        now = median(row[-1] for row in rounds)
+        if now < WANTED:
+            slow[model] = now
+        print(rows[-1], file=sys.stderr, flush=True)
+    names = [name_of(tree) for tree in trees]
+    ratios = [f"against {name}" for name in names[:-1]]
+    slowest = ", ".join(f"{name} {rate:,.0f}" for name, rate in sorted(slow.items(), key=_rate)[:5])
+    return "\n".join(
+        [
+            "## Sweeps of every bundled model",
+            "",
+            f"Plans a second of the processor, {options.rounds} by turns of {options.count} "
+            f"candidates after as many to warm up, the same in all, by `benchmarks/by_turns.py "
+            "--every`; ratios as in the section above. "
+            f"{len(rows) - len(slow)} of {len(rows)} reach {WANTED:,}"
+            + (f"; the slowest: {slowest}." if slow else "."),
+            "",
+            f"| model | {' | '.join([*names, *ratios])} |",
+            f"|---|{'---|' * (2 * len(names) - 1)}",
+            *rows,
+            "",
+            machine(),
+            "",
+        ]
+    )
+
+
+def _rate(item: tuple[str, float]) -> float:
+    return item[1]
 
 
 def _row(what: str, rounds: list[list[float]], *, is_cost: bool = False) -> str:

@@ -96,9 +96,9 @@ def job_of(case: Case, stage: int, batch: int, layers: int | None) -> Job:
     return cut_job(without_config(config, flags), layers)
 
 
-_ABOUT_SEEING = """Peaks as the families answer, without torch; 4 blocks of each stack, of Qwen2.5-VL
-8, the last of which in its tower sees the image whole; 2,560 tokens; each name with precision,
-attention and images of a sample."""
+_ABOUT_SEEING = """Peaks as the families answer, without torch; 4 blocks of each stack, 8 of
+Qwen2.5-VL's, the last of which in its tower sees the image whole; 2,560 tokens; each name with
+precision, attention and images of a sample."""
 
 
 class Row(NamedTuple):
@@ -121,7 +121,7 @@ def measured(jobs: dict[int, Job], *, traces: bool) -> Iterator[Row]:
     """Prediction and simulation of the jobs of some batches."""
     found = {batch: _sized(job) if traces else size(job) for batch, job in jobs.items()}
     if not traces and any(is_closed_form(of.plan) for of in found.values() if of.plan is not None):
-        raise Unanswered
+        raise UnansweredError
     ranks = {batch: sizing.plan.rank for batch, sizing in found.items() if sizing.plan is not None}
     requests = [request_of(job, rank=ranks[batch], steps=2) for batch, job in jobs.items()]
     for (batch, sizing), answer in zip(found.items(), run_requests(requests), strict=True):
@@ -130,7 +130,7 @@ def measured(jobs: dict[int, Job], *, traces: bool) -> Iterator[Row]:
         yield Row(batch, sizing.peaks[Device.GPU].num_bytes, answer.first.peak()["gpu"])
 
 
-class Unanswered(Exception):
+class UnansweredError(Exception):
     """No family answers a case."""
 
 
@@ -155,7 +155,7 @@ def main() -> int:
             jobs = {batch: job_of(case, stage, batch, layers) for batch in batches}
             try:
                 rows = list(measured(jobs, traces=not options.seeing))
-            except Unanswered:
+            except UnansweredError:
                 print(f"no family answers {case.name}", flush=True)
                 break
             worst = max(worst, *(abs(row.error) for row in rows))

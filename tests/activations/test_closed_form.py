@@ -9,7 +9,7 @@ from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import read
 from zero_sizer.sizing import size
 from zero_sizer.timeline import zero_rules
-from zero_sizer.timeline.peaks import timeline
+from zero_sizer.timeline.peaks import rows_of, timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.zero_rules import leaves_of
 
@@ -55,7 +55,9 @@ def plan_of(path, model, attention, checkpointing, seq_len):
 
 def highest(plan, step):
     found = timeline(
-        step, layout_of(plan.model, step, leaves_of(plan).modules, ()), zero_rules.zero_of(plan)
+        rows_of(step),
+        layout_of(plan.model, step, leaves_of(plan).modules, ()),
+        zero_rules.zero_of(plan),
     )
     return max(found.forward.total, found.backward.total)
 

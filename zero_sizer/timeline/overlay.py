@@ -9,12 +9,12 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from zero_sizer.timeline.gathered import Levels, gathered_at
-from zero_sizer.timeline.passes import Asked, Kinds, Late, Pass, Side, kinds_of
+from zero_sizer.timeline.passes import Kinds, Late, Pass, Side, kinds_of
 from zero_sizer.timeline.program import Layout, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero import gradient_flow, replay
-from zero_sizer.zero.copies import Costs, ceilings, most_costs
+from zero_sizer.zero.copies import Alike, Costs, ceilings, most_costs
 from zero_sizer.zero.gradient_flow import Flow, Rules, Scheme, Tensors
 from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held, Reduction
@@ -107,18 +107,31 @@ class Overlay:
         late: Late | None = None
         values: Sequence[int]
         if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
-            more = start - sum(flow.start)
-            columns = [_more(totals, more) for totals in flow.totals]
-            values = program.held_bytes(start, *columns)
-            most = max(values)
+            values, most = self._held_bytes(start, flow.totals[1], flow.most[1])
         elif zero.rules.scheme is Scheme.HOOKED:
             late = Late(program, flow, self.highest, self._costs, start)
             values, most = late.values, late.most
         else:
-            values = Asked(self.highest, start, len(flow.hook))
-            most = self.highest.most(start)
+            alike = self._reduction.alike
+            values, most = self._held_bytes(start, *alike.hooks(), alike)
         side = Side(values, *program.held, most)
         return Pass(gathered, side, program.backward_spans, late, self._kinds_of(True))
+
+    def _held_bytes(
+        self, start: int, hooks: Sequence[int], most: int, alike: Alike | None = None
+    ) -> tuple[Sequence[int], int]:
+        """``Program.held_bytes`` where a rank's own is there all the time, and the highest."""
+        flow = self.flow
+        before: Sequence[int] = flow.totals[0]
+        after: Sequence[int] = flow.totals[2]
+        highest = max(flow.most[0], most, flow.most[2])
+        if alike is not None and alike.leaves:
+            before = [total + alike.left(n) for total, n in zip(before, flow.done, strict=False)]
+            after = [total + alike.left(n) for total, n in zip(after, flow.done[1:], strict=True)]
+            highest = max([most, *before, *after])
+        more = start - sum(flow.start)
+        columns = [_more(totals, more) for totals in (before, hooks, after)]
+        return self.program.held_bytes(start, *columns), max(start, highest + more)
 
     @cached_property
     def _costs(self) -> Costs:
@@ -126,7 +139,7 @@ class Overlay:
         return most_costs(self.flow, zero.tensors, zero.rules, zero.share)
 
     def _kinds_of(self, is_backward: bool) -> Kinds | None:
-        if self._levels is None:
+        if self._levels is None or self._reduction.alike.leaves:
             return None
         return kinds_of(
             Identity(self._levels), Identity(self.program), Identity(self.flow), is_backward

@@ -57,16 +57,24 @@ class Kinds:
         self._held = held
         self._alike = alike
         self._spans = spans
-        self._columns: dict[int, list[tuple[tuple[int, ...], int, int]]] = {}
+        self._columns: dict[int, list[_Kind]] = {}
+        self._several: dict[tuple[int, ...], list[_Kind]] = {}
 
-    def column(self, column: int) -> list[tuple[tuple[int, ...], int, int]]:
-        """Kinds of a column's places, and the first and the last block of each; none if many."""
+    def of(self, columns: tuple[int, ...]) -> list["_Kind"]:
+        """Kinds of the places of some columns, all even or all odd; none where one has many."""
+        found = self._several.get(columns)
+        if found is None:
+            each = [self._of_one(column) for column in columns]
+            found = self._several[columns] = _together(each) if all(each) else []
+        return found
+
+    def _of_one(self, column: int) -> list["_Kind"]:
         found = self._columns.get(column)
         if found is None:
             found = self._columns[column] = self._column(column)
         return found
 
-    def _column(self, column: int) -> list[tuple[tuple[int, ...], int, int]]:
+    def _column(self, column: int) -> list["_Kind"]:
         span, is_end = self._spans[column // 2], column % 2
         within, end, apart = (placed.numbers[span] for placed in self._gathered)
         rows = [end if is_end else within]
@@ -79,6 +87,22 @@ class Kinds:
         if len(lasts) > _FEW:
             return []
         return [(kind, kinds.index(kind), last) for kind, last in lasts.items()]
+
+
+_Kind = tuple[tuple[int, ...], int, int]
+"""Which bytes there are at such places, and the first and the last block that has one."""
+
+
+def _together(columns: Sequence[list[_Kind]]) -> list[_Kind]:
+    """The kinds of all columns."""
+    if len(columns) == 1:
+        return columns[0]
+    found: dict[tuple[int, ...], tuple[int, int]] = {}
+    for kinds in columns:
+        for kind, first, last in kinds:
+            least, most = found.get(kind, (first, last))
+            found[kind] = min(least, first), max(most, last)
+    return [(kind, *blocks) for kind, blocks in found.items()]
 
 
 class Asked(Sequence[int]):
@@ -129,15 +153,22 @@ class Late:
         self.most = self._ceilings.most + self._own
         self.values = Asked(highest, start, len(flow.hook))
 
-    def highest_beside(self, column: int, first: int, slope: int, best: int) -> int:
-        """The highest total of a column; ``best`` where none is higher than that.
+    def highest_beside(self, columns: tuple[int, ...], first: int, slope: int, best: int) -> int:
+        """The highest total of some columns; ``best`` where none is higher than that.
 
         Args:
-            column: which.
+            columns: which.
             first: what lies beside at the first block.
             slope: what each further block adds to that.
             best: a total that is known.
         """
+        ceilings, own = self._ceilings, self._own
+        if ceilings.most_beside(columns, slope) + first + own > best:
+            for column in columns:
+                best = self._highest_of(column, first, slope, best)
+        return best
+
+    def _highest_of(self, column: int, first: int, slope: int, best: int) -> int:
         values, most = self._ceilings.column(column)
         least = best - self._own - first  # a place that may be higher has more than that
         if most + max(slope * (len(values) - 1), 0) <= least:
@@ -162,6 +193,7 @@ class _Ceilings:
         self._placed = program.held
         self._spans = program.backward_spans
         self._columns: dict[int, tuple[Sequence[int], int]] = {}
+        self._most: dict[tuple[int, ...], tuple[int, int]] = {}
         self.most = max(self._values)
 
     def column(self, column: int) -> tuple[Sequence[int], int]:
@@ -171,6 +203,15 @@ class _Ceilings:
             values = self._placed[column % 2].column(column // 2, self._values)
             found = self._columns[column] = values, max(values)
         return found
+
+    def most_beside(self, columns: tuple[int, ...], slope: int) -> int:
+        """Bytes that no place of some columns exceeds; ``slope`` more for each further block."""
+        found = self._most.get(columns)
+        if found is None:
+            each = [self.column(column) for column in columns]
+            last = max([len(values) for values, _ in each]) - 1
+            found = self._most[columns] = max([most for _, most in each]), last
+        return found[0] + max(slope * found[1], 0)
 
     def sources(self, column: int) -> Sequence[int]:
         """Which of ``Program.held`` there are in one column."""
@@ -213,40 +254,61 @@ class Pass:
         self._spans = spans
         self.late = late
         self._kinds = kinds
-        self._ends: dict[int, list[_End]] = {}
+        self._ends: dict[tuple[int, ...], list[_End]] = {}
+        self._most: dict[tuple[int, ...], int] = {}
         self._columns: dict[int, tuple[Sequence[int], int]] = {}
 
-    def most(self, column: int) -> int:
-        """The most that is held at any block of a column."""
-        ends = self._ends.get(column)
-        if ends is None:
-            ends = self._ends[column] = self._ends_of(column)
-        return max(ends)[0] if ends else self._column(column)[1]
+    def most(self, columns: tuple[int, ...]) -> int:
+        """The most that is held at any block of some columns (``Kinds.of``)."""
+        found = self._most.get(columns)
+        if found is None:
+            ends = self._ends_at(columns)
+            found = max(ends)[0] if ends else max([self._column(c)[1] for c in columns])
+            self._most[columns] = found
+        return found
 
-    def _ends_of(self, column: int) -> list["_End"]:
-        """Bytes of a column's kinds of places, with the first and the last of each."""
-        kinds = self._kinds.column(column) if self._kinds is not None else ()
+    def _ends_at(self, columns: tuple[int, ...]) -> list["_End"]:
+        """See ``_ends_of``."""
+        found = self._ends.get(columns)
+        if found is None:
+            found = self._ends[columns] = self._ends_of(columns)
+        return found
+
+    def _ends_of(self, columns: tuple[int, ...]) -> list["_End"]:
+        """Bytes of the columns' kinds of places, with the first and the last of each."""
+        kinds = self._kinds.of(columns) if self._kinds is not None else ()
         lying = self._gathered.values if self._gathered is not None else ()
         held = self._held
         if isinstance(held, int):
             return [(lying[a] + held, first, last) for (a, *_), first, last in kinds]
         there = held.values
-        if not column % 2:
+        if not columns[0] % 2:
             return [(lying[a] + there[b], first, last) for (a, b), first, last in kinds]
         return [
             (max(lying[a] + there[b], lying[c] + there[d]), first, last)
             for (a, b, c, d), first, last in kinds
         ]
 
-    def highest_beside(self, column: int, first: int, slope: int) -> tuple[int, int]:
-        """Bytes and block of a column's highest, the first of equals.
+    def highest_beside(self, columns: tuple[int, ...], first: int, slope: int) -> int:
+        """Bytes of the highest of some columns, of which ``most`` was asked.
 
         Args:
-            column: which.
+            columns: which.
             first: what lies beside ZeRO's at the first block.
             slope: what each further block adds to that.
         """
-        ends = self._ends.get(column)
+        ends = self._ends[columns]
+        if not slope:
+            return first + self._most[columns]
+        if not ends:
+            return max([self.place_beside(column, first, slope)[0] for column in columns])
+        if slope > 0:
+            return first + max([size + slope * last for size, _, last in ends])
+        return first + max([size + slope * begin for size, begin, _ in ends])
+
+    def place_beside(self, column: int, first: int, slope: int) -> tuple[int, int]:
+        """Bytes and block of a column's highest, the first of equals (``highest_beside``)."""
+        ends = self._ends_at((column,))
         if ends:
             if slope > 0:
                 found = [(size + slope * last, -last) for size, _, last in ends]

@@ -49,17 +49,17 @@ class Timeline:
     backward: Instant
 
 
-_Row = tuple[int, int, int, int]
-"""Activations at one step position of one part, while the step runs or at its end.
+_Row = tuple[int, tuple[int, ...], int, int]
+"""Activations that some columns (``overlay.Pass``) have in common, all even or all odd.
 
-The negative of the highest block's, so that the highest row is the least; the column
-(``overlay.Pass``); the first block's; what each further block adds.
+The negative of the highest block's, so that the highest row is the least; the columns; the first
+block's; what each further block adds.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """A step's rows, highest first, and what is left when the last gradient is complete."""
+class Rows:
+    """A step's activations, highest first, and what is left when the last gradient is complete."""
 
     forward: tuple[_Row, ...]
     backward: tuple[_Row, ...]
@@ -76,9 +76,9 @@ class _Rows:
         return -self.backward[0][0] if self.backward else 0
 
 
-def timeline(step: MicroStep, layout: Layout, zero: Zero) -> Timeline:
+def timeline(rows: Rows, layout: Layout, zero: Zero) -> Timeline:
     """Compose one micro step's activations with what ZeRO holds at every place."""
-    overlay, rows = overlay_of(layout, zero), _rows(Identity(step))
+    overlay = overlay_of(layout, zero)
     forward = _highest(rows.forward, overlay, is_backward=False)
     backward = _highest(rows.backward, overlay, is_backward=True)
     over = after_backward(rows.remaining, overlay)
@@ -96,18 +96,17 @@ def after_backward(activations: int, overlay: Overlay) -> Instant:
 
 
 def highest_totals(
-    step: MicroStep, overlay: Overlay, gap: int | None = None, known: tuple[int, int] = (-1, -1)
+    rows: Rows, overlay: Overlay, gap: int | None = None, known: tuple[int, int] = (-1, -1)
 ) -> tuple[int, int]:
     """Bytes of the highest points of forward and backward, wherever they are.
 
     Args:
-        step: the activations.
+        rows: the activations.
         overlay: what ZeRO holds.
         gap: bytes by which more lies beside forward than beside backward; a forward that is lower
             than backward with it is not worked out, and its bytes are too few. None: it always is.
         known: lower bounds, of which the answers are the least.
     """
-    rows = _rows(Identity(step))
     backward = _most(rows.backward, overlay.backward, known[1])
     over = rows.remaining + overlay.last_gathered
     if over + overlay.epilogue_ceiling > backward:
@@ -117,9 +116,8 @@ def highest_totals(
     return _most(rows.forward, overlay.forward, known[0]), backward
 
 
-def activations_alone(step: MicroStep) -> tuple[int, int]:
+def activations_alone(rows: Rows) -> tuple[int, int]:
     """Bytes of activations where forward and backward hold most of them."""
-    rows = _rows(Identity(step))
     return rows.highest_forward, rows.highest_backward
 
 
@@ -134,48 +132,60 @@ def _highest(rows: tuple[_Row, ...], overlay: Overlay, *, is_backward: bool) -> 
 def _find(rows: tuple[_Row, ...], found: Pass) -> tuple[int, int, int, int]:
     """Bytes of the highest place, its column and block, and activations there."""
     best, where = -1, (0, 0, 0)  # column, block, activations
-    for below, column, first, slope in rows:
+    for below, columns, first, slope in rows:
         if found.bound - below < best:
             break  # no later row reaches it
-        if found.most(column) - below < best:
+        if found.most(columns) - below < best:
             continue
-        total, block = found.highest_beside(column, first, slope)
-        if total > best or (total == best and (column, block) < where[:2]):
-            best, where = total, (column, block, first + slope * block)
+        for column in columns:
+            total, block = found.place_beside(column, first, slope)
+            if total > best or (total == best and (column, block) < where[:2]):
+                best, where = total, (column, block, first + slope * block)
     return best, *where
 
 
 def _most(rows: tuple[_Row, ...], found: Pass, best: int) -> int:
     """Bytes of the highest place alone; ``best`` where none is higher."""
     late = found.late
-    for below, column, first, slope in rows:
+    for below, columns, first, slope in rows:
         if found.bound - below <= best:
             break
         if late is not None:
-            best = late.highest_beside(column, first, slope, best)
-        elif found.most(column) - below > best:
-            best = max(best, found.highest_beside(column, first, slope)[0])
+            best = late.highest_beside(columns, first, slope, best)
+        elif found.most(columns) - below > best:
+            best = max(best, found.highest_beside(columns, first, slope))
     return best
 
 
-@lru_cache(maxsize=512)
-def _rows(identity: Identity) -> _Rows:
+def rows_of(step: MicroStep) -> Rows:
+    """The rows of a step; plans that differ elsewhere have the same."""
+    return _rows(Identity(step))
+
+
+@lru_cache(maxsize=2048)
+def _rows(identity: Identity) -> Rows:
     step: MicroStep = identity.of
     forward, level = _pass(step, 0, is_backward=False)
     backward, remaining = _pass(step, level, is_backward=True)
-    return _Rows(forward, backward, remaining)
+    return Rows(forward, backward, remaining)
 
 
 def _pass(step: MicroStep, level: int, *, is_backward: bool) -> tuple[tuple[_Row, ...], int]:
     """The rows of a pass that begins at ``level``, and the level when it is over."""
     rows: list[_Row] = []
+    column = 0
     for part in reversed(step.parts) if is_backward else step.parts:
         section = part.backward if is_backward else part.forward
-        slope, last = section.end, part.count - 1
-        rise = max(slope * last, 0)
-        for at in _levels(section.steps):
-            first = level + at
-            rows.append((-first - rise, len(rows), first, slope))
+        slope = section.end
+        rise = max(slope * (part.count - 1), 0)
+        alike: dict[int, list[int]] = {}  # twice the level, and one more for the end of a step
+        levels = list(_levels(section.steps))
+        for number, at in enumerate(levels):
+            alike.setdefault(2 * at + number % 2, []).append(column + number)
+        column += len(levels)
+        for key, columns in alike.items():
+            first = level + (key >> 1)
+            rows.append((-first - rise, tuple(columns), first, slope))
         level += part.count * slope
     rows.sort()
     return tuple(rows), level

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
+from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
 from zero_sizer.timeline import autocast_rules
@@ -78,7 +79,9 @@ def _shared(plan: Plan) -> Mapping[str, Any]:
         "master_itemsize": _cast_on_its_way(plan),
         "brought_itemsize": plan.grad_accum_dtype.itemsize,
         "part_itemsizes": _accumulated_copies(plan),
-        "casts_together": plan.optimizer_device.name == "NVME",
+        "casts_together": plan.optimizer_device is Device.NVME,
+        "swap_least": sizes.least_swapped_bytes(plan),
+        "swap_unit": sizes.swap_unit_bytes(plan),
         "is_compact": is_compact,
         # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182
         "keeps_own_large": is_compact and plan.stage == 2 and not plan.offloads_optimizer,

@@ -23,16 +23,22 @@ class Alike:
         cost: of one: bytes of its copies, of those on the way to the host, and of the copy that
             was reduced.
         by_kind: whether those of a kind cost alike.
+        left: bytes that all ranks keep of all reductions before each, and of all; empty: nothing.
     """
 
     def __init__(
-        self, flow: Flow, cost: Callable[[int], tuple[int, int, int]], *, by_kind: bool = False
+        self,
+        flow: Flow,
+        cost: Callable[[int], tuple[int, int, int]],
+        *,
+        by_kind: bool = False,
+        left: Sequence[int] = (),
     ) -> None:
         self._flow = flow
         self._cost = cost
-        self._by_kind = by_kind
+        self._by_kind = by_kind and not left
+        self._left = left
         self._known: dict[int, tuple[int, int, int]] = {}
-        self._of_kinds: dict[int, int] = {}
 
     def cost(self, number: int) -> tuple[int, int, int]:
         """See ``Alike``."""
@@ -41,52 +47,108 @@ class Alike:
             found = self._known[number] = self._cost(number)
         return found
 
+    @property
+    def leaves(self) -> bool:
+        """True if all ranks keep some of what is reduced."""
+        return bool(self._left)
+
+    def left(self, done: int) -> int:
+        """Bytes that all ranks keep of so many reductions."""
+        return self._left[done] if self._left else 0
+
     def total(self, number: int) -> int:
-        """Bytes at the worst of a reduction, without what is kept."""
+        """Bytes at the worst of a reduction, without what a rank keeps of its own."""
         copies, going, _ = self.cost(number)
-        return self._flow.flush_totals[number] + max(copies, going)
+        return self._flow.flush_totals[number] + max(copies, going) + self.left(number)
 
     def hook(self, position: int) -> int:
-        """Bytes at the worst of a gradient's hook, without what is kept."""
+        """Bytes at the worst of a gradient's hook, without what a rank keeps of its own."""
         flow = self._flow
-        worst = flow.totals[1][position]
+        worst = flow.totals[1][position] + self.left(flow.hook_done[position])
         for number in range(flow.done[position], flow.done[position + 1]):
             worst = max(worst, self.total(number))
         return worst
 
-    def hook_of_kind(self, position: int) -> int:
-        """``hook``, worked out once for those that are alike."""
-        if not self._by_kind:
-            return self.hook(position)
-        firsts, kinds = self._flow.hook_kinds
-        kind = kinds[position]
-        found = self._of_kinds.get(kind)
-        if found is None:
-            found = self._of_kinds[kind] = self.hook(firsts[kind])
-        return found
-
-    def most_of_hooks(self) -> int:
-        """Bytes at the worst of all hooks."""
+    def hooks(self) -> tuple[Sequence[int], int]:
+        """``hook`` of each gradient, worked out once for those that are alike; the highest."""
         flow = self._flow
         if not flow.hook_of:
-            return max(flow.totals[1], default=0)
-        positions = flow.hook_kinds[0] if self._by_kind else range(len(flow.hook))
-        return max([self.hook_of_kind(position) for position in positions], default=0)
+            return flow.totals[1], flow.most[1]
+        if not self._by_kind:
+            found = [self.hook(position) for position in range(len(flow.hook))]
+            return found, max(found)
+        firsts, kinds = flow.hook_kinds
+        of_kinds = [self.hook(position) for position in firsts]
+        return list(map(of_kinds.__getitem__, kinds)), max(of_kinds)
 
 
 def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
     """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
     kinds, numbers = flow.kinds
-    costs = [(*_scatter(*kind, rules, share), 0) for kind in kinds]
-    return Alike(flow, lambda number: costs[numbers[number]], by_kind=True)
+    if not share.casts_together:
+        costs = [(*_scatter(*kind, rules, share), 0) for kind in kinds]
+        return Alike(flow, lambda number: costs[numbers[number]], by_kind=True)
+    costs = []
+    for sizes, is_apart in kinds:
+        first = flow.flushes[numbers.index(len(costs))]  # those of a kind have the same order
+        going = _cast_together(_parts(first, tensors, share), share)
+        costs.append((*_scatter(sizes, is_apart, rules, share, going), 0))
+    left = _not_swapped(Identity(flow), tensors, share)
+    return Alike(flow, lambda number: costs[numbers[number]], by_kind=True, left=left)
+
+
+def _parts(flush: Flush, tensors: Tensors, share: Share) -> list[int]:
+    """Elements of the partitions that a reduction makes, in the order of the tensors."""
+    return [
+        partition.tensor_partition(tensors.numels[index], share.ranks)
+        for index in sorted(flush.members)
+    ]
+
+
+def _cast_together(parts: Sequence[int], share: Share) -> int:
+    """Bytes at the worst of a bucket's way to NVMe: what is cast stays until all is.
+
+    ``partition_grads`` takes the tensors in the order of their ids, and swaps them out after the
+    last (stage3.py:2006-2054).
+    """
+    worst = cast = 0
+    for part in parts:
+        brought = part * share.brought_itemsize
+        made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+        worst = max(worst, cast + brought + made)
+        cast += part * (share.master_itemsize or share.brought_itemsize)
+    return worst
+
+
+@lru_cache(maxsize=64)
+def _not_swapped(flow: Identity, tensors: Tensors, share: Share) -> tuple[int, ...]:
+    """``Alike.left`` of gradients that wait for the step on the GPU.
+
+    DeepSpeed does not write to NVMe what is less than an aligned block, nor what a partition has
+    beyond whole ones: a view, which keeps all of it (optimizer_utils.py:256-290, 452-477).
+    """
+    found, itemsize = [0], share.master_itemsize or share.brought_itemsize
+    for flush in flow.of.flushes:
+        sizes = [part * itemsize for part in _parts(flush, tensors, share)]
+        if share.divides is None:
+            sizes = [s for s in sizes if s < share.swap_least or s % share.swap_unit]
+        elif share.divides:
+            sizes = []
+        found.append(found[-1] + sum(sizes))
+    return tuple(found) if found[-1] else ()
 
 
 def _scatter(
-    sizes: tuple[tuple[int, int], ...], is_apart: bool, rules: Rules, share: Share
+    sizes: tuple[tuple[int, int], ...],
+    is_apart: bool,
+    rules: Rules,
+    share: Share,
+    going: int | None = None,
 ) -> tuple[int, int]:
     """For a bucket of so many tensors (count) of each size.
 
     The bucket's buffer is of the dtype of communication; what is not in it has to be cast.
+    ``going`` are the bytes on the way to the host; None: those of the largest tensor.
     """
     ranks, largest = share.ranks, max(size for size, _ in sizes)
     numel = sum(size * count for size, count in sizes)
@@ -102,12 +164,11 @@ def _scatter(
     kept = parts or copies  # what was reduced is gone when its parts are cast
     if not share.offloads:
         return copies + parts, 0
-    part = ceil_div(largest, ranks)
-    norm_or_cast = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
-    if share.casts_together:  # the largest is taken for the last
-        others = sum(count * ceil_div(size, ranks) for size, count in sizes) - part
-        norm_or_cast += others * (share.master_itemsize or share.brought_itemsize)
-    return copies + parts, part * share.brought_itemsize + norm_or_cast + kept
+    if going is None:
+        part = ceil_div(largest, ranks)
+        norm_or_cast = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+        going = part * share.brought_itemsize + norm_or_cast
+    return copies + parts, going + kept
 
 
 @lru_cache(maxsize=64)

@@ -42,21 +42,10 @@ class Highest:
         """Bytes when a hook is over."""
         return self._flow.totals[2][position] + self._own_at(2 * self._flow.done[position + 1])
 
-    def most(self, start: int) -> int:
-        """Bytes that no place exceeds, where nothing that a rank has of its own comes or goes.
-
-        ``start``: bytes before the first gradient.
-        """
-        before, _, after = self._flow.most
-        hooks = self._first.alike.most_of_hooks()
-        return max(start, max(before, hooks, after) + self._own_at(0))
-
     def hook_total(self, position: int) -> int:
         """Bytes at the worst of a hook."""
         flow, first = self._flow, self._first
         own = self._own_at(2 * flow.hook_done[position])
-        if not first.has_owners:
-            return first.alike.hook_of_kind(position) + own
         numbers = range(flow.done[position], flow.done[position + 1])
         if first.costs_alike:
             return max([flow.totals[1][position] + own, *map(self._reducing, numbers)])
@@ -91,8 +80,9 @@ class Highest:
 
     def _reducing(self, number: int) -> int:
         """Bytes at the worst of a reduction, where it costs all ranks alike."""
-        copies, going, _ = self._first.alike.cost(number)
-        level, own = self._flow.flush_totals[number], self._own_at
+        alike, own = self._first.alike, self._own_at
+        copies, going, _ = alike.cost(number)
+        level = self._flow.flush_totals[number] + alike.left(number)
         return level + max(copies + own(2 * number), going + own(2 * number + 1))
 
     def epilogue_total(self, ceilings: Sequence[tuple[int, int]]) -> int:
@@ -111,9 +101,10 @@ class Highest:
 
     def epilogue_of_all(self) -> int:
         """Bytes then where ranks own no parts of what is reduced (stage 3)."""
-        flow, total = self._flow, self._first.alike.total
-        late = [total(number) for number in range(flow.done[-1], len(flow.flushes))]
-        return max([flow.most_closing, *late]) + self._own_at(0)
+        flow, alike = self._flow, self._first.alike
+        late = [alike.total(number) for number in range(flow.done[-1], len(flow.flushes))]
+        closing = flow.most_closing + alike.left(len(flow.flushes))
+        return max([closing, *late]) + self._own_at(0)
 
     def _after_total(self, number: int) -> int:
         """Bytes at one of the levels after the last gradient (negative), or of a reduction."""
@@ -179,6 +170,8 @@ class _Tops:
 
     def __init__(self, holders: Sequence[Holder]) -> None:
         self._holders = sorted(holders, key=lambda holder: -holder.most)
+        self._held = max([holder.held for holder in holders])
+        self._is_plain = not any(holder.has_large for holder in holders)
         self._known: dict[int, int] = {}
 
     def __call__(self, time: int) -> int:
@@ -188,6 +181,15 @@ class _Tops:
         return found
 
     def _at(self, time: int) -> int:
+        if not self._is_plain:
+            return self._followed(time)
+        for holder in self._holders:
+            if holder.begins() <= time:
+                return max(self._held, holder.most)
+        return self._held
+
+    def _followed(self, time: int) -> int:
+        """The most, where large gradients come and go."""
         holders = iter(self._holders)
         best = next(holders).at(time)
         for holder in holders:

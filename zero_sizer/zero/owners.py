@@ -6,6 +6,7 @@ less than a thousandth of the weights are left out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import chain, islice
 
@@ -65,13 +66,34 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     """Ranks among which is one that holds most, whatever else is there."""
     if keeping.pieces and layout.ranks <= _FEW:
         return tuple(range(layout.ranks))  # activations decide too, when which piece is copied
+    limit = keeping.limit if keeping.pieces else 0  # else it decides about large ones alone
+    found, kept = _without_large(layout, replace(keeping, limit=limit, large=0, parts=0))
+    if keeping.large:
+        flat, firsts, early, _ = _ordered(layout)
+        large = list(_large(layout, flat, keeping))
+        if large:
+            part = keeping.parts * sum(group.part for group in flat)
+            first = ((firsts[rank], 0, rank, kept[rank] + part) for rank in early)
+            highest = envelope.highest(layout.ranks, chain(first, large), _least(layout))
+            found = found.union(highest)
+    return tuple(sorted(found))
+
+
+def _least(layout: Layout) -> int:
+    """Elements that count as a difference."""
+    return sum(map(sum, layout.groups)) // _SHARE
+
+
+@lru_cache(maxsize=1024)
+def _without_large(layout: Layout, keeping: Keeping) -> tuple[frozenset[int], list[int]]:
+    """The candidates where no gradient is larger than the bucket, and what each rank keeps."""
     where = (layout.ranks, layout.align_tensors, layout.itemsize)
-    flat, firsts, early, late = _ordered(layout)
+    flat, _, early, late = _ordered(layout)
 
     def piece(rank: int) -> int:
         return max((group.piece(rank) for group in flat), default=0)
 
-    least = sum(map(sum, layout.groups)) // _SHARE
+    least = _least(layout)
     kept = _kept(layout, keeping.weights, where)
     found = {*_rising(early, kept.__getitem__, least)}
     most = sum(group.most for group in flat)
@@ -80,16 +102,11 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
     # the only tensor that is touched is its own flat gradient
     several = (rank for rank in by_kept if sum(group.count(rank) for group in flat) > 1)
     found.update(islice(several, 1))
-    large = list(_large(layout, flat, keeping))
-    if large:
-        part = keeping.parts * sum(group.part for group in flat)
-        first = ((firsts[rank], 0, rank, kept[rank] + part) for rank in early)
-        found.update(envelope.highest(layout.ranks, chain(first, large), least))
     if keeping.pieces:
         for order in (early, late):
             found.update(_rising(order, piece, least // _FP64, most))
         found.update(_largest_pieces(layout, flat, keeping.limit))
-    return tuple(sorted(found))
+    return frozenset(found), kept
 
 
 _Where = tuple[int, bool, int]

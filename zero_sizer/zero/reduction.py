@@ -79,6 +79,11 @@ class Holder:
         elif large and stays:
             self.most += max(self._changes()[1])
 
+    @property
+    def has_large(self) -> bool:
+        """True if large gradients of its own may stay, or go."""
+        return bool(self._large)
+
     def begins(self) -> int:
         """The time from which on it keeps something, and its large gradients stay or go."""
         found = self.since
@@ -175,11 +180,6 @@ class Reduction:
         return 1 if self._share.keeps_own_large else -1
 
     @property
-    def has_owners(self) -> bool:
-        """True if ranks own parts of what is reduced (stages 1 and 2)."""
-        return self._extents is not None
-
-    @property
     def costs_alike(self) -> bool:
         """True if a reduction costs its owners what it costs all others."""
         return not (self._share.offloads or self._share.is_compact)
@@ -246,7 +246,8 @@ class Reduction:
 
     def _held(self, level: Level, time: int, copies: int = 0) -> Held:
         gradients, buckets = level
-        return Held(gradients + self.holder.at(time), buckets, copies)
+        left = self.alike.left(time // 2)
+        return Held(gradients + self.holder.at(time) + left, buckets, copies)
 
     def _reduced(self, number: int) -> tuple[Held, Held]:
         """While a bucket is reduced, then while its gradients go to the host."""

@@ -40,6 +40,8 @@ class Share:
         part_itemsizes: of the reduced partitions' copies in the dtype that is accumulated, as
             ``cast_itemsizes`` (stage3.py:1943-1944).
         casts_together: those of a bucket stay until all are made (NVMe at stage 3).
+        swap_least: bytes of the smallest gradient that is written to NVMe.
+        swap_unit: bytes of which what is written is a multiple.
         is_compact: what is reduced is added to a buffer of the partition's size, tensor by tensor
             (stage_1_and_2.py:1259-1326).
         compact_itemsize: bytes per element of the copy that is cast for that; 0 where none is.
@@ -60,6 +62,8 @@ class Share:
     brought_itemsize: int = 0
     part_itemsizes: tuple[int, int] = (0, 0)
     casts_together: bool = False
+    swap_least: int = 0
+    swap_unit: int = 1
     is_compact: bool = False
     compact_itemsize: int = 0
     keeps_own_large: bool = False

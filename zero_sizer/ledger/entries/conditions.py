@@ -30,7 +30,7 @@ def is_swapped(plan: Plan, numel: int) -> bool:
     """A sub-group of ``numel`` lives on NVMe (swap_tensor/optimizer_utils.py)."""
     if plan.optimizer_device is not Device.NVME or plan.stage < 3:
         return False
-    return numel * plan.master_dtype.itemsize >= max(2**20, plan.aio_block_size)
+    return numel * plan.master_dtype.itemsize >= sizes.least_swapped_bytes(plan)
 
 
 def has_master(plan: Plan) -> bool:

@@ -15,11 +15,10 @@ from zero_sizer.ledger.moments import (
     FROM_WRAPPING,
     Moment,
 )
-from zero_sizer.optimizers.table import QUANTIZED
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
-from zero_sizer.units import DType, next_power_of_two, num_bytes, round_up
+from zero_sizer.units import DType, next_power_of_two, num_bytes
 from zero_sizer.zero import construction, partition
 
 _SOURCE = "runtime/zero/stage_1_and_2.py:"
@@ -129,16 +128,6 @@ def _made_so_far(plan: Plan) -> tuple[int, ...]:
 
 def _gpu_sub_groups(plan: Plan) -> tuple[int, ...]:
     return sizes.partitions(plan)[: int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))]
-
-
-def _swapped(plan: Plan) -> tuple[int, ...]:
-    return tuple(n for n in sizes.partitions(plan) if is_swapped(plan, n))
-
-
-def _aligned(plan: Plan, numel: int) -> int:
-    """Elements after alignment to the AIO unit (swap_tensor/optimizer_utils.py:184-190)."""
-    unit = 1024 * plan.aio_parallelism // plan.master_dtype.itemsize
-    return round_up(numel, unit)
 
 
 def _in_cpu_numel(plan: Plan) -> int:
@@ -355,32 +344,4 @@ ENTRIES = (
         device=lambda p: Device.NVME,
         source="runtime/swap_tensor/partitioned_param_swapper.py",
     ),
-    Entry(
-        name="optimizer_swap_buffers",
-        category=Category.OFFLOAD,
-        about="pool through which optimizer states are read from NVMe",
-        numel=lambda p: p.optimizer_buffer_count * _aligned(p, max(sizes.partitions(p), default=0)),
-        dtype=lambda p: p.master_dtype,
-        live=FROM_WRAPPING,
-        when=lambda p: is_zero3(p) and p.optimizer_device is Device.NVME,
-        device=lambda p: Device.HOST,
-        pinned=lambda p: True,
-        by_deepspeed=True,
-        source="runtime/swap_tensor/optimizer_utils.py:184-190",
-    ),
-    Entry(
-        name="optimizer_swap_files",
-        category=Category.OPTIMIZER_STATES,
-        about="master weights, states and gradients of swapped sub-groups, on NVMe",
-        numel=lambda p: tuple(_aligned(p, n) * (2 + _num_states(p)) for n in _swapped(p)),
-        dtype=lambda p: p.master_dtype,
-        live=FROM_WRAPPING,
-        when=lambda p: is_zero3(p) and p.optimizer_device is Device.NVME,
-        device=lambda p: Device.NVME,
-        source="runtime/swap_tensor/partitioned_optimizer_swapper.py",
-    ),
 )
-
-
-def _num_states(plan: Plan) -> int:
-    return sum(1 for kind in plan.optimizer.states.values() if kind not in QUANTIZED)

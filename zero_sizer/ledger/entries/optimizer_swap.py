@@ -1,0 +1,99 @@
+"""Optimizer states on NVMe (stage 3): the pool they pass through, their files, the first step."""
+
+from zero_sizer.hardware.device import Device
+from zero_sizer.ledger.entries.conditions import is_swapped, is_zero3
+from zero_sizer.ledger.entry import Category, Entry
+from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, STEP, Moment
+from zero_sizer.optimizers.table import QUANTIZED
+from zero_sizer.plan import sizes
+from zero_sizer.plan.plan import Plan
+from zero_sizer.units import round_up
+from zero_sizer.zero import partition
+
+
+def _is_swapping(plan: Plan) -> bool:
+    return is_zero3(plan) and plan.optimizer_device is Device.NVME
+
+
+def _swapped(plan: Plan) -> tuple[int, ...]:
+    """Elements of each sub-group that lives on NVMe."""
+    return tuple(n for n in sizes.partitions(plan) if is_swapped(plan, n))
+
+
+def _aligned(plan: Plan, numel: int) -> int:
+    """Elements after alignment to the AIO unit."""
+    return round_up(numel, sizes.swap_unit_bytes(plan) // plan.master_dtype.itemsize)
+
+
+def _num_states(plan: Plan) -> int:
+    return sum(1 for kind in plan.optimizer.states.values() if kind not in QUANTIZED)
+
+
+def _new_states_numel(plan: Plan) -> int:
+    """Elements of the states that the first step makes, where most of them are there.
+
+    The pipelined swapper writes copies and lets go of the states themselves only when it reads
+    them again, in the second step (pipelined_optimizer_swapper.py:181-216).
+    """
+    swapped = _swapped(plan)
+    return _num_states(plan) * (
+        sum(swapped) if plan.optimizer_pipelined else max(swapped, default=0)
+    )
+
+
+def _waiting_numels(plan: Plan) -> tuple[int, ...]:
+    """Gradients that are too small for NVMe, or no multiple of its blocks."""
+    least, unit = sizes.least_swapped_bytes(plan), sizes.swap_unit_bytes(plan)
+    parts = [partition.tensor_partition(n, plan.dp_world_size) for n in sizes.trainable(plan)]
+    itemsize = plan.master_dtype.itemsize
+    return tuple(n for n in parts if n * itemsize < least or n * itemsize % unit)
+
+
+ENTRIES = (
+    Entry(
+        name="gradients_not_swapped",
+        category=Category.GRADIENTS,
+        about="gradients that stay on the GPU until the step: DeepSpeed writes none below 1 MiB "
+        "to NVMe, and keeps those whole that are no multiple of a block",
+        numel=_waiting_numels,
+        dtype=lambda p: p.master_dtype,
+        live=STEP,
+        when=_is_swapping,
+        source="runtime/swap_tensor/optimizer_utils.py:256-290,452-477",
+    ),
+    Entry(
+        name="optimizer_swap_buffers",
+        category=Category.OFFLOAD,
+        about="pool through which optimizer states are read from NVMe",
+        numel=lambda p: p.optimizer_buffer_count * _aligned(p, max(sizes.partitions(p), default=0)),
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=_is_swapping,
+        device=lambda p: Device.HOST,
+        pinned=lambda p: True,
+        by_deepspeed=True,
+        source="runtime/swap_tensor/optimizer_utils.py:184-190",
+    ),
+    Entry(
+        name="new_optimizer_states",
+        category=Category.OPTIMIZER_STATES,
+        about="states that the first step of all makes in ordinary memory, before they are on NVMe",
+        numel=_new_states_numel,
+        dtype=lambda p: p.master_dtype,
+        live=lambda p: AFTER_FIRST_STEP if p.optimizer_pipelined else frozenset({Moment.UPDATE}),
+        when=_is_swapping,
+        device=lambda p: Device.HOST,
+        source="runtime/swap_tensor/partitioned_optimizer_swapper.py:96-113",
+    ),
+    Entry(
+        name="optimizer_swap_files",
+        category=Category.OPTIMIZER_STATES,
+        about="master weights, states and gradients of swapped sub-groups, on NVMe",
+        numel=lambda p: tuple(_aligned(p, n) * (2 + _num_states(p)) for n in _swapped(p)),
+        dtype=lambda p: p.master_dtype,
+        live=FROM_WRAPPING,
+        when=_is_swapping,
+        device=lambda p: Device.NVME,
+        source="runtime/swap_tensor/partitioned_optimizer_swapper.py",
+    ),
+)
