@@ -182,8 +182,8 @@ def render(trees: list[Path], options: argparse.Namespace) -> str:
             "",
             f"By turns, {options.starts} rounds of `{shlex.join(demo_check()[2:])}` and "
             f"{options.rounds} of each sweep ({options.count} candidates after as many to warm up, "
-            "the same in all), by `benchmarks/by_turns.py`. Medians of the processor's time; the last "
-            "columns are the medians of a round's ratios, above 1 where this is faster.",
+            "the same in all), by `benchmarks/by_turns.py`. Medians of the processor's time; the "
+            "last columns are the medians of a round's ratios, above 1 where this is faster.",
             "",
             f"| what | {' | '.join([*names, *ratios])} |",
             f"|---|{'---|' * (2 * len(names) - 1)}",

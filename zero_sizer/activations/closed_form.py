@@ -45,7 +45,7 @@ class _Run(NamedTuple):
     Attributes:
         blocks: qualified name of the list of blocks; empty outside.
         first: number of the first block.
-        count: how many.
+        depth: how many.
         is_block: whether layers are meant, numbered or not.
         forward: labels of its pieces.
         backward: see ``forward``.
@@ -53,7 +53,7 @@ class _Run(NamedTuple):
 
     blocks: str
     first: int
-    count: int
+    depth: int
     is_block: bool
     forward: _Labels
     backward: _Labels
@@ -77,8 +77,8 @@ def _shape_of(identity: Identity) -> _Shape:
     runs: list[_Run] = []
     for run in map(_run, groups):
         last = runs[-1] if runs else None
-        if last is not None and run == last._replace(first=last.first + last.count, count=1):
-            runs[-1] = last._replace(count=last.count + 1)
+        if last is not None and run == last._replace(first=last.first + last.depth, depth=1):
+            runs[-1] = last._replace(depth=last.depth + 1)
         else:
             runs.append(run)
     return _Shape(tuple(runs), head)
@@ -124,7 +124,7 @@ def _run(names: Sequence[tuple[str, ...]]) -> _Run:
 def _part(run: _Run, highest: int, saved: int, transient: int) -> ComposedPart:
     forward = _section(run.forward, highest, saved)
     backward = _section(run.backward, transient, -saved)
-    return ComposedPart(run.blocks, run.first, run.count, forward, backward)
+    return ComposedPart(run.blocks, run.first, run.depth, forward, backward)
 
 
 def _section(labels: _Labels, peak: int, end: int) -> ComposedSection:
