@@ -37,6 +37,7 @@ PRECISIONS = {
     "autocast": {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}},
 }
 UNTRACED = {("qwen2.5-vl", "fp32"), ("qwen2.5-vl", "autocast"), ("qwen2.5-vl", "eager")}
+UNTRACED |= {("llava", "eager")}
 # precision, attention, stage, samples, activation checkpointing
 RUNS = [
     ("bf16", "sdpa", 0, 1, False),
