@@ -30,6 +30,7 @@ def fields_read() -> Iterator[tuple[str, str]]:
             *row.read,
             *row.depths.values(),
             *row.sides.values(),
+            *row.told_apart.values(),
         ):
             outer, dot, name = path.partition(".")
             if not dot:

@@ -356,8 +356,16 @@ def _widths_of_fed(spec: ModelSpec, feed: Feed) -> Mapping[str, int] | None:
 
 def _stack(spec: ModelSpec, stack: Mapping[str, Any], feed: Feed | None) -> dict[str, Any]:
     """A stack as deep as the model's, of its kinds of blocks where they differ."""
-    row = {"row": kinds.kinds_of(spec).row} if "kinds" in stack else {}
+    row = {"row": _row(spec, stack, feed)} if "kinds" in stack else {}
     return {**stack, **row, "depth": _depth(spec, stack, feed)}
+
+
+def _row(spec: ModelSpec, stack: Mapping[str, Any], feed: Feed | None) -> tuple[int, ...]:
+    if feed is None:
+        return kinds.kinds_of(spec).row
+    from zero_sizer.models import stacked
+
+    return stacked.kinds_of(spec.hf_config)[stack["blocks"]]
 
 
 def _depth(spec: ModelSpec, stack: Mapping[str, Any], feed: Feed | None) -> int | None:

@@ -40,6 +40,8 @@ class Stacked:
         depths: list of blocks -> field.
         sides: further fields that tensors are shaped by.
         nested: nested config -> its ``model_type`` where it names none.
+        told_apart: list of blocks -> field of the numbers of those that see an image whole, where
+            others see its windows.
         constant: fields that must have their default.
         read: further fields whose defaults are kept.
         same: pairs of widths that every model had that was traced: of others it says nothing.
@@ -54,6 +56,7 @@ class Stacked:
     depths: Mapping[str, str] = field(default_factory=dict)
     sides: Mapping[str, str] = field(default_factory=dict)
     nested: Mapping[str, str] = field(default_factory=dict)
+    told_apart: Mapping[str, str] = field(default_factory=dict)
     constant: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     same: tuple[tuple[str, str], ...] = ()
@@ -211,6 +214,7 @@ _QWEN2_5_VL = replace(
         "tower_ffn": "vision_config.intermediate_size",
     },
     nested={"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl_vision"},
+    told_apart={"model.visual.blocks": "vision_config.fullatt_block_indexes"},
 )
 
 STACKED: Mapping[str, Stacked] = {
@@ -343,6 +347,22 @@ def depths_of(fields: Mapping[str, Any]) -> dict[str, int] | None:
     row = STACKED[str(fields[TYPE])]
     found = {blocks: value(fields, path) for blocks, path in row.depths.items()}
     return found if all(map(_is_whole, found.values())) else None
+
+
+def kinds_of(fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """List of blocks -> kind of each, of lists whose blocks differ: 1 where it sees images whole.
+
+    Empty for a list whose config names no such blocks, by their numbers.
+    """
+    row, depths = STACKED[str(fields[TYPE])], depths_of(fields) or {}
+    found = {}
+    for blocks, path in row.told_apart.items():
+        numbers = value(fields, path)
+        is_list = isinstance(numbers, list) and all(isinstance(n, int) for n in numbers)
+        found[blocks] = (
+            tuple(int(n in numbers) for n in range(depths.get(blocks, 0))) if is_list else ()
+        )
+    return found
 
 
 def layout_key(fields: Mapping[str, Any]) -> str | None:
