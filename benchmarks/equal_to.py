@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,17 @@ def checked(model: str) -> Iterator[str]:
             yield f"check, stage {stage}, {checkpointing=}: {json.dumps(found, sort_keys=True)}"
 
 
-def in_tree(tree: Path, model: str, options: argparse.Namespace) -> list[str]:
-    """The lines of a model, by the package of ``tree``."""
-    line = [sys.executable, __file__, "--answers", model, "--count", str(options.count)]
-    path = {**os.environ, "PYTHONPATH": str(tree.resolve())}
+def in_tree(tree: Path, models: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
+    """The lines of some models, by the package of ``tree``."""
+    line = [sys.executable, __file__, "--answers", "--count", str(options.count)]
     line += ["--check"] if options.check else []
-    done = subprocess.run(line, env=path, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+    path = {**os.environ, "PYTHONPATH": str(tree.resolve())}
+    found = subprocess.Popen(
+        [*line, "--models", *models], env=path, stdout=subprocess.PIPE, text=True
+    )
+    yield from found.stdout or ()
+    if found.wait():
+        raise SystemExit(f"{tree} answers {found.returncode}")
 
 
 def main() -> int:
@@ -70,26 +74,27 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", help="instead of every bundled one")
     parser.add_argument("--count", type=int, default=80, help="candidates of each model")
     parser.add_argument("--check", action="store_true", help="and whole answers of `check`")
-    parser.add_argument("--answers", help="of this model, in this process, and no more")
+    parser.add_argument("--answers", action="store_true", help="print them, and no more")
     options = parser.parse_args()
+    models = options.models or bundled()
     if options.answers:
-        for line in answers(options.answers, options.count):
-            print(line)
-        for line in checked(options.answers) if options.check else ():
-            print(line)
+        for model in models:
+            for line in answers(model, options.count):
+                print(f"{model}: {line}")
+            for line in checked(model) if options.check else ():
+                print(f"{model}: {line}")
         return 0
     if options.against is None:
         parser.error("--against is missing")
     compared = differ = 0
-    models = options.models or bundled()
-    for model in models:
-        before, now = (in_tree(tree, model, options) for tree in (options.against, ROOT))
-        wrong = [pair for pair in zip(before, now, strict=True) if pair[0] != pair[1]]
-        compared, differ = compared + len(now), differ + len(wrong)
-        for other, mine in wrong[:3]:
-            alike = takewhile(lambda pair: pair[0] == pair[1], zip(other, mine, strict=False))
+    trees = [in_tree(tree, models, options) for tree in (options.against, ROOT)]
+    for before, now in zip(*trees, strict=True):
+        compared += 1
+        if before != now:
+            differ += 1
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False))
             at = max(sum(1 for _ in alike) - 60, 0)
-            print(f"{model}, {mine[:80]}:\n  then {other[at:][:200]}\n  now  {mine[at:][:200]}")
+            print(f"{now[:80]}:\n  then {before[at:][:200]}\n  now  {now[at:][:200]}")
     print(f"{compared:,} answers of {len(models)} models; {differ:,} differ.")
     return int(differ > 0)
 

@@ -51,6 +51,17 @@ def test_a_profile_is_traced_once_and_decides(ask, monkeypatch, tmp_path):
     assert answer["devices"]["gpu"]["high_bytes"] <= need["high_bytes"]
 
 
+def test_no_closed_form_says_what_linear_attention_keeps(ask, monkeypatch, tmp_path):
+    """Qwen3-Next's was 30 to 42 % below the simulated engine: nothing fits by it."""
+    monkeypatch.setattr(tracing, "find_spec", lambda name: None)
+    cluster = ("--nodes", "64", "--gpus-per-node", "8", "--gpu", "h200-141gb")
+    code, answer = ask("--model", "qwen3-next-80b-a3b", "--attention", "sdpa", *cluster)
+    assert (code, answer["verdict"]) == (3, "uncertain")
+    (reason,) = (r for r in answer["reasons"] if r["code"] == "activations-in-closed-form")
+    assert "carry a state along the sequence" in reason["message"]
+    assert "check traces it" in reason["remedy"]
+
+
 @pytest.mark.slow
 def test_a_class_that_refuses_the_input_is_what_keeps_the_verdict_open(ask):
     """ViT takes the pixels of its config alone: the job would die in its first forward."""

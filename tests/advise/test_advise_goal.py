@@ -13,6 +13,7 @@ from zero_sizer.advise.curve import run_of
 from zero_sizer.advise.fleet import WORTH_IT, fewest_in_time, fleet
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.goal import goal_of
+from zero_sizer.report.fleet import goal_lines
 
 SIZES = 4
 
@@ -89,15 +90,25 @@ def test_time_and_budget_together(job, runs):
     assert not fleet(job, poor, max_nodes=SIZES).is_reached
 
 
+@pytest.mark.slow
+def test_no_gpu_does_more_than_all_of_what_it_can():
+    """A 70B model on 24 GPUs has no room for the plans that fit on 64."""
+    tight = job_on("llama-2-70b", "a100-80gb", seq_len=2048)
+    found = fleet(tight, max_nodes=16)
+    assert max(point.gained or 0 for point in found.curve) > 1.005
+    assert all(0 < point.efficiency <= 1 for point in found.curve)
+    assert any(line.startswith("of the added above 100%") for line in goal_lines(found))
+
+
 def test_the_curve_is_efficiency_and_what_the_added_bring(job):
     answer = fleet(job, options(job), max_nodes=SIZES)
     first, *others = answer.curve
-    assert (first.efficiency, first.gained) == (1.0, None)
+    assert first.gained is None
+    paces = [point.plan.tokens_per_second / point.plan.world_size for point in answer.curve]
+    assert max(point.efficiency for point in answer.curve) == 1.0
     before = first
-    for point in others:
-        pace = point.plan.tokens_per_second / point.plan.world_size
-        base = first.plan.tokens_per_second / first.plan.world_size
-        assert point.efficiency == pytest.approx(pace / base)
+    for point, pace in zip(others, paces[1:], strict=True):
+        assert point.efficiency == pytest.approx(pace / max(paces))
         added = point.plan.tokens_per_second - before.plan.tokens_per_second
         fair = before.plan.tokens_per_second / before.plan.world_size
         gpus = point.plan.world_size - before.plan.world_size

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from support.advise_jobs import job_on
 
-from zero_sizer.advise.choose import Options, search_of
+from zero_sizer.advise.choose import Options, choose, search_of
 from zero_sizer.advise.fleet import fleet
 from zero_sizer.hardware.device import Device
 
@@ -32,6 +32,19 @@ def test_what_is_to_be_bought_is_enough_and_little_less_is_not(asked):
             plans = [c for s in same for c in search.smallest(s, buy.plan.nodes)]
             fits.append(any(map(search.fits, plans)))
         assert fits == [True, False], buy.strategy.name
+
+
+@pytest.mark.slow
+def test_choose_asks_for_the_same_hosts(asked):
+    """One number for one plan: what it needs alone is no size of a host."""
+    job, found = asked
+    losses = {loss.strategy.name: loss for loss in choose(job).losses}
+    both = [buy for buy in found.to_buy if buy.plan.nodes == 1 and buy.strategy.name in losses]
+    hosts = [buy for buy in both if not buy.nvme_bytes]
+    assert hosts
+    for buy in hosts:
+        short = losses[buy.strategy.name].shortfalls
+        assert [s.size_for() for s in short if s.device is Device.HOST] == [buy.host_bytes]
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def test_families_lack_what_their_classes_lack():
         pytest.skip("transformers is not installed")
     flags = {attention.FLASH: "_supports_flash_attn", attention.SDPA: "_supports_sdpa"}
     for family in {*FAMILIES, *attention.LACKS}:
-        name = family.removesuffix("_text")
+        name = {"openai-gpt": "openai"}.get(family, family).removesuffix("_text").replace("-", "_")
         source = Path(spec.origin).parent / "models" / name / f"modeling_{name}.py"
         text = source.read_text(encoding="utf-8")
         lacking = {
@@ -128,6 +128,50 @@ def test_families_lack_what_their_classes_lack():
             if not re.search(rf"^    {flag} = True", text, re.MULTILINE)
         }
         assert lacking == set(attention.LACKS.get(family, ())), family
+
+
+@pytest.mark.parametrize("asked", ["sdpa", "flash", "eager", None])
+def test_attention_that_a_class_lacks_is_counted_as_what_runs(asked):
+    """Bytes and seconds alike: 28 bytes a score are moved, whatever was asked for."""
+    for name in ("bloom-560m", "gpt-j-6b"):
+        usual = "flash" if (name, asked) == ("gpt-j-6b", "flash") else "eager"
+        assert plan_for(models.load(name), attention=asked).attention == usual
+    others = replace(models.load("bloom-560m"), hf_config={})  # another package's own class
+    assert plan_for(others, attention="flash").attention == "flash"
+
+
+def plan_for(spec: ModelSpec, **workload: object):
+    document, cluster = from_mapping(BF16), Cluster(nodes=1, gpus_per_node=1, origins={})
+    stated = Workload(**workload)
+    settings, _ = resolve(document, stated, world_size=1, model=spec)
+    job = Job(document=document, model=spec, cluster=cluster, workload=stated, origins={})
+    return plan_of(job, settings).plan
+
+
+@pytest.mark.parametrize(
+    ("kernel", "gpu", "code"),
+    [
+        ("flash-3", "a100-80gb", "flash-kernel-gpu"),
+        ("flash-3", "rtx-4090", "flash-kernel-gpu"),
+        ("flash-3", "b200-180gb", "flash-kernel-gpu"),
+        ("flash-3", "mi300x", "flash-kernel-gpu"),
+        ("flash-3", "h100-80gb", None),
+        ("flash-3", "h20-96gb", None),
+        ("flash-2", "a100-80gb", None),
+        ("flash-2", "t4", "flash-gpu"),
+        ("flash-1", "t4", None),
+        ("flash-1", "v100-32gb", "flash-gpu"),
+    ],
+)
+def test_each_generation_of_flash_attention_has_its_gpus(kernel, gpu, code):
+    told = found("llama-2-7b", FP16, gpu, attention="flash", attention_kernel=kernel)
+    assert {c for c in told if c.startswith("flash-")} == ({code} if code else set())
+    assert code is None or gpu in told[code].message
+
+
+def test_a_kernel_of_flash_attention_says_nothing_of_sdpa():
+    told = found("llama-2-7b", attention="sdpa", attention_kernel="flash-2")
+    assert told["flash-kernel-unused"].severity is Severity.WARNING
 
 
 @pytest.mark.parametrize("model", ["t5-3b", "bloom-560m"])

@@ -31,12 +31,15 @@ def found(optim, stage, spec=TWO, zero=None, origin="--optim", zero_init=False, 
         "optim-ignored",
         "optim-swapped",
         "paged-states",
+        "optimizer-compiled",
     )
     return {f.code for f in sizing.size(job).findings if f.code in codes}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optim", ["galore_adamw", "lomo", "adalomo", "schedule_free_adamw"])
+@pytest.mark.parametrize(
+    "optim", ["galore_adamw", "apollo_adamw", "lomo", "adalomo", "schedule_free_adamw"]
+)
 def test_what_fails_under_zero(optim):
     assert found(optim, 2) == {"trainer-optimizer"}
 
@@ -77,6 +80,12 @@ def test_what_is_taken_for_granted_is_said():
 
 def test_paged_states_are_said():
     assert found("paged_adamw_8bit", 2) == {"paged-states"}
+
+
+def test_a_compiled_step_may_cost_more_than_is_counted():
+    assert found("adamw_torch_8bit", 2) == {"optimizer-compiled"}
+    offloaded = found("adamw_torch_4bit", 2, zero=OFFLOAD)
+    assert "optimizer-compiled" not in offloaded  # accelerate puts DeepSpeed's own in its place
 
 
 def test_the_older_default_counts_as_it_does_when_it_is_named():

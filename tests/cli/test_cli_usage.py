@@ -34,7 +34,7 @@ def refused(capsys, *arguments):
         ([*CHECK, "--nnodes", "2"], "--nnodes 2 (did you mean --nodes?)"),
         ([*CHECK, "--cutoff_len", "9"], "--cutoff_len 9 (did you mean --seq-len?)"),
         ([*CHECK, "--seq-len", "4.5k"], "--seq-len: '4.5k' is not a whole number"),
-        (["check", DEMO, "--model", "minimax-m2"], "'minimax-m2' (any other by its config.json"),
+        (["check", DEMO, "--model", "grok-1-314b"], "'grok-1-314b' (any other by its config.json"),
         (["check", DEMO, "--model", "lama-3-8b"], "'lama-3-8b' (did you mean llama-3-8b or"),
         ([*CHECK, "--gpu", "a100"], "'a100' could be any of a100-40gb, a100-80gb"),
         ([*CHECK, "--attention", "flsh"], "--attention: invalid choice: 'flsh'"),

@@ -22,6 +22,7 @@ SAYS = {
     "E twice": ("weight occurs multiple times in optimizer.param_groups", ".py:5"),
     "E in backward": ("ValueError: not this gradient", ".py:4"),
     "E process of its own": ("overlap_step steps in a process of its own", ".py:11"),
+    "E another process": ("SuperOffload steps in a process of its own", ".py:5"),
     "E no engine": ("made no engine", ""),
     "E no forward": ("ran no forward of its DeepSpeed engine", ""),
     "E another engine": ("torch's DistributedDataParallel, not with DeepSpeed", ".py:3"),
@@ -31,6 +32,7 @@ SAYS = {
 }
 REMEDIES = {
     "E process of its own": '"overlap_step": false',
+    "E another process": '"super_offload" out',
     "E no engine": "--deepspeed FILE",
     "E generate": "--generate-tokens",
     "E offline": "fetches nothing",

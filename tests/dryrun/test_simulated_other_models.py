@@ -78,6 +78,15 @@ MODELS = {
         | {"patch_size": [14, 14]},
         **{"text_config": {**LLAMA, "model_type": "qwen2"}, "image_token_id": 4000},
     },
+    "qwen3-next": {
+        "model_type": "qwen3_next",
+        "architectures": ["Qwen3NextForCausalLM"],
+        **{"hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 2048, "head_dim": 64},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 512},
+        **{"linear_key_head_dim": 32, "linear_value_head_dim": 32, "linear_num_key_heads": 4},
+        **{"linear_num_value_heads": 8, "num_experts": 8, "num_experts_per_tok": 2},
+        **{"moe_intermediate_size": 128, "shared_expert_intermediate_size": 128},
+    },
     "t5": {
         "model_type": "t5",
         "architectures": ["T5ForConditionalGeneration"],
@@ -94,6 +103,7 @@ MODELS = {
 SAID = {"whisper": {"seq_len": 64}, "llava": {"seq_len": 128}, "t5": {"seq_len": 96}}
 SAID |= {"llama4": {"seq_len": 128, "images": "1,size=112x112"}}  # four tiles and the whole
 SAID |= {"internvl": {"seq_len": 128, "images": "2,size=112x56"}, "mistral3": {"seq_len": 96}}
+SAID |= {"qwen3-next": {"seq_len": 192}}  # three chunks of its linear attention
 SAID |= {"qwen2.5-vl": {"seq_len": 256, "images": "1,size=224x280"}}
 # stage, samples, activation checkpointing, attention
 RUNS = [(2, 8, False, "sdpa"), (3, 4, True, "sdpa")]

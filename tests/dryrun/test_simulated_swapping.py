@@ -11,6 +11,7 @@ import pytest
 
 from zero_sizer.dryrun.simulated import run_requests
 from zero_sizer.dryrun.simulated.parent import request_of
+from zero_sizer.errors import WitnessError
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import read
@@ -25,13 +26,29 @@ LLAMA = {
     **{"num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": True},
 }
 SWAP = {"device": "nvme", "nvme_path": "/nvme", "pin_memory": True, "buffer_count": 4}
-PIPELINED = {**SWAP, "buffer_count": 9, "pipeline_read": True}
+PIPELINED = {**SWAP, "buffer_count": 8, "pipeline_read": True}
+BOTH = {**PIPELINED, "pipeline_write": True}
 ON_HOST = {"device": "cpu", "pin_memory": True}
 JOBS = {
     "one rank, one bucket": (1, "AdamW", {"offload_optimizer": SWAP}),
     "many buckets": (1, "AdamW", {"offload_optimizer": SWAP, "reduce_bucket_size": 2_000_000}),
     "sub-groups": (2, "AdamW", {"offload_optimizer": SWAP, "sub_group_size": 3_000_000}),
     "pipelined": (2, "AdamW", {"offload_optimizer": PIPELINED, "sub_group_size": 3_000_000}),
+    "read ahead, too few": (
+        2,
+        "AdamW",
+        {"offload_optimizer": {**PIPELINED, "buffer_count": 7}, "sub_group_size": 3_000_000},
+    ),
+    "read and written, too few": (
+        2,
+        "AdamW",
+        {"offload_optimizer": {**BOTH, "buffer_count": 11}, "sub_group_size": 3_000_000},
+    ),
+    "read and written, one sub-group": (
+        2,
+        "AdamW",
+        {"offload_optimizer": {**BOTH, "buffer_count": 4}},
+    ),
     "one moment": (2, "Adagrad", {"offload_optimizer": SWAP}),
     "no multiple of a block": (
         3,
@@ -44,7 +61,7 @@ JOBS = {
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """Name -> the sizing, and the recording of the rank that it is about."""
+    """Name -> the sizing, and the recording of the rank that it is about, or the error."""
     pytest.importorskip("deepspeed")
     model = tmp_path_factory.mktemp("model") / "config.json"
     model.write_text(json.dumps(LLAMA))
@@ -66,7 +83,7 @@ def job_of(model, gpus, optimizer, zero):
     return read(config, Flags(model=model, seq_len=16, sequences="equal", **cluster))
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", [name for name in JOBS if "too few" not in name])
 def test_the_peaks_are_the_simulated_ones(answers, name):
     sizing, recording = answers[name]
     peak = recording.first.peak()
@@ -84,3 +101,12 @@ def test_the_first_step_is_the_highest_of_the_host(answers):
         if phase.name == "step"
     ]
     assert first - second == pytest.approx(of_states.num_bytes, abs=1000)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_buffers_that_run_out_are_an_error_where_the_engine_stops(answers, name):
+    sizing, recording = answers[name]
+    stops = isinstance(recording, WitnessError)
+    assert stops == ("too few" in name)
+    assert stops == ("nvme-buffers" in {finding.code for finding in sizing.findings})
+    assert stops != sizing.is_valid

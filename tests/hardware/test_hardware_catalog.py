@@ -136,6 +136,11 @@ def test_the_generation_is_the_one_whose_tensor_cores_the_peaks_show(gpu):
         ("quadro a6000", "rtx-a6000-48gb"),
         ("p40", "p40-24gb"),
         ("mi250", "mi250"),
+        ("4060", "rtx-4060"),
+        ("5060", "rtx-5060"),
+        ("3060 Ti", "rtx-3060-ti"),
+        ("RTX 4070 Super", "rtx-4070-super"),
+        ("GTX 1080", "gtx-1080"),
     ],
 )
 def test_spellings_are_forgiven(text, name):
@@ -239,12 +244,20 @@ def test_every_name_label_and_alias_means_its_own_row():
         ("4060 Ti", ["rtx-4060-ti-8gb", "rtx-4060-ti-16gb"]),
         ("NVIDIA GeForce RTX 5060 Ti", ["rtx-5060-ti-8gb", "rtx-5060-ti-16gb"]),
         ("rtx 6000", ["rtx-6000-ada-48gb", "quadro-rtx-6000-24gb"]),
-        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", ["slice", "--gpu-memory"]),
+        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", ["slice", "--gpu a100-40gb", "20GiB"]),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", ["slice", "--gpu h100-80gb", "10GiB"]),
+        ("H200 MIG 1g.18gb", ["slice", "--gpu h200-141gb", "18GiB"]),
+        ("A100 MIG 3g.20gb", ["slice", "--gpu a100-40gb or a100-pcie-40gb "]),
+        ("A100 MIG 1g.10gb", ["slice", "--gpu a100-80gb or a100-pcie-80gb "]),
+        ("A30 MIG", ["slice", "--gpu a30-24gb", "SIZE"]),
         ("h1000", ["did you mean", "h100-80gb", "zero-sizer gpus"]),
-        ("NVIDIA GeForce GTX 1080", ["no GPU", "gtx-1080-ti", "--gpu-memory"]),  # 8 GB, not 11
-        ("rtx 2080", ["no GPU", "rtx-2080-ti"]),
+        ("NVIDIA GeForce GTX 1070", ["no GPU", "--gpu-memory"]),
+        ("P4", ["no GPU"]),  # 8 GB, and no P40
+        ("L2", ["no GPU"]),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", ["no GPU"]),
+        ("Radeon RX 7900 XTX", ["AMD Radeon", "not measured"]),
+        ("M3 Ultra", ["an Apple GPU", "the host's as well"]),
         ("Quadro RTX 5000", ["no GPU"]),  # 16 GB; the RTX 5000 Ada has 32
-        ("NVIDIA GeForce RTX 4060", ["no GPU"]),
         ("rtx-3091", ["did you mean", "rtx-3090"]),
         ("abacus", ["zero-sizer gpus", "--gpu-memory"]),
     ],

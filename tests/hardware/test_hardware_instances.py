@@ -62,6 +62,12 @@ def test_prices_and_instances_agree_on_the_gpus():
         ("a2-highgpu-8g", "a100-40gb", 8, "680GiB"),
         ("Standard_ND96asr_v4", "a100-40gb", 8, "900GiB"),
         ("nd96amsr_a100_v4", "a100-80gb", 8, "1900GiB"),
+        ("p4d", "a100-40gb", 8, "1152GiB"),
+        ("p5en", "h200-141gb", 8, "2048GiB"),
+        ("a3-ultragpu", "h200-141gb", 8, "2952GiB"),
+        ("a3-mega", "h100-80gb", 8, "1872GiB"),
+        ("a4", "b200-180gb", 8, "3968GiB"),
+        ("BM.GPU.H100", "h100-80gb", 8, "2048GiB"),
     ],
 )
 def test_names_as_people_type_them(text, gpu, gpus, memory):
@@ -110,6 +116,11 @@ def test_a_hostfile_says_itself_how_many_gpus_are_used(tmp_path):
         ({"instance": "p4d.24xlarge", "gpus_per_node": 16}, "8 GPUs, not 16"),
         ({"instance": "p4dx.24xlarge"}, "did you mean p4d.24xlarge"),
         ({"instance": "abacus"}, "--gpus-per-node"),
+        ({"instance": "h100"}, "it is a GPU: --gpu h100-80gb"),
+        ({"instance": "g6"}, "could be any of g6.xlarge, "),
+        ({"instance": "p5"}, "could be any of p5.48xlarge, p5.4xlarge"),
+        ({"instance": "p4"}, "could be any of p4d.24xlarge, p4de.24xlarge"),
+        ({"instance": "nd96"}, "Standard_ND96isr_H100_v5"),
     ],
 )
 def test_a_machine_that_is_none_is_one_line(values, needed):

@@ -261,8 +261,8 @@ def test_what_llama_factory_freezes_stays_frozen_in_an_emitted_job(write, tmp_pa
     [
         (LF + "stage: dpo", Direction.COST),
         (LF + "use_badam: true", Direction.SAVE),
-        (LF + "freeze_vision_tower: true", Direction.SAVE),
-        (SW + "freeze_vit: true", Direction.SAVE),
+        (LF + "use_unsloth: true", Direction.SAVE),
+        (SW + "freeze_parameters_ratio: 0.5", Direction.SAVE),
         (AX + "rl: dpo", Direction.COST),
         (AX + "optimizer: muon", Direction.EITHER),
         (AX + "unfrozen_parameters: [lm_head]", Direction.SAVE),

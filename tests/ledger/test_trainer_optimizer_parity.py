@@ -31,16 +31,24 @@ GRID = (
     ("adagrad", 0, "bf16", {}, {}),
     ("rmsprop", 3, "fp32", {}, {}),
     ("schedule_free_adamw", 0, "fp32", {}, {}),
+    ("ademamix", 3, "bf16", {}, {}),
+    ("ademamix_8bit", 1, "bf16", {}, {}),
 )
+CASE_AND_PEAK = ("case", "device", "phase", "predicted", "simulated")
+KEPT_APART = (("grokadamw", 1, "bf16", {}, {}), ("grokadamw", 3, "bf16", {}, {}))
+"""States in the groups of parameters, which a recording does not tell from other memory."""
 FAILS = (
     ("galore_adamw", 1, "IndexError"),
+    ("apollo_adamw", 1, "IndexError"),
     ("adagrad", 2, "IndexError"),
     ("lomo", 1, "NotImplementedError"),
     ("lomo", 3, "AttributeError"),
     ("schedule_free_sgd", 2, "Exception"),
 )
 PACKAGES = {"bnb": "bitsandbytes", "8bit": "bitsandbytes", "lion": "bitsandbytes",
-            "schedule": "schedulefree", "galore": "galore_torch", "lomo": "lomo_optim"}  # fmt: skip
+            "schedule": "schedulefree", "galore": "galore_torch", "lomo": "lomo_optim",
+            "ademamix": "bitsandbytes", "grok": "grokadamw",
+            "apollo": "apollo_torch"}  # fmt: skip
 
 
 def is_installed(optim):
@@ -62,6 +70,13 @@ def test_states_to_the_byte_and_peaks_of_init_and_step(tmp_path):
     spec = tiny_llama(tmp_path, **WIDE)
     cases = [case(spec, *row) for row in GRID if is_installed(row[0])]
     assert list(differences(cases, above=2**15)) == []
+
+
+def test_peaks_where_states_are_kept_apart(tmp_path):
+    spec = tiny_llama(tmp_path, **WIDE)
+    cases = [case(spec, *row) for row in KEPT_APART if is_installed(row[0])]
+    found = [row for row in differences(cases, above=2**15) if len(row) == len(CASE_AND_PEAK)]
+    assert found == []
 
 
 def test_what_cannot_step_ends_as_the_rule_says(tmp_path):

@@ -295,6 +295,11 @@ weight.sum().backward()
         "ZENFLOW = {'offload_optimizer': {'device': 'cpu'}, 'zenflow': {'topk_ratio': 0.1, "
         "'update_interval': 2, 'full_warm_up_rounds': 0, 'overlap_step': True}}\nimport deepspeed",
     ),
+    "E another process": TRAINS.replace('"stage": 2', '"stage": 3, **SUPER').replace(
+        "import deepspeed",
+        "SUPER = {'offload_optimizer': {'device': 'cpu', 'pin_memory': True, "
+        "'super_offload': True}}\nimport deepspeed",
+    ),
     "E no engine": "import torch\ntorch.ones(3)\n",
     "E no forward": TRAINS.split("for step")[0],
     "E another engine": """

@@ -88,7 +88,8 @@ def run_scripts(
 
 
 def _paths() -> list[str]:
-    return [str(ROOT), str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    tests = str(ROOT / "tests")
+    return [str(ROOT), tests, str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
 def model_folder(folder: Path, **fields: Any) -> Path:

@@ -78,6 +78,20 @@ CASES = {
         {**LATENT, "model_type": "deepseek_v2", "q_lora_rank": None, "first_k_dense_replace": 1},
         [FLASH, PLAIN, RECOMPUTED, AUTOCAST],
     ),
+    "deepseek v2 in groups": (
+        {
+            **LATENT,
+            "model_type": "deepseek_v2",
+            "q_lora_rank": 72,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 32,
+            "topk_method": "group_limited_greedy",
+            "n_group": 4,
+            "topk_group": 2,
+            "first_k_dense_replace": 1,
+        },
+        [FLASH, PLAIN, RECOMPUTED, ["bf16", "eager", False], AUTOCAST],
+    ),
     "deepseek v3": (
         {
             **LATENT,
@@ -100,6 +114,32 @@ CASES = {
             "attention_bias": True,
         },
         [PLAIN, EAGER, ["bf16 zero3", "sdpa", False]],
+    ),
+    "glm 4.5 with normed queries": (
+        {
+            **DECODER,
+            **EXPERTS,
+            "model_type": "glm4_moe",
+            "head_dim": 48,
+            "n_routed_experts": 8,
+            "first_k_dense_replace": 2,
+            "attention_bias": True,
+            "use_qk_norm": True,
+        },
+        [PLAIN, RECOMPUTED, ["bf16 zero3", "eager", False], AUTOCAST],
+    ),
+    "llama 4 maverick": (
+        {
+            **DECODER,
+            "model_type": "llama4_text",
+            "head_dim": 48,
+            "num_local_experts": 6,
+            "intermediate_size_mlp": 640,
+            "attention_chunk_size": 640,
+            "moe_layers": [1, 2, 4],
+            "no_rope_layers": [1, 1, 0, 1, 0],
+        },
+        [PLAIN, RECOMPUTED, EAGER, AUTOCAST],
     ),
     "llama 4": (
         {

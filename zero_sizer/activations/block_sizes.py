@@ -77,7 +77,7 @@ class Error(NamedTuple):
 # Of the blocks' bytes in closed form: what transformers' classes of the traced families keep beyond
 # it and how far below it they stay, with and without checkpointing, at 512 and 2048 tokens and
 # each attention that they have (tests/activations/test_closed_form.py; docs/limits.md).
-_ABOVE, _ABOVE_WITH_EXPERTS, _ABOVE_EAGER, _BELOW = 0.75, 1.3, 2.2, 0.7
+_ABOVE, _ABOVE_WITH_EXPERTS, _ABOVE_EAGER, _BELOW = 0.8, 1.3, 2.2, 0.7
 
 
 def error(arch: Architecture, blocks_bytes: int, dtype: DType, *, eager: bool) -> Error:

@@ -28,6 +28,7 @@ from zero_sizer.activations.variants import base_variant, precision_of, profile_
 from zero_sizer.config import workload
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.models.recurrence import has_recurrence
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
 from zero_sizer.units import DType, num_bytes
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from zero_sizer.activations.levels import MicroStep
     from zero_sizer.models.spec import ModelSpec
-
 
 _UNKNOWN = 2**60
 
@@ -101,11 +101,13 @@ def closed_form_error(plan: Plan) -> block_sizes.Error:
 def error_above(plan: Plan) -> int:
     """Bytes that activations may take beyond the prediction; beyond any memory where nobody knows.
 
-    A closed form counts tokens of one stack: it says nothing about images, frames and latents.
+    A closed form counts tokens of one stack: it says nothing about images, frames and latents, nor
+    of layers that carry a state along the sequence.
     """
     if not is_closed_form(plan):
         return 0
-    return closed_form_error(plan).above if plan.feed is None else _UNKNOWN
+    is_known = plan.feed is None and not has_recurrence(plan.model)
+    return closed_form_error(plan).above if is_known else _UNKNOWN
 
 
 def knows_loss(plan: Plan) -> bool:

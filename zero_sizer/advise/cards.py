@@ -6,6 +6,7 @@ from dataclasses import field, replace
 from zero_sizer.advise.alternatives import alternatives
 from zero_sizer.advise.config import chosen_config, default_config, usual_precision
 from zero_sizer.advise.ladder import ladder_of
+from zero_sizer.advise.left_open import as_assumed
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.config import document
 from zero_sizer.hardware.cluster import Gpu
@@ -42,6 +43,10 @@ class Enough:
     host_bytes: int
 
 
+UNKNOWN = Enough(gpus=0, gpu_bytes=0, host_bytes=0)
+"""Where no number of GPUs can be told: nothing bounds what the model keeps."""
+
+
 def name_of(way: tuple[str, str]) -> str:
     """A way in words."""
     trained, strategy = way
@@ -53,14 +58,23 @@ def carriers(
 ) -> Iterator[tuple[Gpu, dict[str, Enough | None]]]:
     """Every GPU with the fewest that fit in each of ``WAYS``; None where ``COUNTS`` end before.
 
-    One sample a GPU, checkpointed, with the most frugal settings; host memory is not bounded.
+    One sample a GPU, with the image that its config says, checkpointed, with the most frugal
+    settings; host memory is not bounded.
     """
     kinds: dict[tuple[object, ...], _Kind] = {}
+    unknown: set[tuple[str, tuple[str, str]]] = set()  # no card bounds what nobody knows
     for gpu in gpus:
         alike = (gpu.context_bytes, blas_bytes(gpu), gpu.compute_capability)
         if alike not in kinds:
             kinds[alike] = _Kind(jobs=_jobs(gpu, model, seq_len))
-        yield gpu, {name_of(way): kinds[alike].fewest(way, gpu.visible_bytes) for way in WAYS}
+        precision, row = usual_precision(gpu.name), {}
+        for way in WAYS:
+            is_unknown = (precision, way) in unknown
+            found = UNKNOWN if is_unknown else kinds[alike].fewest(way, gpu.visible_bytes)
+            row[name_of(way)] = found
+            if found == UNKNOWN:
+                unknown.add((precision, way))
+        yield gpu, row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +102,8 @@ class _Kind:
             found = self.sized[key]
             if found is not None and found.fits(memory):
                 return found.enough
+            if found is not None and found.need.high is None:  # as on any other number of them
+                return UNKNOWN
         return None
 
 
@@ -113,7 +129,7 @@ class Sized:
 def _jobs(gpu: Gpu, model: str, seq_len: int | None) -> dict[str, Job]:
     precision = usual_precision(gpu.name)
     flags = Flags(model=model, gpu=gpu.name, gpus_per_node=1, seq_len=seq_len, checkpointing=True)
-    whole = without_config(default_config(precision), flags)
+    whole = as_assumed(without_config(default_config(precision), flags))
     attention = fastest(whole.model.arch.family, precision)
     whole = replace(whole, workload=replace(whole.workload, attention=attention))
     return {"": whole, **{other.name: other.job for other in alternatives(whole)}}

@@ -16,7 +16,8 @@ class Point:
 
     Attributes:
         plan: the fastest there.
-        efficiency: tokens a second and GPU, over those of the smallest size that fits.
+        efficiency: tokens a second and GPU, over those of the size where they are most: a GPU holds
+            less of the model on more nodes, so that the smallest size is not always it.
         gained: of the throughput that the GPUs added since the size before could bring at that
             size's pace, the share that they bring; None for the smallest.
         training: the run on it; None where nothing says how much is trained.
@@ -50,12 +51,12 @@ def points(search: Search, plans: Sequence[Candidate], goal: Goal | None) -> tup
     """The curve through the fastest plans, smallest cluster first."""
     if not plans:
         return ()
-    first = _pace(plans[0])
+    best = max(map(_pace, plans))
     gains = [None, *(_gained(a, b) for a, b in pairwise(plans))]
     return tuple(
         Point(
             plan=plan,
-            efficiency=_pace(plan) / first if first else 0.0,
+            efficiency=_pace(plan) / best if best else 0.0,
             gained=gain,
             training=run_of(search, plan, goal),
         )

@@ -13,6 +13,7 @@ from itertools import combinations, islice
 from zero_sizer.activations.select import error_above
 from zero_sizer.advise import moves
 from zero_sizer.advise.alternatives import alternatives
+from zero_sizer.advise.left_open import is_left_to_data
 from zero_sizer.advise.moves import Change, Move
 from zero_sizer.advise.planned import plan_or_errors
 from zero_sizer.advise.searched import searched
@@ -71,7 +72,7 @@ def fixes(sizing: Sizing, most: int = 5) -> list[Fix]:
     A fix fits for certain (the most that others take of a GPU is counted), on devices whose size
     is known and but for its ``doubt``.
     """
-    if sizing.plan is None or not _needs_fix(sizing):
+    if sizing.plan is None or not _needs_fix(sizing) or is_left_to_data(sizing):
         return []
     found = _Search(sizing.job, sizing.plan, _short(sizing)).found(most)
     doubts = [f.message for f in sizing.findings if is_doubt(f) and is_open(f)]

@@ -20,8 +20,10 @@ from zero_sizer.errors import InputError
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.changes import lora, lora_config
+from zero_sizer.models.feeds import feed_of
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.sizing import Sizing, size
+from zero_sizer.units import round_up
 from zero_sizer.util.records import dataclass
 
 WHAT = ("micro-batch", "seq-len", "model", "lora-rank")
@@ -70,13 +72,14 @@ def largest_of(job: Job, what: str, options: Options | None = None) -> Largest:
         raise InputError("the rank is the answer", remedy="leave it out", where="--adapter")
     make, step = partial(_MAKERS[what], job), _STEPS[what]
     top, limit = _top(job, what)
+    first = _first(job, step) if what == "seq-len" else step
     best = Largest(what=what, value=None)
-    for name, found in _frugal_jobs(make(job, step), options):
+    for name, found in _frugal_jobs(make(job, first), options):
         at = partial(make, found)
         known = int(best.value or 0)
-        if known >= top or not fits(at(known + step)):
+        if known >= top or not fits(at(max(known + step, first))):
             continue
-        value = bisect(_Fits(at, step), top // step) * step
+        value = bisect(_Fits(at, step, first // step), top // step) * step
         if value > known:
             beyond = None if value + step > top else (value + step, size(at(value + step)).verdict)
             sizing = size(at(value))
@@ -102,14 +105,15 @@ def _otherwise(job: Job, what: str, options: Options) -> Largest:
 
 
 class _Fits:
-    """Whether a job of so many steps fits."""
+    """Whether a job of so many steps fits; those before the first are not asked for."""
 
-    def __init__(self, at: Callable[[int], Job], step: int) -> None:
+    def __init__(self, at: Callable[[int], Job], step: int, first: int) -> None:
         self._at = at
         self._step = step
+        self._first = first
 
     def __call__(self, number: int) -> bool:
-        return fits(self._at(number * self._step))
+        return number < self._first or fits(self._at(number * self._step))
 
 
 def bisect(is_fit: Callable[[int], bool], top: int) -> int:
@@ -148,6 +152,12 @@ def _frugal_jobs(job: Job, options: Options) -> Iterator[tuple[str, Job]]:
             for plan in (next(filter(search.fits, more), None), candidate):
                 if plan is not None:
                     yield strategy.name, search.job_of(plan)
+
+
+def _first(job: Job, step: int) -> int:
+    """The shortest sequence that has places for what a sample brings beside its text, in steps."""
+    feed = feed_of(job.model, job.workload.said)
+    return max(round_up(feed.fewest, step) if feed is not None else step, step)
 
 
 def _micro_batch(_: Job, job: Job, value: int) -> Job:

@@ -1,7 +1,9 @@
 """Limits of each device, and what a plan is short of: ``capacity.need`` for sweeps."""
 
-from collections.abc import Mapping
-from dataclasses import field
+from collections.abc import Callable, Mapping
+from dataclasses import field, replace
+from functools import partial
+from math import ceil
 from types import MappingProxyType
 
 from zero_sizer.advise.lasting import Use
@@ -13,6 +15,7 @@ from zero_sizer.ledger.capacity import Capacity
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.util.records import dataclass
 
+_ROUNDS = 8  # a host's own share is a sixty-fourth: they end at the byte
 MARGINS: Mapping[Device, float] = {Device.GPU: 0.09, Device.HOST: 0.05, Device.NVME: 0.05}
 """Share of each device left free: what PyTorch's allocator wastes of a GPU, in the median of what
 was simulated (docs/limits.md); a host's system and page cache."""
@@ -28,6 +31,8 @@ class Shortfall:
             is.
         missing_bytes: what it is short of for certain, as ``check`` prints it; 0 where it might
             fit, and None when nobody said how much there is.
+        kept_bytes: see ``Use.kept``, where nobody said how much there is.
+        size_for: size of a device with which it fits, where nobody said how much there is.
     """
 
     device: Device
@@ -35,6 +40,8 @@ class Shortfall:
     over_bytes: int | None
     missing_bytes: int | None
     moment: Moment
+    kept_bytes: int = 0
+    size_for: "Callable[[], int] | None" = field(default=None, repr=False, compare=False)
 
     @property
     def is_certain(self) -> bool:
@@ -49,10 +56,30 @@ class Limits:
     Attributes:
         found: capacity of each device.
         margins: share of each that stays free.
+        cluster: whose capacity it is.
+        workload: likewise, of the job.
     """
 
     found: Mapping[Device, Capacity]
     margins: Mapping[Device, float] = field(default_factory=lambda: MARGINS)
+    cluster: Cluster | None = None
+    workload: Workload | None = None
+
+    def size_for(self, device: Device, use: Use) -> int:
+        """Size of the host or of its drives that takes a use, the margin and processes included.
+
+        A larger host needs more itself, for its pages.
+        """
+        margin = self.margins[device]
+        if device is not Device.HOST or self.cluster is None:
+            return _with_margin(use.num_bytes, margin)
+        size = 0
+        for _ in range(_ROUNDS):
+            cluster = replace(self.cluster, host_memory=size)
+            outside = capacity.capacities(cluster, self.workload)[Device.HOST].outside.high
+            live = use.num_bytes + outside
+            size = max(live + use.kept, _with_margin(live, margin))
+        return size
 
     def shortfalls(
         self,
@@ -74,7 +101,9 @@ class Limits:
                 continue
             if there.num_bytes is None:
                 if device.value in needed:
-                    short.append(_short(device, use, None, None))
+                    unknown = _short(device, use, None, None)
+                    size_for = partial(self.size_for, device, use)
+                    short.append(replace(unknown, size_for=size_for, kept_bytes=use.kept))
                 continue
             need = capacity.need(use.num_bytes, there, use.room, use.error)
             # the margin is what the allocator wastes: not asked for beside room for a request
@@ -102,7 +131,13 @@ def limits_of(
 ) -> Limits:
     """Capacity of the cluster, less the margin (one for all devices if given)."""
     margins = MARGINS if margin is None else dict.fromkeys(Device, margin)
-    return Limits(found=capacity.capacities(cluster, workload), margins=margins)
+    found = capacity.capacities(cluster, workload)
+    return Limits(found=found, margins=margins, cluster=cluster, workload=workload)
+
+
+def _with_margin(num_bytes: int, margin: float) -> int:
+    """Size of a device of which that is all but the margin, rounded up."""
+    return ceil(num_bytes / (1 - margin)) + 1 if num_bytes else 0
 
 
 def spares_host(shortfalls: list[Shortfall]) -> bool:
@@ -112,4 +147,4 @@ def spares_host(shortfalls: list[Shortfall]) -> bool:
 
 def missing_of(shortfalls: list[Shortfall]) -> tuple[int, int]:
     """Order of closeness: what is short first by devices, then by bytes."""
-    return (len(shortfalls), sum(s.over_bytes or s.need_bytes for s in shortfalls))
+    return (len(shortfalls), sum(s.over_bytes or s.need_bytes + s.kept_bytes for s in shortfalls))

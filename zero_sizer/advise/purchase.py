@@ -2,21 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import ceil
 
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Options, search_of
-from zero_sizer.advise.limits import MARGINS
+from zero_sizer.advise.limits import limits_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.sizes import node_counts
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
-from zero_sizer.ledger.capacity import capacities
 from zero_sizer.units import TIB
 from zero_sizer.util.records import dataclass
 
-_ROUNDS = 8  # a host's own share is a sixty-fourth: they end at the byte
 _ANY = 1024 * TIB  # of a host or its drives: more than any has
 
 
@@ -50,7 +47,7 @@ def purchases(job: Job, options: Options, max_nodes: int) -> tuple[Purchase, ...
 
 
 def _purchases(job: Job, search: Search, options: Options, most: int) -> Iterator[Purchase]:
-    margins = MARGINS if options.margin is None else dict.fromkeys(Device, options.margin)
+    limits = limits_of(job.cluster, options.margin, job.workload)
     for strategy in search.usable:
         if not strategy.offloads:
             continue
@@ -59,30 +56,13 @@ def _purchases(job: Job, search: Search, options: Options, most: int) -> Iterato
             if not fitting:
                 continue
             least = min(map(search.timed, fitting), key=_host_of)
-            nvme = least.uses[Device.NVME].num_bytes
             yield Purchase(
                 strategy=strategy,
                 plan=least,
-                host_bytes=_host_for(job, least, margins[Device.HOST]),
-                nvme_bytes=_with_margin(nvme, margins[Device.NVME]),
+                host_bytes=limits.size_for(Device.HOST, least.uses[Device.HOST]),
+                nvme_bytes=limits.size_for(Device.NVME, least.uses[Device.NVME]),
             )
             break
-
-
-def _host_for(job: Job, plan: Candidate, margin: float) -> int:
-    """The smallest host that takes a plan; a larger one needs more itself, for its pages."""
-    use, size = plan.uses[Device.HOST], 0
-    for _ in range(_ROUNDS):
-        cluster = replace(job.cluster, host_memory=size)
-        outside = capacities(cluster, job.workload)[Device.HOST].outside.high
-        live = use.num_bytes + outside
-        size = max(live + use.kept, _with_margin(live, margin))
-    return size
-
-
-def _with_margin(num_bytes: int, margin: float) -> int:
-    """Size of a device of which that is all but the margin, rounded up."""
-    return ceil(num_bytes / (1 - margin)) + 1 if num_bytes else 0
 
 
 def _host_of(plan: Candidate) -> int:

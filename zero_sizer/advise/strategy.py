@@ -76,7 +76,7 @@ def fewest_swap_buffers(plan: Plan) -> int:
     (partitioned_optimizer_swapper.py:79). Pipelined reads and writes need more of them.
     """
     needed = 2 + len(plan.optimizer.states)
-    is_fewer = not plan.optimizer_pipelined and needed < plan.optimizer_buffer_count
+    is_fewer = not plan.optimizer_pipelines and needed < plan.optimizer_buffer_count
     return needed if is_fewer else 0
 
 

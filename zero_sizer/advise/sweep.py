@@ -30,6 +30,7 @@ from zero_sizer.ledger.requests import room_of_passes, room_of_step, room_with_s
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
+from zero_sizer.speed.fed import work_for
 from zero_sizer.speed.model import seconds_of, step_at
 from zero_sizer.speed.rates import Rates, rates_of
 from zero_sizer.speed.work import work_of
@@ -96,7 +97,7 @@ class Sweep:
         self._ranks = base.ranks_per_node
         dtype = base.autocast_dtype or base.model_dtype
         self._rates = rates_of(cluster, dtype, Case.EXPECTED, base.attention_kernel)
-        self._work = work_of(base.model)
+        self._work = work_for(base) or work_of(base.model)
         self._is_closed_form = is_closed_form(base) or base.feed is not None
         self._is_bounded = all(tensor.trainable for tensor in base.model.parameters)
         self._worlds: set[int] = set()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.left_open import settled
 from zero_sizer.advise.limits import Shortfall
 from zero_sizer.advise.search import Search
 from zero_sizer.findings import Direction, Reason
@@ -23,7 +24,7 @@ def verdict_of(
         losses: strategies of which nothing fits.
     """
     if chosen is not None:
-        sizing = size(search.job_of(chosen))
+        sizing = settled(size(search.job_of(chosen)))
         return sizing.verdict, sizing.reasons
     losses = list(losses)
     savings = tuple(
@@ -70,7 +71,8 @@ def words_of(shortfall: Shortfall) -> str:
     device = shortfall.device
     if shortfall.missing_bytes is None:
         memory = "NVMe" if device is Device.NVME else f"{device.value} memory"
-        return f"{memory} was not stated; {format_gib(shortfall.need_bytes)} needed"
+        size = shortfall.need_bytes if shortfall.size_for is None else shortfall.size_for()
+        return f"{memory} was not stated; {format_gib(size)} a node would do"
     if shortfall.is_certain:
         return f"{short_of(device, shortfall.missing_bytes)}, in {shortfall.moment.phase.value}"
     return (

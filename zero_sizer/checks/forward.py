@@ -10,9 +10,11 @@ from zero_sizer.models.positions import longest_sequence
 from zero_sizer.plan.resolve import hf_dtype
 from zero_sizer.units import DType
 
-_SEQ_LEN, _ATTENTION = "--seq-len", "--attention"
+_SEQ_LEN, _ATTENTION, _KERNEL = "--seq-len", "--attention", "--attention-kernel"
 _WIDEST_HEAD = 256
+_HOPPER = 9
 _AMPERE = (8, 0)
+_TURING = (7, 5)
 _VOLTA = (7, 0)
 
 
@@ -124,17 +126,50 @@ def flash_head_size(context: Context) -> Iterator[Finding]:
 
 def flash_on_older_gpu(context: Context) -> Iterator[Finding]:
     """flash-attn 2 (flash_api.cpp: mha_fwd) checks the compute capability."""
-    gpu = context.cluster.gpu
-    if context.workload.attention != attention.FLASH or gpu is None:
+    gpu, stated = context.cluster.gpu, context.workload
+    if stated.attention != attention.FLASH or gpu is None or gpu.compute_capability is None:
         return
-    if gpu.compute_capability is not None and gpu.compute_capability < _AMPERE:
+    needs = _TURING if stated.attention_kernel == "flash-1" else _AMPERE
+    if gpu.compute_capability < needs:
+        name = "a Turing" if needs == _TURING else "an Ampere"
         yield context.error(
             "flash-gpu",
             _ATTENTION,
-            f"RuntimeError: flash attention needs an Ampere GPU or newer (compute capability 8.0), "
-            f"and {gpu.name} has {_dotted(gpu.compute_capability)}",
+            f"RuntimeError: flash attention needs {name} GPU or newer (compute capability "
+            f"{_dotted(needs)}), and {gpu.name} has {_dotted(gpu.compute_capability)}",
             "take sdpa",
         )
+
+
+def flash_kernel_elsewhere(context: Context) -> Iterator[Finding]:
+    """FlashAttention-3 is written for Hopper (its README: H100 and H800).
+
+    transformers 5.23 modeling_flash_attention_utils.py:144 refuses what is older alone.
+    """
+    gpu, kernel = context.cluster.gpu, context.workload.attention_kernel
+    if kernel is None:
+        return
+    kind = context.workload.attention
+    if kind not in (None, attention.FLASH):
+        yield context.warning(
+            "flash-kernel-unused",
+            _KERNEL,
+            f"{kernel} is a kernel of flash attention, and --attention is {kind}: it says nothing",
+            "leave it out, or say --attention flash",
+        )
+        return
+    if kernel != "flash-3" or gpu is None or (gpu.compute_capability or (0, 0))[0] == _HOPPER:
+        return
+    has = "is an AMD GPU" if gpu.compute_capability is None else ""
+    has = has or f"has compute capability {_dotted(gpu.compute_capability or (0, 0))}"
+    is_newer = (gpu.compute_capability or (0, 0))[0] > _HOPPER
+    yield context.error(
+        "flash-kernel-gpu",
+        _KERNEL,
+        f"{'no kernel image' if is_newer else 'ImportError'}: FlashAttention-3 runs on Hopper "
+        f"alone (H100, H200; compute capability 9.0), and {gpu.name} {has}",
+        "say --attention-kernel flash-2, or leave it out",
+    )
 
 
 def sdpa_on_older_gpu(context: Context) -> Iterator[Finding]:
@@ -197,6 +232,7 @@ RULES: tuple[Rule, ...] = (
     flash_in_fp32,
     flash_head_size,
     flash_on_older_gpu,
+    flash_kernel_elsewhere,
     sdpa_on_older_gpu,
     dtype_on_older_gpu,
 )

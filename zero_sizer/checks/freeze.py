@@ -40,4 +40,27 @@ def nothing_trained(context: Context) -> Iterator[Finding]:
         )
 
 
-RULES: tuple[Rule, ...] = (nothing_matched, nothing_trained)
+def kept_by_a_tool(context: Context) -> Iterator[Finding]:
+    """A tool's switches keep parts of a model from being trained, some of them by default."""
+    model = context.model
+    if model is None:
+        return
+    freeze, adapter = model.freeze, model.adapter
+    if freeze is not None and freeze.origin.startswith("freeze_"):
+        yield context.note(
+            "frozen-by-tool",
+            "freeze",
+            f"not trained: {', '.join(freeze.patterns)}, by {freeze.origin}",
+            "set the switch to false where they are to be trained, or say --freeze",
+        )
+    if adapter is not None and adapter.excluded_by:
+        yield context.note(
+            "frozen-by-tool",
+            "adapter",
+            f"no adapters on modules that match {adapter.exclude_modules}, by "
+            f"{adapter.excluded_by}",
+            "set the switch to false where they are to have some",
+        )
+
+
+RULES: tuple[Rule, ...] = (nothing_matched, nothing_trained, kept_by_a_tool)

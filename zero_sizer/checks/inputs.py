@@ -31,6 +31,23 @@ def not_taken(context: Context) -> Iterator[Finding]:
         )
 
 
+def bound_not_reached(context: Context) -> Iterator[Finding]:
+    """A bound on pixels where images have a size of their own, or are stated."""
+    feed, origins = _feed(context), context.workload.origins
+    if context.model is None or context.workload.max_pixels is None:
+        return
+    is_free = feed is not None and feed.loops and context.workload.images is None
+    if is_free or origins["max_pixels"].startswith("default of"):
+        return
+    takes = feed.about if feed is not None else "tokens and labels"
+    yield context.note(
+        "input-not-taken",
+        "--max-pixels",
+        f"changes nothing here: {context.model.name} is fed {takes}",
+        "leave it out" if feed is None else "state --images where they are of another size",
+    )
+
+
 def _other_images(context: Context, feed: Feed | None) -> Iterator[Finding]:
     """Images of another number or size than the model takes: one each, or resized on the way."""
     stated = context.workload.images
@@ -70,13 +87,17 @@ def no_step_time(context: Context) -> Iterator[Finding]:
     feed = _feed(context)
     if feed is None or context.model is None or context.cluster.gpu is None:
         return
+    from zero_sizer.models.feeds.rows import is_timed  # of what is fed alone
+
+    if is_timed(context.model):
+        return
     yield context.note(
         "no-step-time",
         "--gpu",
-        f"no seconds are given of {context.model.name}: the step-time model counts tokens of one "
-        f"stack, and a sample brings {feed.brief}; `choose` and `size` order plans by tokens alone",
+        f"no seconds are given of {context.model.name}: what its layers multiply of a sample that "
+        f"brings {feed.brief} is not modelled; `choose` and `size` order plans by tokens alone",
         "`zero-sizer calibrate` reads measured steps of other jobs; time a few steps of this one",
     )
 
 
-RULES: tuple[Rule, ...] = (not_taken, images_beyond_sequence, no_step_time)
+RULES: tuple[Rule, ...] = (not_taken, bound_not_reached, images_beyond_sequence, no_step_time)

@@ -8,7 +8,6 @@ from zero_sizer.findings import Finding
 from zero_sizer.units import ceil_div
 from zero_sizer.zero.partition import tensor_partition
 
-_SWAP_BUFFERS_PIPELINED = 12  # Adam: master, 2 states, gradient; 3 sub-groups in flight
 _ADAMS_TENSORS = 4  # master, 2 states, gradient
 _SWAPPED_TENSORS = {
     "DeepSpeedCPUAdam": _ADAMS_TENSORS,
@@ -145,18 +144,22 @@ def nvme_path(context: Context) -> Iterator[Finding]:
 
 
 def nvme_buffers(context: Context) -> Iterator[Finding]:
-    """swap_tensor/pipelined_optimizer_swapper.py: three sub-groups of four tensors in flight."""
+    """swap_tensor/pipelined_optimizer_swapper.py: up to three sub-groups are in flight.
+
+    With a model their number is known (timeline/remarks.py).
+    """
     keys = [OFFLOAD_OPTIMIZER + name for name in ("pipeline_read", "pipeline_write")]
     count = context.number(OFFLOAD_OPTIMIZER + "buffer_count")
     if context.stage != 3 or context.optimizer_device != "nvme" or count is None:
         return
-    if all(map(context.flag, keys)) and count < _SWAP_BUFFERS_PIPELINED:
+    groups = 1 + [context.flag(key) for key in keys].count(True)
+    if context.model is None and groups > 1 and count < groups * _ADAMS_TENSORS:
         yield context.warning(
             "nvme-buffers",
             OFFLOAD_OPTIMIZER + "buffer_count",
-            f"{count:g} buffers run out in the first step when reads and writes are pipelined: "
-            "Adam has 4 tensors in each of up to 3 sub-groups in flight",
-            f"set it to {_SWAP_BUFFERS_PIPELINED}, or disable one of the two",
+            f"{count:g} buffers run out in the first or second step where reads or writes are "
+            f"pipelined: Adam has 4 tensors in each of up to {groups} sub-groups in flight",
+            f"set it to {groups * _ADAMS_TENSORS}, or disable pipeline_read and pipeline_write",
         )
 
 

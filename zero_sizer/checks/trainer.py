@@ -1,10 +1,11 @@
 """The optimizer that the Trainer brings: whether DeepSpeed can step it, and what becomes of it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from zero_sizer.config import engine
 from zero_sizer.config.context import Context, Rule
-from zero_sizer.findings import Finding
+from zero_sizer.findings import Direction, Finding
 from zero_sizer.optimizers import selection, trainer
 from zero_sizer.optimizers.table import FUSED_ADAM
 
@@ -40,6 +41,11 @@ def brought_by_the_trainer(context: Context) -> Iterator[Finding]:
             f"ZeRO makes Adagrad anew with one ({origin}: {name})",
             'name it in the config instead: "optimizer": {"type": "Adagrad"}',
         )
+    yield from _about_its_memory(context, name)
+
+
+def _about_its_memory(context: Context, name: str) -> Iterator[Finding]:
+    """States in unified memory, and a step whose kernels are compiled."""
     if name.startswith("paged_"):
         yield context.note(
             "paged-states",
@@ -47,6 +53,16 @@ def brought_by_the_trainer(context: Context) -> Iterator[Finding]:
             f"{name} keeps large states in unified memory, which is counted on the host; the "
             "driver moves pages to the GPU where it has room",
         )
+
+    row = trainer.row(name, swaps=False)
+    if row is not None and row.is_compiled:
+        found = context.warning(
+            "optimizer-compiled",
+            "optim",
+            f"torch.compile makes the kernels of {name}'s step: what they hand to one another is "
+            "not counted",
+        )
+        yield replace(found, direction=Direction.COST, device="gpu")
 
 
 def _default(context: Context) -> Iterator[Finding]:

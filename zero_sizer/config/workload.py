@@ -60,6 +60,7 @@ class Workload:
         grad_accum: micro steps per optimizer step (``--grad-accum``).
         seq_len: tokens per sample (``--seq-len``).
         images: of each sample, where the model sees (``--images``).
+        max_pixels: of an image, to which larger ones are scaled down.
         audio_seconds: of each sample's recording, where it hears.
         target_len: tokens of an encoder-decoder's labels (None: as many as ``seq_len``).
         checkpointing: activation checkpointing, None when not stated.
@@ -104,6 +105,7 @@ class Workload:
     grad_accum: int | None = None
     seq_len: int | None = None
     images: Images | None = None
+    max_pixels: int | None = None
     audio_seconds: float | None = None
     target_len: int | None = None
     checkpointing: bool | None = None
@@ -128,7 +130,10 @@ class Workload:
     def said(self) -> Said:
         """Statements about one sample, for ``models.feeds``."""
         return Said(
-            images=self.images, audio_seconds=self.audio_seconds, target_len=self.target_len
+            images=self.images,
+            max_pixels=self.max_pixels,
+            audio_seconds=self.audio_seconds,
+            target_len=self.target_len,
         )
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.cluster import Gpu
-from zero_sizer.units import MIB
+from zero_sizer.units import GIB, MIB
 from zero_sizer.util.spelling import nearest
 
 _TABLE = Path(__file__).parent / "data" / "gpus.json"
 _NOISE = re.compile(r"nvidia|geforce|tesla|amd|instinct|radeon|[\s_\-/()]+")
 _MIG = re.compile(r"\bmig\b", re.IGNORECASE)
+_SLICE = re.compile(r"\b([12347])g\.(\d{1,3})gb\b", re.IGNORECASE)
+_SLICES = {1: 8, 2: 4, 3: 2, 4: 2, 7: 1}  # of a card with so many sevenths of its processors
+_CLOSE = 0.15
 _VARIANT = re.compile("ti|super|ada|d")  # behind a number: another card
 _QUADRO = "quadro"  # tells an RTX 6000 of 2018 from its namesakes; elsewhere it says nothing
 _HINT = "`zero-sizer gpus` lists them; for any other GPU state its memory: --gpu-memory 24GiB"
@@ -32,10 +35,7 @@ def find(name: str) -> Gpu:
     if exact is not None:
         return exact
     if _MIG.search(name):
-        raise InputError(
-            f"{name[:80]!r} is a slice of a GPU",
-            remedy="name the whole card and the slice's memory: --gpu a100-80gb --gpu-memory 20GiB",
-        )
+        raise InputError(f"{name[:80]!r} is a slice of a GPU", remedy=_whole_card(name))
     family = _family(wanted)
     if len(family) == 1:
         return family[0]
@@ -46,17 +46,47 @@ def find(name: str) -> Gpu:
     raise InputError(f"no GPU {name[:80]!r} in the table{_near(wanted)}", remedy=_HINT)
 
 
+def _whole_card(name: str) -> str:
+    """How to state a slice: by its card, as far as the name tells it, and by its memory."""
+    card, slice_ = _squeeze(_MIG.split(name)[0]), _SLICE.search(name)
+    exact = _by_spelling().get(card)
+    named = _family(card) if exact is None else [exact]
+    memory = "--gpu-memory SIZE, as PyTorch shows it"
+    if slice_ is not None:
+        share, size = _SLICES[int(slice_.group(1))], int(slice_.group(2))
+        memory = f"--gpu-memory {size}GiB, or what PyTorch shows of it"
+        whole = [g for g in named if abs(share * size * GIB / g.marketing_bytes - 1) < _CLOSE]
+        named = whole or named
+    which = " or ".join(gpu.name for gpu in named) or "CARD"
+    return f"name the whole card and the slice's memory: --gpu {which} {memory}"
+
+
 def _family(wanted: str) -> list[Gpu]:
     """GPUs whose name begins so, else those with an alias that does."""
     if len(wanted) < 2:
         return []
-    names = [(gpu, _squeeze(gpu.name).removeprefix(_QUADRO)) for gpu in all_gpus()]
-    named = [(gpu, name) for gpu, name in names if name.startswith(wanted)]
-    if named:  # a GTX 1080 is no GTX 1080 Ti
-        are_others = all(_VARIANT.match(name, len(wanted)) for _, name in named)
-        return [] if wanted[-1].isdigit() and are_others else [gpu for gpu, _ in named]
-    called = {gpu.name for text, gpu in _by_spelling().items() if text.startswith(wanted)}
-    return [gpu for gpu in all_gpus() if gpu.name in called]
+    named = {gpu.name: gpu.name for gpu in all_gpus() if _begins(gpu.name, wanted)}
+    if not named:
+        named = {gpu.name: text for text, gpu in _aliases() if _begins(text, wanted)}
+    rests = [_rest(text, wanted) or "" for text in named.values()]
+    if wanted[-1].isdigit() and all(map(_VARIANT.match, rests)):  # a GTX 1080 is no GTX 1080 Ti
+        return []
+    return [gpu for gpu in all_gpus() if gpu.name in named]
+
+
+def _begins(text: str, wanted: str) -> bool:
+    """True if a name begins so, and not with a longer number: a P4 is no P40."""
+    rest = _rest(text, wanted)
+    if rest is None or not (wanted[-1].isdigit() and rest[:1].isdigit()):
+        return rest is not None
+    ends = [at for at in range(len(text)) if _squeeze(text[at:]) == rest]
+    return not text[max(ends) - 1].isdigit()
+
+
+def _rest(text: str, wanted: str) -> str | None:
+    """Squeezed text behind what is wanted; None where it begins otherwise."""
+    full = _squeeze(text).removeprefix(_QUADRO)
+    return full[len(wanted) :] if full.startswith(wanted) else None
 
 
 def _refuse_elsewhere(wanted: str) -> None:
@@ -95,6 +125,16 @@ def _by_spelling() -> dict[str, Gpu]:
             spellings.setdefault(_squeeze(text), set()).add(index)
     gpus = all_gpus()
     return {text: gpus[min(found)] for text, found in spellings.items() if len(found) == 1}
+
+
+@cache
+def _aliases() -> tuple[tuple[str, Gpu], ...]:
+    """Label or alias as written, and its GPU."""
+    return tuple(
+        (text, gpu)
+        for row, gpu in zip(_table()["gpus"], all_gpus(), strict=True)
+        for text in (row["label"], *row.get("aliases", ()))
+    )
 
 
 def _squeeze(text: str) -> str:

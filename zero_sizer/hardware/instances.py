@@ -54,12 +54,20 @@ class Instance:
 def find(name: str) -> Instance:
     """The machine of that name, in capitals or not, with the cloud's prefix or without.
 
+    A family of one machine names it: ``p4d``, ``a3-mega``.
+
     Raises:
-        InputError: it is not in the table.
+        InputError: it is not in the table, or a family of several.
     """
     found = _by_spelling().get(_plain(name))
+    family = [] if found is not None else family_of(name)
+    if len(family) == 1:
+        return family[0]
+    if family:
+        choices = ", ".join(instance.name for instance in family)
+        raise InputError(f"{shown(name)} could be any of {choices}", remedy="write which one")
     if found is None:
-        near = did_you_mean(_plain(name), _by_spelling())
+        near = _is_gpu(name) or did_you_mean(_plain(name), _by_spelling())
         raise InputError(
             f"no instance {shown(name)} in the table" + (f"; {near}" if near else ""),
             remedy="state what it has: --gpu, --gpus-per-node, --host-memory, --nvme",
@@ -67,9 +75,23 @@ def find(name: str) -> Instance:
     return found
 
 
+def family_of(name: str) -> list[Instance]:
+    """Machines whose name is or begins so: ``g6`` is no ``g6e``, ``p5`` no ``p5en``."""
+    wanted = _plain(name)
+    if len(wanted) < 2:
+        return []
+    rests = [
+        (instance, text.removeprefix(wanted))
+        for text, instance in _by_spelling().items()
+        if text.startswith(wanted)
+    ]
+    whole = [one for one, rest in rests if rest and not rest[0].isalnum()]
+    return whole or [one for one, rest in rests if not rest[:1].isdigit()]
+
+
 def is_known(name: str) -> bool:
-    """True for a name that ``find`` finds."""
-    return _plain(name) in _by_spelling()
+    """True for a name of a machine, or of a family of them."""
+    return bool(family_of(name))
 
 
 def require_same(instance: Instance, stated: Mapping[str, Any]) -> None:
@@ -88,6 +110,11 @@ def require_same(instance: Instance, stated: Mapping[str, Any]) -> None:
             f"{instance.name} has {instance.gpus} GPUs, not {gpus}",
             remedy="leave one of the two out, or state fewer",
         )
+
+
+def _is_gpu(name: str) -> str:
+    gpu = _known(name)
+    return "" if gpu is None else f"it is a GPU: --gpu {gpu}"
 
 
 def _known(gpu: str | None) -> str | None:

@@ -192,6 +192,12 @@ class Flags:
         metavar="IMAGES",
         help="of each sample: how many, and pixels where they are free, e.g. 2,size=1344x896",
     )
+    max_pixels: int | None = _row(
+        Whole(_ANY),
+        _WORKLOAD,
+        metavar="PIXELS",
+        help="that an image has at most, where sizes are free and --images says none",
+    )
     audio_seconds: float | str | None = _row(
         Number(86400), _WORKLOAD, metavar="SECONDS", help="of each sample's recording"
     )

@@ -10,6 +10,7 @@ ONLY = ("prompt", "new_tokens", "batch_size", "cache", "tensor_parallel")
 NOT_READ = (
     *("grad_accum", "checkpointing", "loss", "kernels", "num_workers", "prefetch"),
     *("tokens", "samples", "epochs", "freeze", "audio_seconds", "target_len"),
+    "max_pixels",
 )
 """Statements about training that say nothing about inference."""
 

@@ -16,6 +16,7 @@ beside it, a list of patterns of parameters that are not trained.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from zero_sizer.config.document import Document
@@ -300,7 +301,7 @@ def _model(reference: Stated, said: Statements, flags: Flags) -> ModelSpec:
     model = _adapted(loaded, said, flags)
     found = section(said.workload, (stated.FREEZE,), flags).get(stated.FREEZE.name)
     if found is None and said.frozen is not None:
-        found = Stated(said.frozen.value(model), said.frozen.origin)
+        found = said.frozen(model)
     return _frozen(model, found)
 
 
@@ -369,7 +370,11 @@ def _adapted(spec: ModelSpec, said: Statements, flags: Flags) -> ModelSpec:
     from zero_sizer.models.changes import lora_config as adapter
 
     if isinstance(named.value, Mapping):
-        return lora.with_adapter(spec, adapter.from_fields(named.value, named.origin))
+        excluded = said.excluded(spec) if said.excluded and named is said.adapter else None
+        fields = dict(named.value) | ({"exclude_modules": excluded.value} if excluded else {})
+        found = adapter.from_fields(fields, named.origin)
+        by = excluded.origin if excluded else ""
+        return lora.with_adapter(spec, replace(found, excluded_by=by))
     return lora.with_adapter(spec, adapter.read(named.value, named.origin))
 
 

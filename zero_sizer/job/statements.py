@@ -17,8 +17,8 @@ VARIABLE_UNKNOWN = "variable-unknown"
 """An argument whose value only a shell that runs knows."""
 NODES_UNKNOWN = "nodes-unknown"
 """A number of nodes that only a shell that runs knows."""
-Frozen = Callable[[ModelSpec], tuple[str, ...]]
-"""Names of what is not trained, where a tool says it by counting the model's layers."""
+OfModel = Callable[[ModelSpec], Stated | None]
+"""A statement that a tool makes of a model by its kind or its layers; None where it makes none."""
 OnCluster = Callable[[Cluster], Mapping[str, Stated]]
 """Statements about the workload that a tool derives from the number of ranks."""
 
@@ -34,7 +34,8 @@ class Statements:
         model: what names the model.
         adapter: a path, words, or fields of ``peft.LoraConfig``.
         quantization: words, or fields of a ``quantization_config``.
-        frozen: what is not trained, as a function of the model.
+        frozen: patterns of what is not trained, as a function of the model.
+        excluded: a regular expression of modules that get no adapter, likewise.
         cluster: by the names of the cluster's options, typed.
         workload: by the names of the workload's options, typed; ``freeze`` too.
         on_cluster: what else it says of the workload on a cluster.
@@ -48,7 +49,8 @@ class Statements:
     model: Stated | None = None
     adapter: Stated | None = None
     quantization: Stated | None = None
-    frozen: Stated | None = None
+    frozen: OfModel | None = None
+    excluded: OfModel | None = None
     cluster: Mapping[str, Stated] = field(default_factory=dict)
     workload: Mapping[str, Stated] = field(default_factory=dict)
     on_cluster: OnCluster | None = None

@@ -11,14 +11,23 @@ FLASH, SDPA, EAGER = "flash", "sdpa", "eager"
 FLASH_KERNELS = ("flash-1", "flash-2", "flash-3")
 """Generations of FlashAttention, whose speed differs and whose memory does not."""
 
+_EAGER_ALONE = (
+    *("big_bird", "bigbird_pegasus", "bloom", "codegen", "deberta", "deberta-v2", "funnel"),
+    *("layoutlmv2", "layoutlmv3", "led", "longformer", "longt5", "mpnet", "mpt", "openai-gpt"),
+    *("rembert", "roformer", "swinv2", "switch_transformers", "tapas"),
+    *("wavlm", "xglm", "xlm", "xlnet"),
+)
+_NO_FLASH = (
+    *("beit", "deepseek_v32", "glm_moe_dsa", "layoutlm", "llama4", "llama4_text"),
+    *("mllama", "mt5", "siglip2", "swin", "t5", "umt5", "wav2vec2-bert", "wav2vec2-conformer"),
+)
+_NO_SDPA = ("gemma2", "gpt_neo", "gpt_oss", "gptj", "t5gemma", "vaultgemma")
+
 LACKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "bloom": (FLASH, SDPA),
-        "gemma2": (SDPA,),
-        "gpt_oss": (SDPA,),
-        "llama4": (FLASH,),
-        "llama4_text": (FLASH,),
-        "t5": (FLASH,),
+        **dict.fromkeys(_EAGER_ALONE, (FLASH, SDPA)),
+        **dict.fromkeys(_NO_FLASH, (FLASH,)),
+        **dict.fromkeys(_NO_SDPA, (SDPA,)),
     }
 )
 """``model_type`` -> what it has not; the other families that are bundled have all three."""

@@ -44,6 +44,7 @@ class Stacked:
             others see its windows.
         constant: fields that must have their default.
         read: further fields whose defaults are kept.
+        same: pairs of widths that every model had that was traced: of others it says nothing.
     """
 
     heads: tuple[str, ...]
@@ -58,6 +59,7 @@ class Stacked:
     told_apart: Mapping[str, str] = field(default_factory=dict)
     constant: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    same: tuple[tuple[str, str], ...] = ()
 
     @property
     def own_lengths(self) -> tuple[str, ...]:
@@ -167,6 +169,7 @@ _LLAVA = Stacked(
         ("hidden", "hidden"),
     ),
     nested={"text_config": "llama", "vision_config": "clip_vision_model"},
+    same=(("heads", "kv_heads"),),
     read=("text_config.max_position_embeddings", "vision_config.image_size"),
 )
 
@@ -289,6 +292,8 @@ def widths_of(fields: Mapping[str, Any], feed: Feed) -> dict[str, int] | None:
     for stack in stacks_in(row.widths):
         found.update(_of_heads(stack, found, has_kv=f"{stack}kv_heads" in row.widths))
     if not all(map(_is_whole, found.values())):
+        return None
+    if any(found[one] != found[other] for one, other in row.same):
         return None
     return {**found, **{padded(name): round_up(found[name], PADDED) for name in row.own_lengths}}
 

@@ -21,10 +21,19 @@ class StateType(Enum):
     UNQUANTIZED = "unquantized"  # fp32, of tensors that it finds too small
     FP32 = "fp32"  # whatever the master's dtype
     FACTORED = "factored"  # the master's dtype; of a matrix one number per row and one per column
+    BLOCK_CODES = "block codes"  # of 8 bits, of tensors that torchao quantizes
+    HALF_CODES = "half codes"  # of 4 bits, of those
+    BLOCK_SCALES = "block scales"  # fp32, one for each block of 8 bits, and a table of each tensor
+    HALF_SCALES = "half scales"  # fp32, one for each block of 4 bits, and a table of each tensor
+    UNBLOCKED = "unblocked"  # the master's dtype, of tensors that are no whole blocks, or small
+    HOST_COPY = "host copy"  # fp32, on the host wherever the parameter is
 
 
-QUANTIZED = (StateType.CODES, StateType.STATISTICS, StateType.UNQUANTIZED)
-"""What a state of bitsandbytes in 8 bits consists of."""
+_OF_BITSANDBYTES = (StateType.CODES, StateType.STATISTICS, StateType.UNQUANTIZED)
+_OF_8_BITS = (StateType.BLOCK_CODES, StateType.BLOCK_SCALES, StateType.UNBLOCKED)
+_OF_4_BITS = (StateType.HALF_CODES, StateType.HALF_SCALES, StateType.UNBLOCKED)
+QUANTIZED = frozenset({*_OF_BITSANDBYTES, *_OF_8_BITS, *_OF_4_BITS})
+"""What states of 4 and 8 bits consist of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +72,7 @@ class Optimizer:
         states_at_init: states exist before the first step.
         by_client: handed to DeepSpeed, made of the model's tensors before those are on the GPU.
         paged: large states lie in unified memory, which the driver moves between host and GPU.
+        is_compiled: torch.compile makes the kernels of its step.
         newton_schulz: how Muon orthogonalises, ``gram`` or ``standard``; empty for all others.
         is_fused_adam: FP16_Optimizer instead of FP16_UnfusedOptimizer at stage 0.
         source: where the class is.
@@ -77,6 +87,7 @@ class Optimizer:
     states_at_init: bool = False
     by_client: bool = False
     paged: bool = False
+    is_compiled: bool = False
     newton_schulz: str = ""
     is_fused_adam: bool = False
     source: str
@@ -100,7 +111,9 @@ _BITSANDBYTES = "bitsandbytes 0.50.2 optim/optimizer.py:"
 def _quantized(*names: str) -> dict[str, StateType]:
     """States of bitsandbytes in 8 bits, each of codes, their statistics, and what is too small."""
     ends = ("", "_absmax", "_unquantized")
-    return {f"{n}{end}": kind for n in names for end, kind in zip(ends, QUANTIZED, strict=True)}
+    return {
+        f"{n}{end}": kind for n in names for end, kind in zip(ends, _OF_BITSANDBYTES, strict=True)
+    }
 
 
 ADAM_8BIT = Optimizer(
@@ -123,6 +136,51 @@ LION_32BIT = Optimizer(
 )
 RMSPROP_8BIT = replace(LION_8BIT, name="RMSprop (bitsandbytes, 8 bits)")
 RMSPROP_32BIT = replace(LION_32BIT, name="RMSprop (bitsandbytes)")
+ADEMAMIX_8BIT = Optimizer(
+    name="AdEMAMix (bitsandbytes, 8 bits)",
+    states=_quantized("state1", "state1_slow", "state2"),  # state1 holds both averages
+    source="bitsandbytes 0.50.2 optim/ademamix.py:AdEMAMix.init_state",
+)
+ADEMAMIX_32BIT = Optimizer(
+    name="AdEMAMix (bitsandbytes)",
+    states=dict.fromkeys(("state1", "state1_slow", "state2"), StateType.FP32),
+    source=ADEMAMIX_8BIT.source,
+)
+
+
+def _blocked(kinds: tuple[StateType, ...], *names: str) -> dict[str, StateType]:
+    """States of torchao, each of codes, their scales, and tensors that it leaves whole."""
+    ends = ("codes", "scale", "whole")
+    return {f"{n}_{end}": kind for n in names for end, kind in zip(ends, kinds, strict=True)}
+
+
+TORCHAO_8BIT = Optimizer(
+    name="AdamW8bit (torchao)",
+    states=_blocked(_OF_8_BITS, "exp_avg", "exp_avg_sq"),
+    counters=1,
+    is_compiled=True,
+    source="torchao 0.18.0 optim/adam.py:_AdamBase._new_buffer",
+)
+TORCHAO_4BIT = replace(
+    TORCHAO_8BIT,
+    name="AdamW4bit (torchao)",
+    states=_blocked(_OF_4_BITS, "exp_avg", "exp_avg_sq"),
+)
+STABLE_ADAMW = Optimizer(
+    name="StableAdamW (optimi)",
+    states=_LIKE_MASTER,
+    counters=1,  # eps_sq
+    counters_beside=True,
+    source="torch-optimi 0.3.3 optimi/stableadamw.py:StableAdamW._init_state",
+)
+GROKADAMW = Optimizer(
+    name="GrokAdamW",
+    states=dict.fromkeys(("exp_avg", "exp_avg_sq", "grok_ema"), StateType.HOST_COPY),
+    # copies of all three, the changed gradient and a product; the changed gradient before it
+    step=Temporaries(updated=5, previous=1),
+    host_step=Temporaries(updated=2, previous=1),
+    source="grokadamw 0.1.2 grokadamw.py:GrokAdamW._update_group",
+)
 ADAFACTOR = Optimizer(
     name="Adafactor (transformers)",
     states={"exp_avg_sq": StateType.FACTORED},

@@ -34,15 +34,22 @@ _ALONE: Mapping[str, Optimizer] = {
     "paged_adamw_32bit": table.paged(table.ADAM_32BIT),
     "paged_lion_8bit": table.paged(table.LION_8BIT),
     "paged_lion_32bit": table.paged(table.LION_32BIT),
+    "ademamix": table.ADEMAMIX_32BIT,
+    "ademamix_8bit": table.ADEMAMIX_8BIT,
+    "paged_ademamix_32bit": table.paged(table.ADEMAMIX_32BIT),
+    "paged_ademamix_8bit": table.paged(table.ADEMAMIX_8BIT),
+    "adamw_torch_8bit": table.TORCHAO_8BIT,
+    "adamw_torch_4bit": table.TORCHAO_4BIT,
+    "stable_adamw": table.STABLE_ADAMW,
+    "grokadamw": table.GROKADAMW,
     "schedule_free_adamw": table.SCHEDULE_FREE_ADAMW,
     "schedule_free_radam": table.SCHEDULE_FREE_RADAM,
     "schedule_free_sgd": table.SCHEDULE_FREE_SGD,
 }
 NOT_MODELLED = frozenset(
     {
-        *("adamw_torch_xla", "adamw_torch_npu_fused", "adamw_anyprecision", "adamw_torch_4bit"),
-        *("adamw_torch_8bit", "ademamix", "ademamix_8bit", "paged_ademamix_32bit", "grokadamw"),
-        *("paged_ademamix_8bit", "apollo_adamw", "apollo_adamw_layerwise", "stable_adamw"),
+        *("adamw_torch_xla", "adamw_torch_npu_fused", "adamw_anyprecision"),
+        *("apollo_adamw", "apollo_adamw_layerwise"),
         *("galore_adamw", "galore_adamw_8bit", "galore_adafactor", "galore_adamw_layerwise"),
         *("galore_adamw_8bit_layerwise", "galore_adafactor_layerwise", "lomo", "adalomo"),
     }
@@ -82,6 +89,12 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("galore_adamw_layerwise", "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise"),
         ("", "NotImplementedError: layer-wise GaLore does not train on several GPUs"),
+    ),
+    "apollo_adamw": (
+        FLAT, "IndexError in the first step: APOLLO projects matrices, and ZeRO hands it vectors",
+    ),
+    "apollo_adamw_layerwise": (
+        "", "NotImplementedError: layer-wise APOLLO does not train on several GPUs",
     ),
     **dict.fromkeys(
         ("lomo", "adalomo"),

@@ -1,5 +1,7 @@
 """Inputs of each sample of a job: as stated, else as the model's config says."""
 
+from dataclasses import replace
+
 from zero_sizer.findings import Direction
 from zero_sizer.job.read import Job
 from zero_sizer.models.feeds import Feed, feed_of
@@ -17,10 +19,17 @@ def feed_of_job(job: Job, assumed: Assumptions) -> Feed | None:
             assumed.take(
                 name,
                 value,
-                f"each sample is taken to bring {feed.about}, as the config of {job.model.name} "
-                "says",
+                f"each sample is taken to bring {feed.about}, {_why(job, feed)}",
                 f"--{name.replace('_', '-')} says another" if name in feed.free else "",
                 # a sample may bring more, and nobody knows how much more
                 Direction.COST if name in feed.left_to_data else None,
             )
     return feed
+
+
+def _why(job: Job, feed: Feed) -> str:
+    """Grounds of an input that nobody stated."""
+    said, most = job.workload.said, job.workload.max_pixels
+    if most is None or feed == feed_of(job.model, replace(said, max_pixels=None)):
+        return f"as the config of {job.model.name} says"
+    return f"of at most {most:,} pixels ({job.workload.origins['max_pixels']})"

@@ -36,6 +36,7 @@ _DTYPES = {
     "bf16": DType.BF16,
     "bfloat16": DType.BF16,
 }
+_PIPELINES = ("pipeline_read", "pipeline_write")
 _DEVICES = {"none": Device.GPU, "cpu": Device.HOST, "nvme": Device.NVME}
 _ASSUMED_SEQ_LEN = 2048
 _ZERO = "zero_optimization."
@@ -169,6 +170,8 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "give --attention flash, sdpa or eager",
         Direction.SAVE if usual == EAGER and supports(job.model.arch.family, FLASH) else None,
     )
+    if job.model.hf_config and not supports(job.model.arch.family, attention):
+        attention = usual  # as ``attention-not-there`` says; other packages' classes have their own
     stage = settings[_ZERO + "stage"]
     return {
         "micro_batch": int(micro_batch),
@@ -291,8 +294,7 @@ def _offload(settings: Settings, row: Optimizer) -> dict[str, Any]:
         "optimizer_pinned": settings[optimizer + "pin_memory"] is True,
         "optimizer_ratio": settings[optimizer + "ratio"],
         "optimizer_buffer_count": settings[optimizer + "buffer_count"],
-        "optimizer_pipelined": settings[optimizer + "pipeline_read"] is True
-        or settings[optimizer + "pipeline_write"] is True,
+        "optimizer_pipelines": [settings[optimizer + way] for way in _PIPELINES].count(True),
         "param_device": param_device if stage == 3 else Device.GPU,
         "param_pinned": settings[param + "pin_memory"] is True,
         "param_buffer_count": settings[param + "buffer_count"],

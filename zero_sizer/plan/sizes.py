@@ -243,6 +243,13 @@ def swap_unit_bytes(plan: Plan) -> int:
     return 1024 * plan.aio_parallelism
 
 
+def is_swapped(plan: Plan, numel: int) -> bool:
+    """A sub-group of ``numel`` lives on NVMe (swap_tensor/optimizer_utils.py)."""
+    if plan.optimizer_device is not Device.NVME or plan.stage < 3:
+        return False
+    return numel * plan.master_dtype.itemsize >= least_swapped_bytes(plan)
+
+
 @derived
 def gathers_copies(plan: Plan) -> bool:
     """True if a gathered stage-3 parameter is more than this rank's partition itself."""

@@ -39,6 +39,10 @@ def check(
         from zero_sizer.questions.profile import with_profile
 
         sizing = with_profile(sizing, tell)
+    if sizing.plan is not None and sizing.plan.feed is not None:
+        from zero_sizer.advise.left_open import settled
+
+        sizing = settled(sizing)
     answer = answer_of(sizing, points=timeline, goal=goal)
     if not fit_map or job.workload.task == INFERENCE:
         return answer

@@ -90,7 +90,9 @@ def largest(job: Job, flags: Flags, what: str) -> Largest:
             remedy="ask --largest micro-batch, or add --task inference",
             where="--largest batch-size",
         )
-    return largest_of(job, what)
+    from zero_sizer.advise.left_open import as_assumed
+
+    return largest_of(as_assumed(job), what)
 
 
 @collector_off()

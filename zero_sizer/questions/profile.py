@@ -15,6 +15,7 @@ from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.attention import FLASH
 from zero_sizer.models.inputs import besides_tokens
+from zero_sizer.models.recurrence import has_recurrence
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
 
@@ -26,8 +27,9 @@ _TRACING_HELPS = (CLOSED_FORM, INPUTS_NOT_MODELLED)
 def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
     """Sizes the job again with a profile of its model, traced and kept for later, if that may help.
 
-    Of a text model only where nothing else keeps the verdict open; of one that reads and writes, or
-    is fed more than tokens, always: no closed form knows what it keeps.
+    Of a text model only where nothing else keeps the verdict open; of one that reads and writes, is
+    fed more than tokens, or carries a state along the sequence, always: no closed form knows what
+    it keeps.
 
     Args:
         sizing: without the profile.
@@ -62,7 +64,7 @@ def with_variants(job: Job, tell: Callable[[str], None]) -> None:
         tell: is told what is being done, for whoever waits.
     """
     plan = size(job).plan
-    if plan is None or (plan.feed is None and not job.model.arch.decoder_layers):
+    if plan is None or not _is_beyond_closed_forms(plan):
         return
     for stage, on in product((2, 3), (False, True)):
         other = replace(
@@ -124,11 +126,16 @@ def _may_trace(plan: Plan) -> bool:
     return all(find_spec(name) for name in _needed(model.hf_config))
 
 
+def _is_beyond_closed_forms(plan: Plan) -> bool:
+    model = plan.model
+    return plan.feed is not None or bool(model.arch.decoder_layers) or has_recurrence(model)
+
+
 def _is_worth_it(sizing: Sizing, plan: Plan) -> bool:
     model = plan.model
     if not _may_trace(plan) or _is_known(plan):
         return False
-    if plan.feed is not None or model.arch.decoder_layers:
+    if _is_beyond_closed_forms(plan):
         return True
     return (
         sizing.verdict is Verdict.UNCERTAIN

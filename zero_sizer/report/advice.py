@@ -22,7 +22,7 @@ from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.training import MARKS, run_columns, show_run
 from zero_sizer.report.training import as_mapping as training_mapping
-from zero_sizer.report.verdict import WORDS, reason_line, show_words
+from zero_sizer.report.verdict import WORDS, brings, rate_name, reason_line, show_words, untimed
 from zero_sizer.speed import as_mapping
 from zero_sizer.speed.rates import explain
 from zero_sizer.units import format_gib
@@ -41,7 +41,7 @@ def show_choice(choice: Choice, start: Start | None = None) -> None:
         _show_nothing(choice)
     else:
         show_line(f"CHOSEN: {plan_line(winner)}{with_flags(choice)}")
-        show_line(f"on {where(choice)}; {pace(choice, winner)}", indent="")
+        show_line("; ".join(filter(None, (f"on {where(choice)}", pace(choice, winner)))), indent="")
         for line in assumptions(choice.search, winner, is_free=choice.is_free):
             show_line(line, indent="  ")
         show_doubt(choice.verdict, choice.reasons)
@@ -100,16 +100,17 @@ def assumptions(search: Search, plan: Candidate | None, *, is_free: bool) -> Ite
         yield f"batch: held at micro batch {batch.micro_batch} x {batch.grad_accum}, of each GPU"
     else:
         yield "batch: free (--train-batch-size fixes it)"
-    yield from filter(None, [measured(search, "measured: ")])
+    yield from filter(None, [measured(search, "measured: "), untimed(job)])
     if not search.sweep:
         return
-    length = "" if "seq_len" in job.workload.origins else " (assumed: --seq-len)"
     of_first = search.sweep.values(search.usable[0].name)
     base = search.sweep.plan(of_first) if plan is None else search.plan(plan)
+    is_said = "seq_len" in job.workload.origins or rate_name(job) != "tokens/s"
+    length = "" if is_said else " (assumed: --seq-len)"
     dtype = base.autocast_dtype or base.model_dtype
     is_assumed = job.workload.origins.get("precision") == ASSUMED_PRECISION
     said = f"{dtype.value} {ASSUMED_PRECISION}" if is_assumed else dtype.value
-    words = [f"{search.seq_len} tokens a sample{length}", said, base.optimizer.name]
+    words = [f"{brings(base)} a sample{length}", said, base.optimizer.name]
     rates = {rate.name: rate for rate in explain(job.cluster, dtype)}
     names = ("intra_node_gb_per_s", "inter_node_gb_per_s", "hidden")
     for name, about in zip(names, ("inside a node", "between nodes", ""), strict=True):
@@ -167,7 +168,8 @@ def pace(choice: Choice, candidate: Candidate) -> str:
     step, rate = speed["step_seconds"], speed["tokens_per_second_per_gpu"]
     return (
         f"a step of {candidate.train_batch} samples takes {step['expected']:.2f} s "
-        f"({step['low']:.2f} to {step['high']:.2f}), {rate['expected']:,.0f} tokens/s a GPU"
+        f"({step['low']:.2f} to {step['high']:.2f}), {rate['expected']:,.0f} "
+        f"{speed['counted']}/s a GPU"
     )
 
 
@@ -195,7 +197,7 @@ def _show_ranked(choice: Choice) -> None:
         for index, candidate in enumerate(choice.ranked)
     ]
     used = (f"{_HEAD[device]} GiB" for device in devices)
-    heads = ("fits", "batch x steps", "ckpt", "tokens/s", "time", *used)
+    heads = ("fits", "batch x steps", "ckpt", rate_name(choice.search.job), "time", *used)
     heads = (*heads, *(column[0] for column in beside))
     words = 1 if runs and runs[-1][0] == MARKS else 0
     show_table(heads, rows, right=range(3, len(heads) - (words if beside else 0)))

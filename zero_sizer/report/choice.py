@@ -14,7 +14,7 @@ from zero_sizer.report.sheet import Section, Sheet
 from zero_sizer.report.text import NAMES
 from zero_sizer.report.training import lines as training_lines
 from zero_sizer.report.training import run_columns
-from zero_sizer.report.verdict import WORDS, reason_line
+from zero_sizer.report.verdict import WORDS, rate_name, reason_line
 from zero_sizer.units import format_gib
 
 
@@ -89,7 +89,7 @@ def _ranked(choice: Choice) -> Section:
         )
         for index, plan in enumerate(choice.ranked)
     ]
-    first = ("plan", "batch x steps", "checkpointing", "tokens/s", "time")
+    first = ("plan", "batch x steps", "checkpointing", rate_name(choice.search.job), "time")
     heads = (*first, *(NAMES[device] for device in devices), *(column[0] for column in runs))
     return Section(
         title="What fits, the fastest first",

@@ -27,10 +27,11 @@ from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.training import MARKS, lines, run_columns
 from zero_sizer.report.training import as_mapping as training_mapping
-from zero_sizer.report.verdict import reason_line
+from zero_sizer.report.verdict import rate_name, reason_line
 from zero_sizer.util.terminal import output_columns
 
 _COUNTED = {"gpus": "GPUs", "nodes": "nodes"}
+_MORE = 1.005  # shown as 101 %
 _WIDE = 72  # columns for the whole table
 _PER_GPU = 6  # column of tokens a GPU
 
@@ -100,7 +101,7 @@ def answers(fleet: Fleet) -> Iterator[str]:
         return
     yield (
         f"the fewest {_COUNTED[fleet.fewest_of]}: {_count(plan)}, {plan.strategy.name}, "
-        f"{plan.tokens_per_second:,.0f} tokens/s"
+        f"{plan.tokens_per_second:,.0f} {rate_name(fleet.search.job)}"
     )
     if fleet.stops_helping is None:
         yield f"more nodes help up to {fleet.sizes[-1].nodes}, the most considered"
@@ -157,13 +158,25 @@ def curve(fleet: Fleet) -> Table | None:
         )
         for index, point in enumerate(fleet.curve)
     ]
-    heads = ["nodes", "GPUs", "tokens/s", "efficiency", "of the added", *(c[0] for c in runs)]
+    heads = [
+        "nodes",
+        "GPUs",
+        rate_name(fleet.search.job),
+        "efficiency",
+        "of the added",
+        *(c[0] for c in runs),
+    ]
     right = range(len(heads) - (1 if runs and runs[-1][0] == MARKS else 0))
     return Table(heads, rows, tuple(right))
 
 
 def goal_lines(fleet: Fleet) -> Iterator[str]:
-    """Assumptions of the curve's days and prices, where no run says them."""
+    """Why GPUs do more on more nodes, and assumptions of days and prices that no run says."""
+    if any(point.gained is not None and point.gained >= _MORE for point in fleet.curve):
+        yield (
+            "of the added above 100%: with more GPUs each holds less of the model, and a faster "
+            "plan fits; efficiency is that of a GPU where it does most"
+        )
     is_said = fleet.target_run is not None or fleet.miss is not None
     first = fleet.curve[0].training if fleet.curve else None
     if first is not None and not is_said and (len(fleet.curve) >= 2 or fleet.goal is not None):
@@ -172,7 +185,16 @@ def goal_lines(fleet: Fleet) -> Iterator[str]:
 
 def sizes(fleet: Fleet) -> Table:
     """The best plan on each number of nodes."""
-    heads = ["nodes", "GPUs", "best plan", "batch x steps", "ckpt", "tokens/s", "a GPU", "GPU GiB"]
+    heads = [
+        "nodes",
+        "GPUs",
+        "best plan",
+        "batch x steps",
+        "ckpt",
+        rate_name(fleet.search.job),
+        "a GPU",
+        "GPU GiB",
+    ]
     rows = [_size_row(fleet, size) for size in fleet.table]
     return Table(heads, rows, (0, 1, *range(5, len(heads))))
 
@@ -226,7 +248,7 @@ def to_buy(fleet: Fleet) -> Table:
             str(buy.plan.nodes),
             f"{gib(buy.host_bytes)} GiB",
             f"{gib(buy.nvme_bytes)} GiB" if buy.nvme_bytes else "-",
-            f"{buy.plan.tokens_per_second:,.0f} tokens/s",
+            f"{buy.plan.tokens_per_second:,.0f} {rate_name(fleet.search.job)}",
         )
         for buy in fleet.to_buy
     ]
@@ -243,7 +265,7 @@ def _detail(fleet: Fleet, row: Fewest) -> str:
     return (
         f"micro batch {row.plan.micro_batch} x {row.plan.grad_accum} {checkpointing} "
         "activation checkpointing, "
-        f"{row.plan.tokens_per_second:,.0f} tokens/s{keys}"
+        f"{row.plan.tokens_per_second:,.0f} {rate_name(fleet.search.job)}{keys}"
     )
 
 

@@ -148,7 +148,7 @@ def speed_line(speed: Mapping[str, Any]) -> str:
     step, rate = speed["step_seconds"], speed["tokens_per_second_per_gpu"]
     return (
         f"A step takes about {step['expected']:.3g} s ({step['low']:.3g} to "
-        f"{step['high']:.3g}): {rate['expected']:,.0f} tokens a second on each GPU "
+        f"{step['high']:.3g}): {rate['expected']:,.0f} {speed['counted']} a second on each GPU "
         f"({rate['low']:,.0f} to {rate['high']:,.0f})."
     )
 

@@ -7,6 +7,7 @@ from zero_sizer.findings import Reason, Severity
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import WHOSE, Verdict
+from zero_sizer.models.feeds import feed_of
 from zero_sizer.plan.plan import Plan
 from zero_sizer.report.table import show_line
 from zero_sizer.sizing import Sizing
@@ -110,12 +111,16 @@ def job_words(job: Job, plan: Plan | None) -> Iterator[str]:
 
 def _batch(plan: Plan) -> str:
     """The micro batch in words: samples, and what each brings."""
+    return f"micro batch {plan.micro_batch} x {brings(plan)}"
+
+
+def brings(plan: Plan) -> str:
+    """Tokens, images and sound of one sample, in words."""
     feed = plan.feed
     if feed is None:
-        return f"micro batch {plan.micro_batch} x {plan.seq_len} tokens"
+        return f"{plan.seq_len} tokens"
     tokens = f"{plan.seq_len} tokens" if feed.has_tokens else ""
-    brings = " with ".join(part for part in (tokens, feed.brief) if part)
-    return f"micro batch {plan.micro_batch} x {brings}"
+    return " with ".join(part for part in (tokens, feed.brief) if part)
 
 
 def _inference(job: Job, plan: Plan) -> Iterator[str]:
@@ -137,3 +142,24 @@ def count_of(parameters: int) -> str:
     if parameters >= 10**9:
         return f"{parameters / 10**9:.2f}B"
     return f"{parameters / 10**6:.0f}M" if parameters >= 10**6 else f"{parameters:,}"
+
+
+def rate_name(job: Job) -> str:
+    """Unit of a rate: tokens a second, or samples of a model that reads none."""
+    feed = feed_of(job.model, job.workload.said)
+    return "tokens/s" if feed is None or feed.has_tokens else "samples/s"
+
+
+def untimed(job: Job) -> str:
+    """Why seconds are none of a model that is fed more than tokens; empty where they are known."""
+    feed = feed_of(job.model, job.workload.said)
+    if feed is None:
+        return ""
+    from zero_sizer.models.feeds.rows import is_timed
+
+    if is_timed(job.model):
+        return ""
+    return (
+        f"no seconds: what {job.model.name} computes of {feed.brief} is not modelled; plans are "
+        "ordered by what its weights alone would take, and the rates below are no forecast"
+    )

@@ -30,7 +30,9 @@ def as_mapping(plan: Plan | None, cluster: Cluster) -> Mapping[str, Any] | None:
     if expected is None or not expected.seconds:
         return None
     throughput = {case: time.tokens_per_second for case, time in times.items() if time}
+    has_tokens = plan.feed is None or plan.feed.has_tokens
     return {
+        "counted": "tokens" if has_tokens else "samples",
         "step_seconds": {_NAMES[case]: time.seconds for case, time in times.items() if time},
         # the fastest step has the highest throughput
         "tokens_per_second_per_gpu": {

@@ -48,14 +48,20 @@ class StepTime:
 
 
 def step_of(plan: Plan, cluster: Cluster, case: Case = Case.EXPECTED) -> Step | None:
-    """Step that the terms read; None when no GPU was named, or work is not counted by tokens."""
-    if plan.feed is not None:
+    """Step that the terms read; None when no GPU was named, or nobody knows what inputs take."""
+    if plan.feed is None:
+        work: Work | None = work_of(plan.model)
+    else:
+        from zero_sizer.speed.fed import work_for  # most jobs are fed tokens alone
+
+        work = work_for(plan)
+    if work is None:
         return None
     dtype = plan.autocast_dtype or plan.model_dtype
     rates = rates_of(cluster, dtype, case, plan.attention_kernel)
     if rates is None:
         return None
-    return step_at(plan, rates, work_of(plan.model))
+    return step_at(plan, rates, work)
 
 
 def step_at(plan: Plan, rates: Rates, work: Work) -> Step:

@@ -8,9 +8,9 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.goal import Goal
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.plan.plan import Plan
+from zero_sizer.speed.fed import work_for
 from zero_sizer.speed.model import step_time
 from zero_sizer.speed.rates import Case, peak_flops
-from zero_sizer.speed.work import work_of
 from zero_sizer.units import ceil_div
 from zero_sizer.util.records import dataclass
 
@@ -166,7 +166,9 @@ def of_sizing(sizing: "Sizing", goal: Goal | None) -> Training | None:
 
 def model_flops(plan: Plan) -> float:
     """FLOPs of the model for one token, forward and backward, without recomputation."""
-    work = work_of(plan.model)
+    work = work_for(plan)
+    if work is None:
+        return 0.0
     products = (3.0 - work.frozen_share) * (work.block_flops + work.head_flops)
     return products + 3.0 * work.attention_flops * plan.seq_len
 

@@ -18,8 +18,8 @@ _BIDIRECTIONAL = frozenset({"bert", "roberta", "t5", "mt5", "electra", "deberta-
 # 16-bit elements that eager kernels move, forward and backward, less those of a fused kernel (2 and
 # 5, 2 and 2), counted in LlamaRMSNorm.forward and apply_rotary_pos_emb (transformers 5.23
 # models/llama/modeling_llama.py): the norm works on an fp32 copy of its input.
-_EAGER_NORM = (18 - 2, 42 - 5)
-_EAGER_ROTATION = (10 - 2, 15 - 2)
+EAGER_NORM = (18 - 2, 42 - 5)
+EAGER_ROTATION = (10 - 2, 15 - 2)
 _NORMS_AFTER_MLP = ("post_feedforward_layernorm", "post_mlp_layernorm")
 _NOT_ROTATING = frozenset({"bert", "gpt2", "opt", "bloom", "t5", "mt5", "mpt", "roberta"})
 
@@ -72,16 +72,15 @@ def work_of(spec: ModelSpec) -> Work:
 @lru_cache(maxsize=64)
 def _work(identity: Identity) -> Work:
     spec: ModelSpec = identity.of
-    products = [_Product(spec, tensor) for tensor in spec.parameters if _is_product(spec, tensor)]
-    products += _tied_head(spec)
+    products = products_of(spec)
     inside = [product for product in products if product.in_block]
     outside = [product for product in products if not product.in_block]
     flops = sum(product.flops for product in products)
     arch = spec.arch
-    last = list({p.block: p for p in inside}.values()) if _ends_with_product(spec) else []
+    last = list({p.block: p for p in inside}.values()) if ends_with_product(spec) else []
     biases = sum(t.numel for t in spec.parameters if _is_bias(t))
-    norms = sum(t.numel for t in spec.parameters if _is_rms_norm(t)) if arch.gated_mlp else 0
-    rotated = num_layers(arch) * _rotated(arch)
+    norms = sum(t.numel for t in spec.parameters if is_rms_norm(t)) if arch.gated_mlp else 0
+    rotated = num_layers(arch) * rotated_width(arch)
     return Work(
         block_flops=sum(product.flops for product in inside),
         head_flops=sum(product.flops for product in outside),
@@ -91,14 +90,20 @@ def _work(identity: Identity) -> Work:
         head_operand_elements=sum(product.operands for product in outside),
         last_operand_elements=sum(product.operands for product in last),
         weight_elements=sum(product.weights for product in products),
-        attention_flops=4.0 * num_layers(arch) * _query_width(arch),
+        attention_flops=4.0 * num_layers(arch) * query_width(arch),
         attention_share=1.0 if arch.family in _BIDIRECTIONAL else 0.5,
-        elementwise_forward=num_layers(arch) * _elementwise(arch, backward=False),
-        elementwise_backward=num_layers(arch) * _elementwise(arch, backward=True) + biases,
-        eager_forward=_EAGER_NORM[0] * norms + _EAGER_ROTATION[0] * rotated,
-        eager_backward=_EAGER_NORM[1] * norms + _EAGER_ROTATION[1] * rotated,
+        elementwise_forward=num_layers(arch) * elementwise(arch, backward=False),
+        elementwise_backward=num_layers(arch) * elementwise(arch, backward=True) + biases,
+        eager_forward=EAGER_NORM[0] * norms + EAGER_ROTATION[0] * rotated,
+        eager_backward=EAGER_NORM[1] * norms + EAGER_ROTATION[1] * rotated,
         score_width=float(num_layers(arch) * (arch.heads or 0)),
     )
+
+
+def products_of(spec: ModelSpec) -> list["_Product"]:
+    """Matrix products of a model, a tied head's included."""
+    found = [_Product(spec, tensor) for tensor in spec.parameters if _is_product(spec, tensor)]
+    return found + _tied_head(spec)
 
 
 def gathers(spec: ModelSpec, bucket: int) -> int:
@@ -133,6 +138,9 @@ class _Product:
         self.trainable = tensor.trainable
         self.flops = 2.0 * numel * share
         self.operands = float(shape[-1] + shape[-2]) * copies * share
+        if tensor.module_type.startswith("Conv") and len(shape) > 2:  # (out, in, a kernel's sides)
+            self.operands = shape[0] + numel / shape[0]
+        self.name = tensor.name
         self.weights = numel
 
 
@@ -145,12 +153,13 @@ def _is_bias(tensor: Tensor) -> bool:
     return len(tensor.shape) == 1 and tensor.module_type in ("Linear", "Conv1D")
 
 
-def _is_rms_norm(tensor: Tensor) -> bool:
+def is_rms_norm(tensor: Tensor) -> bool:
+    """True for the weight of a norm in a block, where such norms have no bias."""
     return len(tensor.shape) == 1 and "norm" in tensor.name and bool(block_of(tensor.name))
 
 
-def _ends_with_product(spec: ModelSpec) -> bool:
-    """Whether nothing after the last product of a block is kept for its backward.
+def ends_with_product(spec: ModelSpec) -> bool:
+    """True if nothing after the last product of a block is kept for its backward.
 
     Torch's non-reentrant checkpoint stops once all that was kept is there again, before that
     product (torch.utils.checkpoint, set_checkpoint_early_stop). A norm or dropout after it, and
@@ -166,12 +175,18 @@ def _tied_head(spec: ModelSpec) -> list[_Product]:
     """The head that shares the embedding's weight: listed once, multiplied all the same."""
     if not spec.arch.tied_embeddings:
         return []
-    shape = (spec.arch.vocab, spec.arch.hidden)
-    found = [t for t in spec.parameters if t.shape == shape and not _is_product(spec, t)]
+    vocab, hidden = spec.arch.vocab or 0, spec.arch.hidden
+    found = [
+        t
+        for t in spec.parameters
+        if len(t.shape) == 2 and t.shape[0] >= vocab and t.shape[1] == hidden
+        if not _is_product(spec, t)
+    ]
     return [_Product(spec, tensor, in_block=False) for tensor in found[:1]]
 
 
-def _query_width(arch: Architecture) -> int:
+def query_width(arch: Architecture) -> int:
+    """Elements of a token's queries."""
     heads = arch.heads or 0
     return heads * (arch.head_dim or ((arch.hidden or 0) // heads if heads else 0))
 
@@ -180,12 +195,12 @@ def _kv_width(arch: Architecture) -> int:
     return (arch.kv_heads or arch.heads or 0) * (arch.head_dim or 0)
 
 
-def _rotated(arch: Architecture) -> int:
+def rotated_width(arch: Architecture) -> int:
     """Elements of a layer's queries and keys, where they are rotated."""
-    return 0 if arch.family in _NOT_ROTATING else _query_width(arch) + _kv_width(arch)
+    return 0 if arch.family in _NOT_ROTATING else query_width(arch) + _kv_width(arch)
 
 
-def _elementwise(arch: Architecture, *, backward: bool) -> float:
+def elementwise(arch: Architecture, *, backward: bool) -> float:
     """Elements read and written per token and layer by fused kernels.
 
     Forward: two norms (read, write), two residuals (read twice, write), the activation (read and
@@ -198,8 +213,8 @@ def _elementwise(arch: Architecture, *, backward: bool) -> float:
     ffn = arch.ffn or 4 * hidden
     if arch.num_experts:
         ffn = (arch.expert_ffn or ffn) * max(arch.experts_per_token, 1)
-    query, kv_width = _query_width(arch), _kv_width(arch)
-    rotation = 2 * _rotated(arch)
+    query, kv_width = query_width(arch), _kv_width(arch)
+    rotation = 2 * rotated_width(arch)
     if backward:
         norms, residuals, attention = 10 * hidden, 6 * hidden, 7 * query
         joined = 2 * (query + 2 * kv_width) + (3 * hidden if arch.gated_mlp else 0)

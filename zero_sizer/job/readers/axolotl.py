@@ -13,7 +13,7 @@ from zero_sizer.config.workload import Checkpointing
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.findings import Direction
 from zero_sizer.hardware.assemble import Stated
-from zero_sizer.job.readers import facts, trainer
+from zero_sizer.job.readers import facts, presets, towers, trainer
 from zero_sizer.job.readers.facts import Fact, LeftOut, Tool, flag, yes
 from zero_sizer.job.statements import Statements
 from zero_sizer.util.spelling import shown
@@ -107,6 +107,7 @@ _TOOL = Tool(
             *("sdp_attention", "eager_attention", "xformers_attention", "flex_attention"),
             *("liger_fused_linear_cross_entropy", "liger_rms_norm", "liger_rope"),
             *("liger_glu_activation", "liger_layer_norm", "special_tokens", "optim_args"),
+            "freeze_mm_modules",
         }
     ),
 )  # fmt: skip
@@ -129,7 +130,12 @@ def read(file: Document) -> Statements:
         UnsupportedError: an adapter that is not modelled.
     """
     said = trainer.statements(
-        _TOOL, file, model_key="base_model", precision="bf16", checkpointing=_checkpointing(file)
+        _TOOL,
+        file,
+        model_key="base_model",
+        precision="bf16",
+        checkpointing=_checkpointing(file),
+        presets=presets.AXOLOTL,
     )
     workload = {
         **said.workload,
@@ -143,10 +149,14 @@ def read(file: Document) -> Statements:
             f"adapter {shown(kind)} is not modelled; lora and qlora are",
             where=file.where("adapter"),
         )
+    is_frozen = flag(file, "freeze_mm_modules")
+    frozen = f"freeze_mm_modules ({file.where('freeze_mm_modules')})" if is_frozen else ""
     return replace(
         said,
         workload=workload,
         adapter=_adapter(file) if kind else None,
+        excluded=towers.without_axolotl_adapters(frozen) if kind and frozen else None,
+        frozen=towers.of_axolotl(frozen) if frozen and not kind else None,
         quantization=_quantization(file, kind, workload["precision"].value),
     )
 

@@ -73,26 +73,25 @@ class LeftOut:
     Attributes:
         key: the tool's.
         message: what it does, in one clause.
-        direction: how it moves what is predicted.
+        direction: how it moves what is predicted; None where only some data does.
         applies: the values that do.
         remedy: what to do about it.
     """
 
     key: str
     message: str
-    direction: Direction
+    direction: Direction | None
     applies: Callable[[Any], bool] = _is_on
     remedy: str = ASK_THE_ENGINE
 
 
-def freezes(key: str, what: str) -> LeftOut:
-    """A switch that keeps a part of a model of images from being trained."""
+def videos(key: str) -> LeftOut:
+    """A bound on videos, of which no sample is taken to bring one."""
     return LeftOut(
         key=key,
-        message=f"keeps {what} from being trained",
-        direction=Direction.SAVE,
-        remedy="--freeze with its tensors' names says so: '*visual*', '*vision_tower*', "
-        "'*multi_modal_projector*'",
+        message="bounds frames of videos; samples are taken to bring images",
+        direction=None,
+        remedy="where the data has videos, run the script: `zero-sizer dryrun --how simulated`",
     )
 
 
@@ -235,6 +234,7 @@ def _misspelt(tool: Tool, file: Document) -> Iterator[Finding]:
 
 
 NOT_MODELLED = "tool-option-not-modelled"
+OF_DATA = "tool-option-of-data"  # which some data meets
 OWN_LOSS = "loss-not-modelled"
 
 
@@ -243,11 +243,13 @@ def is_default(stated: Stated) -> bool:
     return stated.origin.startswith("default of")
 
 
-def not_modelled(message: str, direction: Direction, remedy: str = ASK_THE_ENGINE) -> Finding:
+def not_modelled(
+    message: str, direction: Direction | None, remedy: str = ASK_THE_ENGINE
+) -> Finding:
     """A finding that the prediction leaves something out, and which way that moves it."""
     return Finding(
-        code=NOT_MODELLED,
-        severity=Severity.WARNING,
+        code=NOT_MODELLED if direction else OF_DATA,
+        severity=Severity.WARNING if direction else Severity.NOTE,
         message=message,
         remedy=remedy,
         direction=direction,

@@ -11,10 +11,9 @@ from zero_sizer.config.workload import REENTRANT, Checkpointing
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.findings import Direction
 from zero_sizer.hardware.assemble import Stated
-from zero_sizer.job.readers import facts, trainer
+from zero_sizer.job.readers import facts, presets, towers, trainer
 from zero_sizer.job.readers.facts import Fact, LeftOut, Tool, flag
-from zero_sizer.job.statements import Statements
-from zero_sizer.models.changes.freeze import patterns_of
+from zero_sizer.job.statements import OfModel, Statements
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.spelling import shown
 
@@ -25,6 +24,7 @@ _TOOL = Tool(
     facts=(
         *trainer.trainer_facts(),
         Fact(field="seq_len", keys=("cutoff_len",), default=2048),
+        Fact(field="max_pixels", keys=("image_max_pixels",), default=768 * 768),
         Fact(
             field="attention",
             keys=("flash_attn",),
@@ -77,9 +77,7 @@ _TOOL = Tool(
             key="upcast_layernorm", message="keeps layer norms in fp32", direction=Direction.COST
         ),
         LeftOut(key="use_kt", message="runs experts on the host", direction=Direction.SAVE),
-        facts.freezes("freeze_vision_tower", "the tower"),
-        facts.freezes("freeze_multi_modal_projector", "the projector"),
-        facts.freezes("freeze_language_model", "the language model"),
+        facts.videos("video_max_pixels"),
         LeftOut(key="use_asft_loss", message="keeps a reference", direction=Direction.COST),
     ),
     known=frozenset(
@@ -91,6 +89,8 @@ _TOOL = Tool(
             *("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules"),
             *("per_device_eval_batch_size", "gradient_checkpointing"),
             *("gradient_checkpointing_kwargs", "adapter_name_or_path", "packing"),
+            *(key for key, _, _ in towers.FACTORY_SWITCHES),
+            *("image_min_pixels", "video_min_pixels", "video_fps", "video_maxlen"),
         }
     ),
 )  # fmt: skip
@@ -104,7 +104,11 @@ def read(file: Document) -> Statements:
         UnsupportedError: an adapter that is not modelled.
     """
     said = trainer.statements(
-        _TOOL, file, model_key="model_name_or_path", checkpointing=_checkpointing(file)
+        _TOOL,
+        file,
+        model_key="model_name_or_path",
+        checkpointing=_checkpointing(file),
+        presets=presets.FACTORY,
     )
     workload = dict(said.workload)
     if flag(file, "pure_bf16"):
@@ -123,8 +127,9 @@ def read(file: Document) -> Statements:
         said,
         workload=workload,
         adapter=_adapter(file) if kind == "lora" else None,
+        excluded=towers.without_adapters(_TOOL, file) if kind == "lora" else None,
         quantization=_quantization(file, workload["precision"].value),
-        frozen=_frozen(file) if kind == "freeze" else None,
+        frozen=None if kind == "lora" else _frozen(file, kind),
     )
 
 
@@ -180,8 +185,13 @@ def _quantization(file: Document, precision: str) -> Stated | None:
     return Stated(fields, where)
 
 
-def _frozen(file: Document) -> Stated:
-    """All but the last layers, or the first where the number is negative (``adapter.py:57``)."""
+def _frozen(file: Document, kind: str) -> OfModel:
+    """Parts by their switches, and of ``freeze`` all but some layers (``adapter.py:57``).
+
+    Layers are the last, or the first where the number is negative.
+    """
+    if kind != "freeze":
+        return towers.of_factory(_TOOL, file)
     key = "freeze_trainable_layers"
     count = file.values.get(key, 2)
     if isinstance(count, bool) or not isinstance(count, int):
@@ -189,13 +199,10 @@ def _frozen(file: Document) -> Stated:
     modules = facts.names(file, "freeze_trainable_modules") or ["all"]
     extra = facts.names(file, "freeze_extra_modules") or []
 
-    def frozen(spec: ModelSpec) -> tuple[str, ...]:
+    def trained(spec: ModelSpec) -> list[str]:
         layers = spec.arch.num_layers or 0
         chosen = range(max(0, layers - count), layers) if count > 0 else range(min(-count, layers))
-        trained = [f".{i}.{'' if m == 'all' else m}" for i in chosen for m in modules] + extra
-        names = (tensor.name for tensor in spec.parameters)
-        frozen = (name for name in names if not any(part in name for part in trained))
-        return patterns_of(frozen, spec)
+        return [f".{i}.{'' if m == 'all' else m}" for i in chosen for m in modules] + extra
 
     where = file.where(key) if file.values.get(key) is not None else file.where("finetuning_type")
-    return Stated(frozen, where)
+    return towers.of_factory(_TOOL, file, trained, where)

@@ -42,10 +42,40 @@ def config(
     if presets and named in presets:
         source = f"{tool}'s {named} ({file.where(key)})"
         return document.from_mapping(presets[named], source=source), []
+    own = None if presets is None else presets.get(_own_name(named))
+    if own is not None and near(file.source, named) is None:
+        return _own(file, key, tool, own), [_taken(file, key, named, tool)]
     if named.startswith("{"):  # the Trainer takes JSON on the command line
         return _inline(named, file.where(key)), []
     path, notes = found(file, key, named, tool)
     return document.load(path), notes
+
+
+_OWN_FOLDERS = ("deepspeed", "deepspeed_configs")
+"""Folders in which LLaMA-Factory and axolotl bring DeepSpeed configs."""
+
+
+def _own_name(named: str) -> str:
+    """Name of a file that stands where the tool has its own; empty for another."""
+    path = Path(named)
+    return path.name if path.parent.name in _OWN_FOLDERS else ""
+
+
+def _own(file: Document, key: str, tool: str, values: Mapping[str, Any]) -> Document:
+    from zero_sizer.config import document
+
+    name = Path(text(file, key) or "").name
+    return document.from_mapping(values, source=f"{tool}'s {name} ({file.where(key)})")
+
+
+def _taken(file: Document, key: str, named: str, tool: str) -> Finding:
+    note = Finding(
+        code="file-of-tool",
+        severity=Severity.NOTE,
+        message=f"no file {shown(named)} here: the one of that name that comes with {tool} is read",
+        remedy="put yours beside, if it is another",
+    )
+    return at(file, key, note)
 
 
 def _inline(written: str, where: str) -> Document:

@@ -10,10 +10,17 @@ from typing import Any
 from zero_sizer.config.document import Document
 from zero_sizer.errors import InputError, ZeroSizerError
 from zero_sizer.findings import Direction, Finding, Severity
-from zero_sizer.job.readers import accelerate, facts, paths, recognise, sbatch, shell_counts
+from zero_sizer.job.readers import (
+    accelerate,
+    facts,
+    in_front,
+    paths,
+    recognise,
+    sbatch,
+    shell_counts,
+)
 from zero_sizer.job.readers.shell_words import UNKNOWN, Command, commands
 from zero_sizer.job.statements import NODES_UNKNOWN, VARIABLE_UNKNOWN, Statements
-from zero_sizer.launchers import mpi
 from zero_sizer.launchers import reader as launchers
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.util.files import read_bytes
@@ -40,6 +47,7 @@ def read(path: str, read_arguments: _ReadArguments) -> Statements:
     variables = sbatch.variables(directives)
     found = list(commands(text, variables, path))
     command, launch, notes = _chosen(path, found, variables)
+    launch = replace(launch, environment={**_pixels(variables), **launch.environment})
     said = _arguments(path, text, command, launch, read_arguments)
     if launch.options.get("config_file") or launch.environment.get("ACCELERATE_USE_DEEPSPEED"):
         said = _over_accelerate(said, _accelerate(path, text, command, launch))
@@ -93,12 +101,14 @@ def _chosen(
     problem: ZeroSizerError | None = None
     where = path
     for command in found:
-        words, _ = shell_counts.counted([*passed, *_beside(path, _handed_on(command.words))])
+        words, _ = shell_counts.counted(
+            [*passed, *_beside(path, in_front.handed_on(command.words))]
+        )
         try:
             shell_counts.require_known_file(words)
             launch = launchers.read(words, needs_script=False)
         except ZeroSizerError as error:
-            if _is_launcher(command.words):
+            if in_front.is_launcher(command.words):
                 problem, where = error, f"{path}:{command.first}"
             continue
         if launch.module or launch.command[0].endswith(".py"):
@@ -124,21 +134,6 @@ def _chosen(
         message=f"{len(launched)} lines start a program; this one, the last, is read",
     )
     return command, launch, [note]
-
-
-def _is_launcher(words: Sequence[str]) -> bool:
-    known = (
-        *("deepspeed", "torchrun", "accelerate", "srun", "trl", "llamafactory-cli", "swift"),
-        *("torch.distributed.run", "torch.distributed.launch", *mpi.NAMES),
-    )
-    return any(Path(word[:200]).name in known for word in words)
-
-
-def _handed_on(words: Sequence[str]) -> Sequence[str]:
-    """What a program in front starts elsewhere: ``submit.py --gpus 8 -- accelerate launch ...``."""
-    if "--" in words and _is_launcher(words[words.index("--") + 1 :][:1]):
-        return words[words.index("--") + 1 :]
-    return words
 
 
 def _beside(path: str, words: Sequence[str]) -> list[str]:
@@ -185,6 +180,7 @@ def _arguments(
     """What the script's own arguments say, and the file that they name."""
     program, *words = launch.command
     file, positional = _document(path, text, command, words)
+    file = _with_environment(file, text, command, launch)
     said = _of_program(path, program, file, positional, read_arguments)
     notes = (*_left_to_variables(file, words), *_by_its_name(said, program, file))
     is_switch = (
@@ -193,6 +189,22 @@ def _arguments(
         and all(map(_is_option, words[words.index("--deepspeed") + 1 :][:1]))
     )
     return replace(said, findings=(*said.findings, *notes), makes_config=is_switch)
+
+
+_IMAGES = ("MAX_PIXELS", "VIDEO_MAX_PIXELS", "IMAGE_MAX_TOKEN_NUM")
+"""Variables that bound images and videos: qwen_vl_utils' and ms-swift's."""
+
+
+def _pixels(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: variables[name] for name in _IMAGES if variables.get(name)}
+
+
+def _with_environment(file: Document, text: str, command: Command, launch: Launch) -> Document:
+    """The arguments, with what variables say of images."""
+    found = _pixels(launch.environment)
+    known = {name: _plain(value) for name, value in found.items() if UNKNOWN not in value}
+    lines = {name: _line(text, name, command) for name in known}
+    return replace(file, values={**known, **file.values}, lines={**lines, **file.lines})
 
 
 def _of_program(

@@ -14,9 +14,9 @@ from zero_sizer.errors import UnsupportedError
 from zero_sizer.findings import Direction
 from zero_sizer.hardware.assemble import Stated
 from zero_sizer.hardware.cluster import Cluster
-from zero_sizer.job.readers import facts, trainer
+from zero_sizer.job.readers import facts, towers, trainer
 from zero_sizer.job.readers.facts import Fact, LeftOut, Tool
-from zero_sizer.job.statements import Statements
+from zero_sizer.job.statements import OfModel, Statements
 from zero_sizer.util.spelling import shown
 
 _SAMPLES = 16
@@ -26,6 +26,7 @@ _TOOL = Tool(
     facts=(
         *trainer.trainer_facts(micro_batch=1, num_workers=1, grad_accum=None),
         Fact(field="seq_len", keys=("max_length",)),
+        Fact(field="max_pixels", keys=("max_pixels", "MAX_PIXELS")),
         Fact(field="attention", keys=("attn_impl",), read=trainer.ATTENTION),
         Fact(field="attention_kernel", keys=("attn_impl",), read=trainer.kernel),
         Fact(
@@ -40,9 +41,12 @@ _TOOL = Tool(
             key="rlhf_type", message="keeps more models or samples at once than fine-tuning does",
             direction=Direction.COST,
         ),
-        facts.freezes("freeze_vit", "the tower"),
-        facts.freezes("freeze_aligner", "the projector"),
-        facts.freezes("freeze_llm", "the language model"),
+        facts.videos("VIDEO_MAX_PIXELS"),
+        facts.videos("video_max_pixels"),
+        LeftOut(
+            key="IMAGE_MAX_TOKEN_NUM", message="bounds the tokens of an image",
+            direction=Direction.SAVE, remedy="say --images 1,size=HEIGHTxWIDTH",
+        ),
         LeftOut(key="use_galore", message="projects gradients", direction=Direction.SAVE),
         LeftOut(
             key="lisa_activated_layers", message="trains some layers at a time",
@@ -61,7 +65,12 @@ _TOOL = Tool(
         LeftOut(
             key="freeze_parameters_ratio", message="freezes a part", direction=Direction.SAVE
         ),
-        LeftOut(key="freeze_parameters", message="freezes a part", direction=Direction.SAVE),
+        LeftOut(
+            key="freeze_parameters_regex", message="freezes a part", direction=Direction.SAVE
+        ),
+        LeftOut(
+            key="trainable_parameters_regex", message="trains a part", direction=Direction.COST
+        ),
         LeftOut(
             key="tuner_backend", message="brings other kernels", direction=Direction.SAVE,
             applies=lambda value: value == "unsloth",
@@ -76,6 +85,8 @@ _TOOL = Tool(
             *("bnb_4bit_quant_storage", "gradient_checkpointing", "model_type", "model_name"),
             *("gradient_checkpointing_kwargs", "vit_gradient_checkpointing", "model_author"),
             *("per_device_eval_batch_size", "max_new_tokens", "adapters", "max_model_len"),
+            *("freeze_parameters", "trainable_parameters", "MIN_PIXELS", "VIDEO_MIN_PIXELS"),
+            *(key for key, _, _ in towers.SWIFT_SWITCHES),
         }
     ),
 )  # fmt: skip
@@ -142,6 +153,12 @@ def read(file: Document) -> Statements:
         InputError: a value is wrong.
         UnsupportedError: a tuner that is not modelled.
     """
+    if file.values.get("sft_type") is not None:
+        raise UnsupportedError(
+            "sft_type is an argument of ms-swift 2, whose others are not read either",
+            remedy="write those of ms-swift 3 and 4: model, tuner_type, deepspeed: zero2",
+            where=file.where("sft_type"),
+        )
     said = trainer.statements(
         _TOOL, file, model_key="model", precision="bf16", checkpointing=True, presets=PRESETS
     )
@@ -158,6 +175,8 @@ def read(file: Document) -> Statements:
         said,
         workload=workload,
         adapter=_adapter(file, kind_key) if kind == "lora" else None,
+        excluded=_excluded(file) if kind == "lora" else None,
+        frozen=towers.of_swift(_TOOL, file) if kind == "full" else None,
         quantization=_quantization(file, workload["precision"].value),
         on_cluster=lambda cluster: _accumulation(workload["micro_batch"].value, cluster),
     )
@@ -193,6 +212,12 @@ def _adapter(file: Document, key: str) -> Stated:
         "use_dora": facts.flag(file, "use_dora") or None,
     }
     return trainer.adapter_of(file, key, fields)
+
+
+def _excluded(file: Document) -> OfModel | None:
+    """Of ``all-linear`` alone: modules that are named get their adapters everywhere."""
+    targets = facts.names(file, "target_modules") or ["all-linear"]
+    return towers.without_swift_adapters(_TOOL, file) if "all-linear" in targets else None
 
 
 def _quantization(file: Document, precision: str) -> Stated | None:

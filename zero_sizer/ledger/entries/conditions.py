@@ -26,13 +26,6 @@ def is_zero3(plan: Plan) -> bool:
     return plan.wrapper is Wrapper.ZERO3
 
 
-def is_swapped(plan: Plan, numel: int) -> bool:
-    """A sub-group of ``numel`` lives on NVMe (swap_tensor/optimizer_utils.py)."""
-    if plan.optimizer_device is not Device.NVME or plan.stage < 3:
-        return False
-    return numel * plan.master_dtype.itemsize >= sizes.least_swapped_bytes(plan)
-
-
 def has_master(plan: Plan) -> bool:
     """True if the optimizer updates a copy of the weights."""
     return plan.wrapper is not Wrapper.NONE
@@ -54,7 +47,7 @@ def resident(plan: Plan) -> tuple[int, ...]:
     numels = sizes.partitions(plan)
     if plan.optimizer_device is not Device.NVME:
         return numels
-    return tuple([0 if is_swapped(plan, numel) else numel for numel in numels])
+    return tuple([0 if sizes.is_swapped(plan, numel) else numel for numel in numels])
 
 
 @derived

@@ -4,7 +4,7 @@ from functools import lru_cache
 from operator import add
 
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entries.conditions import is_swapped, is_zero3, is_zero12, pieces_of
+from zero_sizer.ledger.entries.conditions import is_zero3, is_zero12, pieces_of
 from zero_sizer.ledger.entries.states import from_first_step
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import (
@@ -104,7 +104,7 @@ def _requested(numels: tuple[int, ...], dtype: DType, is_pinned: bool) -> tuple[
 
 def _host_sub_groups(plan: Plan) -> tuple[int, ...]:
     first = int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))
-    return tuple(n for n in sizes.partitions(plan)[first:] if not is_swapped(plan, n))
+    return tuple(n for n in sizes.partitions(plan)[first:] if not sizes.is_swapped(plan, n))
 
 
 def _on_host(plan: Plan) -> tuple[int, ...]:

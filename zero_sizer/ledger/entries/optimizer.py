@@ -17,7 +17,7 @@ from zero_sizer.ledger.entries.states import (
     states_live,
 )
 from zero_sizer.ledger.entry import Category, Entry
-from zero_sizer.ledger.moments import ALWAYS, FROM_WRAPPING
+from zero_sizer.ledger.moments import ALWAYS, FROM_WRAPPING, Moment
 from zero_sizer.optimizers.table import StateType
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
@@ -104,9 +104,16 @@ def _replaced_on(plan: Plan) -> Device:
 
 
 def _num_tables(plan: Plan) -> int:
-    """States of 8 bits, each of which has a table that its codes index."""
+    """States of 8 bits, each of which has a table that its codes index; two averages share one."""
     states = {s for row in plan.group_optimizers for s in row.states.items()}
-    return sum(1 for _, kind in states if kind is StateType.CODES)
+    coded = {name.removesuffix("_slow") for name, kind in states if kind is StateType.CODES}
+    return len(coded)
+
+
+def _copies_states(plan: Plan) -> bool:
+    """States that wait on the host are copied to the GPU, one tensor's at a time, and back."""
+    kept = (kind for row in plan.group_optimizers for kind in row.states.values())
+    return StateType.HOST_COPY in kept and not plan.offloads_optimizer
 
 
 def _replaced_numel(plan: Plan) -> int:
@@ -136,6 +143,17 @@ ENTRIES = (
             ("_on_gpu", Device.GPU, True),
             ("_beside", Device.HOST, True),
         )
+    ),
+    Entry(
+        name="state_on_its_way_back",
+        category=Category.OPTIMIZER_STATES,
+        about="a state copied back to the host, beside the one in whose place it comes",
+        numel=lambda p: max(resident(p), default=0),
+        dtype=lambda p: DType.FP32,
+        live=frozenset({Moment.UPDATE}),
+        when=_copies_states,
+        device=lambda p: Device.HOST,
+        source="grokadamw 0.1.2 grokadamw.py:GrokAdamW._update_group",
     ),
     Entry(
         name="quantization_tables",

@@ -1,7 +1,7 @@
 """Optimizer states on NVMe (stage 3): the pool they pass through, their files, the first step."""
 
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entries.conditions import is_swapped, is_zero3
+from zero_sizer.ledger.entries.conditions import is_zero3
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, STEP, Moment
 from zero_sizer.optimizers.table import QUANTIZED
@@ -17,7 +17,7 @@ def _is_swapping(plan: Plan) -> bool:
 
 def _swapped(plan: Plan) -> tuple[int, ...]:
     """Elements of each sub-group that lives on NVMe."""
-    return tuple(n for n in sizes.partitions(plan) if is_swapped(plan, n))
+    return tuple(n for n in sizes.partitions(plan) if sizes.is_swapped(plan, n))
 
 
 def _aligned(plan: Plan, numel: int) -> int:
@@ -37,7 +37,7 @@ def _new_states_numel(plan: Plan) -> int:
     """
     swapped = _swapped(plan)
     return _num_states(plan) * (
-        sum(swapped) if plan.optimizer_pipelined else max(swapped, default=0)
+        sum(swapped) if plan.optimizer_pipelines else max(swapped, default=0)
     )
 
 
@@ -80,7 +80,7 @@ ENTRIES = (
         about="states that the first step of all makes in ordinary memory, before they are on NVMe",
         numel=_new_states_numel,
         dtype=lambda p: p.master_dtype,
-        live=lambda p: AFTER_FIRST_STEP if p.optimizer_pipelined else frozenset({Moment.UPDATE}),
+        live=lambda p: AFTER_FIRST_STEP if p.optimizer_pipelines else frozenset({Moment.UPDATE}),
         when=_is_swapping,
         device=lambda p: Device.HOST,
         source="runtime/swap_tensor/partitioned_optimizer_swapper.py:96-113",

@@ -24,10 +24,18 @@ STATES = {
         *("grad_avg", "exp_inf", "acc_delta", "ax", "prev", "step_size", "z"),
     ),
     StateType.MOMENTS: ("exp_avg", "exp_avg_sq"),
-    StateType.CODES: ("state1", "state2"),
-    StateType.STATISTICS: ("state1_absmax", "state2_absmax"),
-    StateType.UNQUANTIZED: ("state1_unquantized", "state2_unquantized"),
-    StateType.FP32: ("state1", "state2"),
+    StateType.CODES: ("state1", "state1_slow", "state2"),
+    StateType.STATISTICS: ("state1_absmax", "state1_slow_absmax", "state2_absmax"),
+    StateType.UNQUANTIZED: (
+        *("state1_unquantized", "state1_slow_unquantized", "state2_unquantized"),
+    ),
+    StateType.FP32: ("state1", "state1_slow", "state2"),
+    StateType.BLOCK_CODES: ("exp_avg_codes", "exp_avg_sq_codes"),
+    StateType.HALF_CODES: ("exp_avg_codes", "exp_avg_sq_codes"),
+    StateType.BLOCK_SCALES: ("exp_avg_scale", "exp_avg_sq_scale"),
+    StateType.HALF_SCALES: ("exp_avg_scale", "exp_avg_sq_scale"),
+    StateType.UNBLOCKED: ("exp_avg_whole", "exp_avg_sq_whole"),
+    StateType.HOST_COPY: ("exp_avg", "exp_avg_sq", "grok_ema"),
     StateType.FACTORED: ("variance", "exp_avg_sq"),
 }
 """What optimizers call their states (Muon's momentum has entries of its own)."""
@@ -39,24 +47,42 @@ DTYPES: dict[StateType, Callable[[Plan], DType]] = {
     StateType.UNQUANTIZED: lambda p: DType.FP32,
     StateType.FP32: lambda p: DType.FP32,
     StateType.FACTORED: lambda p: p.master_dtype,
+    StateType.BLOCK_CODES: lambda p: DType.UINT8,
+    StateType.HALF_CODES: lambda p: DType.UINT8,
+    StateType.BLOCK_SCALES: lambda p: DType.FP32,
+    StateType.HALF_SCALES: lambda p: DType.FP32,
+    StateType.UNBLOCKED: lambda p: p.master_dtype,
+    StateType.HOST_COPY: lambda p: DType.FP32,
 }
 
 
-_SMALLEST_QUANTIZED = 4096  # elements, from which bitsandbytes keeps 8 bits
-_BLOCK = 256  # elements that share one statistic
+_SMALLEST_QUANTIZED = 4096  # elements, from which bitsandbytes and torchao keep 8 bits
+_BLOCK = 256  # elements that share one statistic, or scale
+_TABLE, _HALF_TABLE = 256, 16  # values that torchao's codes of 8 and 4 bits stand for
 _SMALLEST_PAGED = 100_000  # elements, from which a paged state lies in unified memory
 _OF_QUANTIZED: dict[StateType, Callable[[int], int]] = {
     StateType.CODES: lambda n: n if n >= _SMALLEST_QUANTIZED else 0,
     StateType.STATISTICS: lambda n: ceil_div(n, _BLOCK) if n >= _SMALLEST_QUANTIZED else 0,
     StateType.UNQUANTIZED: lambda n: n if n < _SMALLEST_QUANTIZED else 0,
+    StateType.BLOCK_CODES: lambda n: n if _is_blocked(n) else 0,
+    StateType.HALF_CODES: lambda n: n // 2 if _is_blocked(n) else 0,
+    StateType.BLOCK_SCALES: lambda n: n // _BLOCK + _TABLE if _is_blocked(n) else 0,
+    StateType.HALF_SCALES: lambda n: n // _BLOCK + _HALF_TABLE if _is_blocked(n) else 0,
+    StateType.UNBLOCKED: lambda n: 0 if _is_blocked(n) else n,
 }
 _PAGED = (StateType.CODES, StateType.UNQUANTIZED, StateType.FP32)  # by get_state_buffer
 
 
+def _is_blocked(numel: int) -> bool:
+    """True if torchao quantizes the states of a tensor: large, and of whole blocks."""
+    return numel >= _SMALLEST_QUANTIZED and numel % _BLOCK == 0
+
+
 def state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int:
     """Elements of one state on a device."""
-    if kind is StateType.FACTORED and plan.wrapper in PER_TENSOR:
-        return _factored_numel(plan, state) if device is Device.GPU else 0
+    whole = _of_one_device(plan, state, kind)
+    if whole is not None:
+        return whole.get(device, 0)
     rows = zip(resident(plan), sizes.partition_optimizers(plan), updated_on(plan), strict=True)
     kinds = plan.group_optimizers
     if len(kinds) == 1 and kind not in _OF_QUANTIZED and not kinds[0].paged:
@@ -75,8 +101,17 @@ def state_numels(plan: Plan, state: str, kind: StateType, device: Device) -> int
     return total
 
 
+def _of_one_device(plan: Plan, state: str, kind: StateType) -> dict[Device, int] | None:
+    """States that lie in one place wherever parameters do, or have a shape of their own."""
+    if kind is StateType.FACTORED and plan.wrapper in PER_TENSOR:
+        return {Device.GPU: _factored_numel(plan, state)}
+    if kind is StateType.HOST_COPY:
+        return {Device.HOST: sum(resident(plan))}
+    return None
+
+
 def quantized_numel(kind: StateType, numel: int) -> int:
-    """Elements of a state of a tensor that bitsandbytes holds; of another kind, all of them."""
+    """Elements of a state of a tensor where its size decides; of another kind, all of them."""
     return _OF_QUANTIZED[kind](numel) if kind in _OF_QUANTIZED else numel
 
 

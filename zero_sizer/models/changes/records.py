@@ -14,6 +14,9 @@ ALL_LINEAR = "all-linear"
 BITSANDBYTES, GPTQ, AWQ, FP8 = "bitsandbytes", "gptq", "awq", "fp8"
 
 
+_NOT_PEFT = ("origin", "excluded_by")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
     """Frozen base weights and small trainable matrices beside them (arXiv:2106.09685).
@@ -35,6 +38,7 @@ class Adapter:
         lora_dropout: probability; above 0 a mask and a copy of the input are kept.
         use_dora: weight-decomposed: a magnitude vector for each adapted weight.
         origin: where it was named.
+        excluded_by: where a tool's switches exclude modules; empty where the adapter itself does.
     """
 
     r: int = 8
@@ -50,10 +54,11 @@ class Adapter:
     lora_dropout: float = 0.0
     use_dora: bool = False
     origin: str = ""
+    excluded_by: str = ""
 
     def to_peft(self) -> dict[str, Any]:
         """Arguments of ``peft.LoraConfig``, as JSON values."""
-        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "origin"}
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_PEFT}
         lists = {name: list(v) for name, v in known.items() if isinstance(v, tuple)}
         known |= {name: value or None for name, value in lists.items()}
         return {**known, "rank_pattern": dict(self.rank_pattern)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
+from math import isqrt
 from typing import Any
 
 from zero_sizer.models.feeds import tiles, windows
@@ -46,7 +47,7 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
     images = said.images or Images()
     if not images.count:
         return _without_images(images)
-    of, token = _PICTURES[kind](fields, images), _image_token(fields)
+    of, token = _PICTURES[kind](fields, images, side_of(said)), _image_token(fields)
     runs: list[tuple[int, int]] = []
     for _ in range(images.count):
         runs += [(0, of.around), (token, of.tokens)] if of.around else [(token, of.tokens)]
@@ -72,6 +73,11 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
     )
 
 
+def side_of(said: Said) -> int:
+    """Pixels of the side of an image whose size is left to the data, within the bound."""
+    return min(_SIDE, isqrt(said.max_pixels)) if said.max_pixels else _SIDE
+
+
 def _without_images(images: Images) -> Feed:
     return Feed(
         inputs=(ids(), labels()),
@@ -86,7 +92,7 @@ def _image_token(fields: Mapping[str, Any]) -> int:
     return whole(fields, "image_token_id", "image_token_index", default=1)
 
 
-def _llava(fields: Mapping[str, Any], images: Images) -> _Picture:
+def _llava(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     """Resized to what the tower takes, whatever the image is."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 336)
@@ -98,7 +104,7 @@ def _llava(fields: Mapping[str, Any], images: Images) -> _Picture:
     return replace(found, measures=measures)
 
 
-def _gemma(fields: Mapping[str, Any], images: Images) -> _Picture:
+def _gemma(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     """Pooled to so many tokens as the config says (PaliGemma: the tower's patches)."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 224)
@@ -107,7 +113,7 @@ def _gemma(fields: Mapping[str, Any], images: Images) -> _Picture:
     return _fixed(fields, images, per_image, (height, width))
 
 
-def _internvl(fields: Mapping[str, Any], images: Images) -> _Picture:
+def _internvl(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     """Tiles, each half the tower's patches each way; one where no size is stated."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 448)
@@ -122,22 +128,22 @@ def _internvl(fields: Mapping[str, Any], images: Images) -> _Picture:
     return _Picture(inputs=(pixels,), tokens=tokens, height=of[0], width=of[1], around=2)
 
 
-def _llama4(fields: Mapping[str, Any], images: Images) -> _Picture:
+def _llama4(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     """Tiles of a canvas, and the whole once more where there are several.
 
     Each has the tower's patches pooled by its ratio of pixel shuffling; one where no size is
     stated. A token stands behind each tile, two before the whole and one at the end.
     """
     tower = nested(fields, "vision_config")
-    side, _ = square(tower, "image_size", 336)
+    of_tile, _ = square(tower, "image_size", 336)
     patch, _ = square(tower, "patch_size", 14)
     ratio = tower.get("pixel_shuffle_ratio")
     ratio = ratio if isinstance(ratio, float) and 0 < ratio <= 1 else 0.5
-    of = (images.height or side, images.width or images.height or side)
-    rows, columns = tiles.llama4(*of, side)
+    of = (images.height or of_tile, images.width or images.height or of_tile)
+    rows, columns = tiles.llama4(*of, of_tile)
     cut = rows * columns if rows * columns > 1 else 0
-    per_tile = int((side // patch) ** 2 * ratio**2)
-    pixels = Input(name="pixel_values", shape=(3, side, side), rows=images.count * (cut + 1))
+    per_tile = int((of_tile // patch) ** 2 * ratio**2)
+    pixels = Input(name="pixel_values", shape=(3, of_tile, of_tile), rows=images.count * (cut + 1))
     return _Picture(
         inputs=(pixels,),
         tokens=(cut + 1) * per_tile,
@@ -147,7 +153,7 @@ def _llama4(fields: Mapping[str, Any], images: Images) -> _Picture:
     )
 
 
-def _pixtral(fields: Mapping[str, Any], images: Images) -> _Picture:
+def _pixtral(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     """Patches of the image, merged by squares; a token behind each row of the merged.
 
     Its processor rounds each side up to whole merged patches, and shrinks what is larger than the
@@ -157,10 +163,10 @@ def _pixtral(fields: Mapping[str, Any], images: Images) -> _Picture:
     longest, _ = square(tower, "image_size", 1540)
     patch, _ = square(tower, "patch_size", 14)
     step = patch * whole(fields, "spatial_merge_size", default=2)
-    height = images.height or min(_SIDE, longest)
+    height = images.height or min(side, longest)
     width = images.width or height
     over = max(height, width, longest)
-    rows, columns = (-(-(side * longest // over) // step) for side in (height, width))
+    rows, columns = (-(-(of * longest // over) // step) for of in (height, width))
     pixels = Input(name="pixel_values", shape=(3, rows * step, columns * step), rows=images.count)
     sizes = Input(
         name="image_sizes",
@@ -187,7 +193,7 @@ def _fixed(
     return _Picture(inputs=(pixels,), tokens=tokens, height=size[0], width=size[1])
 
 
-def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
+def _qwen(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     """Patches in a row, as many as the image has, merged by squares on the way to the tokens.
 
     Its processor rounds each side to whole merged patches (smart_resize).
@@ -197,9 +203,9 @@ def _qwen(fields: Mapping[str, Any], images: Images) -> _Picture:
     merge = whole(tower, "spatial_merge_size", default=2)
     channels = whole(tower, "in_channels", "in_chans", default=3)
     depth = whole(tower, "temporal_patch_size", default=2)
-    height = images.height or _SIDE
-    sides = [_rounded(side, patch * merge) for side in (height, images.width or height)]
-    rows, columns = (side // patch for side in sides)
+    height = images.height or side
+    sides = [_rounded(of, patch * merge) for of in (height, images.width or height)]
+    rows, columns = (of // patch for of in sides)
     measures = {"patches": rows * columns, "grid_rows": rows, "grid_columns": columns}
     found = windows.lengths(fields, [rows // merge, columns // merge], patch, merge)
     measures |= windows.measures(found)
@@ -231,7 +237,7 @@ def _rounded(side: int, to: int) -> int:
     return max(round(side / to), 1) * to
 
 
-_Pictures = Callable[[Mapping[str, Any], Images], _Picture]
+_Pictures = Callable[[Mapping[str, Any], Images, int], _Picture]
 _PICTURES: Mapping[str, _Pictures] = {
     **dict.fromkeys(("llava", "vipllava"), _llava),
     **dict.fromkeys(("gemma3", "paligemma"), _gemma),

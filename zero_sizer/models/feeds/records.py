@@ -38,11 +38,13 @@ class Said:
 
     Attributes:
         images: of it, None where nobody says.
+        max_pixels: of an image, None where nothing bounds them.
         audio_seconds: of its recording.
         target_len: tokens that the decoder of an encoder-decoder is trained on.
     """
 
     images: Images | None = None
+    max_pixels: int | None = None
     audio_seconds: float | None = None
     target_len: int | None = None
 

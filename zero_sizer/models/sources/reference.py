@@ -157,6 +157,7 @@ def _of_this_family(name: str) -> list[str]:
 
 def _no_file(name: str) -> InputError:
     """A path of another machine often ends with the name of the model that lies there."""
-    meant = same_shape(Path(name).name.lower())
+    cached = re.search(r"/models--[\w.-]+?--([\w.-]+)/", name[:1000])  # of the hub's cache
+    meant = same_shape((cached[1] if cached else Path(name).name).lower())
     remedy = "" if meant is None else f"if that is {meant}, say --model {meant}"
     return InputError(f"there is no model file {shown(name)}", remedy=remedy, where="--model")

@@ -42,6 +42,8 @@ def engine_patches(
         patches, "see_memory_usage", lambda module: _memory_log(module, tracker, log, host_total)
     )
     _everywhere(patches, "start_optimizer_process", lambda module: _starts_no_process)
+    importlib.import_module("deepspeed.runtime.superoffload.superoffload_stage3")
+    _everywhere(patches, "SuperOffloadCPUOptimizer", lambda module: _offloads_to_no_process)
     questions.install_in_engine(patches)
     _keep_shapes(patches)
     partitioning = importlib.import_module("deepspeed.runtime.zero.partition_parameters")
@@ -63,6 +65,14 @@ def _starts_no_process(*_: Any, **__: Any) -> None:
     raise UnsupportedError(
         "ZenFlow's overlap_step steps in a process of its own, which is not simulated",
         remedy='set "overlap_step": false in the dry run; the memory of that process is beside it',
+    )
+
+
+def _offloads_to_no_process(*_: Any, **__: Any) -> None:
+    """SuperOffload's optimizer, which holds states and masters (superoffload_utils.py:197)."""
+    raise UnsupportedError(
+        "SuperOffload steps in a process of its own, which is not simulated",
+        remedy='leave "super_offload" out in the dry run; the memory of that process is beside it',
     )
 
 
