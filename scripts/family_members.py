@@ -11,6 +11,7 @@ _OTHER_HEADS = ((9, 56), (5, 104), (10, 72))
 _FFN, _OTHER_FFN = (592, 1072, 1328), (424, 952, 1576)
 _PATCH = (4, 6, 14)
 _SIDES = ((32, 40), (72, 60), (140, 224))  # of images, in pixels
+_WINDOW = (8, 16, 24)  # patches of a window's side; kernels pad none of their squares
 _IDS = {"image_token_id": 7, "vision_start_token_id": 8, "vision_end_token_id": 9,
         "video_token_id": 10}  # fmt: skip
 _VOCAB = (1016, 1528, 2024)
@@ -108,15 +109,16 @@ def qwen2_vl(number: int) -> dict[str, Any]:
 
 
 def qwen2_5_vl(number: int) -> dict[str, Any]:
-    """Fields of a Qwen2.5-VL; flash attention keeps of a window's block what it keeps of others."""
+    """Fields of a Qwen2.5-VL: its tower's blocks see windows, or (2, 4) the whole image."""
     found = qwen2_vl(number)
     tower = found["vision_config"]
     tower["out_hidden_size"] = tower["hidden_size"]
     tower["hidden_size"] = tower.pop("embed_dim")
     tower.pop("mlp_ratio")
     tower["intermediate_size"] = _OTHER_FFN[number]
-    tower["window_size"] = (4, 4, 8)[number] * _PATCH[number]
-    tower["fullatt_block_indexes"] = list(range(LAYERS))
+    tower["depth"] = 5
+    tower["fullatt_block_indexes"] = [2, 4]
+    tower["window_size"] = _WINDOW[number] * tower["patch_size"]
     return found
 
 
@@ -133,6 +135,12 @@ def qwen3_vl(number: int) -> dict[str, Any]:
     tower["deepstack_visual_indexes"] = [2, 5, 8]
     tower["num_position_embeddings"] = (14**2, 20**2, 26**2)[number]
     return found
+
+
+def windowed(number: int, images: int, windows: int) -> Said:
+    """Images of so many whole windows, in a row."""
+    side = _WINDOW[number] * _PATCH[number]
+    return Said(images=Images(images, side, windows * side))
 
 
 def vit(number: int) -> dict[str, Any]:
@@ -211,18 +219,11 @@ FURTHER: Mapping[str, Mapping[str, Any]] = {
 }
 _SEEN = tuple(Said(images=Images(1, *size)) for size in _SIDES)
 SAID: Mapping[str, tuple[Said, ...]] = {
-    "qwen2_5_vl": _SEEN,
+    "qwen2_5_vl": tuple(windowed(number, 1, 2) for number in range(3)),
     "qwen2_vl": _SEEN,
     "qwen3_vl": _SEEN,
 }
 LAID_OUT_ONLY = frozenset({"deit"})  # their layouts are written, no profiles
 COUNTS = (1, 2, 3, 4)  # of images, where what runs depends on it
-
-_OF_LARGE = tuple((v, a) for v in ("bf16", "bf16 zero3") for a in ("flash", "sdpa"))
-# Ways of running a family that are traced ahead; none: all. Others are traced when asked for.
-SETUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "llava": _OF_LARGE,
-    "qwen2_vl": _OF_LARGE,
-    "qwen3_vl": _OF_LARGE,
-    "qwen2_5_vl": tuple((v, "flash") for v in ("bf16", "bf16 zero3")),
-}
+# Families whose ZeRO-3 linear layers hold in 16 and 32 bits at every peak what torch's hold.
+AS_TORCHS = frozenset({"qwen2_vl", "qwen2_5_vl"})

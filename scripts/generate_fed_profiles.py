@@ -1,20 +1,23 @@
 """Writes the profiles of families that are fed more than tokens (``activations/data/fed.*.json``).
 
-Usage: ``python scripts/generate_fed_profiles.py [NAME ...] [--missing]`` in an environment that has
-torch and transformers, some minutes each. One for each structure of a bundled model that
-``models.stacked`` has a row of, and a few more (``family_members``).
+Usage: ``python scripts/generate_fed_profiles.py [NAME ...] [--missing] [--ways WAY ...]`` in an
+environment that has torch and transformers, some minutes each. One for each structure of a bundled
+model that ``models.stacked`` has a row of, and a few more (``family_members``). With ``--ways``
+these ways of running alone are traced, and put into the file beside those that it has.
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from family_members import COUNTS, FURTHER, LAID_OUT_ONLY, MEMBERS, SAID, SETUPS
+from family_members import AS_TORCHS, COUNTS, FURTHER, LAID_OUT_ONLY, MEMBERS, SAID, windowed
 from generate_family_profiles import spec_of
+from merged_profiles import merged
 
 from zero_sizer.activations import structure as family
 from zero_sizer.activations.store import write
@@ -23,6 +26,7 @@ from zero_sizer.models.feeds import Feed, Said, feed_of
 from zero_sizer.models.feeds.records import Images
 from zero_sizer.models.sources.bundled import bundled_names, read_bundled
 from zero_sizer.models.spec import ModelSpec
+from zero_sizer.tracing import windows
 from zero_sizer.tracing.family import Member, trace_family
 from zero_sizer.tracing.planes import IMAGES
 from zero_sizer.tracing.products import products_of
@@ -99,11 +103,17 @@ def member(fields: Mapping[str, Any], number: int) -> Member:
         raise SystemExit(f"{kind}: nothing is known of what it is fed")
     if IMAGES not in feed.measures:
         return Member(found, widths, feed)
-    return Member(found, widths, feed, {count: _of(spec, said, count) for count in COUNTS})
+    images = said.images or Images()
+    if windows.WINDOW not in feed.measures:
+        more = {n: _of(spec, Said(images=replace(images, count=n))) for n in COUNTS}
+        return Member(found, widths, feed, more)
+    pairs = product(COUNTS, windows.COUNTS)
+    by_windows = {(n, k): _of(spec, windowed(number, n, k)) for n, k in pairs}
+    return Member(found, windows.of_one(widths), feed, by_windows)
 
 
-def _of(spec: ModelSpec, said: Said, count: int) -> Feed:
-    feed = feed_of(spec, replace(said, images=replace(said.images or Images(), count=count)))
+def _of(spec: ModelSpec, said: Said) -> Feed:
+    feed = feed_of(spec, said)
     if feed is None:
         raise SystemExit(f"{spec.name} is fed no images")
     return feed
@@ -121,26 +131,27 @@ def document(structure: Structure, setups: list[Setup] | None = None) -> dict[st
     measures = dict(members[0].feed.measures) if members[0].feed is not None else {}
     if members[0].more:
         measures.pop(IMAGES)
+    products = products_of(row, measures)
+    if windows.WINDOW in measures:
+        products = windows.products_of(row, measures)
     found = trace_family(
         members,
         name=structure.name,
         realistic=structure.realistic,
         window=None,
-        has_biases=has_biases(specs[0]),
-        products=products_of(row, measures),
-        setups=setups or _setups(str(structure.fields["model_type"])),
+        has_biases=structure.fields["model_type"] not in AS_TORCHS and has_biases(specs[0]),
+        products=products,
+        kinds_of=stacked.kinds_of(members[0].fields),
+        setups=setups,
         report=lambda line: print(line, flush=True),
     )
     return {**found, "has_free_head_dim": "head_dim" in row.widths}
 
 
-def _setups(kind: str) -> list[Setup] | None:
-    """Those that are traced ahead; None for all."""
-    return [
-        Setup(variant=variant, attention=attention, checkpointing=on)
-        for variant, attention in SETUPS.get(kind, ())
-        for on in (False, True)
-    ] or None
+def _setups(ways: Iterable[str]) -> Iterator[Setup]:
+    for way, on in product(ways, (False, True)):
+        variant, _, attention = way.partition("/")
+        yield Setup(variant=variant, attention=attention, checkpointing=on)
 
 
 def _with_common_tokens(members: list[Member]) -> list[Member]:
@@ -161,6 +172,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="of files, as written; all when none")
     parser.add_argument("--missing", action="store_true", help="only those that have none")
+    parser.add_argument("--ways", nargs="+", help="to trace alone, such as fp32/sdpa")
     options = parser.parse_args()
     found = structures()
     if len({structure.name for structure in found}) < len(found):
@@ -173,7 +185,9 @@ def main() -> int:
             continue
         if options.missing and path.exists():
             continue
-        write(path, document(structure))
+        traced = document(structure, options.ways and [*_setups(options.ways)])
+        before = [json.loads(path.read_text("utf-8"))] if options.ways and path.exists() else []
+        write(path, merged([*before, traced]))
         print(f"wrote {path.name}, {path.stat().st_size:,} bytes", flush=True)
     present = {s.key: s.name for s in found if (DATA / f"{family.FED}{s.name}.json").exists()}
     write(DATA / f"{family.FED}index.json", present)

@@ -31,6 +31,7 @@ def fields_read() -> Iterator[tuple[str, str]]:
             *row.alike,
             *row.depths.values(),
             *row.sides.values(),
+            *row.told_apart.values(),
         ):
             outer, dot, name = path.partition(".")
             if not dot:

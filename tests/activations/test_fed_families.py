@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,11 @@ SETUPS = (
     ("bf16 zero3", "flash", False, 1),
     ("bf16 zero3", "flash", True, 4),
 )
+BY_IMAGES = (  # of models whose code walks through images, and windows of them
+    ("bf16", "sdpa", False, 2),
+    ("bf16", "eager", True, 1),
+    ("autocast zero3", "sdpa", True, 2),
+)
 
 
 def _model(name, changes, images, folder):
@@ -116,7 +122,9 @@ def test_a_family_answers_as_a_fresh_trace(name, changes, images, tmp_path):
     family = structure.load(spec, feed)
     assert family is not None
     seen = 0
-    for variant, attention, checkpointing, samples in SETUPS:
+    for variant, attention, checkpointing, samples in (
+        (*SETUPS, *BY_IMAGES) if "images" in feed.measures else SETUPS
+    ):
         if attention not in family.attentions.get(variant, ()):
             continue
         setup = Setup(variant=variant, attention=attention, checkpointing=checkpointing)
@@ -127,7 +135,7 @@ def test_a_family_answers_as_a_fresh_trace(name, changes, images, tmp_path):
         for level in ("saved", "forward_peak", "backward_peak"):
             close = pytest.approx(getattr(expected, level), rel=CLOSE, abs=ROUNDED)
             assert getattr(found, level) == close
-        if "windows" not in feed.measures:  # whose operations are counted as a whole image's
+        if "windows" not in feed.measures or attention != "flash":  # a whole image's are counted
             # of one sample alone, torch counts some products of one row as none
             rel = 1e-7 if spec.arch.family in ("clip", "siglip") else 0
             for count in ("forward_flops", "backward_flops"):
@@ -173,6 +181,48 @@ def test_a_family_is_answered_without_torch(name, tmp_path, capsys, monkeypatch)
     assert not codes & {"inputs-not-modelled", "activations-in-closed-form"}
 
 
+@pytest.mark.parametrize(
+    ("name", "precision", "attention", "images"),
+    [
+        ("qwen2.5-vl-7b", "bf16", None, "3,size=448x616"),  # sdpa is transformers' own choice
+        ("qwen2.5-vl-3b", "bf16", "sdpa", "1,size=1036x1036"),
+        ("qwen2-vl-7b", "fp32", "sdpa", "2,size=448x448"),
+        ("qwen2-vl-2b", "autocast", "sdpa", "1,size=672x448"),
+        ("llava-1.5-7b", "autocast", "sdpa", "2"),
+    ],
+)
+def test_seeing_models_are_answered_without_torch_however_they_run(
+    name, precision, attention, images, tmp_path, capsys, monkeypatch
+):
+    code, answer = _seen(name, precision, attention, images, tmp_path, capsys, monkeypatch)
+    assert (code, answer["verdict"]) == (0, "fits")
+    codes = {finding["code"] for finding in answer["findings"]}
+    assert not codes & {"inputs-not-modelled", "activations-in-closed-form"}
+
+
+def test_a_way_of_running_that_was_not_traced_is_not_told(tmp_path, capsys, monkeypatch):
+    """Never another precision's answer in its place."""
+    asked = ("qwen2.5-vl-3b", "autocast", "sdpa", "1,size=448x448")
+    code, answer = _seen(*asked, tmp_path, capsys, monkeypatch)
+    assert (code, answer["verdict"]) == (3, "uncertain")
+    assert "inputs-not-modelled" in {reason["code"] for reason in answer["reasons"]}
+
+
+def _seen(name, precision, attention, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tracing, "find_spec", lambda name: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    said_so = {"bf16": {"bf16": {"enabled": True}}, "fp32": {}}
+    said_so["autocast"] = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
+    config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
+    config |= {"optimizer": {"type": "AdamW"}, **said_so[precision]}
+    (tmp_path / "ds.json").write_text(json.dumps(config))
+    said = ["check", str(tmp_path / "ds.json"), "--model", name, "--gpu", "h200-141gb"]
+    said += ["--seq-len", "3072", "--images", images, "--gpus-per-node", "8"]
+    said += ["--sequences", "equal", "--no-checkpointing", "--format", "json"]
+    code = cli.main([*said, *(["--attention", attention] if attention else [])])
+    return code, json.loads(capsys.readouterr().out)
+
+
 def test_encoder_and_decoder_of_a_whisper_keep_what_arithmetic_says():
     """A block more of the decoder keeps more where more tokens are; of the encoder it does not."""
     spec = models.load("whisper-small")
@@ -197,6 +247,20 @@ def test_encoder_and_decoder_of_a_whisper_keep_what_arithmetic_says():
     )
 
 
+def test_a_block_that_sees_windows_compares_fewer_patches_than_one_that_sees_the_image():
+    """With sdpa, two products of queries and keys or scores and values, of a multiply-add each."""
+    spec = models.load("qwen2.5-vl-7b")
+    feed = feed_of(spec, Said(images=Images(3, 448, 616)))
+    assert feed.measures["window_squares"] == 4 * (5 * 64**2 + 32**2)  # 11 tokens, by four
+    flops = []
+    for whole in ([7, 15, 23, 31], [7, 15, 23]):
+        tower = {**spec.hf_config["vision_config"], "fullatt_block_indexes": whole}
+        changed = replace(spec, hf_config={**spec.hf_config, "vision_config": tower})
+        flops.append(structure.load(changed, feed).evaluate("bf16", "sdpa", 2, 2048).forward_flops)
+    fewer = (32 * 44) ** 2 - feed.measures["window_squares"]
+    assert flops[0] - flops[1] == 2 * 3 * 4 * 1280 * fewer
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -210,8 +274,6 @@ def test_encoder_and_decoder_of_a_whisper_keep_what_arithmetic_says():
     ],
 )
 def test_another_structure_is_no_familys(name, change):
-    from dataclasses import replace
-
     spec = models.load(name)
     changed = replace(spec, hf_config={**spec.hf_config, **change})
     assert structure.load(spec, feed_of(spec)) is not None

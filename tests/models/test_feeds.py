@@ -135,6 +135,24 @@ def test_attention_that_walks_through_windows_is_counted(name, images, calls):
     assert feed_of(models.load(name), Said(images=images)).calls == calls
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(448, 448), (1036, 560), (476, 140), (84, 308)])
+def test_windows_are_those_that_the_tower_walks_through(size):
+    """transformers cuts the far ones, and pads the image to whole windows before."""
+    torch = pytest.importorskip("torch")
+    utils = pytest.importorskip("transformers.vision_utils")
+    rows, columns = (side // 14 for side in size)
+    grid = torch.tensor([[1, rows, columns]])
+    _, ends = utils.get_vision_window_index(
+        grid, spatial_merge_size=2, window_size=112, patch_size=14
+    )
+    lengths = (ends[1:] - ends[:-1]).tolist()
+    measures = feed_of(models.load("qwen2.5-vl-7b"), Said(images=Images(1, *size))).measures
+    assert measures["windows"] == len(lengths)
+    assert measures["window"] == max(lengths)
+    assert measures["window_squares"] == sum(length**2 for length in lengths)
+
+
 def test_text_models_have_no_feed_unless_they_write_another_length():
     assert feed_of(models.load("llama-3-8b")) is None
     assert feed_of(models.load("t5-large")) is None

@@ -361,21 +361,21 @@ def _widths_of_fed(spec: ModelSpec, feed: Feed) -> Mapping[str, int] | None:
 
 def _stack(spec: ModelSpec, stack: Mapping[str, Any], feed: Feed | None) -> dict[str, Any]:
     """A stack as deep as the model's, of its kinds of blocks where they differ."""
-    depth = _depth(spec, stack, feed)
+    row = _row(spec, stack, feed) if "kinds" in stack else {}
+    return {**stack, **row, "depth": _depth(spec, stack, feed)}
+
+
+def _row(spec: ModelSpec, stack: Mapping[str, Any], feed: Feed | None) -> dict[str, Any]:
+    """Kinds of a model's blocks, and those after which something runs outside of them."""
     if feed is None:
-        row = {"row": kinds.kinds_of(spec).row} if "kinds" in stack else {}
-    else:
-        row = _followed(spec, stack, depth or 0)
-    return {**stack, **row, "depth": depth}
-
-
-def _followed(spec: ModelSpec, stack: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """Blocks of a model after which something runs outside of them, and their kinds."""
-    if "kinds" not in stack:
-        return {}
+        return {"row": kinds.kinds_of(spec).row}
     from zero_sizer.models import stacked
 
-    found = stacked.followed_of(spec.hf_config)[stack["blocks"]]
+    blocks = stack["blocks"]
+    if "followed" not in stack:
+        return {"row": stacked.kinds_of(spec.hf_config)[blocks]}
+    found = stacked.followed_of(spec.hf_config)[blocks]
+    depth = _depth(spec, stack, feed) or 0
     return {"followed": found, "row": kinds.followed_kinds(found, depth)}
 
 

@@ -1,7 +1,7 @@
 """Inputs that only the samples tell: up to how many images a job fits, where nobody said.
 
-The verdict stays open where they decide it. Where every number of images that a sequence holds
-fits, and a model takes them in one size alone, they do not.
+The verdict stays open all the same: jobs whose images nobody stated have died where they should
+have fitted by what is assumed (LLaVA's issue 655).
 """
 
 from dataclasses import replace
@@ -50,11 +50,8 @@ def settled(sizing: Sizing) -> Sizing:
 def _up_to(sizing: Sizing, feed: Feed) -> Sizing:
     job, tokens = sizing.job, sizing.plan.seq_len if sizing.plan is not None else 0
     held = _held(job, tokens)
-    largest = _with(job, held)
-    if _fits(largest):
+    if _fits(_with(job, held)):
         count, limit = held, f", all that {tokens:,} tokens hold"
-        if _has_one_size(job) and all(f.code != "assumed-seq-len" for f in sizing.findings):
-            return _closed(sizing, largest, f"with {_of(held, feed)}{limit}, it fits too")
     else:
         count = max(_bisect(job, held), 1)
         is_known = not any(f.code == CLOSED_FORM for f in _with(job, count + 1).findings)
@@ -94,19 +91,6 @@ def _told(sizing: Sizing, message: str, code: str | None = None) -> Sizing:
     return replace(sizing, verdict=Verdict.UNCERTAIN, reasons=(reason,))
 
 
-def _closed(sizing: Sizing, largest: Sizing, message: str) -> Sizing:
-    """A fit: the most that a sequence holds is what may be needed."""
-    findings = tuple(
-        replace(f, message=f"{f.message}; {message}", direction=None) if f.code == _IMAGES else f
-        for f in sizing.findings
-    )
-    needs = {
-        device: replace(need, high=largest.needs[device].high)
-        for device, need in sizing.needs.items()
-    }
-    return replace(sizing, verdict=Verdict.FITS, reasons=(), findings=findings, needs=needs)
-
-
 def _held(job: Job, tokens: int) -> int:
     """Images of the assumed size for which a sequence has places."""
     low, high = 1, _MOST
@@ -128,12 +112,6 @@ def _bisect(job: Job, held: int) -> int:
         else:
             high = middle - 1
     return low
-
-
-def _has_one_size(job: Job) -> bool:
-    """True if an image of any size is fed as the same tensors and tokens."""
-    plain = _feed(job, Images(1))
-    return all(_feed(job, Images(1, *s)).inputs == plain.inputs for s in ((64, 64), (4096, 2048)))
 
 
 def _feed(job: Job, images: Images) -> Feed:

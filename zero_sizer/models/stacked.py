@@ -176,6 +176,7 @@ _QWEN2_5_VL = replace(
         "tower_ffn": "vision_config.intermediate_size",
     },
     nested={"text_config": "qwen2_5_vl_text", "vision_config": "qwen2_5_vl_vision"},
+    told_apart={"model.visual.blocks": "vision_config.fullatt_block_indexes"},
 )
 
 _QWEN3_VL = replace(
@@ -192,6 +193,7 @@ _QWEN3_VL = replace(
     nested={"text_config": "qwen3_vl_text", "vision_config": "qwen3_vl_vision"},
     constant=("vision_config.spatial_merge_size",),
     alike={"vision_config.out_hidden_size": ("hidden", "hidden")},
+    told_apart={},
     followed={"model.visual.blocks": "vision_config.deepstack_visual_indexes"},
 )
 
@@ -231,8 +233,7 @@ def row_of(fields: Mapping[str, Any]) -> Stacked | None:
 
 def row(fields: Mapping[str, Any]) -> Stacked:
     """The table's row of a config that has one."""
-    found = row_of(fields)
-    if found is None:
+    if (found := row_of(fields)) is None:
         raise KeyError(fields.get(TYPE))
     return found
 
@@ -357,15 +358,29 @@ def followed_of(fields: Mapping[str, Any]) -> dict[str, list[int]]:
 
 def has_usual_order(fields: Mapping[str, Any]) -> bool:
     """True if blocks that something follows have other blocks before, between and behind them."""
-    depths = depths_of(fields)
+    depths = depths_of(fields) or {}
     for blocks, path in row(fields).followed.items():
         numbers = value(fields, path)
-        if depths is None or not isinstance(numbers, list) or not all(map(_is_whole, numbers)):
+        if not isinstance(numbers, list) or not all(map(_is_whole, numbers)):
             return False
-        ends = (*sorted(numbers), depths[blocks])
-        if numbers != sorted(numbers) or any(b - a < 2 for a, b in pairwise(ends)):
+        if any(b - a < 2 for a, b in pairwise((*numbers, depths.get(blocks, 0)))):
             return False
     return True
+
+
+def kinds_of(fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """List of blocks -> kind of each, of lists whose blocks differ: 1 where it sees images whole.
+
+    Empty for a list whose config names no such blocks, by their numbers.
+    """
+    depths, found = depths_of(fields) or {}, {}
+    for blocks, path in row(fields).told_apart.items():
+        numbers = value(fields, path)
+        is_list = isinstance(numbers, list) and all(isinstance(n, int) for n in numbers)
+        found[blocks] = (
+            tuple(int(n in numbers) for n in range(depths.get(blocks, 0))) if is_list else ()
+        )
+    return found
 
 
 def layout_key(fields: Mapping[str, Any]) -> str | None:

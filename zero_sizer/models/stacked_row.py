@@ -20,6 +20,8 @@ class Stacked:
         depths: list of blocks -> field; of a field that is a list, its length.
         sides: further fields that tensors are shaped by.
         nested: nested config -> its ``model_type`` where it names none.
+        told_apart: list of blocks -> field of the numbers of those that see an image whole, where
+            others see its windows.
         constant: fields that must have their default.
         alike: field -> (width that it must be, width that it is where nobody says).
         followed: list of blocks -> field that lists those after which something runs outside.
@@ -36,6 +38,7 @@ class Stacked:
     depths: Mapping[str, str] = field(default_factory=dict)
     sides: Mapping[str, str] = field(default_factory=dict)
     nested: Mapping[str, str] = field(default_factory=dict)
+    told_apart: Mapping[str, str] = field(default_factory=dict)
     constant: tuple[str, ...] = ()
     alike: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     followed: Mapping[str, str] = field(default_factory=dict)

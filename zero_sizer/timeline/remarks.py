@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from itertools import compress
 
 from zero_sizer.activations import select
 from zero_sizer.activations.block_sizes import num_layers
@@ -25,7 +23,7 @@ from zero_sizer.models.inputs import besides_tokens
 from zero_sizer.models.recurrence import has_recurrence
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
-from zero_sizer.timeline import compose, zero_rules
+from zero_sizer.timeline import compose, swap_remarks, zero_rules
 from zero_sizer.units import format_gib, num_bytes
 
 _COORDINATOR = (0, 6)  # rewritten there: github.com/deepspeedai/DeepSpeed/pull/1453
@@ -55,8 +53,7 @@ def remarks(plan: Plan) -> Iterator[Finding]:
         yield from _about_inputs(plan)
     yield from _about_leaves(plan)
     yield from _about_version(plan)
-    yield from _about_swap_buffers(plan)
-    yield from _about_pipelined_swaps(plan)
+    yield from swap_remarks.remarks(plan)
 
 
 def _about_model(plan: Plan) -> Iterator[Finding]:
@@ -247,53 +244,6 @@ def _about_leaves(plan: Plan) -> Iterator[Finding]:
             key="zero_optimization.leaf_module",
             message=f"{name!r} names no module that is known here: nothing is counted for it",
             remedy="name modules under names or name_suffixes, or ask the simulated dry run",
-        )
-
-
-def _about_swap_buffers(plan: Plan) -> Iterator[Finding]:
-    """A model that is built from its config needs buffers for a module's weights at once.
-
-    transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3: those of a module and of
-    its children; partitioned_param_swapper.py:312.
-    """
-    swapped = sizes.is_on_nvme(plan)
-    if not (any(swapped) and plan.zero_init and plan.stage == 3 and plan.model.exact_tensors):
-        return
-    together: Counter[str] = Counter()
-    for tensor in compress(plan.model.parameters, swapped):
-        together.update({tensor.module, tensor.module.rpartition(".")[0]})
-    module, most = max(together.items(), key=lambda item: item[1], default=("", 0))
-    if most > plan.param_buffer_count > 0:
-        yield Finding(
-            code="nvme-buffers-to-build",
-            severity=Severity.WARNING,
-            key="zero_optimization.offload_param.buffer_count",
-            message=f"{plan.param_buffer_count} buffers run out where the model is built from its "
-            f"config (`from_config`): transformers gathers the {most} weights of {module} at "
-            "once; `from_pretrained` of a complete checkpoint does not",
-            remedy=f"set it to {most} or more",
-        )
-
-
-def _about_pipelined_swaps(plan: Plan) -> Iterator[Finding]:
-    """A sub-group that is read ahead, or still written, has buffers of its own.
-
-    pipelined_optimizer_swapper.py:88-144, 181-260.
-    """
-    swapped = [n for n in sizes.partitions(plan) if sizes.is_swapped(plan, n)]
-    tensors, groups = (
-        2 + len(plan.optimizer.states),
-        min(len(swapped), 1 + plan.optimizer_pipelines),
-    )
-    if plan.optimizer_pipelines and plan.optimizer_buffer_count < tensors * groups:
-        yield Finding(
-            code="nvme-buffers",
-            severity=Severity.ERROR,
-            key="zero_optimization.offload_optimizer.buffer_count",
-            message=f"AssertionError in the first or second step: {plan.optimizer_buffer_count} "
-            f"buffers, and master weights, states and gradient of {groups} sub-groups in flight "
-            f"take {tensors} each where reads or writes are pipelined",
-            remedy=f"set it to {tensors * groups}, or disable pipeline_read and pipeline_write",
         )
 
 

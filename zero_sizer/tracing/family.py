@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from zero_sizer.errors import UnsupportedError, WitnessError
 from zero_sizer.models.feeds import Feed
-from zero_sizer.tracing import fitted, planes
+from zero_sizer.tracing import fitted, planes, windows
 from zero_sizer.tracing.encode import SCHEMA_VERSION, Encoder
 from zero_sizer.tracing.fitted import FittedStack, Range
 from zero_sizer.tracing.profile import all_setups, head_of
@@ -25,6 +25,7 @@ from zero_sizer.tracing.step import Trace
 from zero_sizer.tracing.symbolic import Poly
 from zero_sizer.tracing.widths import (
     MOST_CONSTANTS,
+    MOST_COPIES,
     ORDER,
     PRODUCTS,
     UNIT,
@@ -55,13 +56,14 @@ class Member(NamedTuple):
         fields: of its config.json.
         widths: and lengths of its inputs, by name.
         feed: what a sample brings; None: token ids and labels.
-        more: number of images -> the feed, where what runs depends on it.
+        more: number of images -> the feed, where what runs depends on it; number of images and of
+            windows of each, where it depends on both.
     """
 
     fields: Mapping[str, Any]
     widths: Mapping[str, int]
     feed: Feed | None = None
-    more: Mapping[int, Feed] = {}
+    more: Mapping[Any, Feed] = {}
 
 
 def trace_family(  # noqa: PLR0913 (a structure, and what it is made of)
@@ -72,6 +74,7 @@ def trace_family(  # noqa: PLR0913 (a structure, and what it is made of)
     window: int | None,
     has_biases: bool,
     kinds: Sequence[int] = (),
+    kinds_of: Mapping[str, Sequence[int]] = {},
     products: Products = PRODUCTS,
     setups: Sequence[Setup] | None = None,
     report: Callable[[str], None] = lambda line: None,
@@ -85,6 +88,7 @@ def trace_family(  # noqa: PLR0913 (a structure, and what it is made of)
         window: tokens of the members' window of attention.
         has_biases: linear layers have some.
         kinds: which kind each block is, where blocks differ in any order: all are traced.
+        kinds_of: likewise, of one of several stacks by its name, which are not traced whole.
         products: of widths that a size may be; where what runs depends on the number of images,
             without images.
         setups: the only ones to trace; None for all.
@@ -96,15 +100,25 @@ def trace_family(  # noqa: PLR0913 (a structure, and what it is made of)
     """
     tracers = [Tracer(m.fields, whole=bool(kinds), feed=m.feed) for m in members]
     gc.freeze()  # what is imported by now stays; each trace collects what it made
-    stacks = [replace(s, kinds=tuple(kinds) or s.kinds) for s in tracers[0].stacks]
+    stacks = [
+        replace(s, kinds=tuple(kinds_of.get(s.prefix, kinds)) or s.kinds) for s in tracers[0].stacks
+    ]
     constants = Constants()
-    solver = Solver([m.widths for m in members], products, is_signed=bool(members[0].more))
+    of_windows = windows.named(products) if windows.WINDOW in members[0].widths else ()
+    solver = Solver(
+        [m.widths for m in members],
+        products,
+        is_signed=bool(members[0].more),
+        most=windows.MOST_COPIES if of_windows else MOST_COPIES,
+    )
+    if of_windows:
+        products = tuple(product or () for product in of_windows)
     if members[0].more:
         products = (*products, *((planes.IMAGES, *product) for product in products))
     encoder = Encoder(stacks, partial(sparse, count=len(products)))
     whole = Assembly(solver, constants, Envelope(realistic, constants, products))
     fit = (
-        _looping(members, solver, whole.envelope)
+        _looping(members, solver, whole.envelope, of_windows)
         if members[0].more
         else partial(whole.of, of_first=bool(kinds))
     )
@@ -146,16 +160,20 @@ def _remembered(trace: Callable[[int, int], Trace], known: _Traces) -> Callable[
 
 
 def _looping(
-    members: Sequence[Member], solver: Solver, envelope: Envelope
+    members: Sequence[Member],
+    solver: Solver,
+    envelope: Envelope,
+    of_windows: Sequence[tuple[str, ...] | None],
 ) -> Callable[[Sequence[Tracer], Setup], list[FittedRange]]:
-    """Fits of models whose code walks through images."""
-    count = len(solver.products)
+    """Fits of models whose code walks through images, and through windows of them."""
+    count = len(of_windows or solver.products)
     place = planes.Place(
         products=count,
         solve=solver.terms,
         width=len(ORDER) * 2 * count + MOST_CONSTANTS,
         envelope=envelope.of,
         covers=envelope.covers,
+        windows=of_windows,
     )
     fewest = max(feed.fewest for member in members for feed in member.more.values())
 

@@ -7,10 +7,10 @@ much for each image. It is traced at a few numbers of both and put together here
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zero_sizer.errors import WitnessError
-from zero_sizer.tracing import fitted, symbolic
+from zero_sizer.tracing import fitted, symbolic, windows
 from zero_sizer.tracing.fitted import FittedSection, FittedStack, FittedStep, Flops, Range
 from zero_sizer.tracing.setups import FittedRange, Setup, Steps, Subject, traced
 from zero_sizer.tracing.step import Trace
@@ -53,6 +53,13 @@ SPANS = (
     Span((2, None), (1, None), (At(2, 1), At(3, 1), At(2, 2)), (At(3, 2), At(5, 1))),
 )
 
+SPANS_OF_WINDOWS = (
+    SPANS[0],
+    Span((1, 1), (2, None), (At(1, 2), At(1, 3)), ()),
+    Span((2, None), (1, None), (At(2, 1), At(3, 1), At(2, 2)), ()),
+)
+"""A walk through windows takes long to trace; peaks are matched by their order in time."""
+
 
 class Place(NamedTuple):
     """How sizes are written: coefficients of monomials times products, then others.
@@ -66,6 +73,8 @@ class Place(NamedTuple):
         width: of a size.
         envelope: those of some levels that are the highest somewhere.
         covers: whether none of the second levels is higher than all of the first.
+        windows: products of ``windows.named``, where images are traced by their windows; these are
+            then ``products`` many, and those that ``solve`` tells apart fewer.
     """
 
     products: int
@@ -73,6 +82,18 @@ class Place(NamedTuple):
     width: int
     envelope: Callable[[Sequence[Poly]], Sequence[Poly]]
     covers: Callable[[Sequence[Poly], Sequence[Poly]], bool]
+    windows: Sequence[tuple[str, ...] | None] = ()
+
+    @property
+    def of_one(self) -> int:
+        """Products of a size that was traced at one number of windows."""
+        return self.products // windows.POWERS if self.windows else self.products
+
+    def highest(self, levels: Sequence[Poly]) -> Sequence[Poly]:
+        """Sizes, as they were traced, that may be the highest of some."""
+        if self.windows:
+            return windows.extremes(levels, self.windows[: self.of_one])
+        return symbolic.undominated(levels)[:_MOST_PEAKS]
 
     def place_of(self, monomial: int, product: int) -> int:
         """Where a coefficient stands."""
@@ -99,7 +120,7 @@ def ranges(
     sequences: tuple[int, int],
     fewest: int,
 ) -> list[FittedRange]:
-    """One fit for each of ``SPANS``.
+    """One fit for each of ``SPANS``, or ``SPANS_OF_WINDOWS``.
 
     Args:
         subjects: a model at each of several widths.
@@ -108,22 +129,33 @@ def ranges(
         sequences: smallest and largest, where the fits hold.
         fewest: tokens of a sequence at all numbers of images.
     """
-    start = -(-fewest // _STEP) * _STEP
-    tokens = (start + _STEP, start + 5 * _STEP)
-    wanted = sorted({at for span in SPANS for at in (*span.points, *span.held_out)})
-    rows: dict[At, list[_Sized]] = {at: [] for at in wanted}
+    spans = SPANS_OF_WINDOWS if place.windows else SPANS
+    wanted = sorted({at for span in spans for at in (*span.points, *span.held_out)})
+    counts = windows.COUNTS if place.windows else (0,)
+    rows: dict[tuple[At, int], list[_Sized]] = {key: [] for key in product(wanted, counts)}
     for subject in subjects:
         with traced(subject, setup) as steps:
-            for at in wanted:
-                rows[at].append(_sized(steps, at, tokens))
-    stacks = {at: _stack(rows[at], place) for at in wanted}
+            for at, count in rows:
+                images = (at.images, count) if count else at.images
+                tokens = _tokens(subject.more[images].taken if count else fewest)
+                rows[at, count].append(_sized(steps, at.samples, images, tokens))
+    stacks = {}
+    for at in wanted:
+        found = {count: _stack(rows[at, count], place) for count in counts}
+        stacks[at] = windows.together(found, place.windows) if place.windows else found[0]
     return [
         FittedRange(
             where=Range(with_batch=span.batch[1] is None, sequences=sequences, images=span.images),
             stack=_together(span, stacks, place),
         )
-        for span in SPANS
+        for span in spans
     ]
+
+
+def _tokens(fewest: int) -> tuple[int, int]:
+    """Sequences that are traced."""
+    start = -(-fewest // _STEP) * _STEP
+    return start + _STEP, start + 5 * _STEP
 
 
 _Sized = tuple[Trace, list[Poly], Flops, frozenset[str]]
@@ -137,17 +169,13 @@ def _stack(rows: Sequence[_Sized], place: Place) -> FittedStack:
         (of[0][0], _wide(tuple(poly for _, poly in of), place))
         for of in zip(*(row[2] for row in rows), strict=True)
     ]
-    return fitted.put_together(rows[0][0], sizes, flops, rows[0][3], _undominated)
+    return fitted.put_together(rows[0][0], sizes, flops, rows[0][3], place.highest)
 
 
-def _undominated(levels: Sequence[Poly]) -> Sequence[Poly]:
-    return symbolic.undominated(levels)[:_MOST_PEAKS]
-
-
-def _sized(steps: Steps, at: At, tokens: Sequence[int]) -> _Sized:
+def _sized(steps: Steps, samples: int, images: Any, tokens: Sequence[int]) -> _Sized:
     trace, owners = steps
-    points = [(at.samples, s) for s in tokens]
-    traces = {(b, s): trace(b, s, at.images) for b, s in points}
+    points = [(samples, s) for s in tokens]
+    traces = {(b, s): trace(b, s, images) for b, s in points}
     fitted.check_alike(traces)
     first = traces[points[0]]
     sizes = _fit([t.sizes for t in traces.values()], points)
@@ -165,12 +193,12 @@ def _fit(rows: Sequence[Sequence[int]], points: Sequence[tuple[int, int]]) -> li
 
 def _wide(polys: tuple[Poly, ...], place: Place) -> Poly:
     """A short size from those at several widths."""
-    found = [0] * (len(_OF_TOKENS) * place.products)
+    found = [0] * (len(_OF_TOKENS) * place.of_one)
     for number, monomial in enumerate(_OF_TOKENS):
         coefficients = tuple(poly[monomial] for poly in polys)
         if any(coefficients):
             for product_, coefficient in place.solve(coefficients):
-                found[number * place.products + product_] = coefficient
+                found[number * place.of_one + product_] = coefficient
     return tuple(found)
 
 
@@ -203,6 +231,9 @@ def _section(span: Span, found: Sequence[FittedSection], place: Place) -> Fitted
 
 def _peaks(span: Span, found: Sequence[Sequence[Poly]], place: Place) -> tuple[Poly, ...]:
     """Levels that lie on planes through one of each, the highest."""
+    if place.windows:
+        rows = windows.alike([_highest(levels, place) for levels in found])
+        return tuple(place.envelope([_plane(span, row, place) for row in rows]))
     count = len(span.points)
     kept: dict[Poly, None] = {}
     for row in product(*found[:count]):
@@ -214,6 +245,12 @@ def _peaks(span: Span, found: Sequence[Sequence[Poly]], place: Place) -> tuple[P
         if not seen or not place.covers(seen, list(map(place.expanded, levels))):
             raise WitnessError("peaks that lie on no plane")
     return tuple(place.envelope(list(kept)))
+
+
+def _highest(levels: Sequence[Poly], place: Place) -> list[Poly]:
+    """Those of some levels that are the highest somewhere, in their order in time."""
+    kept = set(place.envelope([place.expanded(level) for level in levels]))
+    return [level for level in levels if place.expanded(level) in kept]
 
 
 def _holds(plane: Poly, span: Span, levels: Sequence[Sequence[Poly]], place: Place) -> bool:

@@ -73,7 +73,7 @@ class Subject:
         feed: what a sample brings; None: token ids and labels.
         depths: blocks that are left of each stack, by its name; none: all.
         in_blocks: whether blocks are told apart; else all that runs is one part.
-        more: number of images -> feed, for whoever traces several.
+        more: number of images, or that and of windows of each -> feed, for whoever traces several.
     """
 
     config: Any
@@ -81,7 +81,7 @@ class Subject:
     feed: Feed | None = None
     depths: Mapping[str, int] = field(default_factory=dict)
     in_blocks: bool = True
-    more: Mapping[int, Feed] = field(default_factory=dict)
+    more: Mapping[Any, Feed] = field(default_factory=dict)
 
 
 class Tracer:
@@ -187,7 +187,7 @@ Steps = tuple[Callable[..., Trace], frozenset[str]]
 def traced(subject: Subject, setup: Setup) -> Iterator[Steps]:
     """A function that traces a step at (b, s), and the names of the modules that own parameters.
 
-    Of a subject with several feeds, it takes the number of images as a third.
+    Of a subject with several feeds, it takes the key of one as a third.
 
     Args:
         subject: the model.
@@ -222,8 +222,8 @@ def traced(subject: Subject, setup: Setup) -> Iterator[Steps]:
         fed = torch.float32 if precision == "autocast" else dtype
 
         @cache
-        def trace(b: int, s: int, images: int = 0) -> Trace:
-            given = subject.more[images] if images else feed
+        def trace(b: int, s: int, images: Any = None) -> Trace:
+            given = feed if images is None else subject.more[images]
             batch = (
                 build.batch(b, s, where)
                 if given is None

@@ -44,9 +44,9 @@ ROUNDED = 6  # stands for one of ``Constants`` there
 MOST_CONSTANTS = 96
 _ROUNDING = 8 * 512  # bytes: what torch's allocator rounds a few small storages by
 _IDS = 16  # bytes a token or patch: two whole numbers, as copies of ids and positions
-# Of a coefficient: few copies, or T5's 32 buckets of positions in fp32, or 24 whole numbers of a
-# patch, of which the positions of images are made.
-_LARGEST = 192 * UNIT
+# Few, or T5's 32 buckets of positions in fp32, or 24 whole numbers of a patch, of which the
+# positions of images are made.
+MOST_COPIES = 192
 
 
 class Solver:
@@ -56,6 +56,7 @@ class Solver:
         widths: at which the family was traced.
         products: that a size may be.
         is_signed: of two products one may be taken away.
+        most: copies of a product that a size may be.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class Solver:
         products: Products = PRODUCTS,
         *,
         is_signed: bool = False,
+        most: int = MOST_COPIES,
     ) -> None:
         self.products = products
-        self._coefficient = _signed if is_signed else _coefficient
+        self._is_signed = is_signed
+        self._largest = most * UNIT
         self._values = [
             [prod(of[name] for name in product) for of in widths] for product in products
         ]
@@ -101,7 +104,7 @@ class Solver:
                 continue
             ratios = {Fraction(size, value) for size, value in zip(sizes, values, strict=True)}
             ratio = ratios.pop()
-            coefficient = None if ratios else _coefficient(abs(ratio))
+            coefficient = None if ratios else self._coefficient(abs(ratio))
             if coefficient is not None:  # negative: 2 x sequence - 1 distances of positions
                 return ((product, coefficient if ratio > 0 else -coefficient),)
         return ()
@@ -116,20 +119,18 @@ class Solver:
             b = Fraction(x[0] * sizes[1] - x[1] * sizes[0], divisor)
             if any(a * u + b * v != size for u, v, size in zip(x, y, sizes, strict=True)):
                 continue
-            of_first, of_second = self._coefficient(a), self._coefficient(b)
+            of_first, of_second = self._of_two(a), self._of_two(b)
             if of_first is not None and of_second is not None:
                 return (first, of_first), (second, of_second)
         raise WitnessError(f"sizes that are no product of widths: {sizes}")
 
+    def _of_two(self, ratio: Fraction) -> int | None:
+        found = self._coefficient(abs(ratio) if self._is_signed else ratio)
+        return -found if found is not None and ratio < 0 else found
 
-def _signed(ratio: Fraction) -> int | None:
-    found = _coefficient(abs(ratio))
-    return -found if found is not None and ratio < 0 else found
-
-
-def _coefficient(ratio: Fraction) -> int | None:
-    scaled = ratio * UNIT
-    return int(scaled) if scaled.denominator == 1 and 0 < scaled <= _LARGEST else None
+    def _coefficient(self, ratio: Fraction) -> int | None:
+        scaled = ratio * UNIT
+        return int(scaled) if scaled.denominator == 1 and 0 < scaled <= self._largest else None
 
 
 class Constants:

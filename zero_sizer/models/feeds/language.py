@@ -5,7 +5,7 @@ from dataclasses import field, replace
 from math import isqrt
 from typing import Any
 
-from zero_sizer.models.feeds import tiles
+from zero_sizer.models.feeds import tiles, windows
 from zero_sizer.models.feeds.fields import nested, square, whole
 from zero_sizer.models.feeds.records import Feed, Images, Input, Said, ids, labels
 from zero_sizer.util.records import dataclass
@@ -208,10 +208,8 @@ def _qwen(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     sides = [_rounded(of, patch * merge) for of in (height, images.width or height)]
     rows, columns = (of // patch for of in sides)
     measures = {"patches": rows * columns, "grid_rows": rows, "grid_columns": columns}
-    windows = _windows(fields, sides, patch * merge, padded=False)
-    if fields.get("model_type") == "qwen2_5_vl":
-        padded = _windows(fields, sides, patch * merge, padded=True)
-        measures |= {"windows": windows, "padded_windows": padded}
+    found = windows.lengths(fields, [rows // merge, columns // merge], patch, merge)
+    measures |= windows.measures(found)
     pixels = Input(
         name="pixel_values",
         shape=(channels * depth * patch * patch,),
@@ -232,23 +230,8 @@ def _qwen(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
         around=1,
         loops=True,
         measures=measures,
-        calls=windows,
+        calls=len(found) or 1,
     )
-
-
-def _windows(fields: Mapping[str, Any], sides: list[int], merged: int, *, padded: bool) -> int:
-    """Windows of Qwen2.5-VL's tower, which its sdpa and eager attention visit one by one.
-
-    Padded ones are one more each way where a side is whole windows. transformers 5.23
-    vision_utils.py, ``get_vision_window_index``; other models see a whole image.
-    """
-    if fields.get("model_type") != "qwen2_5_vl":
-        return 1
-    window = whole(nested(fields, "vision_config"), "window_size", default=112)
-    step = max(window // merged, 1)
-    counts = [side // merged for side in sides]
-    across, down = (count // step + 1 if padded else -(-count // step) for count in counts)
-    return across * down
 
 
 def _rounded(side: int, to: int) -> int:

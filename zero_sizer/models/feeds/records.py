@@ -128,6 +128,12 @@ class Feed:
         return any(TOKENS in given.shape for given in self.inputs)
 
     @property
+    def taken(self) -> int:
+        """Tokens of a sequence that are stated, such as those of its images."""
+        rows = [given.begins for given in self.inputs if TOKENS in given.shape]
+        return max((sum(count for _, count in begins) for begins in rows), default=0)
+
+    @property
     def left_to_data(self) -> tuple[str, ...]:
         """Flags that only the samples tell: how many images a text has, how long a recording is."""
         of_text = ("images",) if self.has_tokens else ()
