@@ -13,7 +13,8 @@ from fractions import Fraction
 from itertools import combinations
 
 from zero_sizer.errors import WitnessError
-from zero_sizer.models.stacked import Stacked, padded
+from zero_sizer.models.stacked import padded
+from zero_sizer.models.stacked_row import Stacked
 from zero_sizer.tracing import products
 from zero_sizer.tracing.fitted import FittedSection, FittedStack, FittedStep
 from zero_sizer.tracing.products import Product
