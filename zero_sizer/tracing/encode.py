@@ -168,6 +168,8 @@ def _outside(stack: FittedStack) -> list[tuple[FittedSection, FittedSection]]:
     """
     forward = _by_block_before([row for row in stack.rows if not row[1]])
     backward = _by_block_before([row for row in stack.rows[::-1] if row[1]])
+    if len(forward) == len(backward):  # of LLaVA's tower the last block has no backward
+        return list(zip(forward.values(), backward.values(), strict=True))
     if not forward.keys() <= backward.keys():
         raise WitnessError(f"{len(forward)} parts outside of blocks, {len(backward)} backward")
     return [(forward.get(block, _EMPTY), section) for block, section in backward.items()]
