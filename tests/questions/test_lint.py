@@ -25,6 +25,7 @@ VALID = sorted((ROOT / "deepspeed_configs").glob("*.json"))
 FORMATS = ("text", "json", "github", "sarif")
 # What a model or the cluster decides, as their messages say.
 DECIDED_ELSEWHERE = {
+    "nvme-buffers",  # how many are enough: the number of sub-groups, which a model tells
     *(
         "assumed-zero-init",
         "assumed-load-dtype",
