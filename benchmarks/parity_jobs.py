@@ -58,6 +58,7 @@ KINDS = {  # kind: how often of all
     "linear": 2,  # torch's own linear layers at stage 3
     "built": 2,  # stage 3 on a model that was built whole
     "unstated": 2,  # neither attention nor zero.Init nor checkpointing said
+    "nvme": 2,  # optimizer states on NVMe
 }
 if find_spec("zero_sizer.models.changes.freeze") is None:
     del KINDS["freeze"]
@@ -146,7 +147,7 @@ def draw(choose: Choose, kind: str = "plain") -> Case:
 
 def _stage(choose: Choose, kind: str) -> int:
     match kind:
-        case "hpz" | "linear" | "built":
+        case "hpz" | "linear" | "built" | "nvme":
             return 3
         case "buckets" | "states":
             return int(choose((1, 2, 2, 3)))
@@ -183,12 +184,9 @@ def _has(modules: set[str], targets: str) -> bool:
 
 def _config(choose: Choose, kind: str, stage: int, precision: str, offload: str) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": stage, **_buckets(choose, kind, stage)}
+    zero |= _offloaded(choose, kind, offload)
     if kind == "linear":
         zero["memory_efficient_linear"] = False
-    if offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu"}
-    if offload == "both":
-        zero["offload_param"] = {"device": "cpu"}
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": choose((1, 2, 4)),
         "gradient_accumulation_steps": choose((1, 1, 2)),
@@ -209,6 +207,26 @@ def _config(choose: Choose, kind: str, stage: int, precision: str, offload: str)
         kinds = ({"type": "Lamb"}, {"type": "Lion"}, {"torch_adam": True}, {}, {}, {})
         _optimizer(config, choose(kinds) if offload == "none" else {"type": "AdamW"})
     return config
+
+
+def _offloaded(choose: Choose, kind: str, offload: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if offload != "none":
+        found["offload_optimizer"] = {"device": "cpu"}
+    if offload == "both":
+        found["offload_param"] = {"device": "cpu"}
+    if kind == "nvme":
+        found["offload_optimizer"] = _swapped(choose)
+        found["sub_group_size"] = choose((10**7, 10**8, 10**9))
+    return found
+
+
+def _swapped(choose: Choose) -> dict[str, Any]:
+    """Optimizer states on NVMe, with as many buffers as sub-groups in flight take."""
+    ways = choose(((), (), ("pipeline_read",), ("pipeline_read", "pipeline_write")))
+    count = 4 * (1 + len(ways))
+    on_nvme = {"device": "nvme", "nvme_path": "/nvme", "buffer_count": count}
+    return {**on_nvme, **dict.fromkeys(ways, True)}
 
 
 def _buckets(choose: Choose, kind: str, stage: int) -> dict[str, Any]:
