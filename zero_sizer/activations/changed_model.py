@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from zero_sizer.activations import autocast_products, changed_ends, frozen
+from zero_sizer.activations.branches import Branches
 from zero_sizer.activations.changed_blocks import Rules, pieces, rules_of
 from zero_sizer.activations.closed_regions import Closed, closed_of
 from zero_sizer.activations.levels import (
@@ -65,19 +66,24 @@ def with_changes(
     """
     found: list[ComposedPart] = []
     reached = False
+    branches = Branches()
     uncached = held = ended = 0
     for part in step.parts:
         for piece in pieces(spec, part, is_first_apart=not reached):
             rules = rules_of(spec, piece.blocks, piece.first)
             run = _run(piece.forward)
             trains = rules.trains(run, (name for _, name in piece.backward.labels))
-            closed = Closed() if reached else closed_of(rules, run, piece, ungraded)
+            branch = branches.enter(rules, piece.blocks, run, trains=trains)
+            if branch is None or how.opens:  # a tower's inputs are opened, too
+                branch = reached, reached or trains
+            is_open, keeps = branch
+            closed = Closed() if is_open else closed_of(rules, run, piece, ungraded)
             if how.opens and not found and not trains:
                 leaf = _embedded(rules, how.sizes)
                 held, ended = held - leaf, ended + leaf
             reached = reached or trains
             walk = _Walk(rules, how, run, closed)
-            found.append(_part(piece, walk, trains, reached=reached, is_first=not found))
+            found.append(_part(piece, walk, trains, reached=keeps, is_first=not found))
             uncached += piece.count * walk.uncached
             ended += piece.count * walk.until_the_end
             held += 0 if how.recomputes else walk.held_by_model
