@@ -22,7 +22,7 @@ class Branches:
     def enter(
         self, rules: Rules, blocks: str, run: Iterable[str], *, trains: bool
     ) -> tuple[bool, bool] | None:
-        """Whether the part's input and output carry gradients; None: as its place says.
+        """True or False of a part's input and of its output: they carry gradients; None: as usual.
 
         Args:
             rules: of the part.

@@ -12,7 +12,7 @@ _ADAMS_TENSORS = 4  # master, 2 states, gradient
 _SWAPPED_TENSORS = {
     "DeepSpeedCPUAdam": _ADAMS_TENSORS,
     "DeepSpeedCPUAdagrad": 3,
-    "DeepSpeedCPULion": 3,
+    "DeepSpeedCPULion": _ADAMS_TENSORS,  # it makes Adam's two states
 }
 _ALWAYS_IN_CPU = 2**20  # elements: what is smaller than two aio blocks is not swapped
 _MANY_SUB_GROUPS = 1000

@@ -243,6 +243,16 @@ def swap_unit_bytes(plan: Plan) -> int:
     return 1024 * plan.aio_parallelism
 
 
+def num_on_gpu(plan: Plan) -> int:
+    """Sub-groups that ``offload_optimizer.ratio`` < 1 leaves on the GPU, the first ones.
+
+    With NVMe none: what is swapped is asked first (stage3.py:1099-1117).
+    """
+    if plan.stage < 3 or plan.optimizer_device is Device.NVME:
+        return 0
+    return int((1 - plan.optimizer_ratio) * len(partitions(plan)))
+
+
 def is_swapped(plan: Plan, numel: int) -> bool:
     """A sub-group of ``numel`` lives on NVMe (swap_tensor/optimizer_utils.py)."""
     if plan.optimizer_device is not Device.NVME or plan.stage < 3:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import compress
 
+from zero_sizer.config.workload import TRAINING
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
@@ -15,6 +16,27 @@ def remarks(plan: Plan) -> Iterator[Finding]:
     """Buffers of weights where the model is built, and of optimizer states in a step."""
     yield from _about_swap_buffers(plan)
     yield from _about_pipelined_swaps(plan)
+    yield from _about_swapped_weights(plan)
+
+
+def _about_swapped_weights(plan: Plan) -> Iterator[Finding]:
+    """Steps stop in many jobs whose weights are really read from NVMe; no rule says in which.
+
+    deepspeedai/DeepSpeed issue 3062; simulated runs of 0.19.8 stop with the second message too.
+    """
+    if plan.task != TRAINING or not any(sizes.is_on_nvme(plan)):
+        return
+    if sizes.partition_numel(plan) > plan.param_max_in_cpu:
+        yield Finding(
+            code="nvme-weights-may-stop",
+            severity=Severity.WARNING,
+            key="zero_optimization.offload_param.buffer_count",
+            message="weights are read from NVMe in each step, and DeepSpeed 0.19.8 stops in many "
+            'such jobs: "Not enough buffers" with few of them (5 are the default), "already '
+            'assigned swap buffer" with any number',
+            remedy="`zero-sizer dryrun --how simulated` runs this job's swapping; max_in_cpu above "
+            f"{sizes.partition_numel(plan):,} keeps the weights in host memory",
+        )
 
 
 def _about_swap_buffers(plan: Plan) -> Iterator[Finding]:

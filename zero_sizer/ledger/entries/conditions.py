@@ -37,7 +37,7 @@ def updated_on(plan: Plan) -> tuple[Device, ...]:
     count = len(sizes.partitions(plan))
     if not plan.offloads_optimizer:
         return (Device.GPU,) * count
-    on_gpu = 0 if plan.stage < 3 else int((1 - plan.optimizer_ratio) * count)
+    on_gpu = sizes.num_on_gpu(plan)
     return (Device.GPU,) * on_gpu + (Device.HOST,) * (count - on_gpu)
 
 

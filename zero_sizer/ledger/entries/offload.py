@@ -103,7 +103,7 @@ def _requested(numels: tuple[int, ...], dtype: DType, is_pinned: bool) -> tuple[
 
 
 def _host_sub_groups(plan: Plan) -> tuple[int, ...]:
-    first = int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))
+    first = sizes.num_on_gpu(plan)
     return tuple(n for n in sizes.partitions(plan)[first:] if not sizes.is_swapped(plan, n))
 
 
@@ -127,7 +127,26 @@ def _made_so_far(plan: Plan) -> tuple[int, ...]:
 
 
 def _gpu_sub_groups(plan: Plan) -> tuple[int, ...]:
-    return sizes.partitions(plan)[: int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))]
+    return sizes.partitions(plan)[: sizes.num_on_gpu(plan)]
+
+
+def _beyond_made_so_far(plan: Plan) -> int:
+    """Bytes by which zeros for gradients on the GPU, made on the host, exceed those that stay.
+
+    One buffer goes when the next one is there.
+    """
+    before = most = 0
+    for numel in _gpu_sub_groups(plan):
+        zeros = num_bytes(numel, plan.master_dtype)
+        kept = next_power_of_two(zeros) if plan.optimizer_pinned else zeros
+        most = max(most, before + zeros, zeros + (kept if plan.optimizer_pinned else 0))
+        before = kept
+    made = [num_bytes(numel, plan.master_dtype) for numel in _made_so_far(plan)]
+    first = num_bytes(sum(_host_sub_groups(plan)[:1]), plan.master_dtype)
+    stays = (
+        sum(map(next_power_of_two, made)) + sum(made[-1:]) if plan.optimizer_pinned else sum(made)
+    )
+    return max(max(most, before + first) - stays, 0)
 
 
 def _in_cpu_numel(plan: Plan) -> int:
@@ -309,6 +328,28 @@ ENTRIES = (
         live=FROM_WRAPPING,
         when=lambda p: _offloads3(p) and p.optimizer_ratio < 1,
         source="runtime/zero/stage3.py:1099-1108,1337-1342",
+    ),
+    Entry(
+        name="zeros_of_gradients_on_gpu",
+        category=Category.TEMPORARY,
+        about="zeros made on the host for the gradients that ratio < 1 leaves on the GPU",
+        numel=_beyond_made_so_far,
+        dtype=lambda p: DType.UINT8,
+        live=frozenset({Moment.WRAPPING}),
+        when=lambda p: _offloads3(p) and sizes.num_on_gpu(p) > 0,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:1337-1342",
+    ),
+    Entry(
+        name="backup_optimizer_temporary",
+        category=Category.TEMPORARY,
+        about="square roots of second moments, in torch's AdamW on the sub-groups that ratio < 1 "
+        "leaves on the GPU",
+        numel=lambda p: max(_gpu_sub_groups(p), default=0),
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.UPDATE}),
+        when=lambda p: _offloads3(p) and sizes.num_on_gpu(p) > 0,
+        source="runtime/zero/stage3.py:313; torch/optim/adam.py:_multi_tensor_adam",
     ),
     Entry(
         name="param_groups_fp16_flat_cpu_memory",

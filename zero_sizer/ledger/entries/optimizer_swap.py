@@ -29,13 +29,19 @@ def _num_states(plan: Plan) -> int:
     return sum(1 for kind in plan.optimizer.states.values() if kind not in QUANTIZED)
 
 
+def _backed_up(plan: Plan) -> tuple[int, ...]:
+    """Sub-groups on NVMe that torch's AdamW updates in place of DeepSpeed's (``ratio`` < 1)."""
+    count = int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))
+    return tuple(n for n in sizes.partitions(plan)[:count] if sizes.is_swapped(plan, n))
+
+
 def _new_states_numel(plan: Plan) -> int:
     """Elements of the states that the first step makes, where most of them are there.
 
     The pipelined swapper writes copies and lets go of the states themselves only when it reads
     them again, in the second step (pipelined_optimizer_swapper.py:181-216).
     """
-    swapped = _swapped(plan)
+    swapped = _swapped(plan)[len(_backed_up(plan)) :]
     return _num_states(plan) * (
         sum(swapped) if plan.optimizer_pipelines else max(swapped, default=0)
     )
@@ -84,6 +90,30 @@ ENTRIES = (
         when=_is_swapping,
         device=lambda p: Device.HOST,
         source="runtime/swap_tensor/partitioned_optimizer_swapper.py:96-113",
+    ),
+    Entry(
+        name="optimizer_states_not_swapped",
+        category=Category.OPTIMIZER_STATES,
+        about="states of the sub-groups that ratio < 1 gives to another optimizer, which the "
+        "swapper does not know: they stay in ordinary memory",
+        numel=lambda p: _num_states(p) * sum(_backed_up(p)),
+        dtype=lambda p: p.master_dtype,
+        live=AFTER_FIRST_STEP,
+        when=lambda p: _is_swapping(p) and p.optimizer_ratio < 1,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:313,1249-1258; swap_tensor/optimizer_utils.py:492-500",
+    ),
+    Entry(
+        name="backup_optimizer_temporaries",
+        category=Category.TEMPORARY,
+        about="what torch's AdamW materialises while it updates such a sub-group on the host, "
+        "beyond what other sub-groups' new states take later",
+        numel=lambda p: max(2 * max(_backed_up(p), default=0) - _new_states_numel(p), 0),
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.UPDATE}),
+        when=lambda p: _is_swapping(p) and p.optimizer_ratio < 1,
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:313; torch/optim/adam.py:_single_tensor_adam",
     ),
     Entry(
         name="optimizer_swap_files",
