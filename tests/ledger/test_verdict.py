@@ -296,9 +296,11 @@ def test_what_is_not_fed_tokens_alone_is_seen(name):
 
 @pytest.mark.slow
 def test_inputs_are_known_of_every_bundled_model():
-    """Tokens and labels alone, or a feed."""
+    """Tokens and labels alone, or a feed; of others nothing is told (``inputs-not-modelled``)."""
     specs = [models.load(row.name) for row in models.describe_all()]
-    assert not [spec.name for spec in specs if besides_tokens(spec) and feed_of(spec) is None]
+    unknown = {spec.name for spec in specs if besides_tokens(spec) and feed_of(spec) is None}
+    gemma = {f"gemma-4-{size}" for size in ("26b-a4b", "31b", "e2b", "e4b")}
+    assert unknown == {*gemma, "llama-3.2-11b-vision"}
 
 
 def test_a_closed_form_is_no_ground_for_a_model_of_images(tmp_path, capsys):

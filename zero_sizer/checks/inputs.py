@@ -1,10 +1,12 @@
 """Inputs that a model does not take, or that do not go into its sequence."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from zero_sizer.config.context import Context, Rule
-from zero_sizer.findings import Finding
+from zero_sizer.findings import Direction, Finding
 from zero_sizer.models.feeds import Feed, feed_of
+from zero_sizer.models.feeds.language import USUAL_PIXELS
 
 _NAMES = ("images", "audio_seconds", "target_len")
 
@@ -36,7 +38,8 @@ def bound_not_reached(context: Context) -> Iterator[Finding]:
     feed, origins = _feed(context), context.workload.origins
     if context.model is None or context.workload.max_pixels is None:
         return
-    is_free = feed is not None and feed.loops and context.workload.images is None
+    images = context.workload.images
+    is_free = feed is not None and feed.loops and (images is None or images.height is None)
     if is_free or origins["max_pixels"].startswith("default of"):
         return
     takes = feed.about if feed is not None else "tokens and labels"
@@ -46,6 +49,25 @@ def bound_not_reached(context: Context) -> Iterator[Finding]:
         f"changes nothing here: {context.model.name} is fed {takes}",
         "leave it out" if feed is None else "state --images where they are of another size",
     )
+
+
+def image_size_assumed(context: Context) -> Iterator[Finding]:
+    """Images that were counted, of a size that nobody stated and the model leaves free."""
+    feed, images = _feed(context), context.workload.images
+    if context.model is None or feed is None or not feed.loops or images is None:
+        return
+    most = context.workload.max_pixels
+    is_bounded = most is not None and most <= USUAL_PIXELS
+    if not images.count or images.height is not None or is_bounded:
+        return
+    taken = f"each sample is taken to bring {feed.about}, for want of a size"
+    remedy = f"--images {images.count},size=WIDTHxHEIGHT says the largest"
+    if most is None:
+        yield context.note("assumed-image-size", "--images", taken, remedy)
+        return
+    larger = f"{taken}; up to {most:,} pixels may come"
+    found = context.warning("assumed-image-size", "--images", larger, remedy)
+    yield replace(found, direction=Direction.COST)
 
 
 def _other_images(context: Context, feed: Feed | None) -> Iterator[Finding]:
@@ -100,4 +122,10 @@ def no_step_time(context: Context) -> Iterator[Finding]:
     )
 
 
-RULES: tuple[Rule, ...] = (not_taken, bound_not_reached, images_beyond_sequence, no_step_time)
+RULES: tuple[Rule, ...] = (
+    not_taken,
+    bound_not_reached,
+    image_size_assumed,
+    images_beyond_sequence,
+    no_step_time,
+)

@@ -89,6 +89,8 @@ class Encoder:
         forward, backward = _by_place(fit.stack)
         late: list[Any] = []
         outside, blocks = _outside(fit.stack), []
+        if len(outside) > 1 + sum(1 + len(stack.followed) for stack in self._stacks):
+            raise WitnessError(f"{len(outside)} parts outside of {len(self._stacks)} stacks")
         for stack in self._stacks:
             names = [name for name in forward if name.rpartition(".")[0] == stack.prefix]
             pairs = [(forward[name][0], backward[name][0]) for name in names if name]

@@ -12,6 +12,8 @@ from zero_sizer.util.records import dataclass
 
 _TYPES = "mm_token_type_ids"
 _SIDE = 1024  # pixels; a photograph within the usual limits of Qwen's and Pixtral's processors
+USUAL_PIXELS = _SIDE**2
+"""Of an image whose size is left to the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
