@@ -71,6 +71,8 @@ def largest_of(job: Job, what: str, options: Options | None = None) -> Largest:
     if what == "lora-rank" and job.model.adapter is not None:
         raise InputError("the rank is the answer", remedy="leave it out", where="--adapter")
     make, step = partial(_MAKERS[what], job), _STEPS[what]
+    longest = longest_sequence(job.model) if what == "seq-len" and job.model is not None else None
+    step = min(step, longest or step)  # SigLIP's captions have 64 places
     top, limit = _top(job, what)
     first = _first(job, step) if what == "seq-len" else step
     best = Largest(what=what, value=None)

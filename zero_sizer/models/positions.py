@@ -6,7 +6,7 @@ its end. Rotary, relative and linear-bias positions have no table.
 
 from zero_sizer.models.spec import ModelSpec, Tensor
 
-_TABLES = ("wpe", "position_embeddings", "embed_positions", "positions_embed")  # modules' names
+_TABLES = ("wpe", "position_embedding", "position_embeddings", "embed_positions", "positions_embed")
 _OTHER_INPUTS = ("vision", "visual", "image", "audio")
 # Positions count on from the padding token's id (create_position_ids_from_input_ids).
 _PADDED_FAMILIES = (
