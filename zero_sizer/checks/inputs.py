@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from zero_sizer.activations.masks import PACKED
 from zero_sizer.config.context import Context, Rule
 from zero_sizer.findings import Direction, Finding
 from zero_sizer.models.feeds import Feed, feed_of
@@ -70,6 +71,20 @@ def image_size_assumed(context: Context) -> Iterator[Finding]:
     yield replace(found, direction=Direction.COST)
 
 
+def packed_images(context: Context) -> Iterator[Finding]:
+    """Several samples in a row bring the images of all of them."""
+    feed, stated = _feed(context), context.workload
+    if context.model is None or feed is None or "images" not in feed.free:
+        return
+    if stated.sequences == PACKED and stated.images is not None and stated.images.count:
+        yield context.warning(
+            "images-of-packed-rows",
+            "--images",
+            f"samples are packed, and {feed.brief} are counted in a whole row of tokens",
+            "state how many images a row holds, those of all its samples",
+        )
+
+
 def _other_images(context: Context, feed: Feed | None) -> Iterator[Finding]:
     """Images of another number or size than the model takes: one each, or resized on the way."""
     stated = context.workload.images
@@ -126,6 +141,7 @@ RULES: tuple[Rule, ...] = (
     not_taken,
     bound_not_reached,
     image_size_assumed,
+    packed_images,
     images_beyond_sequence,
     no_step_time,
 )

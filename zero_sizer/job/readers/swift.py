@@ -47,6 +47,12 @@ _TOOL = Tool(
             key="IMAGE_MAX_TOKEN_NUM", message="bounds the tokens of an image",
             direction=Direction.SAVE, remedy="say --images 1,size=HEIGHTxWIDTH",
         ),
+        LeftOut(
+            key="vit_gradient_checkpointing",
+            message="checkpoints the blocks of the tower, or not, apart from the others",
+            direction=Direction.EITHER,
+            applies=lambda value: value is not None,
+        ),
         LeftOut(key="use_galore", message="projects gradients", direction=Direction.SAVE),
         LeftOut(
             key="lisa_activated_layers", message="trains some layers at a time",
