@@ -243,6 +243,14 @@ def swap_unit_bytes(plan: Plan) -> int:
     return 1024 * plan.aio_parallelism
 
 
+def num_by_ratio(plan: Plan) -> int:
+    """Sub-groups of stage 3 that ``offload_optimizer.ratio`` < 1 gives to torch's AdamW, the first.
+
+    stage3.py:1099-1117.
+    """
+    return int((1 - plan.optimizer_ratio) * len(partitions(plan)))
+
+
 def num_on_gpu(plan: Plan) -> int:
     """Sub-groups that ``offload_optimizer.ratio`` < 1 leaves on the GPU, the first ones.
 
@@ -250,7 +258,7 @@ def num_on_gpu(plan: Plan) -> int:
     """
     if plan.stage < 3 or plan.optimizer_device is Device.NVME:
         return 0
-    return int((1 - plan.optimizer_ratio) * len(partitions(plan)))
+    return num_by_ratio(plan)
 
 
 def is_swapped(plan: Plan, numel: int) -> bool:
@@ -258,6 +266,11 @@ def is_swapped(plan: Plan, numel: int) -> bool:
     if plan.optimizer_device is not Device.NVME or plan.stage < 3:
         return False
     return numel * plan.master_dtype.itemsize >= least_swapped_bytes(plan)
+
+
+def swapped_partitions(plan: Plan) -> tuple[int, ...]:
+    """Elements of each sub-group that lives on NVMe."""
+    return tuple(n for n in partitions(plan) if is_swapped(plan, n))
 
 
 @derived

@@ -109,7 +109,7 @@ class Step:
         if plan.stage < 3 or plan.optimizer_ratio == 1:
             return float(sizes.partition_numel(plan))
         numels = sizes.partitions(plan)  # whole sub-groups stay on the GPU (stage3.py:1099-1108)
-        return float(sum(numels[int((1 - plan.optimizer_ratio) * len(numels)) :]))
+        return float(sum(numels[sizes.num_by_ratio(plan) :]))
 
     @property
     def host_share(self) -> float:

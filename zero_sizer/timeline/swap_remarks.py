@@ -69,7 +69,7 @@ def _about_pipelined_swaps(plan: Plan) -> Iterator[Finding]:
 
     pipelined_optimizer_swapper.py:88-144, 181-260.
     """
-    swapped = [n for n in sizes.partitions(plan) if sizes.is_swapped(plan, n)]
+    swapped = sizes.swapped_partitions(plan)
     tensors, groups = (
         2 + len(plan.optimizer.states),
         min(len(swapped), 1 + plan.optimizer_pipelines),

@@ -15,11 +15,6 @@ def _is_swapping(plan: Plan) -> bool:
     return is_zero3(plan) and plan.optimizer_device is Device.NVME
 
 
-def _swapped(plan: Plan) -> tuple[int, ...]:
-    """Elements of each sub-group that lives on NVMe."""
-    return tuple(n for n in sizes.partitions(plan) if sizes.is_swapped(plan, n))
-
-
 def _aligned(plan: Plan, numel: int) -> int:
     """Elements after alignment to the AIO unit."""
     return round_up(numel, sizes.swap_unit_bytes(plan) // plan.master_dtype.itemsize)
@@ -31,8 +26,8 @@ def _num_states(plan: Plan) -> int:
 
 def _backed_up(plan: Plan) -> tuple[int, ...]:
     """Sub-groups on NVMe that torch's AdamW updates in place of DeepSpeed's (``ratio`` < 1)."""
-    count = int((1 - plan.optimizer_ratio) * len(sizes.partitions(plan)))
-    return tuple(n for n in sizes.partitions(plan)[:count] if sizes.is_swapped(plan, n))
+    given = sizes.partitions(plan)[: sizes.num_by_ratio(plan)]
+    return tuple(n for n in given if sizes.is_swapped(plan, n))
 
 
 def _new_states_numel(plan: Plan) -> int:
@@ -41,7 +36,7 @@ def _new_states_numel(plan: Plan) -> int:
     The pipelined swapper writes copies and lets go of the states themselves only when it reads
     them again, in the second step (pipelined_optimizer_swapper.py:181-216).
     """
-    swapped = _swapped(plan)[len(_backed_up(plan)) :]
+    swapped = sizes.swapped_partitions(plan)[len(_backed_up(plan)) :]
     return _num_states(plan) * (
         sum(swapped) if plan.optimizer_pipelines else max(swapped, default=0)
     )
@@ -119,7 +114,9 @@ ENTRIES = (
         name="optimizer_swap_files",
         category=Category.OPTIMIZER_STATES,
         about="master weights, states and gradients of swapped sub-groups, on NVMe",
-        numel=lambda p: tuple(_aligned(p, n) * (2 + _num_states(p)) for n in _swapped(p)),
+        numel=lambda p: tuple(
+            _aligned(p, n) * (2 + _num_states(p)) for n in sizes.swapped_partitions(p)
+        ),
         dtype=lambda p: p.master_dtype,
         live=FROM_WRAPPING,
         when=_is_swapping,
