@@ -1,5 +1,6 @@
 """Settings every test runs under: no network, no clock."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -29,6 +30,14 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 def _warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with warmed(tmp_path_factory.mktemp("warm")):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Keeps what lives for the session out of later collections, of which tracing asks for many."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -33,22 +33,18 @@ def plans(search, nodes=1):
 
 
 @pytest.mark.slow
-@settings(max_examples=8)
-@given(
-    st.sampled_from(MODELS), st.sampled_from(GPUS), st.sampled_from([1, 2, 8]), st.integers(1, 2)
+@pytest.mark.parametrize(  # random problems, of every size: benchmarks/search.py
+    ("model", "gpu", "gpus", "nodes"),
+    [
+        ("gpt2", "t4", 4, 1),
+        ("gpt2", "a10g-24gb", 8, 2),
+        ("tinyllama-1.1b", "a100-40gb", 1, 2),
+        ("llama-3.2-3b", "h100-80gb", 2, 1),
+    ],
 )
 def test_nothing_that_fits_is_faster_than_the_chosen(model, gpu, gpus, nodes):
-    holds_fastest(job_on(model, gpu, nodes=nodes, gpus=gpus))
-
-
-@pytest.mark.slow
-def test_nothing_that_fits_on_a_t4_is_faster_than_the_chosen():
-    holds_fastest(job_on("gpt2", "t4", gpus=4))
-
-
-def holds_fastest(wanted):
     """The search's shortcuts against trying every plan."""
-    nodes = wanted.cluster.nodes
+    wanted = job_on(model, gpu, nodes=nodes, gpus=gpus)
     choice = choose(wanted, SMALL_BATCH)
     everything = plans(choice.search, nodes)
     fastest = min((plan.seconds_per_token for plan in everything), default=None)
@@ -64,7 +60,7 @@ def test_a_sweep_sees_what_sizing_sees(model):
     wanted = job_on(model, "a100-40gb", nvme="7TB", nodes=2)
     search = search_of(wanted, SMALL_BATCH)
     for strategy in search.strategies:
-        for plan in islice(search.all_fitting(strategy, 2), 0, None, 17):
+        for plan in islice(search.all_fitting(strategy, 2), 0, None, 37):
             sized = sizing.size(search.job_of(plan))
             for device in Device:
                 assert sized.peaks[device].num_bytes == plan.uses[device].num_bytes, plan
@@ -72,7 +68,7 @@ def test_a_sweep_sees_what_sizing_sees(model):
 
 
 @pytest.mark.slow
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(st.sampled_from(MODELS), st.sampled_from(GPUS), st.integers(4, 200), st.integers(1, 400))
 def test_more_host_memory_removes_no_plan(model, gpu, host_gib, more):
     before, after = (
@@ -90,7 +86,7 @@ STATES = {Category.MASTER_WEIGHTS, Category.OPTIMIZER_STATES, Category.GRADIENTS
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 4, 8]))
 def test_more_nodes_never_raise_model_states_beyond_padding(stage, nodes, more, gpus):
     """A rank's share shrinks; padding each tensor or group to the ranks is all that may grow."""
@@ -352,7 +348,7 @@ def test_limits_and_fit_agree():
     wanted = job_on("gpt2", "t4")
     search = search_of(wanted, SMALL_BATCH)
     room = capacities(wanted.cluster)
-    for plan in islice(plans(search), 0, None, 7):
+    for plan in islice(plans(search), 0, None, 29):
         sized = sizing.size(search.job_of(plan))
         for device in (Device.GPU, Device.HOST):
             peak, beside = sized.peaks[device].num_bytes, sized.needs[device].room

@@ -1,6 +1,5 @@
 """The one place that turns this process into rank r of N, and turns it back."""
 
-import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ from zero_sizer.simulator.device import NO_LIMIT
 from zero_sizer.simulator.patches import peers
 from zero_sizer.simulator.tracker import Tracker
 from zero_sizer.util.environment import environment
+from zero_sizer.util.gc_paused import old_objects_kept
 from zero_sizer.util.records import dataclass
 
 OF_SCRIPTS = 2**12
@@ -113,8 +113,7 @@ def simulated(
         mode_here = mode.SimulatedMode(tracker, answers.table(), simulation.notes)
         mode_here.keeps_values = keep_values
         stack.enter_context(mode_here)
-        gc.freeze()  # what was imported stays, so that collecting the rest is quick
-        stack.callback(gc.unfreeze)
+        stack.enter_context(old_objects_kept())
         yield simulation
 
 

@@ -15,7 +15,7 @@ from zero_sizer.simulator.patches import torch as patches
 from zero_sizer.simulator.undo import Patches
 from zero_sizer.tracing import experts
 from zero_sizer.tracing.recorder import Recorder
-from zero_sizer.util.gc_paused import collector_off
+from zero_sizer.util.gc_paused import collector_off, old_objects_kept
 
 _ANSWERS: dict[Any, Any] = {}  # what operators return, for all traces of this process
 
@@ -73,6 +73,7 @@ def fake_gpu(recorder: Recorder, *, keeps_values: int = 0) -> Iterator[torch.dev
         stack.enter_context(autocast.registered())
         stack.enter_context(flash.installed())
         stack.enter_context(_as_on_a_gpu())
+        stack.enter_context(old_objects_kept())  # whoever traces collects after each
         stack.enter_context(_TracingMode(recorder, keeps_values=keeps_values))
         yield torch.device(device.NAME, 0)
 

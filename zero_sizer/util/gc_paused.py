@@ -15,3 +15,18 @@ def collector_off() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextmanager
+def old_objects_kept() -> Iterator[None]:
+    """Inside, a collection looks at new objects alone: after imports of torch, those are few.
+
+    Where the caller froze objects itself, they stay so.
+    """
+    was_frozen = gc.get_freeze_count() > 0
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not was_frozen:
+            gc.unfreeze()

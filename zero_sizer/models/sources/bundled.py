@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,12 @@ def _row(item: list[Any]) -> ModuleRow:
     )
 
 
+@lru_cache(maxsize=64)  # as many as profiles are kept of, by the very spec
 def load_bundled(name: str) -> ModelSpec:
-    """The bundled model ``name``; no import beyond the standard library."""
+    """The bundled model ``name``, one object however often it is asked for.
+
+    No import beyond the standard library.
+    """
     stored = read_bundled(name)
     parameters, buffers, shared = tensors_of(stored)
     return ModelSpec(
