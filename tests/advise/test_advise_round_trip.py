@@ -14,7 +14,7 @@ PLANS = {
     "one GPU": "gpt2 --gpu t4 --seq-len 512",
     "two nodes": "smollm2-135m --gpu a10g-24gb --nodes 2 --gpus-per-node 4 --seq-len 1024",
     "a fixed batch": "opt-125m --gpu v100-16gb --gpus-per-node 8 --seq-len 1024 "
-    "--train-batch-size 256",
+    "--train-batch-size 128",
     "checkpointed": "qwen2.5-0.5b --gpu rtx-3090 --gpus-per-node 2 --seq-len 2048 --checkpointing",
     "an adapter": "llama-3.2-1b --gpu rtx-4090 --gpus-per-node 2 --seq-len 1024 "
     "--adapter r=8,targets=all-linear",

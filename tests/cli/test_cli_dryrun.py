@@ -234,7 +234,14 @@ def ran(job, tmp_path_factory):
     return folder
 
 
+def _said(capsys, *arguments):
+    """(exit code, stdout, stderr) of a command in this process: simulated ranks are forks then."""
+    code = cli.main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
 def _command(*arguments):
+    """In a process of its own, as in a terminal; each rank imports torch and DeepSpeed anew."""
     return subprocess.run(
         [sys.executable, "-m", "zero_sizer", *map(str, arguments)],
         capture_output=True,
@@ -314,49 +321,48 @@ def test_the_text_shows_every_device_and_deepspeeds_own_lines(ran):
 
 
 @pytest.mark.slow
-def test_crosscheck_lays_simulated_and_solo_ranks_of_one_job_side_by_side(job):
+def test_crosscheck_lays_simulated_and_solo_ranks_of_one_job_side_by_side(job, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     witnesses = ["--witness", "helpers", "--witness", "simulated", "--witness", "solo"]
-    done = _command("crosscheck", *job, *witnesses, "--layers", "1", "--ranks", "2")
-    assert done.returncode == 0, done.stderr
-    (heads,) = [line for line in done.stdout.splitlines() if "solo" in line and "predicted" in line]
+    code, out, err = _said(capsys, "crosscheck", *job, *witnesses, "--layers", "1", "--ranks", "2")
+    assert code == 0, err
+    (heads,) = [line for line in out.splitlines() if "solo" in line and "predicted" in line]
     assert heads.split() == [
         *("device", "phase", "what", "predicted", "simulated", "error", "solo", "error"),
     ]
-    states = [
-        line for line in done.stdout.splitlines() if " step " in line and " model states " in line
-    ]
-    assert [line.count("+0.00%") for line in states] == [2, 2], done.stdout  # both witnesses
-    assert "Behind the largest differences from simulated:" in done.stdout
-    assert "rank 0 of 2" in done.stdout
+    states = [line for line in out.splitlines() if " step " in line and " model states " in line]
+    assert [line.count("+0.00%") for line in states] == [2, 2], out  # both witnesses
+    assert "Behind the largest differences from simulated:" in out
+    assert "rank 0 of 2" in out
 
 
 @pytest.mark.slow
-def test_what_the_engine_refuses_is_one_line_and_code_3(tmp_path):
+def test_what_the_engine_refuses_is_one_line_and_code_3(tmp_path, capsys):
     config = tmp_path / "ds.json"
     config.write_text(
         json.dumps(config_of({"stage": 2}, optimizer={"type": "NoSuchOptimizer", "params": {}}))
     )
     (tmp_path / "config.json").write_text(json.dumps(TINY_LLAMA))
     command = ["dryrun", config, "--model", tmp_path / "config.json", *WORKLOAD]
-    done = _command(*command, "--how", "simulated")
-    assert done.returncode == 3, done.stdout + done.stderr
-    line = done.stderr.splitlines()[-1]
+    code, out, err = _said(capsys, *command, "--how", "simulated")
+    assert code == 3, out + err
+    line = err.splitlines()[-1]
     assert "NoSuchOptimizer" in line
     assert line.endswith("(in the config: optimizer.type)")
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    assert "Traceback" not in err
+    assert out == ""
 
 
 @pytest.mark.slow
-def test_a_script_runs_unchanged_with_its_own_arguments(tmp_path):
+def test_a_script_runs_unchanged_with_its_own_arguments(tmp_path, capsys):
     config = tmp_path / "ds.json"
     config.write_text(json.dumps(config_of({"stage": 2})))
     files = ["--trace", tmp_path / "t.jsonl", "--snapshot", tmp_path / "s.pickle"]
     options = ["--gpu", "a100-80gb", "--steps", "1", "--rank", "2", "--format", "json", *files]
     script = ["--", SCRIPTS / "plain_loop.py", config]
-    done = _command("dryrun", "--how", "simulated", *CLUSTER, *options, *script)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = recording.from_json(json.loads(done.stdout))
+    code, out, err = _said(capsys, "dryrun", "--how", "simulated", *CLUSTER, *options, *script)
+    assert code == 0, err[-2000:]
+    found = recording.from_json(json.loads(out))
     assert (found.world_size, found.first.rank) == (4, 2)
     assert [phase.name for phase in found.first.phases] == ["init", "forward", "backward", "step"]
     modules = {
@@ -369,9 +375,9 @@ def test_a_script_runs_unchanged_with_its_own_arguments(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_script_that_fails_is_one_line_and_code_3(tmp_path):
+def test_a_script_that_fails_is_one_line_and_code_3(tmp_path, capsys):
     script = ["--", SCRIPTS / "plain_loop.py", tmp_path / "missing.json"]
-    done = _command("dryrun", "--how", "simulated", *script)
-    assert done.returncode == 3
-    assert "FileNotFoundError" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    code, _, err = _said(capsys, "dryrun", "--how", "simulated", *script)
+    assert code == 3
+    assert "FileNotFoundError" in err.splitlines()[-1]
+    assert "Traceback" not in err

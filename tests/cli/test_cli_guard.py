@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.answers import CONFIG
 
+from zero_sizer import cli
 from zero_sizer.errors import InputError
 from zero_sizer.job.fields import Flags
 from zero_sizer.questions.guard import read, sized
@@ -197,26 +198,26 @@ def test_a_job_file_says_the_ranks_that_the_line_leaves_open(folder):
 
 
 @pytest.mark.slow
-def test_a_dry_run_decides_where_the_line_names_no_config(folder):
+@pytest.mark.parametrize(("width", "code", "said"), [("64", 0, "FITS"), ("60000", 1, "DOES NOT")])
+def test_a_dry_run_decides_where_the_line_names_no_config(
+    folder, capsys, monkeypatch, width, code, said
+):
+    """In this process, where simulated ranks are forks; becoming the line is tested above."""
     pytest.importorskip("deepspeed")
+    monkeypatch.delenv("HF_HOME")  # forks were started without
     (folder / "train.py").write_text(TRAINS)
+    launched = []
+    monkeypatch.setattr(os, "execve", lambda _, words, __: launched.append(words))
     words = ("--dry-run", "simulated", "--gpu", "l4", "--gpus-per-node", "2")
-    process, out, err = guard(*words, "--", "python", "train.py", "64")
-    assert process.returncode == 0, err
-    assert out.startswith("FITS   ")
-    assert out.splitlines()[-1] == "LAUNCHED for good"
-    process, out, err = guard(*words, "--", "python", "train.py", "60000")
-    assert process.returncode == 1, err
-    assert out.startswith("DOES NOT FIT")
-    assert "LAUNCHED" not in out
+    line = ("python", "train.py", width)
+    assert (cli.main(["guard", *words, "--", *line]) or 0) == code
+    assert capsys.readouterr().out.startswith(f"{said} ")
+    assert launched == ([] if code else [list(line)])
 
 
 TRAINS = """
-import os, sys
+import sys
 import torch, deepspeed
-if not torch.cuda.is_available():  # not simulated: there is no GPU to train on
-    print("LAUNCHED for good")
-    sys.exit(0)
 width = int(sys.argv[1])
 model = torch.nn.Linear(width, width)
 config = {
