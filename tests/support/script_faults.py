@@ -108,6 +108,12 @@ TrainingArguments(output_dir="out", tf32=True, report_to="none")
 import torch._dynamo.utils, torch._dynamo.device_interface
 """
     + TRAINS,
+    # DeepSpeed lists passes of its own compiler in every engine on "cuda"
+    "torch's compiler is imported by whoever asks for it": TRAINS
+    + """
+import sys
+assert "torch._inductor" not in sys.modules
+""",
     "distributions check no values": """
 import torch
 zero, one = torch.zeros(1, device="cuda"), torch.ones(1, device="cuda")

@@ -20,7 +20,7 @@ BESIDE = Path(sys.prefix) / "beside"
 """Packages that some scripts import, and no test (scripts/get_programs)."""
 SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 _DRIVER = """
-import json, os, sys
+import gc, json, os, sys
 from importlib import import_module
 from zero_sizer.dryrun.simulated.script import main
 from zero_sizer.simulator.simulation import Rank, simulated
@@ -34,6 +34,7 @@ with simulated(Rank(world_size=8, local_world_size=8)):  # once, for every fork
             pass
     from deepspeed.runtime.zero import stage3
     from transformers import AutoModelForCausalLM, HfArgumentParser, LlamaForCausalLM, Trainer
+gc.freeze()  # forks share what was imported: collecting it would copy it into each
 for question, environment in jobs["questions"]:
     child = os.fork()
     if not child:

@@ -35,6 +35,7 @@ READ_EARLY = (
 )
 # By DeepSpeed, in whichever process: a test that imports it must not end the forks.
 SET_BY_IMPORTS = ("PYTORCH_NVML_BASED_CUDA_CHECK",)
+READ_LATE = ("TORCHELASTIC_",)  # of the job that torchrun starts, which is asked for in a run
 TWO_RANKS = {"world_size": 2, "local_world_size": 2}
 
 
@@ -79,7 +80,9 @@ def _read_early(more: dict[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in values.items()
-        if name.startswith(READ_EARLY) and name not in SET_BY_IMPORTS
+        if name.startswith(READ_EARLY)
+        and not name.startswith(READ_LATE)
+        and name not in SET_BY_IMPORTS
     }
 
 

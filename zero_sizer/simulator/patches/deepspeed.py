@@ -46,6 +46,7 @@ def engine_patches(
     _everywhere(patches, "SuperOffloadCPUOptimizer", lambda module: _offloads_to_no_process)
     questions.install_in_engine(patches)
     _keep_shapes(patches)
+    _list_no_compile_passes(patches)
     partitioning = importlib.import_module("deepspeed.runtime.zero.partition_parameters")
     # zero.Init puts back the constructor that was there when DeepSpeed was imported
     patches.set(partitioning, "_orig_torch_tensor", importlib.import_module("torch").tensor)
@@ -112,6 +113,18 @@ def _keep_shapes(patches: Patches) -> None:
         return found
 
     patches.set(checkpointing, "get_partitioned_activations_for_backward", partitioned)
+
+
+def _list_no_compile_passes(patches: Patches) -> None:
+    """An engine on "cuda" lists DeepCompile's passes, used or not: torch's compiler, a second."""
+    engines = importlib.import_module("deepspeed.runtime.engine").DeepSpeedEngine
+    original = engines.register_compile_pass
+
+    def register(engine: Any, *args: Any, **kwargs: Any) -> None:
+        if engine.is_deepcompile_enabled():
+            original(engine, *args, **kwargs)
+
+    patches.set(engines, "register_compile_pass", register)
 
 
 def _agree(ints: list[int]) -> None:
