@@ -1,7 +1,6 @@
-"""A training script on this CPU: real ranks over gloo, until its second optimizer step.
+"""Training scripts on this CPU: real ranks over gloo, until their second optimizer step.
 
-Run by ``torchrun``: ``script_for_real.py OUTPUT SCRIPT ARGUMENTS...``. Each rank writes what its
-engine holds to ``OUTPUT.RANK``, as JSON.
+Each rank writes what its engine holds to ``OUTPUT.RANK``, as JSON.
 """
 
 import json
@@ -10,36 +9,86 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 STEPS = 2
 
 
+_RANKS = """
+import json, os, signal, socket, sys
+from importlib import import_module
+
+asked = json.load(sys.stdin)
+for name in asked["imports"]:
+    import_module(name)
+from support import script_for_real
+
+def start(run, rank, port):
+    child = os.fork()
+    if child:
+        return child
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": run["ranks"], "MASTER_PORT": port}
+    places |= {"LOCAL_WORLD_SIZE": run["ranks"], "LOCAL_SIZE": run["ranks"]}
+    os.environ.update({name: str(value) for name, value in places.items()})
+    os.environ.update(run["environment"], MASTER_ADDR="127.0.0.1")
+    file = os.open(run["output"] + ".err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1), os.dup2(file, 2)
+    try:
+        script_for_real.main(run["output"], *run["command"])
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)  # a rank that held something has ended already
+
+for run in asked["runs"]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = {start(run, rank, port) for rank in range(run["ranks"])}
+    while ranks:
+        ended, status = os.wait()
+        ranks.discard(ended)
+        if status:  # the others would wait for it
+            for rank in ranks:
+                os.kill(rank, signal.SIGKILL)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A script with its arguments, on so many ranks, with what its launcher sets."""
+
+    script: Path
+    arguments: tuple[str, ...]
+    ranks: int
+    environment: Mapping[str, str]
+
+
 def held(
-    folder: Path, script: Path, *arguments: str, ranks: int, environment: Mapping[str, str] = {}
-) -> list[dict[str, int]]:
-    """Bytes that each rank's engine holds after its second step.
+    folder: Path, runs: Mapping[str, Run], *, imports: tuple[str, ...]
+) -> dict[str, list[dict[str, int]] | str]:
+    """Name -> bytes that each rank's engine holds after its second step, or what a rank printed.
+
+    Ranks are forks of one process, which imports once what all of them need.
 
     Args:
-        folder: where the script runs.
-        script: the script, unchanged.
-        arguments: its own.
-        ranks: processes.
-        environment: variables that its launcher sets.
-
-    Raises:
-        AssertionError: the script failed; with the end of what it printed.
+        folder: where the scripts run.
+        runs: one after the other.
+        imports: what they need.
     """
     from support.script_runs import BESIDE, ROOT, _paths
 
-    output = folder / f"{script.stem}.held"
+    outputs = {name: str(folder / f"{number}.held") for number, name in enumerate(runs)}
+    asked = [
+        {**vars(run), "command": [str(run.script), *run.arguments], "output": outputs[name]}
+        for name, run in runs.items()
+    ]
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", str(ranks), str(Path(__file__)), str(output)),
-            *(str(script), *arguments),
-        ],
+        [sys.executable, "-c", _RANKS],
+        input=json.dumps({"imports": imports, "runs": asked}, default=str),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -49,12 +98,17 @@ def held(
             "PYTHONPATH": os.pathsep.join([*_paths(), str(BESIDE), str(ROOT / "tests")]),
             "HF_HOME": str(folder),
             "DS_ACCELERATOR": "cpu",
-            "LOCAL_SIZE": str(ranks),
-            **environment,
         },
     )
     assert done.returncode == 0, done.stderr[-9000:]
-    return [json.loads(Path(f"{output}.{rank}").read_text()) for rank in range(ranks)]
+    found: dict[str, list[dict[str, int]] | str] = {}
+    for name, run in runs.items():
+        parts = [Path(f"{outputs[name]}.{rank}") for rank in range(run.ranks)]
+        if all(part.exists() for part in parts):
+            found[name] = [json.loads(part.read_text()) for part in parts]
+        else:
+            found[name] = Path(f"{outputs[name]}.err").read_text()
+    return found
 
 
 def _bytes(tensors: Iterable[Any]) -> int:
@@ -101,9 +155,3 @@ def main(output: str, *command: str) -> None:
     DeepSpeedEngine._take_model_step = count
     sys.argv = list(command)
     runpy.run_path(command[0], run_name="__main__")
-
-
-if __name__ == "__main__":
-    if "torchvision" in Path(sys.argv[2]).read_text():
-        import support.cifar_ready  # noqa: F401
-    main(*sys.argv[1:])
