@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from zero_sizer.timeline.gathered import Levels, gathered_at
 from zero_sizer.timeline.passes import Kinds, Late, Pass, Side, kinds_of
-from zero_sizer.timeline.program import Layout, Program, program_of
+from zero_sizer.timeline.program import Layout, Program, Values, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero import gradient_flow, replay
@@ -105,7 +105,7 @@ class Overlay:
     def _backward(self, gathered: Side | None, start: int) -> Pass:
         flow, program, zero = self.flow, self.program, self.zero
         late: Late | None = None
-        values: Sequence[int]
+        values: Values
         if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
             values, most = self._held_bytes(start, flow.totals[1], flow.most[1])
         elif zero.rules.scheme is Scheme.HOOKED:
@@ -126,8 +126,8 @@ class Overlay:
         after: Sequence[int] = flow.totals[2]
         highest = max(flow.most[0], most, flow.most[2])
         if alike is not None and alike.leaves:
-            before = [total + alike.left(n) for total, n in zip(before, flow.done, strict=False)]
-            after = [total + alike.left(n) for total, n in zip(after, flow.done[1:], strict=True)]
+            before = alike.with_left(before, flow.done)
+            after = alike.with_left(after, flow.done[1:])
             highest = max([most, *before, *after])
         more = start - sum(flow.start)
         columns = [_more(totals, more) for totals in (before, hooks, after)]

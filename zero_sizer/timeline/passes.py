@@ -5,7 +5,7 @@ from functools import lru_cache
 from operator import add
 from typing import Any, NamedTuple
 
-from zero_sizer.timeline.program import Placed, Program
+from zero_sizer.timeline.program import Placed, Program, Values
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.copies import Costs, ceilings
 from zero_sizer.zero.gradient_flow import Flow
@@ -24,7 +24,7 @@ class Side(NamedTuple):
         most: no place has more.
     """
 
-    values: Sequence[int]
+    values: Values
     within: Placed
     end: Placed
     apart: Placed
@@ -277,7 +277,7 @@ class Pass:
     def _ends_of(self, columns: tuple[int, ...]) -> list["_End"]:
         """Bytes of the columns' kinds of places, with the first and the last of each."""
         kinds = self._kinds.of(columns) if self._kinds is not None else ()
-        lying = self._gathered.values if self._gathered is not None else ()
+        lying: Values = self._gathered.values if self._gathered is not None else ()
         held = self._held
         if isinstance(held, int):
             return [(lying[a] + held, first, last) for (a, *_), first, last in kinds]

@@ -97,6 +97,13 @@ class Padding(dict[int, int]):
         return found
 
 
+class Ceiling(Padding):
+    """Padding that none exceeds on ``ranks``, a power of two, and less than twice as many."""
+
+    def __missing__(self, size: int) -> int:
+        return 2 * self.ranks - 1
+
+
 Forms = frozenset[Form]
 """Levels of which one is the highest, which one depends on the ranks."""
 
