@@ -109,9 +109,15 @@ class Levels:
 
     What is held only while a place's modules are fetched meets the activations that the place
     before it ends with, where both are of the same pass.
+
+    Args:
+        program: the places.
+        visits: ``replay.gathered``.
+        group: ranks over which secondary partitions are cut; 0 without.
     """
 
-    def __init__(self, program: Program, visits: Sequence[tuple[Forms, Forms]]) -> None:
+    def __init__(self, program: Program, visits: Sequence[tuple[Forms, Forms]], group: int) -> None:
+        self._group = group
         backward = len(program.forward)
         found = _Followed(program, visits)
         all_of = found.levels, found.ends, found.own
@@ -126,20 +132,21 @@ class Levels:
         self.forward = _placed((row[:backward] for row in rows), program.forward_spans)
         self.backward = _placed((row[backward:] for row in rows), program.backward_spans)
 
-    def bytes_at(self, ranks: int, group: int) -> tuple[Side, Side]:
+    def bytes_at(self, ranks: int) -> tuple[Side, Side]:
         """Bytes in forward and in backward."""
-        values = _Asked(self._levels, forms.Padding(ranks, group))
-        in_forward, in_backward = _ceilings(Identity(self), 1 << (ranks.bit_length() - 1), group)
-        forward = Side(values, *self.forward, in_forward)
-        return forward, Side(values, *self.backward, in_backward)
+        values = _Asked(self._levels, forms.Padding(ranks, self._group))
+        return Side(values, *self.forward), Side(values, *self.backward)
 
-    def most(self, ceiling: forms.Ceiling) -> tuple[int, int]:
-        """Bytes that no place of forward has more of, and none of backward."""
-        sizes = self._forms.at(ceiling)
-        values = [max(level(sizes)) for level in self._of_levels]
-        passes = (self.forward, self.backward)
+    def ceilings(self, ranks: int) -> list[int]:
+        """Bytes that no level exceeds on ``ranks``, and on less than ``SPAN`` times as many."""
+        sizes = self._forms.at(forms.Ceiling(ranks, self._group))
+        return [max(level(sizes)) for level in self._of_levels]
+
+    def most(self, values: Sequence[int]) -> tuple[int, int]:
+        """The highest of the levels' values in forward and in backward."""
         in_forward, in_backward = (
-            max(within.most(values), end.most(values)) for within, end, _ in passes
+            max(within.most(values), end.most(values))
+            for within, end, _ in (self.forward, self.backward)
         )
         return in_forward, in_backward
 
@@ -158,19 +165,12 @@ class _Asked(dict[int, int]):
         return found
 
 
-@lru_cache(maxsize=256)
-def _ceilings(levels: Identity, ranks: int, group: int) -> tuple[int, int]:
-    """``Levels.most`` on ``ranks`` and less than twice as many."""
-    found: tuple[int, int] = levels.of.most(forms.Ceiling(ranks, group))
-    return found
-
-
 def _placed(rows: Iterable[list[int]], spans: Sequence[slice]) -> tuple[Placed, Placed, Placed]:
     within, end, apart = (Placed(row, spans) for row in rows)
     return within, end, apart
 
 
 @lru_cache(maxsize=256)
-def gathered_at(levels: Identity, ranks: int, group: int) -> tuple[Side, Side]:
+def gathered_at(levels: Identity, ranks: int) -> tuple[Side, Side]:
     """Bytes in forward and in backward, kept."""
-    return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
+    return levels.of.bytes_at(ranks)  # type: ignore[no-any-return]

@@ -102,8 +102,13 @@ class Alike:
         return found
 
 
-def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
-    """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
+def scattered(
+    flow: Flow, tensors: Tensors, rules: Rules, share: Share, *, leaves: bool = True
+) -> Alike:
+    """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer.
+
+    ``leaves``: what stays on the GPU of what is swapped is counted (``Alike.left``).
+    """
     kinds, numbers = flow.kinds
     if not share.casts_together:
         costs = [(*_scatter(*kind, rules, share), 0) for kind in kinds]
@@ -116,7 +121,7 @@ def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike
             for index in sorted(first.members)
         ]
         costs.append((*_scatter(sizes, is_apart, rules, share, _cast_together(parts, share)), 0))
-    left = _not_swapped(flow, share)
+    left = _not_swapped(flow, share) if leaves else []
     return Alike(flow, lambda number: costs[numbers[number]], of_kinds=costs, left=left)
 
 

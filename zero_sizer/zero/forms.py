@@ -97,11 +97,23 @@ class Padding(dict[int, int]):
         return found
 
 
+SPAN = 8
+"""So many times more ranks have a ceiling in common."""
+
+
+def below(ranks: int) -> int:
+    """The power of ``SPAN`` up to ``ranks``."""
+    found = 1
+    while found * SPAN <= ranks:
+        found *= SPAN
+    return found
+
+
 class Ceiling(Padding):
-    """Padding that none exceeds on ``ranks``, a power of two, and less than twice as many."""
+    """Padding that none exceeds on ``ranks``, and on less than ``SPAN`` times as many."""
 
     def __missing__(self, size: int) -> int:
-        return 2 * self.ranks - 1
+        return SPAN * self.ranks - 1
 
 
 Forms = frozenset[Form]
