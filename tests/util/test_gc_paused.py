@@ -1,0 +1,23 @@
+"""What a collection looks at, while old objects are kept out of it."""
+
+import gc
+
+import pytest
+
+from zero_sizer.util.gc_paused import old_objects_kept
+
+
+@pytest.mark.parametrize("froze_before", [False, True])
+def test_old_objects_are_kept_out_and_what_the_caller_froze_stays_so(froze_before):
+    was_frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    if froze_before:
+        gc.freeze()
+    try:
+        with old_objects_kept():
+            assert gc.get_freeze_count() > 1000
+        assert (gc.get_freeze_count() > 0) is froze_before
+    finally:
+        gc.unfreeze()
+        if was_frozen:
+            gc.freeze()
