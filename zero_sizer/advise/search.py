@@ -85,6 +85,15 @@ class Search:
         """True if memory is known to grow with the micro batch; only the smallest is tried else."""
         return all(finding.code != ACTIVATIONS_UNKNOWN for finding in self.warnings)
 
+    @property
+    def refusal(self) -> Finding | None:
+        """Error of every strategy, for which nothing can run whatever the memory."""
+        errors = list(self._refusals.values())
+        if len(errors) < len(self.strategies):
+            return None
+        shared = set.intersection(*({e.code for e in of} for of in errors))
+        return next((error for error in errors[-1] if error.code in shared), None)
+
     def best(self, strategy: Strategy, nodes: int) -> Candidate | None:
         """The fastest plan of a strategy that fits; None: ``loss`` says why there is none."""
         found = None

@@ -16,8 +16,8 @@ from zero_sizer.hardware.assemble import Stated
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.readers import facts, towers, trainer
 from zero_sizer.job.readers.facts import Fact, LeftOut, Tool
-from zero_sizer.job.values import Whole, pixels
 from zero_sizer.job.statements import OfModel, Statements
+from zero_sizer.job.values import Whole, pixels
 from zero_sizer.models.feeds.language import USUAL_PIXELS
 from zero_sizer.util.spelling import shown
 
@@ -181,11 +181,12 @@ def read(file: Document) -> Statements:
     workload = dict(said.workload)
     workload["precision"] = _precision(file, workload["precision"])
     findings = list(said.findings)
-    bound = file.values.get(_TOKENS)
-    if bound is not None and (side := _side_of_a_token(file)) is None:
-        findings.append(facts.at(file, _TOKENS, _NO_SIDE))
-    elif bound is not None:
-        workload |= _of_tokens(file, side, workload.get("max_pixels"))
+    if file.values.get(_TOKENS) is not None:
+        side = _side_of_a_token(file)
+        if side is None:
+            findings.append(facts.at(file, _TOKENS, _NO_SIDE))
+        else:
+            workload |= _of_tokens(file, side, workload.get("max_pixels"))
     kind_key = "tuner_type" if file.values.get("tuner_type") is not None else "train_type"
     kind = facts.text(file, kind_key) or "lora"
     if kind not in ("full", "lora"):
