@@ -20,6 +20,7 @@ FAMILIES = frozenset(
         "glm4_moe",
         "gpt_oss",
         "llama4_text",
+        "olmo3",
         "smollm3",
     }
 )

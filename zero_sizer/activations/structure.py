@@ -76,9 +76,12 @@ FAMILIES = frozenset(
         "gemma2",
         "gpt2",
         "gpt_neox",
+        "granite",
+        "granitemoehybrid",
         "llama",
         "mistral",
         "mixtral",
+        "olmo2",
         "opt",
         "phi",
         "phi3",
@@ -90,8 +93,22 @@ FAMILIES = frozenset(
 )
 _WINDOWED = (
     *("gemma2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe"),
-    *("gemma3_text", "gpt_oss", "llama4_text"),
+    *("gemma3_text", "gpt_oss", "llama4_text", "olmo3"),
 )
+# What a config of these families leaves out, as their classes fill it in (transformers 5.23).
+_PLAIN: Mapping[str, Any] = {"hidden_act": "silu", "attention_bias": False}
+_USUAL: Mapping[str, Mapping[str, Any]] = {
+    "granite": _PLAIN,
+    "granitemoehybrid": {**_PLAIN, "position_embedding_type": None},
+    "olmo2": _PLAIN,
+    "olmo3": _PLAIN,
+}
+_HEADS = {
+    "granite": "GraniteForCausalLM",
+    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
+}
 _TWO_STACKS = ("t5",)  # an encoder and a decoder, each of any depth
 _SAME_CLASS = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}  # the hub's older name
 LEARNED_POSITIONS = ("bert", "gpt2", "opt")
@@ -113,6 +130,8 @@ def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
     if feed is not None:
         return _structure_of_fed(spec, feed)
     fields = spec.hf_config if spec.exact_tensors else _OF_NUMBERS
+    usual = _USUAL.get(spec.arch.family, {})
+    fields = {**usual, **fields}
     is_mixed = spec.arch.family in kinds.FAMILIES
     if not (is_mixed or spec.arch.family in FAMILIES) or spec.base is not None:
         return None
@@ -127,7 +146,9 @@ def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
         "class": _SAME_CLASS.get(named, named),
         "activation": next((fields[key] for key in ACTIVATION if fields.get(key)), ""),
         "rotated": rotated_share(fields, spec.arch.family),
-        "words": {key: fields[key] for key in _WORDS if fields.get(key) is not None},
+        "words": {
+            k: fields[k] for k in {*_WORDS, *usual} - {*ACTIVATION} if fields.get(k) is not None
+        },
         "drops": [key for key in _RATES if fields.get(key)],
         "kv_heads": _kv_heads({"heads": heads, "kv_heads": kv_heads}),
         "window": window_of(spec) is not None,
@@ -209,7 +230,7 @@ def _head(family: str) -> str:
     """The class where a config names none."""
     from zero_sizer.models.layouts.families import FAMILIES as LAYOUTS
 
-    return LAYOUTS[family].head
+    return _HEADS.get(family) or LAYOUTS[family].head
 
 
 def _layers(spec: ModelSpec, layer_types: Any) -> str | None:
