@@ -76,7 +76,8 @@ class Error(NamedTuple):
 
 # Of the blocks' bytes in closed form: what transformers' classes of the traced families keep beyond
 # it and how far below it they stay, with and without checkpointing, at 512 and 2048 tokens and
-# each attention that they have, with eager attention up to 131,072 (tests/activations/test_closed_form.py; docs/limits.md).
+# each attention that they have, with eager attention up to 131,072 (docs/limits.md,
+# tests/activations/test_closed_form.py).
 _ABOVE, _ABOVE_WITH_EXPERTS, _BELOW = 0.8, 1.35, 0.7
 # Of eager attention's scores: softmax's copy in fp32 (and Gemma 2's caps) in each block that is
 # kept, and in the block that runs backward their gradients in both precisions.
