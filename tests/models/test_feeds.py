@@ -269,6 +269,7 @@ def test_what_only_the_samples_tell_is_no_ground_for_a_fit(name, by_data):
         ("llava-1.5-7b", "1,size=336"),
         ("qwen2.5-vl-7b", "2,size=1000"),  # rounded to 1008, as the answer shows
         ("qwen2.5-vl-7b", "0"),
+        ("gemma-4-e2b", "0"),  # of which nothing but text is derived
     ],
 )
 def test_images_that_a_model_takes_bring_no_warning(model, said):

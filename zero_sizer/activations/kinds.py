@@ -50,6 +50,21 @@ _WIDTHS: Mapping[str, str] = {
 }
 _GROUPS = {"deepseek_v3": (8, 4), "glm4_moe": (1, 1)}  # where a config does not say
 
+# What a config of these families leaves out, as their classes fill it in (transformers 5.23).
+_PLAIN: Mapping[str, Any] = {"hidden_act": "silu", "attention_bias": False}
+USUAL: Mapping[str, Mapping[str, Any]] = {
+    "granite": _PLAIN,
+    "granitemoehybrid": {**_PLAIN, "position_embedding_type": None},
+    "olmo2": _PLAIN,
+    "olmo3": _PLAIN,
+}
+HEADS = {
+    "granite": "GraniteForCausalLM",
+    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
+}
+
 
 class Kinds(NamedTuple):
     """Kinds of a model's blocks.

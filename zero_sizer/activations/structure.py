@@ -95,29 +95,15 @@ _WINDOWED = (
     *("gemma2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe"),
     *("gemma3_text", "gpt_oss", "llama4_text", "olmo3"),
 )
-# What a config of these families leaves out, as their classes fill it in (transformers 5.23).
-_PLAIN: Mapping[str, Any] = {"hidden_act": "silu", "attention_bias": False}
-_USUAL: Mapping[str, Mapping[str, Any]] = {
-    "granite": _PLAIN,
-    "granitemoehybrid": {**_PLAIN, "position_embedding_type": None},
-    "olmo2": _PLAIN,
-    "olmo3": _PLAIN,
-}
-_HEADS = {
-    "granite": "GraniteForCausalLM",
-    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
-    "olmo2": "Olmo2ForCausalLM",
-    "olmo3": "Olmo3ForCausalLM",
-}
 _TWO_STACKS = ("t5",)  # an encoder and a decoder, each of any depth
 _SAME_CLASS = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}  # the hub's older name
 LEARNED_POSITIONS = ("bert", "gpt2", "opt")
-# What numbers that only a Llama has leave open (``models.numbers``).
-_OF_NUMBERS: Mapping[str, Any] = {
+_LLAMA: Mapping[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "attention_bias": False,
     "hidden_act": "silu",
 }
+"""What numbers that only a Llama has leave open (``models.numbers``)."""
 _NUMBERED = re.compile(r"\.(\d+)\.")
 
 
@@ -129,8 +115,8 @@ def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
     """
     if feed is not None:
         return _structure_of_fed(spec, feed)
-    fields = spec.hf_config if spec.exact_tensors else _OF_NUMBERS
-    usual = _USUAL.get(spec.arch.family, {})
+    fields = spec.hf_config if spec.exact_tensors else _LLAMA
+    usual = kinds.USUAL.get(spec.arch.family, {})
     fields = {**usual, **fields}
     is_mixed = spec.arch.family in kinds.FAMILIES
     if not (is_mixed or spec.arch.family in FAMILIES) or spec.base is not None:
@@ -230,7 +216,7 @@ def _head(family: str) -> str:
     """The class where a config names none."""
     from zero_sizer.models.layouts.families import FAMILIES as LAYOUTS
 
-    return _HEADS.get(family) or LAYOUTS[family].head
+    return kinds.HEADS.get(family) or LAYOUTS[family].head
 
 
 def _layers(spec: ModelSpec, layer_types: Any) -> str | None:

@@ -88,11 +88,9 @@ class Search:
     @property
     def refusal(self) -> Finding | None:
         """Error of every strategy, for which nothing can run whatever the memory."""
-        errors = list(self._refusals.values())
-        if len(errors) < len(self.strategies):
-            return None
-        shared = set.intersection(*({e.code for e in of} for of in errors))
-        return next((error for error in errors[-1] if error.code in shared), None)
+        errors = [*self._refusals.values()] if self.sweep is None else [()]
+        shared = (e for e in errors[-1] if all(e.code in [o.code for o in of] for of in errors))
+        return next(shared, None)
 
     def best(self, strategy: Strategy, nodes: int) -> Candidate | None:
         """The fastest plan of a strategy that fits; None: ``loss`` says why there is none."""

@@ -44,6 +44,8 @@ class _Picture:
 def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
     """Token ids with places for each image, its pixels, and a label for every token."""
     kind = str(fields.get("model_type", ""))
+    if kind in _TEXT_ALONE and said.images is not None and not said.images.count:
+        return _without_images(said.images)
     if kind not in _PICTURES or not name.endswith("ForConditionalGeneration"):
         return None
     images = said.images or Images()
@@ -277,6 +279,8 @@ _PICTURES: Mapping[str, _Pictures] = {
         ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _qwen
     ),
 }
+_TEXT_ALONE = ("gemma4",)
+"""Kinds whose images and sound are not derived, and whose text is where there are none."""
 _TYPED = {
     **dict.fromkeys(("gemma3", "paligemma"), "token_type_ids"),
     **dict.fromkeys(
