@@ -51,12 +51,12 @@ _WIDTHS: Mapping[str, str] = {
 _GROUPS = {"deepseek_v3": (8, 4), "glm4_moe": (1, 1)}  # where a config does not say
 
 # What a config of these families leaves out, as their classes fill it in (transformers 5.23).
-_PLAIN: Mapping[str, Any] = {"hidden_act": "silu", "attention_bias": False}
+PLAIN: Mapping[str, Any] = {"hidden_act": "silu", "attention_bias": False}
 USUAL: Mapping[str, Mapping[str, Any]] = {
-    "granite": _PLAIN,
-    "granitemoehybrid": {**_PLAIN, "position_embedding_type": None},
-    "olmo2": _PLAIN,
-    "olmo3": _PLAIN,
+    "granite": PLAIN,
+    "granitemoehybrid": {**PLAIN, "position_embedding_type": None},
+    "olmo2": PLAIN,
+    "olmo3": PLAIN,
 }
 HEADS = {
     "granite": "GraniteForCausalLM",

@@ -98,11 +98,7 @@ _WINDOWED = (
 _TWO_STACKS = ("t5",)  # an encoder and a decoder, each of any depth
 _SAME_CLASS = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}  # the hub's older name
 LEARNED_POSITIONS = ("bert", "gpt2", "opt")
-_LLAMA: Mapping[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "attention_bias": False,
-    "hidden_act": "silu",
-}
+_LLAMA: Mapping[str, Any] = {"architectures": ["LlamaForCausalLM"]} | dict(kinds.PLAIN)
 """What numbers that only a Llama has leave open (``models.numbers``)."""
 _NUMBERED = re.compile(r"\.(\d+)\.")
 
@@ -115,9 +111,9 @@ def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
     """
     if feed is not None:
         return _structure_of_fed(spec, feed)
-    fields = spec.hf_config if spec.exact_tensors else _LLAMA
     usual = kinds.USUAL.get(spec.arch.family, {})
-    fields = {**usual, **fields}
+    fields = {**usual, **(spec.hf_config if spec.exact_tensors else _LLAMA)}
+    asked = {*_WORDS, *usual} - {*ACTIVATION}
     is_mixed = spec.arch.family in kinds.FAMILIES
     if not (is_mixed or spec.arch.family in FAMILIES) or spec.base is not None:
         return None
@@ -132,9 +128,7 @@ def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
         "class": _SAME_CLASS.get(named, named),
         "activation": next((fields[key] for key in ACTIVATION if fields.get(key)), ""),
         "rotated": rotated_share(fields, spec.arch.family),
-        "words": {
-            k: fields[k] for k in {*_WORDS, *usual} - {*ACTIVATION} if fields.get(k) is not None
-        },
+        "words": {key: fields[key] for key in asked if fields.get(key) is not None},
         "drops": [key for key in _RATES if fields.get(key)],
         "kv_heads": _kv_heads({"heads": heads, "kv_heads": kv_heads}),
         "window": window_of(spec) is not None,
