@@ -30,7 +30,14 @@ DATA = Path(__file__).parent.parent / "zero_sizer" / "activations" / "data"
 LAYERS = 8  # enough for every pattern of layers
 _KEYS = {
     "hidden": ("hidden_size", "n_embd", "word_embed_proj_dim", "d_model"),
-    "ffn": ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff"),
+    "ffn": (
+        "intermediate_size",
+        "ffn_dim",
+        "n_inner",
+        "ffn_hidden_size",
+        "d_ff",
+        "shared_intermediate_size",
+    ),
     "heads": ("num_attention_heads", "n_head", "num_heads"),
     "kv_heads": ("num_key_value_heads", "num_kv_heads"),
     "head_dim": ("head_dim", "d_kv"),
@@ -136,10 +143,16 @@ def resized(fields: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]
     has_table = fields["model_type"] in family.LEARNED_POSITIONS
     keys = {**_KEYS, "positions": _POSITIONS} if has_table else _KEYS
     changes = {
-        key: widths[width] for width, named in keys.items() for key in named if key in fields
+        key: widths[width]
+        for width, named in keys.items()
+        for key in named
+        if fields.get(key, 0) != 0  # no experts are none at any width
     }
     if fields["model_type"] == "phi3":
         changes["pad_token_id"] = 0  # its default lies in its own vocabulary only
+    if fields["model_type"] == "granitemoehybrid":
+        changes["mamba_n_heads"] = heads  # of blocks that there are none of, and yet checked
+        changes["layer_types"] = fields["layer_types"][:LAYERS]
     return {**fields, **changes}
 
 

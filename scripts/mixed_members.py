@@ -47,6 +47,7 @@ _ROWS: Mapping[str, Mapping[str, Any]] = {
     "glm4_moe": _DENSE_FIRST,
     "gpt_oss": _SLIDING,
     "llama4_text": _UNROTATED,
+    "olmo3": _SLIDING,
     "smollm3": _UNROTATED,
 }
 _INTERLEAVED = {
@@ -90,7 +91,7 @@ def products(fields: Mapping[str, Any]) -> Products:
     """Products that a size of a family may be."""
     family = fields["model_type"]
     latents = OF_LATENTS if family.startswith("deepseek") else ()
-    experts = OF_EXPERTS if family not in ("gemma3_text", "smollm3") else ()
+    experts = OF_EXPERTS if family not in ("gemma3_text", "olmo3", "smollm3") else ()
     return (*PRODUCTS, *latents, *experts)
 
 
@@ -113,7 +114,9 @@ def resized(fields: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]
         **fields,
         **changes,
         **row,
-        **({window: WINDOW} if family in ("gemma3_text", "gpt_oss", "llama4_text") else {}),
+        **(
+            {window: WINDOW} if family in ("gemma3_text", "gpt_oss", "llama4_text", "olmo3") else {}
+        ),
         "hidden_size": hidden,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,

@@ -83,9 +83,22 @@ def test_checkpointing_opens_frozen_embeddings():
 
 def test_a_pattern_that_names_nothing_says_what_is_near():
     found = _codes(_frozen("model.embed_token"))["freeze-matches-nothing"]
-    assert found.severity is Severity.WARNING
+    assert found.severity is Severity.ERROR
     assert found.direction is Direction.SAVE  # less is trained than is counted
     assert "model.embed_tokens" in found.remedy
+
+
+def test_patterns_with_commas_are_a_list(tmp_path):
+    assert freeze.patterns("*.visual,  lm_head") == ("*.visual", "lm_head")
+    assert freeze.patterns(["a,b", "model.layers.[0,1],"]) == ("a", "b", "model.layers.[0,1]")
+    with pytest.raises(ValueError, match="not a pattern"):
+        freeze.patterns(" , ")
+    config = tmp_path / "ds.json"
+    config.write_text(json.dumps(ZERO))
+    spec = read(str(config), Flags(model=MODEL, freeze=("*.mlp,model.embed_tokens",))).model
+    assert {t.name.split(".")[-2] for t in spec.parameters if not t.trainable} == {
+        *("gate_proj", "up_proj", "down_proj", "embed_tokens")
+    }
 
 
 def test_nothing_left_to_train_is_an_error():

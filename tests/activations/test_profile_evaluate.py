@@ -264,6 +264,10 @@ def test_a_config_of_a_bundled_model_has_its_profile(name, tmp_path):
         ("llama-3-8b", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}),
         ("qwen2.5-7b", {"sliding_window": 131072, "layer_types": ["full_attention"] * 28}),
         ("llama-3-8b", {"architectures": None}),
+        ("olmo-2-1b", {"architectures": None, "hidden_act": "silu", "attention_bias": False}),
+        ("granite-4.1-3b", {"attention_bias": False, "mlp_bias": False, "logits_scaling": 10.0}),
+        ("granite-4.0-350m", {"mamba_d_state": 256, "mamba_n_heads": 16}),
+        ("olmo-3-7b", {"layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 8}),
         ("llama-3-8b", {"sliding_window": 4096}),  # Llama's class reads none
     ],
 )

@@ -11,6 +11,7 @@ from zero_sizer.advise.cards import COUNTS, carriers
 from zero_sizer.advise.largest import bisect, fits, largest_of
 from zero_sizer.config import document
 from zero_sizer.hardware import catalog
+from zero_sizer.job.fields import Flags
 from zero_sizer.sizing import Verdict
 
 
@@ -85,7 +86,7 @@ def test_nothing_fits_is_said(capsys):
 def test_how_many_cards_carry_a_model():
     """Twice the memory never takes more cards, and one card fewer (half) does not do."""
     cards = tuple(map(catalog.find, ("a100-40gb", "a100-80gb")))
-    small, large = (found for _, found in carriers(cards, "llama-3-8b", 1024))
+    small, large = (found for _, found in carriers(cards, Flags(model="llama-3-8b", seq_len=1024)))
     for way, enough in small.items():
         assert enough.gpus in COUNTS
         assert large[way].gpus <= enough.gpus

@@ -6,14 +6,18 @@ from dataclasses import replace
 import pytest
 from support.advise_jobs import job_on
 
+from zero_sizer import cli
 from zero_sizer.advise import cards
 from zero_sizer.advise.fixes import fixes
 from zero_sizer.advise.largest import largest_of
 from zero_sizer.advise.left_open import as_assumed, is_left_to_data, settled
 from zero_sizer.config import document
+from zero_sizer.dryrun.engine_errors import engine_error
 from zero_sizer.hardware import catalog
+from zero_sizer.job.fields import Flags
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.feeds.records import Images
+from zero_sizer.report import cards as report
 from zero_sizer.sizing import size
 
 STAGE_3 = {
@@ -82,17 +86,52 @@ def test_the_largest_is_asked_of_what_is_assumed():
 
 def test_cards_carry_a_model_with_the_image_that_is_assumed():
     """None fits for certain before somebody says how many images there are."""
-    [(_, row)] = cards.carriers((catalog.find("h100-80gb"),), "llava-1.5-7b")
+    [(_, row)] = cards.carriers((catalog.find("h100-80gb"),), Flags(model="llava-1.5-7b"))
     assert row["ZeRO-3"].gpus == 2
     assert row["QLoRA, ZeRO-3"].gpus == 1
 
 
-def test_cards_say_what_nobody_knows(tmp_path):
+def test_cards_say_what_nobody_knows(tmp_path, capsys):
     """A kind of which no profile and no closed form exist is not told to need 512 cards."""
     path = tmp_path / "config.json"
     fields = {"model_type": "swin", "architectures": ["SwinForImageClassification"]}
     path.write_text(json.dumps({**fields, "image_size": 224, "hidden_size": 768}))
     pytest.importorskip("transformers")
-    rows = list(cards.carriers(tuple(map(catalog.find, ("h100-80gb", "l4"))), str(path)))
+    found = cards.cards_of([*map(catalog.find, ("h100-80gb", "l4"))], Flags(model=str(path)))
+    rows = found.rows
     assert all(found == cards.UNKNOWN for _, row in rows for found in row.values() if found)
     assert any(found == cards.UNKNOWN for _, row in rows for found in row.values())
+    assert found.refusal is None
+    report.show_cards(found)
+    assert "?: no profile says what" in capsys.readouterr().out
+
+
+def test_what_deepspeed_runs_nowhere_is_the_first_line_everywhere(tmp_path, capsys):
+    """CLIP's logit_scale has no dimensions: no memory helps, and no table says so."""
+    config = tmp_path / "ds.json"
+    config.write_text(json.dumps({**STAGE_3, "train_micro_batch_size_per_gpu": 1}))
+    where = ("--model", "clip-vit-base", "--gpu", "h100-80gb")
+    for command in (
+        ("choose", str(config), *where, "--largest", "micro-batch"),
+        ("choose", str(config), *where),
+        ("size", str(config), *where, "--max-nodes", "2"),
+    ):
+        assert cli.main(command) == 1
+        text = capsys.readouterr().out
+        assert text.startswith("NOTHING CAN RUN   RuntimeError in deepspeed.initialize"), command
+        assert "logit_scale.detach().reshape(1)" in " ".join(text.split())
+        assert "nothing fits" not in text
+    report.show_cards(cards.cards_of([catalog.find("h100-80gb")], Flags(model="clip-vit-base")))
+    assert capsys.readouterr().out.startswith("NOTHING CAN RUN   RuntimeError in deepspeed")
+    cli.main(("check", str(config), *where, "--micro-batch", "1", "--seq-len", "64"))
+    assert "it would fit, but: RuntimeError in" in capsys.readouterr().out
+    assert "reshape(1)" in engine_error("RuntimeError: self.dim() cannot be 0 to view X", {}).remedy
+
+
+def test_cards_take_what_a_sample_brings():
+    said = Flags(model="qwen2-vl-7b", seq_len=1024, images="1,size=224x224")
+    few = cards.cards_of([catalog.find("h100-80gb")], said)
+    assert few.brings == "1024 tokens with 1 image of 224 x 224"
+    many = cards.cards_of([catalog.find("h100-80gb")], Flags(model="qwen2-vl-7b", seq_len=16384))
+    of_one, of_other = (found.rows[0][1]["QLoRA, ZeRO-3"].gpu_bytes for found in (few, many))
+    assert of_one < of_other

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.plans import make_job
 
 from zero_sizer import checks, models
 from zero_sizer.config.document import from_mapping
@@ -20,7 +21,7 @@ from zero_sizer.models.layouts.families import FAMILIES
 from zero_sizer.models.positions import longest_sequence
 from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.plan.resolve import plan_of
-from zero_sizer.sizing import Job
+from zero_sizer.sizing import Job, size
 
 BF16 = {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}}
 FP32 = {"train_micro_batch_size_per_gpu": 1}
@@ -172,6 +173,11 @@ def test_each_generation_of_flash_attention_has_its_gpus(kernel, gpu, code):
 def test_a_kernel_of_flash_attention_says_nothing_of_sdpa():
     told = found("llama-2-7b", attention="sdpa", attention_kernel="flash-2")
     assert told["flash-kernel-unused"].severity is Severity.WARNING
+    for said, kernel in (("sdpa", None), ("flash", "flash-3")):  # nor of the seconds
+        job = make_job(
+            FP16, models.load("llama-2-7b"), 8, attention=said, attention_kernel="flash-3"
+        )
+        assert size(job).plan.attention_kernel == kernel
 
 
 @pytest.mark.parametrize("model", ["t5-3b", "bloom-560m"])

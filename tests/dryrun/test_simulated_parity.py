@@ -9,10 +9,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.engine_parity import states_that_differ
+from support.plans import make_job
+from support.simulated_jobs import config_of
 
 from zero_sizer import models
 from zero_sizer.config import document
 from zero_sizer.config.workload import Workload
+from zero_sizer.crosscheck import compare
+from zero_sizer.dryrun.simulated import parent
 from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.errors import ZeroSizerError
 from zero_sizer.hardware.cluster import Cluster
@@ -50,6 +54,22 @@ def test_any_job_is_predicted(drawn):
                 wrong = (case.name, device, phase, predicted, simulated)
                 assert error <= TOLERANCE[phase], wrong
     assert taken >= len(drawn) // 2
+
+
+@pytest.mark.parametrize(
+    ("model", "layers", "seq_len"), [("olmo-3-7b", 4, 6144), ("granite-4.0-1b", 2, 2048)]
+)
+def test_families_that_were_in_closed_form_without_checkpointing(model, layers, seq_len):
+    """It was 27 % below the engine of the whole OLMo 3 at 4,096 tokens."""
+    config = config_of({"stage": 3}, train_micro_batch_size_per_gpu=1)
+    job = make_job(config, models.load(model), 8, seq_len=seq_len, checkpointing=False)
+    job = cut_job(job, layers)
+    (recording,) = parent.run_requests([parent.request_of(job, rank=0, steps=2)])
+    rows = [row for row in compare.against_recording(job, recording).rows if row.device == "gpu"]
+    predicted, witnessed = (
+        max(of) for of in zip(*[(r.predicted, r.witnessed) for r in rows], strict=True)
+    )
+    assert predicted == pytest.approx(witnessed, rel=1e-4)
 
 
 LARGE = {"reduce_bucket_size": 10**7, "overlap_comm": True}  # most gradients do not fit into it

@@ -102,19 +102,24 @@ def test_what_is_frozen_is_said_with_its_line_or_as_a_default(tmp_path, text, wo
 
 
 @pytest.mark.parametrize(
-    ("text", "side", "origin"),
+    ("text", "sides", "origin"),
     [
-        (FACTORY + "full", 756, "default of LLaMA-Factory (August 2026)"),
-        (FACTORY + "full\nimage_max_pixels: 262144\nimage_min_pixels: 1024", 504, "{}:6"),
-        (SWIFT + "full", 1036, None),  # qwen_vl_utils' bound of 12.8 million is beyond a photograph
-        (SWIFT + "full\nmax_pixels: 602112", 784, "{}:5"),
-        (SWIFT + "full\nmax_pixels: 12845056", 1036, "{}:5"),
+        (FACTORY + "full", (700, 840), "default of LLaMA-Factory (August 2026)"),
+        (FACTORY + "full\nimage_max_pixels: 262144\nimage_min_pixels: 1024", (420, 616), "{}:6"),
+        (
+            SWIFT + "full",
+            (1036, 1036),
+            None,
+        ),  # qwen_vl_utils' bound of 12.8 million is beyond a photograph
+        (SWIFT + "full\nmax_pixels: 602112", (672, 896), "{}:5"),
+        (SWIFT + "full\nmax_pixels: 768*28*28", (672, 896), "{}:5"),
+        (SWIFT + "full\nmax_pixels: 12845056", (1036, 1036), "{}:5"),
     ],
 )
-def test_images_are_as_large_as_the_bound_lets_them_be(tmp_path, text, side, origin):
+def test_images_are_as_large_as_the_bound_lets_them_be(tmp_path, text, sides, origin):
     found = read(tmp_path, text)
     feed = feed_of(found.model, found.workload.said)
-    assert feed.brief == f"1 image of {side} x {side}"
+    assert feed.brief == "1 image of {} x {}".format(*sides)
     assert found.workload.origins.get("max_pixels") == (
         origin and origin.format(tmp_path / "job.yaml")
     )
@@ -126,6 +131,22 @@ def test_a_bound_comes_from_the_environment_with_its_line():
     assert found.workload.max_pixels == 1_003_520
     assert found.workload.origins["max_pixels"] == f"{path}:4"
     assert found.model.adapter.exclude_modules == r"(model\.visual|model\.visual\.merger)(\..*)?"
+
+
+def test_variables_of_ms_swifts_users_bound_images_in_tokens(tmp_path):
+    """A public script of Qwen3-VL: tokens of 32 x 32 pixels; bounds on videos are told."""
+    path = tmp_path / "train.sh"
+    path.write_text(
+        "NPROC_PER_NODE=8 \\\nVIDEO_MAX_PIXELS=157456 \\\nVIDEO_MAX_TOKEN_NUM=768 \\\n"
+        "IMAGE_MAX_TOKEN_NUM=512 MAX_PIXELS=1003520 \\\nFPS_MAX_FRAMES=64 \\\n"
+        "swift sft --model Qwen/Qwen3-VL-4B-Instruct --tuner_type lora --deepspeed zero2\n"
+    )
+    found = job.read(str(path), Flags(gpu="h100-80gb"))
+    assert found.workload.max_pixels == 512 * 32 * 32
+    assert found.workload.origins["max_pixels"] == f"{path}:4"
+    assert {f.key for f in found.findings if f.code == "tool-option-of-data"} == {
+        *("VIDEO_MAX_PIXELS", "VIDEO_MAX_TOKEN_NUM", "FPS_MAX_FRAMES")
+    }
 
 
 def test_a_bound_on_videos_decides_nothing_and_images_do(tmp_path):

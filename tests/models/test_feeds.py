@@ -6,7 +6,7 @@ from zero_sizer import models
 from zero_sizer.findings import Direction
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import without_config
-from zero_sizer.job.values import images
+from zero_sizer.job.values import images, pixels
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.feeds import Feed, Images, Said, feed_of, tiles
 from zero_sizer.sizing import size
@@ -85,17 +85,32 @@ def test_images_take_the_published_number_of_tokens(name, said, tokens):
     assert f"{tokens:,} of the tokens" in feed.about
 
 
+def _sides(model, **said):
+    """Height and width of one sample's image in pixels."""
+    brief = feed_of(models.load(model), Said(**said)).brief
+    return tuple(int(side) for side in brief.partition(" of ")[2].split(" x "))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(448, 448), (500, 333), (1024, 768), (1080, 1920)])
-def test_qwen_rounds_images_as_its_processor_does(height, width):
-    """Within its limits of pixels, which are a processor's to set."""
+@pytest.mark.parametrize(("model", "step"), [("qwen2.5-vl-7b", 28), ("qwen3-vl-8b", 32)])
+def test_qwen_rounds_images_as_its_processor_does(model, step, height, width):
+    """Scaled down to a bound where there is one."""
     module = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
-    rows, columns = (
-        side // 14 for side in module.smart_resize(height, width, 28, 56 * 56, 14 * 14 * 4 * 16384)
-    )
-    feed = feed_of(models.load("qwen2.5-vl-7b"), Said(images=Images(1, height, width)))
-    grid = next(given for given in feed.inputs if given.name == "image_grid_thw")
-    assert grid.begins == ((1, 1), (rows, 1), (columns, 1))
+    for most in (16384 * step**2, 768 * 768, 300_000, 50_176):
+        sides = module.smart_resize(height, width, step, 4 * step**2, most)
+        images = Images(1, height, width)
+        assert _sides(model, images=images, max_pixels=most) == sides, most
+
+
+def test_images_of_a_bound_alone_are_as_large_as_it_lets_them_be():
+    """Rounded to the nearest patch they would be larger: 1008 x 1008 of a million pixels."""
+    for model, step in (("qwen2.5-vl-7b", 28), ("qwen3-vl-8b", 32)):
+        for most in (1_000_000, 589_824, 262_144, 50_176, step**2, 1):
+            height, width = _sides(model, max_pixels=most)
+            assert height <= width <= 2 * height
+            tokens = height * width // step**2
+            assert max(0.94 * (most // step**2), 1) <= tokens <= max(most // step**2, 1), most
 
 
 @pytest.mark.slow
@@ -182,6 +197,15 @@ def test_images_are_read_in_every_form(text, expected):
     assert images(text) == expected
 
 
+@pytest.mark.parametrize("text", [589_824, "589824", "768x768", "768*768", "768 X 768", "3*2**16"])
+def test_pixels_are_a_number_or_its_factors(text):
+    if "**" in str(text):
+        with pytest.raises(ValueError, match="768x784"):
+            pixels(text)
+    else:
+        assert pixels(text) == 589_824
+
+
 @pytest.mark.parametrize("text", ["many", "2,width=3", "1,size=0", "1,size=3x4x5", True, {"n": 1}])
 def test_other_words_for_images_are_refused(text):
     with pytest.raises(ValueError, match=r"\w"):
@@ -245,6 +269,7 @@ def test_what_only_the_samples_tell_is_no_ground_for_a_fit(name, by_data):
         ("llava-1.5-7b", "1,size=336"),
         ("qwen2.5-vl-7b", "2,size=1000"),  # rounded to 1008, as the answer shows
         ("qwen2.5-vl-7b", "0"),
+        ("gemma-4-e2b", "0"),  # of which nothing but text is derived
     ],
 )
 def test_images_that_a_model_takes_bring_no_warning(model, said):

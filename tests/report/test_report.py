@@ -25,7 +25,7 @@ def test_a_job_that_fits_and_is_refused_is_not_headed_fits(capsys):
     code, text, said = answer(capsys, *fine)
     assert (code, text[:7], said["valid"]) == (0, "FITS   ", True)
     code, text, said = answer(capsys, *fine[:-1], "1025")
-    assert text.startswith("NOT VALID (1 error below)   it would fit\ngpt2 (124M)")
+    assert text.startswith("NOT VALID (1 error below)   it would fit, but: IndexError")
     assert "A step takes" not in text
     assert (code, said["verdict"], said["valid"]) == (1, "fits", False)
 

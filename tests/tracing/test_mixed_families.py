@@ -74,6 +74,15 @@ CASES = {
         {**DECODER, "model_type": "smollm3", "no_rope_layer_interval": 2},
         [PLAIN, EAGER, ["fp32", "sdpa", True], AUTOCAST],
     ),
+    "olmo 3": (
+        {**DECODER, "model_type": "olmo3", "sliding_window": 640},
+        [PLAIN, ["bf16", "flash", True], EAGER, AUTOCAST],
+    ),
+    "olmo 3 of as many keys": (
+        {**DECODER, "model_type": "olmo3", "sliding_window": 640, "num_key_value_heads": 4}
+        | {"layer_types": [SLIDES, FULL, FULL, SLIDES, SLIDES]},
+        [PLAIN, RECOMPUTED],
+    ),
     "deepseek v2 lite": (
         {**LATENT, "model_type": "deepseek_v2", "q_lora_rank": None, "first_k_dense_replace": 1},
         [FLASH, PLAIN, RECOMPUTED, AUTOCAST],

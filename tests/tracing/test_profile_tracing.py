@@ -78,6 +78,15 @@ CASES = {
     "bert": (short("bert-base", num_hidden_layers=5), BF16[1:3]),
     "bloom": (short("bloom-560m", n_layer=5, num_hidden_layers=5), [["bf16", "eager", True]]),
     "falcon": (short("falcon-7b", num_hidden_layers=5), BF16[1:3]),
+    "granite": (short("granite-3.1-2b", num_hidden_layers=5, vocab_size=2048), BF16[:2]),
+    "granite 4": (
+        short("granite-4.0-350m", num_hidden_layers=5, layer_types=["attention"] * 5),
+        [BF16[0], ["autocast", "sdpa", True]],
+    ),
+    "olmo 2": (
+        {**LLAMA, "model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"]},
+        [*BF16[:2], ["fp32", "eager", False]],
+    ),
     "mistral": (short("mistral-7b", num_hidden_layers=5, sliding_window=640), BF16[:2]),
 }
 POINTS = [[1, 512], [5, 384], [3, 960]]

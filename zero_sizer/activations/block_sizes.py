@@ -76,33 +76,45 @@ class Error(NamedTuple):
 
 # Of the blocks' bytes in closed form: what transformers' classes of the traced families keep beyond
 # it and how far below it they stay, with and without checkpointing, at 512 and 2048 tokens and
-# each attention that they have (tests/activations/test_closed_form.py; docs/limits.md).
-_ABOVE, _ABOVE_WITH_EXPERTS, _ABOVE_EAGER, _BELOW = 0.8, 1.3, 2.2, 0.7
+# each attention that they have, with eager attention up to 131,072 (docs/limits.md,
+# tests/activations/test_closed_form.py).
+_ABOVE, _ABOVE_WITH_EXPERTS, _BELOW = 0.8, 1.35, 0.7
+# Of eager attention's scores: softmax's copy in fp32 (and Gemma 2's caps) in each block that is
+# kept, and in the block that runs backward their gradients in both precisions.
+_KEPT_SCORES, _PASSING_SCORES = 3.1, 3.0
 
 
-def error(arch: Architecture, blocks_bytes: int, dtype: DType, *, eager: bool) -> Error:
+def error(
+    arch: Architecture, blocks_bytes: int, dtype: DType, *, kept_scores: int = 0, scores: int = 0
+) -> Error:
     """Bounds of the closed form's error.
 
     Args:
         arch: the model's widths.
         blocks_bytes: what the blocks that are alive at once keep, in closed form.
         dtype: of weights and activations.
-        eager: attention keeps its scores.
+        kept_scores: how much of ``blocks_bytes`` are eager attention's scores.
+        scores: those of one block.
 
     Beside the blocks it misplaces up to two tensors of the vocabulary's size: gradients of tied
     embeddings, which are there while the loss is or are not.
     """
     vocabulary = 2 * num_bytes((arch.vocab or 0) * (arch.hidden or 0), dtype)
-    share = _ABOVE_EAGER if eager else _ABOVE_WITH_EXPERTS if arch.num_experts else _ABOVE
-    return Error(
-        below=int(_BELOW * blocks_bytes) + vocabulary, above=int(share * blocks_bytes) + vocabulary
-    )
+    share = _ABOVE_WITH_EXPERTS if arch.num_experts else _ABOVE
+    above = share * (blocks_bytes - kept_scores)
+    above += _KEPT_SCORES * kept_scores + _PASSING_SCORES * scores
+    return Error(below=int(_BELOW * blocks_bytes) + vocabulary, above=int(above) + vocabulary)
 
 
 def block_bytes(arch: Architecture, *, tokens: int, seq_len: int, dtype: DType, eager: bool) -> int:
     """Bytes that one layer saves of so many tokens; scores with eager attention alone."""
     layer = layer_elements(arch, seq_len)
     found = num_bytes(tokens * layer.linear, dtype) + tokens * layer.mask_bytes
-    if eager:
-        found += num_bytes(tokens * layer.scores, dtype) + tokens * layer.score_mask_bytes
-    return found
+    scores = score_bytes(arch, tokens=tokens, seq_len=seq_len, dtype=dtype) if eager else 0
+    return found + scores
+
+
+def score_bytes(arch: Architecture, *, tokens: int, seq_len: int, dtype: DType) -> int:
+    """Bytes of one layer's scores under eager attention, dropout's mask included."""
+    layer = layer_elements(arch, seq_len)
+    return num_bytes(tokens * layer.scores, dtype) + tokens * layer.score_mask_bytes

@@ -25,6 +25,7 @@ _PARALLEL = {
     "falcon": (("query_key_value", "dense_h_to_4h"),),
     "gptj": (("q_proj", "k_proj", "v_proj", "fc_in"),),
 }
+_APART = {ends for groups in _PARALLEL.values() for ends in groups}  # in modules of their own
 # What runs beside attention is handed the block's input, too (``use_parallel_residual``).
 _BESIDE = {
     "gpt_neox": ("post_attention_layernorm", "dense_h_to_4h", "dense_4h_to_h"),
@@ -143,6 +144,7 @@ class Rules:
         self._modules = {name.rpartition(".")[0] for name in self.rows}
         self.adapted = dict(self._adapted())
         self._renamed: dict[str, list[str]] = {}
+        self._groups: dict[tuple[str, ...], dict[str, list[str]]] = {}
 
     def _adapted(self) -> Iterator[tuple[str, Adapted]]:
         drops = self.spec.adapter is not None and self.spec.adapter.lora_dropout > 0
@@ -319,7 +321,8 @@ class Rules:
             name: of the layer.
             run: modules in the order in which they run forward.
         """
-        group = [other for other in run if other in self.group(name)]
+        together = self.group(name)
+        group = [other for other in run if other in together]
         return not group or group[-1] == name
 
     def group(self, name: str) -> tuple[str, ...]:
@@ -328,18 +331,20 @@ class Rules:
         of_t5 = _OF_T5.get(around.rpartition(".")[2], ()) if self._family == "t5" else ()
         for ends in (*_PARALLEL.get(self._family, ()), *_TOGETHER, of_t5):
             if end in ends:
-                return tuple(self._named(ends, name))
+                if ends not in self._groups:
+                    self._groups[ends] = self._named(ends)
+                return tuple(self._groups[ends].get("" if ends in _APART else around, ()))
         return (name,)
 
-    def _named(self, ends: tuple[str, ...], name: str) -> Iterator[str]:
-        """Modules of the block that end so, beside ``name`` but for layers that run in parallel."""
-        around = name.rpartition(".")[0]
-        is_parallel = any(ends in groups for groups in _PARALLEL.values())
+    def _named(self, ends: tuple[str, ...]) -> dict[str, list[str]]:
+        """Modules that end so, by the one around them but for layers that run in parallel."""
+        found: dict[str, list[str]] = {}
         for tensor in self.own:
-            module = tensor.rpartition(".")[0]
-            beside, _, end = module.rpartition(".")
-            if end in ends and tensor.endswith(".weight") and (is_parallel or beside == around):
-                yield module
+            module, _, kind = tensor.rpartition(".")
+            around, _, end = module.rpartition(".")
+            if end in ends and kind == "weight":
+                found.setdefault("" if ends in _APART else around, []).append(module)
+        return found
 
     def tied(self, name: str) -> Tensor | None:
         """The embedding's tensor, where the module is the head that shares it."""

@@ -80,7 +80,7 @@ def unsaved(
             found += _casts(rules, name, tensor, of, keeps_outputs, name in closed.names)
             found += _handed_on(rules, name, run, of)
             continue
-        group = [other for other in run if other in rules.group(name)] or [name]
+        group = _in_order(run, rules.group(name)) or [name]
         met.update(group)
         is_kept = _is_kept(rules, name, closed, keeps_outputs=keeps_outputs)
         is_kept |= name not in closed.names and _keeps_8_bits(rules, group)
@@ -88,6 +88,10 @@ def unsaved(
         if not is_kept and not _keeps_input(rules, group, of, saves_inputs=saves):
             found.append(_input(rules, tensor, group, run, of))
     return found
+
+
+def _in_order(run: list[str], group: tuple[str, ...]) -> list[str]:
+    return [name for name in run if name in group]
 
 
 def _of_others(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
@@ -135,7 +139,7 @@ def kept_by_adapters(
     """
     found: dict[str, Unsaved] = {}
     for name in () if of.casts or of.trained is not of.dtype else run:
-        group = [other for other in run if other in rules.group(name)] or [name]
+        group = _in_order(run, rules.group(name)) or [name]
         tensor = rules.own.get(f"{name}.weight")
         adapted = [other for other in group if other in rules.adapted]
         if name != group[0] or tensor is None or not adapted:
@@ -177,7 +181,7 @@ def _cached_cast(rules: Rules, name: str, of: Sizes) -> Iterator[Unsaved]:
 
 def _handed_on(rules: Rules, name: str, run: list[str], of: Sizes) -> Iterator[Unsaved]:
     """What an adapter's ZeRO-3 layer keeps as it is, beside a base that keeps a cast (Falcon's)."""
-    group = [other for other in run if other in rules.group(name)]
+    group = _in_order(run, rules.group(name))
     adapted = rules.adapted.get(name)
     last = next((other for other in reversed(group) if other in rules.adapted), "")
     if of.raw and adapted is not None and not adapted.drops and is_held(name) and name == last:

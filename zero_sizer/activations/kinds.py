@@ -20,6 +20,7 @@ FAMILIES = frozenset(
         "glm4_moe",
         "gpt_oss",
         "llama4_text",
+        "olmo3",
         "smollm3",
     }
 )
@@ -48,6 +49,21 @@ _WIDTHS: Mapping[str, str] = {
     "dense_ffn": "intermediate_size_mlp",
 }
 _GROUPS = {"deepseek_v3": (8, 4), "glm4_moe": (1, 1)}  # where a config does not say
+
+# What a config of these families leaves out, as their classes fill it in (transformers 5.23).
+PLAIN: Mapping[str, Any] = {"hidden_act": "silu", "attention_bias": False}
+USUAL: Mapping[str, Mapping[str, Any]] = {
+    "granite": PLAIN,
+    "granitemoehybrid": {**PLAIN, "position_embedding_type": None},
+    "olmo2": PLAIN,
+    "olmo3": PLAIN,
+}
+HEADS = {
+    "granite": "GraniteForCausalLM",
+    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
+}
 
 
 class Kinds(NamedTuple):

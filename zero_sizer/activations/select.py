@@ -86,16 +86,12 @@ def closed_form_error(plan: Plan) -> block_sizes.Error:
     """How far the closed form may be off: of one block at a time where blocks are recomputed."""
     arch, dtype = plan.model.arch, plan.autocast_dtype or plan.model_dtype
     eager = plan.attention == "eager"
-    one = block_sizes.block_bytes(
-        arch,
-        tokens=plan.micro_batch * plan.seq_len,
-        seq_len=plan.seq_len,
-        dtype=dtype,
-        eager=eager,
-    )
+    sizes_of = {"tokens": plan.micro_batch * plan.seq_len, "seq_len": plan.seq_len}
+    one = block_sizes.block_bytes(arch, dtype=dtype, eager=eager, **sizes_of)
+    scores = block_sizes.score_bytes(arch, dtype=dtype, **sizes_of) if eager else 0
     layers = max(block_sizes.num_layers(arch), 1)
     kept = max(round(layers * (1 - recomputed_share(plan))), 1)
-    return block_sizes.error(arch, kept * one, dtype, eager=eager)
+    return block_sizes.error(arch, kept * one, dtype, kept_scores=kept * scores, scores=scores)
 
 
 def error_above(plan: Plan) -> int:

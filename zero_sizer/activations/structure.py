@@ -76,9 +76,12 @@ FAMILIES = frozenset(
         "gemma2",
         "gpt2",
         "gpt_neox",
+        "granite",
+        "granitemoehybrid",
         "llama",
         "mistral",
         "mixtral",
+        "olmo2",
         "opt",
         "phi",
         "phi3",
@@ -90,17 +93,13 @@ FAMILIES = frozenset(
 )
 _WINDOWED = (
     *("gemma2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe"),
-    *("gemma3_text", "gpt_oss", "llama4_text"),
+    *("gemma3_text", "gpt_oss", "llama4_text", "olmo3"),
 )
 _TWO_STACKS = ("t5",)  # an encoder and a decoder, each of any depth
 _SAME_CLASS = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}  # the hub's older name
 LEARNED_POSITIONS = ("bert", "gpt2", "opt")
-# What numbers that only a Llama has leave open (``models.numbers``).
-_OF_NUMBERS: Mapping[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "attention_bias": False,
-    "hidden_act": "silu",
-}
+_LLAMA: Mapping[str, Any] = {"architectures": ["LlamaForCausalLM"]} | dict(kinds.PLAIN)
+"""What numbers that only a Llama has leave open (``models.numbers``)."""
 _NUMBERED = re.compile(r"\.(\d+)\.")
 
 
@@ -112,7 +111,9 @@ def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
     """
     if feed is not None:
         return _structure_of_fed(spec, feed)
-    fields = spec.hf_config if spec.exact_tensors else _OF_NUMBERS
+    usual = kinds.USUAL.get(spec.arch.family, {})
+    fields = {**usual, **(spec.hf_config if spec.exact_tensors else _LLAMA)}
+    asked = {*_WORDS, *usual} - {*ACTIVATION}
     is_mixed = spec.arch.family in kinds.FAMILIES
     if not (is_mixed or spec.arch.family in FAMILIES) or spec.base is not None:
         return None
@@ -127,7 +128,7 @@ def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
         "class": _SAME_CLASS.get(named, named),
         "activation": next((fields[key] for key in ACTIVATION if fields.get(key)), ""),
         "rotated": rotated_share(fields, spec.arch.family),
-        "words": {key: fields[key] for key in _WORDS if fields.get(key) is not None},
+        "words": {key: fields[key] for key in asked if fields.get(key) is not None},
         "drops": [key for key in _RATES if fields.get(key)],
         "kv_heads": _kv_heads({"heads": heads, "kv_heads": kv_heads}),
         "window": window_of(spec) is not None,
@@ -209,7 +210,7 @@ def _head(family: str) -> str:
     """The class where a config names none."""
     from zero_sizer.models.layouts.families import FAMILIES as LAYOUTS
 
-    return LAYOUTS[family].head
+    return kinds.HEADS.get(family) or LAYOUTS[family].head
 
 
 def _layers(spec: ModelSpec, layer_types: Any) -> str | None:

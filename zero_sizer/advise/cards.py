@@ -1,14 +1,16 @@
 """Which GPUs carry a model, and how many of them it takes, by what is trained and where it lies."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 
 from zero_sizer.advise.alternatives import alternatives
+from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.config import chosen_config, default_config, usual_precision
 from zero_sizer.advise.ladder import ladder_of
 from zero_sizer.advise.left_open import as_assumed
 from zero_sizer.advise.strategy import strategies
 from zero_sizer.config import document
+from zero_sizer.findings import Finding
 from zero_sizer.hardware.cluster import Gpu
 from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import blas_bytes
@@ -17,6 +19,8 @@ from zero_sizer.job.read import Job, without_config
 from zero_sizer.ledger.capacity import Capacity, Fit
 from zero_sizer.ledger.verdict import Need
 from zero_sizer.models.attention import fastest
+from zero_sizer.models.feeds import feed_of
+from zero_sizer.models.spec import ModelSpec
 from zero_sizer.parallel import ParallelDims, laid_out
 from zero_sizer.sizing import Sizing, size
 from zero_sizer.util.records import dataclass
@@ -53,20 +57,22 @@ def name_of(way: tuple[str, str]) -> str:
     return ", ".join(filter(None, (trained, strategy)))
 
 
-def carriers(
-    gpus: tuple[Gpu, ...], model: str, seq_len: int | None = None
-) -> Iterator[tuple[Gpu, dict[str, Enough | None]]]:
+def carriers(gpus: Sequence[Gpu], said: Flags) -> Iterator[tuple[Gpu, dict[str, Enough | None]]]:
     """Every GPU with the fewest that fit in each of ``WAYS``; None where ``COUNTS`` end before.
 
-    One sample a GPU, with the image that its config says, checkpointed, with the most frugal
-    settings; host memory is not bounded.
+    One sample a GPU, checkpointed, with the most frugal settings; host memory is not bounded.
+
+    Args:
+        gpus: in the order in which they are answered.
+        said: the model, and lengths of a sample (``LENGTHS``).
     """
     kinds: dict[tuple[object, ...], _Kind] = {}
+    shared: dict[tuple[str, str], ModelSpec] = {}  # what is computed of one is known of it
     unknown: set[tuple[str, tuple[str, str]]] = set()  # no card bounds what nobody knows
     for gpu in gpus:
         alike = (gpu.context_bytes, blas_bytes(gpu), gpu.compute_capability)
         if alike not in kinds:
-            kinds[alike] = _Kind(jobs=_jobs(gpu, model, seq_len))
+            kinds[alike] = _Kind(jobs=_shared(_jobs(gpu, said), usual_precision(gpu.name), shared))
         precision, row = usual_precision(gpu.name), {}
         for way in WAYS:
             is_unknown = (precision, way) in unknown
@@ -126,9 +132,68 @@ class Sized:
         return self.need.fit(replace(self.capacity, num_bytes=memory)) is Fit.YES
 
 
-def _jobs(gpu: Gpu, model: str, seq_len: int | None) -> dict[str, Job]:
+@dataclass(frozen=True, kw_only=True)
+class Cards:
+    """Which GPUs carry a model.
+
+    Attributes:
+        model: its name as it was asked for.
+        brings: one sample, in words.
+        rows: see ``carriers``.
+        refusal: error for which DeepSpeed runs nothing of the model, whatever the GPU.
+    """
+
+    model: str
+    brings: str
+    rows: tuple[tuple[Gpu, dict[str, Enough | None]], ...]
+    refusal: Finding | None = None
+
+    @property
+    def are_unknown(self) -> bool:
+        """True if some cells cannot be told: nothing bounds what the model keeps."""
+        return any(UNKNOWN in found.values() for _, found in self.rows)
+
+
+def cards_of(gpus: Sequence[Gpu], said: Flags, tick: Callable[[], None] = lambda: None) -> Cards:
+    """The whole answer; ``tick`` is called after each GPU."""
+    rows = []
+    for row in carriers(gpus, said):
+        rows.append(row)
+        tick()
+    whole = _jobs(gpus[0], said)[""]
+    is_nowhere = not any(any(found.values()) for _, found in rows)
+    return Cards(
+        model=str(said.model),
+        brings=_brings(whole),
+        rows=tuple(rows),
+        refusal=search_of(whole, Options()).refusal if is_nowhere else None,
+    )
+
+
+def _brings(job: Job) -> str:
+    feed = feed_of(job.model, job.workload.said)
+    stated = job.workload.origins.get("seq_len")
+    tokens = "2048 tokens, or the model's own limit (--seq-len)"
+    if stated is not None:
+        tokens = f"{job.workload.seq_len} tokens"
+    if feed is None:
+        return tokens
+    return f"{tokens} with {feed.brief}" if feed.has_tokens else feed.brief
+
+
+def _shared(
+    jobs: Mapping[str, Job], precision: str, models: dict[tuple[str, str], ModelSpec]
+) -> dict[str, Job]:
+    """The jobs with the models of others that train the same in the same precision."""
+    return {
+        name: replace(job, model=models.setdefault((name, precision), job.model))
+        for name, job in jobs.items()
+    }
+
+
+def _jobs(gpu: Gpu, said: Flags) -> dict[str, Job]:
     precision = usual_precision(gpu.name)
-    flags = Flags(model=model, gpu=gpu.name, gpus_per_node=1, seq_len=seq_len, checkpointing=True)
+    flags = replace(said, gpu=gpu.name, gpus_per_node=1, checkpointing=True)
     whole = as_assumed(without_config(default_config(precision), flags))
     attention = fastest(whole.model.arch.family, precision)
     whole = replace(whole, workload=replace(whole.workload, attention=attention))

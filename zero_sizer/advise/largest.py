@@ -17,6 +17,7 @@ from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.ladder import larger_shares
 from zero_sizer.errors import InputError
+from zero_sizer.findings import Finding
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.changes import lora, lora_config
@@ -42,6 +43,7 @@ class Largest:
         beyond: the next larger value, and what ``check`` says of it; None at the top of the range.
         flags: options without which nothing fits: they change the training code.
         limit: why it cannot be larger, where not for memory.
+        refusal: error for which nothing can run, however small.
     """
 
     what: str
@@ -51,6 +53,7 @@ class Largest:
     beyond: tuple[int | str, Verdict] | None = None
     flags: tuple[str, ...] = ()
     limit: str = ""
+    refusal: Finding | None = None
 
 
 def fits(job: Job) -> bool:
@@ -103,7 +106,7 @@ def _otherwise(job: Job, what: str, options: Options) -> Largest:
             found = largest_of(other.job, what, options) if other.trains_the_same else None
             if found is not None and found.value is not None:
                 return replace(found, flags=other.flags)
-    return Largest(what=what, value=None)
+    return Largest(what=what, value=None, refusal=search_of(job, options).refusal)
 
 
 class _Fits:

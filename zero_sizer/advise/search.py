@@ -85,6 +85,13 @@ class Search:
         """True if memory is known to grow with the micro batch; only the smallest is tried else."""
         return all(finding.code != ACTIVATIONS_UNKNOWN for finding in self.warnings)
 
+    @property
+    def refusal(self) -> Finding | None:
+        """Error of every strategy, for which nothing can run whatever the memory."""
+        errors = [*self._refusals.values()] if self.sweep is None else [()]
+        shared = (e for e in errors[-1] if all(e.code in [o.code for o in of] for of in errors))
+        return next(shared, None)
+
     def best(self, strategy: Strategy, nodes: int) -> Candidate | None:
         """The fastest plan of a strategy that fits; None: ``loss`` says why there is none."""
         found = None

@@ -6,7 +6,7 @@ from zero_sizer.advise.candidate import Candidate, RejectedStrategy
 from zero_sizer.advise.left_open import settled
 from zero_sizer.advise.limits import Shortfall
 from zero_sizer.advise.search import Search
-from zero_sizer.findings import Direction, Reason
+from zero_sizer.findings import Direction, Finding, Reason
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import WHOSE, Verdict, is_open, short_of
 from zero_sizer.sizing import size
@@ -26,6 +26,8 @@ def verdict_of(
     if chosen is not None:
         sizing = settled(size(search.job_of(chosen)))
         return sizing.verdict, sizing.reasons
+    if search.refusal is not None:
+        return Verdict.DOES_NOT_FIT, (_of_refusal(search.refusal),)
     losses = list(losses)
     savings = tuple(
         Reason(
@@ -46,6 +48,16 @@ def verdict_of(
     closest = next((loss for loss in losses if loss.shortfalls), None)
     found = () if closest is None else closest.shortfalls
     return Verdict.DOES_NOT_FIT, tuple(_of_shortfall(s, closest) for s in found)
+
+
+def _of_refusal(error: Finding) -> Reason:
+    return Reason(
+        device="",
+        code=error.code,
+        direction=Direction.EITHER,
+        message=error.message,
+        remedy=error.remedy,
+    )
 
 
 def is_tight(loss: RejectedStrategy) -> bool:

@@ -29,7 +29,7 @@ class JobKeywords(TypedDict, total=False):
     tensor_parallel: int | None
     seq_len: int | None
     images: Mapping[str, int | str] | int | str | None
-    max_pixels: int | None
+    max_pixels: int | str | None
     audio_seconds: float | str | None
     target_len: int | None
     micro_batch: int | None

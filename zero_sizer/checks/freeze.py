@@ -9,20 +9,21 @@ from zero_sizer.models.changes import freeze
 
 
 def nothing_matched(context: Context) -> Iterator[Finding]:
-    """A loop over named_parameters() passes such a pattern by, and everything trains."""
+    """A loop over named_parameters() passes such a pattern by, and everything trains.
+
+    An error where the pattern is the user's own word; a tool that reads its own file goes on.
+    """
     model = context.model
     if model is None or model.freeze is None:
         return
     for pattern in freeze.unmatched(model):
         near = freeze.near(model, pattern)
-        found = context.warning(
+        found = (context.warning if model.freeze.is_of_a_tool else context.error)(
             "freeze-matches-nothing",
             "freeze",
             f"{pattern!r} ({model.freeze.origin}) names no parameter of {model.name}: what it "
             "meant is counted as trained",
-            f"is it {' or '.join(near)}?"
-            if near
-            else "patterns are of whole names, with * for any part: *.vision_tower.*",
+            f"is it {' or '.join(near)}?" if near else freeze.HOW,
         )
         yield replace(found, direction=Direction.SAVE, device="gpu")
 
@@ -46,7 +47,7 @@ def kept_by_a_tool(context: Context) -> Iterator[Finding]:
     if model is None:
         return
     freeze, adapter = model.freeze, model.adapter
-    if freeze is not None and freeze.origin.startswith("freeze_"):
+    if freeze is not None and freeze.is_of_a_tool:
         yield context.note(
             "frozen-by-tool",
             "freeze",

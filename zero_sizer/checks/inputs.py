@@ -41,7 +41,9 @@ def bound_not_reached(context: Context) -> Iterator[Finding]:
         return
     images = context.workload.images
     is_free = feed is not None and feed.loops and (images is None or images.height is None)
-    if is_free or origins["max_pixels"].startswith("default of"):
+    unbound = replace(context.workload.said, max_pixels=None)
+    is_scaled_down = feed != feed_of(context.model, unbound)
+    if is_free or is_scaled_down or origins["max_pixels"].startswith("default of"):
         return
     takes = feed.about if feed is not None else "tokens and labels"
     yield context.note(

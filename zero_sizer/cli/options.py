@@ -49,10 +49,15 @@ def add_job_options(
         if option.group in leave_out:
             continue
         group = groups.get(option.group, parser)
-        names = (f"-{option.short}", option.flag) if option.short else (option.flag,)
-        group.add_argument(*names, **_settings(option))
+        add_option(group, option)
         if option.check is checkpointing:
             group.add_argument("--checkpointing-how", **_HOW)
+
+
+def add_option(group: Any, option: Field) -> None:
+    """A row of the table as an option of a command."""
+    names = (f"-{option.short}", option.flag) if option.short else (option.flag,)
+    group.add_argument(*names, **_settings(option))
 
 
 _HOW: dict[str, Any] = {

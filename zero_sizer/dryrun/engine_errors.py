@@ -8,13 +8,26 @@ from zero_sizer.errors import WitnessError
 
 _SHORTEST_VALUE = 4  # letters; shorter values are words of any sentence
 _MOST = 3
+# Words of messages that say nothing to a reader, and what to do.
+_REMEDIES: Mapping[str, str] = {
+    "self.dim() cannot be 0 to view": (
+        "DeepSpeed broadcasts parameters as bytes, and one has no dimensions (logit_scale of CLIP "
+        "and SigLIP): before the engine is made, model.NAME = "
+        "torch.nn.Parameter(model.NAME.detach().reshape(1)); under zero.Init, in the class"
+    ),
+}
 
 
 def engine_error(message: str, config: Mapping[str, Any]) -> WitnessError:
     """The engine's message, with the keys of ``config`` that it names."""
     keys = keys_named(message, config)
     remedy = "in the config: " + ", ".join(keys[:_MOST]) if keys else ""
-    return WitnessError(message, remedy=remedy)
+    return WitnessError(message, remedy=remedy_of(message) or remedy)
+
+
+def remedy_of(message: str) -> str:
+    """Remedy of an error that is known by its words; empty for others."""
+    return next((remedy for words, remedy in _REMEDIES.items() if words in message), "")
 
 
 def keys_named(message: str, config: Mapping[str, Any]) -> list[str]:

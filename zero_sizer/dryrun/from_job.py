@@ -8,8 +8,9 @@ from zero_sizer.config.settings import Setting, Settings
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.dryrun.engine_config import engine_config
 from zero_sizer.dryrun.task import DEFAULT_OPTIMIZER, Task
-from zero_sizer.errors import UnsupportedError
+from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.job.read import Job
+from zero_sizer.models.changes import freeze
 from zero_sizer.models.changes.quantization import converted
 from zero_sizer.models.changes.records import BITSANDBYTES
 from zero_sizer.models.positions import longest_sequence
@@ -43,6 +44,7 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
         return _inference_task(job, requests=steps, nvme_path=nvme_path)
     settings, _ = settings_of(job)
     _refuse_sequence_parallel(settings)
+    _refuse_unmatched(job.model)
     plan = _plan(job, settings)
     config, notes = engine_config(
         job.document,
@@ -76,6 +78,19 @@ def rank_task(job: Job, *, steps: int = 2, nvme_path: str | None = None) -> Task
         optimizer=job.workload.optim or DEFAULT_OPTIMIZER,
         steps=steps,
         notes=(*model_notes, *notes),
+    )
+
+
+def _refuse_unmatched(model: ModelSpec) -> None:
+    """Stops a run that would train what was meant to be frozen."""
+    patterns = freeze.unmatched(model)
+    if model.freeze is None or model.freeze.is_of_a_tool or not patterns:
+        return
+    near = freeze.near(model, patterns[0])
+    raise InputError(
+        f"{patterns[0]!r} names no parameter of {model.name}, so nothing would be frozen by it",
+        remedy=f"is it {' or '.join(near)}?" if near else freeze.HOW,
+        where=model.freeze.origin,
     )
 
 

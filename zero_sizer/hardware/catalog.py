@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,24 @@ def _refuse_elsewhere(wanted: str) -> None:
     Raises:
         InputError: it is one, with the flags that still size a job on it.
     """
-    for row in _table()["elsewhere"]:
-        if wanted in map(_squeeze, row["names"]):
-            memory = f"--gpu-memory {row.get('memory', 'SIZE')}"
-            remedy = f"leave --gpu out and state what PyTorch shows on it: {memory}"
-            if "like" in row:
-                remedy = f"take one that is like it: --gpu {row['like']} {memory}"
-            raise InputError(f"{row['label']} is not in the table: {row['why']}", remedy=remedy)
+    row = _elsewhere(wanted)
+    if row is None:
+        return
+    memory = f"--gpu-memory {row.get('memory', 'SIZE')}"
+    remedy = f"leave --gpu out and state what PyTorch shows on it: {memory}"
+    if "like" in row:
+        remedy = f"take one that is like it: --gpu {row['like']} {memory}"
+    raise InputError(f"{row['label']} is not in the table: {row['why']}", remedy=remedy)
+
+
+def _elsewhere(wanted: str) -> Mapping[str, Any] | None:
+    return next((r for r in _table()["elsewhere"] if wanted in map(_squeeze, r["names"])), None)
+
+
+def why_not_here(name: str) -> str:
+    """Label of an accelerator that the table cannot hold, and the reason; empty for others."""
+    row = _elsewhere(_squeeze(name))
+    return "" if row is None else f"{row['label']}: {row['why']}"
 
 
 @cache

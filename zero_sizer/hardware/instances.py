@@ -1,6 +1,7 @@
 """Machines of clouds by name, and what they bring to a cluster: ``data/instances.json``."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -64,9 +65,12 @@ def find(name: str) -> Instance:
     if len(family) == 1:
         return family[0]
     if family:
-        choices = ", ".join(instance.name for instance in family)
+        choices = ", ".join(instance.name for instance in sorted(family, key=_size_of))
         raise InputError(f"{shown(name)} could be any of {choices}", remedy="write which one")
     if found is None:
+        elsewhere = catalog.why_not_here(_plain(name).partition(".")[0])
+        if elsewhere:
+            raise InputError(f"{shown(name)} is not in the table: {elsewhere}")
         near = _is_gpu(name) or did_you_mean(_plain(name), _by_spelling())
         raise InputError(
             f"no instance {shown(name)} in the table" + (f"; {near}" if near else ""),
@@ -87,6 +91,12 @@ def family_of(name: str) -> list[Instance]:
     ]
     whole = [one for one, rest in rests if rest and not rest[0].isalnum()]
     return whole or [one for one, rest in rests if not rest[:1].isdigit()]
+
+
+def _size_of(instance: Instance) -> tuple[int, int]:
+    """GPUs, and what stands before ``xlarge``: a row is as the provider lists it."""
+    size = re.search(r"\.(\d*)xlarge", instance.name)
+    return instance.gpus, int(size.group(1) or 1) if size else 0
 
 
 def is_known(name: str) -> bool:

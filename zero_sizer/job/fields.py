@@ -25,6 +25,7 @@ from zero_sizer.job.values import (
     day,
     images,
     optim,
+    pixels,
     rate,
     release,
     text,
@@ -116,7 +117,7 @@ class Flags:
     freeze: tuple[str, ...] | None = _row(
         patterns,
         metavar="PATTERN",
-        help="parameters that are not trained, e.g. '*.embed_tokens.*'; may be repeated",
+        help="parameters that are not trained, e.g. '*.embed_tokens.*'; commas or repeated",
     )
     allow_code: bool | None = _row(
         bool, help="let a job YAML name a module:factory, which is imported and called"
@@ -192,11 +193,11 @@ class Flags:
         metavar="IMAGES",
         help="of each sample: how many, and pixels where they are free, e.g. 2,size=1344x896",
     )
-    max_pixels: int | None = _row(
-        Whole(_ANY),
+    max_pixels: int | str | None = _row(
+        pixels,
         _WORKLOAD,
         metavar="PIXELS",
-        help="that an image has at most, where sizes are free and --images says none",
+        help="to which larger images are scaled down where sizes are free, e.g. 602112 or 768x784",
     )
     audio_seconds: float | str | None = _row(
         Number(86400), _WORKLOAD, metavar="SECONDS", help="of each sample's recording"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from math import isfinite
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.config.workload import DEEPSPEED, REENTRANT, Checkpointing
@@ -233,6 +233,22 @@ def _sides(size: Any) -> tuple[int, ...]:
     return found[0], found[-1]
 
 
+_PRODUCT = re.compile(r"[\d\sx*]{1,60}")
+
+
+def pixels(value: Any) -> int:
+    """A number of pixels, or factors as scripts write them: ``768x768``, ``1280*28*28``."""
+    if isinstance(value, str) and _PRODUCT.fullmatch(text_of := value.lower()):
+        parts = [part.strip() for part in re.split("[x*]", text_of)]
+        if all(part.isdecimal() for part in parts):
+            value = prod(map(int, parts))
+    try:
+        return _PIXELS(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; write 602112, or 768x784") from None
+
+
+_PIXELS = Whole(2**31)
 _CHECKPOINTING_WORDS = "every-K, first-K, offload, reentrant, deepspeed"
 
 

@@ -181,7 +181,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "checkpointing": checkpointing,
         "checkpointing_how": job.workload.checkpointing_how,
         "attention": attention,
-        "attention_kernel": job.workload.attention_kernel,
+        "attention_kernel": job.workload.attention_kernel if attention == "flash" else None,
         "sequences": _sequences(job, attention, assumed),
         "loss": _loss(job, assumed),
         "kernels": job.workload.kernels,

@@ -29,7 +29,6 @@ from zero_sizer.units import format_gib
 from zero_sizer.util.terminal import output_columns
 
 _HEAD = {Device.GPU: "GPU", Device.HOST: "host", Device.NVME: "NVMe"}
-_REASONS = 3  # printed where nothing fits
 _WIDE = 110  # columns for the plans and their runs in one table
 _WORTH_SHOWING = 0.005  # share of the step below which a term is left out
 
@@ -50,7 +49,7 @@ def show_choice(choice: Choice, start: Start | None = None) -> None:
         _show_ranked(choice)
         print()
         _show_time(choice, winner)
-    if choice.losses:
+    if choice.losses and choice.search.refusal is None:
         print()
         _show_losses(choice.losses)
     print()
@@ -61,9 +60,8 @@ def show_choice(choice: Choice, start: Start | None = None) -> None:
 
 
 def _show_nothing(choice: Choice) -> None:
-    show_line(f"{nothing(choice)}: {where(choice)}")
-    for reason in choice.reasons[:_REASONS]:
-        show_line(f"    {reason_line(reason)}", indent="      ")
+    show_words(nothing(choice), [reason_line(reason) for reason in choice.reasons])
+    show_line(where(choice))
     for alternative, plan in choice.others:
         show_line(
             f"as another job, {alternative.name} fits: {plan.strategy.name}, micro batch "

@@ -60,7 +60,7 @@ def _sections(choice: Choice, start: Start | None) -> Iterator[Section]:
         yield Section(title="Training run", lines=tuple(training_lines(choice.run)))
     if choice.others:
         yield _others(choice)
-    if choice.losses:
+    if choice.losses and choice.search.refusal is None:
         yield Section(
             title="What does not fit, and why",
             heads=("strategy", "why not", "least of each, alone", "the largest there"),

@@ -27,7 +27,7 @@ from zero_sizer.report.json import reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.training import MARKS, lines, run_columns
 from zero_sizer.report.training import as_mapping as training_mapping
-from zero_sizer.report.verdict import rate_name, reason_line
+from zero_sizer.report.verdict import NOTHING_RUNS, rate_name, reason_line, show_words
 from zero_sizer.util.terminal import output_columns
 
 _COUNTED = {"gpus": "GPUs", "nodes": "nodes"}
@@ -46,6 +46,14 @@ class Table(NamedTuple):
 
 def show_fleet(fleet: Fleet) -> None:
     """Print the sizes, the fewest nodes per strategy, and the answer to the target."""
+    if fleet.search.refusal is not None:
+        show_words(NOTHING_RUNS, [reason_line(reason) for reason in fleet.reasons])
+        show_line(where(fleet))
+    else:
+        _show_found(fleet)
+
+
+def _show_found(fleet: Fleet) -> None:
     show_line(where(fleet))
     for line in (*assumed(fleet), *answers(fleet)):
         show_line(line)
@@ -94,6 +102,10 @@ def answers(fleet: Fleet) -> Iterator[str]:
     """The target, the fewest nodes and how many help, a line each."""
     yield from _target(fleet)
     plan = fleet.smallest
+    if fleet.search.refusal is not None:
+        yield NOTHING_RUNS
+        yield from map(reason_line, fleet.reasons)
+        return
     if plan is None:
         sure = "" if fleet.verdict is Verdict.DOES_NOT_FIT else " for certain"
         yield f"nothing fits{sure} on up to {fleet.sizes[-1].nodes} nodes"

@@ -9,7 +9,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.report.document import print_document
 from zero_sizer.report.table import show_line
-from zero_sizer.report.verdict import WORDS, show_job
+from zero_sizer.report.verdict import NOTHING_RUNS, WORDS, show_job, show_words
 from zero_sizer.units import format_gib
 
 _WORDS = {
@@ -25,6 +25,10 @@ def show_largest(found: Largest, job: Job) -> None:
     """Print the answer, what the next larger one comes to, and the config it needs."""
     gpu = job.cluster.gpu.name if job.cluster.gpu else "GPUs"
     where = f"on {job.cluster.layout} {gpu}"
+    if found.refusal is not None:
+        show_words(NOTHING_RUNS, [f"{found.refusal.message}; {found.refusal.remedy}"])
+        show_line(f"{job.model.name} {where}")
+        return
     if found.sizing is None:
         show_line(f"NOTHING FITS: not even the smallest {_WORDS[found.what]} {where}")
         return
@@ -71,6 +75,7 @@ def largest_mapping(found: Largest, job: Job) -> dict[str, Any]:
         if found.beyond is None
         else {"value": found.beyond[0], "verdict": found.beyond[1].value},
         "limit": found.limit,
+        "refusal": "" if found.refusal is None else found.refusal.message,
         "checkpointing": None if sizing is None else sizing.job.workload.checkpointing,
         "config": None if sizing is None else sizing.job.document.values,
         "peak_bytes": {}

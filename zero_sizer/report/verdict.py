@@ -19,15 +19,24 @@ WORDS = {
     Verdict.DOES_NOT_FIT: "DOES NOT FIT",
     Verdict.UNCERTAIN: "COULD NOT TELL",
 }
+NOTHING_RUNS = "NOTHING CAN RUN"
 _MOST = 3  # reasons printed; the JSON has them all
 
 
 def show_verdict(sizing: Sizing) -> None:
     """Print the verdict and its reasons: nobody launches a job that fits and is refused."""
     if not sizing.is_valid and sizing.verdict is Verdict.FITS:
-        show_line(told(sizing), indent="    ")
+        show_line(f"{told(sizing)}, but: {_first_error(sizing)}", indent="    ")
         return
-    show_words(told(sizing), [*_reasons(sizing)])
+    first = (
+        [] if sizing.is_valid or sizing.verdict is not Verdict.UNCERTAIN else [_first_error(sizing)]
+    )
+    show_words(told(sizing), [*first, *_reasons(sizing)])
+
+
+def _first_error(sizing: Sizing) -> str:
+    errors = (f.message for f in sizing.findings if f.severity is Severity.ERROR)
+    return next(errors, "")
 
 
 def told(sizing: Sizing) -> str:

@@ -122,12 +122,18 @@ def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
         passed += finished
 
 
-def _around_others(labels: _Labels) -> Iterator[str]:
+@lru_cache(maxsize=64)
+def _around_others(labels: _Labels) -> frozenset[str]:
     """Modules that own parameters and run a module of their own, as experts their activation."""
-    words = [token for runs, _ in labels for token in runs.split()]
-    modules = {word.lstrip("~/^") for word in words}
+    words = {token for runs, _ in labels for token in runs.split()}
+    around = set()
+    for word in words:
+        owner = word.lstrip("~/^").rpartition(".")[0]
+        while owner and owner not in around:
+            around.add(owner)
+            owner = owner.rpartition(".")[0]
     owners = {word.lstrip("/^") for word in words if "~" not in word[:2]}
-    return (o for o in owners if any(module.startswith(f"{o}.") for module in modules))
+    return frozenset(owners & around)
 
 
 def _backward_label(prefix: str, runs: str, completes: str) -> str:

@@ -116,11 +116,12 @@ def _about_other_inputs(plan: Plan, fed: str) -> Finding:
     what = f"{plan.model.name} is fed {fed}, which --seq-len and --micro-batch do not measure"
     if plan.feed is not None:
         what = f"each sample brings {plan.model.name} {plan.feed.about}"
+    is_text = plan.feed is not None and plan.feed.taken == 0 and plan.feed.has_tokens
     return Finding(
         code=INPUTS_NOT_MODELLED,
         severity=Severity.WARNING,
         key="--model",
-        message=f"{what}: what it keeps of them is not counted",
+        message=f"{what}: what it keeps {'' if is_text else 'of them '}is not counted",
         remedy=_OWN_INPUTS if plan.feed is None else _TRACED,
         direction=Direction.EITHER,
     )

@@ -104,7 +104,8 @@ def trace_family(  # noqa: PLR0913 (a structure, and what it is made of)
         replace(s, kinds=tuple(kinds_of.get(s.prefix, kinds)) or s.kinds) for s in tracers[0].stacks
     ]
     constants = Constants()
-    of_windows = windows.named(products) if windows.WINDOW in members[0].widths else ()
+    has_windows = members[0].feed is not None and windows.WINDOW in members[0].widths
+    of_windows = windows.named(products) if has_windows else ()
     solver = Solver(
         [m.widths for m in members],
         products,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.dryrun import replies
+from zero_sizer.dryrun.engine_errors import remedy_of
 from zero_sizer.errors import ZeroSizerError
 
 _OWN = str(Path(__file__).resolve().parents[2])
@@ -34,7 +35,7 @@ def reply(error: BaseException, *, message: str = "") -> dict[str, Any]:
         line = _users_line(cause)
         where = f" ({line})" if line and line != innermost else ""
         text += f"; caused by {_said(cause)}{where}"
-    remedy = getattr(first, "remedy", "")
+    remedy = getattr(first, "remedy", "") or remedy_of(text)
     if not remedy and any(word in text for word in _OFFLINE):
         remedy = _FETCHES_NOTHING
     where = innermost or getattr(first, "where", "") or _librarys_line(chain[-1])

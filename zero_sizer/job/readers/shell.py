@@ -191,7 +191,10 @@ def _arguments(
     return replace(said, findings=(*said.findings, *notes), makes_config=is_switch)
 
 
-_IMAGES = ("MAX_PIXELS", "VIDEO_MAX_PIXELS", "IMAGE_MAX_TOKEN_NUM")
+_IMAGES = (
+    *("MAX_PIXELS", "MIN_PIXELS", "IMAGE_MAX_TOKEN_NUM"),
+    *("VIDEO_MAX_PIXELS", "VIDEO_MAX_TOKEN_NUM", "VIDEO_TOTAL_PIXELS", "FPS_MAX_FRAMES"),
+)
 """Variables that bound images and videos: qwen_vl_utils' and ms-swift's."""
 
 

@@ -10,16 +10,25 @@ from typing import Any
 
 from zero_sizer.config.batch import accumulation_for
 from zero_sizer.config.document import Document
-from zero_sizer.errors import UnsupportedError
+from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.findings import Direction
 from zero_sizer.hardware.assemble import Stated
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.readers import facts, towers, trainer
 from zero_sizer.job.readers.facts import Fact, LeftOut, Tool
 from zero_sizer.job.statements import OfModel, Statements
+from zero_sizer.job.values import Whole, pixels
+from zero_sizer.models.feeds.language import USUAL_PIXELS
 from zero_sizer.util.spelling import shown
 
 _SAMPLES = 16
+
+
+def _is_beyond_usual(value: Any) -> bool:
+    """Whether images have at least more pixels than those that are assumed."""
+    return pixels(value) > USUAL_PIXELS
+
+
 _TOOL = Tool(
     name="ms-swift",
     version="(August 2026)",
@@ -41,11 +50,11 @@ _TOOL = Tool(
             key="rlhf_type", message="keeps more models or samples at once than fine-tuning does",
             direction=Direction.COST,
         ),
-        facts.videos("VIDEO_MAX_PIXELS"),
-        facts.videos("video_max_pixels"),
+        *map(facts.videos, ("VIDEO_MAX_PIXELS", "video_max_pixels", "VIDEO_MAX_TOKEN_NUM")),
+        *map(facts.videos, ("VIDEO_TOTAL_PIXELS", "FPS_MAX_FRAMES")),
         LeftOut(
-            key="IMAGE_MAX_TOKEN_NUM", message="bounds the tokens of an image",
-            direction=Direction.SAVE, remedy="say --images 1,size=HEIGHTxWIDTH",
+            key="MIN_PIXELS", message="scales smaller images up", direction=Direction.COST,
+            applies=_is_beyond_usual, remedy="say --images 1,size=HEIGHTxWIDTH",
         ),
         LeftOut(
             key="vit_gradient_checkpointing",
@@ -91,7 +100,8 @@ _TOOL = Tool(
             *("bnb_4bit_quant_storage", "gradient_checkpointing", "model_type", "model_name"),
             *("gradient_checkpointing_kwargs", "vit_gradient_checkpointing", "model_author"),
             *("per_device_eval_batch_size", "max_new_tokens", "adapters", "max_model_len"),
-            *("freeze_parameters", "trainable_parameters", "MIN_PIXELS", "VIDEO_MIN_PIXELS"),
+            *("freeze_parameters", "trainable_parameters", "VIDEO_MIN_PIXELS"),
+            *("IMAGE_MAX_TOKEN_NUM", "IMAGE_MIN_TOKEN_NUM", "VIDEO_MIN_TOKEN_NUM"),
             *(key for key, _, _ in towers.SWIFT_SWITCHES),
         }
     ),
@@ -170,6 +180,13 @@ def read(file: Document) -> Statements:
     )
     workload = dict(said.workload)
     workload["precision"] = _precision(file, workload["precision"])
+    findings = list(said.findings)
+    if file.values.get(_TOKENS) is not None:
+        side = _side_of_a_token(file)
+        if side is None:
+            findings.append(facts.at(file, _TOKENS, _NO_SIDE))
+        else:
+            workload |= _of_tokens(file, side, workload.get("max_pixels"))
     kind_key = "tuner_type" if file.values.get("tuner_type") is not None else "train_type"
     kind = facts.text(file, kind_key) or "lora"
     if kind not in ("full", "lora"):
@@ -180,12 +197,43 @@ def read(file: Document) -> Statements:
     return replace(
         said,
         workload=workload,
+        findings=tuple(findings),
         adapter=_adapter(file, kind_key) if kind == "lora" else None,
         excluded=_excluded(file) if kind == "lora" else None,
         frozen=towers.of_swift(_TOOL, file) if kind == "full" else None,
         quantization=_quantization(file, workload["precision"].value),
         on_cluster=lambda cluster: _accumulation(workload["micro_batch"].value, cluster),
     )
+
+
+_TOKENS = "IMAGE_MAX_TOKEN_NUM"
+_SIDES = (("qwen2", 28), ("qwen3", 32))
+"""Of a square of merged patches, which is one token (qwen_vl_utils' factor)."""
+_NO_SIDE = facts.not_modelled(
+    f"{_TOKENS} bounds the tokens of an image, of a size that the model's name does not tell",
+    Direction.SAVE,
+    "say --images 1,size=HEIGHTxWIDTH",
+)
+
+
+def _side_of_a_token(file: Document) -> int | None:
+    name = str(file.values.get("model", "")).lower().replace("-", "").replace("_", "")
+    return next((side for word, side in _SIDES if word in name), None)
+
+
+def _of_tokens(file: Document, side: int, said: Stated | None) -> dict[str, Stated]:
+    """A bound on an image's tokens in pixels, unless ``max_pixels`` is a lower one.
+
+    qwen_vl_utils from 0.0.14 on reads these tokens, and MAX_PIXELS no longer.
+    """
+    where = file.where(_TOKENS)
+    try:
+        tokens = Whole(2**20)(file.values[_TOKENS])
+    except ValueError as error:
+        raise InputError(f"{_TOKENS}: {error}", where=where) from None
+    found = Stated(tokens * side**2, where)
+    is_lower = said is not None and "max_pixels" in file.values and said.value < found.value
+    return {} if is_lower else {"max_pixels": found}
 
 
 def _accumulation(micro_batch: int, cluster: Cluster) -> dict[str, Stated]:

@@ -129,16 +129,25 @@ _SILENT = frozenset(
         *("torch_compile_mode", "torch_compile_backend", "fsdp_config", "model_name_or_path"),
     }
 )
+_PIXELS = Fact(field="max_pixels", keys=("max_pixels", "image_max_pixels", "MAX_PIXELS"))
+_VIDEOS = tuple(
+    map(
+        facts.videos,
+        ("video_max_pixels", "VIDEO_MAX_PIXELS", "VIDEO_MAX_TOKEN_NUM", "FPS_MAX_FRAMES"),
+    )
+)
 TRAINING_ARGUMENTS = Tool(
     name="TrainingArguments",
     version="(transformers 5.23)",
     facts=(
         *trainer_facts(),
         Fact(field="seq_len", keys=("max_seq_length", "model_max_length", "block_size")),
+        # of scripts by others: QwenLM/Qwen3-VL's qwen-vl-finetune, 2U1/Qwen-VL-Series-Finetune
+        _PIXELS,
         Fact(field="attention", keys=("attn_implementation",), read=ATTENTION),
         Fact(field="attention_kernel", keys=("attn_implementation",), read=kernel),
     ),
-    left_out=TRAINER_LEFT_OUT,
+    left_out=(*TRAINER_LEFT_OUT, *_VIDEOS),
     known=_SILENT,
 )
 TRL = Tool(
@@ -147,6 +156,7 @@ TRL = Tool(
     facts=(
         *trainer_facts(),
         Fact(field="seq_len", keys=("max_length", "max_seq_length"), default=1024),
+        _PIXELS,
         Fact(field="attention", keys=("attn_implementation",), read=ATTENTION),
         Fact(field="attention_kernel", keys=("attn_implementation",), read=kernel),
         Fact(

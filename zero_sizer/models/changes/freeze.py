@@ -1,5 +1,6 @@
 """Parameters that a job does not train, by patterns over their names."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -8,10 +9,12 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.spelling import nearest
 
 _MOST, _LONGEST, _MOST_STARS = 64, 200, 8  # keeps matching short, whatever is written
+HOW = "patterns are of whole names, with * for any part: *.vision_tower.*"
+_COMMA = re.compile(r",(?![^\[\]]*\])")  # outside of [a,b]; no parameter's name has one
 
 
 def patterns(value: object) -> tuple[str, ...]:
-    """A list of patterns, or one, as typed.
+    """A list of patterns, or some with commas between them, as typed.
 
     Raises:
         ValueError: something else, or more than can be matched quickly.
@@ -19,14 +22,19 @@ def patterns(value: object) -> tuple[str, ...]:
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not items:
         raise ValueError(f"{value!r} is not a list of patterns of parameter names")
-    if len(items) > _MOST:
-        raise ValueError(f"{len(items)} patterns are more than {_MOST}")
+    found: list[str] = []
     for item in items:
-        if not isinstance(item, str) or not item.strip():
+        if not isinstance(item, str) or not item.strip(", "):
             raise ValueError(f"{item!r} is not a pattern of parameter names")
+        if len(item) > 10 * _LONGEST:
+            raise ValueError(f"a list of patterns has at most {10 * _LONGEST} characters")
+        found += [part.strip() for part in _COMMA.split(item) if part.strip()]
+    if len(found) > _MOST:
+        raise ValueError(f"{len(found)} patterns are more than {_MOST}")
+    for item in found:
         if len(item) > _LONGEST or item.count("*") > _MOST_STARS:
             raise ValueError(f"a pattern has at most {_LONGEST} characters and {_MOST_STARS} stars")
-    return tuple(items)
+    return tuple(found)
 
 
 def patterns_of(names: Iterable[str], spec: ModelSpec) -> tuple[str, ...]:

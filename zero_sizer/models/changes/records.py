@@ -143,6 +143,11 @@ class Freeze:
     patterns: tuple[str, ...]
     origin: str = ""
 
+    @property
+    def is_of_a_tool(self) -> bool:
+        """True if switches of a tool's file (``freeze_vit``) say them, not the user's patterns."""
+        return self.origin.startswith("freeze_")
+
     def takes(self, name: str) -> bool:
         """True if the parameter ``name`` is frozen."""
         return any(matches(pattern, name) for pattern in self.patterns)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
-from math import isqrt
+from math import floor, isqrt, sqrt
 from typing import Any
 
 from zero_sizer.models.feeds import tiles, windows
@@ -44,12 +44,14 @@ class _Picture:
 def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
     """Token ids with places for each image, its pixels, and a label for every token."""
     kind = str(fields.get("model_type", ""))
+    if kind in _TEXT_ALONE and said.images is not None and not said.images.count:
+        return _without_images(said.images)
     if kind not in _PICTURES or not name.endswith("ForConditionalGeneration"):
         return None
     images = said.images or Images()
     if not images.count:
         return _without_images(images)
-    of, token = _PICTURES[kind](fields, images, side_of(said)), _image_token(fields)
+    of, token = _PICTURES[kind](fields, images, said.max_pixels), _image_token(fields)
     runs: list[tuple[int, int]] = []
     for _ in range(images.count):
         runs += [(0, of.around), (token, of.tokens)] if of.around else [(token, of.tokens)]
@@ -75,9 +77,9 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
     )
 
 
-def side_of(said: Said) -> int:
-    """Pixels of the side of an image whose size is left to the data, within the bound."""
-    return min(_SIDE, isqrt(said.max_pixels)) if said.max_pixels else _SIDE
+def _side_of(most: int | None) -> int:
+    """Pixels of the side of a square image whose size is left to the data, within the bound."""
+    return min(_SIDE, isqrt(most)) if most else _SIDE
 
 
 def _without_images(images: Images) -> Feed:
@@ -94,7 +96,7 @@ def _image_token(fields: Mapping[str, Any]) -> int:
     return whole(fields, "image_token_id", "image_token_index", default=1)
 
 
-def _llava(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
+def _llava(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
     """Resized to what the tower takes, whatever the image is."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 336)
@@ -106,7 +108,7 @@ def _llava(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     return replace(found, measures=measures)
 
 
-def _gemma(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
+def _gemma(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
     """Pooled to so many tokens as the config says (PaliGemma: the tower's patches)."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 224)
@@ -115,7 +117,7 @@ def _gemma(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     return _fixed(fields, images, per_image, (height, width))
 
 
-def _internvl(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
+def _internvl(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
     """Tiles, each half the tower's patches each way; one where no size is stated."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 448)
@@ -130,7 +132,7 @@ def _internvl(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     return _Picture(inputs=(pixels,), tokens=tokens, height=of[0], width=of[1], around=2)
 
 
-def _llama4(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
+def _llama4(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
     """Tiles of a canvas, and the whole once more where there are several.
 
     Each has the tower's patches pooled by its ratio of pixel shuffling; one where no size is
@@ -155,7 +157,7 @@ def _llama4(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     )
 
 
-def _pixtral(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
+def _pixtral(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
     """Patches of the image, merged by squares; a token behind each row of the merged.
 
     Its processor rounds each side up to whole merged patches, and shrinks what is larger than the
@@ -165,7 +167,7 @@ def _pixtral(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     longest, _ = square(tower, "image_size", 1540)
     patch, _ = square(tower, "patch_size", 14)
     step = patch * whole(fields, "spatial_merge_size", default=2)
-    height = images.height or min(side, longest)
+    height = images.height or min(_side_of(most), longest)
     width = images.width or height
     over = max(height, width, longest)
     rows, columns = (-(-(of * longest // over) // step) for of in (height, width))
@@ -195,10 +197,10 @@ def _fixed(
     return _Picture(inputs=(pixels,), tokens=tokens, height=size[0], width=size[1])
 
 
-def _qwen(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
+def _qwen(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
     """Patches in a row, as many as the image has, merged by squares on the way to the tokens.
 
-    Its processor rounds each side to whole merged patches (smart_resize).
+    Where nobody states a size, the largest that the bound allows, nearly square.
     """
     tower = nested(fields, "vision_config")
     is_older = fields.get("model_type") in ("qwen2_vl", "qwen2_5_vl")
@@ -206,8 +208,7 @@ def _qwen(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     merge = whole(tower, "spatial_merge_size", default=2)
     channels = whole(tower, "in_channels", "in_chans", default=3)
     depth = whole(tower, "temporal_patch_size", default=2)
-    height = images.height or side
-    sides = [_rounded(of, patch * merge) for of in (height, images.width or height)]
+    sides = _sides(images, patch * merge, most)
     rows, columns = (of // patch for of in sides)
     measures = {"patches": rows * columns, "grid_rows": rows, "grid_columns": columns}
     found = windows.lengths(fields, [rows // merge, columns // merge], patch, merge)
@@ -236,11 +237,38 @@ def _qwen(fields: Mapping[str, Any], images: Images, side: int) -> _Picture:
     )
 
 
-def _rounded(side: int, to: int) -> int:
-    return max(round(side / to), 1) * to
+def _sides(images: Images, step: int, most: int | None) -> tuple[int, int]:
+    if images.height is None and most is not None and most <= USUAL_PIXELS:
+        return _largest(step, most)
+    height = images.height or _SIDE
+    return smart_resize(height, images.width or height, step, most)
 
 
-_Pictures = Callable[[Mapping[str, Any], Images, int], _Picture]
+def smart_resize(height: int, width: int, step: int, most: int | None) -> tuple[int, int]:
+    """Sides as Qwen's processors make them: whole steps, and no more pixels than the bound.
+
+    transformers 5.23 image_processing_qwen2_vl.py:63, but for its least number of pixels and the
+    longest shapes, which it refuses.
+    """
+    rounded = (round(height / step) * step or step, round(width / step) * step or step)
+    if most is None or rounded[0] * rounded[1] <= most:
+        return rounded
+    beta = sqrt(height * width / most)
+    return (
+        max(floor(height / beta / step), 1) * step,
+        max(floor(width / beta / step), 1) * step,
+    )
+
+
+def _largest(step: int, most: int) -> tuple[int, int]:
+    """Sides of the image with the most patches within the bound, at most twice as wide as high."""
+    steps = max(most // step**2, 1)
+    least = isqrt(max(steps // 2 - 1, 0)) + 1
+    rows = max(range(isqrt(steps), least - 1, -1), key=lambda n: steps // n * n)
+    return rows * step, steps // rows * step
+
+
+_Pictures = Callable[[Mapping[str, Any], Images, int | None], _Picture]
 _PICTURES: Mapping[str, _Pictures] = {
     **dict.fromkeys(("llava", "vipllava"), _llava),
     **dict.fromkeys(("gemma3", "paligemma"), _gemma),
@@ -251,6 +279,8 @@ _PICTURES: Mapping[str, _Pictures] = {
         ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _qwen
     ),
 }
+_TEXT_ALONE = ("gemma4",)
+"""Kinds whose images and sound are not derived, and whose text is where there are none."""
 _TYPED = {
     **dict.fromkeys(("gemma3", "paligemma"), "token_type_ids"),
     **dict.fromkeys(

@@ -17,6 +17,7 @@ _NOPE_EVERY = 4
 _EVERY: Mapping[str, tuple[str, str, int]] = {
     "gemma3_text": (SLIDING, "sliding_window_pattern", 6),
     "gpt_oss": (SLIDING, "", 2),
+    "olmo3": (SLIDING, "", 4),
     "qwen3_next": (LINEAR, "full_attention_interval", 4),
 }
 _SOME_UNROTATED = ("llama4_text", "smollm3")
