@@ -20,6 +20,7 @@ from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held, Reduction
 from zero_sizer.zero.secondary import Secondary
 from zero_sizer.zero.share import Own, Share
+from zero_sizer.zero.swapping import Swapped
 from zero_sizer.zero.trace import Gathering, Limits
 
 
@@ -43,6 +44,7 @@ class Zero:
         rules: of reduction.
         share: this rank's side of reduction.
         is_first: see ``trace.Trace``.
+        swapped: see ``trace.Trace``.
         others: further ranks'; at every place the one that holds most is meant.
     """
 
@@ -61,6 +63,7 @@ class Zero:
     rules: Rules
     share: Share
     is_first: bool = False
+    swapped: Swapped | None = None
     others: tuple[Own, ...] = ()
 
     def __hash__(self) -> int:
@@ -211,16 +214,17 @@ class Overlay:
         zero, program = self.zero, self.program
         if not zero.ranks:
             return None, None
-        levels = self._levels = _levels(Identity(program), _gathering_of(zero))
+        levels = self._levels = _levels(Identity(program), gathering_of(zero))
         copied = max(*zero.share.cast_itemsizes, zero.rules.itemsize)
         self.per_rank = levels.per_rank + copied * self._reduction.flow.most_together
         return gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
 
 
-def _gathering_of(zero: Zero) -> Gathering:
+def gathering_of(zero: Zero) -> Gathering:
+    """All of a trace but its visits."""
     parts = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes)
     places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed, zero.lent)
-    more = (zero.secondary, zero.views, zero.is_first)
+    more = (zero.secondary, zero.views, zero.is_first, zero.swapped)
     return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
 
 
@@ -239,7 +243,7 @@ def _cut(program: Identity, how: Gathering) -> tuple[tuple[int, ...], tuple[int,
 
 def secondaries_made(layout: Layout, zero: Zero, *, in_forward: bool) -> tuple[int, ...]:
     """Parameters whose secondary partitions forward makes, or both passes, in that order."""
-    forward, both = _cut(Identity(program_of(layout)), _gathering_of(zero))
+    forward, both = _cut(Identity(program_of(layout)), gathering_of(zero))
     return forward if in_forward else both
 
 
