@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from itertools import compress
 
 from zero_sizer.config.workload import TRAINING
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
-from zero_sizer.timeline.swapped_weights import run_of, stop_of
+from zero_sizer.timeline.swapped_weights import gathered_to_build, run_of, stop_of
 from zero_sizer.zero.swap_stops import Run, StopAt, When, fewest_at_once, fewest_buffers
 
 
@@ -21,7 +19,6 @@ def remarks(plan: Plan) -> Iterator[Finding]:
     yield from _about_swapped_weights(plan)
 
 
-_WITHIN_ADAPTER = ".base_layer"
 _COUNT = "zero_optimization.offload_param.buffer_count"
 _TRIES = 24  # numbers of buffers above the one that gathering alone takes
 
@@ -41,7 +38,7 @@ def _about_swapped_weights(plan: Plan) -> Iterator[Finding]:
             severity=Severity.ERROR,
             key=_COUNT,
             message=_message(plan, found),
-            remedy=_remedy(run, _to_build(plan)[1]),
+            remedy=_remedy(run, gathered_to_build(plan)[1]),
         )
 
 
@@ -102,7 +99,7 @@ def _remedy(run: Run, least: int) -> str:
 
 def _about_swap_buffers(plan: Plan) -> Iterator[Finding]:
     """A model that is built from its config needs buffers for a module's weights at once."""
-    module, most = _to_build(plan)
+    module, most = gathered_to_build(plan)
     if most > plan.param_buffer_count > 0:
         yield Finding(
             code="nvme-buffers-to-build",
@@ -113,22 +110,6 @@ def _about_swap_buffers(plan: Plan) -> Iterator[Finding]:
             "once; `from_pretrained` of a complete checkpoint does not",
             remedy=f"set it to {most} or more",
         )
-
-
-def _to_build(plan: Plan) -> tuple[str, int]:
-    """Module, and how many of its weights that lie on NVMe are gathered at once to build it.
-
-    transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3: those of a module and of
-    its children; partitioned_param_swapper.py:312.
-    """
-    swapped = sizes.is_on_nvme(plan)
-    if not (any(swapped) and plan.zero_init and plan.stage == 3 and plan.model.exact_tensors):
-        return "", 0
-    together: Counter[str] = Counter()
-    for tensor in compress(plan.model.parameters, swapped):
-        module = tensor.module.removesuffix(_WITHIN_ADAPTER)
-        together.update({module, module.rpartition(".")[0]})
-    return max(together.items(), key=lambda item: item[1], default=("", 0))
 
 
 def _about_pipelined_swaps(plan: Plan) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Where DeepSpeed stops since weights on NVMe find no buffer: from the first forward to later steps.
+"""Where DeepSpeed stops since weights on NVMe find no buffer, in the first step or a later one.
 
 The micro steps of a run differ in what DeepSpeed knows and in what has a buffer when they begin
 (``zero_sizer.zero.trace.Known``), so each kind is replayed once, in the order in which they come.
