@@ -38,7 +38,7 @@ def _about_swapped_weights(plan: Plan) -> Iterator[Finding]:
             severity=Severity.ERROR,
             key=_COUNT,
             message=_message(plan, found),
-            remedy=_remedy(run, gathered_to_build(plan)[1]),
+            remedy=_remedy(run, plan.param_buffer_count, gathered_to_build(plan)[1]),
         )
 
 
@@ -76,24 +76,28 @@ def _message(plan: Plan, found: StopAt) -> str:
     )
 
 
-def _remedy(run: Run, least: int) -> str:
+def _remedy(run: Run, buffers: int, least: int) -> str:
     """The fewest buffers with which the run goes on, as it is and without what takes many.
 
-    ``least``: so many are needed to build the model.
+    Args:
+        run: any that stops.
+        buffers: it has.
+        least: buffers to build the model.
     """
-    limits, found = run.later.limits, list[str]()
-    fewest = fewest_buffers(run, _TRIES, least)
+    found, none_ahead = list[str](), "stage3_prefetch_bucket_size to 0"
+    plain = run.with_limits(prefetch_bucket_size=0)
+    fewest, count = fewest_buffers(run, _TRIES, least), max(least, fewest_at_once(plain))
     if fewest is not None:
         found.append(f"set it to {fewest}")
-    plain = run.with_limits(prefetch_bucket_size=0)
-    if limits.prefetch_bucket_size:
-        count = max(least, fewest_at_once(plain))
-        if fewest is None or count < fewest:
-            found.append(f"set it to {count} and stage3_prefetch_bucket_size to 0")
+    if run.later.limits.prefetch_bucket_size:
+        if count <= buffers:
+            found.append(f"set {none_ahead}")
+        elif fewest is None or count < fewest:
+            found.append(f"set it to {count} and {none_ahead}")
     frugal = max(least, fewest_at_once(plain.with_limits(max_reuse_distance=0)))
-    if frugal < fewest_at_once(plain):
+    if frugal < min(count, fewest or count):
         keys = "stage3_prefetch_bucket_size and stage3_max_reuse_distance"
-        found.append(f"with {keys} 0, {frugal} {'is' if frugal == 1 else 'are'} enough")
+        found.append(f"set it to {frugal} and {keys} to 0")
     return ", or ".join(found)
 
 
