@@ -65,8 +65,8 @@ ENTRIES = (
     Entry(
         name="persistent_parameters_as_the_step_begins",
         category=Category.PARAMETERS,
-        about="small tensors that stayed gathered, beside the gradients that wait on the GPU, until "
-        "the step releases them",
+        about="small tensors that stayed gathered, beside gradients that wait on the GPU, till the "
+        "step releases them",
         numel=sizes.persistent_bytes,
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({Moment.OVERFLOW}),
