@@ -1,7 +1,9 @@
 """Copies that reductions make: of each, and the most that any can."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate
+from operator import add
 from typing import NamedTuple
 
 from zero_sizer.units import ceil_div, next_power_of_two
@@ -22,7 +24,7 @@ class Alike:
         flow: the reductions.
         cost: of one: bytes of its copies, of those on the way to the host, and of the copy that
             was reduced.
-        by_kind: whether those of a kind cost alike.
+        of_kinds: ``cost`` of each of ``Flow.kinds``, where those of a kind cost alike.
         left: bytes that all ranks keep of all reductions before each, and of all; empty: nothing.
     """
 
@@ -31,12 +33,12 @@ class Alike:
         flow: Flow,
         cost: Callable[[int], tuple[int, int, int]],
         *,
-        by_kind: bool = False,
+        of_kinds: Sequence[tuple[int, int, int]] = (),
         left: Sequence[int] = (),
     ) -> None:
         self._flow = flow
         self._cost = cost
-        self._by_kind = by_kind and not left
+        self._of_kinds = of_kinds
         self._left = left
         self._known: dict[int, tuple[int, int, int]] = {}
 
@@ -56,6 +58,10 @@ class Alike:
         """Bytes that all ranks keep of so many reductions."""
         return self._left[done] if self._left else 0
 
+    def with_left(self, totals: Sequence[int], done: Iterable[int]) -> list[int]:
+        """``totals`` and what is left of the reductions before each, of which there are some."""
+        return list(map(add, totals, map(self._left.__getitem__, done)))
+
     def total(self, number: int) -> int:
         """Bytes at the worst of a reduction, without what a rank keeps of its own."""
         copies, going, _ = self.cost(number)
@@ -74,35 +80,49 @@ class Alike:
         flow = self._flow
         if not flow.hook_of:
             return flow.totals[1], flow.most[1]
-        if not self._by_kind:
+        if not self._of_kinds:
             found = [self.hook(position) for position in range(len(flow.hook))]
+            return found, max(found)
+        if self._left:
+            found = self._hooks_that_leave()
             return found, max(found)
         firsts, kinds = flow.hook_kinds
         of_kinds = [self.hook(position) for position in firsts]
         return list(map(of_kinds.__getitem__, kinds)), max(of_kinds)
 
+    def _hooks_that_leave(self) -> list[int]:
+        flow = self._flow
+        found = self.with_left(flow.totals[1], flow.hook_done)
+        costs = [max(copies, going) for copies, going, _ in self._of_kinds]
+        totals = map(add, flow.flush_totals, map(costs.__getitem__, flow.kinds[1]))
+        levels = list(map(add, totals, self._left))
+        for number, position in flow.hook_of.items():
+            if levels[number] > found[position]:
+                found[position] = levels[number]
+        return found
 
-def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
-    """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
+
+def scattered(
+    flow: Flow, tensors: Tensors, rules: Rules, share: Share, *, leaves: bool = True
+) -> Alike:
+    """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer.
+
+    ``leaves``: what stays on the GPU of what is swapped is counted (``Alike.left``).
+    """
     kinds, numbers = flow.kinds
     if not share.casts_together:
         costs = [(*_scatter(*kind, rules, share), 0) for kind in kinds]
-        return Alike(flow, lambda number: costs[numbers[number]], by_kind=True)
+        return Alike(flow, lambda number: costs[numbers[number]], of_kinds=costs)
     costs = []
     for sizes, is_apart in kinds:
         first = flow.flushes[numbers.index(len(costs))]  # those of a kind have the same order
-        going = _cast_together(_parts(first, tensors, share), share)
-        costs.append((*_scatter(sizes, is_apart, rules, share, going), 0))
-    left = _not_swapped(Identity(flow), tensors, share)
-    return Alike(flow, lambda number: costs[numbers[number]], by_kind=True, left=left)
-
-
-def _parts(flush: Flush, tensors: Tensors, share: Share) -> list[int]:
-    """Elements of the partitions that a reduction makes, in the order of the tensors."""
-    return [
-        partition.tensor_partition(tensors.numels[index], share.ranks)
-        for index in sorted(flush.members)
-    ]
+        parts = [
+            partition.tensor_partition(tensors.numels[index], share.ranks)
+            for index in sorted(first.members)
+        ]
+        costs.append((*_scatter(sizes, is_apart, rules, share, _cast_together(parts, share)), 0))
+    left = _not_swapped(flow, share) if leaves else []
+    return Alike(flow, lambda number: costs[numbers[number]], of_kinds=costs, left=left)
 
 
 def _cast_together(parts: Sequence[int], share: Share) -> int:
@@ -120,22 +140,26 @@ def _cast_together(parts: Sequence[int], share: Share) -> int:
     return worst
 
 
-@lru_cache(maxsize=64)
-def _not_swapped(flow: Identity, tensors: Tensors, share: Share) -> tuple[int, ...]:
+def _not_swapped(flow: Flow, share: Share) -> list[int]:
     """``Alike.left`` of gradients that wait for the step on the GPU.
 
     DeepSpeed does not write to NVMe what is less than an aligned block, nor what a partition has
     beyond whole ones: a view, which keeps all of it (optimizer_utils.py:256-290, 452-477).
     """
-    found, itemsize = [0], share.master_itemsize or share.brought_itemsize
-    for flush in flow.of.flushes:
-        sizes = [part * itemsize for part in _parts(flush, tensors, share)]
+    itemsize = share.master_itemsize or share.brought_itemsize
+    kinds, numbers = flow.kinds
+    more = []
+    for sizes, _ in kinds:
+        parts = [(partition.tensor_partition(size, share.ranks) * itemsize, n) for size, n in sizes]
         if share.divides is None:
-            sizes = [s for s in sizes if s < share.swap_least or s % share.swap_unit]
+            parts = [
+                (size, n) for size, n in parts if size < share.swap_least or size % share.swap_unit
+            ]
         elif share.divides:
-            sizes = []
-        found.append(found[-1] + sum(sizes))
-    return tuple(found) if found[-1] else ()
+            parts = []
+        more.append(sum([size * n for size, n in parts]))
+    found = [0, *accumulate(map(more.__getitem__, numbers))]
+    return found if found[-1] else []
 
 
 def _scatter(
