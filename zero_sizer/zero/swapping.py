@@ -68,7 +68,7 @@ class Buffers:
         return self._swapped.parameters[i] and i not in self.lent
 
     def read(self, parameters: Sequence[int]) -> None:
-        """What is gathered together is read, as far as it has to be."""
+        """Reads parameters that are gathered together, as far as they have to be."""
         away = tuple([i for i in parameters if self.is_away(i)])
         if len(away) > self._free and self.stop is None:
             self.stop = Stop(away, self._free)
