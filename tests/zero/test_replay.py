@@ -10,6 +10,7 @@ from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.ladder import settings_of
 from zero_sizer.timeline import compose, micro_steps, overlay
 from zero_sizer.timeline.program import program_of
+from zero_sizer.util.identity import Identity
 from zero_sizer.zero import replay
 
 
@@ -36,7 +37,7 @@ def traces(model, count, seed, every=1):
         zeros = micro_steps.zeros_of(plan)
         first = (micro_steps.zero_at_first(plan),) if zeros[0].secondary.ranks else ()
         for zero in {*zeros, *first}:
-            how = overlay._gathering_of(zero)
+            how = overlay.gathering_of(Identity(zero))
             yield how.trace(*program.visits), how.limits, program
 
 

@@ -111,7 +111,7 @@ class Overlay:
 
     def _where_gathered(self, start: int) -> tuple[Bound, Bound]:
         """Forward and backward where parameters are gathered."""
-        zero, levels = self.zero, _levels(Identity(self.program), gathering_of(self.zero))
+        zero, levels = self.zero, _levels(*_keys(self.program, self.zero))
         copied = max(*zero.share.cast_itemsizes, zero.rules.itemsize)
         self.per_rank = levels.per_rank + copied * self.flow.most_together
         _, backward = found = gathered_at(Identity(levels), zero.ranks)
@@ -216,31 +216,42 @@ class Overlay:
         return self._reduction.left()
 
 
-def gathering_of(zero: Zero) -> Gathering:
-    """All of a trace but its visits."""
-    parts = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes)
-    places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed, zero.lent)
-    more = (zero.secondary, zero.views, zero.is_first, zero.swapped)
-    return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
+@lru_cache(maxsize=1024)
+def gathering_of(zero: Identity) -> Gathering:
+    """How a ``Zero`` gathers: of equal ones the same, which is all that caches compare."""
+    of: Zero = zero.of
+    parts = (of.tensors.numels, of.itemsizes, of.gather_itemsizes)
+    places, kept = (of.ranks == 1, of.is_parked), (of.kept, of.recomputed, of.lent)
+    more = (of.secondary, of.views, of.is_first, of.swapped)
+    return _first_met(Gathering(of.limits, parts, of.persistent, places, kept, *more))
+
+
+@lru_cache(maxsize=1024)
+def _first_met(how: Gathering) -> Gathering:
+    return how
 
 
 @lru_cache(maxsize=256)
-def _levels(program: Identity, how: Gathering) -> Levels:
-    trace = how.trace(*program.of.visits)
-    visits = replay.gathered(trace, how.limits, program.of.blocks)
-    return Levels(program.of, visits, how.secondary.ranks)
+def _levels(program: Identity, how: Identity) -> Levels:
+    trace = how.of.trace(*program.of.visits)
+    visits = replay.gathered(trace, how.of.limits, program.of.blocks)
+    return Levels(program.of, visits, how.of.secondary.ranks)
 
 
 @lru_cache(maxsize=256)
-def _cut(program: Identity, how: Gathering) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _cut(program: Identity, how: Identity) -> tuple[tuple[int, ...], tuple[int, ...]]:
     visits, forward = program.of.visits
-    trace = how.trace(visits, forward)
-    return replay.secondaries_made(trace, how.limits, forward, program.of.blocks)
+    trace = how.of.trace(visits, forward)
+    return replay.secondaries_made(trace, how.of.limits, forward, program.of.blocks)
+
+
+def _keys(program: Program, zero: Zero) -> tuple[Identity, Identity]:
+    return Identity(program), Identity(gathering_of(Identity(zero)))
 
 
 def secondaries_made(layout: Layout, zero: Zero, *, in_forward: bool) -> tuple[int, ...]:
     """Parameters whose secondary partitions forward makes, or both passes, in that order."""
-    forward, both = _cut(Identity(program_of(layout)), gathering_of(zero))
+    forward, both = _cut(*_keys(program_of(layout), zero))
     return forward if in_forward else both
 
 

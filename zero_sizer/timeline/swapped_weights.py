@@ -28,13 +28,13 @@ def run_of(plan: Plan) -> Run | None:
     visits = _visits(Identity(program_of(compose.places_of(plan))))
     if not visits.of.forward:
         return None
-    first = gathering_of(micro_steps.zero_in(plan, micro_steps.UNTRACED))
-    unstepped = gathering_of(micro_steps.zero_in(plan, micro_steps.UNSTEPPED))
+    first = gathering_of(Identity(micro_steps.zero_in(plan, micro_steps.UNTRACED)))
+    unstepped = gathering_of(Identity(micro_steps.zero_in(plan, micro_steps.UNSTEPPED)))
     return Run(
         program=visits,
         first=first._replace(persistent=(False,) * len(first.persistent)),
         unstepped=unstepped,
-        later=gathering_of(later),
+        later=gathering_of(Identity(later)),
         micro_steps=plan.grad_accum,
     )
 
