@@ -101,7 +101,8 @@ def host_short(**zero):
 )  # fmt: skip
 def test_host_memory_is_made_to_do_before_nodes_are_asked_for(device, flags):
     pinned = {"device": device, "pin_memory": True, "nvme_path": "/x"}
-    text = host_short(offload_optimizer=pinned, offload_param=pinned)
+    buffers = {"buffer_size": 164_000_000, "buffer_count": 8} if device == "nvme" else {}
+    text = host_short(offload_optimizer=pinned, offload_param={**pinned, **buffers})
     wanted = job_on(**{**flags, "seq_len": 2048, "checkpointing": True, "attention": "sdpa"})
     before = sizing.size(replace(wanted, document=text))
     assert before.verdict is not Verdict.FITS

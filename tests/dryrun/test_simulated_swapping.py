@@ -76,6 +76,16 @@ JOBS = {
         "AdamW",
         {"offload_optimizer": ON_HOST, "offload_param": WEIGHTS, "stage3_prefetch_bucket_size": 0},
     ),
+    "what stays gathered": (
+        2,
+        "AdamW",
+        {
+            "offload_optimizer": SWAP,
+            "offload_param": ON_HOST,
+            "reduce_bucket_size": 1_000_000,
+            "stage3_param_persistence_threshold": 1_000_000,
+        },
+    ),
     "one moment": (2, "Adagrad", {"offload_optimizer": SWAP}),
     "no multiple of a block": (
         3,
@@ -123,6 +133,14 @@ def test_the_peaks_are_the_simulated_ones(answers, name):
         on_host = moments[Moment.FORWARD]
     within = 0.002 if name == "weights on NVMe" else 1e-4
     assert on_host == pytest.approx(peak["host"] * JOBS[name][0], rel=within)
+
+
+def test_what_stays_gathered_is_there_as_the_step_begins(answers):
+    sizing, recording = answers["what stays gathered"]
+    moments = sizing.moments[Device.GPU]
+    step = max(size for moment, size in moments.items() if moment.phase is Phase.STEP)
+    steps = [phase.device["gpu"] for phase in recording.first.phases if phase.name == "step"]
+    assert step == pytest.approx(max(s["max_allocated"] for s in steps), rel=0.002)
 
 
 def test_the_first_step_is_the_highest_of_the_host(answers):

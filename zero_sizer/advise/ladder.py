@@ -26,6 +26,7 @@ _FIELDS = {
     "offload_optimizer.ratio": "optimizer_ratio",
     "offload_optimizer.buffer_count": "optimizer_buffer_count",
     "offload_param.pin_memory": "param_pinned",
+    "offload_param.buffer_count": "param_buffer_count",
     "offload_param.buffer_size": "param_buffer_size",
 }
 """Config key under ``zero_optimization`` -> field of the plan that it decides alone."""
@@ -79,7 +80,8 @@ _WINDOWS: tuple[dict[str, int], ...] = (
     {_PREFETCH: 0, **_NOTHING_KEPT},
 )
 # A swapped weight holds one of few buffers as long as it is gathered, and when none is left the
-# swapper gives up (partitioned_param_swapper.py:312): one module's weights at a time.
+# swapper gives up (partitioned_param_swapper.py:312): one module's weights at a time, in as many
+# buffers as that takes.
 _SWAPPED_WINDOWS: tuple[dict[str, int], ...] = ({_PREFETCH: 0, **_NOTHING_KEPT},)
 _SUB_GROUPS = (100_000_000, 25_000_000)
 _WHOLE_SUB_GROUP = 1_000_000_000  # DeepSpeed's default
@@ -153,10 +155,12 @@ class Swap(NamedTuple):
     Attributes:
         weights: elements of the smallest buffer for weights.
         states: the fewest buffers for optimizer states.
+        modules: buffers for weights, where one module's need more than there are.
     """
 
     weights: int = 0
     states: int = 0
+    modules: int = 0
 
 
 NO_SWAP = Swap()
@@ -180,7 +184,10 @@ def ladder_of(
     if strategy.stage < 3:
         last = tuple(setting({**size, "overlap_comm": False}) for size in buckets)
         return Ladder(host=host, gpu=(tuple(map(setting, buckets)),), last=last, is_ordered=False)
-    windows = _SWAPPED_WINDOWS if strategy.weights_on == "nvme" else _WINDOWS
+    windows = _WINDOWS
+    if strategy.weights_on == "nvme":
+        more = {"offload_param.buffer_count": swap.modules} if swap.modules else {}
+        windows = tuple([{**window, **more} for window in _SWAPPED_WINDOWS])
     gpu = tuple(tuple(setting({**window, **size}) for size in buckets) for window in windows)
     last = (setting({**gpu[-1][-1].keys, _PERSIST: 0}),)
     partial = tuple(tuple(map(setting, rows)) for rows in _partial(strategy, share))

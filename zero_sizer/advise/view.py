@@ -32,6 +32,7 @@ NUMBERS = (
     "optimizer_ratio",
     "optimizer_buffer_count",
     "param_pinned",
+    "param_buffer_count",
     "param_buffer_size",
 )
 """Fields that vary within a strategy: plain numbers, nothing else in a plan follows from them.

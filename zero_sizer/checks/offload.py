@@ -192,14 +192,17 @@ def nvme_too_few_buffers(context: Context) -> Iterator[Finding]:
 
 
 def nvme_small_buffers(context: Context) -> Iterator[Finding]:
-    """partitioned_param_swapper.py:141, 357: a buffer takes one partition."""
-    size, kept = (context.number(OFFLOAD_PARAM + n) for n in ("buffer_size", "max_in_cpu"))
+    """partitioned_param_swapper.py:141, 357: a buffer takes one partition.
+
+    Each is written to NVMe when it is made; what ``max_in_cpu`` keeps in memory is read back later.
+    """
+    size = context.number(OFFLOAD_PARAM + "buffer_size")
     model, ranks = context.model, context.cluster.world_size
     if context.stage != 3 or context.param_device != "nvme" or model is None or size is None:
         return
     largest = max(model.parameters, key=lambda tensor: tensor.numel, default=None)
     numel = tensor_partition(largest.numel, ranks) if largest is not None else 0
-    if largest is None or numel <= max(size, kept or 0, _ALWAYS_IN_CPU) or not model.exact_tensors:
+    if largest is None or numel <= max(size, _ALWAYS_IN_CPU) or not model.exact_tensors:
         return
     yield context.error(
         "nvme-buffer-size",

@@ -221,6 +221,28 @@ def is_on_nvme(plan: Plan) -> tuple[bool, ...]:
 
 
 @derived
+def is_read_from_nvme(plan: Plan) -> tuple[bool, ...]:
+    """Which stage-3 partitions lie on NVMe in training.
+
+    Whole sub-groups move to host memory as long as ``max_in_cpu`` has room for them; what is not
+    trained is in none (stage3.py:887-1000, ``_create_param_groups_fp16_flat_cpu_memory``).
+    """
+    moved = set[int]()
+    before = 0
+    for indices, cut in zip(plan.group_indices, sub_groups(plan), strict=True):
+        total = sum(map(sum, cut))
+        room = max(min(total, plan.param_max_in_cpu - before), 1)  # one element where there is none
+        before += total
+        start = offset = 0
+        for parts in cut:
+            offset += sum(parts)
+            if offset <= room:
+                moved.update(indices[start : start + len(parts)])
+            start += len(parts)
+    return tuple([found and i not in moved for i, found in enumerate(is_on_nvme(plan))])
+
+
+@derived
 def nvme_buffer_bytes(plan: Plan) -> int:
     """Bytes of all buffers that parameters are read into, each aligned to the AIO unit.
 

@@ -73,7 +73,8 @@ def gathers_of(plan: Plan, known: Known) -> Gathers:
 def _swapped(plan: Plan) -> Swapped | None:
     if plan.param_device is not Device.NVME:
         return None
-    return Swapped(sizes.is_on_nvme(plan), plan.param_buffer_count)
+    stays = sizes.is_persistent(plan)
+    return Swapped(sizes.is_on_nvme(plan), plan.param_buffer_count, stays)
 
 
 @lru_cache(maxsize=32)

@@ -1,6 +1,7 @@
 """Findings about what the prediction of prefill and decode leaves out."""
 
 from collections.abc import Iterator
+from itertools import compress
 
 from zero_sizer.activations import inference
 from zero_sizer.config.workload import STATIC
@@ -8,10 +9,12 @@ from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.models import kv_cache
 from zero_sizer.models.attention import FLASH
 from zero_sizer.models.changes.records import AWQ, GPTQ
+from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import generating
 from zero_sizer.timeline.unpacking import whole_weight
 from zero_sizer.units import DType, num_bytes
+from zero_sizer.zero.partition import tensor_partition
 
 _INDEXED = 24  # bytes of a token's place in a mask, and in what is left of it (flash_attn)
 
@@ -29,6 +32,7 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             direction=Direction.COST,
             num_bytes=whole_weight(model),
         )
+    yield from _small_swap_buffer(plan)
     if plan.cache == STATIC and plan.new_tokens > 1:
         yield _static_cache(plan)
     if inference.profiled(model) is not model:
@@ -45,6 +49,22 @@ def remarks(plan: Plan) -> Iterator[Finding]:
             direction=Direction.EITHER,
             num_bytes=size + size // 4,  # 0.49 to 1.15 of the profile in 330 draws
             less_bytes=size // 2,
+        )
+
+
+def _small_swap_buffer(plan: Plan) -> Iterator[Finding]:
+    """Every partition goes through a buffer when it is made (partition_parameters.py:1820)."""
+    on_nvme = compress(plan.model.parameters, sizes.is_on_nvme(plan))
+    largest = max(on_nvme, key=lambda tensor: tensor.numel, default=None)
+    numel = 0 if largest is None else tensor_partition(largest.numel, plan.dp_world_size)
+    if largest is not None and plan.model.exact_tensors and numel > plan.param_buffer_size:
+        yield Finding(
+            code="nvme-buffer-size",
+            severity=Severity.ERROR,
+            key="zero_optimization.offload_param.buffer_size",
+            message=f'AssertionError where the model is built, "More elements {numel} than buffer '
+            f"size {plan.param_buffer_size:,}\": a buffer takes a rank's part of {largest.name}",
+            remedy=f"set it to {numel:,} or more",
         )
 
 

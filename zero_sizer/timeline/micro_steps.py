@@ -8,7 +8,7 @@ from dataclasses import replace
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived, derived_of_rank
 from zero_sizer.timeline.overlay import Zero, interned
-from zero_sizer.timeline.zero_rules import frozen_of, limits_of, zero_of
+from zero_sizer.timeline.zero_rules import frozen_of, limits_of, swapped_of, zero_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero.secondary import Secondary
@@ -77,6 +77,7 @@ def zero_in(plan: Plan, kind: MicroStepKind) -> Zero:
             # without modules' order, what stays is counted as if it were there
             is_first=kind.known is Known.ORDER,
             secondary=kind.secondary(plan, zero.secondary),
+            swapped=swapped_of(plan, kind.known),
             share=share,
         )
     )

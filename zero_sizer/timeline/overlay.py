@@ -22,6 +22,7 @@ from zero_sizer.zero.highest import Highest
 from zero_sizer.zero.reduction import Held, Reduction
 from zero_sizer.zero.secondary import Secondary
 from zero_sizer.zero.share import Own, Share
+from zero_sizer.zero.swapping import Swapped
 from zero_sizer.zero.trace import Gathering, Limits
 
 
@@ -45,6 +46,7 @@ class Zero:
         rules: of reduction.
         share: this rank's side of reduction.
         is_first: see ``trace.Trace``.
+        swapped: see ``trace.Trace``.
         others: further ranks'; at every place the one that holds most is meant.
     """
 
@@ -63,6 +65,7 @@ class Zero:
     rules: Rules
     share: Share
     is_first: bool = False
+    swapped: Swapped | None = None
     others: tuple[Own, ...] = ()
 
     def __hash__(self) -> int:
@@ -219,7 +222,7 @@ def gathering_of(zero: Identity) -> Gathering:
     of: Zero = zero.of
     parts = (of.tensors.numels, of.itemsizes, of.gather_itemsizes)
     places, kept = (of.ranks == 1, of.is_parked), (of.kept, of.recomputed, of.lent)
-    more = (of.secondary, of.views, of.is_first)
+    more = (of.secondary, of.views, of.is_first, of.swapped)
     return _first_met(Gathering(of.limits, parts, of.persistent, places, kept, *more))
 
 

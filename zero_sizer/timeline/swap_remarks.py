@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from itertools import compress
 
 from zero_sizer.config.workload import TRAINING
 from zero_sizer.findings import Finding, Severity
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
+from zero_sizer.timeline.swapped_weights import gathered_to_build, run_of, stop_of
+from zero_sizer.zero.swap_stops import Run, StopAt, When, fewest_at_once, fewest_buffers
 
 
 def remarks(plan: Plan) -> Iterator[Finding]:
@@ -19,44 +19,96 @@ def remarks(plan: Plan) -> Iterator[Finding]:
     yield from _about_swapped_weights(plan)
 
 
-def _about_swapped_weights(plan: Plan) -> Iterator[Finding]:
-    """Steps stop in many jobs whose weights are really read from NVMe; no rule says in which.
+_COUNT = "zero_optimization.offload_param.buffer_count"
+_TRIES = 24  # numbers of buffers above the one that gathering alone takes
 
-    deepspeedai/DeepSpeed issue 3062; simulated runs of 0.19.8 stop with the second message too.
-    """
-    if plan.task != TRAINING or not any(sizes.is_on_nvme(plan)):
+
+def _about_swapped_weights(plan: Plan) -> Iterator[Finding]:
+    """DeepSpeed stops where weights on NVMe find no buffer (its issue 3062)."""
+    if plan.task != TRAINING or not any(sizes.is_read_from_nvme(plan)):
         return
-    if sizes.partition_numel(plan) > plan.param_max_in_cpu:
+    run = run_of(plan)
+    if run is None:
+        yield _about_unknown_order(plan)
+        return
+    found = stop_of(plan)
+    if found is not None:
         yield Finding(
-            code="nvme-weights-may-stop",
-            severity=Severity.WARNING,
-            key="zero_optimization.offload_param.buffer_count",
-            message="weights are read from NVMe in each step, and DeepSpeed 0.19.8 stops in many "
-            'such jobs: "Not enough buffers" with few of them (5 are the default), "already '
-            'assigned swap buffer" with any number',
-            remedy="`zero-sizer dryrun --how simulated` runs this job's swapping; max_in_cpu above "
-            f"{sizes.partition_numel(plan):,} keeps the weights in host memory",
+            code="nvme-weight-buffers",
+            severity=Severity.ERROR,
+            key=_COUNT,
+            message=_message(plan, found),
+            remedy=_remedy(run, plan.param_buffer_count, gathered_to_build(plan)[1]),
         )
 
 
-def _about_swap_buffers(plan: Plan) -> Iterator[Finding]:
-    """A model that is built from its config needs buffers for a module's weights at once.
+def _about_unknown_order(plan: Plan) -> Finding:
+    """Which modules run one after the other decides whether a step stops."""
+    return Finding(
+        code="nvme-weights-may-stop",
+        severity=Severity.WARNING,
+        key=_COUNT,
+        message="weights are read from NVMe in each step, and the order in which this model's "
+        'modules run is not known: DeepSpeed may stop with "Not enough buffers" (5 are the '
+        'default) or "already assigned swap buffer"',
+        remedy="`zero-sizer dryrun --how simulated` runs this job's swapping; without prefetching "
+        "and reuse (stage3_prefetch_bucket_size and stage3_max_reuse_distance 0) as many buffers "
+        "as one module has weights are enough",
+    )
 
-    transformers 5.23 integrations/deepspeed.py, initialize_weights_zero3: those of a module and of
-    its children; partitioned_param_swapper.py:312.
+
+def _message(plan: Plan, found: StopAt) -> str:
+    names = [plan.model.parameters[i].name for i in found.stop.wanted]
+    when = found.when.value
+    if found.when is not When.STEP:
+        when = f"the {'forward' if found.is_forward else 'backward'} of {when}"
+    if found.stop.twice is not None:
+        twice = plan.model.parameters[found.stop.twice].name
+        return (
+            f'AssertionError in {when}, "param already assigned swap buffer id": reading ahead '
+            f"meets {twice} twice before it has been read"
+        )
+    count = len(names)
+    read = "reads " + (names[0] if count == 1 else f"{count} weights at once, {names[0]} first")
+    return (
+        f'AssertionError in {when}, "Not enough buffers {found.stop.free} for swapping {count}": '
+        f"DeepSpeed {read}, and {found.stop.free} of {plan.param_buffer_count} buffers are free"
+    )
+
+
+def _remedy(run: Run, buffers: int, least: int) -> str:
+    """The fewest buffers with which the run goes on, as it is and without what takes many.
+
+    Args:
+        run: any that stops.
+        buffers: it has.
+        least: buffers to build the model.
     """
-    swapped = sizes.is_on_nvme(plan)
-    if not (any(swapped) and plan.zero_init and plan.stage == 3 and plan.model.exact_tensors):
-        return
-    together: Counter[str] = Counter()
-    for tensor in compress(plan.model.parameters, swapped):
-        together.update({tensor.module, tensor.module.rpartition(".")[0]})
-    module, most = max(together.items(), key=lambda item: item[1], default=("", 0))
+    found, none_ahead = list[str](), "stage3_prefetch_bucket_size to 0"
+    plain = run.with_limits(prefetch_bucket_size=0)
+    fewest, count = fewest_buffers(run, _TRIES, least), max(least, fewest_at_once(plain))
+    if fewest is not None:
+        found.append(f"set it to {fewest}")
+    if run.later.limits.prefetch_bucket_size:
+        if count <= buffers:
+            found.append(f"set {none_ahead}")
+        elif fewest is None or count < fewest:
+            found.append(f"set it to {count} and {none_ahead}")
+    frugal = max(least, fewest_at_once(plain.with_limits(max_reuse_distance=0)))
+    if frugal < min(count, fewest or count):
+        keys = "stage3_prefetch_bucket_size and stage3_max_reuse_distance"
+        found.append(f"set it to {frugal} and {keys} to 0")
+    return ", or ".join(found)
+
+
+def _about_swap_buffers(plan: Plan) -> Iterator[Finding]:
+    """A model that is built from its config needs buffers for a module's weights at once."""
+    module, most = gathered_to_build(plan)
     if most > plan.param_buffer_count > 0:
         yield Finding(
             code="nvme-buffers-to-build",
             severity=Severity.WARNING,
-            key="zero_optimization.offload_param.buffer_count",
+            key=_COUNT,
             message=f"{plan.param_buffer_count} buffers run out where the model is built from its "
             f"config (`from_config`): transformers gathers the {most} weights of {module} at "
             "once; `from_pretrained` of a complete checkpoint does not",

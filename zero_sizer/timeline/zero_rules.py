@@ -18,6 +18,7 @@ from zero_sizer.zero import leaf_modules
 from zero_sizer.zero.gradient_flow import Tensors
 from zero_sizer.zero.leaf_modules import Found, LeafModules
 from zero_sizer.zero.secondary import NONE, Secondary
+from zero_sizer.zero.swapping import Swapped
 from zero_sizer.zero.trace import Known, Limits
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -38,6 +39,7 @@ def zero_of(plan: Plan) -> Zero:
         ranks=plan.dp_world_size if gathers else 0,
         secondary=secondary,
         share=share_of(plan),
+        swapped=swapped_of(plan, Known.EVERYTHING),
     )
     return interned(zero)
 
@@ -66,6 +68,20 @@ def limits_of(plan: Plan, known: Known) -> Limits:
         max_live_parameters=plan.max_live_parameters,
         max_reuse_distance=plan.max_reuse_distance if is_traced else 0,
     )
+
+
+def swapped_of(plan: Plan, known: Known) -> Swapped | None:
+    """Weights that are read from NVMe in a micro step.
+
+    The optimizer step gathers what stays outside of the coordinator, so that their buffers stay
+    lent (stage3.py:2840, partition_parameters.py:1706).
+    """
+    is_read, stays = sizes.is_read_from_nvme(plan), sizes.is_persistent(plan)
+    if plan.wrapper is not Wrapper.ZERO3 or not any(is_read):
+        return None
+    both = (i for i, rows in enumerate(zip(is_read, stays, strict=True)) if all(rows))
+    lent = frozenset(both) if known is Known.EVERYTHING else frozenset[int]()
+    return Swapped(is_read, plan.param_buffer_count, stays, lent)
 
 
 def _gather_itemsizes(plan: Plan) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ in 16 bits: partitions are cast before, tensors after, out of what was copied or
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import field
-from itertools import chain, islice
+from itertools import chain
 from operator import itemgetter
 
 from zero_sizer.util.records import dataclass
@@ -157,9 +157,8 @@ def fetch(state: State, step: int, module: tuple[int, ...]) -> set[Form]:
     if state.limits.prefetch_bucket_size > 0:
         peaks |= _prefetch(state)
         if state.buffers is not None:
-            in_flight = sum(state.trace.numels[i] for i in state.inflight)
-            ahead = (i for i, _ in islice(state.queue, state.head, None))
-            state.buffers.read_ahead(ahead, state.trace.numels, in_flight)
+            in_flight = sum([state.trace.numels[i] for i in state.inflight])
+            state.buffers.read_ahead(state.queue, state.head, state.trace.numels, in_flight)
     return peaks
 
 
@@ -197,7 +196,7 @@ def _gather(state: State, parameters: list[int]) -> set[Form]:
             return _gather(state, apart) | _gather(state, others)
     state.available += sum(trace.numels[i] for i in parameters)
     if state.buffers is not None:
-        _through_buffers(state.buffers, parameters, trace.persistent)
+        state.buffers.read(parameters)
     if trace.one_by_one:
         state.inflight.update({i: Batch((i,), {i}, in_place=True) for i in parameters})
         state.hold(parameters, 1, is_padded=True)
@@ -211,17 +210,6 @@ def _gather(state: State, parameters: list[int]) -> set[Form]:
         state.hold(buffer, 1, is_padded=True)
         found |= _brought(state, buffer)
     return found
-
-
-def _through_buffers(
-    buffers: Buffers, parameters: Sequence[int], persistent: Sequence[bool]
-) -> None:
-    """Partitions are read before they are gathered; of what stays the buffer is free again."""
-    for i in parameters:
-        buffers.read(i)
-    for i in parameters:
-        if persistent[i]:
-            buffers.give_back(i)
 
 
 def _brought(state: State, buffer: list[int]) -> set[Form]:

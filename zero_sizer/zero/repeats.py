@@ -7,7 +7,7 @@ as nothing looks beyond them: into the queue of what is fetched ahead, or along 
 next use. ``Replay.state`` (``zero_sizer.zero.gather``) is moved over those.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -60,8 +60,6 @@ def runs_of(trace: Trace, blocks: tuple[tuple[int, ...], ...]) -> dict[int, Run]
         trace: any.
         blocks: of lists of blocks, the number of the first visit of each and one past the last.
     """
-    if trace.swapped is not None:  # which buffers are free is no part of ``Seen``
-        return {}
     found, kinds = _of_visits(Identity(trace.visits), blocks), _kinds(trace)
     chosen: dict[int, Run] = {}
     for run in sorted(found, key=lambda run: run.visits, reverse=True):
@@ -138,7 +136,8 @@ def _kinds(trace: Trace) -> list[tuple[Any, ...]]:
     sets = (trace.kept, trace.recomputed, trace.lent, secondary.made, secondary.counted)
     flags = [[i in chosen for i in everything] for chosen in sets]
     rows = (trace.numels, trace.itemsizes, trace.gather_itemsizes, trace.persistent, itemsizes)
-    return list(zip(*rows, *flags, strict=True))
+    swapped = (trace.swapped.parameters,) if trace.swapped is not None else ()
+    return list(zip(*rows, *flags, *swapped, strict=True))
 
 
 def _are_alike(run: Run, kinds: list[tuple[Any, ...]]) -> bool:
@@ -198,8 +197,9 @@ def seen(
     place = state.head - block * run.queued
     number = run.start + block * run.length
     released = None if over is None else over - number
+    lent = 0 if state.buffers is None else len(state.buffers.lent)
     found = Seen(
-        now=(state.num_bytes, state.available, padded, place, released),
+        now=(state.num_bytes, state.available, padded, place, released, lent),
         flying=(*flying, *[i - first for i in state.lent]),
         behind=(),
         ahead=(),
@@ -214,15 +214,22 @@ def seen(
     )
 
 
-_OfBlock = tuple[tuple[bool | None, tuple[bool, ...], bool, int], ...]
+_OfBlock = tuple[tuple[bool | None, tuple[bool, ...], bool, int, bool], ...]
 
 
 def _of_block(state: State, parameters: range, step: int) -> _OfBlock:
     """Of each parameter how it lies, what of it is left, whether it was cut, when it is due."""
     resident, left, due, made = state.resident, state.left, state.fetched_for, state.made
+    lent: Container[int] = () if state.buffers is None else state.buffers.lent
     return tuple(
         [
-            (resident.get(i), tuple(left.get(i, ())), i in made, max(due.get(i, -1) - step, -1))
+            (
+                resident.get(i),
+                tuple(left.get(i, ())),
+                i in made,
+                max(due.get(i, -1) - step, -1),
+                i in lent,
+            )
             for i in parameters
         ]
     )
@@ -261,10 +268,12 @@ def move(state: State, run: Run, block: int, by: int, step: int, before: Seen) -
     new_step = step + by * run.begun
     for n in range(block - 1, run.blocks):
         source = block - 2 if n < block + by - 1 else n - by
-        for i, (lies, left, _, due) in zip(run.parameters(n), found[source], strict=True):
+        for i, (lies, left, _, due, lent) in zip(run.parameters(n), found[source], strict=True):
             _put(state.resident, i, lies, is_there=lies is not None)
             _put(state.left, i, list(left), is_there=bool(left))
             _put(state.fetched_for, i, new_step + due, is_there=due >= 0)
+            if state.buffers is not None:
+                _put(state.buffers.lent, i, None, is_there=lent)
     moved: dict[int, Any] = {}
     for batch in state.inflight.values():
         moved.setdefault(id(batch), batch.moved(shift))

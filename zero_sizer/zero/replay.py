@@ -167,7 +167,10 @@ class Replay:
         asked, self.state.asked = self.state.asked, []
         if before is None or not found.repeats(before):
             return None
-        by = repeats.skippable(run, block, self.state.head, self._queue_end, asked)
+        head = self.state.head
+        if self.state.buffers is not None:
+            head = max(head, self.state.buffers.looked)
+        by = repeats.skippable(run, block, head, self._queue_end, asked)
         if not by:
             return None
         self._run = None

@@ -117,6 +117,7 @@ class Gathering(NamedTuple):
         secondary: see ``Trace``.
         views: what backward refers to by another tensor from the last visit of forward on.
         is_first: see ``Trace``.
+        swapped: see ``Trace``.
     """
 
     limits: Limits
@@ -127,10 +128,11 @@ class Gathering(NamedTuple):
     secondary: Secondary
     views: frozenset[int]
     is_first: bool = False
+    swapped: Swapped | None = None
 
     def trace(self, visits: tuple[Visit, ...], forward: int) -> Trace:
         """The trace of these visits, of which the first ``forward`` are of forward."""
         if self.views:
             visits = (*saving(visits[:forward], visits[forward:], self.views), *visits[forward:])
         how = (*self.parts, self.persistent, visits, *self.places, *self.kept, self.secondary)
-        return Trace(*how, self.is_first)
+        return Trace(*how, self.is_first, swapped=self.swapped)

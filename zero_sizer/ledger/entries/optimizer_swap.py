@@ -7,7 +7,7 @@ from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, STEP, Mom
 from zero_sizer.optimizers.table import QUANTIZED
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
-from zero_sizer.units import round_up
+from zero_sizer.units import DType, round_up
 from zero_sizer.zero import partition
 
 
@@ -61,6 +61,17 @@ ENTRIES = (
         live=STEP,
         when=_is_swapping,
         source="runtime/swap_tensor/optimizer_utils.py:256-290,452-477",
+    ),
+    Entry(
+        name="persistent_parameters_as_the_step_begins",
+        category=Category.PARAMETERS,
+        about="small tensors that stayed gathered, beside gradients that wait on the GPU, till the "
+        "step releases them",
+        numel=sizes.persistent_bytes,
+        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
+        live=frozenset({Moment.OVERFLOW}),
+        when=lambda p: _is_swapping(p) and sizes.gathers_copies(p),
+        source="runtime/zero/stage3.py:2878",
     ),
     Entry(
         name="optimizer_swap_buffers",
