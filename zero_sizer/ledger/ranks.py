@@ -77,16 +77,17 @@ def _keeping(plan: Plan) -> owners.Keeping:
     rows = plan.group_optimizers
     weights = tuple(keeps_whole * (1 + 3 * bool(row.newton_schulz)) for row in rows)
     is_compact = sizes.has_compact_gradients(plan)
-    apart = buffers_gradients(plan) and (
-        plan.stage == 1 or is_compact or (plan.accumulates and plan.offloads_optimizer)
-    )
-    large = apart * (-1 if plan.stage == 1 else 1)
+    grows = not buffers_gradients(plan)
+    if plan.stage == 1:
+        large = 0 if grows else -1
+    else:
+        large = int(grows or is_compact or (plan.accumulates and plan.offloads_optimizer))
     pieces = is_compact or plan.offloads_optimizer
     waits = (
         plan.grad_accum_dtype if sizes.has_grad_accum_attribute(plan) else sizes.trained_dtype(plan)
     )
     parts = plan.grad_accum_dtype.itemsize // waits.itemsize if is_compact else 0
-    return owners.Keeping(weights, plan.reduce_bucket_size, large, pieces, parts)
+    return owners.Keeping(weights, plan.reduce_bucket_size, large, pieces, parts, grows)
 
 
 def _orthogonalizing(plan: Plan, groups: list[int]) -> tuple[int, ...]:

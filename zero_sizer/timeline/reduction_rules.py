@@ -40,6 +40,7 @@ def rules_of(plan: Plan) -> Rules:
         buffers_held=plan.stage == 1 and plan.accumulates,
         keeps_large=plan.stage == 1,
         clones_large=plan.offloads_optimizer and scheme is not Scheme.SCATTERED,
+        frees_late=plan.stage == 2 and plan.overlap_comm and not buffers_gradients(plan),
     )
 
 
@@ -83,8 +84,9 @@ def _shared(plan: Plan) -> Mapping[str, Any]:
         "swap_least": sizes.least_swapped_bytes(plan),
         "swap_unit": sizes.swap_unit_bytes(plan),
         "is_compact": is_compact,
-        # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182
-        "keeps_own_large": is_compact and plan.stage == 2 and not plan.offloads_optimizer,
+        # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182, 2262-2274
+        "keeps_own_large": not buffers_gradients(plan)
+        or (is_compact and plan.stage == 2 and not plan.offloads_optimizer),
         "compact_itemsize": _accumulated_copies(plan)[0],
         "align_tensors": plan.align_tensors,
         "deals_tensors": sizes.deals_tensors(plan),
@@ -183,7 +185,9 @@ def _kept(plan: Plan) -> _OfRank:
         return _always(0)
     # stage 2 has it from the first micro step on
     compact = 0 if plan.accumulates and plan.stage == 2 else _compact_bytes(plan)
-    if plan.offloads_optimizer or sizes.has_compact_gradients(plan):
+    # without a buffer they are not copied either (stage_1_and_2.py:2270-2274)
+    is_whole = buffers_gradients(plan) and not sizes.has_compact_gradients(plan)
+    if plan.offloads_optimizer or not is_whole:
         return _always(compact)
     return _whole(plan, compact)
 

@@ -178,6 +178,8 @@ def of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> 
 
     def cost(number: int) -> tuple[int, int, int]:
         flush, (low, high) = flushes[number], extents.of.span(number, parts)
+        if rules.is_loose:
+            return loose(flush, rules, share)
         if low == high or not share.copies:  # one slice, or no copy of any
             size = flush.numel * share.cast_itemsizes[flush.is_apart]
             return size, 0, size
@@ -188,6 +190,16 @@ def of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> 
         return copies, 0, reduced
 
     return Alike(flow.of, cost)
+
+
+def loose(flush: Flush, rules: Rules, share: Share) -> tuple[int, int, int]:
+    """``Alike.cost`` of gradients in no buffer: several are made flat (``allreduce_bucket``).
+
+    stage_1_and_2.py:2379-2408, 2484-2570.
+    """
+    flat = flush.numel * rules.itemsize if len(flush.members) > 1 else 0
+    cast = flush.numel * share.cast_itemsizes[flush.is_apart]
+    return flat + cast, 0, cast or flat
 
 
 class Costs(NamedTuple):
@@ -214,7 +226,8 @@ def most_costs(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Cost
     if piece or norm:
         parts = extents_of(Identity(flow), tensors, *placing(rules, share)).parts(share.ranks)
         part = next_power_of_two(max(parts, default=0))  # few numbers, so that bounds are kept
-    return Costs(rules.bucket_itemsize + max(share.cast_itemsizes), piece, norm, part)
+    flat = rules.itemsize if rules.is_loose else rules.bucket_itemsize
+    return Costs(flat + max(share.cast_itemsizes), piece, norm, part)
 
 
 class Ceilings(NamedTuple):

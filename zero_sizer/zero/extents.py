@@ -113,12 +113,16 @@ class Extents:
                 found = min(found, *numbers)
         return found
 
-    def large_of(self, ranks: int, rank: int, large: Sequence[int]) -> list[int]:
-        """Buckets of one large tensor each (``Flow.large``) of which a rank has a part."""
-        found: list[int] = []
+    def loose_of(self, ranks: int, rank: int, cleared: Sequence[int]) -> list[tuple[int, int]]:
+        """Tensors in no buffer of which a rank has a part: ``Flow.cleared`` of each, elements."""
+        found: list[tuple[int, int]] = []
         for turns, part in zip(self._turns, self.parts(ranks), strict=True):
-            numbers = turns.within(rank * part, (rank + 1) * part)
-            found += [n for n in numbers if n < len(large) and large[n]]
+            rows = turns.rows_within(rank * part, (rank + 1) * part)
+            found += [
+                (cleared[n], high - low + 1)
+                for low, high, n in rows
+                if n < len(cleared) and cleared[n] >= 0
+            ]
         return sorted(found)
 
     def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
@@ -140,7 +144,15 @@ class _Turns(NamedTuple):
 
     def within(self, first: int, end: int) -> Sequence[int]:
         """Buckets of the tensors that have an element from ``first`` on and before ``end``."""
-        return self.numbers[bisect_left(self.highs, first) : bisect_left(self.lows, end)]
+        return self.numbers[self._slice(first, end)]
+
+    def rows_within(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """First and last element of those tensors, and the bucket of each."""
+        where = self._slice(first, end)
+        return zip(self.lows[where], self.highs[where], self.numbers[where], strict=True)
+
+    def _slice(self, first: int, end: int) -> slice:
+        return slice(bisect_left(self.highs, first), bisect_left(self.lows, end))
 
 
 class _Rows:

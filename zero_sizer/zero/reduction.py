@@ -41,15 +41,15 @@ _NEVER = 2**62  # later than any reduction
 class Holder:
     """Bytes that one rank holds of its own while gradients flow, followed when asked for.
 
-    Time ``2 n`` is before reduction n; what a rank keeps is there from ``2 n + 1`` on, and what it
-    frees goes last.
+    At a reduction's end (``Flow.time``) what a rank keeps is there, and what it frees goes last.
 
     Args:
         own: the rank, and what it has.
         extents: where tensors and buckets lie; None where ranks own no parts of them.
         ranks: over which they are cut.
-        large: bytes of each reduction that stay, or go, once it is over, where it is this rank's.
-        stays: which of both.
+        cleared: ``Flow.cleared``, where gradients in no buffer stay, or go, if they are this rank's;
+            else nothing.
+        itemsize: bytes per element of those; negative where they go.
 
     Attributes:
         rank: which.
@@ -58,34 +58,37 @@ class Holder:
         most: bytes that it never exceeds.
     """
 
-    __slots__ = ("_extents", "_known", "_large", "_ranks", "held", "kept", "most", "rank", "since")
+    __slots__ = (
+        *("_cleared", "_extents", "_itemsize", "_known", "_ranks"),
+        *("held", "kept", "most", "rank", "since"),
+    )
 
     def __init__(
         self,
         own: Own,
         extents: Extents | None,
         ranks: int,
-        large: Sequence[int],
-        *,
-        stays: bool,
+        cleared: Sequence[int],
+        itemsize: int,
     ) -> None:
         self.rank, self.held, self.kept = own.rank, own.held, own.kept
-        self._extents, self._ranks, self._large = extents, ranks, large
+        self._extents, self._ranks = extents, ranks
+        self._cleared, self._itemsize = cleared, itemsize
         self._known: tuple[list[int], list[int]] | None = None
         self.since: int | None = None
         self.most = own.held + own.kept
         if extents is None:
             self.since = _NEVER
-        elif large and stays:
+        elif cleared and itemsize > 0:
             self.most += max(self._changes()[1])
 
     @property
-    def has_large(self) -> bool:
-        """True if large gradients of its own may stay, or go."""
-        return bool(self._large)
+    def is_followed(self) -> bool:
+        """True if gradients of its own in no buffer may stay, or go."""
+        return bool(self._cleared)
 
     def begins(self) -> int:
-        """The time from which on it keeps something, and its large gradients stay or go."""
+        """The time from which on it keeps something, and gradients in no buffer stay or go."""
         found = self.since
         if found is None:
             extents: Any = self._extents
@@ -96,19 +99,19 @@ class Holder:
         """Bytes at a time."""
         if time < self.begins():
             return self.held
-        if not self._large:
+        if not self._cleared:
             return self.held + self.kept
         numbers, sums = self._changes()
         return self.held + self.kept + sums[bisect_left(numbers, time // 2)]
 
     def _changes(self) -> tuple[list[int], list[int]]:
-        """The reductions of its large gradients, and their bytes up to each, 0 first."""
+        """The reductions of its gradients in no buffer, and their bytes up to each, 0 first."""
         found = self._known
         if found is None:
             extents: Any = self._extents
-            numbers = extents.large_of(self._ranks, self.rank, self._large)
-            sums = [0, *accumulate([self._large[number] for number in numbers])]
-            found = self._known = numbers, sums
+            rows = extents.loose_of(self._ranks, self.rank, self._cleared)
+            sums = [0, *accumulate([numel * self._itemsize for _, numel in rows])]
+            found = self._known = [number for number, _ in rows], sums
         return found
 
 
@@ -161,23 +164,16 @@ class Reduction:
 
     def holder_of(self, own: Own) -> Holder:
         """Bytes that a rank holds of its own."""
-        stays = self._share.keeps_own_large
-        return Holder(own, self._extents, self._share.ranks, self._large, stays=stays)
+        itemsize = self.flow.itemsize * (1 if self._share.keeps_own_large else -1)
+        return Holder(own, self._extents, self._share.ranks, self._cleared, itemsize)
 
     @cached_property
-    def _large(self) -> Sequence[int]:
-        """Bytes of each reduction that stay with its owners, or go; none where nothing differs."""
-        sign = self._large_sign if self._extents is not None else 0
-        if not sign or not any(self.flow.large):
+    def _cleared(self) -> Sequence[int]:
+        """``Flow.cleared`` where a rank's own stay longer than others', or go earlier."""
+        is_alike = self._rules.keeps_large is self._share.keeps_own_large
+        if is_alike or self._extents is None or max(self.flow.cleared, default=-1) < 0:
             return ()
-        return self.flow.large if sign > 0 else self.flow.freed
-
-    @property
-    def _large_sign(self) -> int:
-        """1: a rank's own large gradients stay beyond what stays of others'; -1: they go."""
-        if self._rules.keeps_large is self._share.keeps_own_large:
-            return 0
-        return 1 if self._share.keeps_own_large else -1
+        return self.flow.cleared
 
     @property
     def costs_alike(self) -> bool:
@@ -195,32 +191,34 @@ class Reduction:
         flow, rules, share, extents = self.flow, self._rules, self._share, self._extents
         flush = flow.flushes[number]
         copies, _, reduced = self.alike.cost(number)
-        if share.is_compact and len(flush.members) > 1:
+        if share.is_compact and len(flush.members) > 1 and not rules.is_loose:
             # each is added on its own: none is merged with the next
             copies, reduced = flattened(flush, [flush.numel], rules, share)
         if extents is None:
             return copies, 0
         largest = extents.largest(flush.members, rank, self._parts)
         offload = largest * NORM_ITEMSIZE if largest and share.offloads else 0
-        if largest and share.is_compact:  # the buffer is there before the copies are
-            offload = max(offload, copies, reduced + largest * share.compact_itemsize)
+        if largest and share.is_compact:  # the buffer is there before a bucket's copies are
+            before = 0 if rules.is_loose else copies
+            offload = max(offload, before, reduced + largest * share.compact_itemsize)
         return copies, offload
 
     def before(self, position: int) -> Held:
         """While the gradient at ``position`` is produced."""
-        return self._held(self.flow.before[position], 2 * self.flow.done[position])
+        return self._held(self.flow.before[position], self.flow.time(self.flow.done[position]))
 
     def hook(self, position: int) -> Held:
         """At the worst of its hook."""
-        first, done = self.flow.done[position : position + 2]
-        worst = self._held(self.flow.hook[position], 2 * self.flow.hook_done[position])
+        flow = self.flow
+        first, done = flow.done[position : position + 2]
+        worst = self._held(flow.hook[position], flow.time(flow.hook_done[position]))
         for number in range(first, done):
             worst = max(worst, *self._reduced(number), key=total_of)
         return worst
 
     def after(self, position: int) -> Held:
         """When its hook is over."""
-        return self._held(self.flow.after[position], 2 * self.flow.done[position + 1])
+        return self._held(self.flow.after[position], self.flow.time(self.flow.done[position + 1]))
 
     def left(self) -> tuple[int, ...]:
         """Elements of the storages that gradients of other ranks' tensors keep alive (stage 1).
@@ -258,8 +256,7 @@ class Reduction:
 
     def closing(self, index: int) -> Held:
         """At one of the levels after the last gradient."""
-        level, done = self.flow.closing[index]
-        return self._held(level, 2 * done)
+        return self._held(*self.flow.closing[index])
 
     def reducing(self, number: int) -> Held:
         """At the worst of a reduction."""
@@ -273,8 +270,7 @@ class Reduction:
         """Bytes that only this rank holds after the last gradient, at its worst."""
         flow, rules, share = self.flow, self._rules, self._share
         if self.own.afterwards:
-            level, done = flow.closing[-1]
-            yield self._held(level, 2 * done, self.own.afterwards)
+            yield self._held(*flow.closing[-1], self.own.afterwards)
         if rules.scheme is Scheme.AFTER:
             cast = share.cast_itemsizes[0]
             copies = [a * rules.bucket_itemsize + b * cast for a, b in flow.after_copies]
