@@ -38,7 +38,8 @@ class Rules:
     keeps_large: bool
     clones_large: bool
     whole_groups: bool
-    keeps_own_large: bool
+    frees_late: bool
+    keeps_own: tuple[bool, ...]
     offloads: bool
     master_itemsize: int
     brought_itemsize: int
@@ -46,11 +47,15 @@ class Rules:
     casts_together: bool
     swap_least: int
     swap_unit: int
-    is_compact: bool
+    compact: tuple[bool, ...]
     compact_itemsize: int
     align_tensors: bool
     deals_tensors: bool
     afterwards: int
+
+    @property
+    def is_loose(self) -> bool:
+        return not self.bucket_itemsize and self.scheme in (Scheme.HOOKED, Scheme.DEFERRED)
 
 
 class Step(NamedTuple):
@@ -99,6 +104,8 @@ class _State:
         self._bucket: list[int] = []  # of those that are open the one that is meant
         self._open: dict[bool, list[int]] = {False: [], True: []}
         self._buffers = 0
+        self._reduced: list[int] = []  # gradients that the next reduction frees
+        self._group_of = {i: n for n, group in enumerate(tensors.groups) for i in group}
         self._gradients = rules.held
         if rules.buffers_held:
             self._allocate_buffers()
@@ -142,9 +149,8 @@ class _State:
             for index in self._order:
                 size = self._numels[index] * rules.itemsize
                 worst = _worst(worst, self._into_bucket(index, size))
-        for bucket in self._open.values():
-            self._bucket = bucket
-            worst = _worst(worst, self._flush())
+        worst = _worst(worst, self._flush(*self._open.values()))
+        self._free(self._reduced)
         return _worst(worst, self.now(rules.afterwards))
 
     def _allocate_buffers(self) -> None:
@@ -157,7 +163,8 @@ class _State:
         worst = self.now()
         self._bucket = self._open[index in self._apart]
         if self._elements + numel > rules.bucket_numel:
-            worst = _worst(worst, self._flush())
+            worst = _worst(worst, self._flush(self._bucket))
+            self._bucket = self._open[index in self._apart]
         self._bucket.append(index)
         if rules.bucket_itemsize and numel <= rules.bucket_numel:
             self._gradients -= size  # copied into the buffer, its own storage freed
@@ -168,26 +175,48 @@ class _State:
     def _is_large(self, numel: int) -> bool:
         return bool(self._rules.bucket_itemsize) and numel > self._rules.bucket_numel
 
-    def _flush(self) -> Held:
-        """Reduce the bucket; the worst on the way."""
-        if not self._bucket:
-            return self.now()
+    def _flush(self, *buckets: list[int]) -> Held:
+        """Reduce buckets, then free what lay in none; the worst on the way."""
+        worst, over = self.now(), []
+        for bucket in buckets:
+            self._bucket = bucket
+            if bucket:
+                self._free(self._reduced)
+                worst = _worst(worst, self._reduce())
+                over += [i for i in bucket if not self._stays(i)]
+                bucket.clear()
+        if self._rules.frees_late:
+            self._reduced += over
+        else:
+            self._free(over)
+        return worst
+
+    def _free(self, indices: list[int]) -> None:
+        self._gradients -= sum(self._numels[i] for i in indices) * self._rules.itemsize
+        indices.clear()
+
+    def _stays(self, index: int) -> bool:
+        """True if a reduced gradient lies in the buffer, or its own storage is kept."""
+        rules, (first, last, _) = self._rules, self._spans[index]
+        if self._is_buffered(self._numels[index]):
+            return True
+        is_own = rules.scheme is not Scheme.SCATTERED and first <= rules.rank <= last
+        if is_own and (self._is_large(self._numels[index]) or rules.is_loose):
+            return bool(rules.keeps_own) and rules.keeps_own[self._group_of[index]]
+        return rules.keeps_large
+
+    def _reduce(self) -> Held:
         worst = self.now(self._copy_bytes() + self._part_bytes())
         if self._kept and any(self._spans[i][2] for i in self._bucket):
             self._gradients += self._kept
             self._kept = 0
         worst = _worst(worst, self.now(self._offload_bytes()))
-        if self._rules.is_compact and self._largest():
-            cast = self._largest() * self._rules.compact_itemsize
-            worst = _worst(worst, self.now(self._copy_bytes()))
+        if self._added():
+            cast = self._added() * self._rules.compact_itemsize
+            if not self._rules.is_loose:
+                worst = _worst(worst, self.now(self._copy_bytes()))
             worst = _worst(worst, self.now(self._copy_bytes(is_reduced=True) + cast))
-        first, last, _ = self._spans[self._bucket[0]]
-        is_own = self._is_large(self._elements) and first <= self._rules.rank <= last
-        if not (self._rules.keeps_own_large if is_own else self._rules.keeps_large):
-            loose = [i for i in self._bucket if not self._is_buffered(self._numels[i])]
-            self._gradients -= sum(self._numels[i] for i in loose) * self._rules.itemsize
         self._gradients += self._left_bytes()
-        self._bucket.clear()
         return worst
 
     def _left_bytes(self) -> int:
@@ -215,10 +244,13 @@ class _State:
         rules, cast = self._rules, self._rules.cast_itemsizes[self._kind]
         if rules.scheme is Scheme.SCATTERED:
             return self._scatter_bytes(cast)
+        if rules.is_loose:
+            flat = rules.itemsize if len(self._bucket) > 1 else 0
+            return self._elements * _held(flat, cast, is_reduced)
         flat = rules.bucket_itemsize if rules.copies else 0
         if not rules.copies:
             return self._elements * cast
-        if rules.is_compact and self._largest() and len(self._bucket) > 1:
+        if self._added() and len(self._bucket) > 1:
             return self._elements * _held(flat, cast, is_reduced)  # each tensor is a slice
         pieces, last = 0, -1
         for i in self._bucket:
@@ -276,6 +308,13 @@ class _State:
 
     def _largest(self) -> int:
         return max(self._spans[i][2] for i in self._bucket)
+
+    def _added(self) -> int:
+        """Elements of the largest piece that is added to a partition of fp32."""
+        if not any(self._rules.compact):
+            return 0
+        of = [i for i in self._bucket if self._rules.compact[self._group_of[i]]]
+        return max([self._spans[i][2] for i in of], default=0)
 
 
 def _worst(one: Held, other: Held) -> Held:

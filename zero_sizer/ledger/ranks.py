@@ -10,8 +10,8 @@ from zero_sizer.ledger.peak import peak_of, totals
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
-from zero_sizer.timeline.reduction_rules import buffers_gradients
-from zero_sizer.zero import owners
+from zero_sizer.timeline.reduction_rules import buffers_gradients, cuts_bucket
+from zero_sizer.zero import owners, partition
 from zero_sizer.zero.wrapper import Wrapper
 
 
@@ -43,9 +43,18 @@ def candidates(plan: Plan) -> tuple[int, ...]:
         return owners.candidates(
             _layout(plan), owners.Keeping(weights, plan.reduce_bucket_size, 0, pieces=True)
         )
+    cutting = {_least_filled(plan)} if cuts_bucket(plan) else {0}
     if muon and plan.wrapper is Wrapper.ZERO3:
-        return _orthogonalizing(plan, muon)
-    return (0,)  # every rank's partition is of one size, and none holds more
+        return tuple(sorted(cutting.union(_orthogonalizing(plan, muon))))
+    return tuple(cutting)  # every rank's partition is of one size, and none holds more
+
+
+def _least_filled(plan: Plan) -> int:
+    """The first rank whose partitions no more tensors fill than the last one's (stage 3)."""
+    ranks = plan.dp_world_size
+    numels = (plan.model.parameters[i].numel for group in plan.group_indices for i in group)
+    ends = [numel // max(partition.tensor_partition(numel, ranks), 1) for numel in numels]
+    return max([end for end in ends if end < ranks], default=0)
 
 
 def step_candidates(plan: Plan) -> tuple[int, ...]:
@@ -76,7 +85,7 @@ def _keeping(plan: Plan) -> owners.Keeping:
     keeps_whole = not plan.offloads_optimizer and not sizes.has_compact_gradients(plan)
     rows = plan.group_optimizers
     weights = tuple(keeps_whole * (1 + 3 * bool(row.newton_schulz)) for row in rows)
-    is_compact = sizes.has_compact_gradients(plan)
+    is_compact = any(sizes.is_compact_group(plan))
     grows = not buffers_gradients(plan)
     if plan.stage == 1:
         large = 0 if grows else -1
@@ -99,4 +108,4 @@ def _orthogonalizing(plan: Plan, groups: list[int]) -> tuple[int, ...]:
     found: dict[tuple[int, ...], int] = {}
     for number, shape in shapes:
         found.setdefault(shape, ranks_of(plan).dealt_to(number))
-    return tuple(sorted({0, *found.values()}))
+    return (0, *found.values())

@@ -314,6 +314,8 @@ def _zero(settings: Settings) -> dict[str, Any]:
         "overlap_comm": settings[_ZERO + "overlap_comm"] is True,
         "contiguous_gradients": settings[_ZERO + "contiguous_gradients"],
         "reduce_scatter": settings[_ZERO + "reduce_scatter"],
+        "prescale_gradients": settings["prescale_gradients"],
+        "gradient_predivide_factor": settings["gradient_predivide_factor"],
         "multi_rank_allreduce": settings[_ZERO + "use_multi_rank_bucket_allreduce"],
         "align_tensors": settings[_ZERO + "parameter_alignment"],
         "round_robin": settings[_ZERO + "round_robin_gradients"],

@@ -55,7 +55,16 @@ def comm_dtypes(plan: Plan) -> tuple[DType, ...]:
 
 def buffers_gradients(plan: Plan) -> bool:
     """True if the bucket has a buffer, which gradients larger than it go by."""
-    return plan.contiguous_gradients or plan.offloads_optimizer
+    return plan.contiguous_gradients or (plan.offloads_optimizer and plan.stage < 3)
+
+
+def cuts_bucket(plan: Plan) -> bool:
+    """True if the bucket is all-reduced, then cut: ranks differ where a tensor fills no partition.
+
+    stage3.py:1673-1675
+    """
+    is_whole = plan.contiguous_gradients and not plan.reduce_scatter
+    return is_whole and plan.wrapper is Wrapper.ZERO3
 
 
 def share_of(plan: Plan) -> Share:
@@ -65,13 +74,14 @@ def share_of(plan: Plan) -> Share:
         held = _held(plan, scheme, _itemsize(plan))
         return Share(own=Own(held=held(0)), cast_itemsizes=_sent_copies(plan))
     own = owns_of(plan, (plan.rank,))[0]
-    return Share(**_shared(plan), ranks=plan.dp_world_size, own=own)
+    cut_rank = plan.rank if cuts_bucket(plan) else 0
+    return Share(**_shared(plan), ranks=plan.dp_world_size, own=own, cut_rank=cut_rank)
 
 
 @derived
 def _shared(plan: Plan) -> Mapping[str, Any]:
     """Fields of ``reduction.Share`` that are the same on any rank of any number."""
-    is_compact = plan.wrapper is Wrapper.ZERO12 and sizes.has_compact_gradients(plan)
+    compact = sizes.is_compact_group(plan) if plan.wrapper is Wrapper.ZERO12 else ()
     is_scattered = _scheme(plan) is Scheme.SCATTERED
     return {
         "cast_itemsizes": _sent_copies(plan),
@@ -79,18 +89,30 @@ def _shared(plan: Plan) -> Mapping[str, Any]:
         "offloads": plan.offloads_optimizer,
         "master_itemsize": _cast_on_its_way(plan),
         "brought_itemsize": plan.grad_accum_dtype.itemsize,
+        "accumulated_itemsize": plan.grad_accum_dtype.itemsize,
+        "multiplies": cuts_bucket(plan)
+        and not plan.prescale_gradients
+        and plan.gradient_predivide_factor != plan.dp_world_size,
         "part_itemsizes": _accumulated_copies(plan),
         "casts_together": plan.optimizer_device is Device.NVME,
         "swap_least": sizes.least_swapped_bytes(plan),
         "swap_unit": sizes.swap_unit_bytes(plan),
-        "is_compact": is_compact,
-        # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182, 2262-2274
-        "keeps_own_large": not buffers_gradients(plan)
-        or (is_compact and plan.stage == 2 and not plan.offloads_optimizer),
+        "compact": compact,
+        "keeps_own": _kept_by_owners(plan, compact),
         "compact_itemsize": _accumulated_copies(plan)[0],
         "align_tensors": plan.align_tensors,
         "deals_tensors": sizes.deals_tensors(plan),
     }
+
+
+def _kept_by_owners(plan: Plan, compact: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Groups of which nothing but the epilogue clears an owner's gradients in no buffer.
+
+    stage_1_and_2.py:2178-2182, 2262-2274
+    """
+    if not buffers_gradients(plan):
+        return (True,) * len(sizes.groups(plan))
+    return compact if plan.stage == 2 and not plan.offloads_optimizer else ()
 
 
 def owns_of(plan: Plan, ranks: Iterable[int]) -> tuple[Own, ...]:

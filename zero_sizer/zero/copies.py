@@ -8,7 +8,7 @@ from zero_sizer.units import ceil_div, next_power_of_two
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
 from zero_sizer.zero.extents import ALIKE, extents_of
-from zero_sizer.zero.gradient_flow import Flow, Flush, Rules, Tensors
+from zero_sizer.zero.gradient_flow import Flow, Flush, Rules, Sizes, Tensors
 from zero_sizer.zero.share import Share
 
 NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
@@ -83,41 +83,20 @@ class Alike:
 
 
 def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
-    """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer."""
-    kinds, numbers = flow.kinds
-    if not share.casts_together:
-        costs = [(*_scatter(*kind, rules, share), 0) for kind in kinds]
-        return Alike(flow, lambda number: costs[numbers[number]], by_kind=True)
-    costs = []
-    for sizes, is_apart in kinds:
-        first = flow.flushes[numbers.index(len(costs))]  # those of a kind have the same order
-        going = _cast_together(_parts(first, tensors, share), share)
-        costs.append((*_scatter(sizes, is_apart, rules, share, going), 0))
-    left = _not_swapped(Identity(flow), tensors, share)
-    return Alike(flow, lambda number: costs[numbers[number]], by_kind=True, left=left)
+    """Stage 3; what is kept lies in the partition's own buffer.
 
-
-def _parts(flush: Flush, tensors: Tensors, share: Share) -> list[int]:
-    """Elements of the partitions that a reduction makes, in the order of the tensors."""
-    return [
-        partition.tensor_partition(tensors.numels[index], share.ranks)
-        for index in sorted(flush.members)
-    ]
-
-
-def _cast_together(parts: Sequence[int], share: Share) -> int:
-    """Bytes at the worst of a bucket's way to NVMe: what is cast stays until all is.
-
-    ``partition_grads`` takes the tensors in the order of their ids, and swaps them out after the
-    last (stage3.py:2006-2054).
+    Reduce-scatter takes an interleaved input. Without it the bucket's buffer is all-reduced, but
+    what is not in the buffer is reduce-scattered all the same (stage3.py:1673-1678, 1859-1896).
     """
-    worst = cast = 0
-    for part in parts:
-        brought = part * share.brought_itemsize
-        made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
-        worst = max(worst, cast + brought + made)
-        cast += part * (share.master_itemsize or share.brought_itemsize)
-    return worst
+    _, numbers = flow.kinds
+    firsts = {kind: number for number, kind in reversed(list(enumerate(numbers)))}
+    # those of a kind are taken to have the same order
+    costs = {
+        kind: (*_scatter(flow.flushes[number], tensors, rules, share), 0)
+        for kind, number in firsts.items()
+    }
+    left = _not_swapped(Identity(flow), tensors, share) if share.casts_together else ()
+    return Alike(flow, lambda number: costs[numbers[number]], by_kind=True, left=left)
 
 
 @lru_cache(maxsize=64)
@@ -129,7 +108,8 @@ def _not_swapped(flow: Identity, tensors: Tensors, share: Share) -> tuple[int, .
     """
     found, itemsize = [0], share.master_itemsize or share.brought_itemsize
     for flush in flow.of.flushes:
-        sizes = [part * itemsize for part in _parts(flush, tensors, share)]
+        numels = (tensors.numels[index] for index in flush.members)
+        sizes = [ceil_div(numel, share.ranks) * itemsize for numel in numels]
         if share.divides is None:
             sizes = [s for s in sizes if s < share.swap_least or s % share.swap_unit]
         elif share.divides:
@@ -138,37 +118,67 @@ def _not_swapped(flow: Identity, tensors: Tensors, share: Share) -> tuple[int, .
     return tuple(found) if found[-1] else ()
 
 
-def _scatter(
-    sizes: tuple[tuple[int, int], ...],
-    is_apart: bool,
-    rules: Rules,
-    share: Share,
-    going: int | None = None,
-) -> tuple[int, int]:
-    """For a bucket of so many tensors (count) of each size.
+def _scatter(flush: Flush, tensors: Tensors, rules: Rules, share: Share) -> tuple[int, int]:
+    """Bytes of a reduction's copies, and of those on the way to the host.
 
     The bucket's buffer is of the dtype of communication; what is not in it has to be cast.
-    ``going`` are the bytes on the way to the host; None: those of the largest tensor.
     """
-    ranks, largest = share.ranks, max(size for size, _ in sizes)
-    numel = sum(size * count for size, count in sizes)
-    cast, parted = share.cast_itemsizes[is_apart], share.part_itemsizes[is_apart]
-    is_buffered = rules.bucket_itemsize and numel <= rules.bucket_numel
-    copies = 0 if is_buffered else cast * numel
-    divides = largest % ranks == 0 if share.divides is None else share.divides
-    is_whole = sizes == ((largest, 1),) and divides  # reduced in place
-    if share.copies and not is_whole:
-        padded = sum(count * partition.padded(size, ranks) for size, count in sizes)
-        copies += padded * (cast or rules.itemsize)
-    parts = parted * sum(count * ceil_div(size, ranks) for size, count in sizes)
-    kept = parts or copies  # what was reduced is gone when its parts are cast
+    sizes, numel, (largest, _) = flush.sizes, flush.numel, flush.sizes[-1]
+    cast, parted = share.cast_itemsizes[flush.is_apart], share.part_itemsizes[flush.is_apart]
+    is_buffered = bool(rules.bucket_itemsize) and numel <= rules.bucket_numel
+    is_cut = is_buffered and not share.copies
+    if is_cut:
+        scaled = numel * (cast or rules.itemsize) if share.multiplies else 0
+        whole, filled = parted * numel, _filled_up(sizes, share)
+        kept = (whole or scaled) + filled
+        copies = max(scaled + whole, kept)
+    else:
+        copies = 0 if is_buffered else cast * numel
+        divides = largest % share.ranks == 0 if share.divides is None else share.divides
+        if sizes != ((largest, 1),) or not divides:  # else reduced in place
+            padded = sum(count * partition.padded(size, share.ranks) for size, count in sizes)
+            copies += padded * (cast or rules.itemsize)
+        parts = parted * sum(count * ceil_div(size, share.ranks) for size, count in sizes)
+        kept = parts or copies  # what was reduced is gone when its parts are cast
+        copies += parts
     if not share.offloads:
-        return copies + parts, 0
-    if going is None:
-        part = ceil_div(largest, ranks)
-        norm_or_cast = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
-        going = part * share.brought_itemsize + norm_or_cast
-    return copies + parts, going + kept
+        return copies, 0
+    members = flush.members if is_cut else sorted(flush.members)
+    numels = [tensors.numels[index] for index in members]
+    return copies, kept + _going(numels, share, 0 if is_buffered else rules.itemsize)
+
+
+def _going(numels: Sequence[int], share: Share, freed: int) -> int:
+    """Bytes at the worst of a bucket's way to the host.
+
+    ``partition_grads`` takes the tensors one by one and frees the gradients of those that it has
+    taken, ``freed`` bytes per element. What is cast for NVMe stays until all are taken
+    (stage3.py:2006-2054).
+    """
+    worst = stays = 0
+    for numel in numels:
+        part = ceil_div(numel, share.ranks)
+        brought = part * share.brought_itemsize
+        made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+        worst = max(worst, stays + brought + made)
+        if share.casts_together:
+            stays += part * (share.master_itemsize or share.brought_itemsize)
+        stays -= numel * freed
+    return worst
+
+
+def _filled_up(sizes: Sizes, share: Share) -> int:
+    """Bytes of the partitions that a tensor does not fill: zeros that its end is copied into.
+
+    ``__avg_scatter_contiguous_grads``, stage3.py:1906-1922
+    """
+    found = 0
+    for size, count in sizes:
+        part = ceil_div(size, share.ranks)
+        is_cut = (share.cut_rank + 1) * part > size
+        if is_cut if share.divides is None else not share.divides:
+            found += count * part
+    return found * share.accumulated_itemsize
 
 
 @lru_cache(maxsize=64)

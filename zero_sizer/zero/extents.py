@@ -113,10 +113,17 @@ class Extents:
                 found = min(found, *numbers)
         return found
 
-    def loose_of(self, ranks: int, rank: int, cleared: Sequence[int]) -> list[tuple[int, int]]:
-        """Tensors in no buffer of which a rank has a part: ``Flow.cleared`` of each, elements."""
+    def loose_of(
+        self, ranks: int, rank: int, cleared: Sequence[int], groups: Sequence[bool]
+    ) -> list[tuple[int, int]]:
+        """Tensors in no buffer of which a rank has a part: ``Flow.cleared`` of each, elements.
+
+        ``groups``: which of the groups are asked for.
+        """
         found: list[tuple[int, int]] = []
-        for turns, part in zip(self._turns, self.parts(ranks), strict=True):
+        for turns, part, is_asked in zip(self._turns, self.parts(ranks), groups, strict=True):
+            if not is_asked:
+                continue
             rows = turns.rows_within(rank * part, (rank + 1) * part)
             found += [
                 (cleared[n], high - low + 1)
@@ -125,14 +132,16 @@ class Extents:
             ]
         return sorted(found)
 
-    def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
-        """Elements of the largest piece of a tensor in the rank's partitions."""
-        rows = (self._of[i] for i in members)
+    def largest(
+        self, members: Sequence[int], rank: int, parts: Sequence[int], groups: Sequence[bool] = ()
+    ) -> int:
+        """Elements of the largest piece of a tensor in the rank's partitions (of these groups)."""
+        rows = (self._of[i] for i in members if not groups or groups[self._of[i][0]])
         pieces = [
             min(high + 1, (rank + 1) * parts[g]) - max(low, rank * parts[g])
             for g, low, high in rows
         ]
-        return max(*pieces, 0)
+        return max([*pieces, 0])
 
 
 class _Turns(NamedTuple):

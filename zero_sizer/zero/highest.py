@@ -52,7 +52,8 @@ class Highest:
         numbers = range(flow.done[position], flow.done[position + 1])
         if first.costs_alike:
             return max([flow.totals[1][position] + own, *map(self._reducing, numbers)])
-        found = first.alike.hook(position) + own
+        of_others = [first.alike.total(n) + self._own_at(2 * n) for n in numbers]
+        found = max([flow.totals[1][position] + own, *of_others])
         owners = {i for number in numbers for i in self._owners(number)}
         for i in owners:
             holder = self._holders[i]

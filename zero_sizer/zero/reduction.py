@@ -49,6 +49,7 @@ class Holder:
         ranks: over which they are cut.
         cleared: ``Flow.cleared``, where gradients in no buffer stay, or go, if they are this rank's;
             else nothing.
+        differs: the groups of such gradients.
         itemsize: bytes per element of those; negative where they go.
 
     Attributes:
@@ -59,7 +60,7 @@ class Holder:
     """
 
     __slots__ = (
-        *("_cleared", "_extents", "_itemsize", "_known", "_ranks"),
+        *("_cleared", "_differs", "_extents", "_itemsize", "_known", "_ranks"),
         *("held", "kept", "most", "rank", "since"),
     )
 
@@ -69,11 +70,12 @@ class Holder:
         extents: Extents | None,
         ranks: int,
         cleared: Sequence[int],
+        differs: tuple[bool, ...],
         itemsize: int,
     ) -> None:
         self.rank, self.held, self.kept = own.rank, own.held, own.kept
         self._extents, self._ranks = extents, ranks
-        self._cleared, self._itemsize = cleared, itemsize
+        self._cleared, self._differs, self._itemsize = cleared, differs, itemsize
         self._known: tuple[list[int], list[int]] | None = None
         self.since: int | None = None
         self.most = own.held + own.kept
@@ -109,7 +111,7 @@ class Holder:
         found = self._known
         if found is None:
             extents: Any = self._extents
-            rows = extents.loose_of(self._ranks, self.rank, self._cleared)
+            rows = extents.loose_of(self._ranks, self.rank, self._cleared, self._differs)
             sums = [0, *accumulate([numel * self._itemsize for _, numel in rows])]
             found = self._known = [number for number, _ in rows], sums
         return found
@@ -164,14 +166,20 @@ class Reduction:
 
     def holder_of(self, own: Own) -> Holder:
         """Bytes that a rank holds of its own."""
-        itemsize = self.flow.itemsize * (1 if self._share.keeps_own_large else -1)
-        return Holder(own, self._extents, self._share.ranks, self._cleared, itemsize)
+        itemsize = self.flow.itemsize * (-1 if self._rules.keeps_large else 1)
+        which = (self._cleared, self._differs, itemsize)
+        return Holder(own, self._extents, self._share.ranks, *which)
+
+    @cached_property
+    def _differs(self) -> tuple[bool, ...]:
+        """Groups of which a rank's own stay longer than others' in no buffer, or go earlier."""
+        keeps = self._share.keeps_own or (False,) * len(self._tensors.groups)
+        return tuple([stays is not self._rules.keeps_large for stays in keeps])
 
     @cached_property
     def _cleared(self) -> Sequence[int]:
-        """``Flow.cleared`` where a rank's own stay longer than others', or go earlier."""
-        is_alike = self._rules.keeps_large is self._share.keeps_own_large
-        if is_alike or self._extents is None or max(self.flow.cleared, default=-1) < 0:
+        """``Flow.cleared`` where there are such groups."""
+        if self._extents is None or not any(self._differs) or max(self.flow.cleared) < 0:
             return ()
         return self.flow.cleared
 
@@ -191,16 +199,18 @@ class Reduction:
         flow, rules, share, extents = self.flow, self._rules, self._share, self._extents
         flush = flow.flushes[number]
         copies, _, reduced = self.alike.cost(number)
-        if share.is_compact and len(flush.members) > 1 and not rules.is_loose:
-            # each is added on its own: none is merged with the next
-            copies, reduced = flattened(flush, [flush.numel], rules, share)
         if extents is None:
             return copies, 0
-        largest = extents.largest(flush.members, rank, self._parts)
-        offload = largest * NORM_ITEMSIZE if largest and share.offloads else 0
-        if largest and share.is_compact:  # the buffer is there before a bucket's copies are
+        where = (rank, self._parts)
+        offload = extents.largest(flush.members, *where) * NORM_ITEMSIZE if share.offloads else 0
+        added = extents.largest(flush.members, *where, share.compact) if share.is_compact else 0
+        if added:
+            if len(flush.members) > 1 and not rules.is_loose:
+                # each is added on its own: none is merged with the next
+                copies, reduced = flattened(flush, [flush.numel], rules, share)
+            # the buffer is there before a bucket's copies are
             before = 0 if rules.is_loose else copies
-            offload = max(offload, before, reduced + largest * share.compact_itemsize)
+            offload = max(offload, before, reduced + added * share.compact_itemsize)
         return copies, offload
 
     def before(self, position: int) -> Held:
