@@ -44,6 +44,9 @@ class Rules:
     master_itemsize: int
     brought_itemsize: int
     part_itemsizes: tuple[int, int]
+    accumulated_itemsize: int
+    multiplies: bool
+    cut_rank: int
     casts_together: bool
     swap_least: int
     swap_unit: int
@@ -243,7 +246,7 @@ class _State:
         """Bytes of all copies, or of the one that was reduced."""
         rules, cast = self._rules, self._rules.cast_itemsizes[self._kind]
         if rules.scheme is Scheme.SCATTERED:
-            return self._scatter_bytes(cast)
+            return self._scatter_bytes(cast, is_reduced)
         if rules.is_loose:
             flat = rules.itemsize if len(self._bucket) > 1 else 0
             return self._elements * _held(flat, cast, is_reduced)
@@ -262,18 +265,37 @@ class _State:
         # a bucket that lies in one rank's partition is one slice: no copy
         return self._elements * _held(flat if pieces > 1 else 0, cast, is_reduced)
 
-    def _scatter_bytes(self, cast: int) -> int:
+    @property
+    def _is_cut(self) -> bool:
+        """The bucket's buffer is all-reduced, and cut into partitions."""
+        return not self._rules.copies and self._is_buffered(self._elements)
+
+    def _filled_bytes(self) -> int:
+        """Partitions of zeros, where this rank's part of a tensor is shorter than others'."""
+        rules, found = self._rules, 0
+        for numel in (self._numels[i] for i in self._bucket):
+            part = ceil_div(numel, rules.ranks)
+            start = min(rules.cut_rank * part, numel)
+            found += part * (min(start + part, numel) - start < part)
+        return found * rules.accumulated_itemsize
+
+    def _scatter_bytes(self, cast: int, is_reduced: bool) -> int:
         """The interleaved input; one tensor that needs no padding is reduced in place."""
         rules, numels = self._rules, [self._numels[i] for i in self._bucket]
+        if self._is_cut:
+            scaled = rules.multiplies * (cast or rules.itemsize)
+            whole = rules.part_itemsizes[self._kind]
+            kept = sum(numels) * (whole or scaled) + self._filled_bytes()
+            return kept if is_reduced else max(sum(numels) * (scaled + whole), kept)
         copied = 0 if self._is_buffered(sum(numels)) else sum(numels) * cast
-        if not rules.copies or (len(numels) == 1 and numels[0] % rules.ranks == 0):
+        if len(numels) == 1 and numels[0] % rules.ranks == 0:
             return copied
         return copied + sum(round_up(n, rules.ranks) for n in numels) * (cast or rules.itemsize)
 
     def _part_bytes(self) -> int:
         """Copies of the reduced partitions in the dtype that is accumulated."""
         parts = [ceil_div(self._numels[i], self._rules.ranks) for i in self._bucket]
-        is_scattered = self._rules.scheme is Scheme.SCATTERED
+        is_scattered = self._rules.scheme is Scheme.SCATTERED and not self._is_cut
         return sum(parts) * self._rules.part_itemsizes[self._kind] * is_scattered
 
     def _piecewise(self, index: int, is_reduced: bool) -> int:
@@ -296,14 +318,17 @@ class _State:
         if not rules.offloads:
             return 0
         if rules.scheme is Scheme.SCATTERED:
-            parts = [ceil_div(self._numels[i], rules.ranks) for i in sorted(self._bucket)]
+            order = self._bucket if self._is_cut else sorted(self._bucket)
+            parts = [ceil_div(self._numels[i], rules.ranks) for i in order]
+            freed = [0 if self._is_buffered(self._elements) else self._numels[i] for i in order]
             stays = rules.master_itemsize or rules.brought_itemsize
             worst = 0
             for number, part in enumerate(parts):
                 held = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * rules.master_itemsize)
                 held += sum(parts[:number]) * stays * rules.casts_together
+                held -= sum(freed[:number]) * rules.itemsize
                 worst = max(worst, part * rules.brought_itemsize + held)
-            return worst + (self._part_bytes() or self._copy_bytes())
+            return worst + (self._part_bytes() or self._copy_bytes(is_reduced=True))
         return self._largest() * _NORM_ITEMSIZE
 
     def _largest(self) -> int:
