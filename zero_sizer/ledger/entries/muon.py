@@ -1,9 +1,16 @@
 """Muon: its momentum, which follows the gradients, its updates, and whole matrices on the way."""
 
 from itertools import islice
+from math import prod
 
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entries.conditions import is_zero3, is_zero12, largest_cast
+from zero_sizer.hardware.workspaces import SOURCE
+from zero_sizer.ledger.entries.conditions import (
+    STEPS_AT_INIT,
+    is_zero3,
+    is_zero12,
+    largest_cast,
+)
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
 from zero_sizer.plan import sizes
@@ -109,6 +116,15 @@ def _work_live(plan: Plan) -> frozenset[Moment]:
     return frozenset({Moment.UPDATE if plan.wrapper in _WHOLE else Moment.ORTHOGONALIZE})
 
 
+def _steps_at_init(plan: Plan) -> bool:
+    return bool(_groups(plan)) and plan.wrapper in STEPS_AT_INIT
+
+
+def _last_shape(plan: Plan) -> muon.Shape:
+    """The shape whose update comes last: each group's tensors go by shape, the largest first."""
+    return min(_shapes(plan, _muon_groups(plan)[-1]))
+
+
 def _updates_live(plan: Plan) -> frozenset[Moment]:
     """Until Muon's group, the first, is flattened; another group's flattening may hold more."""
     live = frozenset({Moment.OVERFLOW, Moment.ORTHOGONALIZE, Moment.NORM})
@@ -147,6 +163,26 @@ ENTRIES = (
         live=_updates_live,
         when=lambda p: bool(_groups(p)) and _is_staged(p),
         source="runtime/zero/stage_1_and_2.py:2740-2765,2858-2875",
+    ),
+    Entry(
+        name="muon_update_at_init",
+        category=Category.TEMPORARY,
+        about="the last update of the step at init, which a name holds while Adam makes its states",
+        numel=lambda p: prod(_last_shape(p)),
+        dtype=lambda p: p.master_dtype,
+        live=frozenset({Moment.WRAPPING}),
+        when=_steps_at_init,
+        source="runtime/fp16/unfused_optimizer.py:412-433, runtime/zero/muon/muon_optimizer.py",
+    ),
+    Entry(
+        name="cublas_workspace_at_init",
+        category=Category.RUNTIME,
+        about="the workspace PyTorch gives cuBLAS in forward's thread, for the step at init",
+        numel=lambda p: p.blas_workspace,
+        dtype=lambda p: DType.UINT8,
+        live=FROM_WRAPPING - AFTER_FIRST_STEP - {Moment.STAGING},
+        when=_steps_at_init,
+        source=SOURCE,
     ),
     Entry(
         name="muon_allgather_buffers",
