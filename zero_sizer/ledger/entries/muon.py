@@ -1,7 +1,6 @@
 """Muon: its momentum, which follows the gradients, its updates, and whole matrices on the way."""
 
 from itertools import islice
-from math import prod
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.hardware.workspaces import SOURCE
@@ -15,7 +14,7 @@ from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
-from zero_sizer.units import DType
+from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero import muon, partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -120,9 +119,17 @@ def _steps_at_init(plan: Plan) -> bool:
     return bool(_groups(plan)) and plan.wrapper in STEPS_AT_INIT
 
 
-def _last_shape(plan: Plan) -> muon.Shape:
-    """The shape whose update comes last: each group's tensors go by shape, the largest first."""
-    return min(_shapes(plan, _muon_groups(plan)[-1]))
+def _first_step(plan: Plan) -> int:
+    shapes = tuple(shape for i in _muon_groups(plan) for shape in _shapes(plan, i))
+    rows = zip(plan.group_indices, plan.group_optimizers, strict=True)
+    states = sum(
+        len(row.states) * plan.model.parameters[index].numel
+        for group, row in rows
+        if not row.newton_schulz
+        for index in group
+    )
+    later = num_bytes(states, plan.master_dtype)
+    return muon.first_step(shapes, plan.master_dtype, plan.optimizer.newton_schulz, later)
 
 
 def _updates_live(plan: Plan) -> frozenset[Moment]:
@@ -165,11 +172,11 @@ ENTRIES = (
         source="runtime/zero/stage_1_and_2.py:2740-2765,2858-2875",
     ),
     Entry(
-        name="muon_update_at_init",
+        name="muon_updates_at_init",
         category=Category.TEMPORARY,
-        about="the last update of the step at init, which a name holds while Adam makes its states",
-        numel=lambda p: prod(_last_shape(p)),
-        dtype=lambda p: p.master_dtype,
+        about="updates of the step at init, of which the last is there while Adam makes its states",
+        numel=_first_step,
+        dtype=lambda p: DType.UINT8,  # counted in bytes
         live=frozenset({Moment.WRAPPING}),
         when=_steps_at_init,
         source="runtime/fp16/unfused_optimizer.py:412-433, runtime/zero/muon/muon_optimizer.py",
