@@ -81,6 +81,7 @@ class Plan:
     overlap_comm: bool = _read("zero_optimization.overlap_comm")
     contiguous_gradients: bool = _read("zero_optimization.contiguous_gradients")
     reduce_scatter: bool = _read("zero_optimization.reduce_scatter")
+    keeps_momentum: bool = _read("zero_optimization.save_muon_momentum_buffer_in_memory")
     prescale_gradients: bool = _read("prescale_gradients")
     gradient_predivide_factor: float = _read("gradient_predivide_factor")
     multi_rank_allreduce: bool = _read("zero_optimization.use_multi_rank_bucket_allreduce")

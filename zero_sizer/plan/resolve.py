@@ -314,6 +314,7 @@ def _zero(settings: Settings) -> dict[str, Any]:
         "overlap_comm": settings[_ZERO + "overlap_comm"] is True,
         "contiguous_gradients": settings[_ZERO + "contiguous_gradients"],
         "reduce_scatter": settings[_ZERO + "reduce_scatter"],
+        "keeps_momentum": settings[_ZERO + "save_muon_momentum_buffer_in_memory"],
         "prescale_gradients": settings["prescale_gradients"],
         "gradient_predivide_factor": settings["gradient_predivide_factor"],
         "multi_rank_allreduce": settings[_ZERO + "use_multi_rank_bucket_allreduce"],

@@ -40,7 +40,17 @@ def _is_staged(plan: Plan) -> bool:
 
 
 def _momentum_numel(plan: Plan) -> int:
-    return sizes.touched_numel(plan, _groups(plan)) if _is_staged(plan) else _partitions(plan)
+    if _is_staged(plan):
+        return sizes.touched_numel(plan, _groups(plan))
+    return _partitions(plan) - sum(_swapped_momentums(plan))
+
+
+def _swapped_momentums(plan: Plan) -> tuple[int, ...]:
+    """Elements of the sub-groups whose momentum is on NVMe, where it lies in fp32."""
+    if plan.keeps_momentum:
+        return ()
+    rows = zip(sizes.partitions(plan), sizes.partition_optimizers(plan), strict=True)
+    return tuple(n for n, row in rows if row.newton_schulz and sizes.is_swapped(plan, n))
 
 
 def _momentum_dtype(plan: Plan) -> DType:
@@ -88,7 +98,8 @@ def _partitioned_work(plan: Plan) -> muon.Work:
         found += [tuple(islice(shapes, len(numels))) for numels in sizes.sub_groups(plan)[i]]
     sub_groups = tuple(found)
     if offloads:
-        return muon.offloaded3(sub_groups, how, plan.comm_dtype.itemsize)
+        dtype = plan.master_dtype if _swapped_momentums(plan) else plan.comm_dtype
+        return muon.offloaded3(sub_groups, how, dtype.itemsize)
     return muon.partitioned(sub_groups, how)
 
 
@@ -150,6 +161,18 @@ ENTRIES = (
         device=lambda p: Device.HOST if p.offloads_optimizer else Device.GPU,
         source="runtime/zero/stage_1_and_2.py:2072-2085,2805-2836, "
         "runtime/zero/stage3.py:1069-1082",
+    ),
+    Entry(
+        name="new_momentum_buffer",
+        category=Category.OPTIMIZER_STATES,
+        about="the momentum of a sub-group that the first step makes before it goes to NVMe",
+        numel=lambda p: max(_swapped_momentums(p)),
+        dtype=_momentum_dtype,
+        live=frozenset({Moment.ORTHOGONALIZE}),
+        when=lambda p: bool(_swapped_momentums(p)),
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:1118-1124,2611-2618, "
+        "runtime/swap_tensor/partitioned_optimizer_swapper.py:125-141",
     ),
     Entry(
         name="muon_pending_momentum",
