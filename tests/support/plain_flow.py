@@ -46,7 +46,7 @@ class Rules:
     part_itemsizes: tuple[int, int]
     accumulated_itemsize: int
     multiplies: bool
-    cut_rank: int
+    cut_ranks: tuple[int, ...]
     casts_together: bool
     swap_least: int
     swap_unit: int
@@ -270,14 +270,17 @@ class _State:
         """The bucket's buffer is all-reduced, and cut into partitions."""
         return not self._rules.copies and self._is_buffered(self._elements)
 
-    def _filled_bytes(self) -> int:
-        """Partitions of zeros, where this rank's part of a tensor is shorter than others'."""
-        rules, found = self._rules, 0
+    def _filled_bytes(self) -> tuple[int, bool]:
+        """Partitions of zeros, where this rank's part of a tensor is shorter; whether all are."""
+        rules, found, are_all = self._rules, 0, True
+        (rank,) = rules.cut_ranks
         for numel in (self._numels[i] for i in self._bucket):
             part = ceil_div(numel, rules.ranks)
-            start = min(rules.cut_rank * part, numel)
-            found += part * (min(start + part, numel) - start < part)
-        return found * rules.accumulated_itemsize
+            start = min(rank * part, numel)
+            is_short = min(start + part, numel) - start < part
+            found += part * is_short
+            are_all &= is_short
+        return found * rules.accumulated_itemsize, are_all
 
     def _scatter_bytes(self, cast: int, is_reduced: bool) -> int:
         """The interleaved input; one tensor that needs no padding is reduced in place."""
@@ -285,8 +288,11 @@ class _State:
         if self._is_cut:
             scaled = rules.multiplies * (cast or rules.itemsize)
             whole = rules.part_itemsizes[self._kind]
-            kept = sum(numels) * (whole or scaled) + self._filled_bytes()
-            return kept if is_reduced else max(sum(numels) * (scaled + whole), kept)
+            filled, are_all = self._filled_bytes()
+            kept = sum(numels) * (whole or scaled)
+            if is_reduced:
+                return filled if are_all else kept + filled
+            return max(sum(numels) * (scaled + whole), kept + filled)
         copied = 0 if self._is_buffered(sum(numels)) else sum(numels) * cast
         if len(numels) == 1 and numels[0] % rules.ranks == 0:
             return copied

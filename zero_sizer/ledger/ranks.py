@@ -43,10 +43,11 @@ def candidates(plan: Plan) -> tuple[int, ...]:
         return owners.candidates(
             _layout(plan), owners.Keeping(weights, plan.reduce_bucket_size, 0, pieces=True)
         )
-    cutting = {_least_filled(plan)} if cuts_bucket(plan) else {0}
+    # the last fill up partitions, the first keep what they cut them from
+    cutting = {0, _least_filled(plan)} if cuts_bucket(plan) else {0}
     if muon and plan.wrapper is Wrapper.ZERO3:
         return tuple(sorted(cutting.union(_orthogonalizing(plan, muon))))
-    return tuple(cutting)  # every rank's partition is of one size, and none holds more
+    return tuple(sorted(cutting))  # every rank's partition is of one size, and none holds more
 
 
 def _least_filled(plan: Plan) -> int:

@@ -71,10 +71,9 @@ def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
     if len(ranks) == 1:
         return zeros
     others = owns_of(plan, ranks[1:])
-    # the later a rank's partitions lie, the fewer are filled
-    cut_rank = max(ranks) if cuts_bucket(plan) else 0
+    cut_ranks = tuple(ranks) if cuts_bucket(plan) else ()
     return tuple(
-        interned(replace(zero, others=others, share=replace(zero.share, cut_rank=cut_rank)))
+        interned(replace(zero, others=others, share=replace(zero.share, cut_ranks=cut_ranks)))
         for zero in zeros
     )
 

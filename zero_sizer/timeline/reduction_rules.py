@@ -74,8 +74,8 @@ def share_of(plan: Plan) -> Share:
         held = _held(plan, scheme, _itemsize(plan))
         return Share(own=Own(held=held(0)), cast_itemsizes=_sent_copies(plan))
     own = owns_of(plan, (plan.rank,))[0]
-    cut_rank = plan.rank if cuts_bucket(plan) else 0
-    return Share(**_shared(plan), ranks=plan.dp_world_size, own=own, cut_rank=cut_rank)
+    cut_ranks = (plan.rank,) if cuts_bucket(plan) else ()
+    return Share(**_shared(plan), ranks=plan.dp_world_size, own=own, cut_ranks=cut_ranks)
 
 
 @derived

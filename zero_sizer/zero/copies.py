@@ -129,9 +129,10 @@ def _scatter(flush: Flush, tensors: Tensors, rules: Rules, share: Share) -> tupl
     is_cut = is_buffered and not share.copies
     if is_cut:
         scaled = numel * (cast or rules.itemsize) if share.multiplies else 0
-        whole, filled = parted * numel, _filled_up(sizes, share)
-        kept = (whole or scaled) + filled
-        copies = max(scaled + whole, kept)
+        whole = parted * numel
+        found = [_filled_up(sizes, rank, share) for rank in share.cut_ranks]
+        copies = max(scaled + whole, (whole or scaled) + max([filled for filled, _ in found]))
+        kept = max([filled + has_views * (whole or scaled) for filled, has_views in found])
     else:
         copies = 0 if is_buffered else cast * numel
         divides = largest % share.ranks == 0 if share.divides is None else share.divides
@@ -167,18 +168,21 @@ def _going(numels: Sequence[int], share: Share, freed: int) -> int:
     return worst
 
 
-def _filled_up(sizes: Sizes, share: Share) -> int:
-    """Bytes of the partitions that a tensor does not fill: zeros that its end is copied into.
+def _filled_up(sizes: Sizes, rank: int, share: Share) -> tuple[int, bool]:
+    """Bytes of a rank's partitions that a tensor does not fill; whether it has any others.
 
-    ``__avg_scatter_contiguous_grads``, stage3.py:1906-1922
+    They are zeros that the end of the tensor is copied into; others are views of what is cut
+    (``__avg_scatter_contiguous_grads``, stage3.py:1888-1909).
     """
-    found = 0
+    found, has_views = 0, share.divides is not None
     for size, count in sizes:
         part = ceil_div(size, share.ranks)
-        is_cut = (share.cut_rank + 1) * part > size
-        if is_cut if share.divides is None else not share.divides:
+        is_short = (rank + 1) * part > size
+        if is_short if share.divides is None else not share.divides:
             found += count * part
-    return found * share.accumulated_itemsize
+        else:
+            has_views = True
+    return found * share.accumulated_itemsize, has_views
 
 
 @lru_cache(maxsize=64)

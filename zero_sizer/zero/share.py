@@ -39,7 +39,7 @@ class Share:
         brought_itemsize: of an offloaded partition that comes back to be added to (stage 3).
         accumulated_itemsize: of a gradient that is accumulated (stage 3).
         multiplies: what was all-reduced is multiplied into a copy (stage 3).
-        cut_rank: the rank that cuts its partitions from an all-reduced bucket (stage 3).
+        cut_ranks: ranks that cut partitions from an all-reduced bucket; the most is meant (stage 3).
         part_itemsizes: of the reduced partitions' copies in the dtype that is accumulated, as
             ``cast_itemsizes`` (stage3.py:1943-1944).
         casts_together: those of a bucket stay until all are made (NVMe at stage 3).
@@ -65,7 +65,7 @@ class Share:
     brought_itemsize: int = 0
     accumulated_itemsize: int = 0
     multiplies: bool = False
-    cut_rank: int = 0
+    cut_ranks: tuple[int, ...] = ()
     part_itemsizes: tuple[int, int] = (0, 0)
     casts_together: bool = False
     swap_least: int = 0
