@@ -45,6 +45,8 @@ class Rules:
     brought_itemsize: int
     part_itemsizes: tuple[int, int]
     accumulated_itemsize: int
+    by_owner: bool
+    divides_first: bool
     multiplies: bool
     cut_ranks: tuple[int, ...]
     casts_together: bool
@@ -286,7 +288,7 @@ class _State:
         """The interleaved input; one tensor that needs no padding is reduced in place."""
         rules, numels = self._rules, [self._numels[i] for i in self._bucket]
         if self._is_cut:
-            scaled = rules.multiplies * (cast or rules.itemsize)
+            scaled = rules.multiplies * (cast or rules.itemsize)  # divided first: in no plan here
             whole = rules.part_itemsizes[self._kind]
             filled, are_all = self._filled_bytes()
             kept = sum(numels) * (whole or scaled)

@@ -86,11 +86,17 @@ def _shared(plan: Plan) -> Mapping[str, Any]:
     return {
         "cast_itemsizes": _sent_copies(plan),
         "copies": plan.reduce_scatter and (plan.multi_rank_allreduce or is_scattered),
+        "by_owner": plan.reduce_scatter
+        and not (plan.multi_rank_allreduce or is_scattered)
+        and buffers_gradients(plan),
         "offloads": plan.offloads_optimizer,
         "master_itemsize": _cast_on_its_way(plan),
         "brought_itemsize": plan.grad_accum_dtype.itemsize,
         "accumulated_itemsize": plan.grad_accum_dtype.itemsize,
-        "multiplies": cuts_bucket(plan)
+        "divides_first": is_scattered
+        and not plan.prescale_gradients
+        and plan.gradient_predivide_factor != 1.0,
+        "multiplies": is_scattered
         and not plan.prescale_gradients
         and plan.gradient_predivide_factor != plan.dp_world_size,
         "part_itemsizes": _accumulated_copies(plan),

@@ -128,20 +128,24 @@ def _scatter(flush: Flush, tensors: Tensors, rules: Rules, share: Share) -> tupl
     is_buffered = bool(rules.bucket_itemsize) and numel <= rules.bucket_numel
     is_cut = is_buffered and not share.copies
     if is_cut:
-        scaled = numel * (cast or rules.itemsize) if share.multiplies else 0
+        made = numel * (cast or rules.itemsize) if share.multiplies else 0
         whole = parted * numel
         found = [_filled_up(sizes, rank, share) for rank in share.cut_ranks]
-        copies = max(scaled + whole, (whole or scaled) + max([filled for filled, _ in found]))
-        kept = max([filled + has_views * (whole or scaled) for filled, has_views in found])
+        copies = max(made + whole, (whole or made) + max([filled for filled, _ in found]))
+        kept = max([filled + has_views * (whole or made) for filled, has_views in found])
     else:
         copies = 0 if is_buffered else cast * numel
+        if share.divides_first:
+            copies = numel * (cast or rules.itemsize)
         divides = largest % share.ranks == 0 if share.divides is None else share.divides
         if sizes != ((largest, 1),) or not divides:  # else reduced in place
             padded = sum(count * partition.padded(size, share.ranks) for size, count in sizes)
             copies += padded * (cast or rules.itemsize)
-        parts = parted * sum(count * ceil_div(size, share.ranks) for size, count in sizes)
-        kept = parts or copies  # what was reduced is gone when its parts are cast
-        copies += parts
+        part_numel = sum(count * ceil_div(size, share.ranks) for size, count in sizes)
+        scaled = share.divides_first and share.multiplies
+        multiplied, parts = scaled * part_numel * (cast or rules.itemsize), parted * part_numel
+        kept = parts or multiplied or copies  # what was reduced is gone when its parts are cast
+        copies += multiplied + parts
     if not share.offloads:
         return copies, 0
     members = flush.members if is_cut else sorted(flush.members)
@@ -194,6 +198,8 @@ def of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> 
         flush, (low, high) = flushes[number], extents.of.span(number, parts)
         if rules.is_loose:
             return loose(flush, rules, share)
+        if share.by_owner:
+            return owner_by_owner(flush, extents.of.runs(number, parts), rules, share)
         if low == high or not share.copies:  # one slice, or no copy of any
             size = flush.numel * share.cast_itemsizes[flush.is_apart]
             return size, 0, size
@@ -214,6 +220,30 @@ def loose(flush: Flush, rules: Rules, share: Share) -> tuple[int, int, int]:
     flat = flush.numel * rules.itemsize if len(flush.members) > 1 else 0
     cast = flush.numel * share.cast_itemsizes[flush.is_apart]
     return flat + cast, 0, cast or flat
+
+
+def owner_by_owner(
+    flush: Flush, runs: Sequence[tuple[int, int, int]], rules: Rules, share: Share, rank: int = -1
+) -> tuple[int, int, int]:
+    """``Alike.cost`` where each owner's slices are reduced on their own, made flat if several.
+
+    ``allreduce_no_retain`` without ``use_multi_rank_bucket_allreduce`` (stage_1_and_2.py:1667-1700).
+
+    Args:
+        flush: the reduction.
+        runs: owner, elements, and how many slices it has.
+        rules: of the flow.
+        share: of the rank.
+        rank: whose slices are meant by what was reduced.
+    """
+    cast = share.cast_itemsizes[flush.is_apart]
+    most = reduced = 0
+    for owner, numel, count in runs:
+        flat = rules.bucket_itemsize if count > 1 else 0
+        most = max(most, numel * (flat + cast))
+        if owner == rank:
+            reduced = numel * (cast or flat)
+    return most, 0, reduced
 
 
 class Costs(NamedTuple):

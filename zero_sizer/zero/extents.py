@@ -70,6 +70,27 @@ class Extents:
         spans = [(low // parts[group], high // parts[group]) for group, low, high in found]
         return min(a for a, _ in spans), max(b for _, b in spans)
 
+    def runs(
+        self, number: int, parts: Sequence[int], apart: tuple[int, Sequence[bool]] | None = None
+    ) -> list[tuple[int, int, int]]:
+        """Owners of what a bucket reduces: rank, its elements, and of how many slices they are.
+
+        Slices of one owner that follow one another are one; not those of a rank's tensors in these
+        groups (``apart``).
+        """
+        found: dict[int, tuple[int, int]] = {}
+        last = -1
+        for index in self._members[number]:
+            group, low, high = self._of[index]
+            part = parts[group]
+            for owner in range(low // part, high // part + 1):
+                size = min(high + 1, (owner + 1) * part) - max(low, owner * part)
+                is_apart = apart is not None and owner == apart[0] and apart[1][group]
+                numel, count = found.get(owner, (0, 0))
+                found[owner] = numel + size, count + (is_apart or owner != last)
+                last = -1 if is_apart else owner
+        return [(owner, *of) for owner, of in found.items()]
+
     def touched(self, ranks: int, rank: int) -> Sequence[int]:
         """Numbers of the buckets of which a rank's partition has a part."""
         if self._rows is not None:

@@ -14,6 +14,7 @@ from zero_sizer.zero.copies import (
     flattened,
     nothing,
     of_others,
+    owner_by_owner,
     placing,
     scattered,
 )
@@ -205,7 +206,10 @@ class Reduction:
         offload = extents.largest(flush.members, *where) * NORM_ITEMSIZE if share.offloads else 0
         added = extents.largest(flush.members, *where, share.compact) if share.is_compact else 0
         if added:
-            if len(flush.members) > 1 and not rules.is_loose:
+            if share.by_owner:
+                runs = extents.runs(number, self._parts, (rank, share.compact))
+                copies, _, reduced = owner_by_owner(flush, runs, rules, share, rank)
+            elif len(flush.members) > 1 and not rules.is_loose:
                 # each is added on its own: none is merged with the next
                 copies, reduced = flattened(flush, [flush.numel], rules, share)
             # the buffer is there before a bucket's copies are

@@ -34,11 +34,14 @@ class Share:
         cast_itemsizes: bytes per element of the copy in the dtype of communication; 0 where none
             is made. The second is of buckets with ``Tensors.apart``.
         copies: whether reduction makes a flat copy of what it reduces in a buffer.
+        by_owner: each owner's slices are reduced on their own.
         offloads: reduced gradients go to the host one by one.
         master_itemsize: bytes per element of the copy that is cast on the way; 0 where none is.
         brought_itemsize: of an offloaded partition that comes back to be added to (stage 3).
         accumulated_itemsize: of a gradient that is accumulated (stage 3).
-        multiplies: what was all-reduced is multiplied into a copy (stage 3).
+        divides_first: gradients are divided into copies before they are scattered (stage 3).
+        multiplies: what was all-reduced is multiplied into a copy (stage 3), and the partitions of
+            what was divided first.
         cut_ranks: ranks that cut partitions from an all-reduced bucket; the most is meant (stage 3).
         part_itemsizes: of the reduced partitions' copies in the dtype that is accumulated, as
             ``cast_itemsizes`` (stage3.py:1943-1944).
@@ -60,10 +63,12 @@ class Share:
     own: Own = NOTHING_OWN
     cast_itemsizes: tuple[int, int]
     copies: bool = False
+    by_owner: bool = False
     offloads: bool = False
     master_itemsize: int = 0
     brought_itemsize: int = 0
     accumulated_itemsize: int = 0
+    divides_first: bool = False
     multiplies: bool = False
     cut_ranks: tuple[int, ...] = ()
     part_itemsizes: tuple[int, int] = (0, 0)
