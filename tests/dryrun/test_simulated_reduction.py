@@ -30,6 +30,8 @@ SMALL = {"reduce_bucket_size": 10**6}  # the embedding does not fit into it
 MEDIUM = {"reduce_bucket_size": 3 * 10**7}
 HOST = {"offload_optimizer": {"device": "cpu", "pin_memory": False}}
 PINNED = {"offload_optimizer": {"device": "cpu", "pin_memory": True}}
+NVME = {"offload_optimizer": {"device": "nvme", "nvme_path": "/nvme", "pin_memory": True}}
+ONE_OWNER = {"use_multi_rank_bucket_allreduce": False}
 IN_FP32 = {"data_types": {"grad_accum_dtype": "fp32"}}
 TWICE = {"gradient_accumulation_steps": 2}
 MUON = {
@@ -50,6 +52,9 @@ JOBS = {  # stage, ranks, zero_optimization, other keys
     "freed on the way to the host": (3, 3, {**LOOSE, **MEDIUM, **HOST}, {}),
     "momentum comes with the first step": (2, 1, {**SMALL, **PINNED}, {**MUON, **TWICE}),
     "a step at init": (0, 2, {}, MUON),
+    "owner by owner": (2, 3, {**ONE_OWNER, "reduce_bucket_size": 10**8}, IN_FP32),
+    "divided before": (3, 5, {**WHOLE, **SMALL}, {"gradient_predivide_factor": 2.0}),
+    "momentum on NVMe": (3, 2, {**WHOLE, **SMALL, **NVME}, MUON),
 }
 
 
@@ -75,6 +80,7 @@ def answers(tmp_path_factory):
                 gpus_per_node=1,
                 nodes=ranks,
                 gpu="a100-80gb",
+                nvme="1TB",
                 checkpointing=False,
                 attention="flash",
             ),
@@ -85,9 +91,9 @@ def answers(tmp_path_factory):
     asked = zip(JOBS.values(), jobs, sizings, strict=True)
     found = run_requests(
         [
-            # Muon's gathers on behalf of the host are from the third step on what they stay
-            request_of(job, rank=s.plan.rank, steps=3 if PINNED.items() <= zero.items() else 2)
-            for (_, _, zero, _), job, s in asked
+            # what Muon gathers for the host is the most from the third step on
+            request_of(job, rank=s.plan.rank, steps=3 if more.items() >= MUON.items() else 2)
+            for (_, _, _, more), job, s in asked
         ]
     )
     return dict(zip(JOBS, zip(sizings, found, strict=True), strict=True))
