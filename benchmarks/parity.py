@@ -4,8 +4,8 @@
     python benchmarks/parity.py --case 1/17/lora      # one of them again
 
 Every job is a full-width model cut to 2 to 4 blocks, run by the real engine on simulated GPUs for
-two optimizer steps (Muon three): every rank at stages 1 and 2, and at the others in small worlds; else the first
-two, the last and one more. What ``check`` answers is compared with the rank that is highest in each
+two optimizer steps (Muon three): every rank at stages 1 and 2, and at the others in small worlds;
+else the first two, the last and one more. What ``check`` answers is compared with the rank that is highest in each
 phase of any step (or the one that the answer is about), and in the whole run; on the host with
 the sum over a node's ranks. The workspace that cuBLAS takes is left out, which fake tensors never
 ask for.
@@ -67,7 +67,7 @@ def run_batch(found: list[Case]) -> list[Any]:
 
 
 def steps_of(case: Case) -> int:
-    """Optimizer steps from which on all are alike: the cache of Muon's gathers is full in the third."""
+    """Optimizer steps to run: the cache of Muon's gathers is full in the third."""
     return 3 if case.job.document.get("optimizer.type") == "Muon" else 2
 
 

@@ -201,24 +201,30 @@ def _config(choose: Choose, kind: str, stage: int, precision: str, offload: str)
         config["torch_autocast"] = {"enabled": True, "dtype": choose(("bfloat16", "float16"))}
     elif precision != "fp32":
         config[precision] = {"enabled": True}
+    _of_kind(choose, kind, config, offload)
+    return config
+
+
+def _of_kind(choose: Choose, kind: str, config: dict[str, Any], offload: str) -> None:
+    """Keys that a kind has beyond those of all."""
     if kind == "optimizer":
         kinds = ({"type": "Lamb"}, {"type": "Adagrad"}, {"type": "SGD"}, {"torch_adam": True})
         _optimizer(config, choose(kinds))
-    if kind == "reduction":
-        dtype = choose((None, None, None, "fp32"))
-        config |= {"communication_data_type": dtype} if dtype else {}
-    if kind == "muon":
-        _optimizer(config, {"type": "Muon"})
-        config["zero_force_ds_cpu_optimizer"] = False
-        if stage == 3:  # which takes no other
-            zero["reduce_scatter"] = False
     if kind == "states":
         # on the host 16-bit masters need DeepSpeedCPUAdam, on the GPU 16-bit moments beside them
         held = offload == "none" or choose((False, True))
         config["bf16"] |= {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": held}
         kinds = ({"type": "Lamb"}, {"type": "Lion"}, {"torch_adam": True}, {}, {}, {})
         _optimizer(config, choose(kinds) if offload == "none" else {"type": "AdamW"})
-    return config
+    if kind == "reduction":
+        dtype = choose((None, None, None, "fp32"))
+        config |= {"communication_data_type": dtype} if dtype else {}
+    if kind == "muon":
+        zero = config["zero_optimization"]
+        _optimizer(config, {"type": "Muon"})
+        config["zero_force_ds_cpu_optimizer"] = False
+        if zero["stage"] == 3:  # which takes no other
+            zero["reduce_scatter"] = False
 
 
 def _offloaded(choose: Choose, kind: str, offload: str) -> dict[str, Any]:

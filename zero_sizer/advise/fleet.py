@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import pairwise
 
 from zero_sizer.advise.candidate import Candidate, RejectedStrategy
@@ -13,13 +14,15 @@ from zero_sizer.advise.sizes import EVERY, Size, node_counts, size_at, sizes_at
 from zero_sizer.advise.strategy import Strategy
 from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.findings import Reason
-from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.goal import Goal
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.parallel import laid_out, ranks_of_each
 from zero_sizer.speed.training import Training
 from zero_sizer.util.records import dataclass
+
+_PartOf = Callable[[int], Search]
+"""The search on one node, by the GPUs of it that are used."""
 
 _DAY = 86_400
 WORTH_IT = 0.5
@@ -141,7 +144,7 @@ def fleet(
         target = _first(search, sizes, lambda plan: plan.tokens_per_second >= tokens_per_second)
     elif goal is not None and _wants(goal):
         target = _first(search, sizes, meets(search, goal))
-    inside = options if fewest_of == "gpus" else None
+    inside = lru_cache(partial(_part_of_node, job, options)) if fewest_of == "gpus" else None
     rows = tuple(_fewest(search, strategy, sizes, inside) for strategy in search.strategies)
     shown = {size.nodes for size in _table(sizes, [row.plan for row in rows])}
     sizes = tuple(_at_one_batch(search, s) if s.nodes in shown else s for s in sizes)
@@ -199,7 +202,7 @@ def _row_at_one_batch(search: Search, row: Fewest, sizes: Sequence[Size]) -> Few
 
 
 def _fewest(
-    search: Search, strategy: Strategy, sizes: Sequence[Size], inside: Options | None
+    search: Search, strategy: Strategy, sizes: Sequence[Size], inside: _PartOf | None
 ) -> Fewest:
     """The first size that fits, refined between the sizes of the table and inside one node."""
     first = next((size for size in sizes if strategy.name in size.by_strategy), None)
@@ -239,13 +242,13 @@ def _bisect(
 
 
 def _inside_node(
-    search: Search, strategy: Strategy, plan: Candidate, options: Options
+    search: Search, strategy: Strategy, plan: Candidate, part_of: _PartOf
 ) -> Candidate:
     """Half the GPUs of a node, and half again, as long as the strategy fits."""
     best, gpus = plan, search.job.cluster.gpus_per_node
     while (half := ranks_of_each(gpus, 2)) and strategy.needs_nodes == 1:
         gpus = half
-        part = search_of(replace(search.job, cluster=_part(search.job.cluster, gpus)), options)
+        part = part_of(gpus)
         same = [s for s in part.strategies if s.name == strategy.name]
         found = part.best(same[0], 1) if same else None
         if found is None:
@@ -254,9 +257,10 @@ def _inside_node(
     return best
 
 
-def _part(cluster: Cluster, gpus: int) -> Cluster:
-    """One node of which a job uses ``gpus`` GPUs."""
-    return cluster.of(laid_out(gpus, gpus))
+def _part_of_node(job: Job, options: Options, gpus: int) -> Search:
+    """The search on one node of which the job uses ``gpus`` GPUs."""
+    cluster = job.cluster.of(laid_out(gpus, gpus))
+    return search_of(replace(job, cluster=cluster), options)
 
 
 def _wants(goal: Goal | None) -> bool:

@@ -3,6 +3,7 @@
 One ``Entry`` is one thing that allocates memory. Elements become bytes here and nowhere else.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import field
 from enum import Enum
@@ -143,9 +144,10 @@ def footprint(
         numel, dtype = entry.numel(plan), entry.dtype(plan)
         size = num_bytes(sum(numel) if isinstance(numel, tuple) else numel, dtype)
         if size and (entry.in_blocks or entry.pinned(plan)):
-            requests = numel if isinstance(numel, tuple) else (numel,)
-            sizes = [num_bytes(n, dtype) for n in requests]
-            size += _rounding(sizes, entry, is_pinned=entry.pinned(plan))
+            requests = Counter(numel if isinstance(numel, tuple) else (numel,))  # few differ
+            pinned = entry.pinned(plan)
+            for n, count in requests.items():
+                size += count * _rounding((num_bytes(n, dtype),), entry, is_pinned=pinned)
     if not size:
         return None
     if not is_node and device is not Device.GPU and not entry.once_per_node:

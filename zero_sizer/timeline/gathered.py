@@ -109,29 +109,60 @@ class Levels:
 
     What is held only while a place's modules are fetched meets the activations that the place
     before it ends with, where both are of the same pass.
+
+    Args:
+        program: the places.
+        visits: ``replay.gathered``.
+        group: ranks over which secondary partitions are cut; 0 without.
     """
 
-    def __init__(self, program: Program, visits: Sequence[tuple[Forms, Forms]]) -> None:
+    def __init__(self, program: Program, visits: Sequence[tuple[Forms, Forms]], group: int) -> None:
+        self._group = group
         backward = len(program.forward)
         found = _Followed(program, visits)
         all_of = found.levels, found.ends, found.own
-        met = sorted(dict.fromkeys(chain(*all_of)), key=lambda found: len(found) > 1)
+        met = list(dict.fromkeys(chain(*all_of)))
         numbers = {f: number for number, f in enumerate(met)}
         rows = [list(map(numbers.__getitem__, row)) for row in all_of]
-        places_of: dict[Form, int] = {}  # levels share most of their forms
-        levels = [[places_of.setdefault(form, len(places_of)) for form in found] for found in met]
-        self._single = getter([level[0] for level in levels if len(level) == 1])
-        self._several = [getter(level) for level in levels if len(level) > 1]
-        self._forms = Compiled(tuple(places_of))
+        self._levels = [tuple(found) for found in met]
+        places_of = {form: place for place, form in enumerate(dict.fromkeys(chain(*met)))}
+        self._of_levels = [getter([places_of[form] for form in found]) for found in met]
+        self._forms = Compiled(tuple(places_of))  # levels share most of them
         self.per_rank = max([form.per_rank for form in places_of], default=0)
         self.forward = _placed((row[:backward] for row in rows), program.forward_spans)
         self.backward = _placed((row[backward:] for row in rows), program.backward_spans)
 
-    def bytes_at(self, ranks: int, group: int) -> tuple[Side, Side]:
+    def bytes_at(self, ranks: int) -> tuple[Side, Side]:
         """Bytes in forward and in backward."""
-        sizes = self._forms.at(forms.Padding(ranks, group))
-        values = [*self._single(sizes), *[max(level(sizes)) for level in self._several]]
-        return _side(values, self.forward), _side(values, self.backward)
+        values = _Asked(self._levels, forms.Padding(ranks, self._group))
+        return Side(values, *self.forward), Side(values, *self.backward)
+
+    def ceilings(self, ranks: int) -> list[int]:
+        """Bytes that no level exceeds on ``ranks``, and on less than ``SPAN`` times as many."""
+        sizes = self._forms.at(forms.Ceiling(ranks, self._group))
+        return [max(level(sizes)) for level in self._of_levels]
+
+    def most(self, values: Sequence[int]) -> tuple[int, int]:
+        """The highest of the levels' values in forward and in backward."""
+        in_forward, in_backward = (
+            max(within.most(values), end.most(values))
+            for within, end, _ in (self.forward, self.backward)
+        )
+        return in_forward, in_backward
+
+
+class _Asked(dict[int, int]):
+    """Bytes of each level, padding included, worked out when asked for: few are."""
+
+    def __init__(self, levels: Sequence[Sequence[Form]], padding: forms.Padding) -> None:
+        super().__init__()
+        self._levels = levels
+        self._padding = padding
+
+    def __missing__(self, number: int) -> int:
+        padding = self._padding
+        found = self[number] = max([form.at(padding) for form in self._levels[number]])
+        return found
 
 
 def _placed(rows: Iterable[list[int]], spans: Sequence[slice]) -> tuple[Placed, Placed, Placed]:
@@ -139,12 +170,7 @@ def _placed(rows: Iterable[list[int]], spans: Sequence[slice]) -> tuple[Placed, 
     return within, end, apart
 
 
-def _side(values: Sequence[int], placed: tuple[Placed, Placed, Placed]) -> Side:
-    within, end, apart = placed
-    return Side(values, within, end, apart, max(within.most(values), end.most(values)))
-
-
 @lru_cache(maxsize=256)
-def gathered_at(levels: Identity, ranks: int, group: int) -> tuple[Side, Side]:
+def gathered_at(levels: Identity, ranks: int) -> tuple[Side, Side]:
     """Bytes in forward and in backward, kept."""
-    return levels.of.bytes_at(ranks, group)  # type: ignore[no-any-return]
+    return levels.of.bytes_at(ranks)  # type: ignore[no-any-return]

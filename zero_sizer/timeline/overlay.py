@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
+from zero_sizer.timeline import late
 from zero_sizer.timeline.gathered import Levels, gathered_at
-from zero_sizer.timeline.passes import Kinds, Late, Pass, Side, kinds_of
+from zero_sizer.timeline.late import Bound
+from zero_sizer.timeline.passes import Listed, Pass, Side
 from zero_sizer.timeline.program import Layout, Program, program_of
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
@@ -89,33 +91,44 @@ class Overlay:
 
     def __init__(self, layout: Layout, zero: Zero) -> None:
         self.per_rank = 0
-        self._levels: Levels | None = None
+        self.last_gathered = 0
         program = self.program = program_of(layout)
         self.zero = zero
         self.flow = _flow(Identity(program.order), zero.tensors, zero.rules)
-        forward, backward = self._gathered = self._gathered_sides()
         held = max([own.held for own in (zero.share.own, *zero.others)])
         start = sum(self.flow.start) + held
-        self.forward = Pass(forward, start, program.forward_spans, kinds=self._kinds_of(False))
-        self.backward = self._backward(backward, start)
-        self.last_gathered = 0
-        if backward is not None and backward.end.numbers:
-            self.last_gathered = backward.values[backward.end.numbers[-1]]
+        self._gathered: tuple[Side | None, Side | None] = (None, None)
+        if zero.ranks:
+            forward, backward = self._where_gathered(start)
+        else:
+            forward = Bound(Listed(None, start, program.forward_spans), start)
+            backward = self._reducing(start)
+        self.forward = Pass(*forward, program.forward_spans)
+        self.backward = Pass(*backward, program.backward_spans)
 
-    def _backward(self, gathered: Side | None, start: int) -> Pass:
+    def _where_gathered(self, start: int) -> tuple[Bound, Bound]:
+        """Forward and backward where parameters are gathered."""
+        zero, levels = self.zero, _levels(*_keys(self.program, self.zero))
+        copied = max(*zero.share.cast_itemsizes, zero.rules.itemsize)
+        self.per_rank = levels.per_rank + copied * self.flow.most_together
+        _, backward = found = gathered_at(Identity(levels), zero.ranks)
+        self._gathered = found
+        if backward.end.numbers:
+            self.last_gathered = backward.values[backward.end.numbers[-1]]
+        how = (zero.tensors, zero.rules, zero.share)
+        return late.gathered(levels, self.program, how, self.flow, self._reduction.alike, start)
+
+    def _reducing(self, start: int) -> Bound:
+        """Backward where none are."""
         flow, program, zero = self.flow, self.program, self.zero
-        late: Late | None = None
-        values: Sequence[int]
+        if zero.rules.scheme is Scheme.HOOKED:
+            return late.owned(program, flow, self.highest, self._costs, start)
         if zero.rules.scheme is Scheme.DEFERRED:  # nothing is reduced yet, nothing kept
             values, most = self._held_bytes(start, flow.totals[1], flow.most[1])
-        elif zero.rules.scheme is Scheme.HOOKED:
-            late = Late(program, flow, self.highest, self._costs, start)
-            values, most = late.values, late.most
         else:
             alike = self._reduction.alike
             values, most = self._held_bytes(start, *alike.hooks(), alike)
-        side = Side(values, *program.held, most)
-        return Pass(gathered, side, program.backward_spans, late, self._kinds_of(True))
+        return Bound(Listed(None, Side(values, *program.held), program.backward_spans), most)
 
     def _held_bytes(
         self, start: int, hooks: Sequence[int], most: int, alike: Alike | None = None
@@ -126,8 +139,8 @@ class Overlay:
         after: Sequence[int] = flow.totals[2]
         highest = max(flow.most[0], most, flow.most[2])
         if alike is not None and alike.leaves:
-            before = [total + alike.left(n) for total, n in zip(before, flow.done, strict=False)]
-            after = [total + alike.left(n) for total, n in zip(after, flow.done[1:], strict=True)]
+            before = alike.with_left(before, flow.done)
+            after = alike.with_left(after, flow.done[1:])
             highest = max([most, *before, *after])
         more = start - sum(flow.start)
         columns = [_more(totals, more) for totals in (before, hooks, after)]
@@ -137,13 +150,6 @@ class Overlay:
     def _costs(self) -> Costs:
         zero = self.zero
         return most_costs(self.flow, zero.tensors, zero.rules, zero.share)
-
-    def _kinds_of(self, is_backward: bool) -> Kinds | None:
-        if self._levels is None or self._reduction.alike.leaves:
-            return None
-        return kinds_of(
-            Identity(self._levels), Identity(self.program), Identity(self.flow), is_backward
-        )
 
     @cached_property
     def _reduction(self) -> Reduction:
@@ -206,40 +212,43 @@ class Overlay:
         """Elements of the gradients' storages that outlive backward (``Reduction.left``)."""
         return self._reduction.left()
 
-    def _gathered_sides(self) -> tuple[Side | None, Side | None]:
-        """Parameters in forward and in backward."""
-        zero, program = self.zero, self.program
-        if not zero.ranks:
-            return None, None
-        levels = self._levels = _levels(Identity(program), _gathering_of(zero))
-        copied = max(*zero.share.cast_itemsizes, zero.rules.itemsize)
-        self.per_rank = levels.per_rank + copied * self._reduction.flow.most_together
-        return gathered_at(Identity(levels), zero.ranks, zero.secondary.ranks)
+
+@lru_cache(maxsize=1024)
+def gathering_of(zero: Identity) -> Gathering:
+    """How a ``Zero`` gathers: of equal ones the same, which is all that caches compare."""
+    of: Zero = zero.of
+    parts = (of.tensors.numels, of.itemsizes, of.gather_itemsizes)
+    places, kept = (of.ranks == 1, of.is_parked), (of.kept, of.recomputed, of.lent)
+    more = (of.secondary, of.views, of.is_first)
+    return _first_met(Gathering(of.limits, parts, of.persistent, places, kept, *more))
 
 
-def _gathering_of(zero: Zero) -> Gathering:
-    parts = (zero.tensors.numels, zero.itemsizes, zero.gather_itemsizes)
-    places, kept = (zero.ranks == 1, zero.is_parked), (zero.kept, zero.recomputed, zero.lent)
-    more = (zero.secondary, zero.views, zero.is_first)
-    return Gathering(zero.limits, parts, zero.persistent, places, kept, *more)
-
-
-@lru_cache(maxsize=256)
-def _levels(program: Identity, how: Gathering) -> Levels:
-    trace = how.trace(*program.of.visits)
-    return Levels(program.of, replay.gathered(trace, how.limits, program.of.blocks))
+@lru_cache(maxsize=1024)
+def _first_met(how: Gathering) -> Gathering:
+    return how
 
 
 @lru_cache(maxsize=256)
-def _cut(program: Identity, how: Gathering) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _levels(program: Identity, how: Identity) -> Levels:
+    trace = how.of.trace(*program.of.visits)
+    visits = replay.gathered(trace, how.of.limits, program.of.blocks)
+    return Levels(program.of, visits, how.of.secondary.ranks)
+
+
+@lru_cache(maxsize=256)
+def _cut(program: Identity, how: Identity) -> tuple[tuple[int, ...], tuple[int, ...]]:
     visits, forward = program.of.visits
-    trace = how.trace(visits, forward)
-    return replay.secondaries_made(trace, how.limits, forward, program.of.blocks)
+    trace = how.of.trace(visits, forward)
+    return replay.secondaries_made(trace, how.of.limits, forward, program.of.blocks)
+
+
+def _keys(program: Program, zero: Zero) -> tuple[Identity, Identity]:
+    return Identity(program), Identity(gathering_of(Identity(zero)))
 
 
 def secondaries_made(layout: Layout, zero: Zero, *, in_forward: bool) -> tuple[int, ...]:
     """Parameters whose secondary partitions forward makes, or both passes, in that order."""
-    forward, both = _cut(Identity(program_of(layout)), _gathering_of(zero))
+    forward, both = _cut(*_keys(program_of(layout), zero))
     return forward if in_forward else both
 
 

@@ -135,10 +135,10 @@ def _find(rows: tuple[_Row, ...], found: Pass) -> tuple[int, int, int, int]:
     for below, columns, first, slope in rows:
         if found.bound - below < best:
             break  # no later row reaches it
-        if found.most(columns) - below < best:
+        if found.columns.highest_beside(columns, first, slope, best - 1) < best:
             continue
         for column in columns:
-            total, block = found.place_beside(column, first, slope)
+            total, block = found.columns.place_beside(column, first, slope)
             if total > best or (total == best and (column, block) < where[:2]):
                 best, where = total, (column, block, first + slope * block)
     return best, *where
@@ -146,14 +146,11 @@ def _find(rows: tuple[_Row, ...], found: Pass) -> tuple[int, int, int, int]:
 
 def _most(rows: tuple[_Row, ...], found: Pass, best: int) -> int:
     """Bytes of the highest place alone; ``best`` where none is higher."""
-    late = found.late
+    highest_beside = found.columns.highest_beside
     for below, columns, first, slope in rows:
         if found.bound - below <= best:
             break
-        if late is not None:
-            best = late.highest_beside(columns, first, slope, best)
-        elif found.most(columns) - below > best:
-            best = max(best, found.highest_beside(columns, first, slope))
+        best = highest_beside(columns, first, slope, best)
     return best
 
 

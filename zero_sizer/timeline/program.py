@@ -1,11 +1,12 @@
 """The places of a step, flat, in the order in which they run."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import NamedTuple
 
 from zero_sizer.util.identity import Identity
+from zero_sizer.util.periods import periods
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero.gradient_flow import Completion
 from zero_sizer.zero.highest import Highest
@@ -67,6 +68,10 @@ class Run(NamedTuple):
         return self.start + self.width * self.blocks
 
 
+Values = Sequence[int] | Mapping[int, int]
+"""Bytes by number; where few are asked for, each is worked out when it is."""
+
+
 class Placed:
     """Which of some values there is at each place of a pass.
 
@@ -83,11 +88,11 @@ class Placed:
         self._columns: dict[int, _Getter] = {}
         self._all = getter(sorted(set(numbers)))
 
-    def most(self, values: Sequence[int]) -> int:
+    def most(self, values: Values) -> int:
         """The highest value of all places."""
         return max(self._all(values), default=0)
 
-    def column(self, number: int, values: Sequence[int]) -> Sequence[int]:
+    def column(self, number: int, values: Values) -> Sequence[int]:
         """The values of one column."""
         found = self._columns.get(number)
         if found is None:
@@ -128,15 +133,25 @@ class Program:
         self.held = within, hook, after
 
     def _blocks(self, layout: Layout) -> Iterator[tuple[int, ...]]:
-        """Of each part of several blocks the first visit of each, and one past the last."""
+        """Of blocks in a row that may be equal the first visit of each, and one past the last.
+
+        Those of a part, and those of several parts that come again and again: checkpointing of
+        every other block cuts a model into many parts, windows of attention do.
+        """
         number = 0
-        for positions in (*layout.forward, *layout.backward[::-1]):
-            starts = [number]
-            for block in zip(*positions, strict=True):
-                number += sum([len(place.all_visits) for place in block])
-                starts.append(number)
-            if len(starts) > 3:
-                yield tuple(starts)
+        for parts in (layout.forward, layout.backward[::-1]):
+            starts, marks = [number], list[_Mark]()
+            for positions in parts:
+                first = len(marks)
+                for block in zip(*positions, strict=True):
+                    mark = tuple([_mark(v) for place in block for v in place.all_visits])
+                    number += len(mark)
+                    starts.append(number)
+                    marks.append(mark)
+                if len(marks) > first + 2:
+                    yield tuple(starts[first:])
+            for first, period, count in periods(marks):
+                yield tuple(starts[first : first + period * count + 1 : period])
 
     def _runs(self, layout: Layout) -> Iterator[Run]:
         start = 0
@@ -177,6 +192,15 @@ class Program:
         ]
 
 
+_Mark = tuple[tuple[int, int, bool, bool, bool], ...]
+
+
+def _mark(visit: Visit) -> tuple[int, int, bool, bool, bool]:
+    """What is soon compared of a visit; who passes over blocks compares all of it."""
+    counts = len(visit.parameters), len(visit.passed)
+    return (*counts, visit.begins, visit.ends, visit.recomputes)
+
+
 @lru_cache(maxsize=64)
 def _interned(order: tuple[Completion, ...]) -> tuple[Completion, ...]:
     """The first met of all that are equal: with checkpointing and without, most are."""
@@ -204,7 +228,7 @@ def _flat(parts: Sequence[Positions]) -> tuple[tuple[Place, ...], tuple[slice, .
     return tuple(places), tuple(spans)
 
 
-_Getter = Callable[[Sequence[int]], Sequence[int]]
+_Getter = Callable[[Values], Sequence[int]]
 
 
 def getter(numbers: Sequence[int]) -> _Getter:

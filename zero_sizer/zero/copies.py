@@ -1,7 +1,9 @@
 """Copies that reductions make: of each, and the most that any can."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate
+from operator import add
 from typing import NamedTuple
 
 from zero_sizer.units import ceil_div, next_power_of_two
@@ -22,7 +24,7 @@ class Alike:
         flow: the reductions.
         cost: of one: bytes of its copies, of those on the way to the host, and of the copy that
             was reduced.
-        by_kind: whether those of a kind cost alike.
+        of_kinds: ``cost`` of each of ``Flow.kinds``, where those of a kind cost alike.
         left: bytes that all ranks keep of all reductions before each, and of all; empty: nothing.
     """
 
@@ -31,12 +33,12 @@ class Alike:
         flow: Flow,
         cost: Callable[[int], tuple[int, int, int]],
         *,
-        by_kind: bool = False,
+        of_kinds: Sequence[tuple[int, int, int]] = (),
         left: Sequence[int] = (),
     ) -> None:
         self._flow = flow
         self._cost = cost
-        self._by_kind = by_kind and not left
+        self._of_kinds = of_kinds
         self._left = left
         self._known: dict[int, tuple[int, int, int]] = {}
 
@@ -56,6 +58,10 @@ class Alike:
         """Bytes that all ranks keep of so many reductions."""
         return self._left[done] if self._left else 0
 
+    def with_left(self, totals: Sequence[int], done: Iterable[int]) -> list[int]:
+        """``totals`` and what is left of the reductions before each, of which there are some."""
+        return list(map(add, totals, map(self._left.__getitem__, done)))
+
     def total(self, number: int) -> int:
         """Bytes at the worst of a reduction, without what a rank keeps of its own."""
         copies, going, _ = self.cost(number)
@@ -74,48 +80,66 @@ class Alike:
         flow = self._flow
         if not flow.hook_of:
             return flow.totals[1], flow.most[1]
-        if not self._by_kind:
+        if not self._of_kinds:
             found = [self.hook(position) for position in range(len(flow.hook))]
+            return found, max(found)
+        if self._left:
+            found = self._hooks_that_leave()
             return found, max(found)
         firsts, kinds = flow.hook_kinds
         of_kinds = [self.hook(position) for position in firsts]
         return list(map(of_kinds.__getitem__, kinds)), max(of_kinds)
 
+    def _hooks_that_leave(self) -> list[int]:
+        flow = self._flow
+        found = self.with_left(flow.totals[1], flow.hook_done)
+        costs = [max(copies, going) for copies, going, _ in self._of_kinds]
+        totals = map(add, flow.flush_totals, map(costs.__getitem__, flow.kinds[1]))
+        levels = list(map(add, totals, self._left))
+        for number, position in flow.hook_of.items():
+            if levels[number] > found[position]:
+                found[position] = levels[number]
+        return found
 
-def scattered(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Alike:
+
+def scattered(
+    flow: Flow, tensors: Tensors, rules: Rules, share: Share, *, leaves: bool = True
+) -> Alike:
     """Stage 3; what is kept lies in the partition's own buffer.
 
     Reduce-scatter takes an interleaved input. Without it the bucket's buffer is all-reduced, but
     what is not in the buffer is reduce-scattered all the same (stage3.py:1673-1678, 1859-1896).
+
+    ``leaves``: what stays on the GPU of what is swapped is counted (``Alike.left``).
     """
-    _, numbers = flow.kinds
-    firsts = {kind: number for number, kind in reversed(list(enumerate(numbers)))}
+    kinds, numbers = flow.kinds
     # those of a kind are taken to have the same order
-    costs = {
-        kind: (*_scatter(flow.flushes[number], tensors, rules, share), 0)
-        for kind, number in firsts.items()
-    }
-    left = _not_swapped(Identity(flow), tensors, share) if share.casts_together else ()
-    return Alike(flow, lambda number: costs[numbers[number]], by_kind=True, left=left)
+    firsts = [flow.flushes[numbers.index(kind)] for kind in range(len(kinds))]
+    costs = [(*_scatter(flush, tensors, rules, share), 0) for flush in firsts]
+    left = _not_swapped(flow, share) if leaves and share.casts_together else []
+    return Alike(flow, lambda number: costs[numbers[number]], of_kinds=costs, left=left)
 
 
-@lru_cache(maxsize=64)
-def _not_swapped(flow: Identity, tensors: Tensors, share: Share) -> tuple[int, ...]:
+def _not_swapped(flow: Flow, share: Share) -> list[int]:
     """``Alike.left`` of gradients that wait for the step on the GPU.
 
     DeepSpeed does not write to NVMe what is less than an aligned block, nor what a partition has
     beyond whole ones: a view, which keeps all of it (optimizer_utils.py:256-290, 452-477).
     """
-    found, itemsize = [0], share.master_itemsize or share.brought_itemsize
-    for flush in flow.of.flushes:
-        numels = (tensors.numels[index] for index in flush.members)
-        sizes = [ceil_div(numel, share.ranks) * itemsize for numel in numels]
+    itemsize = share.master_itemsize or share.brought_itemsize
+    kinds, numbers = flow.kinds
+    more = []
+    for sizes, _ in kinds:
+        parts = [(partition.tensor_partition(size, share.ranks) * itemsize, n) for size, n in sizes]
         if share.divides is None:
-            sizes = [s for s in sizes if s < share.swap_least or s % share.swap_unit]
+            parts = [
+                (size, n) for size, n in parts if size < share.swap_least or size % share.swap_unit
+            ]
         elif share.divides:
-            sizes = []
-        found.append(found[-1] + sum(sizes))
-    return tuple(found) if found[-1] else ()
+            parts = []
+        more.append(sum([size * n for size, n in parts]))
+    found = [0, *accumulate(map(more.__getitem__, numbers))]
+    return found if found[-1] else []
 
 
 def _scatter(flush: Flush, tensors: Tensors, rules: Rules, share: Share) -> tuple[int, int]:
@@ -227,7 +251,7 @@ def owner_by_owner(
 ) -> tuple[int, int, int]:
     """``Alike.cost`` where each owner's slices are reduced on their own, made flat if several.
 
-    ``allreduce_no_retain`` without ``use_multi_rank_bucket_allreduce`` (stage_1_and_2.py:1667-1700).
+    ``allreduce_no_retain`` without ``use_multi_rank_bucket_allreduce``, stage_1_and_2.py:1667-1700.
 
     Args:
         flush: the reduction.

@@ -97,6 +97,25 @@ class Padding(dict[int, int]):
         return found
 
 
+SPAN = 8
+"""So many times more ranks have a ceiling in common."""
+
+
+def below(ranks: int) -> int:
+    """The power of ``SPAN`` up to ``ranks``."""
+    found = 1
+    while found * SPAN <= ranks:
+        found *= SPAN
+    return found
+
+
+class Ceiling(Padding):
+    """Padding that none exceeds on ``ranks``, and on less than ``SPAN`` times as many."""
+
+    def __missing__(self, size: int) -> int:
+        return SPAN * self.ranks - 1
+
+
 Forms = frozenset[Form]
 """Levels of which one is the highest, which one depends on the ranks."""
 

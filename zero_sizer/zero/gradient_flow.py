@@ -9,15 +9,13 @@ When a bucket is reduced does not depend on the number of ranks; what its reduct
 of it the rank keeps does (``zero_sizer.zero.reduction``).
 """
 
-from collections.abc import Sequence
 from enum import Enum
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from zero_sizer.util.records import dataclass
-
-_STAGE0_BUCKET = 500_000_000  # elements: MEMORY_OPT_ALLREDUCE_SIZE, runtime/engine.py:3073
+from zero_sizer.zero import after_backward
 
 
 class Scheme(Enum):
@@ -270,7 +268,7 @@ def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:
         cleared=tuple(state.cleared),
         itemsize=rules.itemsize,
         lag=int(rules.frees_late),
-        after_copies=_after_buckets(numels) if is_after else (),
+        after_copies=after_backward.buckets(numels) if is_after else (),
     )
 
 
@@ -395,16 +393,3 @@ class _Bucket:
         self.loose = 0  # bytes of gradients in the list that are not in the buffer
         self.buffer = 0
         self.is_apart = is_apart
-
-
-def _after_buckets(numels: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Per stage-0 bucket: elements flattened, elements in all; closed once past the limit."""
-    found: dict[tuple[int, int], None] = {}
-    elements = count = 0
-    for position, numel in enumerate(numels):
-        elements += numel
-        count += 1
-        if elements > _STAGE0_BUCKET or position == len(numels) - 1:
-            found[elements if count > 1 else 0, elements] = None
-            elements = count = 0
-    return tuple(found)

@@ -149,7 +149,9 @@ class Highest:
 
     def _after_all(self) -> Iterator[Held]:
         flow, first, own = self._flow, self._first, self._own_at
-        index = _place([total + own(time) for total, time in zip(*flow.closing_totals, strict=True)])
+        index = _place(
+            [total + own(time) for total, time in zip(*flow.closing_totals, strict=True)]
+        )
         yield from (of.closing(index) for of in self._ranks)
         late = range(flow.done[-1], len(flow.flushes))
         if late and first.costs_alike:

@@ -48,8 +48,8 @@ class Holder:
         own: the rank, and what it has.
         extents: where tensors and buckets lie; None where ranks own no parts of them.
         ranks: over which they are cut.
-        cleared: ``Flow.cleared``, where gradients in no buffer stay, or go, if they are this rank's;
-            else nothing.
+        cleared: ``Flow.cleared``, where this rank's gradients in no buffer stay, or go, unlike
+            others'; else nothing.
         differs: the groups of such gradients.
         itemsize: bytes per element of those; negative where they go.
 

@@ -38,6 +38,15 @@ class Run(NamedTuple):
     begun: int
     queued: int
 
+    @property
+    def visits(self) -> int:
+        """All of them."""
+        return self.length * self.blocks
+
+    def meets(self, other: "Run") -> bool:
+        """True if both have a visit in common."""
+        return self.start < other.start + other.visits and other.start < self.start + self.visits
+
     def parameters(self, block: int) -> range:
         """Indices between the least of a block and that of its neighbour."""
         first = self.base + block * self.shift
@@ -53,9 +62,12 @@ def runs_of(trace: Trace, blocks: tuple[tuple[int, ...], ...]) -> dict[int, Run]
     """
     if trace.swapped is not None:  # which buffers are free is no part of ``Seen``
         return {}
-    found = _of_visits(Identity(trace.visits), blocks)
-    kinds = _kinds(trace)
-    return {run.start: run for run in found if _are_alike(run, kinds)}
+    found, kinds = _of_visits(Identity(trace.visits), blocks), _kinds(trace)
+    chosen: dict[int, Run] = {}
+    for run in sorted(found, key=lambda run: run.visits, reverse=True):
+        if not any(run.meets(other) for other in chosen.values()) and _are_alike(run, kinds):
+            chosen[run.start] = run
+    return chosen
 
 
 @lru_cache(maxsize=64)

@@ -42,14 +42,15 @@ class Share:
         divides_first: gradients are divided into copies before they are scattered (stage 3).
         multiplies: what was all-reduced is multiplied into a copy (stage 3), and the partitions of
             what was divided first.
-        cut_ranks: ranks that cut partitions from an all-reduced bucket; the most is meant (stage 3).
+        cut_ranks: ranks that cut partitions from an all-reduced bucket, of which the one with most
+            is meant (stage 3).
         part_itemsizes: of the reduced partitions' copies in the dtype that is accumulated, as
             ``cast_itemsizes`` (stage3.py:1943-1944).
         casts_together: those of a bucket stay until all are made (NVMe at stage 3).
         swap_least: bytes of the smallest gradient that is written to NVMe.
         swap_unit: bytes of which what is written is a multiple.
-        compact: of which groups what is reduced is added to a buffer of the partition's size, tensor
-            by tensor (stage_1_and_2.py:1259-1326).
+        compact: of which groups what is reduced is added to a buffer of the partition's size,
+            tensor by tensor (stage_1_and_2.py:1259-1326).
         compact_itemsize: bytes per element of the copy that is cast for that; 0 where none is.
         keeps_own: of which groups a gradient of this rank that lies in no buffer stays when it is
             reduced; ``Rules.keeps_large`` says it for those of other ranks.

@@ -33,9 +33,7 @@ def _gradients(plan: Plan, first: int = 0) -> int:
     They lie in one storage for all groups, or in one for each tensor. Muon's groups refer to
     updates instead, groups that are accumulated in fp32 to partitions.
     """
-    rows = zip(
-        sizes.groups(plan), sizes.is_compact_group(plan), plan.group_optimizers, strict=True
-    )
+    rows = zip(sizes.groups(plan), sizes.is_compact_group(plan), plan.group_optimizers, strict=True)
     whole = tuple(
         group
         for group, is_compact, row in islice(rows, first, None)
@@ -43,7 +41,9 @@ def _gradients(plan: Plan, first: int = 0) -> int:
     )
     if not whole:
         return 0
-    return sizes.gradient_numel(plan) if buffers_gradients(plan) else sizes.touched_numel(plan, whole)
+    return (
+        sizes.gradient_numel(plan) if buffers_gradients(plan) else sizes.touched_numel(plan, whole)
+    )
 
 
 def _gradients_cast(plan: Plan) -> int:
