@@ -5,10 +5,10 @@
 
 Every job is a full-width model cut to 2 to 4 blocks, run by the real engine on simulated GPUs for
 two optimizer steps (Muon three): every rank at stages 1 and 2, and at the others in small worlds;
-else the first two, the last and one more. What ``check`` answers is compared with the rank that is highest in each
-phase of any step (or the one that the answer is about), and in the whole run; on the host with
-the sum over a node's ranks. The workspace that cuBLAS takes is left out, which fake tensors never
-ask for.
+else the first two, the last and one more. What ``check`` answers is compared with the rank that is
+highest in each phase of any step (or the one that the answer is about), and in the whole run; on
+the host with the sum over a node's ranks. The workspace that cuBLAS takes is left out, which fake
+tensors never ask for.
 
 Jobs are drawn at random, the same ones for the same seed; one that DeepSpeed or the model refuses
 is drawn again. Each goes to a log (``--log``) with both sides per rank and phase; a job that the
