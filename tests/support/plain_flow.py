@@ -1,7 +1,4 @@
-"""Gradients followed for one rank: slow and simple, against ``gradient_flow`` and ``reduction``.
-
-The same rules written down a second time: every number is there at once, and nothing is kept.
-"""
+"""Gradients followed for one rank: the rules written a second time, slowly and simply."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -274,15 +271,11 @@ class _State:
 
     def _filled_bytes(self) -> tuple[int, bool]:
         """Partitions of zeros, where this rank's part of a tensor is shorter; whether all are."""
-        rules, found, are_all = self._rules, 0, True
-        (rank,) = rules.cut_ranks
-        for numel in (self._numels[i] for i in self._bucket):
-            part = ceil_div(numel, rules.ranks)
-            start = min(rank * part, numel)
-            is_short = min(start + part, numel) - start < part
-            found += part * is_short
-            are_all &= is_short
-        return found * rules.accumulated_itemsize, are_all
+        rules, (rank,) = self._rules, self._rules.cut_ranks
+        numels = [self._numels[i] for i in self._bucket]
+        parts = [ceil_div(numel, rules.ranks) for numel in numels]
+        short = [p for n, p in zip(numels, parts, strict=True) if (rank + 1) * p > n]
+        return sum(short) * rules.accumulated_itemsize, len(short) == len(parts)
 
     def _scatter_bytes(self, cast: int, is_reduced: bool) -> int:
         """The interleaved input; one tensor that needs no padding is reduced in place."""

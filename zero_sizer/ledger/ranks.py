@@ -54,8 +54,8 @@ def _least_filled(plan: Plan) -> int:
     """The first rank whose partitions no more tensors fill than the last one's (stage 3)."""
     ranks = plan.dp_world_size
     numels = (plan.model.parameters[i].numel for group in plan.group_indices for i in group)
-    ends = [numel // max(partition.tensor_partition(numel, ranks), 1) for numel in numels]
-    return max([end for end in ends if end < ranks], default=0)
+    filled = [partition.ranks_filled(numel, ranks) for numel in numels]
+    return max([number for number in filled if number < ranks], default=0)
 
 
 def step_candidates(plan: Plan) -> tuple[int, ...]:
