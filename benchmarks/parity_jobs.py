@@ -59,6 +59,8 @@ KINDS = {  # kind: how often of all
     "built": 2,  # stage 3 on a model that was built whole
     "unstated": 2,  # neither attention nor zero.Init nor checkpointing said
     "nvme": 2,  # optimizer states on NVMe
+    "reduction": 3,  # gradients in no buffer, not scattered, dealt out, sent in another dtype
+    "muon": 2,  # two groups, whole matrices on the way
 }
 if find_spec("zero_sizer.models.changes.freeze") is None:
     del KINDS["freeze"]
@@ -149,7 +151,7 @@ def _stage(choose: Choose, kind: str) -> int:
     match kind:
         case "hpz" | "linear" | "built" | "nvme":
             return 3
-        case "buckets" | "states":
+        case "buckets" | "states" | "reduction":
             return int(choose((1, 2, 2, 3)))
         case "lora" | "qlora":
             return int(choose((1, 2, 3, 3)))
@@ -187,6 +189,8 @@ def _config(choose: Choose, kind: str, stage: int, precision: str, offload: str)
     zero |= _offloaded(choose, kind, offload)
     if kind == "linear":
         zero["memory_efficient_linear"] = False
+    if kind == "reduction":
+        zero |= _reduction(choose, stage)
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": choose((1, 2, 4)),
         "gradient_accumulation_steps": choose((1, 1, 2)),
@@ -197,6 +201,12 @@ def _config(choose: Choose, kind: str, stage: int, precision: str, offload: str)
         config["torch_autocast"] = {"enabled": True, "dtype": choose(("bfloat16", "float16"))}
     elif precision != "fp32":
         config[precision] = {"enabled": True}
+    _of_kind(choose, kind, config, offload)
+    return config
+
+
+def _of_kind(choose: Choose, kind: str, config: dict[str, Any], offload: str) -> None:
+    """Keys that a kind has beyond those of all."""
     if kind == "optimizer":
         kinds = ({"type": "Lamb"}, {"type": "Adagrad"}, {"type": "SGD"}, {"torch_adam": True})
         _optimizer(config, choose(kinds))
@@ -206,7 +216,15 @@ def _config(choose: Choose, kind: str, stage: int, precision: str, offload: str)
         config["bf16"] |= {"bf16_master_weights_and_grads": True, "bf16_optimizer_states": held}
         kinds = ({"type": "Lamb"}, {"type": "Lion"}, {"torch_adam": True}, {}, {}, {})
         _optimizer(config, choose(kinds) if offload == "none" else {"type": "AdamW"})
-    return config
+    if kind == "reduction":
+        dtype = choose((None, None, None, "fp32"))
+        config |= {"communication_data_type": dtype} if dtype else {}
+    if kind == "muon":
+        zero = config["zero_optimization"]
+        _optimizer(config, {"type": "Muon"})
+        config["zero_force_ds_cpu_optimizer"] = False
+        if zero["stage"] == 3:  # which takes no other
+            zero["reduce_scatter"] = False
 
 
 def _offloaded(choose: Choose, kind: str, offload: str) -> dict[str, Any]:
@@ -243,6 +261,20 @@ def _buckets(choose: Choose, kind: str, stage: int) -> dict[str, Any]:
         zero["overlap_comm"] = choose((False, True))
         zero["allgather_bucket_size"] = choose((10**7, 5 * 10**8))
         zero["sub_group_size"] = choose((10**7, 10**8, 10**9))
+    return zero
+
+
+def _reduction(choose: Choose, stage: int) -> dict[str, Any]:
+    """Ways of reduction: as many are the default's as are not."""
+    zero: dict[str, Any] = {
+        "contiguous_gradients": choose((False, True)),
+        "reduce_scatter": choose((False, True)),
+        "reduce_bucket_size": choose((10**6, 2 * 10**7, 10**8, 5 * 10**8)),
+        "overlap_comm": choose((False, True)),
+    }
+    if stage < 3:
+        zero["round_robin_gradients"] = choose((False, True))
+        zero["use_multi_rank_bucket_allreduce"] = choose((False, True, True))
     return zero
 
 

@@ -1,7 +1,4 @@
-"""Gradients followed for one rank: slow and simple, against ``gradient_flow`` and ``reduction``.
-
-The same rules written down a second time: every number is there at once, and nothing is kept.
-"""
+"""Gradients followed for one rank: the rules written a second time, slowly and simply."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,19 +35,29 @@ class Rules:
     keeps_large: bool
     clones_large: bool
     whole_groups: bool
-    keeps_own_large: bool
+    frees_late: bool
+    keeps_own: tuple[bool, ...]
     offloads: bool
     master_itemsize: int
     brought_itemsize: int
     part_itemsizes: tuple[int, int]
+    accumulated_itemsize: int
+    by_owner: bool
+    divides_first: bool
+    multiplies: bool
+    cut_ranks: tuple[int, ...]
     casts_together: bool
     swap_least: int
     swap_unit: int
-    is_compact: bool
+    compact: tuple[bool, ...]
     compact_itemsize: int
     align_tensors: bool
     deals_tensors: bool
     afterwards: int
+
+    @property
+    def is_loose(self) -> bool:
+        return not self.bucket_itemsize and self.scheme in (Scheme.HOOKED, Scheme.DEFERRED)
 
 
 class Step(NamedTuple):
@@ -99,6 +106,8 @@ class _State:
         self._bucket: list[int] = []  # of those that are open the one that is meant
         self._open: dict[bool, list[int]] = {False: [], True: []}
         self._buffers = 0
+        self._reduced: list[int] = []  # gradients that the next reduction frees
+        self._group_of = {i: n for n, group in enumerate(tensors.groups) for i in group}
         self._gradients = rules.held
         if rules.buffers_held:
             self._allocate_buffers()
@@ -142,9 +151,8 @@ class _State:
             for index in self._order:
                 size = self._numels[index] * rules.itemsize
                 worst = _worst(worst, self._into_bucket(index, size))
-        for bucket in self._open.values():
-            self._bucket = bucket
-            worst = _worst(worst, self._flush())
+        worst = _worst(worst, self._flush(*self._open.values()))
+        self._free(self._reduced)
         return _worst(worst, self.now(rules.afterwards))
 
     def _allocate_buffers(self) -> None:
@@ -157,7 +165,8 @@ class _State:
         worst = self.now()
         self._bucket = self._open[index in self._apart]
         if self._elements + numel > rules.bucket_numel:
-            worst = _worst(worst, self._flush())
+            worst = _worst(worst, self._flush(self._bucket))
+            self._bucket = self._open[index in self._apart]
         self._bucket.append(index)
         if rules.bucket_itemsize and numel <= rules.bucket_numel:
             self._gradients -= size  # copied into the buffer, its own storage freed
@@ -168,26 +177,48 @@ class _State:
     def _is_large(self, numel: int) -> bool:
         return bool(self._rules.bucket_itemsize) and numel > self._rules.bucket_numel
 
-    def _flush(self) -> Held:
-        """Reduce the bucket; the worst on the way."""
-        if not self._bucket:
-            return self.now()
+    def _flush(self, *buckets: list[int]) -> Held:
+        """Reduce buckets, then free what lay in none; the worst on the way."""
+        worst, over = self.now(), []
+        for bucket in buckets:
+            self._bucket = bucket
+            if bucket:
+                self._free(self._reduced)
+                worst = _worst(worst, self._reduce())
+                over += [i for i in bucket if not self._stays(i)]
+                bucket.clear()
+        if self._rules.frees_late:
+            self._reduced += over
+        else:
+            self._free(over)
+        return worst
+
+    def _free(self, indices: list[int]) -> None:
+        self._gradients -= sum(self._numels[i] for i in indices) * self._rules.itemsize
+        indices.clear()
+
+    def _stays(self, index: int) -> bool:
+        """True if a reduced gradient lies in the buffer, or its own storage is kept."""
+        rules, (first, last, _) = self._rules, self._spans[index]
+        if self._is_buffered(self._numels[index]):
+            return True
+        is_own = rules.scheme is not Scheme.SCATTERED and first <= rules.rank <= last
+        if is_own and (self._is_large(self._numels[index]) or rules.is_loose):
+            return bool(rules.keeps_own) and rules.keeps_own[self._group_of[index]]
+        return rules.keeps_large
+
+    def _reduce(self) -> Held:
         worst = self.now(self._copy_bytes() + self._part_bytes())
         if self._kept and any(self._spans[i][2] for i in self._bucket):
             self._gradients += self._kept
             self._kept = 0
         worst = _worst(worst, self.now(self._offload_bytes()))
-        if self._rules.is_compact and self._largest():
-            cast = self._largest() * self._rules.compact_itemsize
-            worst = _worst(worst, self.now(self._copy_bytes()))
+        if self._added():
+            cast = self._added() * self._rules.compact_itemsize
+            if not self._rules.is_loose:
+                worst = _worst(worst, self.now(self._copy_bytes()))
             worst = _worst(worst, self.now(self._copy_bytes(is_reduced=True) + cast))
-        first, last, _ = self._spans[self._bucket[0]]
-        is_own = self._is_large(self._elements) and first <= self._rules.rank <= last
-        if not (self._rules.keeps_own_large if is_own else self._rules.keeps_large):
-            loose = [i for i in self._bucket if not self._is_buffered(self._numels[i])]
-            self._gradients -= sum(self._numels[i] for i in loose) * self._rules.itemsize
         self._gradients += self._left_bytes()
-        self._bucket.clear()
         return worst
 
     def _left_bytes(self) -> int:
@@ -214,11 +245,14 @@ class _State:
         """Bytes of all copies, or of the one that was reduced."""
         rules, cast = self._rules, self._rules.cast_itemsizes[self._kind]
         if rules.scheme is Scheme.SCATTERED:
-            return self._scatter_bytes(cast)
+            return self._scatter_bytes(cast, is_reduced)
+        if rules.is_loose:
+            flat = rules.itemsize if len(self._bucket) > 1 else 0
+            return self._elements * _held(flat, cast, is_reduced)
         flat = rules.bucket_itemsize if rules.copies else 0
         if not rules.copies:
             return self._elements * cast
-        if rules.is_compact and self._largest() and len(self._bucket) > 1:
+        if self._added() and len(self._bucket) > 1:
             return self._elements * _held(flat, cast, is_reduced)  # each tensor is a slice
         pieces, last = 0, -1
         for i in self._bucket:
@@ -230,18 +264,39 @@ class _State:
         # a bucket that lies in one rank's partition is one slice: no copy
         return self._elements * _held(flat if pieces > 1 else 0, cast, is_reduced)
 
-    def _scatter_bytes(self, cast: int) -> int:
+    @property
+    def _is_cut(self) -> bool:
+        """The bucket's buffer is all-reduced, and cut into partitions."""
+        return not self._rules.copies and self._is_buffered(self._elements)
+
+    def _filled_bytes(self) -> tuple[int, bool]:
+        """Partitions of zeros, where this rank's part of a tensor is shorter; whether all are."""
+        rules, (rank,) = self._rules, self._rules.cut_ranks
+        numels = [self._numels[i] for i in self._bucket]
+        parts = [ceil_div(numel, rules.ranks) for numel in numels]
+        short = [p for n, p in zip(numels, parts, strict=True) if (rank + 1) * p > n]
+        return sum(short) * rules.accumulated_itemsize, len(short) == len(parts)
+
+    def _scatter_bytes(self, cast: int, is_reduced: bool) -> int:
         """The interleaved input; one tensor that needs no padding is reduced in place."""
         rules, numels = self._rules, [self._numels[i] for i in self._bucket]
+        if self._is_cut:
+            scaled = rules.multiplies * (cast or rules.itemsize)  # divided first: in no plan here
+            whole = rules.part_itemsizes[self._kind]
+            filled, are_all = self._filled_bytes()
+            kept = sum(numels) * (whole or scaled)
+            if is_reduced:
+                return filled if are_all else kept + filled
+            return max(sum(numels) * (scaled + whole), kept + filled)
         copied = 0 if self._is_buffered(sum(numels)) else sum(numels) * cast
-        if not rules.copies or (len(numels) == 1 and numels[0] % rules.ranks == 0):
+        if len(numels) == 1 and numels[0] % rules.ranks == 0:
             return copied
         return copied + sum(round_up(n, rules.ranks) for n in numels) * (cast or rules.itemsize)
 
     def _part_bytes(self) -> int:
         """Copies of the reduced partitions in the dtype that is accumulated."""
         parts = [ceil_div(self._numels[i], self._rules.ranks) for i in self._bucket]
-        is_scattered = self._rules.scheme is Scheme.SCATTERED
+        is_scattered = self._rules.scheme is Scheme.SCATTERED and not self._is_cut
         return sum(parts) * self._rules.part_itemsizes[self._kind] * is_scattered
 
     def _piecewise(self, index: int, is_reduced: bool) -> int:
@@ -264,18 +319,28 @@ class _State:
         if not rules.offloads:
             return 0
         if rules.scheme is Scheme.SCATTERED:
-            parts = [ceil_div(self._numels[i], rules.ranks) for i in sorted(self._bucket)]
+            order = self._bucket if self._is_cut else sorted(self._bucket)
+            parts = [ceil_div(self._numels[i], rules.ranks) for i in order]
+            freed = [0 if self._is_buffered(self._elements) else self._numels[i] for i in order]
             stays = rules.master_itemsize or rules.brought_itemsize
             worst = 0
             for number, part in enumerate(parts):
                 held = max(min(part, _NORM_CHUNK) * _NORM_ITEMSIZE, part * rules.master_itemsize)
                 held += sum(parts[:number]) * stays * rules.casts_together
+                held -= sum(freed[:number]) * rules.itemsize
                 worst = max(worst, part * rules.brought_itemsize + held)
-            return worst + (self._part_bytes() or self._copy_bytes())
+            return worst + (self._part_bytes() or self._copy_bytes(is_reduced=True))
         return self._largest() * _NORM_ITEMSIZE
 
     def _largest(self) -> int:
         return max(self._spans[i][2] for i in self._bucket)
+
+    def _added(self) -> int:
+        """Elements of the largest piece that is added to a partition of fp32."""
+        if not any(self._rules.compact):
+            return 0
+        of = [i for i in self._bucket if self._rules.compact[self._group_of[i]]]
+        return max([self._spans[i][2] for i in of], default=0)
 
 
 def _worst(one: Held, other: Held) -> Held:

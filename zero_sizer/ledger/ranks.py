@@ -10,8 +10,8 @@ from zero_sizer.ledger.peak import peak_of, totals
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
-from zero_sizer.timeline.reduction_rules import buffers_gradients
-from zero_sizer.zero import owners
+from zero_sizer.timeline.reduction_rules import buffers_gradients, cuts_bucket
+from zero_sizer.zero import owners, partition
 from zero_sizer.zero.wrapper import Wrapper
 
 
@@ -43,9 +43,19 @@ def candidates(plan: Plan) -> tuple[int, ...]:
         return owners.candidates(
             _layout(plan), owners.Keeping(weights, plan.reduce_bucket_size, 0, pieces=True)
         )
+    # the last fill up partitions, the first keep what they cut them from
+    cutting = {0, _least_filled(plan)} if cuts_bucket(plan) else {0}
     if muon and plan.wrapper is Wrapper.ZERO3:
-        return _orthogonalizing(plan, muon)
-    return (0,)  # every rank's partition is of one size, and none holds more
+        return tuple(sorted(cutting.union(_orthogonalizing(plan, muon))))
+    return tuple(sorted(cutting))  # every rank's partition is of one size, and none holds more
+
+
+def _least_filled(plan: Plan) -> int:
+    """The first rank whose partitions no more tensors fill than the last one's (stage 3)."""
+    ranks = plan.dp_world_size
+    numels = (plan.model.parameters[i].numel for group in plan.group_indices for i in group)
+    filled = [partition.ranks_filled(numel, ranks) for numel in numels]
+    return max([number for number in filled if number < ranks], default=0)
 
 
 def step_candidates(plan: Plan) -> tuple[int, ...]:
@@ -76,17 +86,18 @@ def _keeping(plan: Plan) -> owners.Keeping:
     keeps_whole = not plan.offloads_optimizer and not sizes.has_compact_gradients(plan)
     rows = plan.group_optimizers
     weights = tuple(keeps_whole * (1 + 3 * bool(row.newton_schulz)) for row in rows)
-    is_compact = sizes.has_compact_gradients(plan)
-    apart = buffers_gradients(plan) and (
-        plan.stage == 1 or is_compact or (plan.accumulates and plan.offloads_optimizer)
-    )
-    large = apart * (-1 if plan.stage == 1 else 1)
+    is_compact = any(sizes.is_compact_group(plan))
+    grows = not buffers_gradients(plan)
+    if plan.stage == 1:
+        large = 0 if grows else -1
+    else:
+        large = int(grows or is_compact or (plan.accumulates and plan.offloads_optimizer))
     pieces = is_compact or plan.offloads_optimizer
     waits = (
         plan.grad_accum_dtype if sizes.has_grad_accum_attribute(plan) else sizes.trained_dtype(plan)
     )
     parts = plan.grad_accum_dtype.itemsize // waits.itemsize if is_compact else 0
-    return owners.Keeping(weights, plan.reduce_bucket_size, large, pieces, parts)
+    return owners.Keeping(weights, plan.reduce_bucket_size, large, pieces, parts, grows)
 
 
 def _orthogonalizing(plan: Plan, groups: list[int]) -> tuple[int, ...]:
@@ -98,4 +109,4 @@ def _orthogonalizing(plan: Plan, groups: list[int]) -> tuple[int, ...]:
     found: dict[tuple[int, ...], int] = {}
     for number, shape in shapes:
         found.setdefault(shape, ranks_of(plan).dealt_to(number))
-    return tuple(sorted({0, *found.values()}))
+    return (0, *found.values())

@@ -17,7 +17,7 @@ from zero_sizer.timeline.overlay import Overlay, Zero, interned, overlay_of
 from zero_sizer.timeline.peaks import Rows, Timeline, highest_totals, timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import Layout
-from zero_sizer.timeline.reduction_rules import owns_of
+from zero_sizer.timeline.reduction_rules import cuts_bucket, owns_of
 from zero_sizer.timeline.zero_rules import leaves_of, zero_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,11 @@ def zeros_of_all(plan: Plan, ranks: Sequence[int]) -> tuple[Zero, ...]:
     if len(ranks) == 1:
         return zeros
     others = owns_of(plan, ranks[1:])
-    return tuple(interned(replace(zero, others=others)) for zero in zeros)
+    cut_ranks = tuple(ranks) if cuts_bucket(plan) else ()
+    return tuple(
+        interned(replace(zero, others=others, share=replace(zero.share, cut_ranks=cut_ranks)))
+        for zero in zeros
+    )
 
 
 def left_by_backward(plan: Plan) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ def zero_in(plan: Plan, kind: MicroStepKind) -> Zero:
         return zero
     share = zero.share
     if kind.keeps_gradients:
-        share = replace(share, offloads=False, keeps_own_large=True)
+        share = replace(share, offloads=False, keeps_own=(True,) * len(sizes.groups(plan)))
     return interned(
         replace(
             zero,

@@ -40,6 +40,7 @@ def rules_of(plan: Plan) -> Rules:
         buffers_held=plan.stage == 1 and plan.accumulates,
         keeps_large=plan.stage == 1,
         clones_large=plan.offloads_optimizer and scheme is not Scheme.SCATTERED,
+        frees_late=plan.stage == 2 and plan.overlap_comm and not buffers_gradients(plan),
     )
 
 
@@ -54,7 +55,16 @@ def comm_dtypes(plan: Plan) -> tuple[DType, ...]:
 
 def buffers_gradients(plan: Plan) -> bool:
     """True if the bucket has a buffer, which gradients larger than it go by."""
-    return plan.contiguous_gradients or plan.offloads_optimizer
+    return plan.contiguous_gradients or (plan.offloads_optimizer and plan.stage < 3)
+
+
+def cuts_bucket(plan: Plan) -> bool:
+    """True if the bucket is all-reduced, then cut: ranks differ where a tensor fills no partition.
+
+    stage3.py:1673-1675
+    """
+    is_whole = plan.contiguous_gradients and not plan.reduce_scatter
+    return is_whole and plan.wrapper is Wrapper.ZERO3
 
 
 def share_of(plan: Plan) -> Share:
@@ -64,31 +74,51 @@ def share_of(plan: Plan) -> Share:
         held = _held(plan, scheme, _itemsize(plan))
         return Share(own=Own(held=held(0)), cast_itemsizes=_sent_copies(plan))
     own = owns_of(plan, (plan.rank,))[0]
-    return Share(**_shared(plan), ranks=plan.dp_world_size, own=own)
+    cut_ranks = (plan.rank,) if cuts_bucket(plan) else ()
+    return Share(**_shared(plan), ranks=plan.dp_world_size, own=own, cut_ranks=cut_ranks)
 
 
 @derived
 def _shared(plan: Plan) -> Mapping[str, Any]:
     """Fields of ``reduction.Share`` that are the same on any rank of any number."""
-    is_compact = plan.wrapper is Wrapper.ZERO12 and sizes.has_compact_gradients(plan)
+    compact = sizes.is_compact_group(plan) if plan.wrapper is Wrapper.ZERO12 else ()
     is_scattered = _scheme(plan) is Scheme.SCATTERED
     return {
         "cast_itemsizes": _sent_copies(plan),
         "copies": plan.reduce_scatter and (plan.multi_rank_allreduce or is_scattered),
+        "by_owner": plan.reduce_scatter
+        and not (plan.multi_rank_allreduce or is_scattered)
+        and buffers_gradients(plan),
         "offloads": plan.offloads_optimizer,
         "master_itemsize": _cast_on_its_way(plan),
         "brought_itemsize": plan.grad_accum_dtype.itemsize,
+        "accumulated_itemsize": plan.grad_accum_dtype.itemsize,
+        "divides_first": is_scattered
+        and not plan.prescale_gradients
+        and plan.gradient_predivide_factor != 1.0,
+        "multiplies": is_scattered
+        and not plan.prescale_gradients
+        and plan.gradient_predivide_factor != plan.dp_world_size,
         "part_itemsizes": _accumulated_copies(plan),
         "casts_together": plan.optimizer_device is Device.NVME,
         "swap_least": sizes.least_swapped_bytes(plan),
         "swap_unit": sizes.swap_unit_bytes(plan),
-        "is_compact": is_compact,
-        # nothing clears them before the epilogue does, stage_1_and_2.py:2178-2182
-        "keeps_own_large": is_compact and plan.stage == 2 and not plan.offloads_optimizer,
+        "compact": compact,
+        "keeps_own": _kept_by_owners(plan, compact),
         "compact_itemsize": _accumulated_copies(plan)[0],
         "align_tensors": plan.align_tensors,
         "deals_tensors": sizes.deals_tensors(plan),
     }
+
+
+def _kept_by_owners(plan: Plan, compact: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Groups of which nothing but the epilogue clears an owner's gradients in no buffer.
+
+    stage_1_and_2.py:2178-2182, 2262-2274
+    """
+    if not buffers_gradients(plan):
+        return (True,) * len(sizes.groups(plan))
+    return compact if plan.stage == 2 and not plan.offloads_optimizer else ()
 
 
 def owns_of(plan: Plan, ranks: Iterable[int]) -> tuple[Own, ...]:
@@ -183,7 +213,9 @@ def _kept(plan: Plan) -> _OfRank:
         return _always(0)
     # stage 2 has it from the first micro step on
     compact = 0 if plan.accumulates and plan.stage == 2 else _compact_bytes(plan)
-    if plan.offloads_optimizer or sizes.has_compact_gradients(plan):
+    # without a buffer they are not copied either (stage_1_and_2.py:2270-2274)
+    is_whole = buffers_gradients(plan) and not sizes.has_compact_gradients(plan)
+    if plan.offloads_optimizer or not is_whole:
         return _always(compact)
     return _whole(plan, compact)
 

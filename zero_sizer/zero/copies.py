@@ -10,7 +10,7 @@ from zero_sizer.units import ceil_div, next_power_of_two
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
 from zero_sizer.zero.extents import ALIKE, extents_of
-from zero_sizer.zero.gradient_flow import Flow, Flush, Rules, Tensors
+from zero_sizer.zero.gradient_flow import Flow, Flush, Rules, Sizes, Tensors
 from zero_sizer.zero.share import Share
 
 NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
@@ -105,39 +105,19 @@ class Alike:
 def scattered(
     flow: Flow, tensors: Tensors, rules: Rules, share: Share, *, leaves: bool = True
 ) -> Alike:
-    """Reduce-scatter: an interleaved input; what is kept lies in the partition's own buffer.
+    """Stage 3; what is kept lies in the partition's own buffer.
+
+    Reduce-scatter takes an interleaved input. Without it the bucket's buffer is all-reduced, but
+    what is not in the buffer is reduce-scattered all the same (stage3.py:1673-1678, 1859-1896).
 
     ``leaves``: what stays on the GPU of what is swapped is counted (``Alike.left``).
     """
     kinds, numbers = flow.kinds
-    if not share.casts_together:
-        costs = [(*_scatter(*kind, rules, share), 0) for kind in kinds]
-        return Alike(flow, lambda number: costs[numbers[number]], of_kinds=costs)
-    costs = []
-    for sizes, is_apart in kinds:
-        first = flow.flushes[numbers.index(len(costs))]  # those of a kind have the same order
-        parts = [
-            partition.tensor_partition(tensors.numels[index], share.ranks)
-            for index in sorted(first.members)
-        ]
-        costs.append((*_scatter(sizes, is_apart, rules, share, _cast_together(parts, share)), 0))
-    left = _not_swapped(flow, share) if leaves else []
+    # those of a kind are taken to have the same order
+    firsts = [flow.flushes[numbers.index(kind)] for kind in range(len(kinds))]
+    costs = [(*_scatter(flush, tensors, rules, share), 0) for flush in firsts]
+    left = _not_swapped(flow, share) if leaves and share.casts_together else []
     return Alike(flow, lambda number: costs[numbers[number]], of_kinds=costs, left=left)
-
-
-def _cast_together(parts: Sequence[int], share: Share) -> int:
-    """Bytes at the worst of a bucket's way to NVMe: what is cast stays until all is.
-
-    ``partition_grads`` takes the tensors in the order of their ids, and swaps them out after the
-    last (stage3.py:2006-2054).
-    """
-    worst = cast = 0
-    for part in parts:
-        brought = part * share.brought_itemsize
-        made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
-        worst = max(worst, cast + brought + made)
-        cast += part * (share.master_itemsize or share.brought_itemsize)
-    return worst
 
 
 def _not_swapped(flow: Flow, share: Share) -> list[int]:
@@ -162,37 +142,75 @@ def _not_swapped(flow: Flow, share: Share) -> list[int]:
     return found if found[-1] else []
 
 
-def _scatter(
-    sizes: tuple[tuple[int, int], ...],
-    is_apart: bool,
-    rules: Rules,
-    share: Share,
-    going: int | None = None,
-) -> tuple[int, int]:
-    """For a bucket of so many tensors (count) of each size.
+def _scatter(flush: Flush, tensors: Tensors, rules: Rules, share: Share) -> tuple[int, int]:
+    """Bytes of a reduction's copies, and of those on the way to the host.
 
     The bucket's buffer is of the dtype of communication; what is not in it has to be cast.
-    ``going`` are the bytes on the way to the host; None: those of the largest tensor.
     """
-    ranks, largest = share.ranks, max(size for size, _ in sizes)
-    numel = sum(size * count for size, count in sizes)
-    cast, parted = share.cast_itemsizes[is_apart], share.part_itemsizes[is_apart]
-    is_buffered = rules.bucket_itemsize and numel <= rules.bucket_numel
-    copies = 0 if is_buffered else cast * numel
-    divides = largest % ranks == 0 if share.divides is None else share.divides
-    is_whole = sizes == ((largest, 1),) and divides  # reduced in place
-    if share.copies and not is_whole:
-        padded = sum(count * partition.padded(size, ranks) for size, count in sizes)
-        copies += padded * (cast or rules.itemsize)
-    parts = parted * sum(count * ceil_div(size, ranks) for size, count in sizes)
-    kept = parts or copies  # what was reduced is gone when its parts are cast
+    sizes, numel, (largest, _) = flush.sizes, flush.numel, flush.sizes[-1]
+    cast, parted = share.cast_itemsizes[flush.is_apart], share.part_itemsizes[flush.is_apart]
+    is_buffered = bool(rules.bucket_itemsize) and numel <= rules.bucket_numel
+    is_cut = is_buffered and not share.copies
+    if is_cut:
+        made = numel * (cast or rules.itemsize) if share.multiplies else 0
+        whole = parted * numel
+        found = [_filled_up(sizes, rank, share) for rank in share.cut_ranks]
+        copies = max(made + whole, (whole or made) + max([filled for filled, _ in found]))
+        kept = max([filled + has_views * (whole or made) for filled, has_views in found])
+    else:
+        copies = 0 if is_buffered else cast * numel
+        if share.divides_first:
+            copies = numel * (cast or rules.itemsize)
+        divides = largest % share.ranks == 0 if share.divides is None else share.divides
+        if sizes != ((largest, 1),) or not divides:  # else reduced in place
+            padded = sum(count * partition.padded(size, share.ranks) for size, count in sizes)
+            copies += padded * (cast or rules.itemsize)
+        part_numel = sum(count * ceil_div(size, share.ranks) for size, count in sizes)
+        scaled = share.divides_first and share.multiplies
+        multiplied, parts = scaled * part_numel * (cast or rules.itemsize), parted * part_numel
+        kept = parts or multiplied or copies  # what was reduced is gone when its parts are cast
+        copies += multiplied + parts
     if not share.offloads:
-        return copies + parts, 0
-    if going is None:
-        part = ceil_div(largest, ranks)
-        norm_or_cast = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
-        going = part * share.brought_itemsize + norm_or_cast
-    return copies + parts, going + kept
+        return copies, 0
+    members = flush.members if is_cut else sorted(flush.members)
+    numels = [tensors.numels[index] for index in members]
+    return copies, kept + _going(numels, share, 0 if is_buffered else rules.itemsize)
+
+
+def _going(numels: Sequence[int], share: Share, freed: int) -> int:
+    """Bytes at the worst of a bucket's way to the host.
+
+    ``partition_grads`` takes the tensors one by one and frees the gradients of those that it has
+    taken, ``freed`` bytes per element. What is cast for NVMe stays until all are taken
+    (stage3.py:2006-2054).
+    """
+    worst = stays = 0
+    for numel in numels:
+        part = ceil_div(numel, share.ranks)
+        brought = part * share.brought_itemsize
+        made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+        worst = max(worst, stays + brought + made)
+        if share.casts_together:
+            stays += part * (share.master_itemsize or share.brought_itemsize)
+        stays -= numel * freed
+    return worst
+
+
+def _filled_up(sizes: Sizes, rank: int, share: Share) -> tuple[int, bool]:
+    """Bytes of a rank's partitions that a tensor does not fill; whether it has any others.
+
+    They are zeros that the end of the tensor is copied into; others are views of what is cut
+    (``__avg_scatter_contiguous_grads``, stage3.py:1888-1909).
+    """
+    found, has_views = 0, share.divides is not None
+    for size, count in sizes:
+        part = ceil_div(size, share.ranks)
+        is_short = (rank + 1) * part > size
+        if is_short if share.divides is None else not share.divides:
+            found += count * part
+        else:
+            has_views = True
+    return found * share.accumulated_itemsize, has_views
 
 
 @lru_cache(maxsize=64)
@@ -202,6 +220,10 @@ def of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> 
 
     def cost(number: int) -> tuple[int, int, int]:
         flush, (low, high) = flushes[number], extents.of.span(number, parts)
+        if rules.is_loose:
+            return loose(flush, rules, share)
+        if share.by_owner:
+            return owner_by_owner(flush, extents.of.runs(number, parts), rules, share)
         if low == high or not share.copies:  # one slice, or no copy of any
             size = flush.numel * share.cast_itemsizes[flush.is_apart]
             return size, 0, size
@@ -212,6 +234,40 @@ def of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> 
         return copies, 0, reduced
 
     return Alike(flow.of, cost)
+
+
+def loose(flush: Flush, rules: Rules, share: Share) -> tuple[int, int, int]:
+    """``Alike.cost`` of gradients in no buffer: several are made flat (``allreduce_bucket``).
+
+    stage_1_and_2.py:2379-2408, 2484-2570.
+    """
+    flat = flush.numel * rules.itemsize if len(flush.members) > 1 else 0
+    cast = flush.numel * share.cast_itemsizes[flush.is_apart]
+    return flat + cast, 0, cast or flat
+
+
+def owner_by_owner(
+    flush: Flush, runs: Sequence[tuple[int, int, int]], rules: Rules, share: Share, rank: int = -1
+) -> tuple[int, int, int]:
+    """``Alike.cost`` where each owner's slices are reduced on their own, made flat if several.
+
+    ``allreduce_no_retain`` without ``use_multi_rank_bucket_allreduce``, stage_1_and_2.py:1667-1700.
+
+    Args:
+        flush: the reduction.
+        runs: owner, elements, and how many slices it has.
+        rules: of the flow.
+        share: of the rank.
+        rank: whose slices are meant by what was reduced.
+    """
+    cast = share.cast_itemsizes[flush.is_apart]
+    most = reduced = 0
+    for owner, numel, count in runs:
+        flat = rules.bucket_itemsize if count > 1 else 0
+        most = max(most, numel * (flat + cast))
+        if owner == rank:
+            reduced = numel * (cast or flat)
+    return most, 0, reduced
 
 
 class Costs(NamedTuple):
@@ -238,7 +294,8 @@ def most_costs(flow: Flow, tensors: Tensors, rules: Rules, share: Share) -> Cost
     if piece or norm:
         parts = extents_of(Identity(flow), tensors, *placing(rules, share)).parts(share.ranks)
         part = next_power_of_two(max(parts, default=0))  # few numbers, so that bounds are kept
-    return Costs(rules.bucket_itemsize + max(share.cast_itemsizes), piece, norm, part)
+    flat = rules.itemsize if rules.is_loose else rules.bucket_itemsize
+    return Costs(flat + max(share.cast_itemsizes), piece, norm, part)
 
 
 class Ceilings(NamedTuple):

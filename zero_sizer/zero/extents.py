@@ -70,6 +70,27 @@ class Extents:
         spans = [(low // parts[group], high // parts[group]) for group, low, high in found]
         return min(a for a, _ in spans), max(b for _, b in spans)
 
+    def runs(
+        self, number: int, parts: Sequence[int], apart: tuple[int, Sequence[bool]] | None = None
+    ) -> list[tuple[int, int, int]]:
+        """Owners of what a bucket reduces: rank, its elements, and of how many slices they are.
+
+        Slices of one owner that follow one another are one; not those of a rank's tensors in these
+        groups (``apart``).
+        """
+        found: dict[int, tuple[int, int]] = {}
+        last = -1
+        for index in self._members[number]:
+            group, low, high = self._of[index]
+            part = parts[group]
+            for owner in range(low // part, high // part + 1):
+                size = min(high + 1, (owner + 1) * part) - max(low, owner * part)
+                is_apart = apart is not None and owner == apart[0] and apart[1][group]
+                numel, count = found.get(owner, (0, 0))
+                found[owner] = numel + size, count + (is_apart or owner != last)
+                last = -1 if is_apart else owner
+        return [(owner, *of) for owner, of in found.items()]
+
     def touched(self, ranks: int, rank: int) -> Sequence[int]:
         """Numbers of the buckets of which a rank's partition has a part."""
         if self._rows is not None:
@@ -113,22 +134,35 @@ class Extents:
                 found = min(found, *numbers)
         return found
 
-    def large_of(self, ranks: int, rank: int, large: Sequence[int]) -> list[int]:
-        """Buckets of one large tensor each (``Flow.large``) of which a rank has a part."""
-        found: list[int] = []
-        for turns, part in zip(self._turns, self.parts(ranks), strict=True):
-            numbers = turns.within(rank * part, (rank + 1) * part)
-            found += [n for n in numbers if n < len(large) and large[n]]
+    def loose_of(
+        self, ranks: int, rank: int, cleared: Sequence[int], groups: Sequence[bool]
+    ) -> list[tuple[int, int]]:
+        """Tensors in no buffer of which a rank has a part: ``Flow.cleared`` of each, elements.
+
+        ``groups``: which of the groups are asked for.
+        """
+        found: list[tuple[int, int]] = []
+        for turns, part, is_asked in zip(self._turns, self.parts(ranks), groups, strict=True):
+            if not is_asked:
+                continue
+            rows = turns.rows_within(rank * part, (rank + 1) * part)
+            found += [
+                (cleared[n], high - low + 1)
+                for low, high, n in rows
+                if n < len(cleared) and cleared[n] >= 0
+            ]
         return sorted(found)
 
-    def largest(self, members: Sequence[int], rank: int, parts: Sequence[int]) -> int:
-        """Elements of the largest piece of a tensor in the rank's partitions."""
-        rows = (self._of[i] for i in members)
+    def largest(
+        self, members: Sequence[int], rank: int, parts: Sequence[int], groups: Sequence[bool] = ()
+    ) -> int:
+        """Elements of the largest piece of a tensor in the rank's partitions (of these groups)."""
+        rows = (self._of[i] for i in members if not groups or groups[self._of[i][0]])
         pieces = [
             min(high + 1, (rank + 1) * parts[g]) - max(low, rank * parts[g])
             for g, low, high in rows
         ]
-        return max(*pieces, 0)
+        return max([*pieces, 0])
 
 
 class _Turns(NamedTuple):
@@ -140,7 +174,15 @@ class _Turns(NamedTuple):
 
     def within(self, first: int, end: int) -> Sequence[int]:
         """Buckets of the tensors that have an element from ``first`` on and before ``end``."""
-        return self.numbers[bisect_left(self.highs, first) : bisect_left(self.lows, end)]
+        return self.numbers[self._slice(first, end)]
+
+    def rows_within(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """First and last element of those tensors, and the bucket of each."""
+        where = self._slice(first, end)
+        return zip(self.lows[where], self.highs[where], self.numbers[where], strict=True)
+
+    def _slice(self, first: int, end: int) -> slice:
+        return slice(bisect_left(self.highs, first), bisect_left(self.lows, end))
 
 
 class _Rows:

@@ -9,15 +9,13 @@ When a bucket is reduced does not depend on the number of ranks; what its reduct
 of it the rank keeps does (``zero_sizer.zero.reduction``).
 """
 
-from collections.abc import Sequence
 from enum import Enum
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from zero_sizer.util.records import dataclass
-
-_STAGE0_BUCKET = 500_000_000  # elements: MEMORY_OPT_ALLREDUCE_SIZE, runtime/engine.py:3073
+from zero_sizer.zero import after_backward
 
 
 class Scheme(Enum):
@@ -49,6 +47,8 @@ class Rules:
         keeps_large: a reduced gradient too large for the bucket stays (stage 1; stage 2 frees it).
         whole_groups: gradients of a group are reduced as one tensor (``BF16_Optimizer``).
         clones_large: one is copied when its hook runs (offload, stage_1_and_2.py:1444-1446).
+        frees_late: reduced gradients that lie in no buffer go when the next are reduced
+            (``overlap_comm``, stage_1_and_2.py:2264-2267, 2418-2424).
     """
 
     scheme: Scheme
@@ -62,6 +62,12 @@ class Rules:
     keeps_large: bool = False
     clones_large: bool = False
     whole_groups: bool = False
+    frees_late: bool = False
+
+    @property
+    def is_loose(self) -> bool:
+        """True if gradients wait for the ZeRO bucket in no buffer (``contiguous_gradients``)."""
+        return not self.bucket_itemsize and self.scheme in (Scheme.HOOKED, Scheme.DEFERRED)
 
     def is_large(self, numel: int) -> bool:
         """True if a gradient goes by the bucket's buffer, because it does not fit into it."""
@@ -144,9 +150,14 @@ class Flow:
         after: when its hook is over.
         done: reductions before each, and before the end.
         flushes: the reductions, in order; those after the last gradient too.
-        closing: levels after the last gradient, with the reductions before each.
-        large: bytes of each reduction's gradient that is too large for the bucket; 0 of others.
+        closing: levels after the last gradient, with the time of each.
+        cleared: of each reduction the one at whose end its gradients go that lie in no buffer; -1
+            where all lie in one.
+        itemsize: bytes per element of those.
+        lag: 1 where they go when the next reduction begins, else 0.
         after_copies: stage 0's buckets: elements made flat, and all elements.
+
+    Time ``2 n`` is when reduction n begins, ``2 n + 1`` when it is over but nothing has gone yet.
     """
 
     start: Level
@@ -157,7 +168,9 @@ class Flow:
     done: tuple[int, ...]
     flushes: tuple[Flush, ...]
     closing: tuple[tuple[Level, int], ...]
-    large: tuple[int, ...]
+    cleared: tuple[int, ...]
+    itemsize: int
+    lag: int
     after_copies: tuple[tuple[int, int], ...]
 
     @cached_property
@@ -168,10 +181,9 @@ class Flow:
         )
         return before, hook, after
 
-    @cached_property
-    def freed(self) -> tuple[int, ...]:
-        """The negative of ``large``."""
-        return tuple([-size for size in self.large])
+    def time(self, done: int) -> int:
+        """Time after so many reductions, before the next."""
+        return 2 * done - self.lag
 
     @cached_property
     def most(self) -> tuple[int, ...]:
@@ -180,9 +192,9 @@ class Flow:
 
     @cached_property
     def closing_totals(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Bytes of ``closing``, and the reductions before each."""
-        levels, done = zip(*self.closing, strict=True)
-        return tuple(map(sum, levels)), done
+        """Bytes of ``closing``, and the time of each."""
+        levels, times = zip(*self.closing, strict=True)
+        return tuple(map(sum, levels)), times
 
     @cached_property
     def most_closing(self) -> int:
@@ -253,8 +265,10 @@ def flow(tensors: Tensors, order: tuple[Completion, ...], rules: Rules) -> Flow:
         done=tuple(state.done),
         flushes=tuple(state.flushes),
         closing=tuple(closing),
-        large=tuple(f.numel * rules.itemsize * rules.is_large(f.numel) for f in state.flushes),
-        after_copies=_after_buckets(numels) if is_after else (),
+        cleared=tuple(state.cleared),
+        itemsize=rules.itemsize,
+        lag=int(rules.frees_late),
+        after_copies=after_backward.buckets(numels) if is_after else (),
     )
 
 
@@ -268,6 +282,8 @@ class _State:
         self.after: list[Level] = []
         self.done = [0]
         self.flushes: list[Flush] = []
+        self.cleared: list[int] = []
+        self._going = 0  # bytes of gradients that go when the next reduction begins
         self._tensors = tensors
         self._numels = tensors.numels
         self._rules = rules
@@ -309,16 +325,17 @@ class _State:
 
     def finish(self) -> list[tuple[Level, int]]:
         """Backward is over: reduce what is left; the levels on the way."""
-        levels = [(self.now(), len(self.flushes))]
-        if self._rules.scheme is Scheme.AFTER:
+        rules = self._rules
+        levels = [(self.now(), 2 * len(self.flushes) - rules.frees_late)]
+        if rules.scheme is Scheme.AFTER:
             return levels
-        if self._rules.scheme is Scheme.DEFERRED:
+        if rules.scheme is Scheme.DEFERRED:
             for index in (i for group in self._tensors.groups for i in group):
-                level = self._into_bucket(index, self._numels[index] * self._rules.itemsize)
-                levels += [(level, len(self.flushes)), (self.now(), len(self.flushes))]
-        for bucket in self._open:
-            self._flush(bucket)
-        return [*levels, (self.now(), len(self.flushes))]
+                level = self._into_bucket(index, self._numels[index] * rules.itemsize)
+                levels += [(level, 2 * len(self.flushes)), (self.now(), 2 * len(self.flushes))]
+        self._flush(*self._open)
+        self._gradients -= self._going
+        return [*levels, (self.now(), 2 * len(self.flushes))]
 
     def _allocate_buffers(self) -> None:
         rules = self._rules
@@ -340,10 +357,24 @@ class _State:
         clone = size if rules.clones_large and rules.is_large(numel) else 0
         return self._gradients + clone, self._buffers
 
-    def _flush(self, bucket: "_Bucket") -> None:
-        """Reduce the bucket."""
-        if not bucket.members:
-            return
+    def _flush(self, *buckets: "_Bucket") -> None:
+        """Reduce buckets; what lies in no buffer goes when all are reduced."""
+        full = [bucket for bucket in buckets if bucket.members]
+        if full:
+            self._gradients -= self._going
+            self._going = 0
+        last, loose = len(self.flushes) + len(full) - 1, 0
+        for bucket in full:
+            self._reduce(bucket)
+            self.cleared.append(last if bucket.loose else -1)
+            loose += bucket.loose
+            bucket.members, bucket.elements, bucket.loose = [], 0, 0
+        if self._rules.frees_late:
+            self._going += loose
+        elif not self._rules.keeps_large:
+            self._gradients -= loose
+
+    def _reduce(self, bucket: "_Bucket") -> None:
         counts: dict[int, int] = {}  # a Counter would be slower: most buckets hold few
         for index in bucket.members:
             numel = self._numels[index]
@@ -351,9 +382,6 @@ class _State:
         sizes = tuple(sorted(counts.items()))
         members, where = tuple(bucket.members), (bucket.buffer, bucket.is_apart)
         self.flushes.append(Flush(self.now(), members, bucket.elements, sizes, *where))
-        if not self._rules.keeps_large:
-            self._gradients -= bucket.loose
-        bucket.members, bucket.elements, bucket.loose = [], 0, 0
 
 
 class _Bucket:
@@ -365,16 +393,3 @@ class _Bucket:
         self.loose = 0  # bytes of gradients in the list that are not in the buffer
         self.buffer = 0
         self.is_apart = is_apart
-
-
-def _after_buckets(numels: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Per stage-0 bucket: elements flattened, elements in all; closed once past the limit."""
-    found: dict[tuple[int, int], None] = {}
-    elements = count = 0
-    for position, numel in enumerate(numels):
-        elements += numel
-        count += 1
-        if elements > _STAGE0_BUCKET or position == len(numels) - 1:
-            found[elements if count > 1 else 0, elements] = None
-            elements = count = 0
-    return tuple(found)

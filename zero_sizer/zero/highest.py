@@ -36,24 +36,28 @@ class Highest:
 
     def before_total(self, position: int) -> int:
         """Bytes while a gradient is produced."""
-        return self._flow.totals[0][position] + self._own_at(2 * self._flow.done[position])
+        flow = self._flow
+        return flow.totals[0][position] + self._own_at(flow.time(flow.done[position]))
 
     def after_total(self, position: int) -> int:
         """Bytes when a hook is over."""
-        return self._flow.totals[2][position] + self._own_at(2 * self._flow.done[position + 1])
+        flow = self._flow
+        return flow.totals[2][position] + self._own_at(flow.time(flow.done[position + 1]))
 
     def hook_total(self, position: int) -> int:
         """Bytes at the worst of a hook."""
         flow, first = self._flow, self._first
-        own = self._own_at(2 * flow.hook_done[position])
+        time = flow.time(flow.hook_done[position])
+        own = self._own_at(time)
         numbers = range(flow.done[position], flow.done[position + 1])
         if first.costs_alike:
             return max([flow.totals[1][position] + own, *map(self._reducing, numbers)])
-        found = first.alike.hook(position) + own
+        of_others = [first.alike.total(n) + self._own_at(2 * n) for n in numbers]
+        found = max([flow.totals[1][position] + own, *of_others])
         owners = {i for number in numbers for i in self._owners(number)}
         for i in owners:
             holder = self._holders[i]
-            found = max(found, flow.totals[1][position] + holder.at(2 * flow.hook_done[position]))
+            found = max(found, flow.totals[1][position] + holder.at(time))
             found = max([found, *[self._reduced_by(holder, number) for number in numbers]])
         return found
 
@@ -110,8 +114,8 @@ class Highest:
         """Bytes at one of the levels after the last gradient (negative), or of a reduction."""
         flow, first = self._flow, self._first
         if number < 0:
-            totals, done = flow.closing_totals
-            return totals[~number] + self._own_at(2 * done[~number])
+            totals, times = flow.closing_totals
+            return totals[~number] + self._own_at(times[~number])
         if first.costs_alike:
             return self._reducing(number)
         owned = [self._reduced_by(self._holders[i], number) for i in self._owners(number)]
@@ -145,8 +149,9 @@ class Highest:
 
     def _after_all(self) -> Iterator[Held]:
         flow, first, own = self._flow, self._first, self._own_at
-        totals, done = flow.closing_totals
-        index = _place([total + own(2 * n) for total, n in zip(totals, done, strict=True)])
+        index = _place(
+            [total + own(time) for total, time in zip(*flow.closing_totals, strict=True)]
+        )
         yield from (of.closing(index) for of in self._ranks)
         late = range(flow.done[-1], len(flow.flushes))
         if late and first.costs_alike:
@@ -171,7 +176,7 @@ class _Tops:
     def __init__(self, holders: Sequence[Holder]) -> None:
         self._holders = sorted(holders, key=lambda holder: -holder.most)
         self._held = max([holder.held for holder in holders])
-        self._is_plain = not any(holder.has_large for holder in holders)
+        self._is_plain = not any(holder.is_followed for holder in holders)
         self._known: dict[int, int] = {}
 
     def __call__(self, time: int) -> int:
@@ -189,7 +194,7 @@ class _Tops:
         return self._held
 
     def _followed(self, time: int) -> int:
-        """The most, where large gradients come and go."""
+        """The most, where gradients in no buffer come and go."""
         holders = iter(self._holders)
         best = next(holders).at(time)
         for holder in holders:

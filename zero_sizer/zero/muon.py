@@ -103,6 +103,24 @@ def tensor_by_tensor(shapes: tuple[Shape, ...], dtype: DType, method: str) -> Wo
     return Work(peak=scratch.peak)
 
 
+def first_step(shapes: tuple[Shape, ...], dtype: DType, method: str, later: int) -> int:
+    """Bytes of the first such step at its worst, beside all momentums and ``later`` bytes.
+
+    Momentums come tensor by tensor, the largest shape first; ``later`` are Adam's states, which
+    come after the last update and beside it.
+    """
+    scratch = _Scratch()
+    before = 0
+    for shape in sorted(shapes, reverse=True):
+        num_bytes = scratch.take(prod(shape) * dtype.itemsize)
+        scratch.passing(update_bytes(shape, dtype, method))
+        scratch.take(num_bytes)
+        scratch.drop(before)
+        before = num_bytes
+    momentums = scratch.live - before
+    return max(before, scratch.peak - momentums - later)
+
+
 @lru_cache(maxsize=1024)
 def all_updates(shapes: tuple[Shape, ...], dtype: DType, method: str) -> int:
     """ZeRO-1 and ZeRO-2 on the GPU: the updates of what a rank touches stay until the step."""

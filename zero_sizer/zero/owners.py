@@ -48,10 +48,11 @@ class Keeping:
         weights: of each group, how often a tensor that is touched is kept whole; 0 where what is
             kept has the partition's size.
         limit: elements of the bucket.
-        large: what owners alone do with gradients that are larger: 1 keep them, -1 free them, 0
-            nothing.
+        large: what owners alone do with gradients that are larger, or lie in no buffer: 1 keep
+            them, -1 free them, 0 nothing.
         pieces: whether a piece of one tensor is copied while a bucket is reduced.
         parts: how often a rank keeps its partition's size from its first reduction on.
+        grows: what is kept whole comes tensor by tensor: gradients lie in no buffer.
     """
 
     weights: tuple[int, ...]
@@ -59,6 +60,7 @@ class Keeping:
     large: int
     pieces: bool
     parts: int = 0
+    grows: bool = False
 
 
 @lru_cache(maxsize=1024)
@@ -73,7 +75,10 @@ def candidates(layout: Layout, keeping: Keeping) -> tuple[int, ...]:
         large = list(_large(layout, flat, keeping))
         if large:
             part = keeping.parts * sum(group.part for group in flat)
-            first = ((firsts[rank], 0, rank, kept[rank] + part) for rank in early)
+            first = (
+                (firsts[rank], 0, rank, part + (0 if keeping.grows else kept[rank]))
+                for rank in early
+            )
             highest = envelope.highest(layout.ranks, chain(first, large), _least(layout))
             found = found.union(highest)
     return tuple(sorted(found))
@@ -122,11 +127,11 @@ def _kept(layout: Layout, weights: Sequence[int], where: _Where) -> list[int]:
 
 
 def _large(layout: Layout, flat: Sequence["_Group"], keeping: Keeping) -> Iterator[Change]:
-    """What ranks free of the gradients larger than the bucket, or keep of them."""
+    """What ranks free of the gradients that lie in no buffer, or keep of them."""
     turn = int(keeping.large < 0)
     for number, numels in enumerate(layout.groups if keeping.large else ()):
         for i, numel in enumerate(numels):
-            if numel > keeping.limit:
+            if keeping.grows or numel > keeping.limit:
                 time, amount = (
                     _time(layout.turns, layout.last_first, number, i),
                     numel * keeping.large,

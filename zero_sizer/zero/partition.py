@@ -95,6 +95,11 @@ def tensor_partition(numel: int, ranks: int) -> int:
     return ceil_div(numel, ranks)
 
 
+def ranks_filled(numel: int, ranks: int) -> int:
+    """Ranks whose part of a stage-3 tensor is full; those after them have a shorter one or none."""
+    return numel // max(tensor_partition(numel, ranks), 1)
+
+
 def padded(numel: int, ranks: int) -> int:
     """Elements of the buffer a stage-3 tensor is gathered into."""
     return round_up(numel, ranks)

@@ -14,6 +14,7 @@ from zero_sizer.zero.copies import (
     flattened,
     nothing,
     of_others,
+    owner_by_owner,
     placing,
     scattered,
 )
@@ -41,15 +42,16 @@ _NEVER = 2**62  # later than any reduction
 class Holder:
     """Bytes that one rank holds of its own while gradients flow, followed when asked for.
 
-    Time ``2 n`` is before reduction n; what a rank keeps is there from ``2 n + 1`` on, and what it
-    frees goes last.
+    At a reduction's end (``Flow.time``) what a rank keeps is there, and what it frees goes last.
 
     Args:
         own: the rank, and what it has.
         extents: where tensors and buckets lie; None where ranks own no parts of them.
         ranks: over which they are cut.
-        large: bytes of each reduction that stay, or go, once it is over, where it is this rank's.
-        stays: which of both.
+        cleared: ``Flow.cleared``, where this rank's gradients in no buffer stay, or go, unlike
+            others'; else nothing.
+        differs: the groups of such gradients.
+        itemsize: bytes per element of those; negative where they go.
 
     Attributes:
         rank: which.
@@ -58,34 +60,38 @@ class Holder:
         most: bytes that it never exceeds.
     """
 
-    __slots__ = ("_extents", "_known", "_large", "_ranks", "held", "kept", "most", "rank", "since")
+    __slots__ = (
+        *("_cleared", "_differs", "_extents", "_itemsize", "_known", "_ranks"),
+        *("held", "kept", "most", "rank", "since"),
+    )
 
     def __init__(
         self,
         own: Own,
         extents: Extents | None,
         ranks: int,
-        large: Sequence[int],
-        *,
-        stays: bool,
+        cleared: Sequence[int],
+        differs: tuple[bool, ...],
+        itemsize: int,
     ) -> None:
         self.rank, self.held, self.kept = own.rank, own.held, own.kept
-        self._extents, self._ranks, self._large = extents, ranks, large
+        self._extents, self._ranks = extents, ranks
+        self._cleared, self._differs, self._itemsize = cleared, differs, itemsize
         self._known: tuple[list[int], list[int]] | None = None
         self.since: int | None = None
         self.most = own.held + own.kept
         if extents is None:
             self.since = _NEVER
-        elif large and stays:
+        elif cleared and itemsize > 0:
             self.most += max(self._changes()[1])
 
     @property
-    def has_large(self) -> bool:
-        """True if large gradients of its own may stay, or go."""
-        return bool(self._large)
+    def is_followed(self) -> bool:
+        """True if gradients of its own in no buffer may stay, or go."""
+        return bool(self._cleared)
 
     def begins(self) -> int:
-        """The time from which on it keeps something, and its large gradients stay or go."""
+        """The time from which on it keeps something, and gradients in no buffer stay or go."""
         found = self.since
         if found is None:
             extents: Any = self._extents
@@ -96,19 +102,19 @@ class Holder:
         """Bytes at a time."""
         if time < self.begins():
             return self.held
-        if not self._large:
+        if not self._cleared:
             return self.held + self.kept
         numbers, sums = self._changes()
         return self.held + self.kept + sums[bisect_left(numbers, time // 2)]
 
     def _changes(self) -> tuple[list[int], list[int]]:
-        """The reductions of its large gradients, and their bytes up to each, 0 first."""
+        """The reductions of its gradients in no buffer, and their bytes up to each, 0 first."""
         found = self._known
         if found is None:
             extents: Any = self._extents
-            numbers = extents.large_of(self._ranks, self.rank, self._large)
-            sums = [0, *accumulate([self._large[number] for number in numbers])]
-            found = self._known = numbers, sums
+            rows = extents.loose_of(self._ranks, self.rank, self._cleared, self._differs)
+            sums = [0, *accumulate([numel * self._itemsize for _, numel in rows])]
+            found = self._known = [number for number, _ in rows], sums
         return found
 
 
@@ -161,23 +167,22 @@ class Reduction:
 
     def holder_of(self, own: Own) -> Holder:
         """Bytes that a rank holds of its own."""
-        stays = self._share.keeps_own_large
-        return Holder(own, self._extents, self._share.ranks, self._large, stays=stays)
+        itemsize = self.flow.itemsize * (-1 if self._rules.keeps_large else 1)
+        which = (self._cleared, self._differs, itemsize)
+        return Holder(own, self._extents, self._share.ranks, *which)
 
     @cached_property
-    def _large(self) -> Sequence[int]:
-        """Bytes of each reduction that stay with its owners, or go; none where nothing differs."""
-        sign = self._large_sign if self._extents is not None else 0
-        if not sign or not any(self.flow.large):
-            return ()
-        return self.flow.large if sign > 0 else self.flow.freed
+    def _differs(self) -> tuple[bool, ...]:
+        """Groups of which a rank's own stay longer than others' in no buffer, or go earlier."""
+        keeps = self._share.keeps_own or (False,) * len(self._tensors.groups)
+        return tuple([stays is not self._rules.keeps_large for stays in keeps])
 
-    @property
-    def _large_sign(self) -> int:
-        """1: a rank's own large gradients stay beyond what stays of others'; -1: they go."""
-        if self._rules.keeps_large is self._share.keeps_own_large:
-            return 0
-        return 1 if self._share.keeps_own_large else -1
+    @cached_property
+    def _cleared(self) -> Sequence[int]:
+        """``Flow.cleared`` where there are such groups."""
+        if self._extents is None or not any(self._differs) or max(self.flow.cleared) < 0:
+            return ()
+        return self.flow.cleared
 
     @property
     def costs_alike(self) -> bool:
@@ -195,32 +200,39 @@ class Reduction:
         flow, rules, share, extents = self.flow, self._rules, self._share, self._extents
         flush = flow.flushes[number]
         copies, _, reduced = self.alike.cost(number)
-        if share.is_compact and len(flush.members) > 1:
-            # each is added on its own: none is merged with the next
-            copies, reduced = flattened(flush, [flush.numel], rules, share)
         if extents is None:
             return copies, 0
-        largest = extents.largest(flush.members, rank, self._parts)
-        offload = largest * NORM_ITEMSIZE if largest and share.offloads else 0
-        if largest and share.is_compact:  # the buffer is there before the copies are
-            offload = max(offload, copies, reduced + largest * share.compact_itemsize)
+        where = (rank, self._parts)
+        offload = extents.largest(flush.members, *where) * NORM_ITEMSIZE if share.offloads else 0
+        added = extents.largest(flush.members, *where, share.compact) if share.is_compact else 0
+        if added:
+            if share.by_owner:
+                runs = extents.runs(number, self._parts, (rank, share.compact))
+                copies, _, reduced = owner_by_owner(flush, runs, rules, share, rank)
+            elif len(flush.members) > 1 and not rules.is_loose:
+                # each is added on its own: none is merged with the next
+                copies, reduced = flattened(flush, [flush.numel], rules, share)
+            # the buffer is there before a bucket's copies are
+            before = 0 if rules.is_loose else copies
+            offload = max(offload, before, reduced + added * share.compact_itemsize)
         return copies, offload
 
     def before(self, position: int) -> Held:
         """While the gradient at ``position`` is produced."""
-        return self._held(self.flow.before[position], 2 * self.flow.done[position])
+        return self._held(self.flow.before[position], self.flow.time(self.flow.done[position]))
 
     def hook(self, position: int) -> Held:
         """At the worst of its hook."""
-        first, done = self.flow.done[position : position + 2]
-        worst = self._held(self.flow.hook[position], 2 * self.flow.hook_done[position])
+        flow = self.flow
+        first, done = flow.done[position : position + 2]
+        worst = self._held(flow.hook[position], flow.time(flow.hook_done[position]))
         for number in range(first, done):
             worst = max(worst, *self._reduced(number), key=total_of)
         return worst
 
     def after(self, position: int) -> Held:
         """When its hook is over."""
-        return self._held(self.flow.after[position], 2 * self.flow.done[position + 1])
+        return self._held(self.flow.after[position], self.flow.time(self.flow.done[position + 1]))
 
     def left(self) -> tuple[int, ...]:
         """Elements of the storages that gradients of other ranks' tensors keep alive (stage 1).
@@ -258,8 +270,7 @@ class Reduction:
 
     def closing(self, index: int) -> Held:
         """At one of the levels after the last gradient."""
-        level, done = self.flow.closing[index]
-        return self._held(level, 2 * done)
+        return self._held(*self.flow.closing[index])
 
     def reducing(self, number: int) -> Held:
         """At the worst of a reduction."""
@@ -273,8 +284,7 @@ class Reduction:
         """Bytes that only this rank holds after the last gradient, at its worst."""
         flow, rules, share = self.flow, self._rules, self._share
         if self.own.afterwards:
-            level, done = flow.closing[-1]
-            yield self._held(level, 2 * done, self.own.afterwards)
+            yield self._held(*flow.closing[-1], self.own.afterwards)
         if rules.scheme is Scheme.AFTER:
             cast = share.cast_itemsizes[0]
             copies = [a * rules.bucket_itemsize + b * cast for a, b in flow.after_copies]

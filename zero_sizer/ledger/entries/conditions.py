@@ -5,6 +5,7 @@ from zero_sizer.ledger.moments import Moment
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan, derived
+from zero_sizer.timeline.reduction_rules import buffers_gradients
 from zero_sizer.units import DType
 from zero_sizer.zero import construction, partition
 from zero_sizer.zero.wrapper import Wrapper
@@ -101,16 +102,17 @@ def pieces_of(
 def largest_cast(plan: Plan) -> int:
     """The ZeRO-1/2 group at whose flattening and casting most is held.
 
-    Muon's updates are beside its own gradients then, and gone when the next group's turn comes.
+    Muon's updates are beside its own gradients then, and gone when the next group's turn comes;
+    so are gradients that lie in no buffer.
     """
     held = []
-    for index, (numel, group) in enumerate(
-        zip(sizes.partitions(plan), sizes.groups(plan), strict=True)
-    ):
+    groups, is_loose = sizes.groups(plan), is_zero12(plan) and not buffers_gradients(plan)
+    for index, (numel, group) in enumerate(zip(sizes.partitions(plan), groups, strict=True)):
         flat, master = flattened_dtype(plan, index).itemsize, plan.master_dtype.itemsize
         is_muon = bool(plan.group_optimizers[index].newton_schulz)
-        updates = plan.itemsize * sizes.touched_numel(plan, (group,)) if is_muon else 0
-        held.append(numel * (flat + (master if master != flat else 0)) + updates)
+        beside = sizes.touched_numel(plan, (group,)) if is_muon else 0
+        beside += sizes.touched_numel(plan, groups[index + is_muon :]) if is_loose else 0
+        held.append(numel * (flat + (master if master != flat else 0)) + plan.itemsize * beside)
     return held.index(max(held)) if held else 0
 
 

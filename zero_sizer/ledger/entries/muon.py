@@ -3,12 +3,18 @@
 from itertools import islice
 
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entries.conditions import is_zero3, is_zero12, largest_cast
+from zero_sizer.hardware.workspaces import SOURCE
+from zero_sizer.ledger.entries.conditions import (
+    STEPS_AT_INIT,
+    is_zero3,
+    is_zero12,
+    largest_cast,
+)
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, Moment
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
-from zero_sizer.units import DType
+from zero_sizer.units import DType, num_bytes
 from zero_sizer.zero import muon, partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -34,7 +40,17 @@ def _is_staged(plan: Plan) -> bool:
 
 
 def _momentum_numel(plan: Plan) -> int:
-    return sizes.touched_numel(plan, _groups(plan)) if _is_staged(plan) else _partitions(plan)
+    if _is_staged(plan):
+        return sizes.touched_numel(plan, _groups(plan))
+    return _partitions(plan) - sum(_swapped_momentums(plan))
+
+
+def _swapped_momentums(plan: Plan) -> tuple[int, ...]:
+    """Elements of the sub-groups whose momentum is on NVMe, where it lies in fp32."""
+    if plan.keeps_momentum:
+        return ()
+    rows = zip(sizes.partitions(plan), sizes.partition_optimizers(plan), strict=True)
+    return tuple(n for n, row in rows if row.newton_schulz and sizes.is_swapped(plan, n))
 
 
 def _momentum_dtype(plan: Plan) -> DType:
@@ -82,7 +98,8 @@ def _partitioned_work(plan: Plan) -> muon.Work:
         found += [tuple(islice(shapes, len(numels))) for numels in sizes.sub_groups(plan)[i]]
     sub_groups = tuple(found)
     if offloads:
-        return muon.offloaded3(sub_groups, how, plan.comm_dtype.itemsize)
+        dtype = plan.master_dtype if _swapped_momentums(plan) else plan.comm_dtype
+        return muon.offloaded3(sub_groups, how, dtype.itemsize)
     return muon.partitioned(sub_groups, how)
 
 
@@ -109,6 +126,23 @@ def _work_live(plan: Plan) -> frozenset[Moment]:
     return frozenset({Moment.UPDATE if plan.wrapper in _WHOLE else Moment.ORTHOGONALIZE})
 
 
+def _steps_at_init(plan: Plan) -> bool:
+    return bool(_groups(plan)) and plan.wrapper in STEPS_AT_INIT
+
+
+def _first_step(plan: Plan) -> int:
+    shapes = tuple(shape for i in _muon_groups(plan) for shape in _shapes(plan, i))
+    rows = zip(plan.group_indices, plan.group_optimizers, strict=True)
+    states = sum(
+        len(row.states) * plan.model.parameters[index].numel
+        for group, row in rows
+        if not row.newton_schulz
+        for index in group
+    )
+    later = num_bytes(states, plan.master_dtype)
+    return muon.first_step(shapes, plan.master_dtype, plan.optimizer.newton_schulz, later)
+
+
 def _updates_live(plan: Plan) -> frozenset[Moment]:
     """Until Muon's group, the first, is flattened; another group's flattening may hold more."""
     live = frozenset({Moment.OVERFLOW, Moment.ORTHOGONALIZE, Moment.NORM})
@@ -129,6 +163,18 @@ ENTRIES = (
         "runtime/zero/stage3.py:1069-1082",
     ),
     Entry(
+        name="new_momentum_buffer",
+        category=Category.OPTIMIZER_STATES,
+        about="the momentum of a sub-group that the first step makes before it goes to NVMe",
+        numel=lambda p: max(_swapped_momentums(p)),
+        dtype=_momentum_dtype,
+        live=frozenset({Moment.ORTHOGONALIZE}),
+        when=lambda p: bool(_swapped_momentums(p)),
+        device=lambda p: Device.HOST,
+        source="runtime/zero/stage3.py:1118-1124,2611-2618, "
+        "runtime/swap_tensor/partitioned_optimizer_swapper.py:125-141",
+    ),
+    Entry(
         name="muon_pending_momentum",
         category=Category.GRADIENTS,
         about="the momentum of a step that may still be discarded, kept for the next one",
@@ -147,6 +193,26 @@ ENTRIES = (
         live=_updates_live,
         when=lambda p: bool(_groups(p)) and _is_staged(p),
         source="runtime/zero/stage_1_and_2.py:2740-2765,2858-2875",
+    ),
+    Entry(
+        name="muon_updates_at_init",
+        category=Category.TEMPORARY,
+        about="updates of the step at init, of which the last is there while Adam makes its states",
+        numel=_first_step,
+        dtype=lambda p: DType.UINT8,  # counted in bytes
+        live=frozenset({Moment.WRAPPING}),
+        when=_steps_at_init,
+        source="runtime/fp16/unfused_optimizer.py:412-433, runtime/zero/muon/muon_optimizer.py",
+    ),
+    Entry(
+        name="cublas_workspace_at_init",
+        category=Category.RUNTIME,
+        about="the workspace PyTorch gives cuBLAS in forward's thread, for the step at init",
+        numel=lambda p: p.blas_workspace,
+        dtype=lambda p: DType.UINT8,
+        live=FROM_WRAPPING - AFTER_FIRST_STEP - {Moment.STAGING},
+        when=_steps_at_init,
+        source=SOURCE,
     ),
     Entry(
         name="muon_allgather_buffers",

@@ -4,7 +4,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.entries.conditions import is_zero3
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import AFTER_FIRST_STEP, FROM_WRAPPING, STEP, Moment
-from zero_sizer.optimizers.table import QUANTIZED
+from zero_sizer.optimizers.table import QUANTIZED, Optimizer
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, round_up
@@ -20,8 +20,23 @@ def _aligned(plan: Plan, numel: int) -> int:
     return round_up(numel, sizes.swap_unit_bytes(plan) // plan.master_dtype.itemsize)
 
 
-def _num_states(plan: Plan) -> int:
-    return sum(1 for kind in plan.optimizer.states.values() if kind not in QUANTIZED)
+def _num_states(row: Optimizer) -> int:
+    return sum(1 for kind in row.states.values() if kind not in QUANTIZED)
+
+
+def _swapped(plan: Plan) -> tuple[tuple[int, Optimizer], ...]:
+    """Elements of each sub-group that lives on NVMe, and what updates it."""
+    rows = zip(sizes.partitions(plan), sizes.partition_optimizers(plan), strict=True)
+    return tuple((numel, row) for numel, row in rows if sizes.is_swapped(plan, numel))
+
+
+def _in_files(plan: Plan) -> tuple[int, ...]:
+    """Elements of a sub-group's files: weights, gradients, states."""
+    return tuple(
+        _aligned(plan, numel)
+        * (2 + (0 if row.newton_schulz and plan.keeps_momentum else _num_states(row)))
+        for numel, row in _swapped(plan)
+    )
 
 
 def _backed_up(plan: Plan) -> tuple[int, ...]:
@@ -34,12 +49,12 @@ def _new_states_numel(plan: Plan) -> int:
     """Elements of the states that the first step makes, where most of them are there.
 
     The pipelined swapper writes copies and lets go of the states themselves only when it reads
-    them again, in the second step (pipelined_optimizer_swapper.py:181-216).
+    them again, in the second step (pipelined_optimizer_swapper.py:181-216). Muon's momentum is
+    apart.
     """
-    swapped = sizes.swapped_partitions(plan)[len(_backed_up(plan)) :]
-    return _num_states(plan) * (
-        sum(swapped) if plan.optimizer_pipelines else max(swapped, default=0)
-    )
+    rows = _swapped(plan)[len(_backed_up(plan)) :]
+    made = [numel * _num_states(row) for numel, row in rows if not row.newton_schulz]
+    return sum(made) if plan.optimizer_pipelines else max(made, default=0)
 
 
 def _waiting_numels(plan: Plan) -> tuple[int, ...]:
@@ -102,7 +117,7 @@ ENTRIES = (
         category=Category.OPTIMIZER_STATES,
         about="states of the sub-groups that ratio < 1 gives to another optimizer, which the "
         "swapper does not know: they stay in ordinary memory",
-        numel=lambda p: _num_states(p) * sum(_backed_up(p)),
+        numel=lambda p: _num_states(p.optimizer) * sum(_backed_up(p)),
         dtype=lambda p: p.master_dtype,
         live=AFTER_FIRST_STEP,
         when=lambda p: _is_swapping(p) and p.optimizer_ratio < 1,
@@ -125,9 +140,7 @@ ENTRIES = (
         name="optimizer_swap_files",
         category=Category.OPTIMIZER_STATES,
         about="master weights, states and gradients of swapped sub-groups, on NVMe",
-        numel=lambda p: tuple(
-            _aligned(p, n) * (2 + _num_states(p)) for n in sizes.swapped_partitions(p)
-        ),
+        numel=_in_files,
         dtype=lambda p: p.master_dtype,
         live=FROM_WRAPPING,
         when=_is_swapping,

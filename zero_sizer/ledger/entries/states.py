@@ -157,9 +157,18 @@ def from_first_step(plan: Plan, device: Device = Device.GPU) -> int:
     """Bytes of states on a device that the first step of all makes."""
     if states_live(plan) != AFTER_FIRST_STEP:
         return 0
-    return sum(
+    momentum = _offloaded_momentum(plan) if device is Device.HOST else 0
+    return momentum + sum(
         num_bytes(state_numels(plan, state, kind, device), dtype(plan))
         for kind, dtype in DTYPES.items()
         for state in STATES[kind]
         if has_state(plan, state, kind)
     )
+
+
+def _offloaded_momentum(plan: Plan) -> int:
+    """Bytes of Muon's momentum on the host at ZeRO-1 and ZeRO-2 (stage_1_and_2.py:2072-2085)."""
+    if plan.wrapper is not Wrapper.ZERO12 or not plan.offloads_optimizer:
+        return 0
+    rows = zip(sizes.partitions(plan), sizes.partition_optimizers(plan), strict=True)
+    return num_bytes(sum(numel for numel, row in rows if row.newton_schulz), plan.master_dtype)

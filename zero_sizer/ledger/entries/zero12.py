@@ -1,5 +1,8 @@
 """ZeRO-1 and ZeRO-2 (DeepSpeedZeroOptimizer): gradients and temporaries of the step."""
 
+from collections.abc import Callable
+from itertools import islice
+
 from zero_sizer.ledger.entries.conditions import (
     flattened_dtype,
     flattened_live,
@@ -11,7 +14,7 @@ from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.compose import left_by_backward
-from zero_sizer.timeline.reduction_rules import compact_partitions
+from zero_sizer.timeline.reduction_rules import buffers_gradients, compact_partitions
 from zero_sizer.units import DType
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -24,10 +27,47 @@ def _is_slice(plan: Plan) -> bool:
     return len(touched) == 1 and touched[0].numel >= sizes.partition_numel(plan)
 
 
-def _gradients_live(plan: Plan) -> frozenset[Moment]:
-    """One storage for all groups: the last group's flattening lets go of it."""
+def _gradients(plan: Plan, first: int = 0) -> int:
+    """Elements of whole gradients that groups from ``first`` on refer to.
+
+    They lie in one storage for all groups, or in one for each tensor. Muon's groups refer to
+    updates instead, groups that are accumulated in fp32 to partitions.
+    """
+    rows = zip(sizes.groups(plan), sizes.is_compact_group(plan), plan.group_optimizers, strict=True)
+    whole = tuple(
+        group
+        for group, is_compact, row in islice(rows, first, None)
+        if not (is_compact or row.newton_schulz)
+    )
+    if not whole:
+        return 0
+    return (
+        sizes.gradient_numel(plan) if buffers_gradients(plan) else sizes.touched_numel(plan, whole)
+    )
+
+
+def _gradients_cast(plan: Plan) -> int:
+    return _gradients(plan, largest_cast(plan))
+
+
+def _gradients_updated(plan: Plan) -> int:
+    """Those of later groups; its own where the optimizer updates from a view of them."""
     is_updated_from = Moment.UPDATE in flattened_live(plan) and _is_slice(plan)
-    return STEP if len(sizes.groups(plan)) > 1 or is_updated_from else STEP - {Moment.UPDATE}
+    return _gradients(plan, largest_cast(plan) + (not is_updated_from))
+
+
+def _gradients_live(plan: Plan) -> frozenset[Moment]:
+    """Until the flattening of the last group that refers to them lets go."""
+    later = {Moment.CAST: _gradients_cast(plan), Moment.UPDATE: _gradients_updated(plan)}
+    return STEP - {moment for moment, numel in later.items() if numel != _gradients(plan)}
+
+
+def _gradients_fewer(moment: Moment) -> Callable[[Plan], bool]:
+    return lambda p: _has_gradients(p) and moment not in _gradients_live(p)
+
+
+def _has_gradients(plan: Plan) -> bool:
+    return _on_gpu(plan) and not sizes.has_compact_gradients(plan)
 
 
 def _compact_live(plan: Plan) -> frozenset[Moment]:
@@ -68,11 +108,31 @@ ENTRIES = (
         name="grads_in_partition",
         category=Category.GRADIENTS,
         about="whole gradients of every tensor that this rank's partition touches",
-        numel=sizes.gradient_numel,
+        numel=_gradients,
         dtype=lambda p: p.model_dtype,
         live=_gradients_live,
-        when=lambda p: _on_gpu(p) and not compact_partitions(p),
+        when=_has_gradients,
         source=_SOURCE + "1024-1045,2184-2203,3127-3132",
+    ),
+    Entry(
+        name="gradients_not_cast",
+        category=Category.GRADIENTS,
+        about="the same of the group that is cast and of those after it",
+        numel=_gradients_cast,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.CAST}),
+        when=_gradients_fewer(Moment.CAST),
+        source=_SOURCE + "3086-3132",
+    ),
+    Entry(
+        name="gradients_that_wait",
+        category=Category.GRADIENTS,
+        about="the same of the groups after the one that is updated",
+        numel=_gradients_updated,
+        dtype=lambda p: p.model_dtype,
+        live=frozenset({Moment.UPDATE}),
+        when=_gradients_fewer(Moment.UPDATE),
+        source=_SOURCE + "3086-3132",
     ),
     Entry(
         name="compact_gradient_partition",
