@@ -1,6 +1,6 @@
 """Plans of jobs, and what stops them or is not counted."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from zero_sizer import checks
 from zero_sizer.advise.limits import Shortfall
@@ -47,3 +47,10 @@ def largest(plan: Plan, shortfall: Shortfall, count: int = 3) -> tuple[Allocatio
         if allocation.device is shortfall.device and shortfall.moment in allocation.moments
     ]
     return tuple(sorted(live, key=lambda a: -a.num_bytes)[:count])
+
+
+def shared_error(refusals: Iterable[Sequence[Finding]]) -> Finding | None:
+    """The first error that all of several strategies have; None: there is none."""
+    rows = list(refusals)
+    codes = [{error.code for error in row} for row in rows]
+    return next((e for e in rows[-1] if all(e.code in of for of in codes)), None) if rows else None

@@ -15,7 +15,7 @@ from zero_sizer.advise.ladder import Tuning, wider_windows
 from zero_sizer.advise.ladders import job_of_strategy, ladder_for
 from zero_sizer.advise.lasting import Use
 from zero_sizer.advise.limits import Limits, Shortfall, missing_of, spares_host
-from zero_sizer.advise.planned import costs_of, doubts_of, largest, plan_or_errors
+from zero_sizer.advise.planned import costs_of, doubts_of, largest, plan_or_errors, shared_error
 from zero_sizer.advise.strategy import Strategy, strategies
 from zero_sizer.advise.sweep import Sweep
 from zero_sizer.advise.view import Values
@@ -89,9 +89,7 @@ class Search:
     @property
     def refusal(self) -> Finding | None:
         """Error of every strategy, for which nothing can run whatever the memory."""
-        errors = [*self._refusals.values()] if self.sweep is None else [()]
-        shared = (e for e in errors[-1] if all(e.code in [o.code for o in of] for of in errors))
-        return next(shared, None)
+        return None if self.sweep is not None else shared_error(self._refusals.values())
 
     def best(self, strategy: Strategy, nodes: int) -> Candidate | None:
         """The fastest plan of a strategy that fits; None: ``loss`` says why there is none."""
@@ -303,8 +301,8 @@ class Search:
 
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all, and DeepSpeed does not stop in it."""
-        is_swapped = candidate.strategy.weights_on == "nvme"
-        return self._has_room(candidate) and not (is_swapped and stop_of(self.plan(candidate)))
+        is_read = candidate.strategy.weights_on == "nvme"
+        return self._has_room(candidate) and not (is_read and stop_of(self.plan(candidate)))
 
     def _has_room(self, candidate: Candidate) -> bool:
         sweep = self._swept
@@ -312,10 +310,9 @@ class Search:
             return False
         between = sweep.between(self._values(candidate))
         if between is not None:
-            least, most = between
-            if not self._short_of(candidate, lambda _: most):
+            if not self._short_of(candidate, lambda _: between[1]):
                 return True
-            if self._short_of(candidate, lambda _: least):
+            if self._short_of(candidate, lambda _: between[0]):
                 return False
         return not self._shortfalls(candidate)
 
@@ -323,9 +320,8 @@ class Search:
         self, candidate: Candidate, uses: Callable[[Values], Mapping[Device, Use]]
     ) -> list[Shortfall]:
         """What a candidate is short of with such peaks of its values."""
-        strategy = candidate.strategy
-        beside = self._beside[strategy.name]
-        return self.limits.shortfalls(uses(self._values(candidate)), strategy.offloads, beside)
+        found, of = uses(self._values(candidate)), candidate.strategy
+        return self.limits.shortfalls(found, of.offloads, self._beside[of.name])
 
     @property
     def usable(self) -> list[Strategy]:

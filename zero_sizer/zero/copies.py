@@ -185,15 +185,33 @@ def _going(numels: Sequence[int], share: Share, freed: int) -> int:
     (stage3.py:2006-2054).
     """
     worst = stays = 0
+    if not share.casts_together:  # less and less stays, so that the first of each size is worst
+        for numel, before in _firsts(tuple(numels)):
+            worst = max(worst, _taken(numel, share) - before * freed)
+        return worst
     for numel in numels:
+        worst = max(worst, stays + _taken(numel, share))
         part = ceil_div(numel, share.ranks)
-        brought = part * share.brought_itemsize
-        made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
-        worst = max(worst, stays + brought + made)
-        if share.casts_together:
-            stays += part * (share.master_itemsize or share.brought_itemsize)
-        stays -= numel * freed
+        stays += part * (share.master_itemsize or share.brought_itemsize) - numel * freed
     return worst
+
+
+def _taken(numel: int, share: Share) -> int:
+    """Bytes that one tensor's partition takes on its way."""
+    part = ceil_div(numel, share.ranks)
+    made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+    return part * share.brought_itemsize + made
+
+
+@lru_cache(maxsize=1024)
+def _firsts(numels: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Elements of the first tensor of each size, and of all before it."""
+    found: dict[int, int] = {}
+    before = 0
+    for numel in numels:
+        found.setdefault(numel, before)
+        before += numel
+    return tuple(found.items())
 
 
 def _filled_up(sizes: Sizes, rank: int, share: Share) -> tuple[int, bool]:

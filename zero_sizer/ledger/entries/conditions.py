@@ -99,6 +99,7 @@ def pieces_of(
     return tuple(piece for group in found for piece in group)
 
 
+@derived
 def largest_cast(plan: Plan) -> int:
     """The ZeRO-1/2 group at whose flattening and casting most is held.
 
