@@ -227,6 +227,9 @@ def is_read_from_nvme(plan: Plan) -> tuple[bool, ...]:
     Whole sub-groups move to host memory as long as ``max_in_cpu`` has room for them; what is not
     trained is in none (stage3.py:887-1000, ``_create_param_groups_fp16_flat_cpu_memory``).
     """
+    lying = is_on_nvme(plan)
+    if not any(lying):
+        return lying
     moved = set[int]()
     before = 0
     for indices, cut in zip(plan.group_indices, sub_groups(plan), strict=True):
@@ -239,7 +242,7 @@ def is_read_from_nvme(plan: Plan) -> tuple[bool, ...]:
             if offset <= room:
                 moved.update(indices[start : start + len(parts)])
             start += len(parts)
-    return tuple([found and i not in moved for i, found in enumerate(is_on_nvme(plan))])
+    return tuple([found and i not in moved for i, found in enumerate(lying)])
 
 
 @derived

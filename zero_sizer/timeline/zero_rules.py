@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from zero_sizer.config.workload import NON_REENTRANT
+from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
 from zero_sizer.plan.plan import Plan, derived, derived_of_rank
@@ -54,7 +55,7 @@ def _on_any_rank(plan: Plan) -> Mapping[str, Any]:
         "recomputed": _kept_recomputed(plan),
         "lent": frozen_of(Identity(plan.model)) if plan.checkpointing else frozenset(),
         "views": _views(plan),
-        "is_parked": plan.param_device.name != "GPU",
+        "is_parked": plan.param_device is not Device.GPU,
         "limits": limits_of(plan, Known.EVERYTHING),
         "rules": rules_of(plan),
     }
@@ -76,8 +77,10 @@ def swapped_of(plan: Plan, known: Known) -> Swapped | None:
     The optimizer step gathers what stays outside of the coordinator, so that their buffers stay
     lent (stage3.py:2840, partition_parameters.py:1706).
     """
+    if plan.wrapper is not Wrapper.ZERO3 or plan.param_device is not Device.NVME:
+        return None
     is_read, stays = sizes.is_read_from_nvme(plan), sizes.is_persistent(plan)
-    if plan.wrapper is not Wrapper.ZERO3 or not any(is_read):
+    if not any(is_read):
         return None
     both = (i for i, rows in enumerate(zip(is_read, stays, strict=True)) if all(rows))
     lent = frozenset(both) if known is Known.EVERYTHING else frozenset[int]()
@@ -108,7 +111,7 @@ def _secondary(plan: Plan) -> Secondary:
         if plan.accumulates
         else frozen_of(Identity(plan.model))
     )
-    parked = plan.param_device.name != "GPU"
+    parked = plan.param_device is not Device.GPU
     itemsizes = tuple(
         [0 if parked or i in made else size for i, size in enumerate(sizes.itemsizes(plan))]
     )
