@@ -174,33 +174,31 @@ def _scatter(flush: Flush, tensors: Tensors, rules: Rules, share: Share) -> tupl
         return copies, 0
     members = flush.members if is_cut else sorted(flush.members)
     numels = [tensors.numels[index] for index in members]
-    return copies, kept + _going(numels, share, 0 if is_buffered else rules.itemsize)
+    return copies, kept + _going(numels, sizes, share, 0 if is_buffered else rules.itemsize)
 
 
-def _going(numels: Sequence[int], share: Share, freed: int) -> int:
+def _going(numels: Sequence[int], sizes: Sizes, share: Share, freed: int) -> int:
     """Bytes at the worst of a bucket's way to the host.
 
     ``partition_grads`` takes the tensors one by one and frees the gradients of those that it has
     taken, ``freed`` bytes per element. What is cast for NVMe stays until all are taken
     (stage3.py:2006-2054).
     """
-    worst = stays = 0
-    if not share.casts_together:  # less and less stays, so that the first of each size is worst
-        for numel, before in _firsts(tuple(numels)):
-            worst = max(worst, _taken(numel, share) - before * freed)
-        return worst
-    for numel in numels:
-        worst = max(worst, stays + _taken(numel, share))
+    takes: dict[int, tuple[int, int]] = {}  # elements -> bytes on the way, and more that stay
+    for numel, _ in sizes:
         part = ceil_div(numel, share.ranks)
-        stays += part * (share.master_itemsize or share.brought_itemsize) - numel * freed
+        made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+        cast = part * (share.master_itemsize or share.brought_itemsize)
+        stays = share.casts_together * cast - numel * freed
+        takes[numel] = part * share.brought_itemsize + made, stays
+    worst = there = 0
+    if not share.casts_together:  # less and less stays: the first of each size is worst
+        return max([takes[numel][0] - before * freed for numel, before in _firsts(tuple(numels))])
+    for numel in numels:
+        taken, more = takes[numel]
+        worst = max(worst, there + taken)
+        there += more
     return worst
-
-
-def _taken(numel: int, share: Share) -> int:
-    """Bytes that one tensor's partition takes on its way."""
-    part = ceil_div(numel, share.ranks)
-    made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
-    return part * share.brought_itemsize + made
 
 
 @lru_cache(maxsize=1024)

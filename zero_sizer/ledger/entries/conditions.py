@@ -4,7 +4,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import hpz_ranks
-from zero_sizer.plan.plan import Plan, derived
+from zero_sizer.plan.plan import Plan, derived, derived_of_rank
 from zero_sizer.timeline.reduction_rules import buffers_gradients
 from zero_sizer.units import DType
 from zero_sizer.zero import construction, partition
@@ -99,7 +99,7 @@ def pieces_of(
     return tuple(piece for group in found for piece in group)
 
 
-@derived
+@derived_of_rank
 def largest_cast(plan: Plan) -> int:
     """The ZeRO-1/2 group at whose flattening and casting most is held.
 

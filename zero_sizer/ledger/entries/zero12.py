@@ -12,7 +12,7 @@ from zero_sizer.ledger.entries.conditions import (
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.plan import sizes
-from zero_sizer.plan.plan import Plan
+from zero_sizer.plan.plan import Plan, derived_of_rank
 from zero_sizer.timeline.compose import left_by_backward
 from zero_sizer.timeline.reduction_rules import buffers_gradients, compact_partitions
 from zero_sizer.units import DType
@@ -56,6 +56,7 @@ def _gradients_updated(plan: Plan) -> int:
     return _gradients(plan, largest_cast(plan) + (not is_updated_from))
 
 
+@derived_of_rank
 def _gradients_live(plan: Plan) -> frozenset[Moment]:
     """Until the flattening of the last group that refers to them lets go."""
     later = {Moment.CAST: _gradients_cast(plan), Moment.UPDATE: _gradients_updated(plan)}
