@@ -1,6 +1,7 @@
 """Cluster sizes: the fewest that fit are the fewest, targets are met, and no node is wasted."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,8 +9,13 @@ from support.advise_jobs import job_on
 
 from zero_sizer import cli
 from zero_sizer.advise.choose import Options, search_of
+from zero_sizer.advise.config import default_config
+from zero_sizer.advise.emit import chosen_values
 from zero_sizer.advise.fleet import WORTH_IT, fleet
 from zero_sizer.advise.sizes import node_counts
+from zero_sizer.config import document
+from zero_sizer.job import read
+from zero_sizer.job.fields import Flags
 
 MODEL, GPU = "llama-3.2-3b", "a10g-24gb"
 OPTIONS = Options(train_batch=64)
@@ -58,6 +64,37 @@ def test_a_strategy_that_fits_half_a_node_says_so():
         for row in fleet(job_on("gpt2", "t4"), Options(train_batch=8), max_nodes=1).fewest
     }
     assert plans["no ZeRO"].world_size == 1
+
+
+@pytest.mark.slow
+def test_a_rank_alone_carries_what_no_whole_node_does():
+    """It needs no communicator, and the room that is kept free decides."""
+    flags = Flags(
+        model="llama-3-8b",
+        adapter="r=16,targets=all-linear",
+        gpu="rtx-4090",
+        gpus_per_node=8,
+        seq_len=2048,
+        attention="flash",
+        host_memory="256GiB",
+    )
+    wanted = read.without_config(default_config(), flags)
+    rows = {fewest: fleet(wanted, max_nodes=2, fewest_of=fewest) for fewest in ("gpus", "nodes")}
+    of_gpus, of_nodes = (found.fewest[0] for found in rows.values())
+    assert of_nodes.plan is None
+    assert (of_gpus.strategy.name, of_gpus.plan.world_size) == ("no ZeRO", 1)
+    assert rows["gpus"].smallest.world_size == 1
+
+
+@pytest.mark.slow
+def test_muon_goes_without_reduce_scatter_at_stage_3():
+    wanted = job_on("llama-2-13b", "a100-80gb", nodes=2, checkpointing=True)
+    muon = {**default_config(), "optimizer": {"type": "Muon", "params": {"lr": 1e-4}}}
+    found = fleet(replace(wanted, document=document.from_mapping(muon)), max_nodes=2)
+    plans = [row.plan for row in found.fewest if row.plan is not None and row.strategy.stage == 3]
+    assert plans
+    chosen = document.from_mapping(chosen_values(found.search, plans[0]))
+    assert chosen.get("zero_optimization.reduce_scatter") is False
 
 
 @pytest.mark.slow

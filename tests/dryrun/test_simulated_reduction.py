@@ -50,6 +50,12 @@ JOBS = {  # stage, ranks, zero_optimization, other keys
     "partitions filled up": (3, 5, {**WHOLE, **MEDIUM}, IN_FP32),
     "larger than the bucket": (3, 3, {**WHOLE, **SMALL, **HOST}, {}),
     "freed on the way to the host": (3, 3, {**LOOSE, **MEDIUM, **HOST}, {}),
+    "flat in fp32 and not cast": (
+        3,
+        3,
+        {**SMALL, **HOST},
+        {**IN_FP32, "communication_data_type": "fp32"},
+    ),
     "momentum comes with the first step": (2, 1, {**SMALL, **PINNED}, {**MUON, **TWICE}),
     "a step at init": (0, 2, {}, MUON),
     "owner by owner": (2, 3, {**ONE_OWNER, "reduce_bucket_size": 10**8}, IN_FP32),

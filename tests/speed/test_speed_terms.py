@@ -30,10 +30,13 @@ from zero_sizer.units import DType
 CLUSTER = Cluster(nodes=4, gpus_per_node=8, gpu=catalog.find("a100-80gb"), origins={})
 
 
-def plan_of(stage=3, model="llama-2-7b", nodes=4, zero=None, **workload):
+ADAMW = {"type": "AdamW", "params": {"lr": 1e-4}}
+
+
+def plan_of(stage=3, model="llama-2-7b", nodes=4, zero=None, optimizer=ADAMW, **workload):
     config = {
         "bf16": {"enabled": True},
-        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "optimizer": optimizer,
         "zero_optimization": {"stage": stage, **(zero or {})},
         "train_micro_batch_size_per_gpu": workload.pop("micro_batch", 1),
         "gradient_accumulation_steps": workload.pop("grad_accum", 1),

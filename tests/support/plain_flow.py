@@ -291,7 +291,8 @@ class _State:
         copied = 0 if self._is_buffered(sum(numels)) else sum(numels) * cast
         if len(numels) == 1 and numels[0] % rules.ranks == 0:
             return copied
-        return copied + sum(round_up(n, rules.ranks) for n in numels) * (cast or rules.itemsize)
+        flat = sum(round_up(n, rules.ranks) for n in numels) * (cast or rules.itemsize)
+        return flat if is_reduced else copied + flat  # what is cast goes when it is flat
 
     def _part_bytes(self) -> int:
         """Copies of the reduced partitions in the dtype that is accumulated."""

@@ -78,8 +78,15 @@ def strategy_config(values: Mapping[str, Any], strategy: Strategy) -> dict[str, 
             zero[section] = {**zero[section], **deepcopy(given), "device": zero[section]["device"]}
     if strategy.stage and "overlap_comm" not in kept:
         zero["overlap_comm"] = True
+    if strategy.stage == 3 and _is_muon(values):  # it does without (stage3.py:360-363)
+        zero["reduce_scatter"] = False
     config[ZERO] = {**kept, **zero}
     return config
+
+
+def _is_muon(values: Mapping[str, Any]) -> bool:
+    optimizer = values.get("optimizer")
+    return isinstance(optimizer, Mapping) and str(optimizer.get("type")).lower() == "muon"
 
 
 def chosen_config(

@@ -207,6 +207,9 @@ def _fewest(
     """The first size that fits, refined between the sizes of the table and inside one node."""
     first = next((size for size in sizes if strategy.name in size.by_strategy), None)
     if first is None:
+        part = None if inside is None else _part_that_fits(search, strategy, inside)
+        if part is not None:
+            return Fewest(strategy=strategy, plan=part)
         usable = [size.nodes for size in sizes if search.can_split(size.nodes)]
         loss = search.loss(strategy, usable[-1] if usable else sizes[-1].nodes)
         return Fewest(strategy=strategy, plan=None, loss=loss)
@@ -255,6 +258,19 @@ def _inside_node(
             break
         best = found
     return best
+
+
+def _part_that_fits(search: Search, strategy: Strategy, part_of: _PartOf) -> Candidate | None:
+    """A plan on fewer GPUs, where none fits on whole nodes: a rank alone needs no communicator."""
+    gpus = search.job.cluster.gpus_per_node
+    parts = [n for n in range(1, gpus) if gpus % n == 0] if strategy.needs_nodes == 1 else []
+    for count in parts:
+        part = part_of(count)
+        same = next((s for s in part.strategies if s.name == strategy.name), None)
+        found = part.best(same, 1) if same is not None else None
+        if found is not None:
+            return found
+    return None
 
 
 def _part_of_node(job: Job, options: Options, gpus: int) -> Search:

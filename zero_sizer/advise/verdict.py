@@ -88,6 +88,6 @@ def words_of(shortfall: Shortfall) -> str:
     if shortfall.is_certain:
         return f"{short_of(device, shortfall.missing_bytes)}, in {shortfall.moment.phase.value}"
     return (
-        f"{WHOSE[device]} may be up to {format_gib(shortfall.over_bytes or 0)} short, in "
-        f"{shortfall.moment.phase.value}"
+        f"{WHOSE[device]} may be up to {format_gib(shortfall.over_bytes or 0)} short, what shall "
+        f"stay free included, in {shortfall.moment.phase.value}"
     )

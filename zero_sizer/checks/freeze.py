@@ -18,11 +18,12 @@ def nothing_matched(context: Context) -> Iterator[Finding]:
         return
     for pattern in freeze.unmatched(model):
         near = freeze.near(model, pattern)
+        like = f", as {near[0]!r} would" if near else ""
         found = (context.warning if model.freeze.is_of_a_tool else context.error)(
             "freeze-matches-nothing",
             "freeze",
-            f"{pattern!r} ({model.freeze.origin}) names no parameter of {model.name}: what it "
-            "meant is counted as trained",
+            f"{pattern!r} ({model.freeze.origin}) names no parameter of {model.name}"
+            f"{like}: what it meant is counted as trained",
             f"is it {' or '.join(near)}?" if near else freeze.HOW,
         )
         yield replace(found, direction=Direction.SAVE, device="gpu")

@@ -15,6 +15,14 @@ _REMEDIES: Mapping[str, str] = {
         "and SigLIP): before the engine is made, model.NAME = "
         "torch.nn.Parameter(model.NAME.detach().reshape(1)); under zero.Init, in the class"
     ),
+    "Not enough buffers": (
+        "weights on NVMe find no buffer: `zero-sizer check` says where, and how many "
+        "zero_optimization.offload_param.buffer_count takes"
+    ),
+    "already assigned swap buffer id": (
+        "a weight on NVMe is read ahead twice: `zero-sizer check` says where, and what "
+        "zero_optimization.offload_param.buffer_count or stage3_prefetch_bucket_size runs"
+    ),
 }
 
 

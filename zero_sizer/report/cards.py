@@ -21,7 +21,8 @@ def show_cards(found: Cards) -> None:
     show_line(
         f"assumed: AdamW, bf16 (fp16 before Ampere, fp32 before Volta), {found.brings}, one sample "
         "a GPU, activation checkpointing, the most frugal settings; host memory as much as the job "
-        "itself takes (a node, in parentheses; `size` adds the processes and says what to buy)"
+        "itself takes (a node, in parentheses; `size` adds the processes and says what to buy); "
+        "no margin is kept free, which `choose` and `size` do"
     )
     if found.are_unknown:
         show_line(

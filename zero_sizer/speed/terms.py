@@ -4,6 +4,7 @@ from zero_sizer.activations import loss, select
 from zero_sizer.config.workload import FUSED_LINEAR, LIGER, LIGER_KERNELS, NON_REENTRANT
 from zero_sizer.hardware.device import Device
 from zero_sizer.plan import sizes
+from zero_sizer.speed import muon
 from zero_sizer.speed.step import Kind, Per, Step, Term, offloads_params
 from zero_sizer.speed.work import gathers
 
@@ -357,6 +358,16 @@ TERMS = (
         per=Per.STEP,
         formula="bytes of master weight, gradient and states, read and written / memory rate",
         source="runtime/zero/stage3.py:2683, runtime/zero/stage_1_and_2.py:2184",
+    ),
+    Term(
+        name="newton_schulz",
+        kind=Kind.UPDATE,
+        about="Muon orthogonalises whole matrices, which ranks share",
+        seconds=muon.seconds,
+        per=Per.STEP,
+        when=muon.runs,
+        formula="FLOPs of five iterations / ranks / matrix rate",
+        source="runtime/zero/muon/original_muon.py:51-150",
     ),
     Term(
         name="host_update",

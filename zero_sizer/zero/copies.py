@@ -162,14 +162,16 @@ def _scatter(flush: Flush, tensors: Tensors, rules: Rules, share: Share) -> tupl
         if share.divides_first:
             copies = numel * (cast or rules.itemsize)
         divides = largest % share.ranks == 0 if share.divides is None else share.divides
+        flat = 0
         if sizes != ((largest, 1),) or not divides:  # else reduced in place
             padded = sum(count * partition.padded(size, share.ranks) for size, count in sizes)
-            copies += padded * (cast or rules.itemsize)
+            flat = padded * (cast or rules.itemsize)
         part_numel = sum(count * ceil_div(size, share.ranks) for size, count in sizes)
         scaled = share.divides_first and share.multiplies
         multiplied, parts = scaled * part_numel * (cast or rules.itemsize), parted * part_numel
-        kept = parts or multiplied or copies  # what was reduced is gone when its parts are cast
-        copies += multiplied + parts
+        # what was reduced is gone when its parts are cast, what was cast for it when it is flat
+        kept = parts or multiplied or flat or copies
+        copies += flat + multiplied + parts
     if not share.offloads:
         return copies, 0
     members = flush.members if is_cut else sorted(flush.members)
