@@ -249,7 +249,7 @@ class _State:
         if rules.is_loose:
             flat = rules.itemsize if len(self._bucket) > 1 else 0
             return self._elements * _held(flat, cast, is_reduced)
-        flat = rules.bucket_itemsize if rules.copies else 0
+        flat = rules.bucket_itemsize
         if not rules.copies:
             return self._elements * cast
         if self._added() and len(self._bucket) > 1:
@@ -289,10 +289,9 @@ class _State:
                 return filled if are_all else kept + filled
             return max(sum(numels) * (scaled + whole), kept + filled)
         copied = 0 if self._is_buffered(sum(numels)) else sum(numels) * cast
-        if len(numels) == 1 and numels[0] % rules.ranks == 0:
-            return copied
-        flat = sum(round_up(n, rules.ranks) for n in numels) * (cast or rules.itemsize)
-        return flat if is_reduced else copied + flat  # what is cast goes when it is flat
+        padded = sum(round_up(n, rules.ranks) for n in numels)
+        flat = (numels != [padded]) * padded * (cast or rules.itemsize)
+        return (flat or copied) if is_reduced else copied + flat  # what was cast goes then
 
     def _part_bytes(self) -> int:
         """Copies of the reduced partitions in the dtype that is accumulated."""

@@ -261,16 +261,16 @@ def _inside_node(
 
 
 def _part_that_fits(search: Search, strategy: Strategy, part_of: _PartOf) -> Candidate | None:
-    """A plan on fewer GPUs, where none fits on whole nodes: a rank alone needs no communicator."""
-    gpus = search.job.cluster.gpus_per_node
-    parts = [n for n in range(1, gpus) if gpus % n == 0] if strategy.needs_nodes == 1 else []
-    for count in parts:
-        part = part_of(count)
-        same = next((s for s in part.strategies if s.name == strategy.name), None)
-        found = part.best(same, 1) if same is not None else None
-        if found is not None:
-            return found
-    return None
+    """A plan on one GPU, where none fits on whole nodes: a rank alone needs no communicator.
+
+    What was measured is of a whole node.
+    """
+    cluster = search.job.cluster
+    if cluster.gpus_per_node == 1 or cluster.measured is not None or strategy.needs_nodes > 1:
+        return None
+    part = part_of(1)
+    same = next((s for s in part.strategies if s.name == strategy.name), None)
+    return part.best(same, 1) if same is not None else None
 
 
 def _part_of_node(job: Job, options: Options, gpus: int) -> Search:

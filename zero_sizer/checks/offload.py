@@ -283,8 +283,7 @@ def fetched_by_all_reduce(context: Context) -> Iterator[Finding]:
             "fetched-by-all-reduce",
             key,
             "weights that are fetched by all-reduce are views of one buffer, which lives as long "
-            "as any of them; where micro steps accumulate, that is not counted before the first "
-            "step",
+            "as any of them; with gradient accumulation that is not counted before the first step",
             "delete the key: weights are fetched by all-gather then",
         )
         yield left_out(found, Direction.COST, device="gpu")
