@@ -28,7 +28,6 @@ from zero_sizer.ledger.moments import PASSES, Moment
 from zero_sizer.parallel import laid_out
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline.remarks import remarks
-from zero_sizer.timeline.swapped_weights import stop_of
 
 _EVERY = (2, 3, 4, 8)  # of so many blocks one is checkpointed, where all is free
 _ROUND = 0.98  # share of its speed that a plan keeps with a rounder micro batch
@@ -301,8 +300,11 @@ class Search:
 
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all, and DeepSpeed does not stop in it."""
-        is_read = candidate.strategy.weights_on == "nvme"
-        return self._has_room(candidate) and not (is_read and stop_of(self.plan(candidate)))
+        if not self._has_room(candidate):
+            return False
+        return candidate.strategy.weights_on != "nvme" or not self._swept.stops(
+            self._values(candidate)
+        )
 
     def _has_room(self, candidate: Candidate) -> bool:
         sweep = self._swept

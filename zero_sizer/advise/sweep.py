@@ -38,7 +38,9 @@ from zero_sizer.timeline import compose
 from zero_sizer.timeline.overlay import Overlay, Zero
 from zero_sizer.timeline.peaks import Rows, activations_alone
 from zero_sizer.timeline.program import Layout
+from zero_sizer.timeline.swapped_weights import stop_of
 from zero_sizer.util.identity import Identity
+from zero_sizer.zero.swap_stops import StopAt
 from zero_sizer.zero.wrapper import Wrapper
 
 _BATCH = "micro_batch"
@@ -238,6 +240,10 @@ class Sweep:
         at_step = self._ranks_of(group, values).at_step
         return self._lasting_of(group, values, at_step).uses
 
+    def stops(self, values: Values) -> bool:
+        """True if DeepSpeed is known to stop, because weights on NVMe find no buffer."""
+        return self._family.formula("stop", values, _stop) is not None
+
     def without_zero(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``: forward and backward with their activations alone.
 
@@ -315,6 +321,10 @@ def _ranks(view: Any) -> _Ranks:
 
 def _activations(view: Any) -> Rows:
     return compose.rows_of(view)
+
+
+def _stop(view: Any) -> StopAt | None:
+    return stop_of(view)
 
 
 def _micro_step(view: Any) -> tuple[Rows, Layout]:
