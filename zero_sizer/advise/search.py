@@ -300,11 +300,7 @@ class Search:
 
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all, and DeepSpeed does not stop in it."""
-        if not self._has_room(candidate):
-            return False
-        return candidate.strategy.weights_on != "nvme" or not self._swept.stops(
-            self._values(candidate)
-        )
+        return self._has_room(candidate) and not self._swept.stops(self._values(candidate))
 
     def _has_room(self, candidate: Candidate) -> bool:
         sweep = self._swept

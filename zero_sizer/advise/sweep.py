@@ -324,7 +324,7 @@ def _activations(view: Any) -> Rows:
 
 
 def _stop(view: Any) -> StopAt | None:
-    return stop_of(view)
+    return stop_of(view) if view.param_device is Device.NVME else None
 
 
 def _micro_step(view: Any) -> tuple[Rows, Layout]:
