@@ -160,7 +160,7 @@ def cards_of(gpus: Sequence[Gpu], said: Flags, tick: Callable[[], None] = lambda
     for row in carriers(gpus, said):
         rows.append(row)
         tick()
-    whole = _jobs(gpus[0], said)[""]
+    whole = _whole(gpus[0], said)
     is_nowhere = not any(any(found.values()) for _, found in rows)
     return Cards(
         model=str(said.model),
@@ -192,12 +192,17 @@ def _shared(
 
 
 def _jobs(gpu: Gpu, said: Flags) -> dict[str, Job]:
+    whole = _whole(gpu, said)
+    return {"": whole, **{other.name: other.job for other in alternatives(whole)}}
+
+
+def _whole(gpu: Gpu, said: Flags) -> Job:
+    """The job that trains all of the model."""
     precision = usual_precision(gpu.name)
     flags = replace(said, gpu=gpu.name, gpus_per_node=1, checkpointing=True)
     whole = as_assumed(without_config(default_config(precision), flags))
     attention = fastest(whole.model.arch.family, precision)
-    whole = replace(whole, workload=replace(whole.workload, attention=attention))
-    return {"": whole, **{other.name: other.job for other in alternatives(whole)}}
+    return replace(whole, workload=replace(whole.workload, attention=attention))
 
 
 def _size(job: Job, name: str, ranks: ParallelDims) -> Sized | None:

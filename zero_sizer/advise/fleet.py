@@ -251,9 +251,7 @@ def _inside_node(
     best, gpus = plan, search.job.cluster.gpus_per_node
     while (half := ranks_of_each(gpus, 2)) and strategy.needs_nodes == 1:
         gpus = half
-        part = part_of(gpus)
-        same = [s for s in part.strategies if s.name == strategy.name]
-        found = part.best(same[0], 1) if same else None
+        found = _best_on_part(part_of(gpus), strategy)
         if found is None:
             break
         best = found
@@ -268,7 +266,11 @@ def _part_that_fits(search: Search, strategy: Strategy, part_of: _PartOf) -> Can
     cluster = search.job.cluster
     if cluster.gpus_per_node == 1 or cluster.measured is not None or strategy.needs_nodes > 1:
         return None
-    part = part_of(1)
+    return _best_on_part(part_of(1), strategy)
+
+
+def _best_on_part(part: Search, strategy: Strategy) -> Candidate | None:
+    """The best plan of a strategy on a part of a node, where it has that strategy at all."""
     same = next((s for s in part.strategies if s.name == strategy.name), None)
     return part.best(same, 1) if same is not None else None
 

@@ -24,16 +24,17 @@ def flops_of(shape: tuple[int, ...], method: str) -> int:
 
 
 @derived
-def flops_of_each(plan: Plan) -> tuple[int, ...]:
-    """FLOPs of the update of every matrix that Muon trains."""
+def flops_of_update(plan: Plan) -> tuple[int, int]:
+    """FLOPs of updating all matrices that Muon trains, and those of the costliest."""
     rows = zip(plan.group_indices, plan.group_optimizers, strict=True)
-    return tuple(
+    each = [
         flops_of(plan.model.parameters[index].shape, row.newton_schulz)
         for indices, row in rows
         if row.newton_schulz
         for index in indices
         if len(plan.model.parameters[index].shape) > 1
-    )
+    ]
+    return sum(each), max(each, default=0)
 
 
 def runs(step: Step) -> bool:
@@ -47,8 +48,7 @@ def seconds(step: Step) -> float:
     A matrix that a border between partitions cuts is updated on both sides at stages 1 and 2, which
     is left out.
     """
-    each = flops_of_each(step.plan)
+    every, largest = flops_of_update(step.plan)
     if step.plan.stage == 0:
-        return sum(each) / step.rates.matmul
-    share = sum(each) / step.plan.dp_world_size
-    return max(share, *each, 0.0) / step.rates.matmul
+        return every / step.rates.matmul
+    return max(every / step.plan.dp_world_size, largest) / step.rates.matmul

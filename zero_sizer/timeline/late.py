@@ -115,7 +115,7 @@ def owned(program: Program, flow: Flow, highest: Highest, costs: Costs, start: i
 
 
 @lru_cache(maxsize=512)
-def _of_owners(program: Identity, flow: Identity, costs: Costs) -> "_Ceiling":
+def _of_owners(program: Identity, flow: Identity, costs: Costs) -> _Ceiling:
     """What no rank of any number exceeds beside its own."""
     of: Program = program.of
     before, _, after = flow.of.totals

@@ -75,7 +75,14 @@ def share_of(plan: Plan) -> Share:
         return Share(own=Own(held=held(0)), cast_itemsizes=_sent_copies(plan))
     own = owns_of(plan, (plan.rank,))[0]
     cut_ranks = (plan.rank,) if cuts_bucket(plan) else ()
-    return Share(**_shared(plan), ranks=plan.dp_world_size, own=own, cut_ranks=cut_ranks)
+    is_scaled = scheme is Scheme.SCATTERED and not plan.prescale_gradients
+    return Share(
+        **_shared(plan),
+        ranks=plan.dp_world_size,
+        own=own,
+        cut_ranks=cut_ranks,
+        multiplies=is_scaled and plan.gradient_predivide_factor != plan.dp_world_size,
+    )
 
 
 @derived
@@ -96,9 +103,6 @@ def _shared(plan: Plan) -> Mapping[str, Any]:
         "divides_first": is_scattered
         and not plan.prescale_gradients
         and plan.gradient_predivide_factor != 1.0,
-        "multiplies": is_scattered
-        and not plan.prescale_gradients
-        and plan.gradient_predivide_factor != plan.dp_world_size,
         "part_itemsizes": _accumulated_copies(plan),
         "casts_together": plan.optimizer_device is Device.NVME,
         "swap_least": sizes.least_swapped_bytes(plan),

@@ -4,6 +4,7 @@ The micro steps of a run differ in what DeepSpeed knows and in what has a buffer
 (``zero_sizer.zero.trace.Known``), so each kind is replayed once, in the order in which they come.
 """
 
+from dataclasses import replace
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
@@ -189,8 +190,7 @@ def _with_buffers(how: Gathering, buffers: int) -> Gathering:
 
 
 def _with_limits(how: Gathering, changed: dict[str, int]) -> Gathering:
-    kept = {name: getattr(how.limits, name) for name in how.limits.__dataclass_fields__}
-    return how._replace(limits=type(how.limits)(**{**kept, **changed}))
+    return how._replace(limits=replace(how.limits, **changed))
 
 
 def _swapped(how: Gathering) -> Swapped:
