@@ -97,7 +97,7 @@ def _sweep_at(model: str, attention: str, seq_len: int) -> Any:
     return search_of(_job_at(model, attention, seq_len), Options()).sweep
 
 
-def _job_at(model: str, attention: str, seq_len: int, nodes: int = 1) -> Any:
+def _job_at(model: str, attention: str, seq_len: int | None, nodes: int = 1) -> Any:
     from zero_sizer.advise.config import default_config
 
     try:
@@ -121,15 +121,18 @@ def _job_at(model: str, attention: str, seq_len: int, nodes: int = 1) -> Any:
 
 def choosing(model: str) -> tuple[float, int]:
     """Seconds of the processor of one `choose` beyond imports, and plans that it decided."""
-    from zero_sizer.advise.choose import choose
+    from zero_sizer.advise.choose import Options, choose, search_of
 
     gc.disable()  # as the command line does
-    for attention, seq_len in JOBS:
-        start = time.process_time()
-        found = choose(_job_at(model, attention, seq_len, NODES))
-        if found.considered:
-            return time.process_time() - start, found.considered
-    return 0.0, 0
+    jobs = [*JOBS, *((attention, None) for attention in ("flash", "sdpa", "eager"))]
+    for attention, seq_len in jobs:
+        job = _job_at(model, attention, seq_len, NODES)
+        search = search_of(job, Options())
+        if search.sweep is not None and search.knows_activations:
+            break
+    start = time.process_time()
+    found = choose(_job_at(model, attention, seq_len, NODES))
+    return time.process_time() - start, found.considered
 
 
 def sweep(model: str, count: int) -> float:
