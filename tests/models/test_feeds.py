@@ -1,5 +1,7 @@
 """Inputs derived from configs: what published models are fed, and what users say of a sample."""
 
+from math import isqrt
+
 import pytest
 
 from zero_sizer import models
@@ -101,6 +103,25 @@ def test_qwen_rounds_images_as_its_processor_does(model, step, height, width):
         sides = module.smart_resize(height, width, step, 4 * step**2, most)
         images = Images(1, height, width)
         assert _sides(model, images=images, max_pixels=most) == sides, most
+    for least in (65_536, 1_003_520):  # of 1280 tokens, which Qwen's README sets
+        images = Images(1, height // 4, width // 4)
+        sides = module.smart_resize(height // 4, width // 4, step, least, 16384 * step**2)
+        assert _sides(model, images=images, min_pixels=least) == sides, least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "step"), [("qwen2.5-vl-7b", 28), ("qwen3-vl-8b", 32)])
+def test_no_image_that_a_trainer_scales_brings_more_tokens_than_its_bound_is_taken_for(model, step):
+    """Every image within the bound, at most twice as wide as high, through Qwen's processor."""
+    module = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    for most in (589_824, 262_144):
+        rows, columns = _sides(model, max_pixels=most, scaled_by="trainer")
+        sides = [
+            module.smart_resize(height, most // height, step, 3136, 16384 * step**2)
+            for height in range(isqrt(most // 2) - step, isqrt(most) + 1)
+        ]
+        highest = max(h * w for h, w in sides if h <= w <= 2 * h)
+        assert rows * columns == highest > most
 
 
 def test_images_of_a_bound_alone_are_as_large_as_it_lets_them_be():

@@ -7,9 +7,10 @@ from zero_sizer.activations.masks import PACKED
 from zero_sizer.config.context import Context, Rule
 from zero_sizer.findings import Direction, Finding
 from zero_sizer.models.feeds import Feed, feed_of
-from zero_sizer.models.feeds.language import USUAL_PIXELS
+from zero_sizer.models.feeds.resizing import USUAL_PIXELS, Bounds, before_the_processor
 
 _NAMES = ("images", "audio_seconds", "target_len")
+_BOUNDS = ("max_pixels", "min_pixels", "scaled_by")
 
 
 def _feed(context: Context) -> Feed | None:
@@ -35,23 +36,23 @@ def not_taken(context: Context) -> Iterator[Finding]:
 
 
 def bound_not_reached(context: Context) -> Iterator[Finding]:
-    """A bound on pixels where images have a size of their own, or are stated."""
-    feed, origins = _feed(context), context.workload.origins
-    if context.model is None or context.workload.max_pixels is None:
+    """Bounds on pixels where images have a size of their own, or are stated within them."""
+    feed, said = _feed(context), context.workload.said
+    if context.model is None:
         return
-    images = context.workload.images
-    is_free = feed is not None and feed.loops and (images is None or images.height is None)
-    unbound = replace(context.workload.said, max_pixels=None)
-    is_scaled_down = feed != feed_of(context.model, unbound)
-    if is_free or is_scaled_down or origins["max_pixels"].startswith("default of"):
-        return
+    is_free = feed is not None and feed.loops and (said.images is None or not said.images.height)
     takes = feed.about if feed is not None else "tokens and labels"
-    yield context.note(
-        "input-not-taken",
-        "--max-pixels",
-        f"changes nothing here: {context.model.name} is fed {takes}",
-        "leave it out" if feed is None else "state --images where they are of another size",
-    )
+    for name in _BOUNDS:
+        origin = context.workload.origins.get(name, "")
+        if getattr(said, name) is None or is_free or origin.startswith("default of"):
+            continue
+        if feed == feed_of(context.model, replace(said, **{name: None})):
+            yield context.note(
+                "input-not-taken",
+                f"--{name.replace('_', '-')}",
+                f"changes nothing here: {context.model.name} is fed {takes}",
+                "leave it out" if feed is None else "state --images where they are of another size",
+            )
 
 
 def image_size_assumed(context: Context) -> Iterator[Finding]:
@@ -96,7 +97,9 @@ def _other_images(context: Context, feed: Feed | None) -> Iterator[Finding]:
     if stated.height is None or feed.loops:  # Qwen's processor only rounds, which ``about`` shows
         is_taken = taken.partition(",")[0] == str(stated.count)
     else:
-        is_taken = taken == stated.about
+        bounds = Bounds.of(context.workload.said)
+        handed_on = before_the_processor(stated, context.model.hf_config.get("model_type"), bounds)
+        is_taken = taken == handed_on.about
     if is_taken:
         return
     yield context.warning(

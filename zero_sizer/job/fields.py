@@ -33,6 +33,7 @@ from zero_sizer.job.values import (
 )
 from zero_sizer.models.attention import FLASH_KERNELS
 from zero_sizer.models.changes.freeze import patterns
+from zero_sizer.models.feeds.records import PROCESSOR, TRAINER
 from zero_sizer.units import TIB
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import did_you_mean, shown
@@ -198,6 +199,17 @@ class Flags:
         _WORKLOAD,
         metavar="PIXELS",
         help="to which larger images are scaled down where sizes are free, e.g. 602112 or 768x784",
+    )
+    min_pixels: int | str | None = _row(
+        pixels,
+        _WORKLOAD,
+        metavar="PIXELS",
+        help="to which smaller images are scaled up (the processor's: 3136, Qwen3-VL 65536)",
+    )
+    scaled_by: str | None = _row(
+        OneOf((PROCESSOR, TRAINER)),
+        _WORKLOAD,
+        help="what scales images: the model's processor, or the trainer before it (LLaMA-Factory)",
     )
     audio_seconds: float | str | None = _row(
         Number(86400), _WORKLOAD, metavar="SECONDS", help="of each sample's recording"
