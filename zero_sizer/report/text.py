@@ -168,7 +168,12 @@ def _findings(sizing: Sizing) -> None:
 
 def finding_line(sizing: Sizing, finding: Finding) -> str:
     """One finding with its file, line and key."""
-    source = finding.file or sizing.job.document.source
+    return line_of(finding, sizing.job.document.source)
+
+
+def line_of(finding: Finding, config: str) -> str:
+    """One finding with its file, which is ``config`` where it names none, line and key."""
+    source = finding.file or config
     where = f"{source}:{finding.line}: " if finding.line else ""
     key = f"{finding.key}: " if finding.key else ""
     remedy = f"; {finding.remedy}" if finding.remedy else ""
