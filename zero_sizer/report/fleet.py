@@ -196,7 +196,7 @@ def goal_lines(fleet: Fleet) -> Iterator[str]:
 
 
 def sizes(fleet: Fleet) -> Table:
-    """The fewest GPUs where they are a part of a node, then the best plan on each number of nodes."""
+    """The fewest GPUs where these are a part of a node, then the best plan of each size."""
     heads = [
         "nodes",
         "GPUs",
