@@ -1,5 +1,6 @@
 """Inputs derived from configs: what published models are fed, and what users say of a sample."""
 
+import json
 from math import isqrt
 
 import pytest
@@ -11,6 +12,7 @@ from zero_sizer.job.read import without_config
 from zero_sizer.job.values import images, pixels
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.feeds import Feed, Images, Said, feed_of, tiles
+from zero_sizer.models.feeds.audio import shortest
 from zero_sizer.sizing import size
 
 
@@ -316,3 +318,33 @@ def test_inference_that_counts_tokens_alone_is_no_fit_of_other_inputs(model, ima
     assert (answer.verdict is Verdict.FITS) == is_told
     codes_of_it = {finding.code for finding in answer.findings}
     assert ("inputs-not-modelled" in codes_of_it) != is_told
+
+
+WAVES = {
+    "model_type": "wav2vec2",
+    "architectures": ["Wav2Vec2ForSequenceClassification"],
+    **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1},
+    **{"num_attention_heads": 2, "conv_dim": [8] * 7, "classifier_proj_size": 8},
+    **{"num_conv_pos_embedding_groups": 2, "num_conv_pos_embeddings": 4},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", [{}, {"mask_time_length": 4}, {"apply_spec_augment": False}])
+def test_a_recording_is_too_short_where_the_model_raises(masked, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    fields = {**WAVES, **masked}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    samples = int(shortest(fields) * 16_000)
+    config = transformers.Wav2Vec2Config(**fields)
+    model = transformers.Wav2Vec2ForSequenceClassification(config).train()
+    for count in (samples, samples - 1):
+        flags = Flags(
+            model=str(tmp_path), gpu="t4", gpus_per_node=1, audio_seconds=repr(count / 16_000)
+        )
+        codes = {finding.code for finding in size(without_config({}, flags)).findings}
+        assert ("recording-too-short" in codes) == (count < samples)
+    model(torch.zeros(2, samples))
+    with pytest.raises((ValueError, RuntimeError)):
+        model(torch.zeros(2, samples - 1))

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from zero_sizer.activations.masks import PACKED
 from zero_sizer.config.context import Context, Rule
-from zero_sizer.findings import Direction, Finding
+from zero_sizer.findings import RECORDING_TOO_SHORT, Direction, Finding
 from zero_sizer.models.feeds import Feed, feed_of
+from zero_sizer.models.feeds.audio import shortest
 from zero_sizer.models.feeds.resizing import USUAL_PIXELS, Bounds, before_the_processor
 
 _NAMES = ("images", "audio_seconds", "target_len")
@@ -124,6 +125,22 @@ def images_beyond_sequence(context: Context) -> Iterator[Finding]:
     )
 
 
+def recording_too_short(context: Context) -> Iterator[Finding]:
+    """Samples of which a model's convolutions leave no frame, or fewer than are masked at once."""
+    feed, seconds = _feed(context), context.workload.audio_seconds
+    if feed is None or "audio_seconds" not in feed.free or context.model is None or not seconds:
+        return
+    least = shortest(context.model.hf_config)
+    if seconds < least:
+        yield context.error(
+            RECORDING_TOO_SHORT,
+            "--audio-seconds",
+            f"ValueError or RuntimeError in the forward: {seconds:g} seconds leave "
+            f"{context.model.name} too few frames to convolve and to mask",
+            f"give at least {least:g} seconds, or the length of the longest recording",
+        )
+
+
 def no_step_time(context: Context) -> Iterator[Finding]:
     """Why there are no seconds where a GPU is named."""
     feed = _feed(context)
@@ -148,5 +165,6 @@ RULES: tuple[Rule, ...] = (
     image_size_assumed,
     packed_images,
     images_beyond_sequence,
+    recording_too_short,
     no_step_time,
 )
