@@ -21,7 +21,7 @@ from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.attention import FLASH
 from zero_sizer.models.inputs import besides_tokens
-from zero_sizer.models.recurrence import has_recurrence
+from zero_sizer.models.recurrence import beyond_closed_form
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
 
@@ -135,7 +135,8 @@ def _may_trace(plan: Plan) -> bool:
 
 def _is_beyond_closed_forms(plan: Plan) -> bool:
     model = plan.model
-    return plan.feed is not None or bool(model.arch.decoder_layers) or has_recurrence(model)
+    is_fed = plan.feed is not None or bool(model.arch.decoder_layers)
+    return is_fed or bool(beyond_closed_form(model))
 
 
 def _is_worth_it(sizing: Sizing, plan: Plan) -> bool:
