@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from zero_sizer.activations.execution import NEVER_RUNS, runs_with
 from zero_sizer.activations.levels import MicroStep
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.changes.lora import lookups, tied_modules
-from zero_sizer.models.spec import ModelSpec, Tensor
+from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.reuse import Visit
 
@@ -18,10 +19,6 @@ _ASKED = {"DenseReluDense": "wo.weight"}
 # peft 0.21.2 tuners/lora/layer.py, Linear.forward: it casts its input to the dtype of A's weight
 _ASKED_BY_ADAPTED = f".lora_A.{_ADAPTER}.weight"
 
-
-# A layer that never runs itself: torch's MultiheadAttention asks for what it owns, and DeepSpeed
-# gathers that with the attention from then on.
-_NEVER_RUNS = "NonDynamicallyQuantizableLinear"
 _PRODUCTS = ("Linear", "Conv1D")  # ends of classes' names
 _Row = tuple[str, int, int, tuple[tuple[str, str], ...]]
 
@@ -66,16 +63,16 @@ class Names:
         self._products = {
             tensor.module
             for tensor in spec.parameters
-            if tensor.module_type.endswith(_PRODUCTS) and tensor.module_type != _NEVER_RUNS
+            if tensor.module_type.endswith(_PRODUCTS) and tensor.module_type != NEVER_RUNS
         }
         self._has_dropout = spec.arch.dropout > 0
         self._leaves = frozenset(leaves)
         self._asked = asked
-        self._owners = tuple(map(_runs_with, spec.parameters))
+        self._owners = tuple(map(runs_with, spec.parameters))
         self._subtrees: dict[str, tuple[int, ...]] = {}
         self._of_module: dict[str, tuple[int, ...]] = {}
         for i, tensor in enumerate(spec.parameters):
-            module = self.unit(_runs_with(tensor))
+            module = self.unit(runs_with(tensor))
             self._of_module[module] = (*self._of_module.get(module, ()), i)
         self._adapters = {
             name.removesuffix(_ASKED_BY_ADAPTED): i
@@ -232,12 +229,6 @@ class Names:
         """Modules that begin to run in a forward, but for those around others."""
         for words in self.words(prefix, steps):
             yield from (w for w in words if w.begins and (w.owns or w.module not in self._around))
-
-
-def _runs_with(tensor: Tensor) -> str:
-    """The module with which a parameter is gathered."""
-    module = tensor.module
-    return module.rpartition(".")[0] if tensor.module_type == _NEVER_RUNS else module
 
 
 def check(spec: ModelSpec, step: MicroStep) -> None:

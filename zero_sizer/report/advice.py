@@ -40,11 +40,11 @@ def show_choice(choice: Choice, start: Start | None = None) -> None:
     if winner is None:
         _show_nothing(choice)
     else:
+        show_doubt(choice.verdict, choice.reasons)
         show_line(f"CHOSEN: {plan_line(winner)}{with_flags(choice)}")
         show_line("; ".join(filter(None, (f"on {where(choice)}", pace(choice, winner)))), indent="")
         for line in assumptions(choice.search, winner, is_free=choice.is_free):
             show_line(line, indent="  ")
-        show_doubt(choice.verdict, choice.reasons)
         show_run(choice.run, choice.in_time, is_alike=choice.search.job.cluster.has_equal_nodes)
         print()
         _show_ranked(choice)
