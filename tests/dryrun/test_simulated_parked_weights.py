@@ -30,6 +30,10 @@ MODELS = {
         **{"moe_intermediate_size": 512, "first_k_dense_replace": 1},
         **{"topk_method": "greedy", "n_group": 1, "topk_group": 1},
     },
+    "cohere": {  # of which nothing was traced
+        **{"num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 8},
+        **{"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 64_000},
+    },
     "bloom": {"hidden_size": 512, "n_layer": 16, "n_head": 8, "vocab_size": 110_000},
 }
 REUSE = "stage3_max_reuse_distance"
@@ -41,6 +45,10 @@ JOBS = {  # model, checkpointing, tokens, keys
     "experts have gone when what is left of them and their router are reduced": (
         ("deepseek_v2", False, 64),
         {REUSE: 0, "reduce_bucket_size": 1_000_000},
+    ),
+    "a tied head's gradient waits for the embedding's, in closed form too": (
+        ("cohere", False, 16),
+        {},
     ),
 }
 AGAIN = (("bloom", False, 32), {REUSE: 53_000_000, "reduce_bucket_size": 1_000_000})
