@@ -96,8 +96,8 @@ def error(
         kept_scores: how much of ``blocks_bytes`` are eager attention's scores.
         scores: those of one block.
 
-    Beside the blocks it misplaces up to two tensors of the vocabulary's size: gradients of tied
-    embeddings, which are there while the loss is or are not.
+    Two tensors of the vocabulary's size are added: capped logits are saved once more, and one block
+    of few tokens that runs again holds more than the shares say.
     """
     vocabulary = 2 * num_bytes((arch.vocab or 0) * (arch.hidden or 0), dtype)
     share = _ABOVE_WITH_EXPERTS if arch.num_experts else _ABOVE

@@ -168,22 +168,28 @@ def _chunk_rows(sizes: Sizes) -> int:
     return min(1 << (share - 1).bit_length(), sizes.tokens)
 
 
-def closed_form(sizes: Sizes, head: Sequence[str]) -> ComposedPart:
+def closed_form(sizes: Sizes, module: str, names: Sequence[str], waiting: int = 0) -> ComposedPart:
     """Head and loss as transformers computes them, in a profile's shape.
 
     Args:
         sizes: of what.
-        head: parameter names of the head; none where it is not known.
+        module: the head; empty where it is not known.
+        names: parameters whose gradients its backward completes.
+        waiting: bytes of the gradient of a tied one, which waits for the embedding's.
     """
-    module = head[0].rpartition(".")[0] if head else ""
     inputs, logits, loss = sizes.inputs, sizes.logits, of_logits(TRANSFORMERS, sizes)
     gradient, saved = logits - loss.held, inputs + loss.held
     forward = (
         Level(module, "", inputs + logits, inputs + logits),
         Level(f"/{module}" if module else "", "", inputs + loss.forward, saved),
     )
-    own = [Level("", name, gradient + inputs, gradient) for name in reversed(head or ("",))]
-    backward = (Level("", "", loss.backward, gradient), *own[:-1], own[-1]._replace(end=-saved))
+    begins = [f"^{module}" if module else "", *[""] * len(names)]
+    peak, end = gradient + inputs + waiting, gradient + waiting
+    own = [
+        Level(begun, name, peak, end) for begun, name in zip(begins, names or ("",), strict=False)
+    ]
+    over = own[-1]._replace(end=waiting - saved)
+    backward = (Level("", "", loss.backward, gradient), *own[:-1], over)
     return ComposedPart("", 0, 1, ComposedSection(forward), ComposedSection(backward))
 
 

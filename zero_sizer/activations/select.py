@@ -74,6 +74,7 @@ def in_closed_form(plan: Plan, checkpointing: bool | None = None) -> MicroStep:
         seq_len=plan.seq_len,
         checkpointing=plan.checkpointing if checkpointing is None else checkpointing,
         attention=plan.attention,
+        weight_dtype=plan.model_dtype,
     )
 
 

@@ -105,7 +105,7 @@ def _kinds_that_hold_more(plan: Plan) -> Iterator[MicroStepKind]:
     """Kinds that can be higher than the last; ``FIRST`` has entries of its own (hpZ)."""
     if _keeps_gradients(plan):
         yield ACCUMULATING
-    if _gathers_again(plan):
+    if _gathers_again(plan) or _brings_head_again(plan):
         yield UNTRACED
     if _copies_more(plan):
         yield UNSTEPPED
@@ -134,6 +134,17 @@ def _gathers_again(plan: Plan) -> bool:
     if not (zero.views or zero.kept or zero.recomputed) or not zero.ranks:
         return False
     return not (zero.secondary.ranks or _holds_more_later(plan))
+
+
+def _brings_head_again(plan: Plan) -> bool:
+    """True if forward gathers a tied head a second time, beside what its partition is brought as.
+
+    Later that is kept for reuse where it lies; so late in forward more activations are there.
+    """
+    zero = zero_of(plan)
+    brings = zero.ranks > 1 and (zero.is_parked or zero.gather_itemsizes != zero.itemsizes)
+    is_kept = plan.model.arch.tied_embeddings and zero.limits.max_reuse_distance > 0
+    return brings and is_kept and not (zero.secondary.ranks or _holds_more_later(plan))
 
 
 def _copies_more(plan: Plan) -> bool:

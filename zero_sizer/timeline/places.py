@@ -112,14 +112,15 @@ def _backward(visits: "_Visits", row: _Row, prefix: str) -> Iterator[Place]:
         label = _backward_label(prefix, runs, completes)
         reduces, makes = gradients.reduced(position), gradients.made(position)
         finished = names.finish(gradients.finished(position))
-        ends = [_PASSED._replace(passed=visit.parameters) for visit in finished]
+        spent = names.finish(gradients.spent(position))
+        ends = [_PASSED._replace(passed=visit.parameters) for visit in spent]
+        ends += [_PASSED._replace(passed=(index,))] if index in names.stacked else []
         met = [*passed, *met]
         if lent:
             met, ends = ([v._replace(within=True) for v in some] for some in (met, ends))
             ends += [_PASSED._replace(passed=lent)] if position == len(fetched) - 1 else []
         yield Place(label, tuple(met), index, reduces, makes, tuple(ends))
-        passed = [_PASSED._replace(passed=(index,))] if index in names.stacked else []
-        passed += finished
+        passed = finished
 
 
 @lru_cache(maxsize=64)
@@ -181,7 +182,7 @@ def _said(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
     if visits.reentrant and any(not word.returns for words in found for word in words):
         fetched[0] += visits.to(Word(prefix, begins=True, owns=False))
         found = _run_again_first(found)
-    for met, words in zip(fetched, found, strict=True):
+    for met, words, (_, completes) in zip(fetched, found, row[4], strict=True):
         for word in words:
             if word.returns:
                 met += visits.to(word)
@@ -190,6 +191,7 @@ def _said(visits: "_Visits", prefix: str, row: _Row) -> list[list[Visit]]:
                 visits.keep_open(fetched)
                 recomputes = True
             met += _recomputed(names, [word])
+        met += visits.passed(_owner(join(prefix, completes))) if completes else []
     return fetched
 
 
@@ -250,6 +252,17 @@ class _Gradients:
         """The module whose last gradient is complete; empty where none is."""
         unit = self._units[position]
         return unit if self._indices[position] >= 0 and self._last[unit] == position else ""
+
+    def spent(self, position: int) -> str:
+        """The module whose last gradients are made: by then its product has let go what it saved.
+
+        Autograd frees that before any gradient's hook runs (torch 2.13 autograd/engine.cpp,
+        ``evaluate_function``).
+        """
+        made = len(self.made(position))
+        unit = self._units[position]
+        is_last = bool(made) and position <= self._last[unit] < position + made
+        return unit if is_last else ""
 
     def reduced(self, position: int) -> tuple[int, ...]:
         """Gradients whose hooks run; a leaf's do after its last."""
@@ -314,6 +327,16 @@ class _Visits:
                 met[-1] = met[-1]._replace(ends=False)
                 self._open = [met[-1]._replace(begins=False, ends=True)]
                 return
+
+    def passed(self, owner: str) -> list[Visit]:
+        """The end of the module around others, where a gradient of a module outside is complete.
+
+        A router that never runs itself, but is multiplied by, has no other sign of its backward.
+        """
+        if not self._outer or f"{owner}.".startswith(f"{self._outer}."):
+            return []
+        over, self._open, self._outer = self._open, [], ""
+        return over
 
     def to(self, word: Word) -> list[Visit]:
         """The visits up to a module."""
