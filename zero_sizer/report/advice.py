@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.config import ASSUMED_PRECISION
 from zero_sizer.advise.curve import Point
 from zero_sizer.advise.emit import edits
 from zero_sizer.advise.limits import Limits
+from zero_sizer.advise.rejected import RejectedStrategy
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.start import Start
 from zero_sizer.advise.verdict import words_of
