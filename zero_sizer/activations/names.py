@@ -68,6 +68,9 @@ class Names:
         self._has_dropout = spec.arch.dropout > 0
         self._leaves = frozenset(leaves)
         self._asked = asked
+        self._asks = frozenset(asked)
+        self._shared: dict[str, tuple[int, ...]] = {}
+        self._held: dict[str, bool] = {}
         self._owners = tuple(map(runs_with, spec.parameters))
         self._subtrees: dict[str, tuple[int, ...]] = {}
         self._of_module: dict[str, tuple[int, ...]] = {}
@@ -137,9 +140,9 @@ class Names:
         return [[w for w in words if self._is_first(w, begun)] for words in found]
 
     def _word(self, prefix: str, token: str) -> Word:
-        module = self.unit(join(prefix, token.lstrip("~/^")))
-        owns = "~" not in token[:2] or self.is_leaf(module)
-        return Word(module, not token.startswith(("/", "^")), owns, token.startswith("^"))
+        name, begins, owns, returns = _read(token)
+        module = self.unit(join(prefix, name))
+        return Word(module, begins, owns or self.is_leaf(module), returns)
 
     def _is_within(self, word: Word, met: set[str]) -> bool:
         """Whether something ends that is not the last to run of its leaf."""
@@ -182,11 +185,20 @@ class Names:
 
     def is_held(self, module: str) -> bool:
         """True if a module around ``module`` has asked for its parameters."""
-        held = {i for name in containers(module) for i in self.shared(name)}
-        return not held.isdisjoint(self.owned(module))
+        found = self._held.get(module)
+        if found is None:
+            held = {i for name in containers(module) for i in self.shared(name)}
+            found = self._held[module] = not held.isdisjoint(self.owned(module))
+        return found
 
     def shared(self, module: str) -> tuple[int, ...]:
         """Parameters of a module around others: its own, and those of others that it asks for."""
+        found = self._shared.get(module)
+        if found is None:
+            found = self._shared[module] = self._shared_by(module)
+        return found
+
+    def _shared_by(self, module: str) -> tuple[int, ...]:
         asked = _ASKED.get(module.rpartition(".")[2], "")
         index = self.index.get(f"{module}.{asked}") if asked else self._adapters.get(module)
         own = self._of_module.get(module, ())
@@ -205,7 +217,7 @@ class Names:
 
     def _is_asked(self, module: str) -> bool:
         """Whether the model asks for something of a module, which then stays."""
-        return not set(self._asked).isdisjoint(self.owned(module))
+        return bool(self._asks) and not self._asks.isdisjoint(self.owned(module))
 
     def _inside(self, module: str) -> tuple[int, ...] | None:
         if not self._leaves:
@@ -229,6 +241,13 @@ class Names:
         """Modules that begin to run in a forward, but for those around others."""
         for words in self.words(prefix, steps):
             yield from (w for w in words if w.begins and (w.owns or w.module not in self._around))
+
+
+@lru_cache(maxsize=4096)
+def _read(token: str) -> tuple[str, bool, bool, bool]:
+    """A word's name in its block, and what ``Word`` has: begins, owns (leaves apart), returns."""
+    owns, returns = "~" not in token[:2], token.startswith("^")
+    return token.lstrip("~/^"), not token.startswith(("/", "^")), owns, returns
 
 
 def check(spec: ModelSpec, step: MicroStep) -> None:
