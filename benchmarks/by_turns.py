@@ -2,12 +2,15 @@
 
     python benchmarks/by_turns.py --against ../at-f33c18d ../at-4c8a454
     python benchmarks/by_turns.py --against ../at-f33c18d --write
-    python benchmarks/by_turns.py --against ../at-f33c18d --every --write   # each bundled model
+    python benchmarks/by_turns.py --against ../at-f33c18d --every --write   # choose, each model
 
 A machine that others use is slow for all of them in the same round, so ratios are what counts.
 Each sweep is a process of its own and evaluates the same candidates in the same order: the twelve
 strategies that all checkouts know, 1 to 64 nodes of 8 GPUs, checkpointed or not, buckets and
 windows drawn at random, for each 8 of 128 micro batches and accumulations.
+
+A sweep follows every plan; a search follows few, and decides the others by bounds. So ``--every``
+times what a user waits for: one `choose` of each bundled model.
 """
 
 import argparse
@@ -30,7 +33,8 @@ MODELS = ("gpt2", "llama-3-8b", "mixtral-8x7b", "llama-3-70b")
 COUNT, BATCHES = 2000, 8
 JOBS = tuple((a, n) for a in ("flash", "sdpa", "eager") for n in (1024, 4096, 448))
 """Attention and tokens: of each model the first that it takes."""
-WANTED = 10_000  # plans a second
+WANTED = 10_000  # plans decided a second
+NODES = 8
 STRATEGIES = (
     "no ZeRO",
     "ZeRO-1",
@@ -89,6 +93,11 @@ def sweep_of(model: str) -> Any:
 
 def _sweep_at(model: str, attention: str, seq_len: int) -> Any:
     from zero_sizer.advise.choose import Options, search_of
+
+    return search_of(_job_at(model, attention, seq_len), Options()).sweep
+
+
+def _job_at(model: str, attention: str, seq_len: int | None, nodes: int = 1) -> Any:
     from zero_sizer.advise.config import default_config
 
     try:
@@ -99,6 +108,7 @@ def _sweep_at(model: str, attention: str, seq_len: int) -> Any:
         flags = read.Flags
     stated = flags(
         model=model,
+        nodes=nodes,
         gpus_per_node=8,
         gpu="h100-80gb",
         host_memory="2TiB",
@@ -106,7 +116,23 @@ def _sweep_at(model: str, attention: str, seq_len: int) -> Any:
         seq_len=seq_len,
         attention=attention,
     )
-    return search_of(read.without_config(default_config(), stated), Options()).sweep
+    return read.without_config(default_config(), stated)
+
+
+def choosing(model: str) -> tuple[float, int]:
+    """Seconds of the processor of one `choose` beyond imports, and plans that it decided."""
+    from zero_sizer.advise.choose import Options, choose, search_of
+
+    gc.disable()  # as the command line does
+    jobs = [*JOBS, *((attention, None) for attention in ("flash", "sdpa", "eager"))]
+    for attention, seq_len in jobs:
+        job = _job_at(model, attention, seq_len, NODES)
+        search = search_of(job, Options())
+        if search.sweep is not None and search.knows_activations:
+            break
+    start = time.process_time()
+    found = choose(_job_at(model, attention, seq_len, NODES))
+    return time.process_time() - start, found.considered
 
 
 def sweep(model: str, count: int) -> float:
@@ -122,12 +148,12 @@ def sweep(model: str, count: int) -> float:
     return count / (time.process_time() - start)
 
 
-def in_tree(tree: Path, model: str, count: int) -> float:
-    """The sweep in another process, with the package of ``tree``."""
-    line = [sys.executable, __file__, "--sweep", model, "--count", str(count)]
+def in_tree(tree: Path, *options: str) -> list[float]:
+    """What this file prints in another process, with the package of ``tree``."""
+    line = [sys.executable, __file__, *options]
     path = {**os.environ, "PYTHONPATH": str(tree.resolve())}
     done = subprocess.run(line, env=path, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    return [float(word) for word in done.stdout.split()]
 
 
 def cold(tree: Path) -> float:
@@ -150,9 +176,15 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=COUNT, help="candidates, and to warm up")
     parser.add_argument("--starts", type=int, default=15, help="of a cold check")
     parser.add_argument("--write", action="store_true", help="update benchmarks/results.md")
-    parser.add_argument("--every", action="store_true", help="sweep each bundled model instead")
+    parser.add_argument(
+        "--every", action="store_true", help="`choose` of each bundled model instead"
+    )
     parser.add_argument("--sweep", help="of this model, in this process, and no more")
+    parser.add_argument("--choose", help="for this model, in this process, and no more")
     options = parser.parse_args()
+    if options.choose:
+        print(*choosing(options.choose))
+        return 0
     if options.sweep:
         print(sweep(options.sweep, options.count))
         return 0
@@ -171,7 +203,8 @@ def render(trees: list[Path], options: argparse.Namespace) -> str:
     rows = [_row("cold `check`, ms", [[1000 * s for s in row] for row in starts], is_cost=True)]
     for model in MODELS:
         rounds = [
-            [in_tree(tree, model, options.count) for tree in trees] for _ in range(options.rounds)
+            [in_tree(tree, "--sweep", model, "--count", str(options.count))[0] for tree in trees]
+            for _ in range(options.rounds)
         ]
         rows.append(_row(f"sweep of {model}, plans a second", rounds))
     names = [name_of(tree) for tree in trees]
@@ -196,42 +229,43 @@ def render(trees: list[Path], options: argparse.Namespace) -> str:
 
 
 def every_model(trees: list[Path], options: argparse.Namespace) -> str:
-    """The section with a sweep of each bundled model."""
-    rows, slow = [], {}
+    """The section with one `choose` of each bundled model."""
+    rows, rates = [], {}
     for model in bundled():
         rounds = [
-            [in_tree(tree, model, options.count) for tree in trees] for _ in range(options.rounds)
+            [in_tree(tree, "--choose", model) for tree in trees] for _ in range(options.rounds)
         ]
-        rows.append(_row(model, rounds))
-        now = median(row[-1] for row in rounds)
-        if now < WANTED:
-            slow[model] = now
+        seconds = [median(of) for of in zip(*[[s for s, _ in row] for row in rounds], strict=True)]
+        ratios = [median(row[i][0] / row[-1][0] for row in rounds) for i in range(len(trees) - 1)]
+        decided = int(rounds[-1][-1][1])
+        rates[model] = decided / seconds[-1]
+        cells = [f"{decided:,}", *(f"{s:.2f}" for s in seconds), *(f"{r:.2f}" for r in ratios)]
+        rows.append(f"| {' | '.join([model, *cells, f'{rates[model]:,.0f}'])} |")
         print(rows[-1], file=sys.stderr, flush=True)
     names = [name_of(tree) for tree in trees]
-    ratios = [f"against {name}" for name in names[:-1]]
-    slowest = ", ".join(f"{name} {rate:,.0f}" for name, rate in sorted(slow.items(), key=_rate)[:5])
+    slowest = min(rates, key=rates.__getitem__)
+    enough = sum(rate >= WANTED for rate in rates.values())
     return "\n".join(
         [
-            "## Sweeps of every bundled model",
+            "## Choosing for every bundled model",
             "",
-            f"Plans a second of the processor, {options.rounds} by turns of {options.count} "
-            f"candidates after as many to warm up, the same in all, by `benchmarks/by_turns.py "
-            "--every`; ratios as in the section above. "
-            f"{len(rows) - len(slow)} of {len(rows)} reach {WANTED:,}"
-            + (f"; the slowest: {slowest}." if slow else "."),
+            f"`choose` on {NODES} nodes of 8 h100-80gb, 2 TiB and 30 TB of NVMe, any batch, "
+            f"{options.rounds} by turns, by `benchmarks/by_turns.py --every`: seconds of the "
+            "processor beyond imports, medians, and the median of a round's ratios, above 1 where "
+            "this is faster. Decided are the plans that `choose` counts itself: every micro batch "
+            "with every setting, most of them by bounds, not one by one (the section Evaluations "
+            f"has those). {enough} of {len(rates)} models reach {WANTED:,} a second; the fewest: "
+            f"{slowest}, {rates[slowest]:,.0f}.",
             "",
-            f"| model | {' | '.join([*names, *ratios])} |",
-            f"|---|{'---|' * (2 * len(names) - 1)}",
+            f"| model | decided | {' | '.join(f'{name}, s' for name in names)} | "
+            f"{' | '.join(f'against {name}' for name in names[:-1])} | decided a second |",
+            f"|---|---|---|{'---|' * (2 * len(names) - 1)}",
             *rows,
             "",
             machine(),
             "",
         ]
     )
-
-
-def _rate(item: tuple[str, float]) -> float:
-    return item[1]
 
 
 def _row(what: str, rounds: list[list[float]], *, is_cost: bool = False) -> str:

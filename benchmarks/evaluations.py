@@ -32,7 +32,7 @@ from zero_sizer.ledger.peak import peak_of, totals
 ROOT = Path(__file__).parent.parent
 
 LIMIT = 2000
-MODELS = ("gpt2", "llama-3-8b", "mixtral-8x7b", "llama-3-70b")
+MODELS = ("gpt2", "llama-3-8b", "mixtral-8x7b", "llama-3-70b", "gemma-3-4b", "deepseek-v3")
 ROUNDS, COUNT, BATCHES = 5, 400, 8
 _NODES = range(1, 65)
 

@@ -26,6 +26,9 @@ from zero_sizer.models.spec import Architecture, ModelSpec
 DATA = Path(__file__).parent.parent / "zero_sizer" / "models" / "data"
 MODEL_DTYPE = torch.bfloat16  # built in this one, so that tensors that keep another one show it
 UNKEPT = frozenset({"layer_types", "pad_token_id"})  # long, or no matter once the model is built
+# Weights on the meta device have no values, and drawing them takes as long as all the rest.
+for kind in (torch.nn.Linear, torch.nn.Embedding, torch.nn.modules.conv._ConvNd):
+    kind.reset_parameters = lambda self: None  # type: ignore[method-assign]
 STANDARD_NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -83,6 +86,10 @@ def _trim(row: list[Any]) -> list[Any]:
     return row
 
 
+def _is_in(prefix: str, name: str) -> bool:
+    return f"{name}.".startswith(f"{prefix}.")
+
+
 def compact(rows: list[list[Any]]) -> list[Any]:
     """Runs of equal numbered children (blocks of a ModuleList) stored once."""
     out: list[Any] = []
@@ -95,7 +102,8 @@ def compact(rows: list[list[Any]]) -> list[Any]:
             i += 1
             continue
         prefix = rows[i][0]
-        block = [row for row in rows[i:] if row[0] == prefix or row[0].startswith(prefix + ".")]
+        end = next((k for k in range(i, len(rows)) if not _is_in(prefix, rows[k][0])), len(rows))
+        block = rows[i:end]  # modules come parents first, so a block's are one after the other
         relative = [_trim([row[0][len(prefix) + 1 :], *row[1:]]) for row in block]
         i += len(block)
         last = out[-1] if out and isinstance(out[-1], dict) else None

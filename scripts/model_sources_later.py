@@ -329,6 +329,18 @@ SEEING = {
         },
         qwen3_tower(2048, *LARGE),
     ),
+    # its towers and layers in Ascend/MindSpeed-MM 2.3.0 examples/qwen3vl/model_235B.json
+    "qwen3-vl-235b-a22b": _qwen3_vl(
+        "235B-A22B",
+        None,
+        {
+            **text_fields(4096, 12288, 94, 64, 4, 151936, head_dim=128, **LONGER),
+            "moe_intermediate_size": 1536,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+        },
+        qwen3_tower(4096, *LARGE),
+    ),
     "internvl3-1b": _internvl(
         "OpenGVLab/InternVL3-1B-hf",
         None,

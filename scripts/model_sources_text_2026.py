@@ -2,8 +2,8 @@
 
 Their fields are taken from where public code repeats the hub's config.json: OLMo 3 in MaxText
 ``hf_model_configs.py``, GLM-4.7-Flash in slime's scripts, LFM2, Granite and StarCoder2 in
-copies of it on the hub itself; OLMoE, MiniMax-M2, Qwen1.5-MoE and StableLM are the defaults of
-transformers' own config classes.
+copies of it on the hub itself; OLMoE, MiniMax-M2, GLM-5, Qwen1.5-MoE and StableLM are the defaults
+of transformers' own config classes.
 """
 
 from dataclasses import replace
@@ -105,6 +105,21 @@ GRANITE = {
         mamba_d_conv=4,
         mamba_expand=2,
     ),
+    "granite-4.0-h-tiny": _granite_4(  # the table of its model card
+        "h-tiny",
+        *(1536, 512, 40, 12, 4),
+        shared_intermediate_size=1024,
+        num_local_experts=64,
+        num_experts_per_tok=6,
+        position_embedding_type="nope",
+        layer_types=["attention" if i in (5, 15, 25, 35) else "mamba" for i in range(40)],
+        mamba_n_heads=48,
+        mamba_d_head=64,
+        mamba_d_state=128,
+        mamba_n_groups=1,
+        mamba_d_conv=4,
+        mamba_expand=2,
+    ),
     "granite-4.1-3b": _granite("4.1-3b", 2560, 8192, 40, 40, 8, 100352),
     "granite-4.1-8b": _granite("4.1-8b", 4096, 12800, 40, 32, 8, 100352),
     "granite-4.1-30b": _granite("4.1-30b", 4096, 32768, 64, 32, 8, 100352),
@@ -126,6 +141,26 @@ GLM = {
         n_routed_experts=64,
         n_shared_experts=1,
         num_experts_per_tok=4,
+    ),
+    "glm-5": causal(
+        "glm_moe_dsa",
+        "GlmMoeDsaForCausalLM",
+        "zai-org/GLM-5",
+        None,
+        **decoder(6144, 12288, 78, 64, 64, 154880, max_position_embeddings=202752),
+        q_lora_rank=2048,
+        kv_lora_rank=512,
+        qk_rope_head_dim=64,
+        qk_nope_head_dim=192,
+        v_head_dim=256,
+        moe_intermediate_size=2048,
+        n_routed_experts=256,
+        n_shared_experts=1,
+        num_experts_per_tok=8,
+        first_k_dense_replace=3,
+        index_topk=2048,
+        index_n_heads=32,
+        index_head_dim=128,
     ),
 }
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support.warm import warmed
 
+from zero_sizer.util.gc_paused import keep_old_objects
+
 # Before any test imports transformers: a name that is not on disk must fail, not be looked up.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Answers are compared as plain text of one width; readline, once imported, sets workers' COLUMNS.
@@ -36,7 +38,7 @@ def _warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _frozen() -> None:
     """Keeps what lives for the session out of later collections, of which tracing asks for many."""
     gc.collect()
-    gc.freeze()
+    keep_old_objects()
     gc.set_threshold(100_000, 50, 100)
 
 

@@ -1,6 +1,7 @@
 """The finished answer of ``check``: all that a report shows, so that reporters compute nothing."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ from zero_sizer.ledger.capacity import Capacity, reserved
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.moments import GENERATING, RUNS, STEPPING, Moment, Phase
 from zero_sizer.ledger.peak import Peak, phase_peaks
-from zero_sizer.ledger.ranks import candidates
+from zero_sizer.ledger.ranks import OnRank, candidates
 from zero_sizer.ledger.verdict import WHOSE, Need, Verdict
 from zero_sizer.sizing import Sizing
 from zero_sizer.timeline import compose
@@ -61,7 +62,8 @@ class DeviceAnswer:
         whose: the device in words, with its rank where GPUs differ.
         peak: the highest instant.
         place: what is running then.
-        phases: the most in each phase.
+        phases: the most in each phase, of the rank that ``whose`` names.
+        higher: phases in which another rank's GPU holds more -> the most.
         reserved: PyTorch's reserve at the peak.
         capacity: what there is, and what others take of it.
         need: the least, the expected and the most, with everything else.
@@ -80,6 +82,7 @@ class DeviceAnswer:
     shortfall: int
     live: tuple[Live, ...]
     points: tuple[LivePoint, ...] = ()
+    higher: Mapping[Phase, OnRank] = field(default_factory=dict)
 
     @property
     def is_used(self) -> bool:
@@ -158,6 +161,7 @@ def _device(sizing: Sizing, device: Device, points: bool) -> DeviceAnswer:
         shortfall=sizing.shortfall(device) if peak.num_bytes else 0,
         live=_live(sizing, device, peak.moment),
         points=tuple(_points(sizing, device)) if points else (),
+        higher=sizing.higher if device is Device.GPU else {},
     )
 
 

@@ -37,3 +37,27 @@ class WitnessError(ZeroSizerError):
     """A real run (dry run) that failed or cannot be started. Exit code 3."""
 
     exit_code = 3
+
+
+class EngineError(WitnessError):
+    """A real run that DeepSpeed itself stopped: the job is not valid. Exit code 1.
+
+    Attributes:
+        raised_at: ``deepspeed/...py:line``.
+        keys: dotted keys of the config that the message names.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        where: str = "",
+        raised_at: str = "",
+        keys: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, remedy=remedy, where=where)
+        self.raised_at = raised_at
+        self.keys = keys

@@ -59,6 +59,10 @@ INPUTS_NOT_MODELLED = "inputs-not-modelled"
 """Code of the finding that what a sample brings besides tokens is counted as nothing."""
 
 
+RECORDING_TOO_SHORT = "recording-too-short"
+"""Code of the finding that a model's forward raises, of a recording of too few samples."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reason:
     """Why a verdict is what it is: what decides it, on which device.

@@ -1,7 +1,7 @@
 """The pipeline in one function: a job in, the whole answer out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any
 
 from zero_sizer import checks
@@ -13,10 +13,10 @@ from zero_sizer.job.read import Job
 from zero_sizer.ledger import capacity, entries, fragmentation
 from zero_sizer.ledger.entry import Allocation, evaluate
 from zero_sizer.ledger.kept_pinned import kept_pinned
-from zero_sizer.ledger.moments import Moment
+from zero_sizer.ledger.moments import Moment, Phase
 from zero_sizer.ledger.older_default import with_older_default
 from zero_sizer.ledger.peak import Peak, peak_of, totals
-from zero_sizer.ledger.ranks import at_highest_rank
+from zero_sizer.ledger.ranks import OnRank, at_highest_rank, highest_of
 from zero_sizer.ledger.requests import room_of
 from zero_sizer.ledger.verdict import (
     Need,
@@ -52,6 +52,7 @@ class Sizing:
         findings: everything wrong or worth knowing, worst first.
         verdict: fits, does not fit, or uncertain.
         reasons: what decides the verdict, the most telling first; empty where the job fits.
+        higher: phases in which the GPU of another rank holds more than that rank's -> the most.
     """
 
     job: Job
@@ -65,6 +66,7 @@ class Sizing:
     findings: tuple[Finding, ...]
     verdict: Verdict
     reasons: tuple[Reason, ...]
+    higher: Mapping[Phase, OnRank] = field(default_factory=dict)
 
     @property
     def is_valid(self) -> bool:
@@ -78,7 +80,7 @@ class Sizing:
 
 def size(job: Job) -> Sizing:
     """Predict what a job needs and whether it fits."""
-    planned, collected = _planned(job)
+    planned, collected, higher = _planned(job)
     plan = planned.plan
     allocations = tuple(evaluate(entries.of(plan), plan)) if plan else ()
     moments = totals(allocations, job.cluster.gpus_per_node)
@@ -117,6 +119,7 @@ def size(job: Job) -> Sizing:
         findings=tuple(sorted(collected, key=lambda f: list(Severity).index(f.severity))),
         verdict=verdict,
         reasons=reasons,
+        higher=higher,
     )
 
 
@@ -127,8 +130,8 @@ def planned_of(job: Job) -> tuple[Planned, list[Finding]]:
     return planned, [*findings, *checks.run(context), *planned.findings]
 
 
-def _planned(job: Job) -> tuple[Planned, list[Finding]]:
-    """The plan on the rank that needs most, and everything found on the way to it."""
+def _planned(job: Job) -> tuple[Planned, list[Finding], Mapping[Phase, OnRank]]:
+    """The plan on the rank that needs most, all found on the way, and where others hold more."""
     if job.workload.task == INFERENCE:
         from zero_sizer.checks import inference as rules
         from zero_sizer.plan.inference import plan_inference
@@ -136,15 +139,15 @@ def _planned(job: Job) -> tuple[Planned, list[Finding]]:
 
         planned = plan_inference(job)
         if planned.plan is None:
-            return planned, [*planned.findings]
+            return planned, [*planned.findings], {}
         found = [*rules.findings(job, planned.plan), *generating_remarks.remarks(planned.plan)]
-        return planned, [*planned.findings, *found]
+        return planned, [*planned.findings, *found], {}
     planned, collected = planned_of(job)
     if planned.plan is None:
-        return planned, collected
-    plan = at_highest_rank(planned.plan)
+        return planned, collected, {}
+    plan, higher = highest_of(planned.plan)
     collected += [_at_line(f, job) for f in (*remarks(plan), *kept_pinned(plan))]
-    return replace(planned, plan=plan), collected
+    return replace(planned, plan=plan), collected, higher
 
 
 def _needs(

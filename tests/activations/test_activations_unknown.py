@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 from support.advise_jobs import job_on
+from support.plans import make_job
 
 from zero_sizer.activations.block_sizes import layer_elements
+from zero_sizer.activations.execution import NEVER_RUNS, forward_modules
 from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import choose
 from zero_sizer.cli import main
-from zero_sizer.findings import ACTIVATIONS_UNKNOWN, Severity
+from zero_sizer.findings import ACTIVATIONS_UNKNOWN, CLOSED_FORM, Severity
 from zero_sizer.job import read
 from zero_sizer.job.fields import Flags
-from zero_sizer.models.spec import Architecture
+from zero_sizer.models.spec import Architecture, ModelSpec, Tensor
 from zero_sizer.sizing import Verdict, size
 from zero_sizer.speed.work import work_of
 from zero_sizer.units import DType, num_bytes
@@ -136,3 +138,29 @@ def test_numbers_compute_as_much_as_the_model_that_they_describe():
     numbers, llama = (work_of(read.model_of(Flags(model=m))) for m in (LLAMA, "llama-2-7b"))
     assert numbers.block_flops == pytest.approx(llama.block_flops, rel=0.01)
     assert numbers.operand_elements == pytest.approx(llama.operand_elements, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["glm-5", "granite-4.0-h-tiny"])
+def test_layers_that_no_closed_form_knows_are_no_ground_for_a_verdict(name):
+    """States along the sequence, and scores of an indexer, are only in a profile."""
+    job = read.without_config(
+        CONFIG, Flags(model=name, nodes=64, gpus_per_node=8, gpu="b300-288gb")
+    )
+    found = size(job)
+    (finding,) = [f for f in found.findings if f.code == CLOSED_FORM]
+    assert finding.severity is Severity.WARNING
+    assert finding.num_bytes is None
+    assert found.verdict is not Verdict.FITS
+
+
+def test_torchs_attention_has_no_module_of_its_own_for_its_output():
+    """SigLIP 2's NaFlex towers pool by it: DeepSpeed gathers ``out_proj`` with the attention."""
+    kinds = {"in_proj_weight": "MultiheadAttention", "out_proj.weight": NEVER_RUNS}
+    pooled = [Tensor(f"head.attention.{n}", (64, 64), module_type=k) for n, k in kinds.items()]
+    rest = [Tensor("head.norm.weight", (64,), module_type="LayerNorm")]
+    spec = ModelSpec(
+        name="pooled", origin="test", parameters=(*pooled, *rest), arch=Architecture(hidden=64)
+    )
+    job = make_job({**CONFIG, "zero_optimization": {"stage": 3}}, spec, 2)
+    assert size(job).plan is not None
+    assert forward_modules(spec) == ((0, 1), (2,))

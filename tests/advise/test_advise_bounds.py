@@ -55,7 +55,10 @@ def test_bounds_hold(model, count):
     ("model", "count"), [("gpt2", 10), pytest.param("mixtral-8x7b", 25, marks=pytest.mark.slow)]
 )
 def test_activations_alone_are_a_lower_bound(model, count):
-    """Of the GPU at any stage; host and NVMe are what the whole evaluation says."""
+    """Of the GPU at any stage; host and NVMe are what the whole evaluation says.
+
+    What is said of any number of ranks and any buffers is below that.
+    """
     draw, gpu = random.Random(3), Device.GPU
     search = search_of(job_on(model, "h100-80gb", gpus=6, nvme="7TB", seq_len=256), Options())
     for strategy in search.usable:
@@ -69,6 +72,9 @@ def test_activations_alone_are_a_lower_bound(model, count):
                 **draw.choice(search.ladders[strategy.name].every).values,
             )
             least, found = search.sweep.without_zero(values), search.sweep.uses(values)
+            of_any = search.sweep.unchanging(values)
+            assert all(of_any[d].num_bytes <= least[d].num_bytes for d in Device)
+            assert of_any[gpu].num_bytes
             assert least[gpu].num_bytes <= found[gpu].num_bytes
             low, exact = (of[gpu].num_bytes + of[gpu].room for of in (least, found))
             assert low <= exact

@@ -7,12 +7,14 @@ import pytest
 from support.advise_jobs import job_on
 
 from zero_sizer import cli, sizing
-from zero_sizer.advise.cards import COUNTS, carriers
+from zero_sizer.advise.cards import COUNTS, cards_of, carriers
 from zero_sizer.advise.largest import bisect, fits, largest_of
 from zero_sizer.config import document
 from zero_sizer.hardware import catalog
 from zero_sizer.job.fields import Flags
+from zero_sizer.report import cards
 from zero_sizer.sizing import Verdict
+from zero_sizer.units import format_gib
 
 
 @pytest.mark.parametrize("edge", [0, 1, 2, 7, 63, 100])
@@ -85,8 +87,8 @@ def test_nothing_fits_is_said(capsys):
 @pytest.mark.slow
 def test_how_many_cards_carry_a_model():
     """Twice the memory never takes more cards, and one card fewer (half) does not do."""
-    cards = tuple(map(catalog.find, ("a100-40gb", "a100-80gb")))
-    small, large = (found for _, found in carriers(cards, Flags(model="llama-3-8b", seq_len=1024)))
+    both = tuple(map(catalog.find, ("a100-40gb", "a100-80gb")))
+    small, large = (found for _, found in carriers(both, Flags(model="llama-3-8b", seq_len=1024)))
     for way, enough in small.items():
         assert enough.gpus in COUNTS
         assert large[way].gpus <= enough.gpus
@@ -96,3 +98,20 @@ def test_how_many_cards_carry_a_model():
     assert states / whole.gpus < 40 * 2**30 < 1.4 * states / (whole.gpus / 2)
     assert small["ZeRO-3, all on host"].gpus == 1
     assert small["QLoRA, ZeRO-3"].gpu_bytes < small["LoRA, ZeRO-3"].gpu_bytes
+
+
+@pytest.mark.slow
+def test_why_packed_weights_take_more_cards_is_said_where_they_do():
+    """The codes of every linear layer are whole on each GPU at stage 3."""
+    small, large = (
+        cards_of((catalog.find(name),), Flags(model="llama-3-8b", seq_len=1024))
+        for name in ("rtx-3070", "h100-80gb")
+    )
+    linear = 32 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
+    assert small.packed_bytes == linear // 2
+    (_, row) = small.rows[0]
+    assert row["LoRA, ZeRO-3"].gpus > 1
+    assert row["QLoRA, ZeRO-3"] is None
+    (note,) = cards.notes(small)
+    assert format_gib(linear // 2) in note
+    assert cards.notes(large) == []

@@ -153,6 +153,30 @@ def test_command_prints_table_fewest_and_target(capsys):
         assert words in printed.out
 
 
+def test_the_table_has_a_row_for_a_part_of_a_node(capsys):
+    """Behind the answer that the first lines give, with the plan that is meant."""
+    answer = json.loads(run(capsys, *ASKED, "--format", "json")[1].out)
+    smallest = min((f["plan"] for f in answer["fewest"]), key=lambda p: p["world_size"])
+    rows = [line.split() for line in run(capsys, *ASKED)[1].out.splitlines()]
+    (head,) = (i for i, row in enumerate(rows) if row[:3] == ["nodes", "GPUs", "best"])
+    assert smallest["world_size"] == 1
+    assert [row[:2] for row in rows[head + 1 : head + 4]] == [["1", "1"], ["1", "4"], ["2", "8"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["size", "--max-nodes", "1"], ["choose"]])
+def test_a_doubt_is_the_first_line(capsys, command):
+    """A plan may hold more images than nobody stated; what is chosen comes after it."""
+    job = ["--model", "llava-1.5-7b", "--gpu", "h100-80gb", "--gpus-per-node", "4"]
+    code, printed = run(capsys, *command, *job, "--seq-len", "2048")
+    assert code == 3
+    first, *others = printed.out.splitlines()
+    assert first.startswith("COULD NOT TELL   it fits with up to ")
+    assert [o for o in others if o.startswith(("the fewest GPUs:", "CHOSEN:"))]
+    markdown = run(capsys, *command, *job, "--seq-len", "2048", "--format", "markdown")[1].out
+    assert "COULD NOT TELL" in "".join(markdown.splitlines()[:3])
+
+
 def test_command_as_json(capsys):
     code, printed = run(capsys, *ASKED, "--format", "json", "--target-tokens-per-second", "1e3")
     answer = json.loads(printed.out)

@@ -15,7 +15,6 @@ from zero_sizer.allocator.caching import replay
 from zero_sizer.allocator.settings import parse_alloc_conf
 from zero_sizer.cli import command
 from zero_sizer.dryrun import recording
-from zero_sizer.dryrun.engine_errors import engine_error, keys_named
 from zero_sizer.dryrun.simulated.outputs import Outputs
 from zero_sizer.errors import InputError
 from zero_sizer.report import recording as report
@@ -199,28 +198,6 @@ def test_the_log_shown_is_of_init_and_the_ends_of_one_micro_step(capsys):
     assert shown[-2].startswith(f"... and {len(log) - 9} more lines")
 
 
-@pytest.mark.parametrize(
-    ("message", "keys"),
-    [
-        (
-            "AssertionError: allgather_bucket_size must be 2",
-            ["zero_optimization.allgather_bucket_size"],
-        ),
-        ("no such optimizer: NoSuchOne", ["optimizer.type"]),
-        ("the allgather bucket is too small, lr or type", []),
-    ],
-)
-def test_an_engines_message_is_traced_to_the_keys_it_names(message, keys):
-    config = {
-        "optimizer": {"type": "NoSuchOne", "params": {"lr": 1e-4}},
-        "zero_optimization": {"stage": 1, "allgather_bucket_size": 3},
-    }
-    assert keys_named(message, config) == keys
-    error = engine_error(message, config)
-    assert error.exit_code == 3
-    assert str(error) == (f"{message} (in the config: {keys[0]})" if keys else message)
-
-
 @pytest.fixture(scope="module")
 def ran(job, tmp_path_factory):
     """Folder with what one simulated run wrote: r.json, t.jsonl, s.pickle, and its text."""
@@ -334,23 +311,6 @@ def test_crosscheck_lays_simulated_and_solo_ranks_of_one_job_side_by_side(job, c
     assert [line.count("+0.00%") for line in states] == [2, 2], out  # both witnesses
     assert "Behind the largest differences from simulated:" in out
     assert "rank 0 of 2" in out
-
-
-@pytest.mark.slow
-def test_what_the_engine_refuses_is_one_line_and_code_3(tmp_path, capsys):
-    config = tmp_path / "ds.json"
-    config.write_text(
-        json.dumps(config_of({"stage": 2}, optimizer={"type": "NoSuchOptimizer", "params": {}}))
-    )
-    (tmp_path / "config.json").write_text(json.dumps(TINY_LLAMA))
-    command = ["dryrun", config, "--model", tmp_path / "config.json", *WORKLOAD]
-    code, out, err = _said(capsys, *command, "--how", "simulated")
-    assert code == 3, out + err
-    line = err.splitlines()[-1]
-    assert "NoSuchOptimizer" in line
-    assert line.endswith("(in the config: optimizer.type)")
-    assert "Traceback" not in err
-    assert out == ""
 
 
 @pytest.mark.slow

@@ -9,7 +9,10 @@ from support.script_faults import FAULTS, TRAINS
 from support.script_runs import model_folder, run_scripts
 
 from zero_sizer import cli
+from zero_sizer.dryrun import replies
 from zero_sizer.dryrun.simulated import failures
+from zero_sizer.errors import EngineError
+from zero_sizer.questions import stopped
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +96,16 @@ def test_an_error_within_a_package_that_is_run_names_the_packages_line():
     reply = failures.reply(error)["error"]
     assert re.search(r"json/decoder\.py:\d+$", reply["where"])
     assert reply["message"].startswith("JSONDecodeError: Expecting value")
+
+
+def test_what_deepspeed_raises_of_a_script_is_an_error_about_its_line(found):
+    errors = {name: replies.error_in({"error": found[name]}, {}) for name in SAYS}
+    own = {name for name, error in errors.items() if isinstance(error, EngineError)}
+    assert own == {"E silent assertion", "E twice"}
+    (finding,) = stopped.of_script(errors["E silent assertion"], "train.py").findings
+    assert (finding.code, finding.line) == ("engine-stop", 9)
+    assert finding.file.endswith(".py")
+    assert "deepspeed/runtime/zero/" in finding.remedy
 
 
 def test_notes_say_what_was_bounded_and_cut_short(found):

@@ -11,7 +11,7 @@ from support.simulated_jobs import HOST, TINY_LLAMA, config_of, request_for, tin
 from zero_sizer.dryrun import simulated
 from zero_sizer.dryrun.recording import from_json
 from zero_sizer.dryrun.simulated import outputs, parent
-from zero_sizer.errors import UnsupportedError, WitnessError
+from zero_sizer.errors import EngineError, UnsupportedError
 from zero_sizer.ledger.kept_pinned import kept_bytes
 
 pytestmark = pytest.mark.slow
@@ -116,8 +116,8 @@ def test_what_is_refused_is_one_line_and_does_not_stop_the_others(answers, runs)
 def test_an_error_stands_where_a_recording_would():
     requests = [REQUESTS[name][0] for name in ("refused", "no such model")]
     failed, unknown = simulated.run_requests(requests)
-    assert isinstance(failed, WitnessError)
-    assert failed.exit_code == 3
+    assert isinstance(failed, EngineError)
+    assert failed.exit_code == 1
     assert isinstance(unknown, UnsupportedError)
 
 

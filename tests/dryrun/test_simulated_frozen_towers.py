@@ -4,6 +4,7 @@ import pytest
 
 from zero_sizer.dryrun.simulated import run_requests
 from zero_sizer.dryrun.simulated.parent import request_of
+from zero_sizer.dryrun.truncate import cut_job
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.fields import Flags
 from zero_sizer.job.read import read
@@ -12,11 +13,11 @@ from zero_sizer.sizing import size
 pytestmark = pytest.mark.slow
 
 SEEN = {"images": "1,size=448x672", "attention": "sdpa", "checkpointing": False}
-JOBS = {  # model, what is frozen, how it runs
-    "Qwen2.5-VL": ("qwen2.5-vl-3b", "*visual*", SEEN),
-    "recomputed": ("qwen2-vl-2b", "*visual*", {**SEEN, "checkpointing": True}),
-    "blocks alone": ("qwen2-vl-2b", "*visual.blocks*", {**SEEN, "attention": "flash"}),
-    "LLaVA": ("llava-1.5-7b", "*vision*", {**SEEN, "images": "1"}),
+JOBS = {  # model, its layers where it is cut, what is frozen, how it runs
+    "Qwen2.5-VL": ("qwen2.5-vl-3b", None, "*visual*", SEEN),
+    "recomputed": ("qwen2-vl-2b", 6, "*visual*", {**SEEN, "checkpointing": True}),
+    "blocks alone": ("qwen2-vl-2b", 6, "*visual.blocks*", {**SEEN, "attention": "flash"}),
+    "LLaVA": ("llava-1.5-7b", None, "*vision*", {**SEEN, "images": "1"}),
 }
 CONFIG = {
     "bf16": {"enabled": True},
@@ -32,8 +33,8 @@ def answers():
     pytest.importorskip("transformers")
     cluster = {"gpus_per_node": 8, "gpu": "h200-141gb", "seq_len": 1024, "sequences": "equal"}
     jobs = [
-        read(CONFIG, Flags(model=model, freeze=frozen, **cluster, **said))
-        for model, frozen, said in JOBS.values()
+        cut_job(read(CONFIG, Flags(model=model, freeze=frozen, **cluster, **said)), layers)
+        for model, layers, frozen, said in JOBS.values()
     ]
     sizings = [size(job) for job in jobs]
     asked = zip(jobs, sizings, strict=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.simulated_jobs import HOST, config_of, job_for, tiny_llama
+from support.warm import ranks_forked
 
 from zero_sizer.dryrun import launched, replies, simulated, solo
 from zero_sizer.dryrun.from_job import rank_task
@@ -77,7 +78,8 @@ def real(jobs):
     """
     found, left = {}, dict(jobs)
     for _ in range(3):
-        ran = launched.run_tasks([rank_task(job) for job in left.values()], ranks=RANKS)
+        with ranks_forked():
+            ran = launched.run_tasks([rank_task(job) for job in left.values()], ranks=RANKS)
         found |= dict(zip(left, ran, strict=True))
         left = {name: job for name, job in left.items() if _holds_more_than_scalars(found[name])}
         if not left:

@@ -8,6 +8,7 @@ from itertools import product
 
 import pytest
 from support.plans import make_job, spec_of
+from support.warm import ranks_forked
 
 from zero_sizer.crosscheck.compare import STATES, rank_rows
 from zero_sizer.sizing import size
@@ -127,7 +128,8 @@ def grid(request):
     for case in BY_RANKS[ranks]:
         job = make_job(case.config, SPECS[case.spec], ranks, zero_init=case.zero_init)
         tasks.append(replace(rank_task(job), peak=False, walk=False))
-    return ranks, launched.run_tasks(tasks, ranks=ranks, timeout=1700)
+    with ranks_forked():
+        return ranks, launched.run_tasks(tasks, ranks=ranks, timeout=1700)
 
 
 def test_model_states_after_init_and_after_a_step_are_predicted_to_the_byte(grid):

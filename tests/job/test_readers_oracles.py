@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from zero_sizer.job.fields import Flags
+from zero_sizer.job.read import read
 from zero_sizer.job.readers import accelerate, recognise, trainer
 from zero_sizer.optimizers import trainer as optimizers
+from zero_sizer.sizing import size
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
 OTHERS = Path(__file__).parents[2] / "deepspeed_configs" / "others"
@@ -40,6 +43,18 @@ def test_every_optim_is_known():
     from transformers.training_args import OptimizerNames
 
     assert {str(name.value) for name in OptimizerNames} == optimizers.NAMES
+
+
+@pytest.mark.parametrize("optim", sorted(optimizers.NAMES))
+def test_every_optim_is_modelled_or_refused(optim, tmp_path):
+    """In a file of TrainingArguments; ``adamw_torch_8bit`` is torchao's."""
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 1}}))
+    values = {"output_dir": "x", "optim": optim, "deepspeed": str(tmp_path / "ds.json")}
+    (tmp_path / "args.json").write_text(json.dumps({**values, "model_name_or_path": "gpt2"}))
+    sizing = size(read(str(tmp_path / "args.json"), Flags(gpu="a100-80gb", seq_len=64)))
+    codes = {finding.code for finding in sizing.findings}
+    assert (sizing.plan is None) == ("optimizer-not-modelled" in codes)
+    assert (sizing.plan is None) == (optim in optimizers.NOT_MODELLED)
 
 
 @pytest.mark.parametrize("precision", [{}, {"fp16": True}, {"bf16": False}])

@@ -104,8 +104,8 @@ def test_what_is_frozen_is_said_with_its_line_or_as_a_default(tmp_path, text, wo
 @pytest.mark.parametrize(
     ("text", "sides", "origin"),
     [
-        (FACTORY + "full", (700, 840), "default of LLaMA-Factory (August 2026)"),
-        (FACTORY + "full\nimage_max_pixels: 262144\nimage_min_pixels: 1024", (420, 616), "{}:6"),
+        (FACTORY + "full", (560, 1092), "default of LLaMA-Factory (August 2026)"),
+        (FACTORY + "full\nimage_max_pixels: 262144\nimage_min_pixels: 1024", (448, 616), "{}:6"),
         (
             SWIFT + "full",
             (1036, 1036),
@@ -226,3 +226,25 @@ def test_a_launcher_inside_a_container_is_read_with_its_variables(tmp_path):
     assert found.workload.max_pixels == 262_144
     assert found.workload.origins["max_pixels"] == f"{path}:4"
     assert found.model.num_trainable == LANGUAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        # cut to 886 x 665, which is nearer to 32 x 24 patches than to 31 x 23
+        (FACTORY + "full\nimage_max_pixels: 589824", "1 image of 672 x 896, 768 of the tokens"),
+        (SWIFT + "full\nmax_pixels: 589824", "1 image of 644 x 868, 713 of the tokens"),
+        (SWIFT + "full\nMIN_PIXELS: 15680000", "1 image of 3444 x 4592, 20,172 of the tokens"),
+    ],
+)
+def test_images_are_scaled_by_whom_the_tool_lets_scale(tmp_path, text, words):
+    found = read(tmp_path, text, images="1,size=3000x4000")
+    assert feed_of(found.model, found.workload.said).about == words
+
+
+def test_two_images_that_llama_factory_rounds_up_are_beyond_their_sequence(tmp_path):
+    text = FACTORY.replace("cutoff_len: 4096", "cutoff_len: 1500") + "full\nbf16: true"
+    assert "cutoff_len: 1500" in text
+    found = sizing.size(read(tmp_path, text, images="2,size=3000x4000"))
+    (error,) = [f for f in found.findings if f.code == "images-beyond-sequence"]
+    assert "1,536 of the tokens" in error.message

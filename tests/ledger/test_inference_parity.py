@@ -32,7 +32,7 @@ def test_a_few_jobs(seed, zero):
 
 @pytest.mark.slow
 def test_many_jobs():
-    found = errors(1, 16, zero=False)
+    found = errors(1, 10, zero=False)
     assert {name: error for name, error in found.items() if abs(error) > benchmark.LIMIT} == {}
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 from support.parity_grid import SHAPES, breadth
 from support.plans import ledger_of, make_job, make_plan, spec_of
+from support.warm import ranks_forked
 
 from zero_sizer.ledger.moments import Moment
 
@@ -52,7 +53,9 @@ def _differences(grid, spec, ranks):
     tasks = [rank_task(make_job(config, spec, ranks, seq_len=4), steps=2) for _, config in grid]
     tasks = [replace(task, peak=False) for task in tasks]
     compared, different = 0, []
-    for (name, config), result in zip(grid, launched.run_tasks(tasks, ranks=ranks), strict=True):
+    with ranks_forked():
+        results = launched.run_tasks(tasks, ranks=ranks)
+    for (name, config), result in zip(grid, results, strict=True):
         if isinstance(result, str):
             different.append(f"{name}: {result}")
             continue

@@ -22,8 +22,8 @@ from zero_sizer.job.read import Job
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import evaluate
 from zero_sizer.ledger.moments import STEPPING, Moment
-from zero_sizer.ledger.peak import peak_of, totals
-from zero_sizer.ledger.ranks import at_highest_rank
+from zero_sizer.ledger.peak import peak_of, phase_peaks, totals
+from zero_sizer.ledger.ranks import at_highest_rank, highest_of
 from zero_sizer.sizing import size
 from zero_sizer.units import DType
 
@@ -36,6 +36,7 @@ HARD = (  # what is freed late; what waits for the next; a partition's gradients
     "10/120/buckets",
     "14/786/states",
 )
+GPU = Device.GPU
 ALIKE = 0.002  # ranks that differ by a thousandth of the weights are not told apart
 
 
@@ -114,6 +115,26 @@ def test_no_rank_of_a_drawn_job_needs_more(count):
     for plan in islice(unlike(drawn), count) if count else unlike(hard):
         most = max(peak(plan.at_rank(rank)) for rank in range(plan.dp_world_size))
         assert peak(at_highest_rank(plan)) >= most * (1 - ALIKE), plan
+
+
+@pytest.mark.parametrize("model", ["gpt2", pytest.param("qwen2.5-0.5b", marks=pytest.mark.slow)])
+def test_of_each_phase_the_rank_that_holds_more_is_named(model):
+    """Beside the rank that needs most over the run, whose phases are shown."""
+    higher = 0
+    for plan in drawn(model, 12, seed=5):
+        of_rank = [
+            phase_peaks(totals(evaluate(entries.ENTRIES, p, explain=False), p.ranks_per_node)[GPU])
+            for p in map(plan.at_rank, range(plan.dp_world_size))
+        ]
+        found = highest_of(plan)
+        for phase, said in of_rank[found.plan.rank].items():
+            most = max(phases[phase] for phases in of_rank)
+            if phase in found.higher:
+                rank, num_bytes = found.higher[phase]
+                assert said < num_bytes == of_rank[rank][phase]
+                said, higher = num_bytes, higher + 1
+            assert most * (1 - ALIKE) <= said <= most, (plan, phase)
+    assert higher
 
 
 def test_another_rank_shares_nothing_that_depends_on_it():
@@ -214,6 +235,34 @@ def simulated(recordings, device):
         for recording in recordings
     ]
     return [[run[key] for run in runs] for key in runs[0]]
+
+
+@pytest.mark.slow
+def test_another_rank_holds_as_much_more_in_the_step_as_is_told():
+    """Beside the rank whose peak, in backward, is the highest of all."""
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": True},
+        "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "zero_optimization": {"stage": 1, "reduce_bucket_size": 10**7},
+    }
+    job = _job("gpt2", config, ranks=3, per_node=3, layers=4, attention="sdpa")
+    sizing = size(job)
+    (phase,) = sizing.higher
+    higher = sizing.higher[phase]
+    ranks = (sizing.plan.rank, higher.rank)
+    runs = parity.run_requests([parity.request_of(job, rank=rank, steps=2) for rank in ranks])
+    own, others = (
+        max(p.device["gpu"]["max_allocated"] for p in run.first.phases if p.name == phase.value)
+        for run in runs
+    )
+    (not_simulated,) = (
+        a.num_bytes for a in sizing.allocations if a.name == "cublas_workspace"
+    )  # without a named GPU
+    said = phase_peaks(sizing.moments[GPU])[phase]
+    assert said - not_simulated == pytest.approx(own, rel=1e-4)
+    assert higher.num_bytes - not_simulated == pytest.approx(others, rel=1e-4)
+    assert others > 1.04 * own
 
 
 @pytest.mark.slow

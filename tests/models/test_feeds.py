@@ -1,5 +1,8 @@
 """Inputs derived from configs: what published models are fed, and what users say of a sample."""
 
+import json
+from math import isqrt
+
 import pytest
 
 from zero_sizer import models
@@ -9,6 +12,7 @@ from zero_sizer.job.read import without_config
 from zero_sizer.job.values import images, pixels
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.feeds import Feed, Images, Said, feed_of, tiles
+from zero_sizer.models.feeds.audio import shortest
 from zero_sizer.sizing import size
 
 
@@ -101,6 +105,25 @@ def test_qwen_rounds_images_as_its_processor_does(model, step, height, width):
         sides = module.smart_resize(height, width, step, 4 * step**2, most)
         images = Images(1, height, width)
         assert _sides(model, images=images, max_pixels=most) == sides, most
+    for least in (65_536, 1_003_520):  # of 1280 tokens, which Qwen's README sets
+        images = Images(1, height // 4, width // 4)
+        sides = module.smart_resize(height // 4, width // 4, step, least, 16384 * step**2)
+        assert _sides(model, images=images, min_pixels=least) == sides, least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "step"), [("qwen2.5-vl-7b", 28), ("qwen3-vl-8b", 32)])
+def test_no_image_that_a_trainer_scales_brings_more_tokens_than_its_bound_is_taken_for(model, step):
+    """Every image within the bound, at most twice as wide as high, through Qwen's processor."""
+    module = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    for most in (589_824, 262_144):
+        rows, columns = _sides(model, max_pixels=most, scaled_by="trainer")
+        sides = [
+            module.smart_resize(height, most // height, step, 3136, 16384 * step**2)
+            for height in range(isqrt(most // 2) - step, isqrt(most) + 1)
+        ]
+        highest = max(h * w for h, w in sides if h <= w <= 2 * h)
+        assert rows * columns == highest > most
 
 
 def test_images_of_a_bound_alone_are_as_large_as_it_lets_them_be():
@@ -295,3 +318,33 @@ def test_inference_that_counts_tokens_alone_is_no_fit_of_other_inputs(model, ima
     assert (answer.verdict is Verdict.FITS) == is_told
     codes_of_it = {finding.code for finding in answer.findings}
     assert ("inputs-not-modelled" in codes_of_it) != is_told
+
+
+WAVES = {
+    "model_type": "wav2vec2",
+    "architectures": ["Wav2Vec2ForSequenceClassification"],
+    **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1},
+    **{"num_attention_heads": 2, "conv_dim": [8] * 7, "classifier_proj_size": 8},
+    **{"num_conv_pos_embedding_groups": 2, "num_conv_pos_embeddings": 4},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("masked", [{}, {"mask_time_length": 4}, {"apply_spec_augment": False}])
+def test_a_recording_is_too_short_where_the_model_raises(masked, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    fields = {**WAVES, **masked}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    samples = int(shortest(fields) * 16_000)
+    config = transformers.Wav2Vec2Config(**fields)
+    model = transformers.Wav2Vec2ForSequenceClassification(config).train()
+    for count in (samples, samples - 1):
+        flags = Flags(
+            model=str(tmp_path), gpu="t4", gpus_per_node=1, audio_seconds=repr(count / 16_000)
+        )
+        codes = {finding.code for finding in size(without_config({}, flags)).findings}
+        assert ("recording-too-short" in codes) == (count < samples)
+    model(torch.zeros(2, samples))
+    with pytest.raises((ValueError, RuntimeError)):
+        model(torch.zeros(2, samples - 1))

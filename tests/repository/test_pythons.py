@@ -44,7 +44,8 @@ def _answers(path: str, minor: int) -> bool:
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
     """A folder with what the light core needs and nothing else; all of it is plain Python."""
-    folder = tmp_path_factory.mktemp("packages")
+    folder = tmp_path_factory.mktemp("pythons") / "packages"
+    folder.mkdir()
     for name in NEEDED:
         spec = importlib.util.find_spec(name)
         assert spec is not None
@@ -53,27 +54,36 @@ def packages(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def here(packages):
+    """What this Python says to each command."""
+    return [_said(sys.executable, packages, arguments) for arguments in COMMANDS]
+
+
+def _said(python: str, packages: Path, arguments: list[str]) -> tuple[int, str, str]:
+    environment = {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{packages}",
+        "HOME": str(packages.parent),
+        "PYTHONPYCACHEPREFIX": str(packages.parent / "bytecode"),  # compiled once each Python
+    }
+    command = [python, "-S", "-W", "error", "-m", "zero_sizer", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("minor", MINORS)
-def test_the_light_core_says_the_same_on_every_python(minor, packages, tmp_path):
+def test_the_light_core_says_the_same_on_every_python(minor, packages, here, tmp_path):
     other = interpreter(minor)
     if other is None:
         pytest.skip(f"no Python 3.{minor} here")
-    environment = {"PYTHONPATH": f"{ROOT}{os.pathsep}{packages}", "HOME": str(tmp_path),
-                   "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
-
-    def said(python: str, arguments: list[str]) -> tuple[int, str, str]:
-        command = [python, "-S", "-W", "error", "-m", "zero_sizer", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout, done.stderr
-
-    for arguments in COMMANDS:
-        code, out, err = said(other, arguments)
+    for arguments, (own_code, own, _) in zip(COMMANDS, here, strict=True):
+        code, out, err = _said(other, packages, arguments)
         assert err == ""
-        own_code, own, _ = said(sys.executable, arguments)
         assert code == own_code
         assert out == own
     (tmp_path / "a.json").write_text(json.dumps({"target_modules": "(.*)*(.*)*(.*)*x"}))
-    code, out, err = said(other, ["check", *CHECK, "--adapter", str(tmp_path / "a.json")])
+    adapted = ["check", *CHECK, "--adapter", str(tmp_path / "a.json")]
+    code, out, err = _said(other, packages, adapted)
     assert (code, out) == (2, "")
     assert "matches no module" in err

@@ -36,6 +36,9 @@ def case(fields, points, setups, shortened=True):
 
 
 def main() -> None:
+    from zero_sizer.simulator.uncompiled import compile_nothing
+
+    compile_nothing()  # before transformers asks torch's compiler to leave it alone
     cases = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     sys.stdout.write(json.dumps([case(**each) for each in cases]) + "\n")
 

@@ -20,10 +20,11 @@ BESIDE = Path(sys.prefix) / "beside"
 """Packages that some scripts import, and no test (scripts/get_programs)."""
 SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 _DRIVER = """
-import gc, json, os, sys
+import json, os, sys
 from importlib import import_module
 from zero_sizer.dryrun.simulated.script import main
 from zero_sizer.simulator.simulation import Rank, simulated
+from zero_sizer.util.gc_paused import keep_old_objects
 
 jobs = json.load(sys.stdin)
 with simulated(Rank(world_size=8, local_world_size=8)):  # once, for every fork
@@ -34,7 +35,7 @@ with simulated(Rank(world_size=8, local_world_size=8)):  # once, for every fork
             pass
     from deepspeed.runtime.zero import stage3
     from transformers import AutoModelForCausalLM, HfArgumentParser, LlamaForCausalLM, Trainer
-gc.freeze()  # forks share what was imported: collecting it would copy it into each
+keep_old_objects()  # forks share what was imported: collecting it would copy it into each
 for question, environment in jobs["questions"]:
     child = os.fork()
     if not child:

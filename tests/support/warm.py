@@ -4,7 +4,10 @@ A dry run's own process spends seconds on imports before its first allocation, a
 many. ``warmed`` lets those that this process starts be forks of a server; what is tested of
 processes themselves starts real ones, through the command line.
 
-As a script: without arguments the server, with ``SOCKET MODULE ARGUMENT...`` one run of it.
+Real ranks are forks too where a test says so (``ranks_forked``): DeepSpeed's launcher starts them
+all the same. They have a server of their own, which has never been a simulated GPU.
+
+As a script: without arguments a server, with ``SOCKET MODULE ARGUMENT...`` one run of it.
 """
 
 import contextlib
@@ -21,6 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 MODULES = ("zero_sizer.dryrun.simulated.child", "zero_sizer.dryrun.simulated.script")
+LAUNCHER, WORKER = "deepspeed.launcher.launch", "zero_sizer.dryrun.launched.worker"
 # Read when they are imported, so that a fork would not see another value.
 READ_EARLY = (
     "HF_",
@@ -37,6 +41,7 @@ READ_EARLY = (
 SET_BY_IMPORTS = ("PYTORCH_NVML_BASED_CUDA_CHECK",)
 READ_LATE = ("TORCHELASTIC_",)  # of the job that torchrun starts, which is asked for in a run
 TWO_RANKS = {"world_size": 2, "local_world_size": 2}
+_FORKED: list[str] = []  # modules whose processes are forks for now, beside MODULES
 
 
 @contextlib.contextmanager
@@ -48,8 +53,8 @@ def warmed(folder: Path) -> Iterator[None]:
     """
     from zero_sizer.dryrun.keeping import Keeper
 
-    path, before, start = folder / "server", _read_early({}), Keeper.start
-    servers: list[subprocess.Popen[bytes]] = []
+    before, start = _read_early({}), Keeper.start
+    servers: dict[Path, subprocess.Popen[bytes]] = {}
 
     def fork(
         self: Keeper,
@@ -59,11 +64,12 @@ def warmed(folder: Path) -> Iterator[None]:
         env: Any = MappingProxyType({}),
         cwd: str = "",
     ) -> None:
-        is_one = len(command) > 2 and command[1] == "-m" and command[2] in MODULES
-        if is_one and _read_early(env) == before:
-            if not servers:
-                servers.append(_served(path))
-            command = [sys.executable, "-I", "-S", __file__, str(path), *command[2:]]
+        module = _module(command)
+        if module in (*MODULES, *_FORKED) and _read_early(env) == before:
+            path = folder / ("server" if module in MODULES else "ranks")
+            if path not in servers:
+                servers[path] = _served(path)
+            command = _asking(path, command)
         start(self, command, log=log, env=env, cwd=cwd)
 
     Keeper.start = fork  # type: ignore[method-assign]
@@ -71,8 +77,29 @@ def warmed(folder: Path) -> Iterator[None]:
         yield
     finally:
         Keeper.start = start  # type: ignore[method-assign]
-        for server in servers:
+        for server in servers.values():
             server.communicate()  # the end of its standard input is its own
+
+
+@contextlib.contextmanager
+def ranks_forked() -> Iterator[None]:
+    """Inside, the launcher of real ranks and the ranks themselves are forks, too."""
+    _FORKED.append(LAUNCHER)
+    try:
+        yield
+    finally:
+        _FORKED.remove(LAUNCHER)
+
+
+def _module(command: Any) -> str:
+    """The module that a Python command runs."""
+    return command[command.index("-m") + 1] if "-m" in command else ""
+
+
+def _asking(path: Path, command: Any) -> list[str]:
+    """The command that asks a server for a fork in place of a process."""
+    words = command[command.index("-m") + 1 :]
+    return [sys.executable, "-I", "-S", __file__, str(path), *words]
 
 
 def _read_early(more: dict[str, str]) -> dict[str, str]:
@@ -102,7 +129,7 @@ def serve(path: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
-    _import_everything()
+    _import_of_ranks() if path.endswith("ranks") else _import_everything()
     threading.Thread(target=_leave_with_standard_input, daemon=True).start()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     os.write(1, b"ready\n")
@@ -111,7 +138,7 @@ def serve(path: str) -> None:
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
-            _run(connection)
+            _run(connection, Path(path))
         connection.close()
 
 
@@ -125,6 +152,7 @@ def _import_everything() -> None:
     import gc
 
     from zero_sizer.simulator.simulation import Rank, simulated
+    from zero_sizer.util.gc_paused import keep_old_objects
 
     with simulated(Rank(**TWO_RANKS)):
         import deepspeed.runtime.zero.stage3
@@ -135,10 +163,25 @@ def _import_everything() -> None:
 
         del Trainer, deepspeed, transformers, flash
     gc.collect()
-    gc.freeze()  # forks share what was imported: collecting it would copy it into each
+    keep_old_objects()  # forks share what was imported: collecting it would copy it into each
 
 
-def _run(connection: socket.socket) -> None:
+def _import_of_ranks() -> None:
+    """What the launcher and every rank need."""
+    import gc
+
+    import deepspeed.launcher.launch
+    import deepspeed.runtime.zero.stage3
+
+    from zero_sizer.dryrun.launched import rank, start
+    from zero_sizer.util.gc_paused import keep_old_objects
+
+    del deepspeed, rank, start
+    gc.collect()
+    keep_old_objects()
+
+
+def _run(connection: socket.socket, path: Path) -> None:
     """One run in this fork: the other side's streams, folder, variables and end."""
     import runpy
 
@@ -150,8 +193,11 @@ def _run(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(asked["variables"])
     sys.path[:0] = filter(None, asked["variables"].get("PYTHONPATH", "").split(os.pathsep))
-    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(connection, os._exit), daemon=True).start()
+    _end_through(connection)
     code: Any = 1
+    if asked["module"] == LAUNCHER:
+        _start_as_forks(WORKER, path)
     try:
         sys.argv = [asked["module"], *asked["arguments"]]
         runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
@@ -160,13 +206,35 @@ def _run(connection: socket.socket) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        connection.send(bytes([code or 0]))
-        os._exit(0)
+        os._exit(code or 0)
 
 
-def _end_with(connection: socket.socket) -> None:
+def _end_through(connection: socket.socket) -> None:
+    """The exit code of this fork goes to the other side, however the module ends."""
+    here, leave = os.getpid(), os._exit
+
+    def leave_with(code: int) -> None:
+        if os.getpid() == here:  # not a fork of its own
+            connection.send(bytes([code]))
+        leave(code)
+
+    os._exit = leave_with  # type: ignore[assignment]
+
+
+def _start_as_forks(module: str, path: Path) -> None:
+    """Processes of this module that this process starts are forks of the server."""
+    original = subprocess.Popen
+
+    def start(command: Any, *args: Any, **kwargs: Any) -> Any:
+        is_one = _module(command) == module
+        return original(_asking(path, command) if is_one else command, *args, **kwargs)
+
+    subprocess.Popen = start  # type: ignore[assignment,misc]
+
+
+def _end_with(connection: socket.socket, leave: Any) -> None:
     if not connection.recv(1):
-        os._exit(1)
+        leave(1)
 
 
 def ask(path: str, module: str, arguments: list[str]) -> int:

@@ -4,11 +4,13 @@ import gc
 
 import pytest
 
-from zero_sizer.util.gc_paused import old_objects_kept
+from zero_sizer.util import gc_paused
+from zero_sizer.util.gc_paused import keep_old_objects, old_objects_kept
 
 
 @pytest.mark.parametrize("froze_before", [False, True])
-def test_old_objects_are_kept_out_and_what_the_caller_froze_stays_so(froze_before):
+def test_old_objects_are_kept_out_and_what_the_caller_froze_stays_so(froze_before, monkeypatch):
+    monkeypatch.setattr(gc_paused, "_is_frozen", False)  # as it is but for the suite's own
     was_frozen = gc.get_freeze_count() > 0
     gc.unfreeze()
     if froze_before:
@@ -21,3 +23,17 @@ def test_old_objects_are_kept_out_and_what_the_caller_froze_stays_so(froze_befor
         gc.unfreeze()
         if was_frozen:
             gc.freeze()
+
+
+def test_what_is_kept_for_good_is_kept_without_being_counted(monkeypatch):
+    monkeypatch.setattr(gc_paused, "_is_frozen", False)
+    keep_old_objects()
+
+    def count():
+        raise AssertionError("walks through every object")
+
+    monkeypatch.setattr(gc, "get_freeze_count", count)
+    with old_objects_kept():
+        pass
+    monkeypatch.undo()
+    assert gc.get_freeze_count() > 1000

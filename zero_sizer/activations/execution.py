@@ -7,7 +7,11 @@ would be exact; this is what names alone can tell.
 
 import re
 
-from zero_sizer.models.spec import ModelSpec
+from zero_sizer.models.spec import ModelSpec, Tensor
+
+# A layer that never runs itself: torch's MultiheadAttention asks for what it owns, and DeepSpeed
+# gathers that with the attention from then on.
+NEVER_RUNS = "NonDynamicallyQuantizableLinear"
 
 _BLOCK = re.compile(r"^(.*?\.?\d+)(?:\.|$)")
 
@@ -23,11 +27,17 @@ def block_of(name: str) -> str:
     return match.group(1) if match else ""
 
 
+def runs_with(tensor: Tensor) -> str:
+    """The module with which a parameter is gathered."""
+    module = tensor.module
+    return module.rpartition(".")[0] if tensor.module_type == NEVER_RUNS else module
+
+
 def forward_modules(spec: ModelSpec) -> tuple[tuple[int, ...], ...]:
-    """Parameter indices of each parameter-owning module, in order; a tied head comes last."""
+    """Parameter indices of each module that runs with some, in order; a tied head comes last."""
     modules: dict[str, list[int]] = {}
     for index, tensor in enumerate(spec.parameters):
-        modules.setdefault(tensor.module, []).append(index)
+        modules.setdefault(runs_with(tensor), []).append(index)
     names = list(modules)
     places = {name: number for number, name in enumerate(names)}
     starts = {block: places[name] for name in names[::-1] if (block := block_of(f"{name}."))}

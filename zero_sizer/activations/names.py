@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from zero_sizer.activations.execution import NEVER_RUNS, runs_with
 from zero_sizer.activations.levels import MicroStep
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.changes.lora import lookups, tied_modules
-from zero_sizer.models.spec import ModelSpec, Tensor
+from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.reuse import Visit
 
@@ -18,10 +19,6 @@ _ASKED = {"DenseReluDense": "wo.weight"}
 # peft 0.21.2 tuners/lora/layer.py, Linear.forward: it casts its input to the dtype of A's weight
 _ASKED_BY_ADAPTED = f".lora_A.{_ADAPTER}.weight"
 
-
-# A layer that never runs itself: torch's MultiheadAttention asks for what it owns, and DeepSpeed
-# gathers that with the attention from then on.
-_NEVER_RUNS = "NonDynamicallyQuantizableLinear"
 _PRODUCTS = ("Linear", "Conv1D")  # ends of classes' names
 _Row = tuple[str, int, int, tuple[tuple[str, str], ...]]
 
@@ -66,16 +63,19 @@ class Names:
         self._products = {
             tensor.module
             for tensor in spec.parameters
-            if tensor.module_type.endswith(_PRODUCTS) and tensor.module_type != _NEVER_RUNS
+            if tensor.module_type.endswith(_PRODUCTS) and tensor.module_type != NEVER_RUNS
         }
         self._has_dropout = spec.arch.dropout > 0
         self._leaves = frozenset(leaves)
         self._asked = asked
-        self._owners = tuple(map(_runs_with, spec.parameters))
+        self._asks = frozenset(asked)
+        self._shared: dict[str, tuple[int, ...]] = {}
+        self._held: dict[str, bool] = {}
+        self._owners = tuple(map(runs_with, spec.parameters))
         self._subtrees: dict[str, tuple[int, ...]] = {}
         self._of_module: dict[str, tuple[int, ...]] = {}
         for i, tensor in enumerate(spec.parameters):
-            module = self.unit(_runs_with(tensor))
+            module = self.unit(runs_with(tensor))
             self._of_module[module] = (*self._of_module.get(module, ()), i)
         self._adapters = {
             name.removesuffix(_ASKED_BY_ADAPTED): i
@@ -140,9 +140,9 @@ class Names:
         return [[w for w in words if self._is_first(w, begun)] for words in found]
 
     def _word(self, prefix: str, token: str) -> Word:
-        module = self.unit(join(prefix, token.lstrip("~/^")))
-        owns = "~" not in token[:2] or self.is_leaf(module)
-        return Word(module, not token.startswith(("/", "^")), owns, token.startswith("^"))
+        name, begins, owns, returns = _read(token)
+        module = self.unit(join(prefix, name))
+        return Word(module, begins, owns or self.is_leaf(module), returns)
 
     def _is_within(self, word: Word, met: set[str]) -> bool:
         """Whether something ends that is not the last to run of its leaf."""
@@ -185,11 +185,20 @@ class Names:
 
     def is_held(self, module: str) -> bool:
         """True if a module around ``module`` has asked for its parameters."""
-        held = {i for name in containers(module) for i in self.shared(name)}
-        return not held.isdisjoint(self.owned(module))
+        found = self._held.get(module)
+        if found is None:
+            held = {i for name in containers(module) for i in self.shared(name)}
+            found = self._held[module] = not held.isdisjoint(self.owned(module))
+        return found
 
     def shared(self, module: str) -> tuple[int, ...]:
         """Parameters of a module around others: its own, and those of others that it asks for."""
+        found = self._shared.get(module)
+        if found is None:
+            found = self._shared[module] = self._shared_by(module)
+        return found
+
+    def _shared_by(self, module: str) -> tuple[int, ...]:
         asked = _ASKED.get(module.rpartition(".")[2], "")
         index = self.index.get(f"{module}.{asked}") if asked else self._adapters.get(module)
         own = self._of_module.get(module, ())
@@ -208,7 +217,7 @@ class Names:
 
     def _is_asked(self, module: str) -> bool:
         """Whether the model asks for something of a module, which then stays."""
-        return not set(self._asked).isdisjoint(self.owned(module))
+        return bool(self._asks) and not self._asks.isdisjoint(self.owned(module))
 
     def _inside(self, module: str) -> tuple[int, ...] | None:
         if not self._leaves:
@@ -234,10 +243,11 @@ class Names:
             yield from (w for w in words if w.begins and (w.owns or w.module not in self._around))
 
 
-def _runs_with(tensor: Tensor) -> str:
-    """The module with which a parameter is gathered."""
-    module = tensor.module
-    return module.rpartition(".")[0] if tensor.module_type == _NEVER_RUNS else module
+@lru_cache(maxsize=4096)
+def _read(token: str) -> tuple[str, bool, bool, bool]:
+    """A word's name in its block, and what ``Word`` has: begins, owns (leaves apart), returns."""
+    owns, returns = "~" not in token[:2], token.startswith("^")
+    return token.lstrip("~/^"), not token.startswith(("/", "^")), owns, returns
 
 
 def check(spec: ModelSpec, step: MicroStep) -> None:

@@ -28,7 +28,7 @@ from zero_sizer.activations.variants import base_variant, precision_of, profile_
 from zero_sizer.config import workload
 from zero_sizer.config.workload import DEEPSPEED, NON_REENTRANT, REENTRANT
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.models.recurrence import has_recurrence
+from zero_sizer.models.recurrence import beyond_closed_form
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan, derived
 from zero_sizer.units import DType, num_bytes
@@ -99,11 +99,11 @@ def error_above(plan: Plan) -> int:
     """Bytes that activations may take beyond the prediction; beyond any memory where nobody knows.
 
     A closed form counts tokens of one stack: it says nothing about images, frames and latents, nor
-    of layers that carry a state along the sequence.
+    of layers that carry a state along the sequence or pick the tokens that they attend to.
     """
     if not is_closed_form(plan):
         return 0
-    is_known = plan.feed is None and not has_recurrence(plan.model)
+    is_known = plan.feed is None and not beyond_closed_form(plan.model)
     return closed_form_error(plan).above if is_known else _UNKNOWN
 
 

@@ -1,16 +1,12 @@
 """One plan that was considered, and what is said of a strategy without any."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
 from functools import cached_property
 
 from zero_sizer.advise.ladder import Tuning
 from zero_sizer.advise.lasting import Use
-from zero_sizer.advise.limits import Shortfall
 from zero_sizer.advise.strategy import Strategy
-from zero_sizer.findings import Finding
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entry import Allocation
 from zero_sizer.util.records import dataclass
 
 
@@ -85,25 +81,3 @@ class Candidate:
         if self.every > 1:
             return f"every-{self.every}"
         return "yes" if self.checkpointing else "no"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RejectedStrategy:
-    """A strategy of which no plan fits, or that DeepSpeed would refuse.
-
-    Attributes:
-        closest: the plan that is short of least, if any could be made.
-        shortfalls: what it is short of.
-        entries: the largest allocations at that moment on the first device.
-        refusals: why DeepSpeed would not run it.
-        reason: why there was nothing to try, in words.
-        least: per device, the least that any plan of the strategy needs of it.
-    """
-
-    strategy: Strategy
-    closest: Candidate | None = None
-    shortfalls: tuple[Shortfall, ...] = ()
-    entries: tuple[Allocation, ...] = ()
-    refusals: tuple[Finding, ...] = ()
-    reason: str = ""
-    least: Mapping[Device, int] = field(default_factory=dict)

@@ -23,13 +23,16 @@ from zero_sizer.models.feeds import feed_of
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.parallel import ParallelDims, laid_out
 from zero_sizer.sizing import Sizing, size
+from zero_sizer.units import num_bytes
 from zero_sizer.util.records import dataclass
 
 GPUS_A_NODE = 8
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _THIRD, _ON_HOST = "ZeRO-3", "ZeRO-3, all on host"
-WAYS = (("", _THIRD), ("", _ON_HOST), ("LoRA", _THIRD), ("QLoRA", _THIRD))
+_PACKED_NAME = "QLoRA"
+WAYS = (("", _THIRD), ("", _ON_HOST), ("LoRA", _THIRD), (_PACKED_NAME, _THIRD))
 """What is trained ("" is everything), and the strategy."""
+_UNPACKED, _PACKED = f"LoRA, {_THIRD}", f"{_PACKED_NAME}, {_THIRD}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,17 +144,30 @@ class Cards:
         brings: one sample, in words.
         rows: see ``carriers``.
         refusal: error for which DeepSpeed runs nothing of the model, whatever the GPU.
+        packed_bytes: of the codes of all weights that QLoRA packs; 0 where there is none.
     """
 
     model: str
     brings: str
     rows: tuple[tuple[Gpu, dict[str, Enough | None]], ...]
     refusal: Finding | None = None
+    packed_bytes: int = 0
+
+    @property
+    def takes_more_packed(self) -> bool:
+        """True if some GPUs carry the model with LoRA where packed weights take more, or fail."""
+        return any(_is_fewer(row[_UNPACKED], row[_PACKED]) for _, row in self.rows)
 
     @property
     def are_unknown(self) -> bool:
         """True if some cells cannot be told: nothing bounds what the model keeps."""
         return any(UNKNOWN in found.values() for _, found in self.rows)
+
+
+def _is_fewer(one: Enough | None, other: Enough | None) -> bool:
+    if one is None or UNKNOWN in (one, other):
+        return False
+    return other is None or one.gpus < other.gpus
 
 
 def cards_of(gpus: Sequence[Gpu], said: Flags, tick: Callable[[], None] = lambda: None) -> Cards:
@@ -167,6 +183,18 @@ def cards_of(gpus: Sequence[Gpu], said: Flags, tick: Callable[[], None] = lambda
         brings=_brings(whole),
         rows=tuple(rows),
         refusal=search_of(whole, Options()).refusal if is_nowhere else None,
+        packed_bytes=_packed_bytes(whole),
+    )
+
+
+def _packed_bytes(job: Job) -> int:
+    others = {other.name: other.job.model for other in alternatives(job)}
+    if _PACKED_NAME not in others:
+        return 0
+    return sum(
+        num_bytes(tensor.numel, tensor.dtype)
+        for tensor in others[_PACKED_NAME].parameters
+        if tensor.unpacked is not None and tensor.dtype is not None
     )
 
 

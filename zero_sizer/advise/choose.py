@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from zero_sizer.advise.alternatives import Alternative, alternatives
 from zero_sizer.advise.batch import batch_of
-from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.curve import Point, run_of
 from zero_sizer.advise.limits import Limits, limits_of
+from zero_sizer.advise.rejected import RejectedStrategy, rejection_of
 from zero_sizer.advise.search import Search
+from zero_sizer.advise.sizes import size_at
 from zero_sizer.advise.verdict import verdict_of
 from zero_sizer.errors import InputError
 from zero_sizer.findings import Reason
@@ -113,14 +115,16 @@ def choose(job: Job, options: Options | None = None) -> Choice:
 
 
 def _chosen(job: Job, options: Options) -> Choice:
-    found = _choice(search_of(job, options))
+    search = search_of(job, options)
+    found = _choice(search)
     if found.ranked or not any(loss.closest for loss in found.losses):
         return found
-    thorough = _choice(search_of(job, replace(options, is_thorough=True)))
+    thorough = _choice(search.thorough())
     if thorough.ranked:
         return thorough
     if options.margin is None:
-        tight = _choice(search_of(job, replace(options, is_thorough=True, margin=0.0)))
+        limits = limits_of(job.cluster, 0.0, job.workload)
+        tight = _choice(search.thorough().within(limits))
         if tight.ranked:
             return replace(tight, is_tight=True)
     return _otherwise(thorough, job, options)
@@ -130,12 +134,25 @@ def _otherwise(nothing: Choice, job: Job, options: Options) -> Choice:
     """Another way to train the same where one fits, else what other jobs would."""
     others = []
     for alternative in alternatives(job):
-        found = _choice(search_of(alternative.job, options), in_part=False)
-        if found.ranked and alternative.trains_the_same:
-            return replace(found, flags=alternative.flags)
-        if found.ranked:
-            others.append((alternative, found.ranked[0]))
+        search = search_of(alternative.job, options)
+        plan = _fastest(search)
+        if plan is not None and alternative.trains_the_same:
+            return replace(_choice(search, in_part=False), flags=alternative.flags)
+        if plan is not None:
+            others.append((alternative, plan))
     return replace(nothing, others=tuple(others))
+
+
+def _fastest(search: Search) -> Candidate | None:
+    """The plan to run, without those of other strategies beside it; None where nothing fits."""
+    nodes = search.job.cluster.nodes
+    found = size_at(search, nodes).best or size_at(search.thorough(), nodes).best
+    if found is None:
+        return None
+    if search.batch.is_free:
+        search = search.at_batch_of(found)
+        found = size_at(search, nodes, found.strategy.name).best or found
+    return search.simplest(found)
 
 
 def _choice(search: Search, *, in_part: bool = True) -> Choice:
@@ -158,7 +175,9 @@ def _choice(search: Search, *, in_part: bool = True) -> Choice:
         fitting[place] = thorough.refined(plan, rival)
     plans = (search.simplest(plan) for plan in fitting)
     ranked = sorted(plans, key=lambda c: c.rank_key)
-    losses = sorted((search.loss(s, nodes) for s, plan in found if not plan), key=_closeness)
+    losses = sorted(
+        (rejection_of(search, s, nodes) for s, plan in found if not plan), key=_closeness
+    )
     verdict, reasons = verdict_of(search, ranked[0] if ranked else None, losses)
     return Choice(
         search=search,

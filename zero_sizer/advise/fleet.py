@@ -5,10 +5,11 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import pairwise
 
-from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Options, search_of
 from zero_sizer.advise.curve import Miss, Point, meets, miss_of, points, run_of
 from zero_sizer.advise.purchase import Purchase, purchases
+from zero_sizer.advise.rejected import RejectedStrategy, rejection_of
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.sizes import EVERY, Size, node_counts, size_at, sizes_at
 from zero_sizer.advise.strategy import Strategy
@@ -211,7 +212,7 @@ def _fewest(
         if part is not None:
             return Fewest(strategy=strategy, plan=part)
         usable = [size.nodes for size in sizes if search.can_split(size.nodes)]
-        loss = search.loss(strategy, usable[-1] if usable else sizes[-1].nodes)
+        loss = rejection_of(search, strategy, usable[-1] if usable else sizes[-1].nodes)
         return Fewest(strategy=strategy, plan=None, loss=loss)
     plan = first.by_strategy[strategy.name]
     if first.nodes == 1:

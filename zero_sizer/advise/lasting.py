@@ -135,11 +135,15 @@ class Lasting:
 
     def _owned(self, values: Values, view: View) -> Sums:
         """What neither the batch nor buffers change: most of it, for many candidates."""
-        fixed = self._family.formula("fixed", values, partial(self._fixed, values), view.reads)
-        return self._sums(fixed, values, view, _PASSING)
+        return self._sums(self.fixed(values, view.reads), values, view, _PASSING)
+
+    def fixed(self, values: Values, reads: dict[str, None] | None = None) -> Sums:
+        """What none of the numbers changes; ``reads`` takes note of what it read."""
+        found = self._family.formula("fixed", values, partial(self._fixed, values), reads)
+        return cast(Sums, found)
 
     def _fixed(self, values: Values, view: View) -> Sums:
-        """What none of the numbers changes: the strategy's own, with all it does not have."""
+        """The strategy's own, with all it does not have."""
         nothing = {device: [0] * len(MOMENTS) for device in Device}
         every = Sums(nothing, {}, [(index,) for index in range(len(_LASTING))], [])
         return self._sums(every, values, view, _OF_ANY)

@@ -2,20 +2,20 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 
 from zero_sizer.advise.batch import Batch
-from zero_sizer.advise.candidate import Candidate, Lazily, RejectedStrategy
+from zero_sizer.advise.candidate import Candidate, Lazily
 from zero_sizer.advise.config import chosen_config
 from zero_sizer.advise.ladder import Tuning, wider_windows
 from zero_sizer.advise.ladders import job_of_strategy, ladder_for
 from zero_sizer.advise.lasting import Use
-from zero_sizer.advise.limits import Limits, Shortfall, missing_of, spares_host
-from zero_sizer.advise.planned import costs_of, doubts_of, largest, plan_or_errors, shared_error
+from zero_sizer.advise.limits import Limits, Shortfall, spares_host
+from zero_sizer.advise.planned import costs_of, doubts_of, plan_or_errors, shared_error
 from zero_sizer.advise.strategy import Strategy, strategies
 from zero_sizer.advise.sweep import Sweep
 from zero_sizer.advise.view import Values
@@ -45,6 +45,7 @@ class Search:
 
     Attributes:
         sweep: evaluates any candidate; None where DeepSpeed would run no strategy.
+        refusals: name of a strategy that DeepSpeed would not run -> why.
         warnings: what is not counted, for any candidate.
     """
 
@@ -71,7 +72,7 @@ class Search:
         self._hints: defaultdict[tuple[str, int], dict[str, int]] = defaultdict(dict)
         prepared = {strategy.name: self._prepare(strategy) for strategy in self.strategies}
         self.ladders = {s.name: ladder_for(job, s, prepared[s.name][0]) for s in self.strategies}
-        self._refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
+        self.refusals = {name: errors for name, (plan, errors) in prepared.items() if not plan}
         plans = {name: plan for name, (plan, _) in prepared.items() if plan}
         self.sweep = Sweep(plans, job.cluster) if plans else None
         about = remarks(next(iter(plans.values()))) if plans else ()
@@ -88,10 +89,10 @@ class Search:
     @property
     def refusal(self) -> Finding | None:
         """Error of every strategy, for which nothing can run whatever the memory."""
-        return None if self.sweep is not None else shared_error(self._refusals.values())
+        return None if self.sweep is not None else shared_error(self.refusals.values())
 
     def best(self, strategy: Strategy, nodes: int) -> Candidate | None:
-        """The fastest plan of a strategy that fits; None: ``loss`` says why there is none."""
+        """The fastest plan of a strategy that fits, if any does."""
         found = None
         for walk in self._walks(strategy, nodes):
             found = walk.best(found)
@@ -99,14 +100,21 @@ class Search:
         return found
 
     def thorough(self) -> "Search":
-        """Search that tries what saves little, too; evaluations are kept."""
+        """Search that tries what saves little, too; evaluations are kept, counts are its own."""
         other = copy(self)
         other._is_thorough = True
+        other.considered = 0
+        return other
+
+    def within(self, limits: Limits) -> "Search":
+        """Search with other limits; evaluations are kept."""
+        other = self._renewed()
+        other.limits = limits
         return other
 
     def may_fit(self, strategy: Strategy, nodes: int) -> bool:
         """True if one of the most frugal plans of a strategy fits."""
-        is_usable = strategy.name not in self._refusals and nodes >= strategy.needs_nodes
+        is_usable = strategy.name not in self.refusals and nodes >= strategy.needs_nodes
         return is_usable and any(map(self.fits, self.smallest(strategy, nodes)))
 
     def refined(self, plan: Candidate, fastest: Candidate) -> Candidate:
@@ -123,16 +131,17 @@ class Search:
             if walk.may_beat(fastest, reach):
                 plan = walk.best(plan, reach) or plan
                 fastest = min(plan, fastest, key=lambda c: c.rank_key)
-        fitting = [
-            self.timed(found)
-            for windows in wider_windows(plan.strategy, self.job.model.num_params)
-            for found in self._first_fit(replace(plan, setting=plan.setting + w) for w in windows)
-        ]
-        faster = [c for c in fitting if c.seconds <= plan.seconds * WORTH_IT]
+        faster = [wider for wider in self._wider(plan) if wider.seconds <= plan.seconds * WORTH_IT]
         return min(faster, key=lambda c: c.rank_key, default=plan)
 
-    def _first_fit(self, tried: Iterable[Candidate]) -> list[Candidate]:
-        return list(islice(filter(self.fits, tried), 1))
+    def _wider(self, plan: Candidate) -> Iterator[Candidate]:
+        """The plan with wider windows, the narrowest first: where one has no room no wider has."""
+        for windows in reversed(wider_windows(plan.strategy, self.job.model.num_params)):
+            tried = (replace(plan, setting=plan.setting + window) for window in windows)
+            found = next(filter(self.fits, tried), None)
+            if found is None:
+                return
+            yield self.timed(found)
 
     def outlook(self, strategy: Strategy, nodes: int, best: Candidate) -> tuple[bool, bool]:
         """Tells without a walk if any plan of a strategy fits, and if one may be faster."""
@@ -167,34 +176,16 @@ class Search:
 
     def at_batch(self, batch: Batch) -> "Search":
         """Search with another batch; evaluations are kept."""
-        other = copy(self)
+        other = self._renewed()
         other.batch = batch
+        return other
+
+    def _renewed(self) -> "Search":
+        """Copy that takes no hint of what fitted."""
+        other = copy(self)
         other._hints = defaultdict(dict)
         other._probe = other._probes()
         return other
-
-    def loss(self, strategy: Strategy, nodes: int) -> RejectedStrategy:
-        """Why no plan of a strategy fits."""
-        if strategy.name in self._refusals:
-            return RejectedStrategy(strategy=strategy, refusals=self._refusals[strategy.name])
-        if nodes < strategy.needs_nodes:
-            return RejectedStrategy(strategy=strategy, reason="same as ZeRO-3 on one node")
-        smallest = list(self.smallest(strategy, nodes))
-        if not smallest:
-            return RejectedStrategy(
-                strategy=strategy,
-                reason=f"{self.batch.about} cannot be split over {self._world_size(nodes)} GPUs",
-            )
-        closest = min(smallest, key=lambda c: missing_of(self._shortfalls(c)))
-        shortfalls = tuple(self._shortfalls(closest))
-        uses = [self._uses(candidate) for candidate in smallest]
-        return RejectedStrategy(
-            strategy=strategy,
-            closest=self.timed(closest),
-            shortfalls=shortfalls,
-            entries=largest(self.plan(closest), shortfalls[0]) if shortfalls else (),
-            least={d: min(use[d].num_bytes for use in uses) for d in Device},
-        )
 
     def smallest(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
         """The plans of a strategy among which are those that need least of each device."""
@@ -206,22 +197,23 @@ class Search:
 
     def can_split(self, nodes: int) -> bool:
         """True if the train batch can be split over the ranks of so many nodes."""
-        return bool(self.batch.choices(self._world_size(nodes)))
+        return bool(self.batch.choices(self.world_size(nodes)))
 
     def all_fitting(self, strategy: Strategy, nodes: int) -> Iterator[Candidate]:
         """Every plan of a strategy that fits, each tried."""
-        if strategy.name in self._refusals or nodes < strategy.needs_nodes:
+        if strategy.name in self.refusals or nodes < strategy.needs_nodes:
             return
         for every in self._checkpointing:
             for rung in self.ladders[strategy.name].every:
                 for size in self._sizes(nodes):
                     found = self._candidate(strategy, nodes, every, rung, size)
-                    if not self._shortfalls(found):
+                    if not self.shortfalls(found):
                         yield self.timed(found)
 
     def _probes(self) -> Probe:
         return Probe(
             fits=self.fits,
+            is_hopeless=self._is_hopeless,
             host_may_fit=self._host_may_fit,
             short=self._short,
             pace=self._pace,
@@ -232,13 +224,14 @@ class Search:
         plan, errors = plan_or_errors(job_of_strategy(self.job, strategy))
         return (None if errors else plan), errors
 
-    def _world_size(self, nodes: int) -> int:
+    def world_size(self, nodes: int) -> int:
+        """GPUs of so many nodes."""
         cluster = self.job.cluster
         return cluster.world_size if nodes == cluster.nodes else nodes * cluster.gpus_per_node
 
     def _sizes(self, nodes: int) -> Sequence[tuple[int, int]]:
         """Micro batches worth trying, with their accumulation steps."""
-        sizes = self.batch.choices(self._world_size(nodes))
+        sizes = self.batch.choices(self.world_size(nodes))
         return sizes if self.knows_activations else sizes[:1]
 
     @property
@@ -248,7 +241,7 @@ class Search:
         return (0, every) if stated is None else (every if stated else 0,)
 
     def _walks(self, strategy: Strategy, nodes: int, kinds: tuple[int, ...] = ()) -> Iterator[Walk]:
-        if strategy.name in self._refusals or nodes < strategy.needs_nodes:
+        if strategy.name in self.refusals or nodes < strategy.needs_nodes:
             return
         sizes, ladder = self._sizes(nodes), self.ladders[strategy.name]
         for every in (kinds or self._checkpointing) if sizes else ():
@@ -278,58 +271,67 @@ class Search:
             micro_batch=size[0],
             grad_accum=size[1],
             nodes=nodes,
-            world_size=self._world_size(nodes),
+            world_size=self.world_size(nodes),
             seconds=0.0,
             tokens=0,
             uses={},
         )
 
+    def _is_hopeless(self, candidate: Candidate) -> bool:
+        """Whether it cannot fit whatever its setting and its nodes."""
+        values = self._values(candidate)
+        return bool(self._short_of(candidate.strategy, self._swept.unchanging(values)))
+
     def _host_may_fit(self, candidate: Candidate) -> bool:
         """Whether host and NVMe take a candidate, as far as is known without its batch."""
-        return spares_host(self._short_of(candidate, self._swept.at_least))
+        uses = self._swept.at_least(self._values(candidate))
+        return spares_host(self._short_of(candidate.strategy, uses))
 
     def _short(self, candidate: Candidate) -> Mapping[Device, Moment]:
         """When most is held of the devices that are short, before the batch is counted if then."""
-        sweep = self._swept
-        found = self._short_of(candidate, sweep.at_least)
+        sweep, of, values = self._swept, candidate.strategy, self._values(candidate)
+        found = self._short_of(of, sweep.at_least(values))
         if not found:
-            found = self._short_of(candidate, sweep.without_zero)
+            found = self._short_of(of, sweep.without_zero(values))
             if not any(s.device is Device.GPU and s.moment in PASSES for s in found):
-                found = self._short_of(candidate, sweep.uses)
+                found = self._short_of(of, sweep.uses(values))
         return {shortfall.device: shortfall.moment for shortfall in found}
 
     def fits(self, candidate: Candidate) -> bool:
         """True if a candidate fits, margin and all, and DeepSpeed does not stop in it."""
-        return self._has_room(candidate) and not self._swept.stops(self._values(candidate))
+        values = self._values(candidate)
+        return self._has_room(candidate.strategy, values) and not self._swept.stops(values)
 
-    def _has_room(self, candidate: Candidate) -> bool:
+    def _has_room(self, of: Strategy, values: Values) -> bool:
         sweep = self._swept
-        if any(self._short_of(candidate, of) for of in (sweep.at_least, sweep.without_zero)):
+        if self._short_of(of, sweep.at_least(values)):
             return False
-        between = sweep.between(self._values(candidate))
+        if self._short_of(of, sweep.without_zero(values)):
+            return False
+        between = sweep.between(values)
         if between is not None:
-            if not self._short_of(candidate, lambda _: between[1]):
+            least, most = between
+            if not self._short_of(of, most):
                 return True
-            if self._short_of(candidate, lambda _: between[0]):
+            if self._short_of(of, least):
                 return False
-        return not self._shortfalls(candidate)
+        return not self._short_of(of, sweep.uses(values))
 
-    def _short_of(
-        self, candidate: Candidate, uses: Callable[[Values], Mapping[Device, Use]]
-    ) -> list[Shortfall]:
-        """What a candidate is short of with such peaks of its values."""
-        found, of = uses(self._values(candidate)), candidate.strategy
-        return self.limits.shortfalls(found, of.offloads, self._beside[of.name])
+    def _short_of(self, of: Strategy, uses: Mapping[Device, Use]) -> list[Shortfall]:
+        """What a candidate of a strategy is short of with such peaks."""
+        return self.limits.shortfalls(uses, of.offloads, self._beside[of.name])
 
     @property
     def usable(self) -> list[Strategy]:
         """Strategies that DeepSpeed would run at all."""
-        return [s for s in self.strategies if s.name not in self._refusals]
+        return [s for s in self.strategies if s.name not in self.refusals]
 
-    def _shortfalls(self, candidate: Candidate) -> list[Shortfall]:
-        return self._short_of(candidate, self._swept.uses)
+    def shortfalls(self, candidate: Candidate) -> list[Shortfall]:
+        """What a candidate is short of."""
+        return self._short_of(candidate.strategy, self.uses(candidate))
 
-    def _uses(self, candidate: Candidate) -> Mapping[Device, Use]:
+    def uses(self, candidate: Candidate) -> Mapping[Device, Use]:
+        """The peaks of a candidate."""
         return self._swept.uses(self._values(candidate))
 
     @property

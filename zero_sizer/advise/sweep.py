@@ -234,6 +234,18 @@ class Sweep:
         on_gpu = Use(size, MOMENTS[row.index(size)], room, error)
         return {**lasting.uses, **others, Device.GPU: on_gpu}
 
+    def unchanging(self, values: Values) -> Mapping[Device, Use]:
+        """A lower bound of ``uses`` for any number of ranks and any buffers, the cheapest.
+
+        What none of the numbers changes, with the activations of forward and backward alone.
+        """
+        fixed = self._lasting.fixed(values)
+        alone = activations_alone(self._family.formula("activations", values, _activations))
+        row = list(fixed.rows[Device.GPU])
+        for place, size in zip(_PASSES, alone, strict=True):
+            row[place] += size
+        return {**fixed.uses, Device.GPU: highest_of(row)}
+
     def at_least(self, values: Values) -> Mapping[Device, Use]:
         """A lower bound of ``uses``, cheap: without forward, backward and what a batch changes."""
         group = self._group(values)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
-from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.left_open import settled
 from zero_sizer.advise.limits import Shortfall
+from zero_sizer.advise.rejected import RejectedStrategy
 from zero_sizer.advise.search import Search
 from zero_sizer.findings import Direction, Finding, Reason
 from zero_sizer.hardware.device import Device

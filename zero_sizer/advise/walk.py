@@ -29,6 +29,7 @@ class Probe:
 
     Attributes:
         fits: whether it fits.
+        is_hopeless: whether no setting and no number of nodes makes its batch fit; cheap.
         host_may_fit: whether host and NVMe take it, as far as is known without its batch; cheap.
         short: devices that are short, and when most is held of each.
         pace: its seconds a token.
@@ -36,6 +37,7 @@ class Probe:
     """
 
     fits: Callable[[Candidate], bool]
+    is_hopeless: Callable[[Candidate], bool]
     host_may_fit: Callable[[Candidate], bool]
     short: Callable[[Candidate], Mapping[Device, Moment]]
     pace: Callable[[Candidate], float]
@@ -83,6 +85,8 @@ class Walk:
         """
         self._best = known
         last = len(self._sizes) - 1 if limit is None else limit
+        if self._probe.is_hopeless(self._at(self._ladder.fastest, 0)):
+            return known
         most, is_too_large = self._first(self._ladder.host, last)
         if is_too_large:
             return self._best  # with more of the states on the GPU it would be larger
@@ -103,6 +107,8 @@ class Walk:
         ladder = self._ladder
         least = (*ladder.corners, *(ladder.last if self._is_thorough else ()))
         last = len(self._sizes) - 1
+        if self._probe.is_hopeless(self._at(ladder.fastest, 0)):
+            return -1
         for rungs in (ladder.host, *reversed(ladder.partial)):
             if self._host_may_fit(rungs[-1]):
                 found = max(self._most(ladder.both(rungs[-1], rung), -1, last) for rung in least)

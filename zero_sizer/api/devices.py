@@ -1,6 +1,7 @@
 """Needs on one device, with the names of the JSON."""
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
 from zero_sizer.util.interval import Interval
@@ -24,6 +25,7 @@ class DeviceUse:
         outside: what others take: context and communication, or the processes themselves.
         reserved: what PyTorch's allocator holds at the peak; None off the GPU.
         rank: whose GPU it is; None off the GPU.
+        higher_phases: phase -> another ``rank`` whose GPU holds more in it, and its ``num_bytes``.
     """
 
     per: str
@@ -38,6 +40,7 @@ class DeviceUse:
     outside: Interval
     reserved: Interval | None = None
     rank: int | None = None
+    higher_phases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> "DeviceUse":

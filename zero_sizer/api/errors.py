@@ -1,10 +1,11 @@
 """The one exception that a question in Python raises."""
 
-from zero_sizer.errors import UnsupportedError, WitnessError, ZeroSizerError
+from zero_sizer.errors import EngineError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.findings import Finding, Severity
 
 _CODES: tuple[tuple[type[Exception], str], ...] = (
     (UnsupportedError, "unsupported"),
+    (EngineError, "engine-stop"),
     (WitnessError, "dry-run-failed"),
 )
 

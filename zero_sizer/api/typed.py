@@ -30,6 +30,8 @@ class JobKeywords(TypedDict, total=False):
     seq_len: int | None
     images: Mapping[str, int | str] | int | str | None
     max_pixels: int | str | None
+    min_pixels: int | str | None
+    scaled_by: str | None
     audio_seconds: float | str | None
     target_len: int | None
     micro_batch: int | None

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 from zero_sizer.activations.masks import PACKED
 from zero_sizer.config.context import Context, Rule
-from zero_sizer.findings import Direction, Finding
+from zero_sizer.findings import RECORDING_TOO_SHORT, Direction, Finding
 from zero_sizer.models.feeds import Feed, feed_of
-from zero_sizer.models.feeds.language import USUAL_PIXELS
+from zero_sizer.models.feeds.audio import shortest
+from zero_sizer.models.feeds.resizing import USUAL_PIXELS, Bounds, before_the_processor
 
 _NAMES = ("images", "audio_seconds", "target_len")
+_BOUNDS = ("max_pixels", "min_pixels", "scaled_by")
 
 
 def _feed(context: Context) -> Feed | None:
@@ -35,23 +37,23 @@ def not_taken(context: Context) -> Iterator[Finding]:
 
 
 def bound_not_reached(context: Context) -> Iterator[Finding]:
-    """A bound on pixels where images have a size of their own, or are stated."""
-    feed, origins = _feed(context), context.workload.origins
-    if context.model is None or context.workload.max_pixels is None:
+    """Bounds on pixels where images have a size of their own, or are stated within them."""
+    feed, said = _feed(context), context.workload.said
+    if context.model is None:
         return
-    images = context.workload.images
-    is_free = feed is not None and feed.loops and (images is None or images.height is None)
-    unbound = replace(context.workload.said, max_pixels=None)
-    is_scaled_down = feed != feed_of(context.model, unbound)
-    if is_free or is_scaled_down or origins["max_pixels"].startswith("default of"):
-        return
+    is_free = feed is not None and feed.loops and (said.images is None or not said.images.height)
     takes = feed.about if feed is not None else "tokens and labels"
-    yield context.note(
-        "input-not-taken",
-        "--max-pixels",
-        f"changes nothing here: {context.model.name} is fed {takes}",
-        "leave it out" if feed is None else "state --images where they are of another size",
-    )
+    for name in _BOUNDS:
+        origin = context.workload.origins.get(name, "")
+        if getattr(said, name) is None or is_free or origin.startswith("default of"):
+            continue
+        if feed == feed_of(context.model, replace(said, **{name: None})):
+            yield context.note(
+                "input-not-taken",
+                f"--{name.replace('_', '-')}",
+                f"changes nothing here: {context.model.name} is fed {takes}",
+                "leave it out" if feed is None else "state --images where they are of another size",
+            )
 
 
 def image_size_assumed(context: Context) -> Iterator[Finding]:
@@ -96,7 +98,9 @@ def _other_images(context: Context, feed: Feed | None) -> Iterator[Finding]:
     if stated.height is None or feed.loops:  # Qwen's processor only rounds, which ``about`` shows
         is_taken = taken.partition(",")[0] == str(stated.count)
     else:
-        is_taken = taken == stated.about
+        bounds = Bounds.of(context.workload.said)
+        handed_on = before_the_processor(stated, context.model.hf_config.get("model_type"), bounds)
+        is_taken = taken == handed_on.about
     if is_taken:
         return
     yield context.warning(
@@ -119,6 +123,22 @@ def images_beyond_sequence(context: Context) -> Iterator[Finding]:
         f"cut to {seq_len:,}: image features and image tokens do not match",
         f"give at least {feed.fewest:,} tokens, or fewer or smaller --images",
     )
+
+
+def recording_too_short(context: Context) -> Iterator[Finding]:
+    """Samples of which a model's convolutions leave no frame, or fewer than are masked at once."""
+    feed, seconds = _feed(context), context.workload.audio_seconds
+    if feed is None or "audio_seconds" not in feed.free or context.model is None or not seconds:
+        return
+    least = shortest(context.model.hf_config)
+    if seconds < least:
+        yield context.error(
+            RECORDING_TOO_SHORT,
+            "--audio-seconds",
+            f"ValueError or RuntimeError in the forward: {seconds:g} seconds leave "
+            f"{context.model.name} too few frames to convolve and to mask",
+            f"give at least {least:g} seconds, or the length of the longest recording",
+        )
 
 
 def no_step_time(context: Context) -> Iterator[Finding]:
@@ -145,5 +165,6 @@ RULES: tuple[Rule, ...] = (
     image_size_assumed,
     packed_images,
     images_beyond_sequence,
+    recording_too_short,
     no_step_time,
 )

@@ -9,17 +9,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zero_sizer.cli import options
-from zero_sizer.cli.exit_codes import of_verdict
+from zero_sizer.cli.exit_codes import DOES_NOT_FIT, of_verdict
 from zero_sizer.cli.output import require_output
 from zero_sizer.cli.progress import Progress
 from zero_sizer.config.workload import INFERENCE
-from zero_sizer.dryrun.answer import answer_of
+from zero_sizer.dryrun.answer import StoppedRun, answer_of
 from zero_sizer.dryrun.recording import Recording, merged
 from zero_sizer.dryrun.simulated.outputs import Outputs
-from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.errors import EngineError, InputError, UnsupportedError
 from zero_sizer.hardware import hostfile
 from zero_sizer.job import fields
 from zero_sizer.job.read import Job
+from zero_sizer.questions import stopped
 from zero_sizer.report.formats import reporter
 from zero_sizer.util.files import require_writable
 
@@ -136,13 +137,19 @@ def seconds(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run, write the recording, show it; the exit code says whether the run fits its devices."""
+    """Run, write the recording, show it; the exit code says whether the run fits its devices.
+
+    What DeepSpeed itself stops is an answer too: an error about the job.
+    """
     require_output(arguments.output, arguments.config)
     for name in _FILES:
         require_writable(getattr(arguments, name), f"--{name}")
     if arguments.script is not None:
         _refuse_hosts(arguments, "a script")
-        recording = of_script(arguments)
+        try:
+            recording = of_script(arguments)
+        except EngineError as error:
+            return _stopped(arguments, stopped.of_script(error, arguments.script[0]))
     elif arguments.config is None and arguments.task != INFERENCE:
         raise InputError("nothing to run", remedy="give CONFIG, or a script after --")
     else:
@@ -152,9 +159,11 @@ def run(arguments: argparse.Namespace) -> int:
         if job.workload.task == INFERENCE and arguments.how != "simulated":
             raise UnsupportedError(f"inference runs with --how simulated, not {arguments.how}")
         hosts = _hosts(arguments)
-        recording = _of_ranks(
-            arguments, job.cluster.world_size, lambda: record(arguments, arguments.how, job, hosts)
-        )
+        ranks, how = job.cluster.world_size, arguments.how
+        try:
+            recording = _of_ranks(arguments, ranks, lambda: record(arguments, how, job, hosts))
+        except EngineError as error:
+            return _stopped(arguments, stopped.of_job(error, how, job, arguments.layers))
     if arguments.output:
         recording.write(arguments.output)
     answer = answer_of(recording)
@@ -162,6 +171,11 @@ def run(arguments: argparse.Namespace) -> int:
     files = {what: path for what, path in written.items() if path}
     reporter("dryrun", arguments.format)(answer, files=files)
     return of_verdict(answer.verdict)
+
+
+def _stopped(arguments: argparse.Namespace, answer: StoppedRun) -> int:
+    reporter("stopped", arguments.format)(answer)
+    return DOES_NOT_FIT
 
 
 def _of_ranks(

@@ -14,7 +14,8 @@ from zero_sizer.report.formats import reporter
 if TYPE_CHECKING:
     from zero_sizer.hardware.cluster import Gpu
 
-_LENGTHS = ("seq_len", "images", "max_pixels", "audio_seconds", "target_len")
+_IMAGES = ("images", "max_pixels", "min_pixels", "scaled_by")
+_LENGTHS = ("seq_len", *_IMAGES, "audio_seconds", "target_len")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

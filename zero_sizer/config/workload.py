@@ -61,6 +61,9 @@ class Workload:
         seq_len: tokens per sample (``--seq-len``).
         images: of each sample, where the model sees (``--images``).
         max_pixels: of an image, to which larger ones are scaled down.
+        min_pixels: of an image, to which smaller ones are scaled up.
+        scaled_by: what scales them: the model's ``processor`` (None too), or the ``trainer``
+            before it, whose images the processor then rounds.
         audio_seconds: of each sample's recording, where it hears.
         target_len: tokens of an encoder-decoder's labels (None: as many as ``seq_len``).
         checkpointing: activation checkpointing, None when not stated.
@@ -106,6 +109,8 @@ class Workload:
     seq_len: int | None = None
     images: Images | None = None
     max_pixels: int | None = None
+    min_pixels: int | None = None
+    scaled_by: str | None = None
     audio_seconds: float | None = None
     target_len: int | None = None
     checkpointing: bool | None = None
@@ -132,6 +137,8 @@ class Workload:
         return Said(
             images=self.images,
             max_pixels=self.max_pixels,
+            min_pixels=self.min_pixels,
+            scaled_by=self.scaled_by,
             audio_seconds=self.audio_seconds,
             target_len=self.target_len,
         )

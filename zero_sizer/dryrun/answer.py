@@ -6,7 +6,7 @@ from dataclasses import field
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.simulated.workspaces import Workspace, workspaces_of
 from zero_sizer.dryrun.verdict import verdict_of
-from zero_sizer.findings import Reason
+from zero_sizer.findings import Finding, Reason
 from zero_sizer.hardware import catalog, outside
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.util.interval import Interval
@@ -30,6 +30,23 @@ class RunAnswer:
     reasons: tuple[Reason, ...]
     workspaces: tuple[Workspace, ...] = ()
     outside: Mapping[str, Interval] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoppedRun:
+    """A dry run that DeepSpeed itself stopped.
+
+    Attributes:
+        how: the kind of dry run.
+        about: the model or the script.
+        source: the DeepSpeed config, for findings that name no file.
+        findings: what DeepSpeed said, and what else is an error about the job.
+    """
+
+    how: str
+    about: str
+    source: str
+    findings: tuple[Finding, ...]
 
 
 def answer_of(recording: Recording) -> RunAnswer:

@@ -1,10 +1,12 @@
-"""Which config keys an engine's error message is about, for the reader who must change one."""
+"""Errors of an engine: whether DeepSpeed means the job, and which config keys it is about."""
 
+import linecache
 import re
+import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from zero_sizer.errors import WitnessError
+from zero_sizer.errors import EngineError, WitnessError
 
 _SHORTEST_VALUE = 4  # letters; shorter values are words of any sentence
 _MOST = 3
@@ -26,11 +28,60 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-def engine_error(message: str, config: Mapping[str, Any]) -> WitnessError:
-    """The engine's message, with the keys of ``config`` that it names."""
+_OF_THE_MACHINE = ("deepspeed.ops.op_builder", "deepspeed.accelerator")
+
+
+class Raised(NamedTuple):
+    """Where DeepSpeed raised an error.
+
+    Attributes:
+        at: ``deepspeed/...py:line``.
+        on_purpose: by a statement of its own, which checks something; else an operation failed.
+    """
+
+    at: str
+    on_purpose: bool
+
+
+def raised_by_deepspeed(error: BaseException) -> Raised | None:
+    """Where DeepSpeed raised it; None for what torch, the model or the machine raised."""
+    frames = [
+        (str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    checked = bool(frames) and frames[-1][0].partition(".")[0] == "pydantic"
+    while checked and frames and not frames[-1][0].startswith("deepspeed"):
+        frames.pop()
+    module, filename, line = frames[-1] if frames else ("", "", 0)
+    if module.partition(".")[0] != "deepspeed" or module.startswith(_OF_THE_MACHINE):
+        return None
+    of_it = re.split(r"[\\/](?=deepspeed[\\/])", filename)[-1].replace("\\", "/")
+    says = linecache.getline(filename, line).lstrip().startswith("raise")
+    on_purpose = checked or says or isinstance(error, AssertionError)
+    if not on_purpose and isinstance(error, RuntimeError | OSError | MemoryError):
+        return None  # of torch's, which has no frames of its own; or of files
+    return Raised(f"{of_it}:{line}", on_purpose)
+
+
+def engine_error(
+    message: str, config: Mapping[str, Any], *, where: str = "", raised: Raised | None = None
+) -> WitnessError:
+    """The engine's message, with the keys of ``config`` that it names.
+
+    Args:
+        message: as it stands in the reply.
+        config: DeepSpeed's.
+        where: ``file:line`` of a script.
+        raised: by DeepSpeed; what it did not mean counts where it is about a key of the config.
+    """
     keys = keys_named(message, config)
-    remedy = "in the config: " + ", ".join(keys[:_MOST]) if keys else ""
-    return WitnessError(message, remedy=remedy_of(message) or remedy)
+    named = "in the config: " + ", ".join(keys[:_MOST]) if keys else ""
+    remedy = remedy_of(message) or named
+    if raised is not None and (raised.on_purpose or keys):
+        return EngineError(
+            message, remedy=remedy, where=where, raised_at=raised.at, keys=tuple(keys)
+        )
+    return WitnessError(message, remedy=remedy, where=where)
 
 
 def remedy_of(message: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zero_sizer.dryrun.engine_errors import engine_error
+from zero_sizer.dryrun.engine_errors import Raised, engine_error, raised_by_deepspeed
 from zero_sizer.dryrun.recording import RankRecord, Recording, from_json, rank_from_json
 from zero_sizer.errors import InputError, UnsupportedError, WitnessError, ZeroSizerError
 from zero_sizer.util.files import read_json, write_text
@@ -35,8 +35,10 @@ def failure(error: BaseException, *, message: str = "", **more: str) -> dict[str
     own = isinstance(error, ZeroSizerError)
     text = " ".join(str(error).split()) or "no message"
     kind = next((name for name, known in _KINDS.items() if isinstance(error, known)), "")
+    raised = None if own else raised_by_deepspeed(error)
     found = {
         "kind": kind or "WitnessError",
+        **({"raised": raised} if raised else {}),
         "message": message or (text if own else f"{type(error).__name__}: {text}"),
         "trace": "".join(traceback.format_exception(error)),
     }
@@ -49,10 +51,11 @@ def error_in(reply: Mapping[str, Any], config: Mapping[str, Any]) -> ZeroSizerEr
         return None
     error = reply["error"]
     kind = _KINDS.get(error["kind"])
-    if kind is not None or "remedy" in error:
+    raised = Raised(*error["raised"]) if "raised" in error else None
+    if kind is not None or (raised is None and "remedy" in error):
         named = {name: error[name] for name in ("remedy", "where") if name in error}
         return (kind or WitnessError)(error["message"], **named)
-    return engine_error(error["message"], config)
+    return engine_error(error["message"], config, where=error.get("where", ""), raised=raised)
 
 
 def progress_line(done: int, phase: str) -> str:

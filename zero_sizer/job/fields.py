@@ -4,16 +4,14 @@ A row makes the option of the command line with its help, the key of a job YAML,
 ``Flags``, the check of the value and what stands in the answer where nobody stated it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zero_sizer.config.document import Document
 from zero_sizer.config.settings import Setting
 from zero_sizer.config.workload import DYNAMIC, INFERENCE, STATIC, TRAINING
 from zero_sizer.errors import InputError
-from zero_sizer.hardware.assemble import RATES, Stated
+from zero_sizer.hardware.assemble import RATES
 from zero_sizer.job.values import (
     TOKENS_OF_K,
     Amount,
@@ -33,9 +31,9 @@ from zero_sizer.job.values import (
 )
 from zero_sizer.models.attention import FLASH_KERNELS
 from zero_sizer.models.changes.freeze import patterns
+from zero_sizer.models.feeds.records import PROCESSOR, TRAINER
 from zero_sizer.units import TIB
 from zero_sizer.util.records import dataclass
-from zero_sizer.util.spelling import did_you_mean, shown
 
 if TYPE_CHECKING:
     from datetime import date
@@ -199,6 +197,17 @@ class Flags:
         metavar="PIXELS",
         help="to which larger images are scaled down where sizes are free, e.g. 602112 or 768x784",
     )
+    min_pixels: int | str | None = _row(
+        pixels,
+        _WORKLOAD,
+        metavar="PIXELS",
+        help="to which smaller images are scaled up (the processor's: 3136, Qwen3-VL 65536)",
+    )
+    scaled_by: str | None = _row(
+        OneOf((PROCESSOR, TRAINER)),
+        _WORKLOAD,
+        help="what scales images: the model's processor, or the trainer before it (LLaMA-Factory)",
+    )
     audio_seconds: float | str | None = _row(
         Number(86400), _WORKLOAD, metavar="SECONDS", help="of each sample's recording"
     )
@@ -347,51 +356,3 @@ CLUSTER = (
     *(option for option in OPTIONS if option.section == _CLUSTER),
     *(Field(name=name, check=rate, section=_CLUSTER) for name in RATES),  # in a job YAML only
 )
-
-
-def from_file(file: Document, section: str, options: tuple[Field, ...]) -> dict[str, Stated]:
-    """Statements of one section of a job YAML; a key with no value states nothing.
-
-    Raises:
-        InputError: not a mapping, an unknown key, or a value of the wrong type.
-    """
-    values = file.get(section)
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        raise InputError(
-            f"{section}: {shown(values)} is not a mapping",
-            remedy=f"write {section}: {{{options[0].name}: ...}}",
-            where=file.where(section),
-        )
-    refuse_unknown(file, section, [option.name for option in options])
-    found = {}
-    for option in options:
-        key = f"{section}.{option.name}"
-        value = values.get(option.name)
-        if value is not None:
-            found[option.name] = Stated(option.parse(value, file.where(key)), file.where(key))
-    for name in ("hostfile", "cluster_profile"):
-        if name in found:
-            beside = Path(file.source).parent / found[name].value
-            found[name] = Stated(str(beside), found[name].origin)
-    return found
-
-
-def refuse_unknown(
-    file: Document, section: str, known: Iterable[str], kind: str = "in a job file"
-) -> None:
-    """Stops at a key the YAML does not have, with the nearest that it has.
-
-    Raises:
-        InputError: there is one.
-    """
-    known = list(known)
-    values = file.get(section) if section else file.values
-    for key in values:
-        if key in known:
-            continue
-        hint = did_you_mean(str(key), known) or f"known: {', '.join(known)}"
-        path = f"{section}.{key}" if section else str(key)
-        place = f"under {section}:" if section else kind
-        raise InputError(f"unknown key {shown(key)} {place}", remedy=hint, where=file.where(path))

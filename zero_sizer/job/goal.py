@@ -17,6 +17,7 @@ from zero_sizer.errors import InputError
 from zero_sizer.hardware import catalog, costs
 from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job import fields as stated
+from zero_sizer.job import sections
 from zero_sizer.job.fields import Field, Flags
 from zero_sizer.job.values import Number
 from zero_sizer.util.records import dataclass
@@ -212,5 +213,5 @@ def _read(path: str | None) -> Document | None:
     from zero_sizer.job import yaml_lines
 
     file = yaml_lines.load(path)
-    stated.refuse_unknown(file, "", (_PRICE, _PUE.name, _NODE.name), kind="in a rates file")
+    sections.refuse_unknown(file, "", (_PRICE, _PUE.name, _NODE.name), kind="in a rates file")
     return file

@@ -10,7 +10,7 @@ ONLY = ("prompt", "new_tokens", "batch_size", "cache", "tensor_parallel")
 NOT_READ = (
     *("grad_accum", "checkpointing", "loss", "kernels", "num_workers", "prefetch"),
     *("tokens", "samples", "epochs", "freeze", "audio_seconds", "target_len"),
-    "max_pixels",
+    *("max_pixels", "min_pixels", "scaled_by"),
 )
 """Statements about training that say nothing about inference."""
 

@@ -1,12 +1,15 @@
 """The rank that needs most: the whole ledger of every rank that can be it, the highest taken."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
+from typing import NamedTuple
 
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger import entries
 from zero_sizer.ledger.entry import evaluate
-from zero_sizer.ledger.peak import peak_of, totals
+from zero_sizer.ledger.moments import Moment, Phase
+from zero_sizer.ledger.peak import peak_of, phase_peaks, totals
 from zero_sizer.plan import sizes
 from zero_sizer.plan.parallel import ranks_of
 from zero_sizer.plan.plan import Plan
@@ -15,19 +18,56 @@ from zero_sizer.zero import owners, partition
 from zero_sizer.zero.wrapper import Wrapper
 
 
+class OnRank(NamedTuple):
+    """Bytes of one rank's GPU.
+
+    Attributes:
+        rank: whose.
+        num_bytes: live on it.
+    """
+
+    rank: int
+    num_bytes: int
+
+
+class Highest(NamedTuple):
+    """The rank that needs most, beside the others.
+
+    Attributes:
+        plan: on the rank whose GPU holds most over the run.
+        higher: phases in which the GPU of another rank holds more -> the most.
+    """
+
+    plan: Plan
+    higher: Mapping[Phase, OnRank]
+
+
 def at_highest_rank(plan: Plan) -> Plan:
     """The plan on the rank whose GPU holds most; the lowest of equals."""
+    return highest_of(plan).plan
+
+
+def highest_of(plan: Plan) -> Highest:
+    """The rank whose GPU holds most, the lowest of equals, and where others hold more."""
     ranks = candidates(plan)
     if len(ranks) == 1:
-        return plan.at_rank(ranks[0])
-    return max((plan.at_rank(rank) for rank in ranks), key=_held)
+        return Highest(plan.at_rank(ranks[0]), {})
+    plans = {rank: plan.at_rank(rank) for rank in ranks}
+    moments = {rank: _moments(found) for rank, found in plans.items()}
+    # of equal peaks the one with more over all moments
+    top = max(ranks, key=lambda n: (peak_of(moments[n]).num_bytes, sum(moments[n].values())))
+    phases = {rank: phase_peaks(found) for rank, found in moments.items()}
+    higher = {}
+    for phase, num_bytes in phases[top].items():
+        rank = max(ranks, key=lambda n: phases[n][phase])
+        if phases[rank][phase] > num_bytes:
+            higher[phase] = OnRank(rank, phases[rank][phase])
+    return Highest(plans[top], higher)
 
 
-def _held(plan: Plan) -> tuple[int, int]:
-    """Bytes of the GPU's peak, then of all moments: those that can differ where peaks are equal."""
+def _moments(plan: Plan) -> Mapping[Moment, int]:
     allocations = evaluate(entries.ENTRIES, plan, explain=False)
-    moments = totals(allocations, plan.ranks_per_node)[Device.GPU]
-    return peak_of(moments).num_bytes, sum(moments.values())
+    return totals(allocations, plan.ranks_per_node)[Device.GPU]
 
 
 def candidates(plan: Plan) -> tuple[int, ...]:

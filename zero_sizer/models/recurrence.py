@@ -1,4 +1,4 @@
-"""Layers that pass a state along the sequence: linear attention, state spaces, recurrences."""
+"""Layers of which no closed form of attention knows what they keep."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,12 +16,21 @@ _FIELDS = (
 )
 
 
-def has_recurrence(model: ModelSpec) -> bool:
-    """True if some layers carry a state, which no closed form of attention knows.
+_INDEXED = "index_topk"  # DeepSeek's sparse attention, of DeepSeek-V3.2 and GLM-5
 
-    Where their own kernels are not installed, torch computes them in fp32, chunk by chunk, and
-    keeps a state of each chunk for backward.
+
+def beyond_closed_form(model: ModelSpec) -> str:
+    """Words for layers that no closed form of attention knows; empty if it knows all.
+
+    Some carry a state: where their own kernels are not installed, torch computes them in fp32,
+    chunk by chunk, and keeps a state of each chunk for backward. Others attend to tokens that an
+    indexer picks, whose scores are a square of the sequence for each of its heads, in fp32
+    (transformers 5.23 modeling_glm_moe_dsa.py:228).
     """
     nested: Any = model.hf_config.get("text_config")
     texts = (model.hf_config, nested if isinstance(nested, Mapping) else {})
-    return any(fields.get(name) for fields in texts for name in _FIELDS)
+    if any(fields.get(name) for fields in texts for name in _FIELDS):
+        return "carry a state along the sequence (linear attention, state spaces)"
+    if any(fields.get(_INDEXED) for fields in texts):
+        return "attend to tokens that an indexer picks (sparse attention)"
+    return ""

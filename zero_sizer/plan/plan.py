@@ -38,6 +38,7 @@ _Of = TypeVar("_Of")
 _OPT = "zero_optimization.offload_optimizer."
 _PAR = "zero_optimization.offload_param."
 _ACT = "activation_checkpointing."
+_IMAGES = ("images", "max_pixels", "min_pixels", "scaled_by")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class Plan:
     grad_accum: int = _read("gradient_accumulation_steps")
     micro_batch: int = _read("train_micro_batch_size_per_gpu")
     seq_len: int = _read("seq_len")
-    feed: Feed | None = _read("model", "images", "max_pixels", "audio_seconds", "target_len")
+    feed: Feed | None = _read("model", *_IMAGES, "audio_seconds", "target_len")
     checkpointing: bool = _read("checkpointing")
     checkpointing_how: Checkpointing = _read("checkpointing")
     cpu_checkpointing: bool = _read(_ACT + "cpu_checkpointing")

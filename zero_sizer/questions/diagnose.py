@@ -95,10 +95,12 @@ def of_log(found: Log, sizing: Sizing | None) -> Diagnosis:
 
 
 def _predicted(sizing: Sizing, symptom: Symptom) -> int:
+    """Bytes of the phase, on the rank that holds most in it."""
     moments = sizing.moments[symptom.device]
-    return max(
-        (n for moment, n in moments.items() if symptom.phase in (None, moment.phase)), default=0
-    )
+    found = [n for moment, n in moments.items() if symptom.phase in (None, moment.phase)]
+    if symptom.device is Device.GPU:
+        found += [of.num_bytes for phase, of in sizing.higher.items() if phase is symptom.phase]
+    return max(found, default=0)
 
 
 def _asked_for(sizing: Sizing, symptom: Symptom) -> Iterator[Allocation]:

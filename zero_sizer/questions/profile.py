@@ -10,12 +10,18 @@ from typing import Any
 from zero_sizer.activations import select, store
 from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import ZeroSizerError
-from zero_sizer.findings import CLOSED_FORM, INPUTS_NOT_MODELLED, Finding, Severity
+from zero_sizer.findings import (
+    CLOSED_FORM,
+    INPUTS_NOT_MODELLED,
+    RECORDING_TOO_SHORT,
+    Finding,
+    Severity,
+)
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.models.attention import FLASH
 from zero_sizer.models.inputs import besides_tokens
-from zero_sizer.models.recurrence import has_recurrence
+from zero_sizer.models.recurrence import beyond_closed_form
 from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import Sizing, size
 
@@ -38,7 +44,8 @@ def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
     plan = sizing.plan
     if plan is None or not _is_worth_it(sizing, plan):
         return sizing
-    if plan.feed is not None and plan.seq_len < plan.feed.fewest:
+    is_short = any(finding.code == RECORDING_TOO_SHORT for finding in sizing.findings)
+    if is_short or (plan.feed is not None and plan.seq_len < plan.feed.fewest):
         return _without_tracing(sizing, "its forward raises, and so is not traced")
     if _num_calls(plan) > _MOST_CALLS:
         return _without_tracing(
@@ -128,7 +135,8 @@ def _may_trace(plan: Plan) -> bool:
 
 def _is_beyond_closed_forms(plan: Plan) -> bool:
     model = plan.model
-    return plan.feed is not None or bool(model.arch.decoder_layers) or has_recurrence(model)
+    is_fed = plan.feed is not None or bool(model.arch.decoder_layers)
+    return is_fed or bool(beyond_closed_form(model))
 
 
 def _is_worth_it(sizing: Sizing, plan: Plan) -> bool:

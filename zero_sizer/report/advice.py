@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from zero_sizer.advise.candidate import Candidate, RejectedStrategy
+from zero_sizer.advise.candidate import Candidate
 from zero_sizer.advise.choose import Choice
 from zero_sizer.advise.config import ASSUMED_PRECISION
 from zero_sizer.advise.curve import Point
 from zero_sizer.advise.emit import edits
 from zero_sizer.advise.limits import Limits
+from zero_sizer.advise.rejected import RejectedStrategy
 from zero_sizer.advise.search import Search
 from zero_sizer.advise.start import Start
 from zero_sizer.advise.verdict import words_of
@@ -39,11 +40,11 @@ def show_choice(choice: Choice, start: Start | None = None) -> None:
     if winner is None:
         _show_nothing(choice)
     else:
+        show_doubt(choice.verdict, choice.reasons)
         show_line(f"CHOSEN: {plan_line(winner)}{with_flags(choice)}")
         show_line("; ".join(filter(None, (f"on {where(choice)}", pace(choice, winner)))), indent="")
         for line in assumptions(choice.search, winner, is_free=choice.is_free):
             show_line(line, indent="  ")
-        show_doubt(choice.verdict, choice.reasons)
         show_run(choice.run, choice.in_time, is_alike=choice.search.job.cluster.has_equal_nodes)
         print()
         _show_ranked(choice)

@@ -35,9 +35,23 @@ def show_cards(found: Cards) -> None:
     show_table(("gpu", *ways), table)
     print()
     show_line("LoRA: rank 16 on all linear layers; QLoRA: the same over nf4, double quantized")
+    for line in notes(found):
+        show_line(line)
     show_line(f"-: more than {COUNTS[-1]}, or DeepSpeed would not run it; powers of two were tried")
     if found.are_unknown:
         show_line("?: nothing bounds what the model keeps there (see above)")
+
+
+def notes(found: Cards) -> list[str]:
+    """Why packed weights take more GPUs than the same weights in 16 bits, where they do."""
+    if not found.takes_more_packed:
+        return []
+    return [
+        "QLoRA takes more than LoRA where more GPUs do not help it: transformers puts the whole "
+        f"packed model ({format_gib(found.packed_bytes)} of codes) on every GPU before stage 3 "
+        "partitions it, and products of 4-bit weights keep codes once gathered until backward; "
+        "LoRA's weights are partitioned from the start and given back after use"
+    ]
 
 
 def _cell(found: Enough | None) -> str:
@@ -56,6 +70,7 @@ def _mapping(cards: Cards) -> dict[str, Any]:
         "schema_version": 1,
         "model": cards.model,
         "refusal": "" if cards.refusal is None else cards.refusal.message,
+        "notes": notes(cards),
         "gpus": [
             {
                 "name": gpu.name,

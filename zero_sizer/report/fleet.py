@@ -54,11 +54,11 @@ def show_fleet(fleet: Fleet) -> None:
 
 
 def _show_found(fleet: Fleet) -> None:
+    if fleet.smallest is not None:
+        show_doubt(fleet.verdict, fleet.reasons)
     show_line(where(fleet))
     for line in (*assumed(fleet), *answers(fleet)):
         show_line(line)
-    if fleet.smallest is not None:
-        show_doubt(fleet.verdict, fleet.reasons)
     print()
     _show_sizes(fleet)
     found = curve(fleet)
@@ -196,7 +196,7 @@ def goal_lines(fleet: Fleet) -> Iterator[str]:
 
 
 def sizes(fleet: Fleet) -> Table:
-    """The best plan on each number of nodes."""
+    """The fewest GPUs where these are a part of a node, then the best plan of each size."""
     heads = [
         "nodes",
         "GPUs",
@@ -208,6 +208,9 @@ def sizes(fleet: Fleet) -> Table:
         "GPU GiB",
     ]
     rows = [_size_row(fleet, size) for size in fleet.table]
+    smallest = fleet.smallest
+    if smallest is not None and smallest.world_size < fleet.search.job.cluster.gpus_per_node:
+        rows.insert(0, _plan_row(smallest))
     return Table(heads, rows, (0, 1, *range(5, len(heads))))
 
 
@@ -221,13 +224,16 @@ def _show_sizes(fleet: Fleet) -> None:
 
 
 def _size_row(fleet: Fleet, size: Size) -> list[str]:
+    if size.best is not None:
+        return _plan_row(size.best)
     gpus = size.nodes * fleet.search.job.cluster.gpus_per_node
-    plan = size.best
-    if plan is None:
-        return [str(size.nodes), str(gpus), "nothing fits", *[""] * 5]
+    return [str(size.nodes), str(gpus), "nothing fits", *[""] * 5]
+
+
+def _plan_row(plan: Candidate) -> list[str]:
     return [
-        str(size.nodes),
-        str(gpus),
+        str(plan.nodes),
+        str(plan.world_size),
         plan.strategy.name,
         f"{plan.micro_batch} x {plan.grad_accum}",
         "yes" if plan.checkpointing else "no",

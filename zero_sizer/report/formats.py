@@ -26,6 +26,7 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
         "html": "nodes.show_page",
     },
     "dryrun": {"text": "recording.show", "json": "recording.print_recording"},
+    "stopped": {"text": "recording.show_stopped", "json": "recording.print_stopped"},
     "lint": {
         "text": "lint.show",
         "json": "lint.print_json",

@@ -85,6 +85,9 @@ def device_mapping(sizing: Sizing, device: Device, found: DeviceAnswer) -> dict[
         "shortfall_bytes": found.shortfall,
         "outside_bytes": dict(found.capacity.outside._asdict()),
     }
+    if found.higher:
+        more = {phase.value: dict(of._asdict()) for phase, of in found.higher.items()}
+        mapping["higher_phases"] = more
     if device is Device.GPU:
         mapping["reserved_bytes"] = dict(found.reserved._asdict())
     return mapping

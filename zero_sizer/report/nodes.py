@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from zero_sizer.advise.fleet import Fleet
+from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report import fleet as text
 from zero_sizer.report import markdown, page
 from zero_sizer.report.advice import warnings
 from zero_sizer.report.sheet import Section, Sheet
-from zero_sizer.report.verdict import reason_line
+from zero_sizer.report.verdict import WORDS, reason_line
 
 _HEADS = {"ckpt": "checkpointing", "": "plan there, or why there is none"}  # there is room
 
@@ -25,11 +26,13 @@ def show_markdown(fleet: Fleet) -> None:
 def sheet_of(fleet: Fleet) -> Sheet:
     """Lays the sizes out."""
     first, *others = (line.strip() for line in text.answers(fleet))
-    doubts = map(reason_line, fleet.reasons if fleet.smallest is not None else ())
+    if fleet.smallest is not None and fleet.verdict is not Verdict.FITS:
+        others = [*map(reason_line, fleet.reasons), first, *others]
+        first = WORDS[fleet.verdict]
     return Sheet(
         verdict=first[:1].upper() + first[1:],
         kind=fleet.verdict,
-        reasons=(*others, *doubts),
+        reasons=tuple(others),
         job=text.where(fleet),
         sections=tuple(_sections(fleet)),
     )

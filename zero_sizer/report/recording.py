@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from zero_sizer.dryrun.answer import RunAnswer
+from zero_sizer.dryrun.answer import RunAnswer, StoppedRun
 from zero_sizer.dryrun.recording import PhaseRecord, RankRecord, Recording
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.document import print_document
-from zero_sizer.report.json import reason_mapping
+from zero_sizer.report.json import finding_mapping, reason_mapping
 from zero_sizer.report.table import gib, show_line, show_table
-from zero_sizer.report.verdict import WORDS, reason_line, show_words
+from zero_sizer.report.text import line_of
+from zero_sizer.report.verdict import WORDS, invalid, reason_line, show_words
 from zero_sizer.units import format_gib
 
 _SHOWN = 12  # buffers listed at the last boundary
@@ -61,6 +62,27 @@ def print_recording(answer: RunAnswer, *, files: Mapping[str, str] = NO_FILES) -
         "verdict": answer.verdict.value if answer.verdict else None,
         "reasons": [reason_mapping(reason) for reason in answer.reasons],
         **answer.recording.to_json(),
+    }
+    print_document(found)
+
+
+def show_stopped(answer: StoppedRun) -> None:
+    """Print what DeepSpeed says, then every error with its file, line and key."""
+    first, *_ = answer.findings
+    show_words(invalid(len(answer.findings)), [first.message])
+    show_line(f"{answer.how} run of {answer.about}: no recording")
+    print()
+    for finding in answer.findings:
+        show_line(line_of(finding, answer.source))
+
+
+def print_stopped(answer: StoppedRun) -> None:
+    """Print the findings as JSON; whether the job would fit is not known."""
+    found = {
+        "schema_version": 1,
+        "verdict": Verdict.UNCERTAIN.value,
+        "how": answer.how,
+        "findings": [finding_mapping(finding) for finding in answer.findings],
     }
     print_document(found)
 

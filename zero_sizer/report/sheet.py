@@ -6,7 +6,14 @@ from zero_sizer.answer import Answer, DeviceAnswer
 from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.fixes import fix_rows
-from zero_sizer.report.text import NAMES, finding_line, keys_of, phases_shown, speed_line
+from zero_sizer.report.text import (
+    NAMES,
+    finding_line,
+    keys_of,
+    other_ranks,
+    phases_shown,
+    speed_line,
+)
 from zero_sizer.report.training import lines as training_lines
 from zero_sizer.report.verdict import free, job_words, reason_line, told
 from zero_sizer.units import format_gib
@@ -125,6 +132,7 @@ def _devices(answer: Answer) -> Section:
         lines=(
             "Each GPU's, each node's off the GPU. Low and high count what others take of the "
             "device, such as the CUDA context and the processes themselves.",
+            *filter(None, [other_ranks(answer, shown)]),
         ),
         heads=heads,
         rows=tuple(rows),

@@ -80,6 +80,25 @@ def _devices(answer: Answer) -> None:
     if wide > output_columns():
         table = [list(column) for column in zip(*table, strict=True)]
     show_table(table[0], table[1:], right=range(1, len(table[0])))
+    others = other_ranks(answer, shown)
+    if others:
+        show_line(others, indent="")
+
+
+def other_ranks(answer: Answer, shown: tuple[Phase, ...]) -> str:
+    """Which rank the phases of a GPU are of, and where another one holds more; empty if none."""
+    found, plan = answer.devices[Device.GPU], answer.sizing.plan
+    phases = [p for p in shown if p in found.higher]
+    if plan is None or not phases:
+        return ""
+    more = [
+        f"{format_gib(found.higher[p].num_bytes)} in {p.value} (rank {found.higher[p].rank})"
+        for p in phases
+    ]
+    return (
+        f"GPU: of rank {plan.rank}, which holds most over the run; other ranks hold up to "
+        f"{' and '.join(more)}"
+    )
 
 
 def _device(device: Device, found: DeviceAnswer, shown: tuple[Phase, ...]) -> list[str]:
@@ -168,7 +187,12 @@ def _findings(sizing: Sizing) -> None:
 
 def finding_line(sizing: Sizing, finding: Finding) -> str:
     """One finding with its file, line and key."""
-    source = finding.file or sizing.job.document.source
+    return line_of(finding, sizing.job.document.source)
+
+
+def line_of(finding: Finding, config: str) -> str:
+    """One finding with its file, which is ``config`` where it names none, line and key."""
+    source = finding.file or config
     where = f"{source}:{finding.line}: " if finding.line else ""
     key = f"{finding.key}: " if finding.key else ""
     remedy = f"; {finding.remedy}" if finding.remedy else ""

@@ -5,14 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from zero_sizer.answer import Answer, DeviceAnswer
-from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.moments import Phase
 from zero_sizer.report.plot import Column, draw
 from zero_sizer.report.table import show_line
 from zero_sizer.units import format_gib
 from zero_sizer.util.terminal import output_columns
 
-_NAME = {Device.GPU: "each GPU", Device.HOST: "each host", Device.NVME: "NVMe of each node"}
 _WORTH_A_PLOT = 2**20  # bytes
 
 
@@ -35,10 +33,10 @@ def as_mapping(answer: Answer) -> dict[str, Any]:
 def show_timeline(answer: Answer) -> None:
     """Print one plot for each device that the job uses."""
     width = output_columns()
-    for device, found in answer.devices.items():
+    for found in answer.devices.values():
         if found.points and found.peak.num_bytes >= _WORTH_A_PLOT:
             print()
-            title, *drawn, peak = _plot(_NAME[device], found, width)
+            title, *drawn, peak = _plot(found.whose, found, width)
             show_line(title, indent="")
             print("\n".join(drawn))
             show_line(peak)

@@ -42,10 +42,14 @@ def _first_error(sizing: Sizing) -> str:
 def told(sizing: Sizing) -> str:
     """The verdict's word, with what makes the job invalid."""
     errors = sum(finding.severity is Severity.ERROR for finding in sizing.findings)
-    invalid = f"NOT VALID ({errors} error{'s' if errors > 1 else ''} below)"
     if errors and sizing.verdict is Verdict.FITS:
-        return f"{invalid}   it would fit"
-    return WORDS[sizing.verdict] + (f", {invalid}" if errors else "")
+        return f"{invalid(errors)}   it would fit"
+    return WORDS[sizing.verdict] + (f", {invalid(errors)}" if errors else "")
+
+
+def invalid(errors: int) -> str:
+    """Words about a job that DeepSpeed would refuse, or did."""
+    return f"NOT VALID ({errors} error{'s' if errors > 1 else ''} below)"
 
 
 def show_words(word: str, reasons: Sequence[str]) -> None:

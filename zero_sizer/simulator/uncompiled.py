@@ -34,15 +34,25 @@ _LIGHT = ("config", "external_utils", "_trace_wrapped_higher_order_op")  # need 
 def uncompiled() -> Iterator[None]:
     """Inside, nothing is compiled, and torch's compiler is not imported unless it must be."""
     patches = Patches()
-    patches.set(torch, "compile", _as_written)
-    if _NAME not in sys.modules:
-        _Postponed.install()
-    config = importlib.import_module(f"{_NAME}.config")
+    config = _install(patches)
     try:
         with config.patch(disable=True):
             yield
     finally:
         patches.undo()
+
+
+def compile_nothing() -> None:
+    """From now on and to its end, this process is as inside ``uncompiled``."""
+    _install(Patches()).disable = True
+
+
+def _install(patches: Patches) -> Any:
+    """Leaves the compiler out; returns its settings."""
+    patches.set(torch, "compile", _as_written)
+    if _NAME not in sys.modules:
+        _Postponed.install()
+    return importlib.import_module(f"{_NAME}.config")
 
 
 class _Never:

@@ -20,7 +20,7 @@ from zero_sizer.findings import (
     Severity,
 )
 from zero_sizer.models.inputs import besides_tokens
-from zero_sizer.models.recurrence import has_recurrence
+from zero_sizer.models.recurrence import beyond_closed_form
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.timeline import compose, swap_remarks, zero_rules
@@ -69,8 +69,8 @@ def _about_model(plan: Plan) -> Iterator[Finding]:
         yield _of_the_base(plan)
     elif not plan.model.arch.hidden:
         yield _unknown(plan, "nothing is counted for activations: the width is")
-    elif has_recurrence(plan.model):
-        yield _about_recurrence(plan)
+    elif beyond_closed_form(plan.model):
+        yield _beyond_closed_form(plan)
     else:
         error = select.closed_form_error(plan)
         yield Finding(
@@ -86,14 +86,14 @@ def _about_model(plan: Plan) -> Iterator[Finding]:
         yield from _about_widths(plan)
 
 
-def _about_recurrence(plan: Plan) -> Finding:
-    """Layers whose states the closed form leaves out: it was 30 to 42 % below the engine."""
+def _beyond_closed_form(plan: Plan) -> Finding:
+    """Layers that the closed form leaves out: of states it was 30 to 42 % below the engine."""
     return Finding(
         code=CLOSED_FORM,
         severity=Severity.WARNING,
         key="--model",
-        message=f"layers of {plan.model.name} carry a state along the sequence (linear attention, "
-        "state spaces): what they keep is not in the closed form of activations",
+        message=f"layers of {plan.model.name} {beyond_closed_form(plan.model)}: what they keep is "
+        "not in the closed form of activations",
         remedy=_TRACED,
         direction=Direction.EITHER,
     )

@@ -1,6 +1,5 @@
 """A family's profile: one structure traced at several widths (``activations.structure``)."""
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,6 +34,7 @@ from zero_sizer.tracing.widths import (
     Solver,
     sparse,
 )
+from zero_sizer.util.gc_paused import keep_old_objects
 from zero_sizer.util.records import dataclass
 
 
@@ -99,7 +99,7 @@ def trace_family(  # noqa: PLR0913 (a structure, and what it is made of)
         WitnessError: the members differ in more than sizes.
     """
     tracers = [Tracer(m.fields, whole=bool(kinds), feed=m.feed) for m in members]
-    gc.freeze()  # what is imported by now stays; each trace collects what it made
+    keep_old_objects()  # what is imported by now stays; each trace collects what it made
     stacks = [
         replace(s, kinds=tuple(kinds_of.get(s.prefix, kinds)) or s.kinds) for s in tracers[0].stacks
     ]

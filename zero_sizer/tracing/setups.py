@@ -244,11 +244,17 @@ def _fit_range(
     window: tuple[int, int],
     most: int,
 ) -> list[FittedRange]:
-    found = []
-    for points in points_that_differ(trace, owners, window, most):
-        stack = fitted.fit(traces_at(trace, points), points.held_out, owners, points.where)
-        found.append(FittedRange(where=points.where, stack=stack))
-    return found
+    every, alone = points_of(window, most)
+    fit = _fit(trace, owners, every)
+    is_one = _holds_for_one(fit.stack, trace, owners, alone)
+    return [fit] if is_one else [_fit(trace, owners, alone), fit]
+
+
+def _fit(
+    trace: Callable[[int, int], Trace], owners: frozenset[str], points: "Points"
+) -> FittedRange:
+    stack = fitted.fit(traces_at(trace, points), points.held_out, owners, points.where)
+    return FittedRange(where=points.where, stack=stack)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,9 +307,8 @@ def points_that_differ(
 ) -> list[Points]:
     """The points for several samples; before them those for one, where its trace is another."""
     every, alone = points_of(window, most)
-    stack = fitted.fit(traces_at(trace, every), every.held_out, owners, every.where)
-    measured = fitted.measure(trace(*alone.held_out), owners)
-    return [every] if _agrees(stack, measured, alone.held_out[1]) else [alone, every]
+    is_one = _holds_for_one(_fit(trace, owners, every).stack, trace, owners, alone)
+    return [every] if is_one else [alone, every]
 
 
 def traces_at(trace: Callable[[int, int], Trace], points: Points) -> dict[symbolic.Point, Trace]:
@@ -311,8 +316,17 @@ def traces_at(trace: Callable[[int, int], Trace], points: Points) -> dict[symbol
     return {point: trace(*point) for point in (*points.fitted, points.held_out)}
 
 
-def _agrees(stack: FittedStack, measured: FittedStack, s: int) -> bool:
+def _holds_for_one(
+    stack: FittedStack,
+    trace: Callable[[int, int], Trace],
+    owners: frozenset[str],
+    alone: Points,
+) -> bool:
     """Whether the fit for several samples holds for one, but for rounding and copies of ids."""
+    return _agrees(stack, fitted.measure(trace(*alone.held_out), owners), alone.held_out[1])
+
+
+def _agrees(stack: FittedStack, measured: FittedStack, s: int) -> bool:
     tolerance = _ROUNDING + _IDS * s
     if len(stack.rows) != len(measured.rows):
         return False

@@ -4,8 +4,10 @@ None of it changes which tensors DeepSpeed makes:
 
 * optimizer kernels come from ``kernels`` unless ``ZERO_SIZER_KERNELS=compiled`` is set;
 * the shared-memory all-reduce (for inference) is not compiled;
-* DeepSpeedCPUAdam asks for the CPU's name in a child process each time; the answer is kept;
-* what torch.compile would compile (Muon's kernels) runs as it is written;
+* DeepSpeedCPUAdam asks a child process for the CPU's maker each time, which takes a second, to warn
+  of fp16 on AMD's; nobody answers, or where kernels are compiled, the answer is kept;
+* what torch.compile would compile (Muon's kernels) runs as it is written, and the compiler is not
+  imported, which takes a rank longer than its engine;
 * fp16 is allowed where the CPU has no fast fp16: slower, the same bytes;
 * gloo works with one thread, so that a rank can wait until it holds nothing.
 """
@@ -16,6 +18,8 @@ from functools import cache
 from typing import Any
 
 import torch
+
+from zero_sizer.simulator import uncompiled
 
 
 def prepare(accelerator: Any, address: str) -> None:
@@ -28,15 +32,17 @@ def prepare(accelerator: Any, address: str) -> None:
     from zero_sizer.dryrun.launched import kernels, quiet
 
     torch.set_num_threads(1)
-    torch.compiler.set_stance("force_eager")
+    uncompiled.compile_nothing()
     # As an attribute of deepspeed.comm, ``torch`` is the torch package itself.
     backend: Any = importlib.import_module("deepspeed.comm.torch")
     backend.build_shm_op = lambda: None
     cpuinfo: Any = importlib.import_module("cpuinfo")
-    cpuinfo.get_cpu_info = cache(cpuinfo.get_cpu_info)
     accelerator.is_fp16_supported = lambda: True
     quiet.install(address)
-    if not uses_compiled_kernels():
+    if uses_compiled_kernels():
+        cpuinfo.get_cpu_info = cache(cpuinfo.get_cpu_info)
+    else:
+        cpuinfo.get_cpu_info = dict
         kernels.install()
 
 

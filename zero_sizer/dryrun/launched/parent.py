@@ -17,7 +17,7 @@ from zero_sizer.dryrun.packages import require_packages, versions
 from zero_sizer.dryrun.recording import RankRecord, Recording
 from zero_sizer.dryrun.task import Task
 from zero_sizer.dryrun.truncate import cut_job
-from zero_sizer.errors import WitnessError
+from zero_sizer.errors import WitnessError, ZeroSizerError
 from zero_sizer.job.read import Job
 from zero_sizer.util.records import dataclass
 
@@ -73,8 +73,8 @@ def run(  # noqa: PLR0913 (options of the command line)
             keeper.folder / "out" / "progress", task.num_phases, progress
         )
         (result,), log = run.launch(tasks, keep_going=False, look=look)
-    if isinstance(result, str):
-        raise WitnessError(result)
+    if isinstance(result, ZeroSizerError):
+        raise result
     where = {} if hosts is None else {"hosts": dict(hosts.slots)}
     return Recording(
         how="launched",
@@ -101,7 +101,8 @@ def run_tasks(
     require_packages(recent=True)
     with kept("launched") as keeper, _hosts(keeper, ranks, None) as hosts:
         run = _Run(keeper=keeper, hosts=hosts, meet=None, timeout=timeout)
-        return run.launch({"localhost": tasks}, keep_going=True)[0]
+        results = run.launch({"localhost": tasks}, keep_going=True)[0]
+    return [found.message if isinstance(found, ZeroSizerError) else found for found in results]
 
 
 @contextlib.contextmanager
@@ -136,7 +137,7 @@ class _Run:
         *,
         keep_going: bool,
         look: Callable[[], None] | None = None,
-    ) -> tuple[list[list[RankRecord] | str], list[str]]:
+    ) -> tuple[list[list[RankRecord] | ZeroSizerError], list[str]]:
         """Results of the tasks, which are listed by host, and DeepSpeed's lines about memory."""
         folder = self.keeper.folder
         for host in self.hosts:
@@ -156,7 +157,8 @@ class _Run:
         processes.gather(self.hosts, self.keeper)
         count = len(next(iter(tasks.values())))
         answers = [_answers(folder / "out", index) for index in range(count)]
-        results = [self._result(answer) for answer in answers]
+        config = next(iter(tasks.values()))[0].config
+        results = [self._result(answer, config) for answer in answers]
         for answer, result in zip(answers, results, strict=True):
             if result is None:
                 silent = set(range(len(self._host_of))) - {item["rank"] for item in answer}
@@ -175,14 +177,18 @@ class _Run:
     def _failed(self, rank: int, why: str) -> str:
         return f"rank {self._named(rank)} failed: {_one_line(why)}"
 
-    def _result(self, answers: list[dict[str, Any]]) -> list[RankRecord] | str | None:
+    def _result(
+        self, answers: list[dict[str, Any]], config: Mapping[str, Any]
+    ) -> list[RankRecord] | ZeroSizerError | None:
         """Every rank's record, the error to blame, or None where the rank to blame is silent."""
         ranks = len(self._host_of)
         errors = [answer for answer in answers if "error" in answer]
         own = [answer for answer in errors if not _LOST_PEER.search(answer["error"]["message"])]
         if own or (errors and len(answers) == ranks):
             first = (own or errors)[0]
-            return self._failed(first["rank"], first["error"]["message"])
+            told = self._failed(first["rank"], first["error"]["message"])
+            found = {**first["error"], "kind": "", "message": told}
+            return replies.error_in({"error": found}, config)
         if len(answers) < ranks:
             return None
         return sorted((replies.rank(answer) for answer in answers), key=lambda rank: rank.rank)

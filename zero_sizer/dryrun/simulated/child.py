@@ -13,7 +13,6 @@ imports torch and DeepSpeed once). Progress goes to stderr, one JSON object a li
 """
 
 import contextlib
-import gc
 import json
 import os
 import sys
@@ -27,6 +26,7 @@ from zero_sizer.dryrun.packages import versions
 from zero_sizer.dryrun.replies import Report
 from zero_sizer.dryrun.simulated.request import Request
 from zero_sizer.errors import ZeroSizerError
+from zero_sizer.util.gc_paused import keep_old_objects
 
 
 def record(request: Request, report: Report) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def main(requests_path: str, folder: str) -> int:
         return 0
     with contextlib.suppress(ZeroSizerError, ImportError):
         _import_everything(models=any(request.hf_config for request in requests))
-    gc.freeze()  # forks share what was imported: collecting it would copy it into each
+    keep_old_objects()  # forks share what was imported: collecting it would copy it into each
     for index, request in enumerate(requests):
         child = os.fork()
         if child == 0:

@@ -14,6 +14,7 @@ from zero_sizer.hardware.assemble import Stated
 from zero_sizer.job.readers import facts, presets, towers, trainer
 from zero_sizer.job.readers.facts import Fact, LeftOut, Tool, flag
 from zero_sizer.job.statements import OfModel, Statements
+from zero_sizer.models.feeds.records import TRAINER
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.spelling import shown
 
@@ -25,6 +26,8 @@ _TOOL = Tool(
         *trainer.trainer_facts(),
         Fact(field="seq_len", keys=("cutoff_len",), default=2048),
         Fact(field="max_pixels", keys=("image_max_pixels",), default=768 * 768),
+        Fact(field="min_pixels", keys=("image_min_pixels",), default=32 * 32),
+        Fact(field="scaled_by", keys=(), default=TRAINER),  # data/mm_plugin.py:218
         Fact(
             field="attention",
             keys=("flash_attn",),
@@ -90,7 +93,7 @@ _TOOL = Tool(
             *("per_device_eval_batch_size", "gradient_checkpointing"),
             *("gradient_checkpointing_kwargs", "adapter_name_or_path", "packing"),
             *(key for key, _, _ in towers.FACTORY_SWITCHES),
-            *("image_min_pixels", "video_min_pixels", "video_fps", "video_maxlen"),
+            *("video_min_pixels", "video_fps", "video_maxlen"),
         }
     ),
 )  # fmt: skip

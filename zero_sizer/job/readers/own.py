@@ -9,6 +9,7 @@ from zero_sizer.config.workload import TRAINING
 from zero_sizer.errors import InputError
 from zero_sizer.hardware.assemble import Stated
 from zero_sizer.job import fields as stated
+from zero_sizer.job import sections
 from zero_sizer.job.statements import NONE_GIVEN, Statements
 from zero_sizer.util.spelling import shown
 
@@ -21,7 +22,7 @@ def read(file: Document) -> Statements:
     Raises:
         InputError: an unknown key, a value of the wrong type, or no DeepSpeed config.
     """
-    stated.refuse_unknown(file, "", SECTIONS)
+    sections.refuse_unknown(file, "", SECTIONS)
     document = _config(file)
     return Statements(
         source=file.source,
@@ -29,8 +30,8 @@ def read(file: Document) -> Statements:
         model=_model(file),
         adapter=_adapter(file),
         quantization=_quantization(file),
-        cluster=stated.from_file(file, "cluster", stated.CLUSTER),
-        workload=stated.from_file(file, "workload", (*stated.WORKLOAD, stated.FREEZE)),
+        cluster=sections.from_file(file, "cluster", stated.CLUSTER),
+        workload=sections.from_file(file, "workload", (*stated.WORKLOAD, stated.FREEZE)),
     )
 
 

@@ -17,16 +17,10 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.job.readers import facts, towers, trainer
 from zero_sizer.job.readers.facts import Fact, LeftOut, Tool
 from zero_sizer.job.statements import OfModel, Statements
-from zero_sizer.job.values import Whole, pixels
-from zero_sizer.models.feeds.language import USUAL_PIXELS
+from zero_sizer.job.values import Whole
 from zero_sizer.util.spelling import shown
 
 _SAMPLES = 16
-
-
-def _is_beyond_usual(value: Any) -> bool:
-    """Whether images have at least more pixels than those that are assumed."""
-    return pixels(value) > USUAL_PIXELS
 
 
 _TOOL = Tool(
@@ -36,6 +30,7 @@ _TOOL = Tool(
         *trainer.trainer_facts(micro_batch=1, num_workers=1, grad_accum=None),
         Fact(field="seq_len", keys=("max_length",)),
         Fact(field="max_pixels", keys=("max_pixels", "MAX_PIXELS")),
+        Fact(field="min_pixels", keys=("MIN_PIXELS",)),
         Fact(field="attention", keys=("attn_impl",), read=trainer.ATTENTION),
         Fact(field="attention_kernel", keys=("attn_impl",), read=trainer.kernel),
         Fact(
@@ -52,10 +47,6 @@ _TOOL = Tool(
         ),
         *map(facts.videos, ("VIDEO_MAX_PIXELS", "video_max_pixels", "VIDEO_MAX_TOKEN_NUM")),
         *map(facts.videos, ("VIDEO_TOTAL_PIXELS", "FPS_MAX_FRAMES")),
-        LeftOut(
-            key="MIN_PIXELS", message="scales smaller images up", direction=Direction.COST,
-            applies=_is_beyond_usual, remedy="say --images 1,size=HEIGHTxWIDTH",
-        ),
         LeftOut(
             key="vit_gradient_checkpointing",
             message="checkpoints the blocks of the tower, or not, apart from the others",

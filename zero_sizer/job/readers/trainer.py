@@ -129,7 +129,10 @@ _SILENT = frozenset(
         *("torch_compile_mode", "torch_compile_backend", "fsdp_config", "model_name_or_path"),
     }
 )
-_PIXELS = Fact(field="max_pixels", keys=("max_pixels", "image_max_pixels", "MAX_PIXELS"))
+_PIXELS = (
+    Fact(field="max_pixels", keys=("max_pixels", "image_max_pixels", "MAX_PIXELS")),
+    Fact(field="min_pixels", keys=("min_pixels", "image_min_pixels", "MIN_PIXELS")),
+)
 _VIDEOS = tuple(
     map(
         facts.videos,
@@ -143,7 +146,7 @@ TRAINING_ARGUMENTS = Tool(
         *trainer_facts(),
         Fact(field="seq_len", keys=("max_seq_length", "model_max_length", "block_size")),
         # of scripts by others: QwenLM/Qwen3-VL's qwen-vl-finetune, 2U1/Qwen-VL-Series-Finetune
-        _PIXELS,
+        *_PIXELS,
         Fact(field="attention", keys=("attn_implementation",), read=ATTENTION),
         Fact(field="attention_kernel", keys=("attn_implementation",), read=kernel),
     ),
@@ -156,7 +159,7 @@ TRL = Tool(
     facts=(
         *trainer_facts(),
         Fact(field="seq_len", keys=("max_length", "max_seq_length"), default=1024),
-        _PIXELS,
+        *_PIXELS,
         Fact(field="attention", keys=("attn_implementation",), read=ATTENTION),
         Fact(field="attention_kernel", keys=("attn_implementation",), read=kernel),
         Fact(

@@ -10,6 +10,8 @@ _FRAMES_PER_POSITION = 2  # Whisper's second convolution has stride 2
 _FRAMES_PER_SECOND = 100
 _RATE = 16_000  # samples a second that wav2vec 2.0 and its kin are trained on
 _USUAL_SECONDS = 20.0  # run_speech_recognition_ctc.py's max_duration_in_seconds
+_KERNELS, _STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
+_MASKED = 10  # frames in a row; transformers 5.23 modeling_wav2vec2.py:1246
 _WAVES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "sew")
 
 
@@ -47,3 +49,26 @@ def waves(fields: Mapping[str, Any], name: str, said: Said) -> Feed | None:
         said={"audio_seconds": seconds},
         free=("audio_seconds",),
     )
+
+
+def shortest(fields: Mapping[str, Any]) -> float:
+    """Seconds of the shortest recording that trains a model fed samples; 0.0 for any other.
+
+    Its convolutions must leave a frame, or as many as are masked at once: transformers 5.23
+    modeling_wav2vec2.py, ``_compute_mask_indices``.
+    """
+    if fields.get("model_type") not in _WAVES:
+        return 0.0
+    masks = fields.get("apply_spec_augment", True) and fields.get("mask_time_prob", 0.05)
+    samples = whole(fields, "mask_time_length", default=_MASKED) if masks else 1
+    kernels, strides = fields.get("conv_kernel", _KERNELS), fields.get("conv_stride", _STRIDES)
+    if "conv_kernel" not in fields and fields["model_type"] == "sew":
+        return 0.0  # its defaults are others
+    for kernel, stride in zip(reversed(_wholes(kernels)), reversed(_wholes(strides)), strict=False):
+        samples = (samples - 1) * stride + kernel
+    return samples / _RATE
+
+
+def _wholes(values: Any) -> list[int]:
+    found = list(values) if isinstance(values, list | tuple) else []
+    return [value for value in found if type(value) is int and 0 < value <= _RATE]

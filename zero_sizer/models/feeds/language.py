@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
-from math import floor, isqrt, sqrt
 from typing import Any
 
-from zero_sizer.models.feeds import tiles, windows
+from zero_sizer.models.feeds import resizing, tiles, windows
 from zero_sizer.models.feeds.fields import nested, square, whole
 from zero_sizer.models.feeds.records import Feed, Images, Input, Said, ids, labels
+from zero_sizer.models.feeds.resizing import Bounds
 from zero_sizer.util.records import dataclass
 
 _TYPES = "mm_token_type_ids"
-_SIDE = 1024  # pixels; a photograph within the usual limits of Qwen's and Pixtral's processors
-USUAL_PIXELS = _SIDE**2
-"""Of an image whose size is left to the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +48,9 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
     images = said.images or Images()
     if not images.count:
         return _without_images(images)
-    of, token = _PICTURES[kind](fields, images, said.max_pixels), _image_token(fields)
+    bounds = Bounds.of(said)
+    of = _PICTURES[kind](fields, resizing.before_the_processor(images, kind, bounds), bounds)
+    token = _image_token(fields)
     runs: list[tuple[int, int]] = []
     for _ in range(images.count):
         runs += [(0, of.around), (token, of.tokens)] if of.around else [(token, of.tokens)]
@@ -77,11 +76,6 @@ def vision_language(fields: Mapping[str, Any], name: str, said: Said) -> Feed | 
     )
 
 
-def _side_of(most: int | None) -> int:
-    """Pixels of the side of a square image whose size is left to the data, within the bound."""
-    return min(_SIDE, isqrt(most)) if most else _SIDE
-
-
 def _without_images(images: Images) -> Feed:
     return Feed(
         inputs=(ids(), labels()),
@@ -96,7 +90,7 @@ def _image_token(fields: Mapping[str, Any]) -> int:
     return whole(fields, "image_token_id", "image_token_index", default=1)
 
 
-def _llava(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
+def _llava(fields: Mapping[str, Any], images: Images, bounds: Bounds) -> _Picture:
     """Resized to what the tower takes, whatever the image is."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 336)
@@ -108,7 +102,7 @@ def _llava(fields: Mapping[str, Any], images: Images, most: int | None) -> _Pict
     return replace(found, measures=measures)
 
 
-def _gemma(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
+def _gemma(fields: Mapping[str, Any], images: Images, bounds: Bounds) -> _Picture:
     """Pooled to so many tokens as the config says (PaliGemma: the tower's patches)."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 224)
@@ -117,7 +111,7 @@ def _gemma(fields: Mapping[str, Any], images: Images, most: int | None) -> _Pict
     return _fixed(fields, images, per_image, (height, width))
 
 
-def _internvl(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
+def _internvl(fields: Mapping[str, Any], images: Images, bounds: Bounds) -> _Picture:
     """Tiles, each half the tower's patches each way; one where no size is stated."""
     tower = nested(fields, "vision_config")
     height, width = square(tower, "image_size", 448)
@@ -132,7 +126,7 @@ def _internvl(fields: Mapping[str, Any], images: Images, most: int | None) -> _P
     return _Picture(inputs=(pixels,), tokens=tokens, height=of[0], width=of[1], around=2)
 
 
-def _llama4(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
+def _llama4(fields: Mapping[str, Any], images: Images, bounds: Bounds) -> _Picture:
     """Tiles of a canvas, and the whole once more where there are several.
 
     Each has the tower's patches pooled by its ratio of pixel shuffling; one where no size is
@@ -157,7 +151,7 @@ def _llama4(fields: Mapping[str, Any], images: Images, most: int | None) -> _Pic
     )
 
 
-def _pixtral(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
+def _pixtral(fields: Mapping[str, Any], images: Images, bounds: Bounds) -> _Picture:
     """Patches of the image, merged by squares; a token behind each row of the merged.
 
     Its processor rounds each side up to whole merged patches, and shrinks what is larger than the
@@ -167,7 +161,7 @@ def _pixtral(fields: Mapping[str, Any], images: Images, most: int | None) -> _Pi
     longest, _ = square(tower, "image_size", 1540)
     patch, _ = square(tower, "patch_size", 14)
     step = patch * whole(fields, "spatial_merge_size", default=2)
-    height = images.height or min(_side_of(most), longest)
+    height = images.height or min(resizing.side_of(bounds.most), longest)
     width = images.width or height
     over = max(height, width, longest)
     rows, columns = (-(-(of * longest // over) // step) for of in (height, width))
@@ -197,7 +191,7 @@ def _fixed(
     return _Picture(inputs=(pixels,), tokens=tokens, height=size[0], width=size[1])
 
 
-def _qwen(fields: Mapping[str, Any], images: Images, most: int | None) -> _Picture:
+def _qwen(fields: Mapping[str, Any], images: Images, bounds: Bounds) -> _Picture:
     """Patches in a row, as many as the image has, merged by squares on the way to the tokens.
 
     Where nobody states a size, the largest that the bound allows, nearly square.
@@ -208,7 +202,7 @@ def _qwen(fields: Mapping[str, Any], images: Images, most: int | None) -> _Pictu
     merge = whole(tower, "spatial_merge_size", default=2)
     channels = whole(tower, "in_channels", "in_chans", default=3)
     depth = whole(tower, "temporal_patch_size", default=2)
-    sides = _sides(images, patch * merge, most)
+    sides = resizing.sides_of_qwen(fields, images, patch * merge, bounds)
     rows, columns = (of // patch for of in sides)
     measures = {"patches": rows * columns, "grid_rows": rows, "grid_columns": columns}
     found = windows.lengths(fields, [rows // merge, columns // merge], patch, merge)
@@ -237,55 +231,20 @@ def _qwen(fields: Mapping[str, Any], images: Images, most: int | None) -> _Pictu
     )
 
 
-def _sides(images: Images, step: int, most: int | None) -> tuple[int, int]:
-    if images.height is None and most is not None and most <= USUAL_PIXELS:
-        return _largest(step, most)
-    height = images.height or _SIDE
-    return smart_resize(height, images.width or height, step, most)
-
-
-def smart_resize(height: int, width: int, step: int, most: int | None) -> tuple[int, int]:
-    """Sides as Qwen's processors make them: whole steps, and no more pixels than the bound.
-
-    transformers 5.23 image_processing_qwen2_vl.py:63, but for its least number of pixels and the
-    longest shapes, which it refuses.
-    """
-    rounded = (round(height / step) * step or step, round(width / step) * step or step)
-    if most is None or rounded[0] * rounded[1] <= most:
-        return rounded
-    beta = sqrt(height * width / most)
-    return (
-        max(floor(height / beta / step), 1) * step,
-        max(floor(width / beta / step), 1) * step,
-    )
-
-
-def _largest(step: int, most: int) -> tuple[int, int]:
-    """Sides of the image with the most patches within the bound, at most twice as wide as high."""
-    steps = max(most // step**2, 1)
-    least = isqrt(max(steps // 2 - 1, 0)) + 1
-    rows = max(range(isqrt(steps), least - 1, -1), key=lambda n: steps // n * n)
-    return rows * step, steps // rows * step
-
-
-_Pictures = Callable[[Mapping[str, Any], Images, int | None], _Picture]
+_Pictures = Callable[[Mapping[str, Any], Images, Bounds], _Picture]
 _PICTURES: Mapping[str, _Pictures] = {
     **dict.fromkeys(("llava", "vipllava"), _llava),
     **dict.fromkeys(("gemma3", "paligemma"), _gemma),
     "internvl": _internvl,
     "llama4": _llama4,
     "mistral3": _pixtral,
-    **dict.fromkeys(
-        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _qwen
-    ),
+    **dict.fromkeys(resizing.QWEN, _qwen),
 }
 _TEXT_ALONE = ("gemma4",)
 """Kinds whose images and sound are not derived, and whose text is where there are none."""
 _TYPED = {
     **dict.fromkeys(("gemma3", "paligemma"), "token_type_ids"),
-    **dict.fromkeys(
-        ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), _TYPES
-    ),
+    **dict.fromkeys(resizing.QWEN, _TYPES),
 }
 
 

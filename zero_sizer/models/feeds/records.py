@@ -9,6 +9,8 @@ from zero_sizer.util.records import dataclass
 TOKENS = "s"
 """A dimension of the shape: tokens of a sequence."""
 LONGEST = 2**20
+PROCESSOR, TRAINER = "processor", "trainer"
+"""Who keeps images within their bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,16 @@ class Said:
     Attributes:
         images: of it, None where nobody says.
         max_pixels: of an image, None where nothing bounds them.
+        min_pixels: of an image, None where nobody states them.
+        scaled_by: ``PROCESSOR`` (None too), or ``TRAINER`` before it.
         audio_seconds: of its recording.
         target_len: tokens that the decoder of an encoder-decoder is trained on.
     """
 
     images: Images | None = None
     max_pixels: int | None = None
+    min_pixels: int | None = None
+    scaled_by: str | None = None
     audio_seconds: float | None = None
     target_len: int | None = None
 

@@ -23,6 +23,7 @@ _NUMBERS = re.compile(r"\s*\w+\s*=.*", re.DOTALL)
 _SIZE = re.compile(r"-(\d+x)?\d+(\.\d+)?[bm]\b.*")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _OWN_CONFIG = "any other by its config.json: --model path/to/config.json"
+_NUMBERS_TOO = "without it, numbers: --model params=7e9,layers=32,hidden=4096"
 _LIST_COMMAND = "`zero-sizer models` lists the bundled ones"
 
 
@@ -142,7 +143,7 @@ def _unknown(name: str) -> InputError:
     own = f"its config.json says it: hf download {name[:60]} config.json --local-dir ."
     is_hub = _HUB_ID.fullmatch(name) is not None
     remedy = "; ".join(
-        part for part in (hint, own if is_hub else _OWN_CONFIG, _LIST_COMMAND) if part
+        part for part in (hint, own if is_hub else _OWN_CONFIG, _NUMBERS_TOO, _LIST_COMMAND) if part
     )
     return InputError(f"unknown model {shown(name)}", remedy=remedy, where="--model")
 
