@@ -71,6 +71,14 @@ USUAL: Mapping[str, Mapping[str, Any]] = {
     },
     "starcoder2": {"hidden_act": "gelu_pytorch_tanh"},
 }
+ROTATED: Mapping[str, float] = {  # a share of each head
+    "gpt_neox": 0.25,
+    "phi": 0.5,
+    "glm4": 0.5,
+    "glm4_moe": 0.5,
+    "qwen3_next": 0.25,
+    "stablelm": 0.25,
+}
 HEADS = {
     "glm4": "Glm4ForCausalLM",
     "granite": "GraniteForCausalLM",

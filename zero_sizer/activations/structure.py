@@ -50,14 +50,6 @@ _WORDS = (
 )
 ACTIVATION = ("hidden_activation", "hidden_act", "activation_function")
 _ROTATED = ("partial_rotary_factor", "rotary_pct")
-_USUALLY_ROTATED = {
-    "gpt_neox": 0.25,
-    "phi": 0.5,
-    "glm4": 0.5,
-    "glm4_moe": 0.5,
-    "qwen3_next": 0.25,
-    "stablelm": 0.25,
-}  # a share of each head
 _RATES = (
     "attention_dropout",
     "attention_probs_dropout_prob",
@@ -210,7 +202,7 @@ def rotated_share(fields: Mapping[str, Any], family: str) -> Any:
     rope = fields.get("rope_parameters") or fields.get("rope_scaling")
     places = (rope if isinstance(rope, Mapping) else {}, fields)
     said = [place[key] for place in places for key in _ROTATED if place.get(key) is not None]
-    share = said[0] if said else _USUALLY_ROTATED.get(family, 1.0)
+    share = said[0] if said else kinds.ROTATED.get(family, 1.0)
     return float(share) if isinstance(share, int) else share
 
 
