@@ -138,7 +138,7 @@ class Lasting:
         return self._sums(self.fixed(values, view.reads), values, view, _PASSING)
 
     def fixed(self, values: Values, reads: dict[str, None] | None = None) -> Sums:
-        """What none of the numbers changes; ``reads`` takes note of what it read."""
+        """Sum of what none of the numbers changes; ``reads`` takes note of what it read."""
         found = self._family.formula("fixed", values, partial(self._fixed, values), reads)
         return cast(Sums, found)
 

@@ -327,7 +327,7 @@ class Search:
         return [s for s in self.strategies if s.name not in self.refusals]
 
     def shortfalls(self, candidate: Candidate) -> list[Shortfall]:
-        """What a candidate is short of."""
+        """Shortfalls of a candidate."""
         return self._short_of(candidate.strategy, self.uses(candidate))
 
     def uses(self, candidate: Candidate) -> Mapping[Device, Use]:
