@@ -16,6 +16,7 @@ times what a user waits for: one `choose` of each bundled model.
 import argparse
 import gc
 import importlib
+import math
 import os
 import random
 import shlex
@@ -120,9 +121,14 @@ def _job_at(model: str, attention: str, seq_len: int | None, nodes: int = 1) -> 
 
 
 def choosing(model: str) -> tuple[float, int]:
-    """Seconds of the processor of one `choose` beyond imports, and plans that it decided."""
+    """Seconds of the processor of one `choose` beyond imports, and plans that it decided.
+
+    Not a number of a model that the checkout does not bundle.
+    """
     from zero_sizer.advise.choose import Options, choose, search_of
 
+    if model not in bundled():
+        return math.nan, 0
     gc.disable()  # as the command line does
     jobs = [*JOBS, *((attention, None) for attention in ("flash", "sdpa", "eager"))]
     for attention, seq_len in jobs:
@@ -239,7 +245,8 @@ def every_model(trees: list[Path], options: argparse.Namespace) -> str:
         ratios = [median(row[i][0] / row[-1][0] for row in rounds) for i in range(len(trees) - 1)]
         decided = int(rounds[-1][-1][1])
         rates[model] = decided / seconds[-1]
-        cells = [f"{decided:,}", *(f"{s:.2f}" for s in seconds), *(f"{r:.2f}" for r in ratios)]
+        figures = ["new" if math.isnan(x) else f"{x:.2f}" for x in (*seconds, *ratios)]
+        cells = [f"{decided:,}", *figures]
         rows.append(f"| {' | '.join([model, *cells, f'{rates[model]:,.0f}'])} |")
         print(rows[-1], file=sys.stderr, flush=True)
     names = [name_of(tree) for tree in trees]

@@ -60,6 +60,7 @@ _OTHERS = (
 )  # fmt: skip
 # Structures of well-known models that are not bundled.
 _DROPS_NOTHING = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+_DROPS_SOME = {"attention_dropout": 0.1, "embedding_dropout": 0.1, "residual_dropout": 0.1}
 _FURTHER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gpt2-without-dropout": ("gpt2", _DROPS_NOTHING),
     # with torch's own GELU, as MPT and most trained from scratch have it
@@ -70,6 +71,8 @@ _FURTHER: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "phi-4-mini": ("phi-4", {"partial_rotary_factor": 0.75, "tie_word_embeddings": True}),
     "galactica-30b": ("opt-1.3b", {"activation_function": "gelu"}),
     "qwen1.5-0.5b": ("qwen2.5-0.5b", {"num_key_value_heads": 14}),
+    "starcoder2-15b": ("starcoder2-3b", {"tie_word_embeddings": False, **_DROPS_SOME}),
+    "starcoder2-of-the-hub": ("starcoder2-3b", _DROPS_SOME),
     "falcon-40b": ("falcon-7b", {"new_decoder_architecture": True, "num_kv_heads": 8}),
 }
 _PER_HEAD = (56, 48, 72)  # of the hidden size, where head_dim is free
@@ -84,6 +87,9 @@ def name_of(structure: str) -> str:
     words = (
         said["family"],
         *_words_of_kinds(said),
+        "unbiased"
+        if (said["family"], said["words"].get("attention_bias")) == ("glm4", False)
+        else "",
         _KV_HEADS[said["kv_heads"]],
         "tied" if is_tied else "",
         "windowed" if said["window"] else "",
@@ -148,7 +154,7 @@ def resized(fields: Mapping[str, Any], kind: str, number: int) -> dict[str, Any]
         for key in named
         if fields.get(key, 0) != 0  # no experts are none at any width
     }
-    if fields["model_type"] == "phi3":
+    if fields["model_type"] in ("glm4", "phi3"):
         changes["pad_token_id"] = 0  # its default lies in its own vocabulary only
     if fields["model_type"] == "granitemoehybrid":
         changes["mamba_n_heads"] = heads  # of blocks that there are none of, and yet checked

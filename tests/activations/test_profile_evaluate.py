@@ -268,6 +268,8 @@ def test_a_config_of_a_bundled_model_has_its_profile(name, tmp_path):
         ("granite-4.1-3b", {"attention_bias": False, "mlp_bias": False, "logits_scaling": 10.0}),
         ("granite-4.0-350m", {"mamba_d_state": 256, "mamba_n_heads": 16}),
         ("olmo-3-7b", {"layer_types": (["sliding_attention"] * 3 + ["full_attention"]) * 8}),
+        ("starcoder2-3b", {"hidden_act": "gelu_pytorch_tanh", "residual_dropout": 0.0}),
+        ("seed-oss-36b", {"attention_dropout": 0.1, "attention_bias": True}),
         ("llama-3-8b", {"sliding_window": 4096}),  # Llama's class reads none
     ],
 )

@@ -57,7 +57,13 @@ def test_any_job_is_predicted(drawn):
 
 
 @pytest.mark.parametrize(
-    ("model", "layers", "seq_len"), [("olmo-3-7b", 4, 6144), ("granite-4.0-1b", 2, 2048)]
+    ("model", "layers", "seq_len"),
+    [
+        ("olmo-3-7b", 4, 6144),
+        ("granite-4.0-1b", 2, 2048),
+        ("glm-4-9b-0414", 2, 1024),
+        ("starcoder2-3b", 2, 4608),  # longer than its window
+    ],
 )
 def test_families_that_were_in_closed_form_without_checkpointing(model, layers, seq_len):
     """It was 27 % below the engine of the whole OLMo 3 at 4,096 tokens."""

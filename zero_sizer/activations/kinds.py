@@ -53,16 +53,41 @@ _GROUPS = {"deepseek_v3": (8, 4), "glm4_moe": (1, 1)}  # where a config does not
 # What a config of these families leaves out, as their classes fill it in (transformers 5.23).
 PLAIN: Mapping[str, Any] = {"hidden_act": "silu", "attention_bias": False}
 USUAL: Mapping[str, Mapping[str, Any]] = {
+    "glm4": {**PLAIN, "attention_bias": True},
     "granite": PLAIN,
     "granitemoehybrid": {**PLAIN, "position_embedding_type": None},
     "olmo2": PLAIN,
     "olmo3": PLAIN,
+    "seed_oss": {
+        **PLAIN,
+        "attention_bias": True,
+        "attention_dropout": 0.1,
+        "residual_dropout": 0.1,
+    },
+    "stablelm": {
+        "hidden_act": "silu",
+        "qk_layernorm": False,
+        "use_parallel_residual": False,
+    },
+    "starcoder2": {"hidden_act": "gelu_pytorch_tanh"},
+}
+ROTATED: Mapping[str, float] = {  # a share of each head
+    "gpt_neox": 0.25,
+    "phi": 0.5,
+    "glm4": 0.5,
+    "glm4_moe": 0.5,
+    "qwen3_next": 0.25,
+    "stablelm": 0.25,
 }
 HEADS = {
+    "glm4": "Glm4ForCausalLM",
     "granite": "GraniteForCausalLM",
     "granitemoehybrid": "GraniteMoeHybridForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
     "olmo3": "Olmo3ForCausalLM",
+    "seed_oss": "SeedOssForCausalLM",
+    "stablelm": "StableLmForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM",
 }
 
 

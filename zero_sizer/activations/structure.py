@@ -50,12 +50,6 @@ _WORDS = (
 )
 ACTIVATION = ("hidden_activation", "hidden_act", "activation_function")
 _ROTATED = ("partial_rotary_factor", "rotary_pct")
-_USUALLY_ROTATED = {
-    "gpt_neox": 0.25,
-    "phi": 0.5,
-    "glm4_moe": 0.5,
-    "qwen3_next": 0.25,
-}  # a share of each head
 _RATES = (
     "attention_dropout",
     "attention_probs_dropout_prob",
@@ -63,9 +57,11 @@ _RATES = (
     "dropout",
     "dropout_rate",
     "embd_pdrop",
+    "embedding_dropout",
     "hidden_dropout",
     "hidden_dropout_prob",
     "resid_pdrop",
+    "residual_dropout",
 )
 FAMILIES = frozenset(
     {
@@ -74,6 +70,7 @@ FAMILIES = frozenset(
         "falcon",
         "gemma",
         "gemma2",
+        "glm4",
         "gpt2",
         "gpt_neox",
         "granite",
@@ -88,12 +85,15 @@ FAMILIES = frozenset(
         "qwen2",
         "qwen3",
         "qwen3_moe",
+        "seed_oss",
+        "stablelm",
+        "starcoder2",
         "t5",
     }
 )
 _WINDOWED = (
     *("gemma2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe"),
-    *("gemma3_text", "gpt_oss", "llama4_text", "olmo3"),
+    *("gemma3_text", "gpt_oss", "llama4_text", "olmo3", "starcoder2"),
 )
 _TWO_STACKS = ("t5",)  # an encoder and a decoder, each of any depth
 _SAME_CLASS = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}  # the hub's older name
@@ -113,7 +113,7 @@ def structure_of(spec: ModelSpec, feed: Feed | None = None) -> str | None:
         return _structure_of_fed(spec, feed)
     usual = kinds.USUAL.get(spec.arch.family, {})
     fields = {**usual, **(spec.hf_config if spec.exact_tensors else _LLAMA)}
-    asked = {*_WORDS, *usual} - {*ACTIVATION}
+    asked = {*_WORDS, *usual} - {*ACTIVATION, *_RATES}
     is_mixed = spec.arch.family in kinds.FAMILIES
     if not (is_mixed or spec.arch.family in FAMILIES) or spec.base is not None:
         return None
@@ -202,7 +202,7 @@ def rotated_share(fields: Mapping[str, Any], family: str) -> Any:
     rope = fields.get("rope_parameters") or fields.get("rope_scaling")
     places = (rope if isinstance(rope, Mapping) else {}, fields)
     said = [place[key] for place in places for key in _ROTATED if place.get(key) is not None]
-    share = said[0] if said else _USUALLY_ROTATED.get(family, 1.0)
+    share = said[0] if said else kinds.ROTATED.get(family, 1.0)
     return float(share) if isinstance(share, int) else share
 
 
