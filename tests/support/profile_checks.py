@@ -11,15 +11,21 @@ import pytest
 from zero_sizer import models
 
 ROOT = Path(__file__).parents[2]
+TRACES = Path(__file__).parent / "profile_traces.py"
 
 
-def traced_cases(cases, folder):
-    """Name -> what ``profile_traces.py`` prints for a case of that name."""
+def traced_cases(cases, folder, own=None):
+    """Name -> what ``profile_traces.py`` prints for a case of that name.
+
+    ``own``: a config that it traces first, into the user's cache, and that cache.
+    """
     path = folder / "cases.json"
+    config, cache = own or (None, None)
+    more = {} if own is None else {"XDG_CACHE_HOME": str(cache)}
     path.write_text(json.dumps(list(cases.values())), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "support" / "profile_traces.py"), str(path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, str(TRACES), str(path), *([] if own is None else [str(config)])],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **more},
         capture_output=True,
         text=True,
         check=False,

@@ -1,9 +1,11 @@
 """Traces models in a process of its own: torch keeps a device type, once registered, for good.
 
-    python tests/support/profile_traces.py CASES.json
+    python tests/support/profile_traces.py CASES.json [CONFIG.json]
 
 CASES: a list of ``{"fields": {...}, "points": [[b, s], ...], "setups": [[variant, attention,
 checkpointing], ...]}``, and ``"shortened": false`` where no profile is wanted.
+CONFIG: first traced into the user's cache, by the command for it; what it imports and learns is
+then there for the cases.
 Prints, for each case, the profile of the shortened model and what the whole model shows.
 """
 
@@ -36,6 +38,11 @@ def case(fields, points, setups, shortened=True):
 
 
 def main() -> None:
+    for config in sys.argv[2:]:
+        from zero_sizer import cli
+
+        assert cli.main(["models", "--profile", config]) == 0
+
     from zero_sizer.simulator.uncompiled import compile_nothing
 
     compile_nothing()  # before transformers asks torch's compiler to leave it alone

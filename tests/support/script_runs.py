@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from support import warm
 from support.simulated_jobs import TINY_LLAMA
 
 from zero_sizer import launchers
@@ -19,31 +20,7 @@ ROOT = Path(__file__).parents[2]
 BESIDE = Path(sys.prefix) / "beside"
 """Packages that some scripts import, and no test (scripts/get_programs)."""
 SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
-_DRIVER = """
-import json, os, sys
-from importlib import import_module
-from zero_sizer.dryrun.simulated.script import main
-from zero_sizer.simulator.simulation import Rank, simulated
-from zero_sizer.util.gc_paused import keep_old_objects
-
-jobs = json.load(sys.stdin)
-with simulated(Rank(world_size=8, local_world_size=8)):  # once, for every fork
-    for name in jobs["imports"]:
-        try:
-            import_module(name)
-        except ImportError:
-            pass
-    from deepspeed.runtime.zero import stage3
-    from transformers import AutoModelForCausalLM, HfArgumentParser, LlamaForCausalLM, Trainer
-keep_old_objects()  # forks share what was imported: collecting it would copy it into each
-for question, environment in jobs["questions"]:
-    child = os.fork()
-    if not child:
-        os.environ.update(environment)
-        main(question, question + ".reply")
-        os._exit(0)
-    os.waitpid(child, 0)
-"""
+_DRIVER = "support.script_driver"
 
 
 def run_scripts(
@@ -55,7 +32,8 @@ def run_scripts(
         folder: where the scripts run.
         lines: name -> a launcher line, or (line, fields of ``ScriptRequest``).
         imports: modules that several of the scripts need.
-        beside: whether they find the packages of ``BESIDE``.
+        beside: whether they find the packages of ``BESIDE``, which transformers looks for once a
+            process: that of the driver then is its own.
     """
     questions = {}
     for name, given in lines.items():
@@ -70,8 +48,9 @@ def run_scripts(
         path.write_text(json.dumps({**asdict(request), "keep_events": False}))
         questions[name] = (str(path), variables)
     paths = [*_paths(), str(BESIDE)] if beside else _paths()
+    command = [sys.executable, "-m", _DRIVER]
     done = subprocess.run(
-        [sys.executable, "-c", _DRIVER],
+        command if beside else warm.as_fork(command),
         input=json.dumps({"imports": imports, "questions": list(questions.values())}),
         capture_output=True,
         text=True,

@@ -11,6 +11,7 @@ As a script: without arguments a server, with ``SOCKET MODULE ARGUMENT...`` one 
 """
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,6 +42,7 @@ READ_EARLY = (
 SET_BY_IMPORTS = ("PYTORCH_NVML_BASED_CUDA_CHECK",)
 READ_LATE = ("TORCHELASTIC_",)  # of the job that torchrun starts, which is asked for in a run
 TWO_RANKS = {"world_size": 2, "local_world_size": 2}
+_ASKING: list[Callable[[Any], list[str]]] = []  # of the session's server
 _FORKED: list[str] = []  # modules whose processes are forks for now, beside MODULES
 
 
@@ -56,6 +58,12 @@ def warmed(folder: Path) -> Iterator[None]:
     before, start = _read_early({}), Keeper.start
     servers: dict[Path, subprocess.Popen[bytes]] = {}
 
+    def asking(name: str, command: Any) -> list[str]:
+        path = folder / name
+        if path not in servers:
+            servers[path] = _served(path)
+        return _asking(path, command)
+
     def fork(
         self: Keeper,
         command: Any,
@@ -66,19 +74,26 @@ def warmed(folder: Path) -> Iterator[None]:
     ) -> None:
         module = _module(command)
         if module in (*MODULES, *_FORKED) and _read_early(env) == before:
-            path = folder / ("server" if module in MODULES else "ranks")
-            if path not in servers:
-                servers[path] = _served(path)
-            command = _asking(path, command)
+            command = asking("server" if module in MODULES else "ranks", command)
         start(self, command, log=log, env=env, cwd=cwd)
 
     Keeper.start = fork  # type: ignore[method-assign]
+    _ASKING.append(functools.partial(asking, "server"))
     try:
         yield
     finally:
+        _ASKING.clear()
         Keeper.start = start  # type: ignore[method-assign]
         for server in servers.values():
             server.communicate()  # the end of its standard input is its own
+
+
+def as_fork(command: list[str]) -> list[str]:
+    """A command that runs the Python module of ``command`` in a fork of the server.
+
+    What the server imported keeps the variables that the server read.
+    """
+    return _ASKING[-1](command)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,37 @@
+"""Runs scripts that standard input names, each in a fork of a process that imported all once."""
+
+import contextlib
+import json
+import os
+import sys
+from importlib import import_module
+
+from zero_sizer.dryrun.simulated.script import main
+from zero_sizer.simulator.simulation import Rank, simulated
+from zero_sizer.util.gc_paused import keep_old_objects
+
+
+def run() -> None:
+    """``imports``, then the ``questions``, each with the variables of its launcher."""
+    jobs = json.load(sys.stdin)
+    with simulated(Rank(world_size=8, local_world_size=8)):  # once, for every fork
+        for name in jobs["imports"]:
+            with contextlib.suppress(ImportError):
+                import_module(name)
+        from deepspeed.runtime.zero import stage3
+        from transformers import AutoModelForCausalLM, HfArgumentParser, LlamaForCausalLM, Trainer
+
+        del stage3, AutoModelForCausalLM, HfArgumentParser, LlamaForCausalLM, Trainer
+    keep_old_objects()  # forks share what was imported: collecting it would copy it into each
+    for question, environment in jobs["questions"]:
+        child = os.fork()
+        if not child:
+            os.environ.update(environment)
+            main(question, question + ".reply")
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    run()
+    sys.exit(0)  # a fork of the server ends well only if it says so
