@@ -48,6 +48,7 @@ class JobKeywords(TypedDict, total=False):
     precision: str | None
     optim: str | None
     zero_init: bool | None
+    loaded_on: str | None
     deepspeed_version: str | None
     tokens: int | float | str | None
     samples: int | float | str | None

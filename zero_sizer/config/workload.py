@@ -80,6 +80,9 @@ class Workload:
         prefetch: batches that each of them has ready (None: 2, torch's).
         zero_init: the model is built under ``deepspeed.zero.Init`` (None: as the Hugging Face
             Trainer does, so exactly at stage 3).
+        loaded_on: where the script puts the model before DeepSpeed takes it: ``host`` (None too),
+            ``gpu`` (a ``device_map`` of the rank's own), or ``gpu-fp32``, which casts what is
+            trained to fp32 there; the same under ``zero.Init``.
         precision: ``bf16``, ``fp16`` or ``fp32`` as the Trainer's own flags say, for the config's
             "auto" (``--precision``).
         optim: the optimizer that the Trainer brings where the config has none, by its own name
@@ -123,6 +126,7 @@ class Workload:
     num_workers: int | None = None
     prefetch: int | None = None
     zero_init: bool | None = None
+    loaded_on: str | None = None
     precision: str | None = None
     optim: str | None = None
     deepspeed_version: str | None = None
@@ -144,6 +148,7 @@ class Workload:
         )
 
 
+HOST, GPU, GPU_FP32 = "host", "gpu", "gpu-fp32"
 TRANSFORMERS, SIXTEEN_BITS = "transformers", "transformers-16bit"
 
 

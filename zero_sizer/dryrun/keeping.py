@@ -28,6 +28,13 @@ _LOOK = 0.2  # seconds between looks at what a run has done
 _PATIENCE = 5.0  # for a connection that was closed to end
 
 
+def importable(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables under which Python imports what this process does, and nothing of its folder."""
+    package_root = str(Path(__file__).parents[2])
+    paths = [package_root, environment.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONSAFEPATH": "1"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a keeper runs.
@@ -102,6 +109,17 @@ class Keeper:
         """
         about = {"command": list(command), "log": str(log or ""), "env": dict(env), "cwd": cwd}
         self._ask("start", **about)
+
+    def run_module(self, module: str, *arguments: str, log: Path | None = None) -> None:
+        """Start a module of this package, which imports nothing from the folder it is started in.
+
+        Args:
+            module: its whole name.
+            arguments: its own.
+            log: as ``start`` takes it.
+        """
+        command = [sys.executable, "-m", module, *arguments]
+        self.start(command, log=log, env=importable(os.environ))
 
     def put(self, name: str, text: str) -> None:
         """Write a file into the folder."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any
 
+from zero_sizer.config import workload
 from zero_sizer.config.settings import Setting
 from zero_sizer.config.workload import DYNAMIC, INFERENCE, STATIC, TRAINING
 from zero_sizer.errors import InputError
@@ -289,6 +290,12 @@ class Flags:
         _WORKLOAD,
         help="whether the model is built under zero.Init (at stage 3 it is)",
         usual=Setting("at stage 3", "as the Hugging Face Trainer does", is_default=True),
+    )
+    loaded_on: str | None = _row(
+        OneOf((workload.HOST, workload.GPU, workload.GPU_FP32)),
+        _WORKLOAD,
+        help="where the script loads the model to; gpu-fp32 casts what is trained there",
+        usual=Setting(workload.HOST, "as the Hugging Face Trainer does", is_default=True),
     )
 
     deepspeed_version: str | None = _row(

@@ -121,6 +121,7 @@ class Plan:
     kernels: str | None = _read("kernels")
     deepspeed_version: str | None = _read("deepspeed_version")
     zero_init: bool = _read("zero_init", "zero_optimization.stage")
+    loaded_on: str = _read("loaded_on")
     blas_workspace: int = _read("gpu")  # bytes
     gpu_memory: int | None = _read("gpu_memory")
 

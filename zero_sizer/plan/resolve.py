@@ -59,9 +59,8 @@ class Planned:
 
 def settings_of(job: Job) -> tuple[Settings, list[Finding]]:
     """A job's config, resolved for its model, flags and ranks; what was found wrong with it."""
-    return resolve.resolve(
-        job.document, job.workload, world_size=job.cluster.world_size, model=job.model
-    )
+    ranks = job.cluster.world_size
+    return resolve.resolve(job.document, job.workload, world_size=ranks, model=job.model)
 
 
 def plan_of(job: Job, settings: Settings) -> Planned:
@@ -187,6 +186,7 @@ def _workload(job: Job, settings: Settings, assumed: Assumptions) -> dict[str, A
         "kernels": job.workload.kernels,
         "deepspeed_version": job.workload.deepspeed_version,
         "zero_init": _builds_under_zero_init(job, stage),
+        "loaded_on": job.workload.loaded_on or workload.HOST,
     }
 
 

@@ -4,10 +4,10 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from zero_sizer.dryrun.keeping import Keeper, answers
+from zero_sizer.dryrun.keeping import Keeper, answers, importable
 from zero_sizer.dryrun.launched.hosts import Host
 
 _UNUSED = ("127.0.0.1", 29500)  # of the launcher's variables, where the ranks meet in a file
@@ -53,7 +53,7 @@ def launch(
         host.keeper.start(
             command,
             log=folder / "launcher.log",
-            env={**host.environment, **_importable(host.environment)},
+            env={**host.environment, **importable(host.environment)},
             cwd=str(Path.cwd()),  # as DeepSpeed's launcher does (multinode_runner.py:110)
         )
     keepers = [host.keeper for host in hosts]
@@ -74,10 +74,3 @@ def gather(hosts: Sequence[Host], keeper: Keeper) -> None:
             with path.open("a", encoding="utf-8") as whole:  # every host has a launcher.log
                 whole.write(file["text"])
             os.utime(path, ns=(file["changed"], file["changed"]))
-
-
-def _importable(environment: Mapping[str, str]) -> dict[str, str]:
-    """PYTHONPATH under which the ranks import what this process imports."""
-    package_root = str(Path(__file__).parents[3])
-    paths = [package_root, environment.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))]
-    return {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -158,8 +157,7 @@ def _ask(
 def _spawn(
     keeper: Keeper, arguments: Sequence[str], total: int, progress: Progress | None
 ) -> tuple[int, list[str]]:
-    module = "zero_sizer.dryrun.simulated.child"
-    keeper.start([sys.executable, "-m", module, *arguments])
+    keeper.run_module("zero_sizer.dryrun.simulated.child", *arguments)
     noise: list[str] = []
     for line in keeper.noise:
         event = replies.progress_in(line)

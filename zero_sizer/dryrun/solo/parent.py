@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -73,9 +72,8 @@ def _ask(
     folder = keeper.folder
     asked, reply, log = (folder / name for name in ("question.json", "reply.json", "log"))
     asked.write_text(json.dumps(question), encoding="utf-8")
-    command = [sys.executable, "-m", "zero_sizer.dryrun.solo.child", str(asked), str(reply)]
     try:
-        keeper.start(command, log=log)
+        keeper.run_module("zero_sizer.dryrun.solo.child", str(asked), str(reply), log=log)
         code = keeper.wait(timeout, look)
     except subprocess.TimeoutExpired:
         raise WitnessError(f"the run took more than {timeout:g} s and was stopped") from None

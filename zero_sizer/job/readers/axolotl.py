@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from zero_sizer.config.document import Document
-from zero_sizer.config.workload import Checkpointing
+from zero_sizer.config.workload import GPU, Checkpointing
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.findings import Direction
 from zero_sizer.hardware.assemble import Stated
@@ -29,6 +29,7 @@ _TOOL = Tool(
     facts=(
         Fact(field="micro_batch", keys=("micro_batch_size",), default=1),
         Fact(field="grad_accum", keys=("gradient_accumulation_steps",), default=1),
+        Fact(field="loaded_on", keys=(), default=GPU),  # utils/config/__init__.py:223
         Fact(field="seq_len", keys=("sequence_len",), default=512),
         Fact(
             field="optim",

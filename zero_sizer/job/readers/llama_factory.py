@@ -7,7 +7,7 @@ Keys and defaults: hiyouga/LLaMA-Factory at ff6d4d1, ``src/llamafactory/hparams`
 from dataclasses import replace
 
 from zero_sizer.config.document import Document
-from zero_sizer.config.workload import REENTRANT, Checkpointing
+from zero_sizer.config.workload import GPU, GPU_FP32, REENTRANT, Checkpointing
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.findings import Direction
 from zero_sizer.hardware.assemble import Stated
@@ -116,6 +116,7 @@ def read(file: Document) -> Statements:
     workload = dict(said.workload)
     if flag(file, "pure_bf16"):
         workload["precision"] = Stated("bf16", file.where("pure_bf16"))
+    workload["loaded_on"] = _loaded_on(file)
     is_packed = flag(file, "packing", default=file.values.get("stage") == "pt")
     if is_packed and "sequences" not in workload:
         key = "packing" if file.values.get("packing") is not None else "stage"
@@ -134,6 +135,19 @@ def read(file: Document) -> Statements:
         quantization=_quantization(file, workload["precision"].value),
         frozen=None if kind == "lora" else _frozen(file, kind),
     )
+
+
+def _loaded_on(file: Document) -> Stated:
+    """To the rank's GPU, where weights that are trained whole are cast to fp32.
+
+    ``hparams/parser.py:646`` and ``model/adapter.py:48``; not at stage 3, which has zero.Init.
+    """
+    if facts.text(file, "finetuning_type") in ("full", "freeze"):
+        for key in ("pure_bf16", "use_badam"):
+            if flag(file, key):
+                return Stated(GPU, file.where(key))
+        return Stated(GPU_FP32, file.where("finetuning_type"))
+    return Stated(GPU, _TOOL.default)
 
 
 def _checkpointing(file: Document) -> Stated:

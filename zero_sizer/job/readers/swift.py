@@ -10,6 +10,7 @@ from typing import Any
 
 from zero_sizer.config.batch import accumulation_for
 from zero_sizer.config.document import Document
+from zero_sizer.config.workload import GPU
 from zero_sizer.errors import InputError, UnsupportedError
 from zero_sizer.findings import Direction
 from zero_sizer.hardware.assemble import Stated
@@ -29,6 +30,7 @@ _TOOL = Tool(
     facts=(
         *trainer.trainer_facts(micro_batch=1, num_workers=1, grad_accum=None),
         Fact(field="seq_len", keys=("max_length",)),
+        Fact(field="loaded_on", keys=(), default=GPU),  # swift/model/utils.py:224
         Fact(field="max_pixels", keys=("max_pixels", "MAX_PIXELS")),
         Fact(field="min_pixels", keys=("MIN_PIXELS",)),
         Fact(field="attention", keys=("attn_impl",), read=trainer.ATTENTION),

@@ -9,6 +9,7 @@ from zero_sizer.ledger.entries import (
     checkpointed_inputs,
     forward_backward,
     hpz,
+    loading,
     muon,
     offload,
     optimizer,
@@ -28,6 +29,7 @@ from zero_sizer.plan.plan import Plan
 ENTRIES: tuple[Entry, ...] = (
     *building.ENTRIES,
     *weights.ENTRIES,
+    *loading.ENTRIES,
     *optimizer.ENTRIES,
     *optimizer_step.ENTRIES,
     *muon.ENTRIES,

@@ -1,10 +1,9 @@
 """The model's own weights: trainable and frozen, whole or partitioned, and the model's buffers."""
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 from zero_sizer.hardware.device import Device
-from zero_sizer.ledger.entries.conditions import being_cut, is_cut_whole, parked_on, under_init
+from zero_sizer.ledger.entries.conditions import being_cut, is_cut_whole, parked_on
 from zero_sizer.ledger.entry import Category, Entry
 from zero_sizer.ledger.moments import ALWAYS, FROM_FLATTEN, FROM_WRAPPING, PASSES, Moment
 from zero_sizer.plan import sizes
@@ -37,30 +36,6 @@ def _buffers(model: Identity, unsaid: DType, wanted: DType) -> tuple[int, ...]:
     return tuple([b.numel for b in model.of.buffers if (b.dtype or unsaid) is wanted])
 
 
-def _built_on_gpu(plan: Plan) -> bool:
-    """Under zero.Init, and where bitsandbytes quantizes tensor by tensor as they are read."""
-    return under_init(plan) or plan.model.quantization is not None
-
-
-def _dtypes_built(plan: Plan) -> Iterator[DType]:
-    """Of every tensor as the script builds it; adapters are in fp32 whatever the base is."""
-    return (dtype or plan.built_dtype for dtype in plan.model.dtypes)
-
-
-def _built_bytes(plan: Plan) -> int:
-    return sum(map(num_bytes, sizes.numels(plan), _dtypes_built(plan)))
-
-
-def _largest_adapter(plan: Plan) -> int:
-    """Elements of the largest layer's A and B."""
-    layers: dict[str, int] = {}
-    for tensor in plan.model.parameters:
-        layer, is_adapter, _ = tensor.name.partition(".lora_")
-        if is_adapter:
-            layers[layer] = layers.get(layer, 0) + tensor.numel
-    return max(layers.values(), default=0)
-
-
 def _fp32_beyond(plan: Plan) -> int:
     """Bytes by which adapters in fp32 are larger than cast."""
     return sizes.num_trainable(plan) * (DType.FP32.itemsize - plan.itemsize)
@@ -80,18 +55,6 @@ def _being_cast(plan: Plan) -> int:
     beyond = _fp32_beyond(plan) if plan.model.adapter is not None else 0
     after = being_cut(plan) if is_cut_whole(plan) else 0
     return max(beyond + cast - max(beyond, after), 0)
-
-
-def _cast_bytes(plan: Plan) -> int:
-    """Most that is held beyond the model as built while it is cast tensor by tensor."""
-    most = done = 0
-    for numel, dtype, built in zip(
-        sizes.numels(plan), sizes.dtypes(plan), _dtypes_built(plan), strict=True
-    ):
-        if dtype is not built:
-            most = max(most, done + num_bytes(numel, dtype))
-            done += num_bytes(numel, dtype) - num_bytes(numel, built)
-    return most
 
 
 def _flattened_at_most(plan: Plan) -> int:
@@ -211,17 +174,6 @@ ENTRIES = (
         source="peft 0.21.2 tuners/tuners_utils.py:2705, runtime/engine.py:1859",
     ),
     Entry(
-        name="adapter_made_on_host",
-        category=Category.TEMPORARY,
-        about="the largest layer's adapter, which peft makes on the host and moves to its base",
-        numel=_largest_adapter,
-        dtype=lambda p: DType.FP32,
-        live=frozenset({Moment.BUILT}),
-        when=lambda p: p.model.adapter is not None and _built_on_gpu(p),
-        device=lambda p: Device.HOST,
-        source="peft 0.21.2 tuners/lora/layer.py, LoraLayer.update_layer",
-    ),
-    Entry(
         name="cast_on_gpu",
         category=Category.TEMPORARY,
         about="the largest tensor, cast to the training dtype beside itself",
@@ -252,31 +204,6 @@ ENTRIES = (
         live=frozenset({Moment.BUILT}),
         when=lambda p: p.wrapper is Wrapper.ZERO3 and not p.zero_init,
         source="runtime/zero/parameter_offload.py:120-180",
-    ),
-    Entry(
-        name="model_on_host",
-        category=Category.PARAMETERS,
-        about="the model as the script builds it, in every process, before it moves to the GPU",
-        numel=_built_bytes,
-        dtype=lambda p: DType.UINT8,  # counted in bytes: adapters are in fp32
-        live=frozenset({Moment.LOADED, Moment.BUILT}),
-        when=lambda p: not _built_on_gpu(p),
-        device=lambda p: Device.HOST,
-        source="runtime/engine.py:1365-1440",
-    ),
-    Entry(
-        name="cast_on_host",
-        category=Category.TEMPORARY,
-        about="tensors cast to the training dtype before those they were cast from are gone",
-        numel=_cast_bytes,
-        dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
-        live=frozenset({Moment.BUILT}),
-        when=lambda p: (
-            (p.built_dtype is not p.model_dtype or p.model.adapter is not None)
-            and not _built_on_gpu(p)
-        ),
-        device=lambda p: Device.HOST,
-        source="runtime/engine.py:2080-2088",
     ),
     Entry(
         name="defragmentation_copy",
