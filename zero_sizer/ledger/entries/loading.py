@@ -1,6 +1,7 @@
 """The model as the script loads it, until DeepSpeed takes it: on the host, or on the GPU."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from zero_sizer.config import workload
 from zero_sizer.hardware.device import Device
@@ -12,21 +13,23 @@ from zero_sizer.plan.plan import Plan
 from zero_sizer.units import DType, num_bytes
 
 
+def _is_put_there(plan: Plan) -> bool:
+    """Under zero.Init, and where bitsandbytes quantizes tensor by tensor as they are read."""
+    return under_init(plan) or plan.model.quantization is not None
+
+
 def _built_on_gpu(plan: Plan) -> bool:
-    """Under zero.Init, where bitsandbytes quantizes what is read, and where a script says so."""
-    packs = plan.model.quantization is not None
-    return under_init(plan) or packs or plan.loaded_on != workload.HOST
-
-
-def _loaded_on_gpu(plan: Plan) -> bool:
-    """The script loads whole weights to the GPU before DeepSpeed takes the model."""
-    packs = plan.model.quantization is not None
-    return plan.loaded_on != workload.HOST and not (under_init(plan) or packs)
+    return _is_put_there(plan) or plan.loaded_on != workload.HOST
 
 
 def _dtypes_built(plan: Plan) -> Iterator[DType]:
-    """Of every tensor as the script builds it; adapters are in fp32 whatever the base is."""
-    return (dtype or plan.built_dtype for dtype in plan.model.dtypes)
+    """Of every tensor as the script builds it; adapters are in fp32 whatever the base is.
+
+    Tools that load onto the GPU do so in the training dtype, whatever the checkpoint has
+    (LLaMA-Factory model/patcher.py, axolotl loaders/model.py).
+    """
+    usual = plan.built_dtype if plan.loaded_on == workload.HOST else plan.model_dtype
+    return (dtype or usual for dtype in plan.model.dtypes)
 
 
 def _built_bytes(plan: Plan) -> int:
@@ -34,14 +37,18 @@ def _built_bytes(plan: Plan) -> int:
 
 
 def _cast_bytes(plan: Plan) -> int:
-    """Most that is held beyond the model as built while it is cast tensor by tensor."""
-    most = done = 0
-    for numel, dtype, built in zip(
-        sizes.numels(plan), sizes.dtypes(plan), _dtypes_built(plan), strict=True
-    ):
-        if dtype is not built:
-            most = max(most, done + num_bytes(numel, dtype))
-            done += num_bytes(numel, dtype) - num_bytes(numel, built)
+    """Most that is held beyond the model as built while the engine casts it."""
+    built = tuple(_dtypes_built(plan))
+    return _most_of_cast(sizes.numels(plan), built, sizes.dtypes(plan)) - _built_bytes(plan)
+
+
+def _most_of_cast(numels: Sequence[int], before: Sequence[DType], after: Sequence[DType]) -> int:
+    """Most bytes held while tensors are cast one by one, each beside what it is cast from."""
+    held = most = sum(map(num_bytes, numels, before))
+    for numel, old, new in zip(numels, before, after, strict=True):
+        if old is not new:
+            most = max(most, held + num_bytes(numel, new))
+            held += num_bytes(numel, new) - num_bytes(numel, old)
     return most
 
 
@@ -58,39 +65,15 @@ def _largest_adapter(plan: Plan) -> int:
 def _beyond_trained(plan: Plan) -> int:
     """Most bytes of weights on the GPU beyond those that are trained, while they are cast there.
 
-    A script may cast what is trained to fp32, tensor by tensor; the engine then casts all of them.
+    A script may cast what is trained to fp32; the engine then casts all of it.
     """
-    found = [
-        (num_bytes(numel, built), num_bytes(numel, dtype), tensor.trainable)
-        for tensor, numel, built, dtype in zip(
-            plan.model.parameters,
-            sizes.numels(plan),
-            _dtypes_built(plan),
-            sizes.dtypes(plan),
-            strict=True,
-        )
-    ]
+    numels, trained = sizes.numels(plan), sizes.dtypes(plan)
+    dtypes = [tuple(_dtypes_built(plan)), trained]
     if plan.loaded_on == workload.GPU_FP32:
-        numels = sizes.numels(plan)
-        fp32 = [
-            num_bytes(numel, DType.FP32) if trains else built
-            for numel, (built, _, trains) in zip(numels, found, strict=True)
-        ]
-        loaded = _most_of_cast([built for built, _, _ in found], fp32)
-    else:
-        fp32, loaded = [built for built, _, _ in found], 0
-    trained = [dtype for _, dtype, _ in found]
-    return max(loaded, _most_of_cast(fp32, trained)) - sum(trained)
-
-
-def _most_of_cast(before: list[int], after: list[int]) -> int:
-    """Most bytes held while tensors are cast one by one; those of a size are left as they are."""
-    held = most = sum(before)
-    for old, new in zip(before, after, strict=True):
-        if old != new:
-            most = max(most, held + new)
-            held += new - old
-    return most
+        pairs = zip(plan.model.parameters, dtypes[0], strict=True)
+        dtypes.insert(1, tuple([DType.FP32 if tensor.trainable else of for tensor, of in pairs]))
+    most = max(_most_of_cast(numels, before, after) for before, after in pairwise(dtypes))
+    return most - sum(map(num_bytes, numels, trained))
 
 
 ENTRIES = (
@@ -101,7 +84,7 @@ ENTRIES = (
         numel=_beyond_trained,
         dtype=lambda p: DType.UINT8,  # counted in bytes: several dtypes together
         live=frozenset({Moment.BUILT}),
-        when=_loaded_on_gpu,
+        when=lambda p: p.loaded_on != workload.HOST and not _is_put_there(p),
         source="the script's device_map and casts; runtime/engine.py:1851-1875",
     ),
     Entry(
