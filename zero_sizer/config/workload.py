@@ -81,8 +81,8 @@ class Workload:
         zero_init: the model is built under ``deepspeed.zero.Init`` (None: as the Hugging Face
             Trainer does, so exactly at stage 3).
         loaded_on: where the script puts the model before DeepSpeed takes it: ``host`` (None too),
-            ``gpu`` (a ``device_map`` of the rank's own, in the training dtype), or ``gpu-fp32``, which casts what is
-            trained to fp32 there; the same under ``zero.Init``.
+            ``gpu`` (a ``device_map`` of the rank's own, in the training dtype), or ``gpu-fp32``,
+            which casts what is trained to fp32 there; the same under ``zero.Init``.
         precision: ``bf16``, ``fp16`` or ``fp32`` as the Trainer's own flags say, for the config's
             "auto" (``--precision``).
         optim: the optimizer that the Trainer brings where the config has none, by its own name
