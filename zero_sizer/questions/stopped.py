@@ -1,4 +1,4 @@
-"""Why did DeepSpeed stop a dry run, and what is to be changed?"""
+"""Why does DeepSpeed stop a dry run, or would stop the job, and what is to be changed?"""
 
 from zero_sizer.dryrun.answer import StoppedRun
 from zero_sizer.dryrun.truncate import cut_job
@@ -12,6 +12,31 @@ _ELSE = "the message is DeepSpeed's, at {}: it names what it checks there"
 _TOLD = "see the error below, which names the key"
 
 
+def before(how: str, job: Job, layers: int | None) -> StoppedRun | None:
+    """The answer about a job of which `check` finds errors; None where it finds none.
+
+    No engine is started. A run is laid out so that it shows memory: its batch fits its ranks, its
+    swap files have a folder, and positions of tokens have no values, so some of these errors would
+    not come up in it; and others would after minutes.
+
+    Args:
+        how: the kind of dry run.
+        job: as read.
+        layers: that the model is cut to.
+    """
+    cut = cut_job(job, layers)
+    errors = _errors(cut)
+    if not errors:
+        return None
+    return StoppedRun(
+        how=how,
+        about=cut.model.name,
+        source=job.document.source,
+        findings=errors,
+        is_started=False,
+    )
+
+
 def of_job(error: EngineError, how: str, job: Job, layers: int | None) -> StoppedRun:
     """The answer about a job, with the errors that are found without a run.
 
@@ -22,7 +47,7 @@ def of_job(error: EngineError, how: str, job: Job, layers: int | None) -> Stoppe
         layers: that the model was cut to.
     """
     cut, document = cut_job(job, layers), job.document
-    errors = [f for f in size(cut).findings if f.severity is Severity.ERROR]
+    errors = _errors(cut)
     key = error.keys[0] if error.keys else ""
     remedy = error.remedy or (_TOLD if errors else _ELSE.format(error.raised_at))
     found = _finding(error, key=key, line=document.line(key), remedy=_TOLD if errors else remedy)
@@ -48,6 +73,10 @@ def of_script(error: EngineError, script: str) -> StoppedRun:
         remedy=remedy,
     )
     return StoppedRun(how="simulated", about=script, source=script, findings=(found,))
+
+
+def _errors(job: Job) -> tuple[Finding, ...]:
+    return tuple(f for f in size(job).findings if f.severity is Severity.ERROR)
 
 
 def _finding(error: EngineError, *, key: str, line: int, remedy: str, file: str = "") -> Finding:

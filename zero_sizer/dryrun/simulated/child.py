@@ -67,7 +67,8 @@ def record(request: Request, report: Report) -> dict[str, Any]:
             engine,
             lambda: build_model.batch(request, where),
             steps=request.steps,
-            grad_accum=engine.gradient_accumulation_steps(),
+            # 0 where ZenFlow itself says when it steps (zenflow/engine.py:54)
+            grad_accum=engine.gradient_accumulation_steps() or request.grad_accum,
             observer=observer,
             loss_of=lambda output, batch: batches.loss_of(output, feed, batch),
         )
