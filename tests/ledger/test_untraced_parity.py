@@ -136,7 +136,7 @@ def test_dora_runs_at_stage_3_where_peft_gathers_what_it_reads(bases):
     dora = lora_config.read("r=8,targets=q_proj+v_proj,use_dora=true", "--adapter")
     spec = lora.with_adapter(bases["llama"], dora)
     job = _job(spec, {"stage": 3}, 2, 1, checkpointing=False, zero_init=True)
-    (recording,) = parent.run_requests([parent.request_of(job, rank=0, steps=1)])
+    (recording,) = parent.run_requests([parent.request_of(job, rank=0, steps=2)])
     assert not isinstance(recording, Exception)
     found = size(job).findings
     assert [f for f in found if f.severity is Severity.ERROR] == []

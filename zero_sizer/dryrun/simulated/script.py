@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.dryrun import replies
-from zero_sizer.dryrun.keeping import kept
+from zero_sizer.dryrun.keeping import SAFE_PATH, importable, kept
 from zero_sizer.dryrun.packages import require_packages
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.simulated.outputs import NOTHING, Outputs
@@ -103,10 +103,13 @@ def _ask(request: ScriptRequest, *, keep_events: bool) -> dict[str, Any]:
 
 
 def _environment(stated: Mapping[str, str]) -> dict[str, str]:
-    """This process's variables and the line's; where both say where modules are, both count."""
+    """This process's variables and the line's; where both say where modules are, both count.
+
+    ``python train.py`` imports nothing from the folder it is said in, if the script is elsewhere.
+    """
     paths = [source["PYTHONPATH"] for source in (stated, os.environ) if source.get("PYTHONPATH")]
     found = {**os.environ, **stated}
-    return {**found, "PYTHONPATH": os.pathsep.join(paths)} if paths else found
+    return {**found, **importable({"PYTHONPATH": os.pathsep.join(paths)})}
 
 
 def main(question_path: str, reply_path: str) -> int:
@@ -114,7 +117,8 @@ def main(question_path: str, reply_path: str) -> int:
     from zero_sizer.dryrun.simulated import failures
 
     fields = json.loads(Path(question_path).read_text(encoding="utf-8"))
-    del fields["environment"]  # this process has it
+    if SAFE_PATH not in fields.pop("environment"):  # this process has it
+        os.environ.pop(SAFE_PATH, None)  # what the script itself starts is its own affair
     command, module = fields.pop("command"), fields.pop("module")
     try:
         reply = _simulate(command, module, fields)
