@@ -1,6 +1,7 @@
 """What DeepSpeed itself stops: an error about the job, told by ``dryrun``."""
 
 import json
+from pathlib import Path
 
 import pytest
 from checks.test_config_checks import INVALID
@@ -13,6 +14,7 @@ from zero_sizer.cli import dryrun
 from zero_sizer.dryrun.engine_errors import engine_error, keys_named, raised_by_deepspeed
 from zero_sizer.errors import WitnessError
 
+SCRIPT = Path(__file__).parents[1] / "data" / "scripts" / "plain_loop.py"
 WORKLOAD = ("--seq-len", "32", "--attention", "eager")
 
 
@@ -128,6 +130,17 @@ def test_a_launched_job_has_the_ranks_of_the_run_where_it_states_none(
     (folder / "job.yaml").write_text(f"model: config.json\ndeepspeed: ds.json\n{cluster}")
     command = ["dryrun", folder / "job.yaml", *WORKLOAD, "--how", "launched", "--ranks", "4"]
     assert _said(capsys, *command)[0] == code
+
+
+@pytest.mark.slow
+def test_a_script_is_told_what_check_finds_in_its_config(folder, capsys):
+    """Python raises this, not DeepSpeed, so that it was one line and exit code 3."""
+    config = folder / "ds.json"
+    config.write_text(json.dumps(config_of({"stage": 3, "offload_optimizer": {"device": "nvme"}})))
+    code, out, _ = _said(capsys, "dryrun", "--how", "simulated", "--", SCRIPT, config)
+    assert code == 1
+    assert out.startswith("NOT VALID (2 errors below)   the script ends: TypeError")
+    assert "[nvme-path]" in out
 
 
 def _raised(run, *arguments):

@@ -150,7 +150,15 @@ def nvme_path(context: Context) -> Iterator[Finding]:
         (OFFLOAD_PARAM, context.param_device, "AssertionError"),
         (OFFLOAD_OPTIMIZER, context.optimizer_device, "TypeError"),
     ):
-        if device == "nvme" and context.value(section + "nvme_path") is None:
+        path = context.value(section + "nvme_path") if device == "nvme" else ""
+        if path == "none":  # what accelerate puts where nobody names one
+            yield context.warning(
+                "nvme-path",
+                section + "nvme_path",
+                'swap files go to a folder "none" below the one that the job is started in',
+                "name a folder on the drive (accelerate: offload_..._nvme_path)",
+            )
+        if path is None:
             yield context.error(
                 "nvme-path",
                 section + "nvme_path",

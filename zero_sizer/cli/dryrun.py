@@ -16,7 +16,7 @@ from zero_sizer.config.workload import INFERENCE
 from zero_sizer.dryrun.answer import StoppedRun, answer_of
 from zero_sizer.dryrun.recording import Recording, merged
 from zero_sizer.dryrun.simulated.outputs import Outputs
-from zero_sizer.errors import EngineError, InputError, UnsupportedError
+from zero_sizer.errors import EngineError, InputError, UnsupportedError, WitnessError
 from zero_sizer.hardware import hostfile
 from zero_sizer.hardware.assemble import DEFAULT
 from zero_sizer.job import fields
@@ -164,8 +164,11 @@ def _of_script(arguments: argparse.Namespace) -> Recording | StoppedRun:
     _refuse_hosts(arguments, "a script")
     try:
         return of_script(arguments)
-    except EngineError as error:
-        return stopped.of_script(error, arguments.script[0])
+    except WitnessError as error:
+        answer = stopped.of_script(error, arguments.script[0])
+        if answer is None:
+            raise
+        return answer
 
 
 def _of_job(arguments: argparse.Namespace) -> Recording | StoppedRun:
