@@ -115,7 +115,7 @@ def _unreadable(error: InputError, name: str) -> Finding:
 
 
 def errors_on(document: Document, cluster: Cluster) -> list[Finding]:
-    """What DeepSpeed would raise on a config on these machines, whatever the model."""
+    """Errors that DeepSpeed would raise on a config on these machines, whatever the model."""
     found = _findings(document, Workload(), cluster)
     return [finding for finding in found if finding.severity is Severity.ERROR]
 

@@ -39,7 +39,7 @@ def timeline_of(plan: Plan) -> Timeline:
 
 
 def end_of_forward(plan: Plan) -> Instant:
-    """What is left when the forward of the last micro step of a step has returned."""
+    """The instant at which the forward of the last micro step of a step has returned."""
     return peaks.end_of_forward(select.activations_of(plan), places_of(plan), zero_of(plan))
 
 
