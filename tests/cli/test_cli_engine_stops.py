@@ -92,7 +92,7 @@ def test_dryrun_and_check_agree_on_which_jobs_are_valid(folder, capsys, monkeypa
     """
     monkeypatch.setattr(dryrun, "record", _not_started)
     valid = []
-    for path in INVALID[::3]:
+    for path in INVALID[::5]:
         job = [path, "--model", folder / "config.json", *WORKLOAD, "--gpus-per-node", "8"]
         checked = _said(capsys, "check", *job, "--format", "json")
         ran = _said(capsys, "dryrun", *job, "--how", "simulated", "--format", "json")
@@ -103,7 +103,7 @@ def test_dryrun_and_check_agree_on_which_jobs_are_valid(folder, capsys, monkeypa
         else:
             assert (checked[0], ran) == (3, (3, "", ran[2])), path
             valid.append(path)
-    assert 5 < len(valid) < 20  # warnings alone
+    assert 3 < len(valid) < 16  # warnings alone
 
 
 def test_tokens_beyond_a_table_of_positions_are_not_run(folder, capsys, monkeypatch):
