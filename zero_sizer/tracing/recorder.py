@@ -47,9 +47,10 @@ Event = Made | Gone | Mark
 
 
 def in_order_of_backward(events: list[Event]) -> list[Event]:
-    """Modules whose output is the same tensor, the outermost first.
+    """Modules whose output is the same tensor, the outermost first, and a block after those.
 
-    Hooks on one tensor run in the order of the forward.
+    Hooks on one tensor run in the order of the forward. What an identity behind a block returns is
+    the block's output (InternVL's tower).
     """
     found = list(events)
     start = 0
@@ -64,7 +65,8 @@ def _same_gradient(one: Event, other: Event) -> bool:
     return (
         isinstance(one, Mark)
         and isinstance(other, Mark)
-        and one.kind == other.kind == "returns"
+        and one.kind in ("comes", "returns")
+        and other.kind == "returns"
         and other.is_same
     )
 
