@@ -212,6 +212,18 @@ def test_a_path_in_the_hubs_cache_names_its_model(tmp_path):
     assert error.value.remedy == "if that is qwen2.5-7b, say --model qwen2.5-7b"
 
 
+def test_a_variable_that_nobody_reads_is_told(tmp_path):
+    """modelscope/ms-swift issue 3399: images of any size, and out of memory."""
+    path = tmp_path / "train.sh"
+    line = f"swift sft --model {QWEN} --tuner_type full --deepspeed zero2 --max_length 4096\n"
+    path.write_text(f"NPROC_PER_NODE=2 \\\nMAX_PIXEL=191296 \\\nMIN_PIXELS=3136 \\\n{line}")
+    found = job.read(str(path), Flags(gpu="a100-80gb"))
+    told = [finding for finding in found.findings if finding.code == "unknown-variable"]
+    assert [(of.key, of.line, of.remedy) for of in told] == [
+        ("MAX_PIXEL", 2, "did you mean MAX_PIXELS?")
+    ]
+
+
 def test_a_launcher_inside_a_container_is_read_with_its_variables(tmp_path):
     path = tmp_path / "job.sbatch"
     path.write_text(

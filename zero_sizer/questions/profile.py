@@ -29,6 +29,8 @@ from zero_sizer.sizing import Sizing, size
 _MOST_CALLS = 4096
 """Calls of attention in one block that are traced, a minute and a half of the processor."""
 _REFUSED = (IMAGE_TOO_LONG, RECORDING_TOO_SHORT)
+VARIANTS = tuple(product((2, 3), (False, True)))
+"""Stages, and activation checkpointing, of which plans may run a model."""
 _TRACING_HELPS = (CLOSED_FORM, INPUTS_NOT_MODELLED)
 
 
@@ -75,7 +77,7 @@ def with_variants(job: Job, tell: Callable[[str], None]) -> None:
     plan = size(job).plan
     if plan is None or not _is_beyond_closed_forms(plan):
         return
-    for stage, on in product((2, 3), (False, True)):
+    for stage, on in VARIANTS:
         other = replace(
             plan,
             stage=stage,
