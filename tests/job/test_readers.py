@@ -356,25 +356,6 @@ def test_another_tools_file_is_refused_by_name(write, text, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("more", "line"),
-    [
-        ("quantization_type: nf4\ndouble_quantization: true", 0),
-        ("double_quantization: true\nquantization_bit: 4", None),
-        ("double_quantization: false", None),
-    ],
-)
-def test_words_of_bitsandbytes_without_its_bits_pack_nothing(write, more, line):
-    """src/llamafactory/model/model_utils/quantization.py:177 asks for quantization_bit alone."""
-    text = LF.replace("full", "lora")
-    found = job.read(write(text + more), Flags(model="gpt2"))
-    told = [finding for finding in found.findings if finding.code == "not-quantized"]
-    assert [finding.line for finding in told] == (
-        [] if line is None else [len(text.splitlines()) + 1]
-    )
-    assert (found.model.quantization is None) == ("_bit" not in more)
-
-
 def test_training_arguments_are_no_deepspeed_config(write):
     text = '{"output_dir": "x", "per_device_train_batch_size": 4, "learning_rate": 1e-4}'
     with pytest.raises(InputError, match="names no DeepSpeed config"):

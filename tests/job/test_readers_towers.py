@@ -212,6 +212,25 @@ def test_a_path_in_the_hubs_cache_names_its_model(tmp_path):
     assert error.value.remedy == "if that is qwen2.5-7b, say --model qwen2.5-7b"
 
 
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ("quantization_type: nf4\ndouble_quantization: true", 0),
+        ("double_quantization: true\nquantization_bit: 4", None),
+        ("double_quantization: false", None),
+    ],
+)
+def test_words_of_bitsandbytes_without_its_bits_pack_nothing(tmp_path, more, line):
+    """src/llamafactory/model/model_utils/quantization.py:177 asks for quantization_bit alone."""
+    text = f"{FACTORY}lora\n"
+    found = read(tmp_path, text + more)
+    told = [finding for finding in found.findings if finding.code == "not-quantized"]
+    assert [finding.line for finding in told] == (
+        [] if line is None else [len(text.splitlines()) + 1]
+    )
+    assert (found.model.quantization is None) == ("_bit" not in more)
+
+
 def test_a_variable_that_nobody_reads_is_told(tmp_path):
     """modelscope/ms-swift issue 3399: images of any size, and out of memory."""
     path = tmp_path / "train.sh"
