@@ -201,6 +201,13 @@ def _attention_of(owner: Any, number: int, depth: int) -> str:
     return f"{kind} full" if number in whole else kind
 
 
+def has_input_of_each_block(config: Any) -> bool:
+    """True if one table holds inputs of all blocks, as in Gemma 3n and 4 E2B: none can be left."""
+    if isinstance(config, Mapping):
+        return False
+    return bool(getattr(config.get_text_config(), "hidden_size_per_layer_input", None))
+
+
 def cut(model: Any, depths: Mapping[str, int]) -> None:
     """Leaves the first blocks of each stack, so many as ``depths`` says by its name."""
     for name, depth in depths.items():
