@@ -130,7 +130,7 @@ CASES = [
     for name in MODELS
     if name not in IN_TURNS or IN_TURNS.index(name) % 2 == place
 ]
-CASES += [("internvl with LoRA", RUNS[1])]
+CASES[CASES.index(("internvl", RUNS[1]))] = ("internvl with LoRA", RUNS[1])
 
 
 @pytest.fixture(scope="module")
