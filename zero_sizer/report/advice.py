@@ -238,7 +238,7 @@ def why(loss: RejectedStrategy) -> str:
     if loss.closest is None:
         return loss.reason
     if not loss.shortfalls:
-        return "fits, but only at another batch"
+        return "has room, but DeepSpeed would find no buffer for weights on NVMe"
     missing = ", ".join(words_of(shortfall) for shortfall in loss.shortfalls)
     checkpointing = ", checkpointing" if loss.closest.checkpointing else ""
     return f"{missing} (micro batch {loss.closest.micro_batch}{checkpointing})"
