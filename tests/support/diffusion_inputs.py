@@ -104,8 +104,10 @@ def write(folder: Path) -> None:
 
 def _tiny_weights(folder: Path) -> None:
     import diffusers
+    import torch
     import transformers
 
+    torch.manual_seed(0)  # every run trains the same weights
     text = transformers.CLIPTextConfig.from_dict(dict(TINY["text_encoder"]))
     transformers.CLIPTextModel(text).save_pretrained(folder / "text_encoder")
     for name in ("unet", "vae"):

@@ -1,4 +1,4 @@
-"""Training scripts on this CPU: real ranks over gloo, until their second optimizer step.
+"""Training scripts on this CPU: real ranks over gloo, until the second step that is taken.
 
 Each rank writes what its engine holds to ``OUTPUT.RANK``, as JSON.
 """
@@ -141,12 +141,12 @@ def main(output: str, *command: str) -> None:
 
     cpu.prepare(get_accelerator(), "127.0.0.1")
     torch.cuda.set_device = lambda device: None
-    take_step, taken = DeepSpeedEngine._take_model_step, []
+    take_step = DeepSpeedEngine._take_model_step
 
     def count(engine: Any, *args: Any, **kwargs: Any) -> None:
         take_step(engine, *args, **kwargs)
-        taken.append(1)
-        if len(taken) == STEPS:
+        # A step whose gradients overflow is skipped, and makes no states.
+        if engine.global_steps - engine.skipped_steps >= STEPS:
             rank = deepspeed.comm.get_rank()
             Path(f"{output}.{rank}").write_text(json.dumps(_held(engine)))
             deepspeed.comm.barrier()
