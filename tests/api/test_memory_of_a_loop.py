@@ -1,4 +1,4 @@
-"""Memory that a loop over many configs keeps: as much as a few of them need, however many there are."""
+"""Memory that a loop over configs keeps: what a few of them need, however many there are."""
 
 import gc
 import tracemalloc
