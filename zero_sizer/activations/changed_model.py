@@ -6,7 +6,6 @@ known modules. So the base's steps are walked once, and each level is shifted by
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from zero_sizer.activations import autocast_products, changed_ends, frozen
@@ -28,6 +27,7 @@ from zero_sizer.activations.lora_autocast import AutocastAdapted
 from zero_sizer.activations.structure import LEARNED_POSITIONS
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import num_bytes
+from zero_sizer.util.caches import cached_large
 from zero_sizer.util.identity import Identity
 
 _NOTHING = ComposedSection((Level("", "", 0, 0),))
@@ -71,7 +71,7 @@ def with_changes(
     return _with_changes(Identity(step), Identity(spec), how, Identity(ungraded))
 
 
-@lru_cache(maxsize=64)  # jobs of other clusters and offloads have the same step
+@cached_large(maxsize=64)  # jobs of other clusters and offloads have the same step
 def _with_changes(of: Identity, model: Identity, how: How, without: Identity) -> Activations:
     step: MicroStep = of.of
     spec: ModelSpec = model.of

@@ -165,7 +165,8 @@ class Sweep:
         """
         of, group = values.of, self._group(values)
         known = of[_BATCH] in group.uses
-        if known or not self._is_bounded or of["wrapper"] is not Wrapper.ZERO3:
+        wrapper = of.get("wrapper", self._family.base.wrapper)  # all the same where ZeRO is refused
+        if known or not self._is_bounded or wrapper is not Wrapper.ZERO3:
             return None
         ranks, alike, at_step = of["dp_world_size"], *self._ranks_of(group, values)[:2]
         self._worlds.add(ranks)

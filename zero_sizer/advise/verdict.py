@@ -43,12 +43,20 @@ def verdict_of(
     )
     tight = next((loss for loss in losses if is_tight(loss)), None)
     if tight is not None:
-        return Verdict.UNCERTAIN, tuple(_of_shortfall(s, tight) for s in tight.shortfalls)
+        found = tuple(_of_shortfall(s, tight) for s in tight.shortfalls)
+        return Verdict.UNCERTAIN, (*found, *_refused(losses))
     if savings and any(loss.closest for loss in losses):
         return Verdict.UNCERTAIN, savings
     closest = next((loss for loss in losses if loss.shortfalls), None)
-    found = () if closest is None else closest.shortfalls
-    return Verdict.DOES_NOT_FIT, tuple(_of_shortfall(s, closest) for s in found)
+    short = () if closest is None else closest.shortfalls
+    found = tuple(_of_shortfall(s, closest) for s in short)
+    return Verdict.DOES_NOT_FIT, (*found, *_refused(losses))
+
+
+def _refused(losses: Iterable[RejectedStrategy]) -> tuple[Reason, ...]:
+    """Why DeepSpeed would not run others, each error once: they may fit once that is mended."""
+    errors = {loss.refusals[0].code: loss.refusals[0] for loss in losses if loss.refusals}
+    return tuple(_of_refusal(error) for error in errors.values())
 
 
 def _of_refusal(error: Finding) -> Reason:

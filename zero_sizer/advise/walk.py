@@ -178,11 +178,20 @@ class Walk:
             corners = (self._ladder.both(host, corner) for corner in self._ladder.corners)
             short = [self._probe.short(self._at(corner, 0)) for corner in corners]
             moments = [found.get(Device.GPU) for found in short]
-            if all(moment in PASSES for moment in moments):
+            if all(moment in PASSES for moment in moments) and not self._fits_cut(rungs[-1]):
                 return -1, True
             if all(set(found) == {Device.GPU} for found in short):
                 too_large.add(kind)
         return -1, bool(too_large)
+
+    def _fits_cut(self, host: Tuning) -> bool:
+        """Whether the smallest micro batch fits with the smallest sub-groups.
+
+        They leave forward and backward as they are, but not the room that the step wants beside
+        what is live (``ledger.requests.room_of_step``).
+        """
+        ends = (*self._ladder.corners, *(self._ladder.last if self._is_thorough else ()))
+        return any(self._fits_at(self._ladder.both(host, end), 0) for end in ends)
 
     def _host_may_fit(self, host: Tuning) -> bool:
         return self._probe.host_may_fit(self._at(self._ladder.both(host, self._ladder.fastest), 0))

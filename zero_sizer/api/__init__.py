@@ -24,6 +24,7 @@ from zero_sizer.questions.check import check as asked_check
 from zero_sizer.questions.diagnose import diagnose as asked_diagnose
 from zero_sizer.questions.jobs import flags_of, job_of
 from zero_sizer.questions.lint import lint as lint_one
+from zero_sizer.util import caches
 
 __all__ = [
     "CheckResult",
@@ -142,6 +143,7 @@ def _asked(
             stated = checked(question, stated)
             own = {name: stated.pop(name) for name in OWN & stated.keys()}
             found.append((values, answer(about, flags_of(stated), **own)))
+            caches.release()
     except (ZeroSizerError, OSError) as error:
         raise job_error(error) from None
     return Sweep(found) if several else found[0][1]

@@ -35,6 +35,7 @@ from zero_sizer.job.statements import (
     Statements,
 )
 from zero_sizer.models.changes.records import BITSANDBYTES
+from zero_sizer.models.known import known
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.records import dataclass
 
@@ -302,7 +303,7 @@ def _model(reference: Stated, said: Statements, flags: Flags) -> ModelSpec:
     found = section(said.workload, (stated.FREEZE,), flags).get(stated.FREEZE.name)
     if found is None and said.frozen is not None:
         found = said.frozen(model)
-    return _frozen(model, found)
+    return known(_frozen(model, found))
 
 
 def _load_model(reference: Stated, flags: Flags) -> ModelSpec:

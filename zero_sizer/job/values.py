@@ -234,6 +234,7 @@ def _sides(size: Any) -> tuple[int, ...]:
 
 
 _PRODUCT = re.compile(r"[\d\sx*]{1,60}")
+_POWER = re.compile(r"\d{1,9}(\.\d{1,9})?[eE]\+?\d{1,2}")
 
 
 def pixels(value: Any) -> int:
@@ -242,6 +243,10 @@ def pixels(value: Any) -> int:
         parts = [part.strip() for part in re.split("[x*]", text_of)]
         if all(part.isdecimal() for part in parts):
             value = prod(map(int, parts))
+    elif isinstance(value, str) and _POWER.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     try:
         return _PIXELS(value)
     except ValueError as error:

@@ -78,7 +78,10 @@ def _read(config: Config | None, flags: Flags, *, finds_config: bool) -> Job:
 
     usual = flags.precision or _precision(flags.gpu)
     if config is None:
-        return without_config(default_config(usual), flags)
+        assumed = default_config(usual)
+        if flags.optim is not None:  # which is what the Trainer brings where a config has none
+            del assumed["optimizer"]
+        return without_config(assumed, flags)
     return read(
         config,
         flags,

@@ -20,6 +20,7 @@ from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report.document import print_document
 from zero_sizer.report.emitted import edit_mapping, show_lines, start_mapping
 from zero_sizer.report.json import reason_mapping
+from zero_sizer.report.settings import checkpointing_words, split_lines, split_words
 from zero_sizer.report.table import gib, show_line, show_table
 from zero_sizer.report.training import MARKS, run_columns, show_run
 from zero_sizer.report.training import as_mapping as training_mapping
@@ -66,8 +67,10 @@ def _show_nothing(choice: Choice) -> None:
     for alternative, plan in choice.others:
         show_line(
             f"as another job, {alternative.name} fits: {plan.strategy.name}, micro batch "
-            f"{plan.micro_batch}, with {' '.join(alternative.flags)}"
+            f"{plan.micro_batch}{split_words(plan)}, with {' '.join(alternative.flags)}"
         )
+    if choice.others:
+        show_line(f"they leave free: {_margins(choice.search.limits)}")
     for line in assumptions(choice.search, None, is_free=choice.is_free):
         show_line(line, indent="  ")
 
@@ -149,14 +152,8 @@ def plan_line(candidate: Candidate) -> str:
     return (
         f"{candidate.strategy.name}, micro batch {candidate.micro_batch}, {steps} gradient "
         f"accumulation step{'s' if steps > 1 else ''}, {checkpointing_words(candidate)}"
+        f"{split_words(candidate)}"
     )
-
-
-def checkpointing_words(candidate: Candidate) -> str:
-    """Activation checkpointing of a plan, in words."""
-    if candidate.every > 1:
-        return f"with activation checkpointing of one block in {candidate.every}"
-    return f"{'with' if candidate.checkpointing else 'without'} activation checkpointing"
 
 
 def pace(choice: Choice, candidate: Candidate) -> str:
@@ -200,6 +197,8 @@ def _show_ranked(choice: Choice) -> None:
     heads = (*heads, *(column[0] for column in beside))
     words = 1 if runs and runs[-1][0] == MARKS else 0
     show_table(heads, rows, right=range(3, len(heads) - (words if beside else 0)))
+    for line in split_lines(choice.ranked):
+        show_line(line)
     if runs and not beside:
         names = ["the run on", *(candidate.strategy.name for candidate in choice.ranked)]
         table = list(zip(names, *runs, strict=True))
@@ -234,11 +233,11 @@ def _show_losses(losses: Iterable[RejectedStrategy]) -> None:
 def why(loss: RejectedStrategy) -> str:
     """Shortfalls of a strategy in a line."""
     if loss.refusals:
-        return loss.refusals[0].message
+        return "; ".join(filter(None, (loss.refusals[0].message, loss.refusals[0].remedy)))
     if loss.closest is None:
         return loss.reason
     if not loss.shortfalls:
-        return "fits, but only at another batch"
+        return "has room, but DeepSpeed would find no buffer for weights on NVMe"
     missing = ", ".join(words_of(shortfall) for shortfall in loss.shortfalls)
     checkpointing = ", checkpointing" if loss.closest.checkpointing else ""
     return f"{missing} (micro batch {loss.closest.micro_batch}{checkpointing})"
@@ -265,7 +264,8 @@ def notes(choice: Choice) -> Iterable[str]:
         return
     if choice.search.job.origins.get("deepspeed") == NONE_GIVEN:
         dtype = choice.search.plan(winner).model_dtype.value
-        yield f"no config was given: AdamW in {dtype}; --precision says otherwise"
+        optimizer = choice.search.job.workload.optim or "AdamW"
+        yield f"no config was given: {optimizer} in {dtype}; --precision and --optim say otherwise"
     if choice.search.job.workload.checkpointing is None:
         yield _on_checkpointing(winner)
 

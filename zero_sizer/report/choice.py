@@ -10,6 +10,7 @@ from zero_sizer.hardware.device import Device
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.report import advice, markdown, page
 from zero_sizer.report.emitted import config_text, edit_row
+from zero_sizer.report.settings import split_lines
 from zero_sizer.report.sheet import Section, Sheet
 from zero_sizer.report.text import NAMES
 from zero_sizer.report.training import lines as training_lines
@@ -93,6 +94,7 @@ def _ranked(choice: Choice) -> Section:
     heads = (*first, *(NAMES[device] for device in devices), *(column[0] for column in runs))
     return Section(
         title="What fits, the fastest first",
+        lines=tuple(split_lines(choice.ranked)),
         name="plans",
         heads=heads,
         rows=tuple(rows),

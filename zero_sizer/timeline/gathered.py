@@ -1,11 +1,11 @@
 """Gathered parameters at the places of a step."""
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from itertools import chain
 
 from zero_sizer.timeline.passes import Side
 from zero_sizer.timeline.program import Place, Placed, Program, Run, getter
+from zero_sizer.util.caches import cached_large
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import forms
 from zero_sizer.zero.forms import Compiled, Form, Forms
@@ -170,7 +170,7 @@ def _placed(rows: Iterable[list[int]], spans: Sequence[slice]) -> tuple[Placed, 
     return within, end, apart
 
 
-@lru_cache(maxsize=256)
+@cached_large(maxsize=256)
 def gathered_at(levels: Identity, ranks: int) -> tuple[Side, Side]:
     """Bytes in forward and in backward, kept."""
     return levels.of.bytes_at(ranks)  # type: ignore[no-any-return]

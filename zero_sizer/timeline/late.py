@@ -6,13 +6,13 @@ stages 1 and 2 with which one it is. What none of many exceeds is listed once fo
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from operator import add
 from typing import Any, NamedTuple
 
 from zero_sizer.timeline.gathered import Levels, gathered_at
 from zero_sizer.timeline.passes import Columns, Listed, Side
 from zero_sizer.timeline.program import Program
+from zero_sizer.util.caches import cached_large
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.copies import Alike, Costs, ceilings, scattered
 from zero_sizer.zero.forms import SPAN, below
@@ -114,7 +114,7 @@ def owned(program: Program, flow: Flow, highest: Highest, costs: Costs, start: i
     return Bound(Late(ceiling.columns, own, exact), ceiling.most + own)
 
 
-@lru_cache(maxsize=512)
+@cached_large(maxsize=512)
 def _of_owners(program: Identity, flow: Identity, costs: Costs) -> _Ceiling:
     """What no rank of any number exceeds beside its own."""
     of: Program = program.of
@@ -170,7 +170,7 @@ def gathered(
     """
     tensors, rules, share = how
     bound = replace(share, ranks=below(share.ranks), divides=False, own=NOTHING_OWN)
-    keys = (Identity(of) for of in (levels, program, flow, tensors))
+    keys = Identity(levels), Identity(program), Identity(flow), Identity(tensors)
     in_forward, in_backward = _of_many(*keys, rules, bound)
     forward, backward = gathered_at(Identity(levels), share.ranks)
     at_start = Listed(forward, start, program.forward_spans)
@@ -183,7 +183,7 @@ def gathered(
     )
 
 
-@lru_cache(maxsize=512)
+@cached_large(maxsize=512)
 def _of_many(
     levels: Identity,
     program: Identity,

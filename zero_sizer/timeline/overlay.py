@@ -13,6 +13,7 @@ from zero_sizer.timeline.gathered import Levels, gathered_at
 from zero_sizer.timeline.late import Bound
 from zero_sizer.timeline.passes import Listed, Pass, Side
 from zero_sizer.timeline.program import Layout, Program, program_of
+from zero_sizer.util.caches import cached_large
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero import gradient_flow, replay
@@ -216,7 +217,7 @@ class Overlay:
         return self._reduction.left()
 
 
-@lru_cache(maxsize=1024)
+@cached_large(maxsize=1024)
 def gathering_of(zero: Identity) -> Gathering:
     """How a ``Zero`` gathers: of equal ones the same, which is all that caches compare."""
     of: Zero = zero.of
@@ -226,12 +227,12 @@ def gathering_of(zero: Identity) -> Gathering:
     return _first_met(Gathering(of.limits, parts, of.persistent, places, kept, *more))
 
 
-@lru_cache(maxsize=1024)
+@cached_large(maxsize=1024)
 def _first_met(how: Gathering) -> Gathering:
     return how
 
 
-@lru_cache(maxsize=256)
+@cached_large(maxsize=256)
 def _levels(program: Identity, how: Identity) -> Levels:
     trace = how.of.trace(*program.of.visits)
     visits = replay.gathered(trace, how.of.limits, program.of.blocks)
@@ -263,17 +264,17 @@ def _reduction(program: Program, zero: Zero, share: Share) -> Reduction:
     return _reduction_of(Identity(program.order), zero.tensors, zero.rules, share)
 
 
-@lru_cache(maxsize=256)
+@cached_large(maxsize=256)
 def _reduction_of(order: Identity, tensors: Tensors, rules: Rules, share: Share) -> Reduction:
     return Reduction(_flow(order, tensors, rules), tensors, rules, share)
 
 
-@lru_cache(maxsize=64)
+@cached_large(maxsize=64)
 def _flow(order: Identity, tensors: Tensors, rules: Rules) -> Flow:
     return gradient_flow.flow(tensors, order.of, rules)
 
 
-@lru_cache(maxsize=256)
+@cached_large(maxsize=256)
 def _overlay(layout: Identity, zero: Identity) -> Overlay:
     return Overlay(layout.of, zero.of)
 
@@ -283,7 +284,7 @@ def overlay_of(layout: Layout, zero: Zero) -> Overlay:
     return _overlay(Identity(layout), Identity(zero))
 
 
-@lru_cache(maxsize=1024)
+@cached_large(maxsize=1024)
 def interned(zero: Zero) -> Zero:
     """The first met of all that are equal."""
     return zero

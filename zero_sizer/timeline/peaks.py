@@ -8,12 +8,12 @@ Blocks that are equal save equally, so over a run of blocks activations are a li
 """
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 from zero_sizer.activations.levels import MicroStep, StepLevels
 from zero_sizer.timeline.overlay import Overlay, Zero, overlay_of
 from zero_sizer.timeline.passes import Pass
 from zero_sizer.timeline.program import Layout
+from zero_sizer.util.caches import cached_large
 from zero_sizer.util.identity import Identity
 from zero_sizer.util.records import dataclass
 from zero_sizer.zero.reduction import Held
@@ -167,7 +167,7 @@ def rows_of(step: MicroStep) -> Rows:
     return _rows(Identity(step))
 
 
-@lru_cache(maxsize=2048)
+@cached_large(maxsize=2048)
 def _rows(identity: Identity) -> Rows:
     step: MicroStep = identity.of
     forward, level = _pass(step, 0, is_backward=False)

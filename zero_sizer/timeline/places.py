@@ -8,6 +8,7 @@ from zero_sizer.activations.levels import MicroStep
 from zero_sizer.activations.names import Names, Word, containers, join
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.timeline.program import Layout, Place, Positions
+from zero_sizer.util.caches import cached_large
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero.reuse import Visit
 
@@ -35,7 +36,7 @@ def layout_of(
     return _of_step(Identity(spec), Identity(step), (leaves, asked, reentrant))
 
 
-@lru_cache(maxsize=1024)
+@cached_large(maxsize=1024)
 def _of_step(spec: Identity, step: Identity, how: "_How") -> Layout:
     """Steps of other batches have the same layout; comparing labels each time would take longer."""
     rows = tuple(

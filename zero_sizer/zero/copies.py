@@ -7,6 +7,7 @@ from operator import add
 from typing import NamedTuple
 
 from zero_sizer.units import ceil_div, next_power_of_two
+from zero_sizer.util.caches import cached_large
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
 from zero_sizer.zero.extents import ALIKE, extents_of
@@ -231,7 +232,7 @@ def _filled_up(sizes: Sizes, rank: int, share: Share) -> tuple[int, bool]:
     return found * share.accumulated_itemsize, has_views
 
 
-@lru_cache(maxsize=64)
+@cached_large(maxsize=64)
 def of_others(flow: Identity, extents: Identity, rules: Rules, share: Share) -> Alike:
     """Costs of reductions for a rank that owns nothing of them, at stages 1 and 2."""
     parts, flushes = extents.of.parts(share.ranks), flow.of.flushes
@@ -329,7 +330,7 @@ class Ceilings(NamedTuple):
     after: tuple[tuple[int, int], ...]
 
 
-@lru_cache(maxsize=512)
+@cached_large(maxsize=512)
 def ceilings(flow: Identity, costs: Costs) -> Ceilings:
     """See ``Ceilings``."""
     of: Flow = flow.of

@@ -2,10 +2,10 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+from zero_sizer.util.caches import cached_large
 from zero_sizer.util.identity import Identity
 from zero_sizer.zero import partition
 from zero_sizer.zero.gradient_flow import Flow, Tensors
@@ -208,7 +208,7 @@ def _rows_of(buckets: Sequence[Sequence[tuple[int, int, int]]]) -> _Rows | None:
     return _Rows([found[0][1:] for found in buckets])
 
 
-@lru_cache(maxsize=64)
+@cached_large(maxsize=64)
 def extents_of(
     flow: Identity, tensors: Tensors, align_tensors: bool, itemsize: int, dealt: int
 ) -> Extents:
