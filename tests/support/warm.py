@@ -170,13 +170,19 @@ def _import_everything() -> None:
     from zero_sizer.util.gc_paused import keep_old_objects
 
     with simulated(Rank(**TWO_RANKS)):
+        import deepspeed.module_inject.auto_ep_layer
+        import deepspeed.runtime.zero.muon.muon_optimizer
         import deepspeed.runtime.zero.stage3
         import transformers.models.auto.modeling_auto
         from transformers import Trainer
 
+        from zero_sizer.dryrun import build_model, training_loop
+        from zero_sizer.dryrun.packages import versions
+        from zero_sizer.simulator import batches, modules
         from zero_sizer.simulator.operators import flash
 
-        del Trainer, deepspeed, transformers, flash
+        versions()
+        del Trainer, deepspeed, transformers, flash, build_model, training_loop, batches, modules
     gc.collect()
     keep_old_objects()  # forks share what was imported: collecting it would copy it into each
 
