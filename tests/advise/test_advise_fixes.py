@@ -141,7 +141,7 @@ def test_many_nodes_come_after_an_adapter():
     case = {"model": "llama-2-13b", "gpu": "a10g-24gb", "host_memory": "16GiB", "gpus": 1}
     adapter, nodes = [fix.name for fix in fixes(sized(stage=2, **case))]
     assert adapter.startswith("QLoRA")
-    assert nodes.startswith("32 nodes")
+    assert nodes.startswith("16 nodes")
 
 
 def test_the_least_disruptive_comes_first():
