@@ -40,8 +40,8 @@ READ_EARLY = (
 )
 # By DeepSpeed and torch, in whichever process: a test that imports them must not end the forks.
 SET_BY_IMPORTS = ("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR")
-# Of the job that torchrun starts, which is asked for in a run; and where this project's own cache is:
-# the hub's is where tests say HF_HOME.
+# Of the job that torchrun starts, which is asked for in a run; and where this project's own cache
+# is: the hub's is where tests say HF_HOME.
 READ_LATE = ("TORCHELASTIC_", "XDG_CACHE_HOME")
 TWO_RANKS = {"world_size": 2, "local_world_size": 2}
 _ASKING: list[Callable[[Any], list[str]]] = []  # of the session's server
