@@ -27,6 +27,8 @@ settings.register_profile(
 )
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+gc.set_threshold(100_000, 50, 100)  # imports of torch and thousands of tests make few cycles
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -39,7 +41,6 @@ def _frozen() -> None:
     """Keeps what lives for the session out of later collections, of which tracing asks for many."""
     gc.collect()
     keep_old_objects()
-    gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
