@@ -1,6 +1,6 @@
 """What PyTorch's caching allocator reserves and needs beyond what is allocated, over drawn jobs.
 
-    python benchmarks/reserve.py [--jobs N] [--seed S] [--write]
+    python benchmarks/reserve.py [--jobs N] [--seeds S ...] [--write]
 
 Whole models of 0.5B to 8B on 2 to 8 GPUs, bf16, AdamW, two optimizer steps: stages 0 to 3, micro
 batches of 1 to 8, with and without activation checkpointing, adapters and offloaded states. The
@@ -13,6 +13,7 @@ import random
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from cold_start import replace_section
@@ -163,12 +164,12 @@ def table(rows: list[Measured]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=40, help="of each seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--write", action="store_true", help="update benchmarks/results.md")
     options = parser.parse_args()
     rows: list[Measured] = []
-    for name, stage, job in jobs(options.seed, options.jobs):
+    for name, stage, job in chain.from_iterable(jobs(s, options.jobs) for s in options.seeds):
         rows.append(measured(name, stage, job))
         last = rows[-1]
         print(

@@ -1,5 +1,7 @@
 """Exceptions that stop a run. What a user can mend without stopping is a ``Finding`` instead."""
 
+from typing import Any
+
 
 class ZeroSizerError(Exception):
     """Stops the run with one readable line; ``exit_code`` is what the process returns.
@@ -34,9 +36,16 @@ class UnsupportedError(ZeroSizerError):
 
 
 class WitnessError(ZeroSizerError):
-    """A real run (dry run) that failed or cannot be started. Exit code 3."""
+    """A real run (dry run) that failed or cannot be started. Exit code 3.
+
+    Attributes:
+        config: of a script, the DeepSpeed config that it had when it failed: its file or values.
+        ranks: of a script, nodes and GPUs on each.
+    """
 
     exit_code = 3
+    config: str | dict[str, Any] | None = None
+    ranks = (1, 1)
 
 
 class EngineError(WitnessError):

@@ -59,6 +59,7 @@ INPUTS_NOT_MODELLED = "inputs-not-modelled"
 """Code of the finding that what a sample brings besides tokens is counted as nothing."""
 
 
+IMAGE_TOO_LONG = "image-too-long"
 RECORDING_TOO_SHORT = "recording-too-short"
 """Code of the finding that a model's forward raises, of a recording of too few samples."""
 

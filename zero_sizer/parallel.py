@@ -105,7 +105,7 @@ class ParallelDims:
                 code="tensor-parallel-world-size",
                 severity=Severity.ERROR,
                 key=TENSOR,
-                message=f"AssertionError or RuntimeError: {self.world_size} ranks do not divide "
+                message=f"AssertionError or IndexError: {self.world_size} ranks do not divide "
                 f"into groups of {self.tp:g}",
                 remedy="use a divisor of the number of ranks",
             )

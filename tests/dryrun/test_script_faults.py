@@ -23,6 +23,8 @@ SAYS = {
         ".py:9",
     ),
     "E twice": ("weight occurs multiple times in optimizer.param_groups", ".py:5"),
+    "E unknown argument": ("TypeError: FusedAdam.__init__() got an unexpected", ".py:4"),
+    "E too long": ("IndexError: index out of range in self: row 31 of an embedding of 16", ".py:3"),
     "E in backward": ("ValueError: not this gradient", ".py:4"),
     "E process of its own": ("overlap_step steps in a process of its own", ".py:11"),
     "E another process": ("SuperOffload steps in a process of its own", ".py:5"),
@@ -106,6 +108,19 @@ def test_what_deepspeed_raises_of_a_script_is_an_error_about_its_line(found):
     assert (finding.code, finding.line) == ("engine-stop", 9)
     assert finding.file.endswith(".py")
     assert "deepspeed/runtime/zero/" in finding.remedy
+
+
+def test_an_error_of_its_config_decides_about_a_script(found):
+    """Where another than DeepSpeed raises what check says of the config, as torch or Python."""
+    error = replies.error_in({"error": found["E unknown argument"]}, {})
+    assert (error.exit_code, stopped.of_script(error, "train.py")) == (3, None)
+    error.config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "optimizer": {"type": "Adam", "params": {"foo": 1}},
+    }
+    script, config = stopped.of_script(error, "train.py").findings
+    assert (script.line, script.message.startswith("the script ends: TypeError")) == (4, True)
+    assert (config.code, config.key) == ("optimizer-argument", "optimizer.params.foo")
 
 
 def test_notes_say_what_was_bounded_and_cut_short(found):

@@ -31,6 +31,8 @@ EXPERTS |= {"head_dim": 64, "interleave_moe_layer_step": 1, "pad_token_id": 0}
 PROJECTOR = {"vision_output_dim": 128, "projector_input_dim": 128, "projector_output_dim": 128}
 TOWER = {"depth": 4, "hidden_size": 128, "intermediate_size": 256, "num_heads": 4}
 TOWER |= {"out_hidden_size": 256, "fullatt_block_indexes": [1, 3], "window_size": 56}
+DEEP = {key: size for key, size in TOWER.items() if key[:4] not in ("full", "wind")}
+DEEP |= {"deepstack_visual_indexes": [0, 2]}
 MODELS = {
     "whisper": {
         "model_type": "whisper",
@@ -78,6 +80,14 @@ MODELS = {
         | {"patch_size": [14, 14]},
         **{"text_config": {**LLAMA, "model_type": "qwen2"}, "image_token_id": 4000},
     },
+    "qwen3-vl": {
+        "model_type": "qwen3_vl",
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "vision_config": {**DEEP, "num_position_embeddings": 64},
+        **{"text_config": {**QWEN, "model_type": "qwen3_vl_text", "head_dim": 64}},
+        **{"image_token_id": 4000, "video_token_id": 4001},
+        **{"vision_start_token_id": 4002, "vision_end_token_id": 4003},
+    },
     "qwen3-next": {
         "model_type": "qwen3_next",
         "architectures": ["Qwen3NextForCausalLM"],
@@ -105,17 +115,22 @@ SAID |= {"llama4": {"seq_len": 128, "images": "1,size=112x112"}}  # four tiles a
 SAID |= {"internvl": {"seq_len": 128, "images": "2,size=112x56"}, "mistral3": {"seq_len": 96}}
 SAID |= {"qwen3-next": {"seq_len": 192}}  # three chunks of its linear attention
 SAID |= {"qwen2.5-vl": {"seq_len": 256, "images": "1,size=224x280"}}
+# Text alone runs no block of a tower, and adds nothing between the first ones of the decoder.
+LORA = {"adapter": "r=8,targets=q_proj+v_proj"}
+SAID |= {"qwen3-vl": {"seq_len": 256, "images": "0", **LORA}}
+SAID |= {"internvl with LoRA": {**SAID["internvl"], **LORA}}
 # stage, samples, activation checkpointing, attention
 RUNS = [(2, 8, False, "sdpa"), (3, 4, True, "sdpa")]
 # One run each of those whose families are bundled: what they keep is compared in both ways, by
 # test_fed_families and, of T5, tests/ledger/test_parity_answers.py.
-IN_TURNS = ("whisper", "vit", "llava", "qwen2.5-vl", "t5")
+IN_TURNS = ("whisper", "vit", "llava", "qwen2.5-vl", "t5", "qwen3-vl")
 CASES = [
     (name, run)
     for place, run in enumerate(RUNS)
     for name in MODELS
     if name not in IN_TURNS or IN_TURNS.index(name) % 2 == place
 ]
+CASES[CASES.index(("internvl", RUNS[1]))] = ("internvl with LoRA", RUNS[1])
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +143,8 @@ def answers(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         for name, run in CASES:
-            (folder / f"{name}.json").write_text(json.dumps(MODELS[name]))
+            fields = MODELS[name.partition(" with")[0]]
+            (folder / f"{name}.json").write_text(json.dumps(fields))
             job = job_of(str(folder / f"{name}.json"), SAID.get(name, {}), *run)
             sizing = with_profile(size(job), lambda line: None)
             found[name, run] = sizing

@@ -3,16 +3,15 @@
 import itertools
 import json
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 from support.plans import make_job
+from support.script_runs import SCRIPTS, run_scripts
 from support.simulated_jobs import AUTO, HOST, TINY_LLAMA
 
 from zero_sizer import models
 from zero_sizer.dryrun import to_job
 from zero_sizer.dryrun.recording import read
-from zero_sizer.dryrun.simulated.script import ScriptRequest, run_script
 from zero_sizer.ledger.moments import Phase
 from zero_sizer.ledger.verdict import Verdict
 from zero_sizer.sizing import size
@@ -22,48 +21,49 @@ pytest.importorskip("trl")
 pytest.importorskip("datasets")
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 MODEL = {**TINY_LLAMA, "hidden_size": 256, "intermediate_size": 640}
 WORDS = "the a cat dog runs sits what does do"
-BOTH = {"offload_optimizer": HOST, "offload_param": HOST}
+SFT = {
+    "stage 2": {"stage": 2},
+    "stage 3 offloaded": {"stage": 3, "offload_optimizer": HOST, "offload_param": HOST},
+}
 # accelerate calls the engine's step at the accumulation boundary only.
 STEP = ["forward", "backward", "forward", "backward", "step"]
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     """A model folder with a config and a tokenizer; texts of 192 words and pairs of answers."""
     from tokenizers import Tokenizer, pre_tokenizers
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    folder = tmp_path_factory.mktemp("trl")
     names = ["<pad>", "<s>", "</s>", "<unk>", *WORDS.split()]
     words = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(MODEL))
+    ).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(MODEL))
     chosen, rejected = "the cat runs " * 64, "a dog sits " * 32
     rows = {
         "texts.jsonl": {"text": chosen},
         "pairs.jsonl": {"prompt": "what does a cat do", "chosen": chosen, "rejected": rejected},
     }
     for name, row in rows.items():
-        (tmp_path / name).write_text("\n".join([json.dumps(row)] * 64))
-    return tmp_path
+        (folder / name).write_text("\n".join([json.dumps(row)] * 64))
+    return folder
 
 
-def _run(folder, zero, script, data, *more):
+def _line(folder, zero, script, data, *more):
     config = {**AUTO, "zero_optimization": {"reduce_bucket_size": "auto", **zero}}
-    (folder / "ds.json").write_text(json.dumps(config))
+    file = folder / f"ds{len(list(folder.glob('ds*')))}.json"
+    file.write_text(json.dumps(config))
     options = {
         "model": folder,
         "data": data,
-        "deepspeed": "ds.json",
+        "deepspeed": file.name,
         "output_dir": "out",
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
@@ -71,15 +71,26 @@ def _run(folder, zero, script, data, *more):
         "report_to": "none",
     }
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [str(SCRIPTS / script), *flags, *more]
-    return run_script(ScriptRequest(command=command, nodes=2, gpus_per_node=4, gpu="a100-80gb"))
+    launcher = ["torchrun", "--nnodes", "2", "--nproc_per_node", "4"]
+    return [*launcher, str(SCRIPTS / script), *flags, *more]
 
 
-@pytest.mark.parametrize(
-    "zero", [{"stage": 2}, {"stage": 3, **BOTH}], ids=["stage 2", "stage 3 offloaded"]
-)
-def test_sft_holds_the_model_states_that_the_ledger_predicts(folder, zero):
-    recording = _run(folder, zero, "trl_sft.py", "texts.jsonl", "--packing")
+@pytest.fixture(scope="module")
+def ran(folder):
+    """Name -> recording of each script."""
+    lines = {
+        name: _line(folder, zero, "trl_sft.py", "texts.jsonl", "--packing")
+        for name, zero in SFT.items()
+    }
+    watch = ("--watch", "memory.json", "--max_steps", "2")
+    lines["DPO"] = _line(folder, {"stage": 3}, "trl_dpo.py", "pairs.jsonl", *watch)
+    trainers = ("trl.trainer.sft_trainer", "trl.trainer.dpo_trainer")
+    return run_scripts(folder, lines, imports=("datasets", *trainers))
+
+
+@pytest.mark.parametrize("name", SFT)
+def test_sft_holds_the_model_states_that_the_ledger_predicts(folder, ran, name):
+    recording, zero = ran[name], SFT[name]
     assert [phase.name for phase in recording.first.phases] == ["init", *STEP, *STEP]
     assert not list(folder.rglob("*.safetensors"))
     # What SFTConfig says where nobody does: bf16, checkpointing.
@@ -101,9 +112,8 @@ def test_sft_holds_the_model_states_that_the_ledger_predicts(folder, zero):
         assert last.num_bytes(*key) == pytest.approx(predicted[key], abs=64)
 
 
-def test_dpo_holds_a_second_model_and_counts_selections_at_their_most(folder):
-    watch = ("--watch", "memory.json", "--max_steps", "2")
-    recording = _run(folder, {"stage": 3}, "trl_dpo.py", "pairs.jsonl", *watch)
+def test_dpo_holds_a_second_model_and_counts_selections_at_their_most(folder, ran):
+    recording = ran["DPO"]
     assert [phase.name for phase in recording.first.phases] == ["init", *STEP, *STEP]
     assert any("selection by a mask" in note for note in recording.notes)
     init = recording.first.phases[0]

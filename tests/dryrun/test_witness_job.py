@@ -203,8 +203,7 @@ def test_a_recording_of_the_prediction_has_no_error():
                 pinned=a.pinned,
                 num_bytes=a.num_bytes,
             )
-            for a in compare.tensors_of(sizing.plan, 0)
-            if compare.is_live(a, name)
+            for a in compare.left_by(sizing.plan, 0, name)
         )
         phases.append(PhaseRecord(name=name, micro_step=0, device={}, live=live))
     rank = RankRecord(rank=0, phases=tuple(phases))

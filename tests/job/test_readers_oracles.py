@@ -81,6 +81,7 @@ FIELDS = [
         "offload_optimizer_nvme_path": "/nvme",
         "offload_param_device": "cpu",
     },
+    {"zero_stage": 3, "offload_optimizer_device": "nvme", "offload_param_nvme_path": "none"},
 ]
 
 

@@ -212,6 +212,37 @@ def test_a_path_in_the_hubs_cache_names_its_model(tmp_path):
     assert error.value.remedy == "if that is qwen2.5-7b, say --model qwen2.5-7b"
 
 
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ("quantization_type: nf4\ndouble_quantization: true", 0),
+        ("double_quantization: true\nquantization_bit: 4", None),
+        ("double_quantization: false", None),
+    ],
+)
+def test_words_of_bitsandbytes_without_its_bits_pack_nothing(tmp_path, more, line):
+    """src/llamafactory/model/model_utils/quantization.py:177 asks for quantization_bit alone."""
+    text = f"{FACTORY}lora\n"
+    found = read(tmp_path, text + more)
+    told = [finding for finding in found.findings if finding.code == "not-quantized"]
+    assert [finding.line for finding in told] == (
+        [] if line is None else [len(text.splitlines()) + 1]
+    )
+    assert (found.model.quantization is None) == ("_bit" not in more)
+
+
+def test_a_variable_that_nobody_reads_is_told(tmp_path):
+    """modelscope/ms-swift issue 3399: images of any size, and out of memory."""
+    path = tmp_path / "train.sh"
+    line = f"swift sft --model {QWEN} --tuner_type full --deepspeed zero2 --max_length 4096\n"
+    path.write_text(f"NPROC_PER_NODE=2 \\\nMAX_PIXEL=191296 \\\nMIN_PIXELS=3136 \\\n{line}")
+    found = job.read(str(path), Flags(gpu="a100-80gb"))
+    told = [finding for finding in found.findings if finding.code == "unknown-variable"]
+    assert [(of.key, of.line, of.remedy) for of in told] == [
+        ("MAX_PIXEL", 2, "did you mean MAX_PIXELS?")
+    ]
+
+
 def test_a_launcher_inside_a_container_is_read_with_its_variables(tmp_path):
     path = tmp_path / "job.sbatch"
     path.write_text(

@@ -92,7 +92,7 @@ def test_the_most_must_be_there_and_not_even_the_least_may_be_missing(low, high,
 def test_what_a_full_gpu_reserves_ends_at_what_it_has():
     small = Capacity(num_bytes=110, outside=Interval(5, 8, 10))
     assert capacity.reserved(100, small) == Interval(100, 105, 105)
-    assert capacity.reserved(100, Capacity(num_bytes=None)) == Interval(100, 119, 165)
+    assert capacity.reserved(100, Capacity(num_bytes=None)) == Interval(100, 120, 165)
 
 
 def test_the_middle_of_a_range_of_factors_is_geometric():

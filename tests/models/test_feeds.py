@@ -95,6 +95,15 @@ def _sides(model, **said):
     return tuple(int(side) for side in brief.partition(" of ")[2].split(" x "))
 
 
+@pytest.mark.parametrize(
+    ("model", "sides"), [("qwen2-vl-2b", (2912, 4368)), ("qwen3-vl-8b", (3328, 4992))]
+)
+def test_a_large_photo_is_scaled_to_what_the_processor_takes(model, sides):
+    """As ``smart_resize`` scales 24 megapixels by the bounds of preprocessor_config.json."""
+    assert _sides(model, images=Images(1, 4000, 6000)) == sides
+    assert _sides(model, images=Images(1, 8000, 12000)) == sides
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(448, 448), (500, 333), (1024, 768), (1080, 1920)])
 @pytest.mark.parametrize(("model", "step"), [("qwen2.5-vl-7b", 28), ("qwen3-vl-8b", 32)])
@@ -105,6 +114,9 @@ def test_qwen_rounds_images_as_its_processor_does(model, step, height, width):
         sides = module.smart_resize(height, width, step, 4 * step**2, most)
         images = Images(1, height, width)
         assert _sides(model, images=images, max_pixels=most) == sides, most
+    large = (4 * height, 5 * width)
+    own = (3136, 12_845_056) if step == 28 else (65_536, 16_777_216)  # preprocessor_config.json
+    assert _sides(model, images=Images(1, *large)) == module.smart_resize(*large, step, *own)
     for least in (65_536, 1_003_520):  # of 1280 tokens, which Qwen's README sets
         images = Images(1, height // 4, width // 4)
         sides = module.smart_resize(height // 4, width // 4, step, least, 16384 * step**2)
@@ -245,6 +257,35 @@ def test_a_sequence_shorter_than_its_images_is_an_error():
     found = codes(Flags(model="llava-1.5-7b", seq_len=512, gpus_per_node=8))
     assert found["images-beyond-sequence"].severity.value == "error"
     assert "577" in found["images-beyond-sequence"].remedy
+
+
+def said_of_images(model="qwen3-vl-8b", **said):
+    """Severity of each finding about images that some are scaled or refused."""
+    found = codes(Flags(model=model, gpus_per_node=8, seq_len=32_768, **said))
+    about = ("pixel-bounds-cross", "image-too-long", "input-not-taken")
+    return {code: found[code].severity.value for code in about if code in found}
+
+
+def test_strips_that_the_processor_refuses_are_an_error():
+    """Unless LLaMA-Factory widens them before."""
+    assert said_of_images(images="1,size=20x4020") == {"image-too-long": "error"}
+    assert said_of_images(images="1,size=20x4000") == {}
+    for said in ({"scaled_by": "trainer"}, {"model": "llava-1.5-7b"}):
+        assert "image-too-long" not in said_of_images(images="1,size=20x4020", **said)
+
+
+def test_bounds_that_cross_are_warned_of():
+    crossed = {"pixel-bounds-cross": "warning"}
+    assert said_of_images(images="1", min_pixels=600_000, max_pixels=500_000) == crossed
+    assert said_of_images(images="1,size=512", max_pixels=50_176) == crossed  # the processor's
+    assert said_of_images(images="1", min_pixels=500_000, max_pixels=500_000) == {}
+    trainer = {"scaled_by": "trainer", "images": "1"}
+    assert said_of_images(max_pixels=50_176, **trainer) == {}
+    assert said_of_images(max_pixels=50_176, min_pixels=60_000, **trainer) == crossed
+
+
+def test_bounds_of_images_are_warned_of_where_a_model_reads_text():
+    assert said_of_images("llama-3-8b", max_pixels=500_000) == {"input-not-taken": "warning"}
 
 
 @pytest.mark.slow

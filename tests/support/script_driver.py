@@ -1,5 +1,6 @@
 """Runs scripts that standard input names, each in a fork of a process that imported all once."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -27,7 +28,9 @@ def run() -> None:
         child = os.fork()
         if not child:
             os.environ.update(environment)
+            atexit._clear()  # what this process does at its end is its own
             main(question, question + ".reply")
+            atexit._run_exitfuncs()
             os._exit(0)
         os.waitpid(child, 0)
 

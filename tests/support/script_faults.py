@@ -288,6 +288,11 @@ net = torch.nn.Linear(8, 8)
 twice = torch.optim.AdamW([net.weight, net.weight])
 deepspeed.initialize(model=net, optimizer=twice, config={"train_micro_batch_size_per_gpu": 1})
 """,
+    "E unknown argument": TRAINS.replace('"lr": 1e-4', '"foo": 1'),
+    "E too long": """
+import torch
+torch.nn.Embedding(16, 4).cuda()(torch.arange(32, device="cuda"))
+""",
     "E in backward": """
 import torch
 def refuse(grad):

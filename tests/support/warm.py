@@ -38,9 +38,11 @@ READ_EARLY = (
     "OMP_",
     "ACCELERATE_",
 )
-# By DeepSpeed, in whichever process: a test that imports it must not end the forks.
-SET_BY_IMPORTS = ("PYTORCH_NVML_BASED_CUDA_CHECK",)
-READ_LATE = ("TORCHELASTIC_",)  # of the job that torchrun starts, which is asked for in a run
+# By DeepSpeed and torch, in whichever process: a test that imports them must not end the forks.
+SET_BY_IMPORTS = ("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR")
+# Of the job that torchrun starts, which is asked for in a run; and where this project's own cache
+# is: the hub's is where tests say HF_HOME.
+READ_LATE = ("TORCHELASTIC_", "XDG_CACHE_HOME")
 TWO_RANKS = {"world_size": 2, "local_world_size": 2}
 _ASKING: list[Callable[[Any], list[str]]] = []  # of the session's server
 _FORKED: list[str] = []  # modules whose processes are forks for now, beside MODULES
@@ -170,13 +172,19 @@ def _import_everything() -> None:
     from zero_sizer.util.gc_paused import keep_old_objects
 
     with simulated(Rank(**TWO_RANKS)):
+        import deepspeed.module_inject.auto_ep_layer
+        import deepspeed.runtime.zero.muon.muon_optimizer
         import deepspeed.runtime.zero.stage3
         import transformers.models.auto.modeling_auto
         from transformers import Trainer
 
+        from zero_sizer.dryrun import build_model, training_loop
+        from zero_sizer.dryrun.packages import versions
+        from zero_sizer.simulator import batches, modules
         from zero_sizer.simulator.operators import flash
 
-        del Trainer, deepspeed, transformers, flash
+        versions()
+        del Trainer, deepspeed, transformers, flash, build_model, training_loop, batches, modules
     gc.collect()
     keep_old_objects()  # forks share what was imported: collecting it would copy it into each
 

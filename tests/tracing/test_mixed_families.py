@@ -9,6 +9,7 @@ import pytest
 from support.profile_checks import assert_seen, spec_of, traced_cases
 
 from zero_sizer.activations import structure
+from zero_sizer.models.sources.bundled import load_bundled
 
 ROOT = Path(__file__).parents[2]
 PLAIN, RECOMPUTED = ["bf16", "sdpa", False], ["bf16", "sdpa", True]
@@ -182,3 +183,12 @@ def test_a_family_gives_what_a_model_of_other_widths_and_orders_shows(name, seen
     profile = structure.load(spec_of(CASES[name][0], tmp_path))
     assert profile is not None
     assert_seen(profile, seen[name]["seen"])
+
+
+@pytest.mark.slow
+def test_no_block_is_left_of_a_model_whose_table_has_an_input_for_each():
+    """Gemma 4 E2B, of which 30 of 35 blocks were left: its forward raised."""
+    from zero_sizer.tracing.setups import Tracer
+
+    tracer = Tracer(load_bundled("gemma-4-e2b").hf_config)
+    assert [of.traced for of in tracer.stacks if "language" in of.prefix] == [35]

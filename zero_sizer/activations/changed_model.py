@@ -45,6 +45,7 @@ class How(NamedTuple):
         is_flash: the kernel is flash attention's, whose output lies as its queries do.
         opens: the embedding's output requires a gradient (``enable_input_require_grads``, which
             checkpointing switches on).
+        scatters: features of images are put into what the embedding returns.
     """
 
     sizes: Sizes
@@ -53,6 +54,7 @@ class How(NamedTuple):
     keeps_outputs: bool
     is_flash: bool
     opens: bool
+    scatters: bool = False
 
 
 def with_changes(
@@ -89,7 +91,7 @@ def _with_changes(of: Identity, model: Identity, how: How, without: Identity) ->
             is_open, keeps = branch
             closed = Closed() if is_open else closed_of(rules, run, piece, ungraded)
             if how.opens and not found and not trains:
-                leaf = _embedded(rules, how.sizes)
+                leaf = _embedded(rules, how)
                 held, ended = held - leaf, ended + leaf
             reached = reached or trains
             walk = _Walk(rules, how, run, closed)
@@ -111,16 +113,17 @@ def _run(forward: SectionLevels) -> list[str]:
     return [token for token in tokens if token[0] not in "~/^"]
 
 
-def _embedded(rules: Rules, of: Sizes) -> int:
-    """Bytes of what frozen embeddings return, where positions are added to it.
+def _embedded(rules: Rules, how: How) -> int:
+    """Bytes of what frozen embeddings return, where positions are added to it, or images put in.
 
     It is a leaf that requires a gradient, which autograd holds until the graph is gone; elsewhere
     it is the first block's input.
     """
-    embedding = next(iter(rules.own.values()), None)
-    if embedding is None or rules.spec.arch.family not in LEARNED_POSITIONS:
+    embedding, arch = next(iter(rules.own.values()), None), rules.spec.arch
+    if embedding is None or not (how.scatters or arch.family in LEARNED_POSITIONS):
         return 0
-    return num_bytes(of.tokens * embedding.shape[-1], of.held)
+    width = (how.scatters and arch.hidden) or embedding.shape[-1]
+    return num_bytes(how.sizes.tokens * width, how.sizes.held)
 
 
 def _part(

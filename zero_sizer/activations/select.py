@@ -178,6 +178,7 @@ def adapted_activations(plan: Plan) -> MicroStep | None:
             keeps_outputs=attention != "eager",
             is_flash=_is_flash(plan, attention),
             opens=plan.checkpointing and _opens_inputs(plan.model),
+            scatters=plan.feed is not None and plan.feed.taken > 0,
         )
         step = _evaluated(plan, base, variant, recomputes)
         ungraded = None

@@ -59,6 +59,8 @@ _FIELDS = [
 
 
 _NESTED = ("text_config", "vision_config", "audio_config")
+_TRACED_AS = 2
+"""Counts the ways in which setups have been told apart: text alone, and InternVL, were one part."""
 
 
 def key_of(spec: ModelSpec) -> str:
@@ -104,7 +106,7 @@ def setup_key(
     import hashlib
 
     fed = [] if feed is None else [feed.to_json()["inputs"], dict(feed.options), feed.target]
-    text = json.dumps([_key(Identity(spec)), fed, asked, at], sort_keys=True)
+    text = json.dumps([_TRACED_AS, _key(Identity(spec)), fed, asked, at], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

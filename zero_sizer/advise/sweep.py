@@ -26,7 +26,7 @@ from zero_sizer.ledger.entries.states import from_first_step
 from zero_sizer.ledger.kept_pinned import kept_on_host
 from zero_sizer.ledger.moments import STEP, Moment
 from zero_sizer.ledger.ranks import at_highest_rank, candidates, step_candidates
-from zero_sizer.ledger.requests import room_of_passes, room_of_step, room_with_step
+from zero_sizer.ledger.requests import room_of_gradients, room_of_passes, rooms_from
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import Plan
 from zero_sizer.speed import Case
@@ -228,9 +228,9 @@ class Sweep:
             others[Device.HOST] = replace(on_host, kept=kept)
         size = max(row)
         passes, step = (max([row[place] for place in places]) for places in (_PASSES, _STEP))
-        of_step = self._once(group, "room of step", values, _room_of_step)
+        of_gradients = self._once(group, "room of gradients", values, _room_of_gradients)
         of_passes = family.formula("room of passes", values, _room_of_passes)
-        room = room_with_step(of_passes, of_step).beside(passes, step, size)
+        room = rooms_from(of_passes, of_gradients).beside(passes, step, size)
         error = family.formula("error", values, _error) if self._is_closed_form else 0
         on_gpu = Use(size, MOMENTS[row.index(size)], room, error)
         return {**lasting.uses, **others, Device.GPU: on_gpu}
@@ -356,8 +356,8 @@ def _room_of_passes(view: Any) -> tuple[int, int]:
     return room_of_passes(view)
 
 
-def _room_of_step(view: Any) -> int:
-    return room_of_step(view)
+def _room_of_gradients(view: Any) -> tuple[int, int]:
+    return room_of_gradients(view)
 
 
 def _missing(view: Any) -> int:

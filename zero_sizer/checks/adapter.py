@@ -122,23 +122,28 @@ def packed_without_adapter(context: Context) -> Iterator[Finding]:
         )
 
 
-def dora_at_stage_3(context: Context) -> Iterator[Finding]:
-    """peft's DoRA adds to the base weight (tuners/lora/dora.py), which ZeRO-3 has let go of."""
-    model = context.model
+def dora_under_zero_init(context: Context) -> Iterator[Finding]:
+    """peft 0.21 tuners/lora/dora.py:108 asks transformers whether to gather what it reads.
+
+    Afterwards a forward that reads a weight which ZeRO-3 has let go of gathers it again
+    (DeepSpeed's parameter_offload.py:80), so that DoRA trains at stage 3.
+    """
+    model, stated = context.model, context.workload.zero_init
     if model is None or model.adapter is None or not model.adapter.use_dora:
         return
-    if context.stage == 3:
+    if context.stage == 3 and stated is not False and model.origin.startswith("factory "):
         yield context.error(
-            "dora-at-stage-3",
+            "dora-under-zero-init",
             "zero_optimization.stage",
-            "RuntimeError: DoRA reads the weight of a layer whose forward is over, and ZeRO-3 has "
-            "released it by then",
-            "use stage 2, or LoRA without use_dora",
+            "RuntimeError where the adapter is made: DoRA reads weights that zero.Init has "
+            "partitioned, and peft gathers them only where transformers knows of ZeRO-3",
+            "make transformers' HfDeepSpeedConfig(config) before the model, or build it without "
+            "zero.Init (--no-zero-init)",
         )
 
 
 RULES: tuple[Rule, ...] = (
-    dora_at_stage_3,
+    dora_under_zero_init,
     fp32_adapters,
     mixed_trained_dtypes,
     packed_codes_cast,

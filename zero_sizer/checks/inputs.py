@@ -5,10 +5,17 @@ from dataclasses import replace
 
 from zero_sizer.activations.masks import PACKED
 from zero_sizer.config.context import Context, Rule
-from zero_sizer.findings import RECORDING_TOO_SHORT, Direction, Finding
+from zero_sizer.findings import IMAGE_TOO_LONG, RECORDING_TOO_SHORT, Direction, Finding
 from zero_sizer.models.feeds import Feed, feed_of
 from zero_sizer.models.feeds.audio import shortest
-from zero_sizer.models.feeds.resizing import USUAL_PIXELS, Bounds, before_the_processor
+from zero_sizer.models.feeds.resizing import (
+    LONGEST_RATIO,
+    OF_PROCESSOR,
+    USUAL_PIXELS,
+    Bounds,
+    before_the_processor,
+    is_too_long,
+)
 
 _NAMES = ("images", "audio_seconds", "target_len")
 _BOUNDS = ("max_pixels", "min_pixels", "scaled_by")
@@ -24,8 +31,9 @@ def not_taken(context: Context) -> Iterator[Finding]:
         return
     feed = _feed(context)
     yield from _other_images(context, feed)
-    for name in _NAMES:
-        if getattr(context.workload, name) is None or (feed is not None and name in feed.free):
+    for name in (*_NAMES, *_BOUNDS):
+        of = "images" if name in _BOUNDS else name
+        if not _is_stated(context, name) or (feed is not None and of in feed.free):
             continue
         takes = feed.about if feed is not None else "tokens and labels"
         yield context.warning(
@@ -36,24 +44,71 @@ def not_taken(context: Context) -> Iterator[Finding]:
         )
 
 
+def _is_stated(context: Context, name: str) -> bool:
+    """Whether the user says so, and not a tool's default."""
+    origin = context.workload.origins.get(name, "")
+    return getattr(context.workload, name) is not None and not origin.startswith("default of")
+
+
 def bound_not_reached(context: Context) -> Iterator[Finding]:
     """Bounds on pixels where images have a size of their own, or are stated within them."""
     feed, said = _feed(context), context.workload.said
-    if context.model is None:
+    if context.model is None or feed is None or "images" not in feed.free:
         return
-    is_free = feed is not None and feed.loops and (said.images is None or not said.images.height)
-    takes = feed.about if feed is not None else "tokens and labels"
+    if feed.loops and (said.images is None or not said.images.height):
+        return
     for name in _BOUNDS:
-        origin = context.workload.origins.get(name, "")
-        if getattr(said, name) is None or is_free or origin.startswith("default of"):
+        if not _is_stated(context, name):
             continue
         if feed == feed_of(context.model, replace(said, **{name: None})):
             yield context.note(
                 "input-not-taken",
                 f"--{name.replace('_', '-')}",
-                f"changes nothing here: {context.model.name} is fed {takes}",
-                "leave it out" if feed is None else "state --images where they are of another size",
+                f"changes nothing here: {context.model.name} is fed {feed.about}",
+                "state --images where they are of another size",
             )
+
+
+def bounds_that_cross(context: Context) -> Iterator[Finding]:
+    """Fewest pixels above the most, as stated or as the model's processor has them.
+
+    transformers 5.23 image_processing_qwen2_vl.py:78 keeps to either; qwen_vl_utils 0.0.14
+    vision_process.py asserts that they do not cross.
+    """
+    feed, bounds = _feed(context), Bounds.of(context.workload.said)
+    stated = {name: _is_stated(context, name) for name in ("min_pixels", "max_pixels")}
+    if context.model is None or feed is None or "images" not in feed.free:
+        return
+    least, most = bounds.least, bounds.most
+    if not bounds.by_trainer:
+        own = OF_PROCESSOR.get(str(context.model.hf_config.get("model_type")), (None, None))
+        least, most = (b if b is not None else o for b, o in zip((least, most), own, strict=True))
+    if least is None or most is None or least <= most or not any(stated.values()):
+        return
+    name = "min_pixels" if stated["min_pixels"] else "max_pixels"
+    yield context.warning(
+        "pixel-bounds-cross",
+        f"--{name.replace('_', '-')}",
+        f"images of more than {most:,} pixels are scaled down to so many and those of fewer than "
+        f"{least:,} up to so many, so that neither bounds them; qwen_vl_utils, which ms-swift "
+        "calls, raises AssertionError",
+        f"--min-pixels of at most {most:,}, or --max-pixels of at least {least:,}",
+    )
+
+
+def image_too_long(context: Context) -> Iterator[Finding]:
+    """transformers 5.23 image_processing_qwen2_vl.py:74: strips are refused."""
+    images, bounds = context.workload.images, Bounds.of(context.workload.said)
+    if context.model is None or images is None or not images.count:
+        return
+    if is_too_long(images, context.model.hf_config.get("model_type"), bounds):
+        yield context.error(
+            IMAGE_TOO_LONG,
+            "--images",
+            f"ValueError in the processor: absolute aspect ratio must be smaller than "
+            f"{LONGEST_RATIO}, and images are {images.height} x {images.width}",
+            "cut or pad such images before they reach the processor",
+        )
 
 
 def image_size_assumed(context: Context) -> Iterator[Finding]:
@@ -162,6 +217,8 @@ def no_step_time(context: Context) -> Iterator[Finding]:
 RULES: tuple[Rule, ...] = (
     not_taken,
     bound_not_reached,
+    bounds_that_cross,
+    image_too_long,
     image_size_assumed,
     packed_images,
     images_beyond_sequence,

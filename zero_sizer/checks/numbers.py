@@ -9,6 +9,7 @@ from zero_sizer.config.keys import Key, table
 from zero_sizer.config.values import shown
 from zero_sizer.findings import Finding
 
+_CLIPPING = "gradient_clipping"
 _POSITIVE = (
     "gradient_predivide_factor",
     "aio.block_size",
@@ -22,13 +23,13 @@ _POSITIVE = (
     "tensor_parallel.tp.tp_size",
 )
 _NOT_NEGATIVE = (
-    "gradient_clipping",
+    _CLIPPING,
     "pipeline.activation_checkpoint_interval",
     "tensor_parallel.autotp_size",
     ZERO + "stage3_module_granularity_threshold",
 )
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-_FAILS_ON = {"gradient_clipping": "in the first step"}
+_REMEDY = "write a number, or delete the key"
 
 
 def meaningless(context: Context) -> Iterator[Finding]:
@@ -37,11 +38,11 @@ def meaningless(context: Context) -> Iterator[Finding]:
         if not context.document.has(context.spelling(key)):
             continue
         value = context.value(key)
-        if isinstance(value, str) or (value is None and key not in _FAILS_ON):
-            continue  # the resolver has said it, or nobody decides it
-        if value is None or isinstance(value, list | dict):
-            where = _FAILS_ON.get(key, "where it is used")
-            yield _odd(context, key, value, f"kept as it is, and a TypeError {where}")
+        is_list = isinstance(value, list | dict)
+        if value is None or isinstance(value, str) or (is_list and key == _CLIPPING):
+            continue  # nobody decides it, or the resolver or the next rule says it
+        if isinstance(value, list | dict):
+            yield _odd(context, key, value, "kept as it is, and a TypeError where it is used")
         elif isinstance(value, bool):
             yield _odd(context, key, value, f"counts as {int(value)}")
         elif not isfinite(value):
@@ -51,10 +52,16 @@ def meaningless(context: Context) -> Iterator[Finding]:
             yield _odd(context, key, value, f"accepted, although only {least} means something")
 
 
+def clipping(context: Context) -> Iterator[Finding]:
+    """The norm is compared with it in each step (runtime/utils.py, clip_grad_norm_)."""
+    value = context.value(_CLIPPING)
+    if context.document.has(_CLIPPING) and (value is None or isinstance(value, list | dict)):
+        message = f"TypeError in the first step: {shown(value)} is no number"
+        yield context.error("odd-number", _CLIPPING, message, _REMEDY)
+
+
 def _odd(context: Context, key: str, value: object, message: str) -> Finding:
-    return context.warning(
-        "odd-number", key, f"{shown(value)}: {message}", "write a number, or delete the key"
-    )
+    return context.warning("odd-number", key, f"{shown(value)}: {message}", _REMEDY)
 
 
 def truth_for_number(context: Context) -> Iterator[Finding]:
@@ -126,13 +133,14 @@ def steps_per_print(context: Context) -> Iterator[Finding]:
     if value is None or value == "auto" or (isinstance(value, int | float) and value != 0):
         return
     error = "TypeError" if isinstance(value, str | list | dict) else "ZeroDivisionError"
-    yield context.warning(
+    yield context.error(
         "steps-per-print", key, f"{error} after the first step: {shown(value)}", "write 10"
     )
 
 
 RULES: tuple[Rule, ...] = (
     meaningless,
+    clipping,
     truth_for_number,
     batch,
     sequence_parallel_size,

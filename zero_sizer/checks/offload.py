@@ -22,6 +22,7 @@ _SWAPPED_TENSORS = {
     "DeepSpeedCPULion": _ADAMS_TENSORS,  # it makes Adam's two states
 }
 _ALWAYS_IN_CPU = 2**20  # elements: what is smaller than two aio blocks is not swapped
+_LEAST_SWAPPED = 2**20  # bytes (swap_tensor/utils.py, MIN_AIO_BYTES)
 _MANY_SUB_GROUPS = 1000
 
 
@@ -95,7 +96,7 @@ def many_sub_groups(context: Context) -> Iterator[Finding]:
 
 
 def at_stage_0(context: Context) -> Iterator[Finding]:
-    """engine.py:1562 asks for no stage: a CPU optimizer meets GPU tensors (cpu_adam.py:192)."""
+    """engine.py:1562 asks for no stage: a CPU optimizer meets GPU tensors (cpu_adam.py:148)."""
     if context.stage or not engine.offloads_optimizer(context):
         return
     optimizer = engine.optimizer_class(context)
@@ -107,19 +108,27 @@ def at_stage_0(context: Context) -> Iterator[Finding]:
     elif engine.model_dtype(context) in ("fp16", "bf16"):
         yield context.error("offload-stage-0", key, reason, remedy)
     else:
-        yield context.warning("offload-stage-0", key, f"{reason}, in the first step", remedy)
+        yield context.error("offload-stage-0", key, f"{reason}, in the first step", remedy)
 
 
 def ignored_by_bf16_optimizer(context: Context) -> Iterator[Finding]:
     """engine.py:1567, 2306: only "cpu" keeps ZeRO's own optimizer."""
-    if engine.uses_bf16_optimizer(context) and context.optimizer_device == "nvme":
-        yield context.warning(
-            "offload-ignored",
-            OFFLOAD_OPTIMIZER + "device",
-            "ignored: stage 1 with bf16 and fp32 accumulation runs BF16_Optimizer, which keeps "
-            "everything on the GPU; its CPU optimizer then fails in the first step",
-            'write "cpu", or use stage 3',
-        )
+    if not engine.uses_bf16_optimizer(context) or context.optimizer_device != "nvme":
+        return
+    fails = "CPU" in engine.optimizer_class(context)
+    say = context.error if fails else context.warning
+    reason = (
+        "stage 1 with bf16 and fp32 accumulation runs BF16_Optimizer, which keeps everything on "
+        "the GPU"
+    )
+    yield say(
+        "offload-ignored",
+        OFFLOAD_OPTIMIZER + "device",
+        f"AssertionError in the first step: {reason}, and its optimizer is one for the CPU"
+        if fails
+        else f"ignored: {reason}",
+        'write "cpu", or use stage 3',
+    )
 
 
 def nvme_below_stage_3(context: Context) -> Iterator[Finding]:
@@ -141,7 +150,15 @@ def nvme_path(context: Context) -> Iterator[Finding]:
         (OFFLOAD_PARAM, context.param_device, "AssertionError"),
         (OFFLOAD_OPTIMIZER, context.optimizer_device, "TypeError"),
     ):
-        if device == "nvme" and context.value(section + "nvme_path") is None:
+        path = context.value(section + "nvme_path") if device == "nvme" else ""
+        if path == "none":  # what accelerate puts where nobody names one
+            yield context.warning(
+                "nvme-path",
+                section + "nvme_path",
+                'swap files go to a folder "none" below the one that the job is started in',
+                "name a folder on the drive (accelerate: offload_..._nvme_path)",
+            )
+        if path is None:
             yield context.error(
                 "nvme-path",
                 section + "nvme_path",
@@ -179,7 +196,8 @@ def nvme_too_few_buffers(context: Context) -> Iterator[Finding]:
         return
     count = context.number(OFFLOAD_OPTIMIZER + "buffer_count")
     needed = _SWAPPED_TENSORS.get(engine.optimizer_class(context), 1)
-    if context.optimizer_device == "nvme" and count is not None and count < needed:
+    is_used = count == 0 or _is_swapped(context, together=True, itemsize=4)
+    if context.optimizer_device == "nvme" and count is not None and count < needed and is_used:
         exception = "AssertionError in the first step" if count else "IndexError"
         yield context.error(
             "nvme-buffer-count",
@@ -189,13 +207,32 @@ def nvme_too_few_buffers(context: Context) -> Iterator[Finding]:
             f"set it to {max(needed, _ADAMS_TENSORS)} or more",
         )
     count = context.number(OFFLOAD_PARAM + "buffer_count")
-    if context.param_device == "nvme" and count == 0:
+    if context.param_device == "nvme" and count == 0 and _is_swapped(context, itemsize=2):
         yield context.error(
             "nvme-buffer-count",
             OFFLOAD_PARAM + "buffer_count",
             "AssertionError: without a buffer no parameter can be swapped",
             "5 is the default",
         )
+
+
+def _is_swapped(context: Context, *, itemsize: int, together: bool = False) -> bool:
+    """Whether anything may be large enough for NVMe; without a model it is.
+
+    swap_tensor/optimizer_utils.py:231, partitioned_param_swapper.py:141.
+
+    Args:
+        context: the job.
+        itemsize: bytes of an element.
+        together: a rank's share lies in one tensor, not in one for each parameter.
+    """
+    if context.model is None or not context.model.exact_tensors:
+        return True
+    ranks = context.cluster.world_size
+    parts = [tensor_partition(tensor.numel, ranks) for tensor in context.model.parameters]
+    most = sum(parts) if together else max(parts, default=0)
+    least = max(_LEAST_SWAPPED, context.number("aio.block_size") or 0)
+    return most * itemsize >= least
 
 
 def nvme_small_buffers(context: Context) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ def unknown_to_optimizer(context: Context) -> Iterator[Finding]:
         yield context.error("zenflow-stage", SECTION, message, remedy)
     else:
         message = f"AttributeError in the first step: {optimizer} knows no ZenFlow"
-        yield context.warning("zenflow-stage", SECTION, message, remedy)
+        yield context.error("zenflow-stage", SECTION, message, remedy)
 
 
 def intervals(context: Context) -> Iterator[Finding]:

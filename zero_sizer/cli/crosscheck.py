@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 
 from zero_sizer.cli import dryrun, options
 from zero_sizer.cli.exit_codes import DOES_NOT_FIT, OK, exit_code
@@ -97,7 +96,8 @@ def _checks(
         if witness == "rules":
             yield compare.against_rules(job)
             continue
-        recording = dryrun.record(arguments, witness, _on_ranks(job, arguments.ranks))
+        there = job if arguments.ranks is None else dryrun.on_ranks(job, arguments.ranks)
+        recording = dryrun.record(arguments, witness, there)
         recordings.append(recording)
         yield _against(cut_job(job, arguments.layers), recording)
 
@@ -105,12 +105,3 @@ def _checks(
 def _against(job: Job, recording: Recording) -> compare.Crosscheck:
     recorded = compare.recorded_job(job, recording)
     return explained(compare.against_recording(recorded, recording), recorded, recording)
-
-
-def _on_ranks(job: Job, ranks: int | None) -> Job:
-    """The job on ``ranks`` GPUs of one node, as a launched run has it; as it is for None."""
-    if ranks is None:
-        return job
-    origins = {"nodes": "--ranks", "gpus_per_node": "--ranks"}
-    cluster = replace(job.cluster, nodes=1, gpus_per_node=ranks, slots=(), origins=origins)
-    return replace(job, cluster=cluster)

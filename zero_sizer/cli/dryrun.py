@@ -16,8 +16,9 @@ from zero_sizer.config.workload import INFERENCE
 from zero_sizer.dryrun.answer import StoppedRun, answer_of
 from zero_sizer.dryrun.recording import Recording, merged
 from zero_sizer.dryrun.simulated.outputs import Outputs
-from zero_sizer.errors import EngineError, InputError, UnsupportedError
+from zero_sizer.errors import EngineError, InputError, UnsupportedError, WitnessError
 from zero_sizer.hardware import hostfile
+from zero_sizer.hardware.assemble import DEFAULT
 from zero_sizer.job import fields
 from zero_sizer.job.read import Job
 from zero_sizer.questions import stopped
@@ -139,31 +140,17 @@ def seconds(text: str) -> float:
 def run(arguments: argparse.Namespace) -> int:
     """Run, write the recording, show it; the exit code says whether the run fits its devices.
 
-    What DeepSpeed itself stops is an answer too: an error about the job.
+    What DeepSpeed itself stops is an answer too: an error about the job. Where `check` finds one,
+    that is the answer and nothing is run.
     """
     require_output(arguments.output, arguments.config)
     for name in _FILES:
         require_writable(getattr(arguments, name), f"--{name}")
-    if arguments.script is not None:
-        _refuse_hosts(arguments, "a script")
-        try:
-            recording = of_script(arguments)
-        except EngineError as error:
-            return _stopped(arguments, stopped.of_script(error, arguments.script[0]))
-    elif arguments.config is None and arguments.task != INFERENCE:
-        raise InputError("nothing to run", remedy="give CONFIG, or a script after --")
-    else:
-        refuse_unused(arguments, [arguments.how])
-        _refuse_cluster(arguments)
-        job = options.job_of_any_task(arguments)
-        if job.workload.task == INFERENCE and arguments.how != "simulated":
-            raise UnsupportedError(f"inference runs with --how simulated, not {arguments.how}")
-        hosts = _hosts(arguments)
-        ranks, how = job.cluster.world_size, arguments.how
-        try:
-            recording = _of_ranks(arguments, ranks, lambda: record(arguments, how, job, hosts))
-        except EngineError as error:
-            return _stopped(arguments, stopped.of_job(error, how, job, arguments.layers))
+    found = _of_job(arguments) if arguments.script is None else _of_script(arguments)
+    if isinstance(found, StoppedRun):
+        reporter("stopped", arguments.format)(found)
+        return DOES_NOT_FIT
+    recording = found
     if arguments.output:
         recording.write(arguments.output)
     answer = answer_of(recording)
@@ -173,9 +160,34 @@ def run(arguments: argparse.Namespace) -> int:
     return of_verdict(answer.verdict)
 
 
-def _stopped(arguments: argparse.Namespace, answer: StoppedRun) -> int:
-    reporter("stopped", arguments.format)(answer)
-    return DOES_NOT_FIT
+def _of_script(arguments: argparse.Namespace) -> Recording | StoppedRun:
+    _refuse_hosts(arguments, "a script")
+    try:
+        return of_script(arguments)
+    except WitnessError as error:
+        answer = stopped.of_script(error, arguments.script[0])
+        if answer is None:
+            raise
+        return answer
+
+
+def _of_job(arguments: argparse.Namespace) -> Recording | StoppedRun:
+    if arguments.config is None and arguments.task != INFERENCE:
+        raise InputError("nothing to run", remedy="give CONFIG, or a script after --")
+    refuse_unused(arguments, [arguments.how])
+    _refuse_cluster(arguments)
+    job, how = _where_it_runs(arguments, options.job_of_any_task(arguments)), arguments.how
+    if job.workload.task == INFERENCE and how != "simulated":
+        raise UnsupportedError(f"inference runs with --how simulated, not {how}")
+    hosts = _hosts(arguments)
+    invalid = stopped.before(how, job, arguments.layers)
+    if invalid is not None:
+        return invalid
+    ranks = job.cluster.world_size
+    try:
+        return _of_ranks(arguments, ranks, lambda: record(arguments, how, job, hosts))
+    except EngineError as error:
+        return stopped.of_job(error, how, job, arguments.layers)
 
 
 def _of_ranks(
@@ -261,6 +273,22 @@ def _refuse_cluster(arguments: argparse.Namespace) -> None:
             )
     if arguments.how == "launched" and arguments.hostfile and arguments.ranks is not None:
         raise InputError("the slots of --hostfile say how many", where="--ranks")
+
+
+def _where_it_runs(arguments: argparse.Namespace, job: Job) -> Job:
+    """The job on the ranks of a launched run, where nobody says on how many the job itself is."""
+    origins = job.cluster.origins
+    is_stated = {origins.get("nodes"), origins.get("gpus_per_node")} != {DEFAULT}
+    if arguments.how != "launched" or is_stated:
+        return job
+    return on_ranks(job, arguments.ranks or _DEFAULTS["ranks"])
+
+
+def on_ranks(job: Job, ranks: int) -> Job:
+    """The job on ``ranks`` GPUs of one node, as a launched run has it."""
+    origins = {**job.cluster.origins, "nodes": "--ranks", "gpus_per_node": "--ranks"}
+    cluster = replace(job.cluster, nodes=1, gpus_per_node=ranks, slots=(), origins=origins)
+    return replace(job, cluster=cluster)
 
 
 def _refuse_hosts(arguments: argparse.Namespace, what: str) -> None:

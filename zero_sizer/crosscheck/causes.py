@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from zero_sizer.crosscheck.compare import Cause, Crosscheck, Row, is_live, tensors_of, worst_ranks
+from zero_sizer.crosscheck.compare import Cause, Crosscheck, Row, left_by, tensors_of, worst_ranks
 from zero_sizer.dryrun.recording import RankRecord, Recording
 from zero_sizer.job.read import Job
 from zero_sizer.ledger.entry import Allocation
 from zero_sizer.ledger.moments import Moment
+from zero_sizer.plan.plan import Plan
 from zero_sizer.sizing import size
 
 _MOST = 5  # differences explained
@@ -24,9 +25,7 @@ def explained(check: Crosscheck, job: Job, recording: Recording) -> Crosscheck:
     ranks = ", ".join(str(rank) for rank in sorted(records))
     note = f"{recording.how}: rank {ranks} of {recording.world_size}"
     causes = tuple(
-        _cause(row, tensors_of(plan, row.rank), records[row.rank])
-        for row in _largest(check.rows)
-        if row.rank is not None
+        _cause(row, plan, records[row.rank]) for row in _largest(check.rows) if row.rank is not None
     )
     return replace(check, causes=causes, notes=(*check.notes, note))
 
@@ -43,14 +42,14 @@ def _largest(rows: Iterable[Row]) -> list[Row]:
     return list(reversed(once.values()))[:_MOST]
 
 
-def _cause(row: Row, allocations: Iterable[Allocation], record: RankRecord) -> Cause:
-    here = [a for a in allocations if a.device.value == row.device]
+def _cause(row: Row, plan: Plan, record: RankRecord) -> Cause:
     if row.quantity == "peak":
+        here = [a for a in tensors_of(plan, record.rank) if a.device.value == row.device]
         return Cause(row=row, entries=_top(_at_peak(here, row.phase)), seen={})
     entries = _sums(
         (a.name, a.num_bytes)
-        for a in here
-        if a.category.value == row.quantity and is_live(a, row.phase)
+        for a in left_by(plan, record.rank, row.phase)
+        if (a.category.value, a.device.value) == (row.quantity, row.device) and a.num_bytes
     )
     phase = record.last_listed(row.phase)
     seen = _sums(

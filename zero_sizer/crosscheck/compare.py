@@ -11,6 +11,7 @@ from zero_sizer.hardware.cluster import Cluster
 from zero_sizer.hardware.device import Device
 from zero_sizer.job.read import Job
 from zero_sizer.ledger import entries as features
+from zero_sizer.ledger.entries.forward_backward import at_end_of_forward
 from zero_sizer.ledger.entry import Allocation, Category, evaluate
 from zero_sizer.ledger.moments import Moment
 from zero_sizer.parallel import laid_out
@@ -214,11 +215,11 @@ def against_recording(job: Job, recording: Recording) -> Crosscheck:
 
 def rank_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
     """One rank's boundaries in the steady state beside the ledger evaluated for that rank."""
-    allocations = tensors_of(plan, rank.rank)
     for name in BOUNDARIES:
         phase = rank.last_listed(name)
-        for device in (Device.GPU, Device.HOST) if phase is not None and phase.live else ():
-            live = [a for a in allocations if a.device is device and is_live(a, name)]
+        left = left_by(plan, rank.rank, name) if phase is not None and phase.live else []
+        for device in (Device.GPU, Device.HOST) if left else ():
+            live = [a for a in left if a.device is device]
             for quantity, predicted, witnessed in _quantities(live, phase, device.value):
                 yield Row(
                     witness=how,
@@ -253,17 +254,29 @@ def allocated_rows(plan: Plan, rank: RankRecord, how: str) -> Iterator[Row]:
             )
 
 
+def left_by(plan: Plan, rank: int, phase: str) -> list[Allocation]:
+    """The ledger of one rank when a phase has ended: of forward not at its highest."""
+    left = [a for a in tensors_of(plan, rank) if is_live(a, phase)]
+    if phase != "forward":
+        return left
+    ends = at_end_of_forward(replace(plan, rank=rank))
+    return [replace(a, num_bytes=ends.get(a.name, a.num_bytes)) for a in left]
+
+
 def is_live(allocation: Allocation, phase: str) -> bool:
     """True if an allocation is there when a phase has ended.
 
     After backward that is what the step finds, or lets go and brings back as stage 3 does with
-    persistent parameters.
+    persistent parameters. What the end of a step makes for a moment (weights that are gathered
+    anew) is gone by then.
     """
     moments = allocation.moments
+    if phase in ("backward", "step") and allocation.category is Category.TEMPORARY:
+        return False
     if phase != "backward":
         return BOUNDARIES[phase] in moments
     returns = Moment.BACKWARD in moments and Moment.DONE in moments
-    return (returns or Moment.NORM in moments) and allocation.category is not Category.TEMPORARY
+    return returns or Moment.NORM in moments
 
 
 def peak_rows(
@@ -271,7 +284,10 @@ def peak_rows(
 ) -> Iterator[Row]:
     """One rank's peak of each phase beside the ledger's highest moment of that phase.
 
-    A simulated run counts pinned buffers as rounded by their allocator, real ranks as tensors.
+    A step is an optimizer step: between micro batches ``engine.step()`` does nothing, and what lies
+    there (stage 1's buckets, which are let go before the optimizer steps) is counted in the
+    passes around it. A simulated run counts pinned buffers as rounded by their allocator, real
+    ranks as tensors.
 
     Args:
         plan: the job.
@@ -281,13 +297,15 @@ def peak_rows(
     """
     allocations = tensors_of(plan, rank.rank, with_workspace=with_workspace)
     rounds = how == "simulated"
+    ends = {phase.step: phase.micro_step for phase in rank.phases if phase.name == "step"}
     for name in BOUNDARIES:
+        last = ends if name == "step" else {}
         moments = [m for m in Moment if m.phase.value == name]
         for device in (Device.GPU, Device.HOST):
             seen = [
                 phase.device.get(device.value, {}).get("max_allocated")
                 for phase in rank.phases
-                if phase.name == name
+                if phase.name == name and phase.micro_step >= last.get(phase.step, 0)
             ]
             most = [figure for figure in seen if figure is not None]
             here = [a for a in allocations if a.device is device]

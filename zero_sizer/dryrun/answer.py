@@ -34,19 +34,21 @@ class RunAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class StoppedRun:
-    """A dry run that DeepSpeed itself stopped.
+    """A dry run that DeepSpeed itself stopped, or of a job that it would stop.
 
     Attributes:
         how: the kind of dry run.
         about: the model or the script.
         source: the DeepSpeed config, for findings that name no file.
         findings: what DeepSpeed said, and what else is an error about the job.
+        is_started: the engine was.
     """
 
     how: str
     about: str
     source: str
     findings: tuple[Finding, ...]
+    is_started: bool = True
 
 
 def answer_of(recording: Recording) -> RunAnswer:

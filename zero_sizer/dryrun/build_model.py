@@ -44,7 +44,9 @@ def build(task: Task, *, with_values: bool = False) -> Any:
     if task.quantization is not None:
         model = _quantized(model, task.quantization, infers=task.new_tokens is not None)
     if task.lora is not None:
-        model = _with_lora(model, task.lora)
+        # peft gathers what it reads (DoRA's norms) where transformers knows of ZeRO-3
+        with _transformers_zero_init(task) if task.hf_config else nullcontext():
+            model = _with_lora(model, task.lora)
     for name, parameter in model.named_parameters() if task.freeze else ():
         if Freeze(task.freeze).takes(name):
             parameter.requires_grad_(False)

@@ -10,6 +10,11 @@ from zero_sizer.errors import EngineError, WitnessError
 
 _SHORTEST_VALUE = 4  # letters; shorter values are words of any sentence
 _MOST = 3
+_NVIDIA = (
+    "this machine and a simulated GPU are none; `--how solo` or `--how launched` on an NVIDIA GPU "
+    "runs it"
+)
+_OF_NVIDIA = ("only supports NVIDIA CUDA GPUs", "only supported for CUDA accelerator")
 # Words of messages that say nothing to a reader, and what to do.
 _REMEDIES: Mapping[str, str] = {
     "self.dim() cannot be 0 to view": (
@@ -25,6 +30,7 @@ _REMEDIES: Mapping[str, str] = {
         "a weight on NVMe is read ahead twice: `zero-sizer check` says where, and what "
         "zero_optimization.offload_param.buffer_count or stage3_prefetch_bucket_size runs"
     ),
+    **dict.fromkeys(_OF_NVIDIA, _NVIDIA),
 }
 
 
@@ -55,6 +61,8 @@ def raised_by_deepspeed(error: BaseException) -> Raised | None:
     module, filename, line = frames[-1] if frames else ("", "", 0)
     if module.partition(".")[0] != "deepspeed" or module.startswith(_OF_THE_MACHINE):
         return None
+    if any(words in str(error) for words in _OF_NVIDIA):
+        return None  # SuperOffload, GPUDirect Storage: of the machine as well
     of_it = re.split(r"[\\/](?=deepspeed[\\/])", filename)[-1].replace("\\", "/")
     says = linecache.getline(filename, line).lstrip().startswith("raise")
     on_purpose = checked or says or isinstance(error, AssertionError)

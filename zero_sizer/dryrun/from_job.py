@@ -211,6 +211,12 @@ def model_source(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
     about: dict[str, Any] = {"vocab": model.arch.vocab or 0}
     if model.adapter is not None:
         about["lora"] = model.adapter.to_peft()
+        if model.adapter.use_dora and model.quantization is not None:
+            raise UnsupportedError(
+                "DoRA on packed weights cannot be run: it unpacks them, which only their own "
+                "kernels do",
+                remedy="leave out use_dora or --quantization to see the rest of the job",
+            )
     if model.freeze is not None:
         about["freeze"] = tuple(model.freeze.patterns)
     if model.quantization is not None:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from zero_sizer.errors import InputError, WitnessError
 from zero_sizer.util.records import dataclass
 from zero_sizer.util.spelling import shown
 
+SAFE_PATH = "PYTHONSAFEPATH"
 _KEEPER = Path(__file__).with_name("keeper.py")
 _PLAIN = re.compile(r"(?!-)[\w@%+=:,./-]+")
 _UNKNOWN = Path()
@@ -29,10 +31,17 @@ _PATIENCE = 5.0  # for a connection that was closed to end
 
 
 def importable(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables under which Python imports what this process does, and nothing of its folder."""
+    """Variables under which Python imports what this process does, and nothing of its folder.
+
+    Where packages are installed Python looks by itself; in front, they would hide its own modules.
+    """
     package_root = str(Path(__file__).parents[2])
-    paths = [package_root, environment.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONSAFEPATH": "1"}
+    is_installed = package_root in {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+    paths = [
+        "" if is_installed else package_root,
+        environment.get("PYTHONPATH", os.environ.get("PYTHONPATH", "")),
+    ]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), SAFE_PATH: "1"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,14 @@ import importlib.metadata
 import importlib.util
 import re
 from contextlib import suppress
+from functools import cache
 
 from zero_sizer.errors import WitnessError
 
 PACKAGES = ("torch", "deepspeed", "transformers")
 
 
+@cache
 def versions() -> dict[str, str]:
     """Package -> its version, as recordings say it."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}

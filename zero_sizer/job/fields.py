@@ -196,7 +196,8 @@ class Flags:
         pixels,
         _WORKLOAD,
         metavar="PIXELS",
-        help="to which larger images are scaled down where sizes are free, e.g. 602112 or 768x784",
+        help="to which larger images are scaled down where sizes are free, e.g. 602112 or 768x784 "
+        "(the processor's: 12845056, Qwen3-VL 16777216)",
     )
     min_pixels: int | str | None = _row(
         pixels,

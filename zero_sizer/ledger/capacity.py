@@ -20,9 +20,9 @@ FLAG = {Device.GPU: "--gpu", Device.HOST: "--host-memory", Device.NVME: "--nvme"
 """Option that states how much there is of a device."""
 
 _GB = 10**9
-_RESERVE = (0.19, 0.65)
+_RESERVE = (0.2, 0.65)
 """What PyTorch's caching allocator reserved beyond the most that it handed out, of that, where it
-had room: in the median and at most, in forty replayed jobs (benchmarks/results.md)."""
+had room: in the median and at most, in eighty replayed jobs (benchmarks/results.md)."""
 
 
 class Fit(Enum):
@@ -104,8 +104,8 @@ def need(num_bytes: int, found: Capacity, room: int = 0, error: int = 0) -> Inte
     """Bytes that a peak of ``num_bytes`` takes of a device together with everything outside of it.
 
     At most, others take the most that they took elsewhere, or what is usual of them and the
-    allocator wants room for one more of the largest tensor: it serves that from one piece of free
-    memory, and a sum of live bytes counts no holes. Both at their worst at once is not asked for.
+    allocator wants room for the largest tensor: it serves that from one piece of free memory, and a
+    sum of live bytes counts no holes. Both at their worst at once is not asked for.
 
     Args:
         num_bytes: live at the highest instant.

@@ -11,8 +11,8 @@ from zero_sizer.ledger.capacity import FLAG, Capacity
 from zero_sizer.ledger.verdict import Need
 from zero_sizer.units import format_gib
 
-JOBS = 40
-NEEDED = (0.084, 0.32)
+JOBS = 80
+NEEDED = (0.083, 0.34)
 """Shares by which the smallest device that was large enough was larger than the most allocated:
 in the median and at most."""
 NEEDED_EXPANDABLE = 0.03

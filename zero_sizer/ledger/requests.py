@@ -11,7 +11,9 @@ from zero_sizer.hardware.outside import batches_on_gpu
 from zero_sizer.ledger.moments import PASSES, STEP
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import derived
+from zero_sizer.timeline.reduction_rules import buffers_gradients, comm_dtypes
 from zero_sizer.units import DType, num_bytes
+from zero_sizer.zero.partition import tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -38,14 +40,14 @@ class Rooms(NamedTuple):
 
 
 def rooms_of(plan: Plan) -> Rooms:
-    """One more of the largest tensor, and batches of data."""
-    return room_with_step(room_of_passes(plan), room_of_step(plan))
+    """One more of the largest tensor and the holes it cannot use, and batches of data."""
+    return rooms_from(room_of_passes(plan), room_of_gradients(plan))
 
 
-def room_with_step(of_passes: tuple[int, int], of_step: int) -> Rooms:
-    """``rooms_of`` from ``room_of_passes`` and ``room_of_step``."""
-    passes, batches = of_passes
-    return Rooms(passes + batches, of_step + batches)
+def rooms_from(of_passes: tuple[int, int], of_gradients: tuple[int, int]) -> Rooms:
+    """``rooms_of`` from ``room_of_passes`` and ``room_of_gradients``."""
+    (passes, batches), (reduced, step) = of_passes, of_gradients
+    return Rooms(max(passes, reduced) + batches, step + batches)
 
 
 def room_of(plan: Plan, moments: Mapping[Moment, int]) -> int:
@@ -77,7 +79,7 @@ def _of_inference(plan: Plan) -> int:
 
 @derived
 def room_of_passes(plan: Plan) -> tuple[int, int]:
-    """Logits as the loss takes them, scores, feed-forward, a gather; and batches of data."""
+    """For logits as the loss takes them, scores, feed-forward, a gather; and for batches."""
     arch, tokens = plan.model.arch, plan.micro_batch * plan.seq_len
     dtype = plan.autocast_dtype or plan.model_dtype
     found = [_of_loss(plan), num_bytes(tokens * (arch.ffn or 0), dtype)]
@@ -85,11 +87,50 @@ def room_of_passes(plan: Plan) -> tuple[int, int]:
         found.append(num_bytes(tokens * plan.seq_len * (arch.heads or 0), DType.FP32))
     if plan.stage == 3:
         found.append(num_bytes(max(sizes.numels(plan), default=0), plan.model_dtype))
-    return max(found), batches_on_gpu(plan.micro_batch, plan.seq_len)
+    return _with_holes(plan, max(found)), batches_on_gpu(plan.micro_batch, plan.seq_len)
 
 
 @derived
-def room_of_step(plan: Plan) -> int:
+def room_of_gradients(plan: Plan) -> tuple[int, int]:
+    """For the largest that is made of gradients: while they are reduced, and in the step."""
+    return _with_holes(plan, max(_bucket(plan), _norm(plan))), _flat(plan)
+
+
+_HOLES = {False: (8, 5), True: (9, 4)}
+"""Room that the largest tensor of forward and backward wants, of its size, without and with weights
+gathered at stage 3: it comes from one piece, and free memory lies in many. Read off two drawings of
+replayed jobs; how many needed more: benchmarks/results.md, "Reserve"."""
+
+
+def _with_holes(plan: Plan, largest: int) -> int:
+    """Bytes that must be free for the largest tensor to find a piece."""
+    above, below = _HOLES[plan.stage == 3]
+    return largest * above // below
+
+
+def _bucket(plan: Plan) -> int:
+    """The buffer of stages 1 and 2, made anew for each backward (stage_1_and_2.py:3264-3277)."""
+    if plan.wrapper is not Wrapper.ZERO12 or not buffers_gradients(plan):
+        return 0
+    return max(num_bytes(plan.reduce_bucket_size, dtype) for dtype in comm_dtypes(plan))
+
+
+def _norm(plan: Plan) -> int:
+    """This rank's part of a gradient in fp64, on its way to the host (zero/utils.py:59-63)."""
+    if not plan.offloads_optimizer:
+        return 0
+    largest = sizes.largest_tensor(plan)
+    if plan.wrapper is Wrapper.ZERO3:
+        part = min(tensor_partition(largest, plan.dp_world_size), _NORM_CHUNK)
+    else:
+        part = min(largest, max(sizes.partitions(plan), default=0))
+    return num_bytes(part, DType.FP64)
+
+
+_NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
+
+
+def _flat(plan: Plan) -> int:
     """The largest partition's gradients as one flat tensor of the master's dtype.
 
     Each step makes it anew: stages 1 and 2 (stage_1_and_2.py:3095-3123) unless gradients lie in

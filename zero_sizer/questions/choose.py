@@ -118,10 +118,10 @@ def _prepared(job: Job, progress: Progress) -> Job:
     """The job in the precision that its plans have, its model traced where it is fed."""
     job = with_usual_precision(job)
     if job.workload.task != INFERENCE and feed_of(job.model) is not None:
-        from zero_sizer.questions.profile import with_variants
+        from zero_sizer.questions.profile import VARIANTS, with_variants
 
-        with progress(f"tracing {job.model.name}, once", 0):
-            with_variants(job, lambda line: None)
+        with progress(f"tracing {job.model.name}, once", len(VARIANTS)) as tick:
+            with_variants(job, lambda line: tick())  # told as each begins
     return job
 
 

@@ -114,6 +114,12 @@ def _unreadable(error: InputError, name: str) -> Finding:
     )
 
 
+def errors_on(document: Document, cluster: Cluster) -> list[Finding]:
+    """Errors that DeepSpeed would raise on a config on these machines, whatever the model."""
+    found = _findings(document, Workload(), cluster)
+    return [finding for finding in found if finding.severity is Severity.ERROR]
+
+
 def _findings(document: Document, workload: Workload, cluster: Cluster) -> list[Finding]:
     settings, found = resolve(document, workload, world_size=cluster.world_size, model=None)
     context = Context(document=document, settings=settings, cluster=cluster, workload=workload)

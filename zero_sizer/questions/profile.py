@@ -12,6 +12,7 @@ from zero_sizer.config.workload import INFERENCE
 from zero_sizer.errors import ZeroSizerError
 from zero_sizer.findings import (
     CLOSED_FORM,
+    IMAGE_TOO_LONG,
     INPUTS_NOT_MODELLED,
     RECORDING_TOO_SHORT,
     Finding,
@@ -27,6 +28,9 @@ from zero_sizer.sizing import Sizing, size
 
 _MOST_CALLS = 4096
 """Calls of attention in one block that are traced, a minute and a half of the processor."""
+_REFUSED = (IMAGE_TOO_LONG, RECORDING_TOO_SHORT)
+VARIANTS = tuple(product((2, 3), (False, True)))
+"""Stages, and activation checkpointing, of which plans may run a model."""
 _TRACING_HELPS = (CLOSED_FORM, INPUTS_NOT_MODELLED)
 
 
@@ -44,8 +48,8 @@ def with_profile(sizing: Sizing, tell: Callable[[str], None]) -> Sizing:
     plan = sizing.plan
     if plan is None or not _is_worth_it(sizing, plan):
         return sizing
-    is_short = any(finding.code == RECORDING_TOO_SHORT for finding in sizing.findings)
-    if is_short or (plan.feed is not None and plan.seq_len < plan.feed.fewest):
+    is_refused = any(finding.code in _REFUSED for finding in sizing.findings)
+    if is_refused or (plan.feed is not None and plan.seq_len < plan.feed.fewest):
         return _without_tracing(sizing, "its forward raises, and so is not traced")
     if _num_calls(plan) > _MOST_CALLS:
         return _without_tracing(
@@ -73,7 +77,7 @@ def with_variants(job: Job, tell: Callable[[str], None]) -> None:
     plan = size(job).plan
     if plan is None or not _is_beyond_closed_forms(plan):
         return
-    for stage, on in product((2, 3), (False, True)):
+    for stage, on in VARIANTS:
         other = replace(
             plan,
             stage=stage,

@@ -70,7 +70,8 @@ def show_stopped(answer: StoppedRun) -> None:
     """Print what DeepSpeed says, then every error with its file, line and key."""
     first, *_ = answer.findings
     show_words(invalid(len(answer.findings)), [first.message])
-    show_line(f"{answer.how} run of {answer.about}: no recording")
+    without = "no recording" if answer.is_started else "not started, for these errors stop the job"
+    show_line(f"{answer.how} run of {answer.about}: {without}")
     print()
     for finding in answer.findings:
         show_line(line_of(finding, answer.source))

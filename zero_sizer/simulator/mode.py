@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils import _pytree as pytree
 
 from zero_sizer.errors import UnsupportedError
-from zero_sizer.simulator import device, values
+from zero_sizer.simulator import device, handed_on, values
 from zero_sizer.simulator.operators import selections
 from zero_sizer.simulator.patches import questions
 from zero_sizer.simulator.remembered import (
@@ -78,7 +78,7 @@ class SimulatedMode(FakeTensorMode):  # type: ignore[misc]  # torch is not follo
         self.tracker = tracker
         self._answers = answers
         self._notes = notes if notes is not None else []
-        self._results: dict[Any, dict[Any, Any]] = {}  # by operator
+        self._results = handed_on.ANSWERS
         self._operators: dict[int, Operator] = {}  # by id: torch hashes an operator in Python
         self._depth = 0
 

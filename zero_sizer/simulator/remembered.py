@@ -1,6 +1,7 @@
 """How an operator is answered again: its schema, its arguments as a key, its result as a recipe."""
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import torch
@@ -20,7 +21,16 @@ _PLAIN = {
     type(None),
     torch.Size,
 }
-IN_PLACE, VIEW = object(), object()
+
+
+class Again(Enum):
+    """How an operator is answered again that makes no storage."""
+
+    IN_PLACE = "the argument that it changed"
+    VIEW = "a view of its argument"
+
+
+IN_PLACE, VIEW = Again.IN_PLACE, Again.VIEW
 _PRODUCTS = {  # what cuBLAS computes
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,

@@ -25,6 +25,7 @@ _COMPARISONS = {
     *(_aten.logical_and, _aten.logical_or, _aten.logical_not, _aten.bitwise_not),
     *(_aten.bitwise_and, _aten.bitwise_or),
 }
+_LOOK_UP = _aten.embedding.default
 _READS = {_aten.equal.default, _aten.is_nonzero.default}
 _SAME_EVERYWHERE = ("allreduce_", "broadcast_")  # collectives that leave equal peers' values
 
@@ -80,10 +81,26 @@ def healthy(tensor: Any) -> bool | int | float:
 
 def read(func: Any, args: Sequence[Any]) -> Any:
     """The answer of an operator that returns no tensor, from known values; None without them."""
+    if func is _LOOK_UP:
+        _require_rows(*args[:2])
     if func not in _READS:
         return None
     found = [of(arg) if type(arg) is FakeTensor else arg for arg in args]
     return None if any(value is None for value in found) else _compute(func, found, {})
+
+
+def _require_rows(table: Any, rows: Any) -> None:
+    """As torch's kernel: a position beyond a table of positions is no row of it."""
+    found = _value(rows)
+    if found is None or not found.numel():
+        return
+    least, most = int(found.min()), int(found.max())
+    if least < 0 or most >= table.shape[0]:
+        row = least if least < 0 else most
+        raise IndexError(
+            f"index out of range in self: row {row:,} of an embedding of {table.shape[0]:,} rows "
+            "(of positions, where a sequence is too long)"
+        )
 
 
 def follow(

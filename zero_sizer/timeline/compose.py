@@ -14,7 +14,7 @@ from zero_sizer.timeline import peaks
 from zero_sizer.timeline.blocks import BlockPeak, block_peaks
 from zero_sizer.timeline.micro_steps import zero_at_first, zeros_of
 from zero_sizer.timeline.overlay import Overlay, Zero, interned, overlay_of
-from zero_sizer.timeline.peaks import Rows, Timeline, highest_totals, timeline
+from zero_sizer.timeline.peaks import Instant, Rows, Timeline, highest_totals, timeline
 from zero_sizer.timeline.places import layout_of
 from zero_sizer.timeline.program import Layout
 from zero_sizer.timeline.reduction_rules import cuts_bucket, owns_of
@@ -36,6 +36,11 @@ def timeline_of(plan: Plan) -> Timeline:
         forward=max((one.forward for one in found), key=lambda at: at.total),
         backward=max((one.backward for one in found), key=lambda at: at.total),
     )
+
+
+def end_of_forward(plan: Plan) -> Instant:
+    """The instant at which the forward of the last micro step of a step has returned."""
+    return peaks.end_of_forward(select.activations_of(plan), places_of(plan), zero_of(plan))
 
 
 @derived

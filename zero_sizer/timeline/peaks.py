@@ -95,6 +95,14 @@ def after_backward(activations: int, overlay: Overlay) -> Instant:
     )
 
 
+def end_of_forward(step: MicroStep, layout: Layout, zero: Zero) -> Instant:
+    """The instant at which forward has returned: saved activations, and what ZeRO holds."""
+    _, activations = _pass(step, 0, is_backward=False)
+    columns = sum(2 * len(part.forward.steps) for part in step.parts)
+    at = overlay_of(layout, zero).at(columns - 1, step.parts[-1].count - 1, is_backward=False)
+    return Instant(place=at.label, activations=activations, gathered=at.gathered, held=at.held)
+
+
 def highest_totals(
     rows: Rows, overlay: Overlay, gap: int | None = None, known: tuple[int, int] = (-1, -1)
 ) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Models to trace: transformers' own classes at full width, with as many blocks as needed."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import torch
 from zero_sizer.errors import UnsupportedError
 from zero_sizer.models.changes.quantization import converted
 from zero_sizer.models.layouts.families import FAMILIES
+from zero_sizer.models.sources.advice import without_advice
 from zero_sizer.models.sources.diffusers_class import CLASS, is_diffusers
 from zero_sizer.models.sources.diffusers_class import build as build_with_diffusers
 from zero_sizer.models.sources.untrusted import harmless, offline
@@ -66,6 +68,7 @@ def config_of(fields: Mapping[str, Any]) -> Any:
 def model_class(config: Any) -> Any:
     """The class that is trained: the config's own, else the family's causal language model."""
     if isinstance(config, Mapping):
+        without_advice()  # diffusers imports bitsandbytes
         import diffusers
 
         return getattr(diffusers, config[CLASS])
@@ -120,9 +123,11 @@ def change(model: Any, changes: Changes) -> Any:
         quantized_layers.quantize(model, changes.quantization, names)
     if changes.adapter is None:
         return model
+    without_advice()  # so does peft
     import peft
 
-    with torch.device(model.device):
+    with warnings.catch_warnings(), torch.device(model.device):
+        warnings.simplefilter("ignore", FutureWarning)  # peft's calls of transformers
         return peft.get_peft_model(model, peft.LoraConfig(**changes.adapter)).train()
 
 
@@ -194,6 +199,13 @@ def _attention_of(owner: Any, number: int, depth: int) -> str:
     kind = layer_types[number] if len(layer_types) == depth else ""
     kind = f"{kind} unrotated" if len(rotated) >= depth and not rotated[number] else kind
     return f"{kind} full" if number in whole else kind
+
+
+def has_input_of_each_block(config: Any) -> bool:
+    """True if one table holds inputs of all blocks, as in Gemma 3n and 4 E2B: none can be left."""
+    if isinstance(config, Mapping):
+        return False
+    return bool(getattr(config.get_text_config(), "hidden_size_per_layer_input", None))
 
 
 def cut(model: Any, depths: Mapping[str, int]) -> None:

@@ -60,6 +60,11 @@ def with_followed(stack: Stack, followed: Sequence[int]) -> Stack:
     )
 
 
+def whole(stack: Stack) -> Stack:
+    """A stack of which all blocks are traced."""
+    return replace(stack, lead=0, period=stack.depth, traced=stack.depth)
+
+
 def _stack(prefix: str, kinds: list[Any]) -> Stack:
     depth = len(kinds)
     lead, period = _pattern(kinds)

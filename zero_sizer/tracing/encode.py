@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -135,9 +136,22 @@ class Encoder:
 
 
 def _as_run(stacks: Sequence[Stack], fit: FittedStack) -> list[Stack]:
-    """The stacks in the order in which they run: CLIP's class lists its text model first."""
+    """The stacks that run, in that order: CLIP's class lists its text model first.
+
+    Of text alone no block of a tower runs, nor does what a tower adds between later blocks.
+    """
     order = {block.rpartition(".")[0]: -place for place, (block, *_) in enumerate(fit.rows[::-1])}
-    return sorted(stacks, key=lambda stack: order.get(stack.prefix, 0))
+    found = sorted(
+        (stack for stack in stacks if stack.prefix in order), key=lambda s: order[s.prefix]
+    )
+    return [stack if _is_followed(stack, fit) else replace(stack, followed=()) for stack in found]
+
+
+def _is_followed(stack: Stack, fit: FittedStack) -> bool:
+    """Whether something runs outside between two blocks of a stack, in either direction."""
+    rows = [block.rpartition(".")[0] if block else OUTSIDE for block, *_ in fit.rows]
+    around = zip(rows, rows[1:], rows[2:], strict=False)
+    return (stack.prefix, OUTSIDE, stack.prefix) in around
 
 
 def _batch(where: Range) -> list[int | None]:

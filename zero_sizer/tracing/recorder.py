@@ -47,17 +47,29 @@ Event = Made | Gone | Mark
 
 
 def in_order_of_backward(events: list[Event]) -> list[Event]:
-    """Modules whose output is the same tensor, the outermost first.
+    """Modules whose output is the same tensor, the outermost first, and a block after those.
 
-    Hooks on one tensor run in the order of the forward.
+    Hooks on one tensor run in the order of the forward. What an identity behind a block returns is
+    the block's output (InternVL's tower).
     """
     found = list(events)
+    for index in range(1, len(found)):
+        one, other = found[index - 1], found[index]
+        if isinstance(one, Mark) and isinstance(other, Mark) and _is_behind(one, other):
+            found[index - 1] = other._replace(is_same=one.is_same)
+            found[index] = one._replace(is_same=True)
     start = 0
     for index in range(1, len(found) + 1):
         if index == len(found) or not _same_gradient(found[index - 1], found[index]):
             found[start:index] = found[start:index][::-1]
             start = index
     return found
+
+
+def _is_behind(one: Mark, other: Mark) -> bool:
+    """Whether a block's output is handed on as it is by a module outside of the block."""
+    is_handed_on = one.kind == "comes" and other.kind == "returns" and other.is_same
+    return is_handed_on and not other.name.startswith(f"{one.name}.")
 
 
 def _same_gradient(one: Event, other: Event) -> bool:

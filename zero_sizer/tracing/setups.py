@@ -18,6 +18,7 @@ from zero_sizer.simulator import batches
 from zero_sizer.simulator.simulation import OF_INPUTS
 from zero_sizer.tracing import build, fitted, linear, session, symbolic
 from zero_sizer.tracing.depth import stacks_of, with_followed
+from zero_sizer.tracing.depth import whole as whole_stack
 from zero_sizer.tracing.fitted import FittedStack, Range
 from zero_sizer.tracing.recorder import Recorder
 from zero_sizer.tracing.step import Trace, run_step
@@ -115,6 +116,8 @@ class Tracer:
             with_followed(stack, followed.get(stack.prefix, ()))
             for stack in stacks_of(names, build.kinds(full, names))
         ]
+        if build.has_input_of_each_block(self.config):
+            self.stacks = [whole_stack(stack) for stack in self.stacks]
         self.windows = build.windows(self.config)
         self._seen: dict[Any, list[FittedRange]] = {}
         self.most = LONGEST if feed is None else feed.most

@@ -60,7 +60,8 @@ class Run:
                 self._engine,
                 self._next_batch,
                 steps=self._task.steps,
-                grad_accum=self._engine.gradient_accumulation_steps(),
+                # 0 where ZenFlow itself says when it steps (zenflow/engine.py:54)
+                grad_accum=self._engine.gradient_accumulation_steps() or self._task.grad_accum,
                 observer=self,
                 loss_of=lambda output, batch: batches.loss_of(output, feed, batch),
             )

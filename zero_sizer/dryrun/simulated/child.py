@@ -67,7 +67,8 @@ def record(request: Request, report: Report) -> dict[str, Any]:
             engine,
             lambda: build_model.batch(request, where),
             steps=request.steps,
-            grad_accum=engine.gradient_accumulation_steps(),
+            # 0 where ZenFlow itself says when it steps (zenflow/engine.py:54)
+            grad_accum=engine.gradient_accumulation_steps() or request.grad_accum,
             observer=observer,
             loss_of=lambda output, batch: batches.loss_of(output, feed, batch),
         )
@@ -117,15 +118,39 @@ def main(requests_path: str, folder: str) -> int:
         return 0
     with contextlib.suppress(ZeroSizerError, ImportError):
         _import_everything(models=any(request.hf_config for request in requests))
+    versions()  # read once
     keep_old_objects()  # forks share what was imported: collecting it would copy it into each
     for index, request in enumerate(requests):
+        learned = Path(folder, f"{index}.learned")
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
                 _answer(request, Path(folder, f"{index}.json"), report)
+                _hand_on(learned)
             os._exit(0)
         os.waitpid(child, 0)
+        with contextlib.suppress(Exception):  # the next run can do without
+            _take_over(learned)
     return 0
+
+
+def _hand_on(path: Path) -> None:
+    """What torch answered in this fork, for the next."""
+    from zero_sizer.simulator import handed_on
+
+    handed_on.write(path, _TAKEN)
+
+
+def _take_over(path: Path) -> None:
+    """What the last fork handed on."""
+    from zero_sizer.simulator import handed_on
+
+    handed_on.read(path)
+    _TAKEN.update(handed_on.counted())
+
+
+_TAKEN: dict[Any, int] = {}
+"""By operator: how many answers there were before this run."""
 
 
 def _import_everything(*, models: bool) -> None:
@@ -138,7 +163,11 @@ def _import_everything(*, models: bool) -> None:
         import transformers
         from deepspeed.runtime.zero import stage3
 
+        from zero_sizer.dryrun import build_model, training_loop
+        from zero_sizer.simulator import batches, handed_on, modules
+
         del deepspeed, torch, transformers, stage3
+        del build_model, training_loop, batches, handed_on, modules
         if models:  # the package alone imports next to nothing
             from transformers import PreTrainedModel
             from transformers.models.auto import modeling_auto
@@ -146,6 +175,11 @@ def _import_everything(*, models: bool) -> None:
             from zero_sizer.simulator.operators import flash
 
             del PreTrainedModel, modeling_auto, flash
+        # what any engine imports when it is built
+        from deepspeed.module_inject import auto_ep_layer
+        from deepspeed.runtime.zero.muon import muon_optimizer
+
+        del auto_ep_layer, muon_optimizer
 
 
 def _answer(request: Request, path: Path, report: Report) -> None:

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zero_sizer.dryrun import replies
-from zero_sizer.dryrun.keeping import kept
+from zero_sizer.dryrun.keeping import SAFE_PATH, importable, kept
 from zero_sizer.dryrun.packages import require_packages
 from zero_sizer.dryrun.recording import Recording
 from zero_sizer.dryrun.simulated.outputs import NOTHING, Outputs
@@ -23,6 +23,9 @@ from zero_sizer.dryrun.task import require_rank
 from zero_sizer.errors import InputError, WitnessError
 from zero_sizer.hardware import catalog
 from zero_sizer.util.records import dataclass
+
+if TYPE_CHECKING:
+    from zero_sizer.dryrun.simulated.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +70,11 @@ def run_script(
     outputs.check()
     _check(request)
     found = _ask(request, keep_events=bool(outputs))
-    error = replies.error_in(found, {})
+    config = found.get("config")
+    error = replies.error_in(found, config if isinstance(config, Mapping) else {})
     if error is not None:
+        if isinstance(error, WitnessError) and config is not None:
+            error.config, error.ranks = config, (request.nodes, request.gpus_per_node)
         if debug:
             sys.stderr.write(found["error"]["trace"])
         raise error
@@ -103,10 +109,13 @@ def _ask(request: ScriptRequest, *, keep_events: bool) -> dict[str, Any]:
 
 
 def _environment(stated: Mapping[str, str]) -> dict[str, str]:
-    """This process's variables and the line's; where both say where modules are, both count."""
+    """This process's variables and the line's; where both say where modules are, both count.
+
+    ``python train.py`` imports nothing from the folder it is said in, if the script is elsewhere.
+    """
     paths = [source["PYTHONPATH"] for source in (stated, os.environ) if source.get("PYTHONPATH")]
     found = {**os.environ, **stated}
-    return {**found, "PYTHONPATH": os.pathsep.join(paths)} if paths else found
+    return {**found, **importable({"PYTHONPATH": os.pathsep.join(paths)})}
 
 
 def main(question_path: str, reply_path: str) -> int:
@@ -114,19 +123,35 @@ def main(question_path: str, reply_path: str) -> int:
     from zero_sizer.dryrun.simulated import failures
 
     fields = json.loads(Path(question_path).read_text(encoding="utf-8"))
-    del fields["environment"]  # this process has it
+    if SAFE_PATH not in fields.pop("environment"):  # this process has it
+        os.environ.pop(SAFE_PATH, None)  # what the script itself starts is its own affair
     command, module = fields.pop("command"), fields.pop("module")
+    sessions: list[Session] = []
     try:
-        reply = _simulate(command, module, fields)
+        reply = _simulate(command, module, fields, sessions)
     except SystemExit as error:
         reply = failures.reply(error, message=f"the script ended with exit status {error}")
     except Exception as error:  # the user's script may do anything
         reply = failures.reply(error)
+    if "error" in reply and sessions:
+        reply["config"] = _config_of(sessions[-1])
     replies.write(Path(reply_path), reply)
     return 3 if "error" in reply else 0
 
 
-def _simulate(command: list[str], module: bool, fields: dict[str, Any]) -> dict[str, Any]:
+def _config_of(session: "Session") -> str | dict[str, Any] | None:
+    """File or values of the config that DeepSpeed was given."""
+    if isinstance(session.config, Mapping):
+        values: dict[str, Any] = json.loads(json.dumps(dict(session.config), default=str))
+        return values
+    named = isinstance(session.config, str | os.PathLike)
+    path = Path(session.config) if named else None
+    return None if path is None or not path.is_file() else str(path)
+
+
+def _simulate(
+    command: list[str], module: bool, fields: dict[str, Any], sessions: list["Session"]
+) -> dict[str, Any]:
     from zero_sizer.dryrun.simulated.session import simulate
     from zero_sizer.simulator.patches import quiet
     from zero_sizer.util.environment import environment
@@ -141,6 +166,7 @@ def _simulate(command: list[str], module: bool, fields: dict[str, Any]) -> dict[
         quiet.weightless(session.notes, generate_tokens=generate_tokens),
         contextlib.suppress(_CleanExitError),  # sys.exit(0) is a script's normal end
     ):
+        sessions.append(session)
         session.at_first_forward.append(quiet.save_nothing)
         if keep_events:
             session.keep_events()

@@ -28,6 +28,7 @@ class Session:
         log: DeepSpeed's ``see_memory_usage`` lines.
         notes: what the reader must know about the figures.
         has_engine: whether a DeepSpeed engine was made.
+        config: file or mapping that DeepSpeed read last; None before that.
         at_first_forward: called with the patches of the run once its first forward begins.
     """
 
@@ -42,6 +43,7 @@ class Session:
         self._step = self._forwards = 0
         self._inside = False
         self.has_engine = False
+        self.config: Any = None
         self.at_first_forward = [trl_kernels.install]
         self._patches = Patches()
 
@@ -82,6 +84,7 @@ class Session:
 
     def follow(self, patches: Patches) -> None:
         """Phases begin and end where the engine's forward, backward and step do."""
+        from deepspeed.runtime.config import DeepSpeedConfig
         from deepspeed.runtime.engine import DeepSpeedEngine
 
         from zero_sizer.dryrun.simulated import pipeline
@@ -103,6 +106,7 @@ class Session:
 
         pipeline.follow(patches, self._timed)
         patches.set(DeepSpeedEngine, "__init__", self._noticed(DeepSpeedEngine.__init__))
+        patches.set(DeepSpeedConfig, "__init__", self._reading(DeepSpeedConfig.__init__))
         patches.set(DeepSpeedEngine, "_backward_prologue", prologue)
         patches.set(DeepSpeedEngine, "_backward_epilogue", epilogue)
 
@@ -110,6 +114,13 @@ class Session:
         def init(engine: Any, *args: Any, **kwargs: Any) -> None:
             self.has_engine = True
             original(engine, *args, **kwargs)
+
+        return init
+
+    def _reading(self, original: Any) -> Any:
+        def init(parsed: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+            self.config = config
+            original(parsed, config, *args, **kwargs)
 
         return init
 

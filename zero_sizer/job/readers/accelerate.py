@@ -123,7 +123,10 @@ def _config(file: Document) -> tuple[Document, list[Finding]]:
     lines: dict[str, int] = {}
     for name, (path, usual) in _KEYS.items():
         value = file.get(f"{_SECTION}.{name}")
-        value = usual if value is None or (name.endswith(_NVME) and value == "none") else value
+        if name.endswith(_NVME) and value in (None, "none"):
+            is_used = file.get(f"{_SECTION}.{name.removesuffix(_NVME)}_device") == "nvme"
+            value = "none" if is_used else None  # the plugin's own default, a folder like any other
+        value = usual if value is None else value
         if value is None:
             continue
         *outer, last = path.split(".")

@@ -62,7 +62,8 @@ class Fact:
     default: Any = None
 
 
-def _is_on(value: Any) -> bool:
+def is_on(value: Any) -> bool:
+    """True of a value that switches something on."""
     return value not in (None, False, "", 0, "none", "no", "false", [], {})
 
 
@@ -81,7 +82,7 @@ class LeftOut:
     key: str
     message: str
     direction: Direction | None
-    applies: Callable[[Any], bool] = _is_on
+    applies: Callable[[Any], bool] = is_on
     remedy: str = ASK_THE_ENGINE
 
 

@@ -4,12 +4,13 @@ Keys and defaults: hiyouga/LLaMA-Factory at ff6d4d1, ``src/llamafactory/hparams`
 ``model/adapter.py``, ``model/model_utils/checkpointing.py``, ``quantization.py``, ``attention.py``.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from zero_sizer.config.document import Document
 from zero_sizer.config.workload import GPU, GPU_FP32, REENTRANT, Checkpointing
 from zero_sizer.errors import InputError, UnsupportedError
-from zero_sizer.findings import Direction
+from zero_sizer.findings import Direction, Finding, Severity
 from zero_sizer.hardware.assemble import Stated
 from zero_sizer.job.readers import facts, presets, towers, trainer
 from zero_sizer.job.readers.facts import Fact, LeftOut, Tool, flag
@@ -19,6 +20,7 @@ from zero_sizer.models.spec import ModelSpec
 from zero_sizer.util.spelling import shown
 
 _STAGES = ("sft", "pt")
+_OF_BITS = ("quantization_method", "quantization_type", "double_quantization")
 _TOOL = Tool(
     name="LLaMA-Factory",
     version="(August 2026)",
@@ -87,8 +89,8 @@ _TOOL = Tool(
         {
             *("model_name_or_path", "deepspeed", "bf16", "fp16", "pure_bf16", "finetuning_type"),
             *("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "additional_target"),
-            *("use_dora", "quantization_bit", "quantization_type", "double_quantization"),
-            *("quantization_method", "disable_gradient_checkpointing", "use_reentrant_gc"),
+            *("use_dora", "quantization_bit", *_OF_BITS),
+            *("disable_gradient_checkpointing", "use_reentrant_gc"),
             *("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules"),
             *("per_device_eval_batch_size", "gradient_checkpointing"),
             *("gradient_checkpointing_kwargs", "adapter_name_or_path", "packing"),
@@ -130,6 +132,7 @@ def read(file: Document) -> Statements:
     return replace(
         said,
         workload=workload,
+        findings=(*said.findings, *_not_quantized(file)),
         adapter=_adapter(file) if kind == "lora" else None,
         excluded=towers.without_adapters(_TOOL, file) if kind == "lora" else None,
         quantization=_quantization(file, workload["precision"].value),
@@ -200,6 +203,19 @@ def _quantization(file: Document, precision: str) -> Stated | None:
         "bnb_4bit_compute_dtype": compute,
     }
     return Stated(fields, where)
+
+
+def _not_quantized(file: Document) -> Iterator[Finding]:
+    """Words of bitsandbytes without the one that switches it on (``quantization.py:177``)."""
+    stated = [key for key in _OF_BITS if facts.is_on(file.values.get(key))]
+    if stated and file.values.get("quantization_bit") is None:
+        yield facts.at(file, stated[0], Finding(
+            code="not-quantized",
+            severity=Severity.WARNING,
+            message=f"LLaMA-Factory quantizes where quantization_bit says so, and does not read "
+            f"{', '.join(stated)} without it: weights are as they are, and this is no QLoRA",
+            remedy="quantization_bit: 4 packs them; else leave these out",
+        ))  # fmt: skip
 
 
 def _frozen(file: Document, kind: str) -> OfModel:

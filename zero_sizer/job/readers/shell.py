@@ -24,7 +24,7 @@ from zero_sizer.job.statements import NODES_UNKNOWN, VARIABLE_UNKNOWN, Statement
 from zero_sizer.launchers import reader as launchers
 from zero_sizer.launchers.launch import Launch
 from zero_sizer.util.files import read_bytes
-from zero_sizer.util.spelling import shown
+from zero_sizer.util.spelling import nearest, shown
 
 _MAX_BYTES = 2**18
 _TRL_SCRIPTS = ("sft", "dpo", "grpo", "kto", "reward", "rloo", "orpo", "gkd", "online_dpo")
@@ -182,7 +182,8 @@ def _arguments(
     file, positional = _document(path, text, command, words)
     file = _with_environment(file, text, command, launch)
     said = _of_program(path, program, file, positional, read_arguments)
-    notes = (*_left_to_variables(file, words), *_by_its_name(said, program, file))
+    odd = _misspelt(file.source, text, command, launch)
+    notes = (*_left_to_variables(file, words), *_by_its_name(said, program, file), *odd)
     is_switch = (
         "deepspeed" not in file.values
         and "--deepspeed" in words
@@ -210,6 +211,16 @@ def _with_environment(file: Document, text: str, command: Command, launch: Launc
     return replace(file, values={**known, **file.values}, lines={**lines, **file.lines})
 
 
+def _misspelt(source: str, text: str, command: Command, launch: Launch) -> Iterator[Finding]:
+    """Variables that are named much as one that bounds images, which nobody reads."""
+    for name in (key for key in launch.environment if "PIXEL" in key and key not in _IMAGES):
+        if near := nearest(name, _IMAGES, cutoff=0.9):
+            yield Finding(
+                code="unknown-variable", severity=Severity.WARNING, file=source, key=name,
+                line=_line(text, name, command), message=f"nothing reads the variable {name}",
+                remedy=f"did you mean {near[0]}?")  # fmt: skip
+
+
 def _of_program(
     path: str,
     program: str,
@@ -234,10 +245,8 @@ def _by_its_name(said: Statements, program: str, file: Document) -> Iterator[Fin
     kinds = set(re.split(r"[^a-z]+", Path(program).stem.lower())) & _MORE_THAN_TUNING
     is_said = any(found.code == facts.NOT_MODELLED for found in said.findings)
     if kinds and program.endswith(".py") and not is_said:
-        message = (
-            f"{program} is {sorted(kinds)[0].upper()} by its name, which keeps more models or "
-        )
-        note = facts.not_modelled(f"{message}samples at once than fine-tuning does", Direction.COST)
+        why = f"{program} is {sorted(kinds)[0].upper()} by its name, which keeps more models or"
+        note = facts.not_modelled(f"{why} samples at once than fine-tuning does", Direction.COST)
         yield replace(note, file=file.source)
 
 

@@ -40,7 +40,7 @@ class Said:
 
     Attributes:
         images: of it, None where nobody says.
-        max_pixels: of an image, None where nothing bounds them.
+        max_pixels: of an image, None where nobody states them.
         min_pixels: of an image, None where nobody states them.
         scaled_by: ``PROCESSOR`` (None too), or ``TRAINER`` before it.
         audio_seconds: of its recording.

@@ -12,18 +12,23 @@ QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_
 _SIDE = 1024  # pixels; a photograph within the usual limits of Qwen's and Pixtral's processors
 USUAL_PIXELS = _SIDE**2
 """Of an image whose size is left to the data."""
-_LEAST = {"qwen2_vl": 3136, "qwen2_5_vl": 3136, "qwen3_vl": 65_536, "qwen3_vl_moe": 65_536}
-"""``min_pixels`` or ``size.shortest_edge`` of preprocessor_config.json beside the weights
-(Qwen2-VL-7B-Instruct, Qwen2.5-VL-7B-Instruct, Qwen3-VL-8B-Instruct, Qwen3-VL-30B-A3B-Instruct)."""
-_LEAST_SIDE, _RATIO, _LONGEST_RATIO = 28, 180, 200  # LLaMA-Factory's, see below
+_OLDER, _NEWER = (3136, 12_845_056), (65_536, 16_777_216)
+OF_PROCESSOR = {**dict.fromkeys(QWEN[:2], _OLDER), **dict.fromkeys(QWEN[2:], _NEWER)}
+"""Fewest and most pixels of an image, ``min_pixels`` and ``max_pixels`` (or ``size``'s
+``shortest_edge`` and ``longest_edge``, which mean pixels) of preprocessor_config.json beside the
+weights (Qwen2-VL-7B-Instruct, Qwen2.5-VL-7B-Instruct; Qwen3-VL-8B-Instruct, Qwen3-VL-30B-A3B-
+Instruct, Qwen3.5-2B-Base)."""
+_LEAST_SIDE, _RATIO = 28, 180  # LLaMA-Factory's, see below
+LONGEST_RATIO = 200
+"""Of an image's sides, above which Qwen's processors and qwen_vl_utils raise ValueError."""
 
 
 class Bounds(NamedTuple):
     """Pixels that an image may have.
 
     Attributes:
-        most: None where nothing bounds them.
-        least: None where nobody states them.
+        most: None where nobody states them: the processor's.
+        least: likewise.
         by_trainer: the trainer scales by them, before the processor; else the processor does.
     """
 
@@ -71,11 +76,21 @@ def _times(height: int, width: int, factor: float) -> tuple[int, int]:
 def _as_qwen_takes(height: int, width: int) -> tuple[int, int]:
     """No side below a patch of the oldest and no strips: LLaMA-Factory, mm_plugin.py:2261."""
     height, width = max(height, _LEAST_SIDE), max(width, _LEAST_SIDE)
-    if width / height > _LONGEST_RATIO:
+    if width / height > LONGEST_RATIO:
         width = height * _RATIO
-    if height / width > _LONGEST_RATIO:
+    if height / width > LONGEST_RATIO:
         height = width * _RATIO
     return height, width
+
+
+def is_too_long(images: Images, kind: str | None, bounds: Bounds) -> bool:
+    """True if a processor refuses images of a stated size, as Qwen's do strips."""
+    if kind not in QWEN or images.height is None:
+        return False
+    handed_on = before_the_processor(images, kind, bounds)
+    height = handed_on.height or images.height
+    width = handed_on.width or height
+    return max(height, width) / min(height, width) > LONGEST_RATIO
 
 
 def sides_of_qwen(
@@ -99,29 +114,28 @@ def sides_of_qwen(
     else:
         height = images.height or _SIDE
         found = (height, images.width or height)
-    usual = _LEAST.get(str(fields.get("model_type")))
+    fewest, largest = OF_PROCESSOR[str(fields.get("model_type"))]
     if bounds.by_trainer:
-        return smart_resize(*found, step, None, usual)
-    least = bounds.least if bounds.least is not None else min(usual or 0, most or USUAL_PIXELS)
-    return smart_resize(*found, step, most, least)
+        return smart_resize(*found, step, largest, fewest)
+    most = largest if most is None else most
+    fewest = min(fewest, most) if is_free else fewest  # a photograph is above either
+    return smart_resize(*found, step, most, fewest if bounds.least is None else bounds.least)
 
 
-def smart_resize(
-    height: int, width: int, step: int, most: int | None, least: int | None = None
-) -> tuple[int, int]:
+def smart_resize(height: int, width: int, step: int, most: int, least: int) -> tuple[int, int]:
     """Sides as Qwen's processors make them: whole steps, with pixels between the bounds.
 
     transformers 5.23 image_processing_qwen2_vl.py:63, but for the longest shapes, which it
-    refuses.
+    refuses (``is_too_long``).
     """
     rounded = (round(height / step) * step or step, round(width / step) * step or step)
-    if most is not None and rounded[0] * rounded[1] > most:
+    if rounded[0] * rounded[1] > most:
         beta = sqrt(height * width / most)
         return (
             max(floor(height / beta / step), 1) * step,
             max(floor(width / beta / step), 1) * step,
         )
-    if least and rounded[0] * rounded[1] < least:
+    if rounded[0] * rounded[1] < least:
         beta = sqrt(least / (height * width))
         return ceil(height * beta / step) * step, ceil(width * beta / step) * step
     return rounded

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zero_sizer.errors import InputError, UnsupportedError
+from zero_sizer.models.sources.advice import without_advice
 from zero_sizer.models.sources.untrusted import harmless, offline
 from zero_sizer.models.spec import ModelSpec
 from zero_sizer.units import DType
@@ -30,6 +31,7 @@ def load_with_diffusers(raw: Mapping[str, Any], *, name: str, path: Path) -> Mod
             where=str(path),
         )
     fields = harmless(raw, str(path))
+    without_advice()  # diffusers imports bitsandbytes
     with offline(), torch.device("meta"):
         module = build(fields, where=str(path))
     from zero_sizer.models.sources.torch_module import spec_from_module

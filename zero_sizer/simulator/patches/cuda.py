@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from zero_sizer.models.sources.advice import without_advice
 from zero_sizer.simulator.accelerator import Event, Stream
 from zero_sizer.simulator.patches import cuda_tensors
 from zero_sizer.simulator.tracker import GPU, Tracker
@@ -72,6 +73,7 @@ def cuda_answers(
 
 def _import_bitsandbytes() -> None:
     """Imports it where it is, before it could look for a library of CUDA's version in vain."""
+    without_advice()
     try:
         import_module("bitsandbytes")
     except Exception:  # whoever needs it is told; a half of it would tell something else
