@@ -188,7 +188,7 @@ class Walk:
         """Whether the smallest micro batch fits with the smallest sub-groups.
 
         They leave forward and backward as they are, but not the room that the step wants beside
-        what is live (``ledger.requests.room_of_step``).
+        what is live (``ledger.requests.room_of_gradients``).
         """
         ends = (*self._ladder.corners, *(self._ladder.last if self._is_thorough else ()))
         return any(self._fits_at(self._ladder.both(host, end), 0) for end in ends)

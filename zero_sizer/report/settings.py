@@ -19,7 +19,7 @@ def split_lines(plans: Sequence[Candidate]) -> Iterator[str]:
     for plan in plans:
         words = split_words(plan)
         if words:
-            yield f"{plan.strategy.name} is with {words.strip(' ()')}"
+            yield f"{plan.strategy.name} needs {words.strip(' ()')}"
 
 
 def checkpointing_words(candidate: Candidate) -> str:

@@ -1,4 +1,4 @@
-"""Answers of torch that one simulated run hands on to the next one of a batch.
+"""Answers of torch in one simulated run, for the next one of a batch.
 
 Runs of a batch are forks, one after the other, often of one model: each would ask torch again for
 what the one before was told. Operators of torch's own library alone are handed on; another's may

@@ -135,14 +135,14 @@ def main(requests_path: str, folder: str) -> int:
 
 
 def _hand_on(path: Path) -> None:
-    """What torch answered in this fork, for the next."""
+    """Keep torch's answers to this fork for the next."""
     from zero_sizer.simulator import handed_on
 
     handed_on.write(path, _TAKEN)
 
 
 def _take_over(path: Path) -> None:
-    """What the last fork handed on."""
+    """Take the answers that the last fork kept."""
     from zero_sizer.simulator import handed_on
 
     handed_on.read(path)
