@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.warm import warmed
+from support.warm import left_behind, warmed
 
 from zero_sizer.util.gc_paused import keep_old_objects
 
@@ -41,6 +41,13 @@ def _frozen() -> None:
     """Keeps what lives for the session out of later collections, of which tracing asks for many."""
     gc.collect()
     keep_old_objects()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forks_go_on(_warm: None) -> Iterator[None]:
+    """A file that left a variable behind would make every later simulated run import torch anew."""
+    yield
+    assert left_behind() == {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
