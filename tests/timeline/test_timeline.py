@@ -121,7 +121,8 @@ def odd(plan, draw):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [*MODELS, NUMBERS])
 def test_the_highest_place_is_the_highest_of_all(model):
-    for sweep, values, draw in drawn(model, 12, seed=5, plainly=True):
+    count = 5 if model == "t5-3b" else 12  # its two stacks take as long to walk as all others
+    for sweep, values, draw in drawn(model, count, seed=5, plainly=True):
         for plan in (sweep.plan(values), odd(sweep.plan(values), draw)):
             timeline = compose.timeline_of(plan)
             assert (timeline.forward.total, timeline.backward.total) == walked(plan), plan
