@@ -5,6 +5,7 @@ torch and transformers. Models are built on the meta device: no weights, no netw
 """
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from zero_sizer.models.layouts.architecture import from_hf_config
 from zero_sizer.models.layouts.families import FAMILIES
 from zero_sizer.models.sources.torch_module import spec_from_module
 from zero_sizer.models.spec import Architecture, ModelSpec
+from zero_sizer.simulator.uncompiled import compile_nothing
 
 DATA = Path(__file__).parent.parent / "zero_sizer" / "models" / "data"
 MODEL_DTYPE = torch.bfloat16  # built in this one, so that tensors that keep another one show it
@@ -201,6 +203,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say which are not current")
     options = parser.parse_args()
     stale = []
+    compile_nothing()  # diffusers imports bitsandbytes, which asks for the compiler's settings
+    gc.freeze()  # what was imported stays; models make more objects than cycles
+    gc.set_threshold(100_000, 50, 100)
     for name in options.names or SOURCES:
         if not _write(DATA / f"model.{name}.json", render(stored(name)), check=options.check):
             stale.append(name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.warm import warmed
+from support.warm import left_behind, warmed
 
 from zero_sizer.util.gc_paused import keep_old_objects
 
@@ -27,6 +27,8 @@ settings.register_profile(
 )
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+gc.set_threshold(100_000, 50, 100)  # imports of torch and thousands of tests make few cycles
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -39,7 +41,13 @@ def _frozen() -> None:
     """Keeps what lives for the session out of later collections, of which tracing asks for many."""
     gc.collect()
     keep_old_objects()
-    gc.set_threshold(100_000, 50, 100)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forks_go_on(_warm: None) -> Iterator[None]:
+    """A file that left a variable behind would make every later simulated run import torch anew."""
+    yield
+    assert left_behind() == {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

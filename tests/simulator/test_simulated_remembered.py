@@ -73,6 +73,27 @@ def test_every_byte_is_one_that_torch_itself_asks_for(runs, name):
     assert _traffic(short) == _traffic(plain)
 
 
+def test_a_run_hands_on_what_torchs_own_operators_answered(tmp_path, monkeypatch):
+    import torch
+
+    from zero_sizer.simulator import handed_on, remembered
+
+    tensor = (torch.Size([2]), (1,), torch.float32, torch.device("cpu"))
+    key = (torch.float32, (tensor, (int, 3), float, None), (("dtype", torch.bfloat16),))
+    made = (None, ((2,), (1,), torch.bfloat16, torch.device("cpu"), "host"))
+    add, copy = torch.ops.aten.add.Tensor, torch.ops.aten.copy_.default
+    other = torch.ops.prims.add.default  # a library's that is not handed on
+    first = {add: {"known": made}, other: {key: made}}
+    monkeypatch.setattr(handed_on, "ANSWERS", first)
+    before = handed_on.counted()
+    first[add][key], first[copy] = made, {key: remembered.IN_PLACE}
+    handed_on.write(tmp_path / "learned", before)
+    monkeypatch.setattr(handed_on, "ANSWERS", next_ := {add: {"own": made}})
+    handed_on.read(tmp_path / "learned")
+    assert next_ == {add: {"own": made, key: made}, copy: {key: remembered.IN_PLACE}}
+    assert next_[copy][key] is remembered.IN_PLACE
+
+
 def _traffic(run):
     """Every request and free, but for pageable memory.
 

@@ -99,7 +99,7 @@ def _field_names(section: str, inner: str) -> list[str]:
 
 def load_witness(monkeypatch: pytest.MonkeyPatch) -> Witness:
     """Import DeepSpeed quietly, as a single process that sees a CUDA device (for aio.use_gds)."""
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("DS_ACCELERATOR", os.environ.get("DS_ACCELERATOR", "cpu"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("deepspeed")

@@ -45,6 +45,7 @@ SET_BY_IMPORTS = ("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR")
 READ_LATE = ("TORCHELASTIC_", "XDG_CACHE_HOME")
 TWO_RANKS = {"world_size": 2, "local_world_size": 2}
 _ASKING: list[Callable[[Any], list[str]]] = []  # of the session's server
+_BEFORE: list[dict[str, str]] = []  # variables that the session's server read
 _FORKED: list[str] = []  # modules whose processes are forks for now, beside MODULES
 
 
@@ -58,6 +59,7 @@ def warmed(folder: Path) -> Iterator[None]:
     from zero_sizer.dryrun.keeping import Keeper
 
     before, start = _read_early({}), Keeper.start
+    _BEFORE.append(before)
     servers: dict[Path, subprocess.Popen[bytes]] = {}
 
     def asking(name: str, command: Any) -> list[str]:
@@ -85,9 +87,20 @@ def warmed(folder: Path) -> Iterator[None]:
         yield
     finally:
         _ASKING.clear()
+        _BEFORE.clear()
         Keeper.start = start  # type: ignore[method-assign]
         for server in servers.values():
             server.communicate()  # the end of its standard input is its own
+
+
+def left_behind() -> dict[str, str | None]:
+    """Variables that are no longer as the server read them: whatever starts now is no fork."""
+    now, before = _read_early({}), _BEFORE[-1]
+    return {
+        name: now.get(name)
+        for name in now.keys() | before.keys()
+        if now.get(name) != before.get(name)
+    }
 
 
 def as_fork(command: list[str]) -> list[str]:
