@@ -73,7 +73,7 @@ class ParallelDims:
     def divides(self, dimension: str) -> bool:
         """True if all ranks fall into groups of this size."""
         size = self.hpz_ranks or 1 if dimension == "hpz" else getattr(self, dimension)
-        return bool(self.world_size % size == 0)
+        return bool(self.world_size % size == 0 and size % 1 == 0)
 
     @property
     def fills_nodes(self) -> bool:

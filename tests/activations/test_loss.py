@@ -187,4 +187,4 @@ def test_every_published_run_with_a_fused_loss_is_predicted_to_fit():
         assert {r.code for r in sizing.reasons} <= {"activations-in-closed-form"}, row
         gpu, room = sizing.capacities[Device.GPU], sizing.needs[Device.GPU].room
         assert fit(sizing.peaks[Device.GPU].num_bytes, gpu, room) is Fit.YES
-    assert verdicts == {"fits": 51, "uncertain": 57}
+    assert verdicts == {"fits": 49, "uncertain": 59}

@@ -32,6 +32,7 @@ def test_an_error_is_what_deepspeed_refuses():
     for config, outcome in zip(configs, outcomes, strict=True):
         found = findings_of(from_mapping(config), ONE_GPU)
         errors = [f.message for f in found if f.severity is Severity.ERROR]
+        errors = [message for message in errors if "the first step" not in message]  # none is taken
         said = {message.partition(":")[0].partition(",")[0] for message in errors}
         if (outcome["type"] not in said) if errors else outcome["type"]:
             wrong.append((config, outcome, errors))

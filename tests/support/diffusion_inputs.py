@@ -107,12 +107,19 @@ def _tiny_weights(folder: Path) -> None:
     import torch
     import transformers
 
-    torch.manual_seed(0)  # every run trains the same weights
     text = transformers.CLIPTextConfig.from_dict(dict(TINY["text_encoder"]))
-    transformers.CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    models = {"text_encoder": transformers.CLIPTextModel(text)}
     for name in ("unet", "vae"):
         cls = getattr(diffusers, TINY[name]["_class_name"])
-        cls.from_config(TINY[name]).save_pretrained(folder / name)
+        models[name] = cls.from_config(TINY[name])
+    draw = torch.Generator().manual_seed(0)
+    for name, model in models.items():
+        # Values of our own: what a process has patched may leave them as memory was.
+        for weight in model.parameters():
+            is_matrix = weight.dim() > 1
+            values = torch.randn(weight.shape, generator=draw) if is_matrix else torch.ones(1)
+            weight.data.copy_(0.05 * values)
+        model.save_pretrained(folder / name)
 
 
 def _model(folder: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:

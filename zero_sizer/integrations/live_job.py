@@ -138,9 +138,15 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def recorded(run: Run, job: Job | None, plan: Plan | None) -> dict[str, Any]:
-    """The job as a recording keeps it: what is needed to predict it again, as in a dry run's."""
-    gpu = meters.gpu_properties()
+def recorded(run: Run, gpu: Any, job: Job | None, plan: Plan | None) -> dict[str, Any]:
+    """The job as a recording keeps it: what is needed to predict it again, as in a dry run's.
+
+    Args:
+        run: what is seen of it.
+        gpu: PyTorch's properties of this rank's; None without one.
+        job: as it was read; None where it was not.
+        plan: resolved; None where there is none.
+    """
     found: dict[str, Any] = {
         "local_world_size": run.local_world_size,
         "config": None if run.config is None else _plain(run.config),

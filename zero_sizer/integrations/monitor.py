@@ -20,7 +20,7 @@ from zero_sizer.dryrun.measure import PinnedStorages, measure
 from zero_sizer.dryrun.packages import installed
 from zero_sizer.dryrun.recording import LiveBuffer, RankRecord, Recording
 from zero_sizer.integrations import expectation as expected
-from zero_sizer.integrations import live_job
+from zero_sizer.integrations import live_job, meters
 from zero_sizer.integrations.batches import shape_of
 from zero_sizer.integrations.hooks import Hooks
 from zero_sizer.integrations.live_job import Run
@@ -108,6 +108,7 @@ class Monitor:
         self._highest_phase = "init"
         self._largest = (0, 0)  # rows and tokens of a batch
         self._engine: Any = None
+        self._gpu: Any = None  # as at the start: at exit a simulated one is no more
         self._pinned: PinnedStorages | None = None
 
     @_harmless
@@ -119,7 +120,7 @@ class Monitor:
             engine: its DeepSpeed engine.
         """
         meter = Meter(resets_peaks=self._resets_peaks)
-        self._run, self._engine = run, engine
+        self._run, self._engine, self._gpu = run, engine, meters.gpu_properties()
         if engine is not None and not meter.has_gpu:
             self._pinned = PinnedStorages()
             self._notes.append(
@@ -235,7 +236,7 @@ class Monitor:
             return None
         sizing = self.answer.sizing if self.answer else None
         job = live_job.recorded(
-            run, sizing.job if sizing else None, sizing.plan if sizing else None
+            run, self._gpu, sizing.job if sizing else None, sizing.plan if sizing else None
         )
         return Recording(
             how=recorder.how,

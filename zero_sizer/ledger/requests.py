@@ -12,7 +12,7 @@ from zero_sizer.ledger.moments import PASSES, STEP
 from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import derived
 from zero_sizer.timeline.reduction_rules import buffers_gradients, comm_dtypes
-from zero_sizer.units import DType, num_bytes
+from zero_sizer.units import MIB, DType, num_bytes
 from zero_sizer.zero.partition import tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -87,25 +87,25 @@ def room_of_passes(plan: Plan) -> tuple[int, int]:
         found.append(num_bytes(tokens * plan.seq_len * (arch.heads or 0), DType.FP32))
     if plan.stage == 3:
         found.append(num_bytes(max(sizes.numels(plan), default=0), plan.model_dtype))
-    return _with_holes(plan, max(found)), batches_on_gpu(plan.micro_batch, plan.seq_len)
+    return _with_holes(max(found)), batches_on_gpu(plan.micro_batch, plan.seq_len)
 
 
 @derived
 def room_of_gradients(plan: Plan) -> tuple[int, int]:
     """For the largest that is made of gradients: while they are reduced, and in the step."""
-    return _with_holes(plan, max(_bucket(plan), _norm(plan))), _flat(plan)
+    return _with_holes(max(_bucket(plan), _norm(plan))), _flat(plan)
 
 
-_HOLES = {False: (8, 5), True: (9, 4)}
-"""Room that the largest tensor of forward and backward wants, of its size, without and with weights
-gathered at stage 3: it comes from one piece, and free memory lies in many. Read off two drawings of
-replayed jobs; how many needed more: benchmarks/results.md, "Reserve"."""
+_HOLES = (13, 10), 512 * MIB
+"""Room that the largest tensor of forward and backward wants: of its size, and beside that. It
+comes from one piece, and free memory lies in many. Read off two drawings of replayed jobs; how many
+needed more: benchmarks/results.md, "Reserve"."""
 
 
-def _with_holes(plan: Plan, largest: int) -> int:
+def _with_holes(largest: int) -> int:
     """Bytes that must be free for the largest tensor to find a piece."""
-    above, below = _HOLES[plan.stage == 3]
-    return largest * above // below
+    (above, below), beside = _HOLES
+    return largest * above // below + beside if largest else 0
 
 
 def _bucket(plan: Plan) -> int:
