@@ -159,9 +159,12 @@ def serve(path: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
+    answer = os.dup(1)
+    os.dup2(2, 1)  # DeepSpeed says on standard output which accelerator it found
     _import_of_ranks() if path.endswith("ranks") else _import_everything()
     threading.Thread(target=_leave_with_standard_input, daemon=True).start()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
+    os.dup2(answer, 1)
     os.write(1, b"ready\n")
     while True:
         connection, _ = listener.accept()
