@@ -57,9 +57,8 @@ CLOSED_FORM = "activations-in-closed-form"
 """Code of the finding that some activations are counted as nothing."""
 INPUTS_NOT_MODELLED = "inputs-not-modelled"
 """Code of the finding that what a sample brings besides tokens is counted as nothing."""
-
-
 IMAGE_TOO_LONG = "image-too-long"
+"""Code of the finding that a model's processor raises, of an image that is a strip."""
 RECORDING_TOO_SHORT = "recording-too-short"
 """Code of the finding that a model's forward raises, of a recording of too few samples."""
 

@@ -105,10 +105,10 @@ def at_stage_0(context: Context) -> Iterator[Finding]:
     remedy = "use stage 1 or higher, or delete offload_optimizer"
     if "CPU" not in optimizer:
         yield context.warning("offload-ignored", key, "ignored at stage 0", remedy)
-    elif engine.model_dtype(context) in ("fp16", "bf16"):
-        yield context.error("offload-stage-0", key, reason, remedy)
     else:
-        yield context.error("offload-stage-0", key, f"{reason}, in the first step", remedy)
+        is_at_once = engine.model_dtype(context) in ("fp16", "bf16")
+        when = "" if is_at_once else ", in the first step"
+        yield context.error("offload-stage-0", key, f"{reason}{when}", remedy)
 
 
 def ignored_by_bf16_optimizer(context: Context) -> Iterator[Finding]:

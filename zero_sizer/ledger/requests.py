@@ -13,6 +13,7 @@ from zero_sizer.plan import sizes
 from zero_sizer.plan.plan import derived
 from zero_sizer.timeline.reduction_rules import buffers_gradients, comm_dtypes
 from zero_sizer.units import MIB, DType, num_bytes
+from zero_sizer.zero.copies import NORM_CHUNK, NORM_ITEMSIZE
 from zero_sizer.zero.partition import tensor_partition
 from zero_sizer.zero.wrapper import Wrapper
 
@@ -40,7 +41,7 @@ class Rooms(NamedTuple):
 
 
 def rooms_of(plan: Plan) -> Rooms:
-    """One more of the largest tensor and the holes it cannot use, and batches of data."""
+    """For the largest tensor, with the holes that it does not fit into, and batches of data."""
     return rooms_from(room_of_passes(plan), room_of_gradients(plan))
 
 
@@ -116,18 +117,15 @@ def _bucket(plan: Plan) -> int:
 
 
 def _norm(plan: Plan) -> int:
-    """This rank's part of a gradient in fp64, on its way to the host (zero/utils.py:59-63)."""
+    """This rank's part of a gradient in fp64, on its way to the host (``zero.copies``)."""
     if not plan.offloads_optimizer:
         return 0
     largest = sizes.largest_tensor(plan)
     if plan.wrapper is Wrapper.ZERO3:
-        part = min(tensor_partition(largest, plan.dp_world_size), _NORM_CHUNK)
+        part = min(tensor_partition(largest, plan.dp_world_size), NORM_CHUNK)
     else:
         part = min(largest, max(sizes.partitions(plan), default=0))
-    return num_bytes(part, DType.FP64)
-
-
-_NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
+    return part * NORM_ITEMSIZE
 
 
 def _flat(plan: Plan) -> int:

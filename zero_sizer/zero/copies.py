@@ -15,7 +15,7 @@ from zero_sizer.zero.gradient_flow import Flow, Flush, Rules, Sizes, Tensors
 from zero_sizer.zero.share import Share
 
 NORM_ITEMSIZE = 8  # the norm of an offloaded gradient is taken in fp64, zero/utils.py:59-63
-_NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
+NORM_CHUNK = 250_000_000  # elements: _constant_buffered_norm2, stage3.py:1908
 
 
 class Alike:
@@ -190,7 +190,7 @@ def _going(numels: Sequence[int], sizes: Sizes, share: Share, freed: int) -> int
     takes: dict[int, tuple[int, int]] = {}  # elements -> bytes on the way, and more that stay
     for numel, _ in sizes:
         part = ceil_div(numel, share.ranks)
-        made = max(min(part, _NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
+        made = max(min(part, NORM_CHUNK) * NORM_ITEMSIZE, part * share.master_itemsize)
         cast = part * (share.master_itemsize or share.brought_itemsize)
         stays = share.casts_together * cast - numel * freed
         takes[numel] = part * share.brought_itemsize + made, stays
